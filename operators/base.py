@@ -1,0 +1,130 @@
+"""The base of wellposed's linear operators: deepinv's `LinearPhysics` that knows its shapes."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from deepinv.physics import GaussianNoise, LinearPhysics
+from torch import Tensor
+
+from wellposed.errors import (
+    ArgumentError,
+    DeviceError,
+    DtypeError,
+    NonFiniteError,
+    ShapeError,
+    require,
+)
+from wellposed.noise import MEASUREMENT, ItemNoise
+from wellposed.operators.linalg import conjugate_gradient
+
+
+class LinearOperator(LinearPhysics):
+    """A linear forward operator ``y = A x + n`` with Gaussian noise of known standard deviation.
+
+    Subclasses implement ``forward_map`` and ``adjoint_map``; the public ``A`` and ``A_adjoint``
+    check shape, kind and device first. Tensors keep the dtype they come in: stored masks, maps
+    and kernels are cast to it.
+
+    Args:
+        image_size: shape of one image, (C, H, W) or (C, D, H, W).
+        measurement_size: shape of one measurement, without the batch axis.
+        noise_sigma: standard deviation of the noise in ``y``, in the units of ``y``; for complex
+            measurements that of the real and of the imaginary part. A number or one per item.
+        complex_image, complex_measurement: whether ``x`` and ``y`` are complex tensors.
+    """
+
+    def __init__(
+        self,
+        image_size: Sequence[int],
+        measurement_size: Sequence[int],
+        noise_sigma: float | Tensor = 0.0,
+        *,
+        complex_image: bool = False,
+        complex_measurement: bool = False,
+    ) -> None:
+        sigma = torch.as_tensor(noise_sigma, dtype=torch.float32)
+        finite = bool((sigma >= 0).all()) and bool(sigma.isfinite().all())
+        require(finite, "noise_sigma", noise_sigma, "a finite number >= 0, or one per item")
+        super().__init__(img_size=tuple(image_size), noise_model=GaussianNoise(sigma))
+        self.measurement_size = tuple(measurement_size)
+        self.complex_image = complex_image
+        self.complex_measurement = complex_measurement
+
+    @abstractmethod
+    def forward_map(self, x: Tensor) -> Tensor:
+        """Return ``A x`` for a checked ``x``."""
+
+    @abstractmethod
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        """Return ``A^H y`` for a checked ``y``."""
+
+    def A(self, x: Tensor, **kwargs: Any) -> Tensor:
+        """Return ``A x``, noise-free; ``x`` has shape (B, *image_size)."""
+        self._check("x", x, self.img_size, self.complex_image)
+        return self.forward_map(x)
+
+    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
+        """Return ``A^H y``; ``y`` has shape (B, *measurement_size)."""
+        self._check("y", y, self.measurement_size, self.complex_measurement)
+        return self.adjoint_map(y)
+
+    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+        """Return the least-squares image of smallest norm; by conjugate gradients here."""
+        b = self.A_adjoint(y)
+        return conjugate_gradient(self.A_adjoint_A, b, iterations=100, tolerance=1e-5).x
+
+    def measure(self, x: Tensor, seed: int = 0) -> Tensor:
+        """Return ``A x + n``; item i has a noise of its own, drawn from ``seed`` and i."""
+        clean = self.A(x)
+        source = ItemNoise(seed, [(i,) for i in range(len(clean))], MEASUREMENT)
+        return clean + self.restrict(self.noise_std(clean) * source.draw(clean))
+
+    def restrict(self, y: Tensor) -> Tensor:
+        """Return ``y`` with entries that are never measured set to zero (none by default)."""
+        return y
+
+    def noise_std(self, y: Tensor) -> Tensor:
+        """Return the noise level broadcast over ``y``."""
+        sigma = self.noise_model.sigma.to(y.real.dtype).to(y.device)
+        return sigma.reshape(-1, *[1] * (y.ndim - 1)) if sigma.ndim else sigma
+
+    def _check(self, name: str, value: Tensor, size: tuple[int, ...], is_complex: bool) -> None:
+        if not isinstance(value, Tensor):
+            raise DtypeError(f"{name}: got {type(value).__name__}, accepted: a torch.Tensor")
+        if tuple(value.shape[1:]) != size or value.ndim != len(size) + 1:
+            raise ShapeError(
+                f"{name}: got shape {tuple(value.shape)}, accepted: (B, "
+                f"{', '.join(map(str, size))}) for this {type(self).__name__}"
+            )
+        if value.is_complex() != is_complex or not (is_complex or value.is_floating_point()):
+            kind = "complex" if is_complex else "real floating-point"
+            raise DtypeError(f"{name}: got dtype {value.dtype}, accepted: a {kind} tensor")
+        home = self._device_holder.device
+        if value.device != home:
+            raise DeviceError(
+                f"{name}: lives on {value.device} but the {type(self).__name__} on {home}; "
+                f"move one of them with .to()"
+            )
+
+
+def check_finite(name: str, value: Tensor) -> Tensor:
+    """Return ``value`` if it is finite, else raise `NonFiniteError` with the count."""
+    bad = ~torch.isfinite(value)
+    if bool(bad.any()):
+        raise NonFiniteError(
+            f"{name}: {int(bad.sum())} of {value.numel()} values are NaN or infinite"
+        )
+    return value
+
+
+def as_buffer(name: str, value: Tensor, ndim: int) -> Tensor:
+    """Return a finite tensor with a batch axis prepended where it lacks one (``ndim`` axes)."""
+    value = torch.as_tensor(value)
+    value = value[None] if value.ndim == ndim - 1 else value
+    if value.ndim != ndim:
+        raise ShapeError(f"{name}: got {value.ndim} axes, accepted: {ndim - 1} or {ndim}")
+    if value.numel() == 0:
+        raise ArgumentError(f"{name}: is empty")
+    return check_finite(name, value)

@@ -1,0 +1,291 @@
+"""Priors whose posteriors are known exactly: Gaussians and Gaussian mixtures.
+
+They prove solvers right: with them ``E[x_0 | x_t]`` and the posterior under a linear operator with
+Gaussian noise have closed forms.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.errors import ArgumentError, ShapeError, require
+from wellposed.noise import ItemNoise
+from wellposed.operators.linalg import conjugate_gradient
+from wellposed.priors.prior import Prior, broadcast
+from wellposed.priors.schedule import Schedule, Tabulated
+
+if TYPE_CHECKING:
+    from deepinv.physics import LinearPhysics
+
+SpectralFunction = Callable[[Tensor], Tensor]
+
+
+class Covariance(ABC):
+    """A symmetric positive covariance acting on images (B, C, ...)."""
+
+    @abstractmethod
+    def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
+        """Return ``f(C) x``, the function applied to the eigenvalues."""
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """Return ``C x``."""
+        return self.spectral(x, lambda values: values)
+
+
+class Diagonal(Covariance):
+    """Independent pixels: variances broadcastable to one image."""
+
+    def __init__(self, variance: Tensor | float) -> None:
+        self.variance = torch.as_tensor(variance)
+        require(bool((self.variance > 0).all()), "variance", "values <= 0", "positive values")
+
+    def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
+        """Return ``f(C) x``."""
+        return function(self.variance.to(x.real.dtype).to(x.device)) * x
+
+
+class Full(Covariance):
+    """Any covariance matrix over the flattened image, (n, n)."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise ShapeError(f"matrix: got {tuple(matrix.shape)}, accepted: (n, n)")
+        self.values, self.vectors = torch.linalg.eigh(matrix)
+        require(bool((self.values > 0).all()), "matrix", "not positive definite", "one that is")
+
+    def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
+        """Return ``f(C) x``."""
+        V = self.vectors.to(x.dtype).to(x.device)
+        values = function(self.values.to(x.real.dtype).to(x.device))
+        return ((x.flatten(1) @ V.conj() * values) @ V.T).reshape(x.shape)
+
+
+class Stationary(Covariance):
+    """A stationary field: ``C = F^H diag(spectrum) F`` with the orthonormal 2-D transform.
+
+    Args:
+        spectrum: power spectrum, broadcastable to (C, H, W), in FFT order; symmetric under
+            frequency negation for real images.
+    """
+
+    def __init__(self, spectrum: Tensor) -> None:
+        require(bool((spectrum > 0).all()), "spectrum", "values <= 0", "positive values")
+        self.spectrum = spectrum
+
+    def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
+        """Return ``f(C) x``."""
+        values = function(self.spectrum.to(x.real.dtype).to(x.device))
+        out = torch.fft.ifft2(values * torch.fft.fft2(x))
+        return out if x.is_complex() else out.real
+
+
+@dataclass(frozen=True)
+class GaussianPosterior:
+    """Posterior ``p(x | y)`` of a Gaussian prior under a linear operator.
+
+    Attributes:
+        mean: (B, C, ...).
+    """
+
+    mean: Tensor
+    _prior: "GaussianPrior"
+    _operator: "LinearPhysics"
+    _sigma: float
+
+    def covariance(self) -> Tensor:
+        """Return the dense covariance (n, n) over the flattened image; for small images.
+
+        For complex images it is the complex covariance of each of the two parts.
+        """
+        size, dtype = tuple(self.mean.shape[1:]), self.mean.dtype
+        basis = torch.eye(int(np.prod(size)), dtype=dtype).reshape(-1, *size)
+        C = (self._prior.covariance @ basis).flatten(1).T
+        ACt = self._operator.A(self._prior.covariance @ basis).flatten(1).T  # A C, by columns
+        A = self._operator.A(basis).flatten(1).T
+        S = ACt @ A.conj().T + self._sigma**2 * torch.eye(len(A), dtype=dtype)
+        return C - ACt.conj().T @ torch.linalg.solve(S, ACt)
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:
+        """Return exact samples (count, B, C, ...) by Matheron's rule: perturb, then condition."""
+        draws = []
+        for n in range(count):
+            noise = ItemNoise(seed, [(n, b) for b in range(len(self.mean))])
+            x = self._prior.draw(noise.draw(self.mean))
+            y = self._operator.A(x)
+            y = y + self._sigma * noise.draw(y)
+            draws.append(x - self._prior._condition(y, self._operator, self._sigma) + self.mean)
+        return torch.stack(draws)
+
+
+class GaussianPrior(Prior):
+    """``x_0 ~ N(mean, C)``: ``E[x_0 | x_t] = m + a C (a^2 C + s^2)^-1 (x_t - a m)``.
+
+    For complex images ``C`` is the covariance of the real and of the imaginary part each.
+
+    Args:
+        mean: broadcastable to (1, C, H, W), or a number.
+        covariance: `Diagonal`, `Full` or `Stationary`; a number means equal variances.
+        schedule: DDPM's linear one by default.
+        is_complex: images are complex tensors.
+    """
+
+    def __init__(
+        self,
+        mean: Tensor | float,
+        covariance: Covariance | float,
+        schedule: Schedule | None = None,
+        is_complex: bool = False,
+    ) -> None:
+        super().__init__(schedule or Tabulated.linear(), is_complex=is_complex)
+        self.mean = torch.as_tensor(mean, dtype=torch.float64 if isinstance(mean, float) else None)
+        self.covariance = (
+            covariance if isinstance(covariance, Covariance) else Diagonal(covariance)
+        )
+
+    def _mean_like(self, x: Tensor) -> Tensor:
+        return self.mean.to(x.dtype).to(x.device)
+
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the exact ``E[x_0 | x_t]``; ``t`` is a number."""
+        alpha, sigma = (float(v) for v in self.schedule(t))
+        m = self._mean_like(x_t)
+        return m + self.covariance.spectral(
+            x_t - alpha * m, lambda c: alpha * c / (alpha**2 * c + sigma**2)
+        )
+
+    def draw(self, z: Tensor) -> Tensor:
+        """Return samples ``mean + C^(1/2) z`` of the prior for standard normal ``z``."""
+        return self._mean_like(z) + self.covariance.spectral(z, torch.sqrt)
+
+    def posterior(
+        self, y: Tensor, operator: "LinearPhysics", sigma: float | None = None
+    ) -> GaussianPosterior:
+        """Return the exact posterior for ``y = A x + n``.
+
+        Args:
+            y: measurements (B, ...).
+            operator: a linear operator.
+            sigma: noise level; the operator's by default, must be positive.
+        """
+        sigma = float(operator.noise_model.sigma) if sigma is None else sigma
+        require(sigma > 0, "sigma", sigma, "a positive noise level")
+        return GaussianPosterior(self._condition(y, operator, sigma), self, operator, sigma)
+
+    def _condition(self, y: Tensor, operator: "LinearPhysics", sigma: float) -> Tensor:
+        """Return ``m + C A^H (A C A^H + sigma^2)^-1 (y - A m)``."""
+        m = self._mean_like(operator.A_adjoint(y)).expand_as(operator.A_adjoint(y))
+
+        def apply(v: Tensor) -> Tensor:
+            return operator.A(self.covariance @ operator.A_adjoint(v)) + sigma**2 * v
+
+        tolerance = 1e-12 if y.real.dtype == torch.float64 else 1e-6
+        v = conjugate_gradient(apply, y - operator.A(m), iterations=2000, tolerance=tolerance).x
+        return m + self.covariance @ operator.A_adjoint(v)
+
+
+@dataclass(frozen=True)
+class MixturePosterior:
+    """Posterior of a Gaussian mixture under a linear operator: again a mixture.
+
+    Attributes:
+        weights: (B, K).
+        means: (B, K, n) over the flattened image.
+        covariances: (K, n, n).
+        shape: image shape (C, ...).
+    """
+
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+    shape: tuple[int, ...]
+
+    @property
+    def mean(self) -> Tensor:
+        """Posterior mean (B, C, ...)."""
+        return torch.einsum("bk,bkn->bn", self.weights, self.means).reshape(-1, *self.shape)
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:
+        """Return exact samples (count, B, C, ...)."""
+        rng = np.random.default_rng((seed, 7))
+        factors = torch.linalg.cholesky(self.covariances)
+        batch, _, size = self.means.shape
+        out = torch.empty(count, batch, size, dtype=self.means.dtype)
+        for b in range(batch):
+            weights = self.weights[b].double().numpy()
+            k = torch.from_numpy(rng.choice(len(weights), count, p=weights / weights.sum()))
+            z = torch.from_numpy(rng.standard_normal((count, size))).to(out.dtype)
+            out[:, b] = self.means[b, k] + torch.einsum("inm,im->in", factors[k], z)
+        return out.reshape(count, batch, *self.shape)
+
+
+class GaussianMixturePrior(Prior):
+    """``x_0 ~ sum_k w_k N(m_k, C_k)`` over small real images.
+
+    Args:
+        weights: (K,), positive; normalised here.
+        means: (K, C, H, W).
+        covariances: (K, n, n) over the flattened image, or (K,) variances.
+        schedule: DDPM's linear one by default.
+    """
+
+    def __init__(
+        self,
+        weights: Tensor,
+        means: Tensor,
+        covariances: Tensor,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(schedule or Tabulated.linear())
+        require(bool((weights > 0).all()), "weights", "values <= 0", "positive values")
+        self.shape = tuple(means.shape[1:])
+        self.weights = weights / weights.sum()
+        self.means = means.flatten(1)
+        size = self.means.shape[1]
+        if covariances.ndim == 1:
+            covariances = covariances[:, None, None] * torch.eye(size, dtype=means.dtype)
+        if covariances.shape != (len(weights), size, size) or len(means) != len(weights):
+            raise ArgumentError(
+                f"covariances: got {tuple(covariances.shape)}, accepted: ({len(weights)},) or "
+                f"({len(weights)}, {size}, {size}) for {len(weights)} weights"
+            )
+        self.covariances = covariances
+        self._values, self._vectors = torch.linalg.eigh(covariances)
+
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the exact ``E[x_0 | x_t]``; ``t`` is a number."""
+        alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
+        x = x_t.flatten(1)
+        values, V = self._values.to(x.dtype), self._vectors.to(x.dtype)
+        means = self.means.to(x.dtype)
+        spread = alpha**2 * values + sigma**2  # (K, n) eigenvalues of cov[x_t]
+        gap = torch.einsum("knm,bkn->bkm", V, x[:, None] - alpha * means)
+        log_weight = self.weights.to(x.dtype).log() - 0.5 * (
+            (gap**2 / spread).sum(-1) + spread.log().sum(-1)
+        )
+        weight = torch.softmax(log_weight, 1)
+        each = means + torch.einsum("knm,bkm->bkn", V, alpha * values / spread * gap)
+        return torch.einsum("bk,bkn->bn", weight, each).reshape(x_t.shape)
+
+    def posterior(
+        self, y: Tensor, operator: "LinearPhysics", sigma: float | None = None
+    ) -> MixturePosterior:
+        """Return the exact posterior for ``y = A x + n``, a mixture."""
+        sigma = float(operator.noise_model.sigma) if sigma is None else sigma
+        require(sigma > 0, "sigma", sigma, "a positive noise level")
+        size, dtype = self.means.shape[1], y.dtype
+        A = operator.A(torch.eye(size, dtype=dtype).reshape(-1, *self.shape)).flatten(1).T
+        C, m = self.covariances.to(dtype), self.means.to(dtype)
+        S = A @ C @ A.T + sigma**2 * torch.eye(len(A), dtype=dtype)  # (K, m, m)
+        gain = torch.linalg.solve(S, A @ C).mT  # C A^T S^-1
+        gap = y.flatten(1)[:, None] - m @ A.T  # (B, K, m)
+        factor = torch.linalg.cholesky(S)
+        white = torch.linalg.solve_triangular(factor, gap.permute(1, 2, 0), upper=False)
+        log_weight = self.weights.to(dtype).log() - 0.5 * (white**2).sum(1).T
+        log_weight = log_weight - factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        means = m + torch.einsum("knm,bkm->bkn", gain, gap)
+        return MixturePosterior(torch.softmax(log_weight, 1), means, C - gain @ A @ C, self.shape)

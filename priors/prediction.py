@@ -1,0 +1,62 @@
+"""What a network predicts, turned into E[x_0 | x_t], in one place.
+
+All formulas are for the kernel ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``.
+"""
+
+from torch import Tensor
+
+from wellposed.errors import ArgumentError, require_choice
+
+PREDICTIONS = ("noise", "sample", "velocity", "flow", "score", "residual")
+
+
+def to_sample(
+    prediction: str,
+    output: Tensor,
+    x_t: Tensor,
+    alpha: float | Tensor,
+    sigma: float | Tensor,
+    anchor: float | Tensor = 0.0,
+) -> Tensor:
+    """Return the estimate of ``x_0`` that a network's ``output`` stands for.
+
+    Args:
+        prediction: ``noise`` (eps), ``sample`` (x_0), ``velocity`` (alpha eps - sigma (x_0 - m),
+            Salimans and Ho 2022; needs alpha^2 + sigma^2 = 1), ``flow`` (eps - x_0, rectified
+            flow with alpha = 1 - sigma), ``score`` (grad log p_t = -eps / sigma) or ``residual``
+            (m - x_0, RDDM).
+        output: the network's output, shape of ``x_t``.
+        x_t: noisy image.
+        alpha, sigma: values of the schedule, scalars or broadcastable.
+        anchor: ``m``, the degraded image of restoration processes; 0 otherwise.
+    """
+    require_choice("prediction", prediction, PREDICTIONS)
+    if prediction == "sample":
+        return output
+    if prediction == "residual":
+        return anchor - output
+    if prediction == "velocity":
+        return anchor + alpha * (x_t - anchor) - sigma * output
+    if prediction == "flow":
+        return x_t - sigma * output
+    noise = output if prediction == "noise" else -sigma * output
+    return anchor + (x_t - anchor - sigma * noise) / alpha
+
+
+def training_target(
+    prediction: str, x0: Tensor, eps: Tensor, alpha: float | Tensor, sigma: float | Tensor
+) -> Tensor:
+    """Return what a network of this kind should output (anchor 0); inverse of `to_sample`."""
+    require_choice("prediction", prediction, PREDICTIONS)
+    targets = {
+        "noise": lambda: eps,
+        "sample": lambda: x0,
+        "velocity": lambda: alpha * eps - sigma * x0,
+        "flow": lambda: eps - x0,
+        "score": lambda: -eps / sigma,
+    }
+    if prediction not in targets:
+        raise ArgumentError(
+            f"prediction: {prediction!r} needs an anchor; accepted: {list(targets)}"
+        )
+    return targets[prediction]()

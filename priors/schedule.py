@@ -1,0 +1,194 @@
+"""Noise schedules: the pair (alpha_t, sigma_t) of the kernel x_t = m + alpha_t (x_0 - m) + sigma_t eps.
+
+Time runs from ``t = 0``, the clean image, to ``t = schedule.T``. Everything else (signal-to-noise
+ratio, score, velocity) is derived from the two numbers and never stored. All values are computed
+in float64; a solver's tensors keep their own dtype because the values enter as scalars.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.errors import ArgumentError, require, require_choice
+
+SPACINGS = ("leading", "linspace", "trailing", "karras")
+
+
+class Schedule(ABC):
+    """Maps time to ``(alpha_t, sigma_t)``.
+
+    Attributes:
+        T: the largest time; an integer for tabulated schedules, a float for continuous ones.
+        terminal_std: standard deviation of ``x_T - m`` at which samplers start.
+    """
+
+    T: float
+    terminal_std: float
+    karras_rho: float = 7.0
+    min_ratio: float = 2e-3
+
+    @abstractmethod
+    def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Return float64 tensors ``(alpha_t, sigma_t)`` of the shape of ``t``."""
+
+    @abstractmethod
+    def time_at(self, ratio: float | Tensor) -> Tensor:
+        """Return the time at which ``sigma_t / alpha_t`` equals ``ratio``; inverse of `ratio`."""
+
+    def ratio(self, t: float | Tensor) -> Tensor:
+        """Return the noise-to-signal ratio ``sigma_t / alpha_t`` (EDM's sigma)."""
+        alpha, sigma = self(t)
+        return sigma / alpha
+
+    def times(self, steps: int, spacing: str = "leading") -> Tensor:
+        """Return the decreasing float64 times of a sampler; the last one is 0, the clean image.
+
+        ``spacing`` is one of ``leading`` (RED-diff, DDS), ``linspace``, ``trailing`` and
+        ``karras`` (rho 7 on ``sigma / alpha``, Karras et al. 2022). There are ``steps`` network
+        evaluations, but for ``leading`` with ``steps`` not dividing a tabulated ``T``, where the
+        published rule ``range(0, T, T // steps)`` decides (T = 1000, steps = 300: 334).
+        """
+        require_choice("spacing", spacing, SPACINGS)
+        require(isinstance(steps, int) and steps >= 1, "steps", steps, "an integer of at least 1")
+        knots = self._karras(steps) if spacing == "karras" else self._knots(steps, spacing)
+        return torch.cat([knots, knots.new_zeros(1)])
+
+    def _knots(self, steps: int, spacing: str) -> Tensor:
+        """Return the ``steps`` times at which the network is called."""
+        full = torch.linspace(self.T, 0, steps + 1, dtype=torch.float64)
+        # "leading" leaves out the first, pure-noise knot, as it does on tables.
+        return full[:-1] if spacing != "leading" else full[:-1] * (steps / (steps + 1))
+
+    def _karras(self, steps: int) -> Tensor:
+        low, high = self.min_ratio, float(self.ratio(self.T))
+        if not np.isfinite(high):
+            high = 1 / self.min_ratio
+        rho = self.karras_rho
+        ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+        ratios = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+        return self.time_at(ratios)
+
+
+class Tabulated(Schedule):
+    """A schedule given by tables ``alpha[0..T]`` and ``sigma[0..T]``, index 0 being clean.
+
+    Networks trained on the ``T`` noisy levels with labels ``0..T-1`` see the label ``t - 1``.
+    Between the entries ``alpha^2`` and ``sigma^2`` are interpolated linearly, which keeps
+    ``alpha^2 + sigma^2 = 1`` where the table has it.
+    """
+
+    def __init__(self, alpha: Any, sigma: Any, terminal_std: float | None = None) -> None:
+        self.alpha = torch.as_tensor(alpha, dtype=torch.float64)
+        self.sigma = torch.as_tensor(sigma, dtype=torch.float64)
+        if self.alpha.ndim != 1 or self.alpha.shape != self.sigma.shape or len(self.alpha) < 2:
+            raise ArgumentError(
+                f"alpha, sigma: got shapes {tuple(self.alpha.shape)} and "
+                f"{tuple(self.sigma.shape)}, accepted: two equal vectors of length T + 1 >= 2"
+            )
+        growing = bool((torch.diff(self.sigma / self.alpha) > 0).all())
+        require(growing, "alpha, sigma", "a table", "sigma / alpha growing strictly with t")
+        self.T = len(self.alpha) - 1
+        self.terminal_std = float(self.sigma[-1]) if terminal_std is None else terminal_std
+
+    @classmethod
+    def from_betas(cls, betas: Any) -> "Tabulated":
+        """Variance-preserving (DDPM): ``alpha_bar_t = prod_{i<=t} (1 - beta_i)``; starts at N(0, I)."""
+        alpha_bar = torch.cumprod(1 - torch.as_tensor(betas, dtype=torch.float64), 0)
+        alpha_bar = torch.cat([alpha_bar.new_ones(1), alpha_bar])
+        return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), terminal_std=1.0)
+
+    @classmethod
+    def linear(cls, T: int = 1000, start: float = 1e-4, end: float = 0.02) -> "Tabulated":
+        """Linear betas of Ho et al. (2020)."""
+        return cls.from_betas(torch.linspace(start, end, T, dtype=torch.float64))
+
+    @classmethod
+    def cosine(cls, T: int = 1000, offset: float = 8e-3, max_beta: float = 0.999) -> "Tabulated":
+        """Cosine schedule of Nichol and Dhariwal (2021), betas capped at ``max_beta``."""
+        u = torch.arange(T + 1, dtype=torch.float64) / T
+        alpha_bar = torch.cos((u + offset) / (1 + offset) * torch.pi / 2) ** 2
+        return cls.from_betas((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta))
+
+    @classmethod
+    def from_diffusers(cls, scheduler: Any) -> "Tabulated":
+        """Take ``alphas_cumprod`` from a diffusers scheduler, or build one from its config."""
+        if isinstance(scheduler, Mapping):
+            from diffusers import DDPMScheduler
+
+            scheduler = DDPMScheduler.from_config(dict(scheduler))
+        if not hasattr(scheduler, "alphas_cumprod"):
+            raise ArgumentError(
+                f"scheduler: got {type(scheduler).__name__}, accepted: a diffusers scheduler "
+                "with alphas_cumprod (DDPM, DDIM, PNDM, DPMSolver, ...) or its config"
+            )
+        # Betas are re-derived in float64 from the config where the scheduler keeps them.
+        return cls.from_betas(scheduler.betas.double())
+
+    def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        low = t.floor().clamp(0, self.T - 1).long()
+        u = (t.to("cpu") if t.device != self.alpha.device else t) - low.to(self.alpha.device)
+        low = low.to(self.alpha.device)
+
+        def between(table: Tensor) -> Tensor:
+            return ((1 - u) * table[low] ** 2 + u * table[low + 1] ** 2).sqrt()
+
+        return between(self.alpha).to(t.device), between(self.sigma).to(t.device)
+
+    def time_at(self, ratio: float | Tensor) -> Tensor:
+        r2 = torch.as_tensor(ratio, dtype=torch.float64) ** 2
+        a2, s2 = self.alpha**2, self.sigma**2
+        r2 = r2.clamp(float(s2[0] / a2[0]), float(s2[-1] / a2[-1]))
+        low = (torch.searchsorted(s2 / a2, r2, right=True) - 1).clamp(0, self.T - 1)
+        da, ds = a2[low + 1] - a2[low], s2[low + 1] - s2[low]
+        return low + (r2 * a2[low] - s2[low]) / (ds - r2 * da)
+
+    def times(self, steps: int, spacing: str = "leading") -> Tensor:
+        """As `Schedule.times`; at most ``T`` steps, and whole-numbered times."""
+        require(isinstance(steps, int) and steps <= self.T, "steps", steps, f"1 to T = {self.T}")
+        return super().times(steps, spacing)
+
+    def _knots(self, steps: int, spacing: str) -> Tensor:
+        T = int(self.T)
+        if spacing == "leading":
+            labels = np.arange(0, T, T // steps)[::-1] + 1.0
+        elif spacing == "linspace":
+            labels = np.linspace(1, T, steps).round()[::-1]
+        else:
+            labels = np.arange(T, 0, -T / steps).round()[:steps]
+        return torch.from_numpy(np.ascontiguousarray(labels, dtype=np.float64))
+
+
+class VE(Schedule):
+    """Variance exploding: ``alpha_t = 1``, ``sigma_t = t``; time is the noise level itself."""
+
+    def __init__(self, sigma_max: float = 80.0, sigma_min: float = 2e-3) -> None:
+        require(0 < sigma_min < sigma_max, "sigma_min", sigma_min, "0 < sigma_min < sigma_max")
+        self.T = self.terminal_std = float(sigma_max)
+        self.min_ratio = float(sigma_min)
+
+    def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        return torch.ones_like(t), t
+
+    def time_at(self, ratio: float | Tensor) -> Tensor:
+        return torch.as_tensor(ratio, dtype=torch.float64).clamp(0, self.T)
+
+
+class Flow(Schedule):
+    """Rectified flow: ``alpha_t = 1 - t``, ``sigma_t = t``, ``T = 1`` (pure noise)."""
+
+    T = 1.0
+    terminal_std = 1.0
+
+    def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        return 1 - t, t
+
+    def time_at(self, ratio: float | Tensor) -> Tensor:
+        ratio = torch.as_tensor(ratio, dtype=torch.float64)
+        return torch.where(ratio.isinf(), 1.0, ratio / (1 + ratio))

@@ -1,0 +1,183 @@
+"""What every solver shares: the call, the one loop, and the result."""
+
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import SamplingError, require, require_choice
+from wellposed.noise import ItemNoise, NoiseSource
+from wellposed.priors.prior import Prior
+from wellposed.priors.schedule import SPACINGS
+from wellposed.progress import track
+from wellposed.reconstruction import Reconstruction
+from wellposed.solvers.problem import Problem, misfit
+
+if TYPE_CHECKING:
+    from deepinv.physics import Physics
+
+Callback = Callable[[int, "State"], None]
+
+
+@dataclass(frozen=True)
+class State:
+    """A sampler's state, a value: stepping makes a new one.
+
+    Attributes:
+        x: the current noisy image ``x_t`` (or what a method iterates on), in the prior's units.
+        x0: the latest estimate of the clean image, in units.
+    """
+
+    x: Tensor
+    x0: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver(ABC):
+    """Base of all zero-shot solvers: fields are the paper's hyper-parameters.
+
+    Args:
+        steps: network evaluations.
+        spacing: how the times are spaced, see `Schedule.times`.
+        batch_size: samples carried through the network together; ``None`` takes all.
+    """
+
+    steps: int = 50
+    spacing: str = "leading"
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.steps, int) and self.steps >= 1, "steps", self.steps, ">= 1")
+        require_choice("spacing", self.spacing, SPACINGS)
+        whole = self.batch_size is None or self.batch_size >= 1
+        require(whole, "batch_size", self.batch_size, "None or at least 1")
+
+    @abstractmethod
+    def init(self, problem: Problem, noise: NoiseSource) -> State:
+        """Return the state before the first step."""
+
+    @abstractmethod
+    def step(
+        self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
+    ) -> State:
+        """Return the state at time ``s < t``."""
+
+    def finish(self, state: State) -> Tensor:
+        """Return the reconstruction of the last state, in units."""
+        return state.x
+
+    def check(self, problem: Problem) -> None:
+        """Raise if the method cannot solve this problem."""
+
+    def times(self, problem: Problem) -> list[float]:
+        """Return the decreasing times of the run, ending in 0."""
+        return problem.prior.schedule.times(self.steps, self.spacing).tolist()
+
+    @torch.no_grad()
+    def run(
+        self, problem: Problem, noise: NoiseSource, callback: Callback | None = None
+    ) -> Tensor:
+        """Sample once for every item of a prepared problem; return images in units.
+
+        Raises:
+            SamplingError: a value became NaN or infinite; names the step.
+        """
+        state, times = self.init(problem, noise), self.times(problem)
+        for index, t in enumerate(track(times[:-1], type(self).__name__)):
+            state = self.step(state, t, times[index + 1], problem, noise)
+            if not bool(torch.isfinite(state.x0).all()):
+                raise SamplingError(
+                    f"{type(self).__name__}: non-finite values at step {index + 1} of "
+                    f"{len(times) - 1} (t = {t:g}); lower the step size or check the prior"
+                )
+            if callback is not None:
+                callback(index, state)
+        return self.finish(state)
+
+    def __call__(
+        self,
+        y: Tensor,
+        operator: "Physics",
+        prior: Prior,
+        *,
+        num_samples: int = 1,
+        seed: int | None = None,
+        noise: NoiseSource | None = None,
+        callback: Callback | None = None,
+    ) -> Reconstruction:
+        """Reconstruct ``x`` from ``y = A(x) + n``.
+
+        Args:
+            y: measurements, batch first; the result follows their dtype and device.
+            operator: a wellposed operator or deepinv physics, in public units.
+            prior: the prior.
+            num_samples: posterior samples per item.
+            seed: decides every random draw; ``None`` draws a seed and records it. Sample n of
+                item b is the same alone or in any batch.
+            noise: recorded draws used instead of ``seed`` (then ``num_samples`` must be 1).
+            callback: called as ``callback(index, state)`` after every step.
+
+        Raises:
+            ArgumentError and its subclasses, before the first network call; `SamplingError`
+            when a run diverges.
+        """
+        whole = isinstance(num_samples, int) and num_samples >= 1
+        require(whole, "num_samples", num_samples, "an integer of at least 1")
+        one = noise is None or num_samples == 1
+        require(one, "num_samples", num_samples, "1 with recorded noise")
+        seed = secrets.randbits(31) if seed is None else seed
+        whole_problem = Problem.create(y, operator, prior)
+        self.check(whole_problem)
+        started, evaluations, chunks, residuals = time.perf_counter(), 0, [], []
+        for problem, identities in self._chunks(whole_problem, num_samples):
+            source = noise or ItemNoise(seed, identities)
+            u = self.run(problem, source, callback)
+            evaluations = max(evaluations, problem.evaluations)
+            chunks.append(problem.to_public(u))
+            residuals.append(misfit(problem, u))
+        count, shape = len(y), whole_problem.image_shape
+        return Reconstruction(
+            samples=torch.cat(chunks).reshape(num_samples, count, *shape[1:]),
+            residual=torch.cat(residuals).reshape(num_samples, count),
+            nfe=evaluations,
+            seconds=time.perf_counter() - started,
+            solver=type(self).__name__,
+            settings=asdict(self),
+            seed=None if noise is not None else seed,
+        )
+
+    def _chunks(
+        self, problem: Problem, num_samples: int
+    ) -> Iterator[tuple[Problem, list[tuple[int, int]]]]:
+        """Yield problems to run and the (sample, item) identities of their batch.
+
+        One item's samples share a batch; several items go sample by sample, because an operator
+        may hold parameters of its own for each item.
+        """
+        items = len(problem.y)
+        if items > 1:
+            for n in range(num_samples):
+                yield replace(problem, evaluations=0), [(n, b) for b in range(items)]
+            return
+        size = self.batch_size or num_samples
+        for start in range(0, num_samples, size):
+            numbers = range(start, min(start + size, num_samples))
+            shape = torch.Size([len(numbers), *problem.image_shape[1:]])
+            y = problem.y.expand(len(numbers), *problem.y.shape[1:])
+            chunk = replace(problem, y=y, image_shape=shape, evaluations=0)
+            yield chunk, [(n, 0) for n in numbers]
+
+
+def describe(solver: type[Solver]) -> str:
+    """Return the first line of a solver's documentation."""
+    return (solver.__doc__ or "").strip().splitlines()[0]
+
+
+def settings_of(solver: type[Solver]) -> dict[str, Any]:
+    """Return a solver's hyper-parameters and their defaults."""
+    return {name: f.default for name, f in solver.__dataclass_fields__.items()}

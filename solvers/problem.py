@@ -1,0 +1,178 @@
+"""The inverse problem as solvers see it: measurement, operator and prior in the prior's units."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import ArgumentError, DeviceError, DtypeError, NonFiniteError, ShapeError
+from wellposed.operators.linalg import conjugate_gradient, inner, norm
+from wellposed.priors.prior import Prior
+
+if TYPE_CHECKING:
+    from deepinv.physics import Physics
+
+
+@dataclass
+class Problem:
+    """``y = A(x) + n`` rewritten for ``u = (x - centre) / scale``, the prior's units.
+
+    This is the one place where public values meet the prior's units: for a linear operator
+    ``(y - A centre) / scale = A u + n / scale``. Solvers see only ``u``.
+
+    Attributes:
+        y: measurement in units (B, ...).
+        operator: the operator, acting on public images.
+        prior: the prior.
+        image_shape: shape (B, C, ...) of the images.
+        evaluations: calls of the prior so far.
+    """
+
+    y: Tensor
+    operator: "Physics"
+    prior: Prior
+    image_shape: torch.Size
+    image_dtype: torch.dtype
+    is_linear: bool
+    evaluations: int = field(default=0)
+
+    @classmethod
+    def create(cls, y: Tensor, operator: "Physics", prior: Prior) -> "Problem":
+        """Check ``y``, operator and prior against each other; raise before any network call.
+
+        Raises:
+            DtypeError, ShapeError, DeviceError, NonFiniteError, ArgumentError: see
+                `wellposed.errors`; the message names the argument and what is accepted.
+        """
+        _check_measurement(y)
+        if not isinstance(prior, Prior):
+            raise ArgumentError(
+                f"prior: got {type(prior).__name__}, accepted: a wellposed Prior; wrap a deepinv "
+                "denoiser in priors.DenoiserPrior, a diffusers model in priors.DiffusersPrior"
+            )
+        for name in ("A", "A_adjoint"):
+            if not callable(getattr(operator, name, None)):
+                raise ArgumentError(
+                    f"operator: got {type(operator).__name__} without {name}, accepted: a "
+                    "wellposed operator or a deepinv physics"
+                )
+        y = operator.restrict(y) if hasattr(operator, "restrict") else y
+        back = operator.A_adjoint(y)
+        prior.check_image(back)
+        is_linear = _is_linear(operator)
+        if is_linear:
+            _check_adjoint(operator, y, back)
+        problem = cls(y, operator, prior, back.shape, back.dtype, is_linear)
+        offset = operator.A(problem.to_public(torch.zeros_like(back))) if is_linear else 0.0
+        problem.y = (y - offset) / prior.scale
+        return problem
+
+    def to_public(self, u: Tensor) -> Tensor:
+        """Return images in public values."""
+        return u * self.prior.scale + self.prior.centre
+
+    def denoise(self, x_t: Tensor, t: float) -> Tensor:
+        """Return ``E[x_0 | x_t]``, counting the evaluation."""
+        self.evaluations += 1
+        return self.prior.denoise(x_t, t)
+
+    def A(self, u: Tensor) -> Tensor:
+        """Return the noise-free measurement of ``u``, in units."""
+        if self.is_linear:
+            return self.operator.A(u)
+        return self.operator.A(self.to_public(u)) / self.prior.scale
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        """Return ``A^H y``."""
+        return self.operator.A_adjoint(y)
+
+    @cached_property
+    def back_projection(self) -> Tensor:
+        """``A^H y`` of the measurement."""
+        return self.A_adjoint(self.y)
+
+    def normal(self, u: Tensor) -> Tensor:
+        """Return ``A^H A u``."""
+        return self.operator.A_adjoint_A(u)
+
+    def A_dagger(self) -> Tensor:
+        """Return the pseudo-inverse image of the measurement, in units, as a start."""
+        if _is_ours(self.operator) or not self.is_linear:
+            return self.operator.A_dagger(self.y)
+        # A foreign physics' own pseudo-inverse may change its settings; ours does not.
+        b = self.back_projection
+        return conjugate_gradient(self.normal, b, iterations=100, tolerance=1e-5).x
+
+    def require_linear(self, solver: str) -> None:
+        """Raise unless the operator is linear."""
+        if not self.is_linear:
+            raise ArgumentError(
+                f"operator: {type(self.operator).__name__} is not linear, accepted by {solver}: "
+                "a linear operator"
+            )
+
+    def zeros(self) -> Tensor:
+        """Return a zero image of the problem's shape, dtype and device."""
+        return torch.zeros(self.image_shape, dtype=self.image_dtype, device=self.y.device)
+
+
+def _check_measurement(y: Tensor) -> None:
+    if not isinstance(y, Tensor):
+        raise DtypeError(f"y: got {type(y).__name__}, accepted: a torch.Tensor")
+    if not (y.is_floating_point() or y.is_complex()):
+        raise DtypeError(f"y: got {y.dtype}, accepted: floating-point or complex; scale to [0, 1]")
+    if y.ndim < 2 or y.numel() == 0:
+        raise ShapeError(f"y: got shape {tuple(y.shape)}, accepted: (B, ...), batch first")
+    bad = int((~torch.isfinite(y)).sum())
+    if bad:
+        raise NonFiniteError(f"y: {bad} of {y.numel()} values are NaN or infinite")
+
+
+def _is_ours(operator: "Physics") -> bool:
+    return type(operator).__module__.startswith("wellposed.")
+
+
+def _is_linear(operator: "Physics") -> bool:
+    from deepinv.physics import LinearPhysics
+
+    return isinstance(operator, LinearPhysics)
+
+
+def _check_adjoint(operator: "Physics", y: Tensor, back: Tensor, tolerance: float = 0.02) -> None:
+    """Raise if ``A_adjoint`` is not the adjoint of ``A``.
+
+    With ``x = A^H y``: ``<A x, y>`` must equal ``||x||^2``. These terms add up coherently, so a
+    mismatch of a few percent shows, where random vectors would hide it.
+    """
+    for tensor in (*operator.buffers(), *operator.parameters()):
+        if tensor.device != y.device:
+            raise DeviceError(
+                f"operator: lives on {tensor.device} but y on {y.device}; move one with .to()"
+            )
+    square = inner(back, back)
+    gap = (inner(operator.A(back), y) - square).abs()
+    if bool((gap > tolerance * square.clamp(min=1e-300)).any()):
+        raise ArgumentError(
+            f"operator: A_adjoint of {type(operator).__name__} is not the adjoint of A (relative "
+            f"mismatch {float((gap / square).max()):.3g}), accepted: mismatch below {tolerance}; "
+            "see operators.check_operator"
+        )
+
+
+def misfit(problem: Problem, u: Tensor) -> Tensor:
+    """Return the data misfit of each item over its expected norm, shape (B,).
+
+    ``||A x - y|| / (sigma sqrt(m))``, about 1 for a posterior sample; ``m`` counts measured real
+    numbers. For noise-free problems ``||A x - y|| / ||y||``.
+    """
+    distance = norm(problem.A(u) - problem.y) * problem.prior.scale
+    operator, y = problem.operator, problem.y
+    sigma = getattr(operator.noise_model, "sigma", None)
+    if sigma is None or not bool((sigma > 0).all()):
+        return distance / (norm(y) * problem.prior.scale).clamp(min=1e-30)
+    measured = torch.ones_like(y)
+    measured = operator.restrict(measured) if hasattr(operator, "restrict") else measured
+    count = inner(measured, measured) * (2 if y.is_complex() else 1)
+    return distance / (sigma.to(distance.dtype).to(y.device) * count.sqrt())

@@ -1,0 +1,79 @@
+"""The Gaussian transition all samplers share.
+
+From time t to s < t of the kernel ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``:
+
+    x_s = m + alpha_s (x0 - m) + sqrt(sigma_s^2 - v) eps + sqrt(v) z,    z ~ N(0, I).
+
+What tells samplers apart is how ``x0`` was corrected by the data, which ``eps`` is kept, and the
+variance rule ``v``.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import require, require_choice
+from wellposed.priors.schedule import Schedule
+
+VARIANCE_RULES = ("markov", "shift", "fresh", "zero")
+
+
+class Levels(NamedTuple):
+    """Schedule values at both ends of a transition, float64 scalars."""
+
+    alpha_t: Tensor
+    sigma_t: Tensor
+    alpha_s: Tensor
+    sigma_s: Tensor
+
+
+def levels(schedule: Schedule, t: float, s: float) -> Levels:
+    """Return the schedule at ``t`` and ``s``."""
+    return Levels(*schedule(t), *schedule(s))
+
+
+def variance(rule: str, level: Levels, eta: float = 1.0) -> Tensor:
+    """Return the variance ``v`` of the fresh noise of a transition.
+
+    - ``markov``: ``eta^2 sigma_s^2 (1 - (alpha_t sigma_s / (alpha_s sigma_t))^2)``; DDPM at
+      eta = 1, DDIM's eta otherwise (Song et al. 2021, eq. 16), IR-SDE's posterior.
+    - ``shift``: ``eta sigma_s^2 (1 - (sigma_s / sigma_t)^2)``; ResShift, RDDM.
+    - ``fresh``: ``eta^2 sigma_s^2``; DDS, DiffPIR's zeta.
+    - ``zero``: no fresh noise; DDIM at eta = 0, probability flow.
+    """
+    require_choice("rule", rule, VARIANCE_RULES)
+    require(0 <= eta <= 1, "eta", eta, "0 <= eta <= 1")
+    alpha_t, sigma_t, alpha_s, sigma_s = level
+    if rule == "markov":
+        return eta**2 * sigma_s**2 * (1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2)
+    if rule == "shift":
+        return eta * sigma_s**2 * (1 - (sigma_s / sigma_t) ** 2)
+    return eta**2 * sigma_s**2 if rule == "fresh" else torch.zeros_like(sigma_s)
+
+
+def implied_noise(x_t: Tensor, x0: Tensor, level: Levels, anchor: float | Tensor = 0.0) -> Tensor:
+    """Return ``eps = (x_t - m - alpha_t (x0 - m)) / sigma_t``."""
+    return (x_t - anchor - level.alpha_t * (x0 - anchor)) / level.sigma_t
+
+
+def transition(
+    x0: Tensor,
+    eps: Tensor,
+    z: Tensor,
+    level: Levels,
+    v: Tensor,
+    anchor: float | Tensor = 0.0,
+) -> Tensor:
+    """Return ``x_s``; see the module's equation.
+
+    Args:
+        x0: estimate of the clean image.
+        eps: the noise direction that is kept.
+        z: fresh standard normal noise.
+        level: schedule values at t and s.
+        v: variance of the fresh noise, from `variance`.
+        anchor: ``m``: 0 for plain diffusions, the degraded image for restoration processes.
+    """
+    kept = (level.sigma_s**2 - v).clamp(min=0).sqrt()
+    return anchor + level.alpha_s * (x0 - anchor) + kept * eps + v.sqrt() * z

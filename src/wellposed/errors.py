@@ -1,0 +1,69 @@
+"""Errors a user can act on: each names the argument, what was got, what is accepted.
+
+Every error of the package derives from `WellposedError`, and argument errors also from
+`ValueError`, so that both ``except wellposed.errors.WellposedError`` and the usual Python
+idioms work.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+
+class WellposedError(Exception):
+    """Base of all errors raised on purpose by wellposed."""
+
+
+class ArgumentError(WellposedError, ValueError):
+    """An argument has a value that cannot be used."""
+
+
+class ShapeError(ArgumentError):
+    """A tensor has the wrong shape or number of channels."""
+
+
+class DtypeError(ArgumentError, TypeError):
+    """A tensor has the wrong dtype, or real and complex data were mixed."""
+
+
+class DeviceError(ArgumentError):
+    """Tensors that must meet live on different devices."""
+
+
+class NonFiniteError(ArgumentError):
+    """Data holds NaN or infinite values."""
+
+
+class UnknownNameError(ArgumentError, KeyError):
+    """A name is not one of the known ones; the nearest is suggested."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class FileError(WellposedError, OSError):
+    """A file is missing, truncated or not of the expected format."""
+
+
+class CheckpointError(WellposedError):
+    """A checkpoint does not fit: family, keys, shapes or values."""
+
+
+class SamplingError(WellposedError, RuntimeError):
+    """A run broke: names the step at which a non-finite value appeared."""
+
+
+def require(condition: bool, argument: str, got: Any, accepted: str) -> None:
+    """Raise `ArgumentError` naming ``argument`` unless ``condition`` holds."""
+    if not condition:
+        raise ArgumentError(f"{argument}: got {got!r}, accepted: {accepted}")
+
+
+def require_choice(argument: str, name: str, known: Iterable[str]) -> str:
+    """Return ``name`` if it is one of ``known``, else raise with the nearest suggestion."""
+    choices = list(known)
+    if name in choices:
+        return name
+    near = get_close_matches(str(name), choices, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UnknownNameError(f"{argument}: unknown name {name!r}.{hint} Known: {', '.join(choices)}")

@@ -1,0 +1,98 @@
+"""Sources of Gaussian noise: per-item streams from a seed, or recorded draws.
+
+Every random number of a run comes from the source it was given. A draw is a pure function of the
+seed, the item's identity and the position in the stream, so it is the same in any batch, on any
+device and in any precision, and a paused run resumes by setting ``position``.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.errors import ArgumentError, ShapeError
+
+SAMPLING, MEASUREMENT = 0, 1
+"""First words of the seeds: a solver and a simulated measurement never share a stream."""
+
+
+class NoiseSource(Protocol):
+    """Anything that yields standard normal noise draw after draw."""
+
+    position: int
+
+    def draw(self, like: Tensor) -> Tensor:
+        """Return noise of the shape, dtype and device of ``like`` and advance ``position``.
+
+        Complex noise has unit variance in the real and in the imaginary part.
+        """
+
+
+class ItemNoise:
+    """One stream per item, from ``seed`` and the item's identity.
+
+    Args:
+        seed: any non-negative integer.
+        items: identity of each item of the batch, e.g. (sample, item) pairs.
+        purpose: `SAMPLING` or `MEASUREMENT`.
+    """
+
+    def __init__(
+        self, seed: int, items: Sequence[tuple[int, ...]], purpose: int = SAMPLING
+    ) -> None:
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise ArgumentError(f"seed: got {seed!r}, accepted: a non-negative integer or None")
+        self.position = 0
+        self._keys = [
+            np.random.SeedSequence((purpose, seed, *item)).generate_state(2, np.uint64)
+            for item in items
+        ]
+
+    def draw(self, like: Tensor) -> Tensor:
+        """Return the next noise, one item after the other; see `NoiseSource.draw`."""
+        if len(like) != len(self._keys):
+            raise ShapeError(f"like: got {len(like)} items, accepted: {len(self._keys)}")
+        shape = (*like.shape[1:], 2) if like.is_complex() else tuple(like.shape[1:])
+        counter = np.array([0, self.position, 0, 0], dtype=np.uint64)
+        values = np.stack(
+            [
+                np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(
+                    shape
+                )
+                for key in self._keys
+            ]
+        )
+        self.position += 1
+        noise = torch.from_numpy(values)
+        noise = torch.view_as_complex(noise) if like.is_complex() else noise
+        return noise.to(like.dtype).to(like.device)
+
+
+class RecordedNoise:
+    """Replays recorded draws in call order, to compare with another implementation.
+
+    Args:
+        draws: arrays of the shape asked for; for complex tensors (B, C, H, W) also real arrays
+            (B, 2 C, H, W) holding real and imaginary parts.
+    """
+
+    def __init__(self, draws: Iterable[np.ndarray | Tensor]) -> None:
+        self._draws = [torch.as_tensor(draw) for draw in draws]
+        self.position = 0
+
+    def draw(self, like: Tensor) -> Tensor:
+        """Return the next recorded draw, in the dtype and device of ``like``."""
+        if self.position >= len(self._draws):
+            raise ArgumentError(f"noise: all {len(self._draws)} recorded draws are used up")
+        value = self._draws[self.position]
+        if like.is_complex() and not value.is_complex():
+            value = torch.complex(*value.chunk(2, dim=1))
+        if value.shape != like.shape:
+            raise ShapeError(
+                f"noise: draw {self.position} has shape {tuple(value.shape)}, "
+                f"accepted: {tuple(like.shape)}"
+            )
+        self.position += 1
+        return value.to(like.dtype).to(like.device)
