@@ -1,4 +1,4 @@
-"""Map the four top-level folders into the ``wellposed`` package; everything else is in pyproject.toml."""
+"""Map the four top-level folders into the package; everything else is in pyproject.toml."""
 
 from setuptools import find_packages, setup
 

@@ -48,6 +48,12 @@ class Crops:
                 f"size: got crops of {self.size} pixels (zoom up to {self.zoom[1]}), but the "
                 f"smallest slice side is {smallest}; take a smaller size or larger images"
             )
+        channels = sorted({v.shape[-1] for v in self.volumes})
+        if channels != [1] and (self.complex_phase or len(channels) > 1):
+            raise ShapeError(
+                f"volumes: got images of {' and '.join(map(str, channels))} channels, accepted: "
+                + ("1 channel with complex_phase" if self.complex_phase else "all of one kind")
+            )
         voxels = np.array([float(v[..., 0].size) for v in self.volumes])
         # Square roots keep one large volume from drowning the small ones.
         self._weights = np.sqrt(voxels) / np.sqrt(voxels).sum()
@@ -62,7 +68,7 @@ class Crops:
         return 2 if self.complex_phase else int(self.volumes[0].shape[-1])
 
     def batch(self, count: int, seed: int, step: int) -> Tensor:
-        """Return crops (count, C, size, size), float32, a function of ``seed`` and ``step`` only."""
+        """Return float32 crops (count, C, size, size), set by ``seed`` and ``step`` alone."""
         rng = np.random.default_rng((seed, step))
         crops = torch.stack([self._crop(rng) for _ in range(count)])
         crops = crops * torch.from_numpy(rng.uniform(*self.gain, (count, 1, 1, 1))).float()
@@ -120,7 +126,8 @@ def load_volumes(
         Arrays (D, H, W, C) in float32 and the file names they come from.
 
     Raises:
-        FileError: nothing readable, or non-finite values in a file.
+        FileError: nothing readable, or complex, non-finite or only zero values in a file.
+        ShapeError: an array that is neither an image nor a volume.
     """
     files: list[Path] = []
     for path in map(Path, paths):
@@ -132,10 +139,15 @@ def load_volumes(
         raise FileError(f"paths: no image files in {', '.join(map(str, paths))}")
     volumes = []
     for file in files:
-        array = read_array(file).astype(np.float32)
+        stored = read_array(file)
+        if np.iscomplexobj(stored):
+            raise FileError(f"paths: {str(file)!r} is complex, accepted: real images")
+        array = stored.astype(np.float32)
         if not np.isfinite(array).all():
             raise FileError(f"paths: {str(file)!r} holds NaN or infinite values")
         if percentile is not None:
+            if not (array > 0).any():
+                raise FileError(f"paths: {str(file)!r} holds no positive value to scale by")
             array /= np.percentile(array[array > 0], percentile)
         volumes.append(np.ascontiguousarray(_as_volume(array, file)))
     return volumes, [file.name for file in files]
@@ -159,18 +171,20 @@ def split(
 
     A thick volume loses a slab of ``fraction`` of its first axis, a third of the way through
     (ends of scans are often empty). Of thin ones (single images) every ``1 / fraction``-th is
-    held out whole.
+    held out whole, at least one of two; a single image serves as both.
     """
     train: list[np.ndarray] = []
     held: list[np.ndarray] = []
-    every = max(2, round(1 / fraction))
-    for index, volume in enumerate(volumes):
+    thin = sum(round(fraction * len(volume)) < 1 for volume in volumes)
+    every, seen = max(2, min(round(1 / fraction), thin)), 0
+    for volume in volumes:
         depth = volume.shape[0]
         slab = round(fraction * depth)
         if slab >= 1:
-            start = depth // 3
-            train += [volume[:start], volume[start + slab :]]
+            start = max(1, depth // 3)
+            train += [part for part in (volume[:start], volume[start + slab :]) if len(part)]
             held.append(volume[start : start + slab])
         else:
-            (held if index % every == every - 1 else train).append(volume)
+            seen += 1
+            (train if seen % every else held).append(volume)
     return train, held or train[-1:]

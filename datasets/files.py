@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,8 @@ def _read_image(path: Path) -> np.ndarray:
     from PIL import Image
 
     with Image.open(path) as image:
+        if image.mode in ("I", "F"):  # Pillow would clip them to 0..255
+            raise FileError(f"path: {path.name} has 32-bit pixels, accepted: 8 or 16; use NPY")
         pixels = np.asarray(image if image.mode in ("L", "RGB", "I;16") else image.convert("RGB"))
     return pixels.astype(np.float32) / float(np.iinfo(pixels.dtype).max)
 
@@ -70,7 +73,9 @@ def _read_hdf5(path: Path, key: str | None) -> np.ndarray:
 
     with h5py.File(path, "r") as file:
         file.visititems(collect)
-        if not found or (key is not None and key not in found):
+        if not found:
+            raise FileError(f"path: {path.name} holds no data set of two or more axes")
+        if key is not None and key not in found:
             raise FileError(f"key: {path.name} has no {key!r}, it holds: {', '.join(found)}")
         return np.asarray(file[key or max(found, key=found.__getitem__)])
 
@@ -78,4 +83,5 @@ def _read_hdf5(path: Path, key: str | None) -> np.ndarray:
 def _read_nifti(path: Path) -> np.ndarray:
     import nibabel
 
-    return np.asarray(nibabel.load(path).dataobj)
+    image: Any = nibabel.load(path)
+    return np.asarray(image.dataobj)

@@ -1,7 +1,8 @@
 """The base of wellposed's linear operators: deepinv's `LinearPhysics` that knows its shapes."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from wellposed.errors import (
     ArgumentError,
     DeviceError,
     DtypeError,
-    NonFiniteError,
     ShapeError,
+    check_finite,
     require,
 )
 from wellposed.noise import MEASUREMENT, ItemNoise
@@ -33,6 +34,8 @@ class LinearOperator(LinearPhysics):
         noise_sigma: standard deviation of the noise in ``y``, in the units of ``y``; for complex
             measurements that of the real and of the imaginary part. A number or one per item.
         complex_image, complex_measurement: whether ``x`` and ``y`` are complex tensors.
+        items: batch size the operator is made for, where it holds a mask or maps for each item;
+            1 for any.
     """
 
     def __init__(
@@ -43,14 +46,17 @@ class LinearOperator(LinearPhysics):
         *,
         complex_image: bool = False,
         complex_measurement: bool = False,
+        items: int = 1,
     ) -> None:
-        sigma = torch.as_tensor(noise_sigma, dtype=torch.float32)
-        finite = bool((sigma >= 0).all()) and bool(sigma.isfinite().all())
-        require(finite, "noise_sigma", noise_sigma, "a finite number >= 0, or one per item")
+        sides = [*image_size, *measurement_size]
+        whole = all(isinstance(side, Integral) and side >= 1 for side in sides)
+        require(whole, "image_size", tuple(image_size), "positive integers")
+        sigma = _noise_level(noise_sigma)
         super().__init__(img_size=tuple(image_size), noise_model=GaussianNoise(sigma))
         self.measurement_size = tuple(measurement_size)
         self.complex_image = complex_image
         self.complex_measurement = complex_measurement
+        self.items = items
 
     @abstractmethod
     def forward_map(self, x: Tensor) -> Tensor:
@@ -75,6 +81,16 @@ class LinearOperator(LinearPhysics):
         b = self.A_adjoint(y)
         return conjugate_gradient(self.A_adjoint_A, b, iterations=100, tolerance=1e-5).x
 
+    def noise(self, x: Tensor, **kwargs: Any) -> Tensor:
+        """Return ``x`` with noise of the global generator, as deepinv's ``physics(x)`` adds it.
+
+        On the real and the imaginary part, and only where something is measured.
+        """
+        if not x.is_complex():
+            return self.restrict(super().noise(x, **kwargs))
+        parts = super().noise(torch.view_as_real(x), **kwargs)
+        return self.restrict(torch.view_as_complex(parts))
+
     def measure(self, x: Tensor, seed: int = 0) -> Tensor:
         """Return ``A x + n``; item i has a noise of its own, drawn from ``seed`` and i."""
         clean = self.A(x)
@@ -88,6 +104,11 @@ class LinearOperator(LinearPhysics):
     def noise_std(self, y: Tensor) -> Tensor:
         """Return the noise level broadcast over ``y``."""
         sigma = self.noise_model.sigma.to(y.real.dtype).to(y.device)
+        if sigma.numel() not in (1, len(y)):
+            raise ShapeError(
+                f"noise_sigma: holds {sigma.numel()} levels, accepted: 1 or one for each of the "
+                f"{len(y)} items"
+            )
         return sigma.reshape(-1, *[1] * (y.ndim - 1)) if sigma.ndim else sigma
 
     def _check(self, name: str, value: Tensor, size: tuple[int, ...], is_complex: bool) -> None:
@@ -97,6 +118,11 @@ class LinearOperator(LinearPhysics):
             raise ShapeError(
                 f"{name}: got shape {tuple(value.shape)}, accepted: (B, "
                 f"{', '.join(map(str, size))}) for this {type(self).__name__}"
+            )
+        if self.items not in (1, len(value)):
+            raise ShapeError(
+                f"{name}: got {len(value)} items, accepted: {self.items}, as this "
+                f"{type(self).__name__} holds a mask or maps for each"
             )
         if value.is_complex() != is_complex or not (is_complex or value.is_floating_point()):
             kind = "complex" if is_complex else "real floating-point"
@@ -108,15 +134,25 @@ class LinearOperator(LinearPhysics):
                 f"move one of them with .to()"
             )
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LinearOperator":
+        """Keep complex buffers complex in a move to a real dtype, as ``.to(torch.float64)``."""
 
-def check_finite(name: str, value: Tensor) -> Tensor:
-    """Return ``value`` if it is finite, else raise `NonFiniteError` with the count."""
-    bad = ~torch.isfinite(value)
-    if bool(bad.any()):
-        raise NonFiniteError(
-            f"{name}: {int(bad.sum())} of {value.numel()} values are NaN or infinite"
-        )
-    return value
+        def keep(t: Tensor) -> Tensor:
+            parts = fn(torch.view_as_real(t.resolve_conj())) if t.is_complex() else None
+            return fn(t) if parts is None or parts.is_complex() else torch.view_as_complex(parts)
+
+        return super()._apply(keep, recurse)
+
+
+def _noise_level(noise_sigma: float | Tensor) -> Tensor:
+    accepted = "a finite number >= 0, or one per item"
+    try:
+        sigma = torch.as_tensor(noise_sigma, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentError(f"noise_sigma: got {noise_sigma!r}, accepted: {accepted}") from error
+    usable = sigma.numel() > 0 and bool(((sigma >= 0) & sigma.isfinite()).all())
+    require(usable, "noise_sigma", noise_sigma, accepted)
+    return sigma
 
 
 def as_buffer(name: str, value: Tensor, ndim: int) -> Tensor:
@@ -127,4 +163,16 @@ def as_buffer(name: str, value: Tensor, ndim: int) -> Tensor:
         raise ShapeError(f"{name}: got {value.ndim} axes, accepted: {ndim - 1} or {ndim}")
     if value.numel() == 0:
         raise ArgumentError(f"{name}: is empty")
-    return check_finite(name, value)
+    return check_finite(name, value).clone()
+
+
+def binary_mask(mask: Tensor, ndim: int) -> Tensor:
+    """Return a mask of 0 and 1, with a 1 in every item, as a float32 buffer of ``ndim`` axes."""
+    mask = as_buffer("mask", mask, ndim)
+    if mask.is_complex():
+        raise DtypeError(f"mask: got {mask.dtype}, accepted: a real tensor of zeros and ones")
+    binary = bool(((mask == 0) | (mask == 1)).all())
+    require(binary, "mask", "other values", "zeros and ones")
+    empty = (~(mask != 0).flatten(1).any(1)).nonzero().flatten().tolist()
+    require(not empty, "mask", f"only zeros in item {empty}", "at least one 1 in every item")
+    return mask.to(torch.float32)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.errors import ArgumentError, ShapeError
-from wellposed.operators.linalg import inner, norm
+from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
+from wellposed.operators.linalg import inner, norm, per_item
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class OperatorReport:
     Attributes:
         adjoint: largest ``|<A x, y> - <x, A^H y>| / (||A x|| ||y||)`` scaled by ``sqrt(m)``, over
             random pairs, i.e. as large as the typical inner product of a wrong adjoint.
-        linearity: ``||A(a x + z) - a A x - A z|| / ||A x||``.
+        linearity: ``||A(a x + z) - a A x - A z|| / ||A x||``, with a complex ``a`` for complex
+            images.
         normal: ``||A^H A x (fused) - A^H (A x)|| / ||A^H A x||``.
         norm: estimate of the spectral norm ``||A||`` by power iterations.
     """
@@ -35,7 +36,7 @@ class OperatorReport:
 
     def passes(self, tolerance: float = 1e-5) -> bool:
         """Tell whether adjoint, linearity and normal errors are all below ``tolerance``."""
-        return max(self.adjoint, self.linearity, self.normal) < tolerance
+        return all(error < tolerance for error in (self.adjoint, self.linearity, self.normal))
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype, rng: np.random.Generator) -> Tensor:
@@ -46,7 +47,7 @@ def _random(shape: tuple[int, ...], dtype: torch.dtype, rng: np.random.Generator
 def check_operator(
     operator: Any,
     image_size: tuple[int, ...] | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     pairs: int = 8,
     seed: int = 0,
 ) -> OperatorReport:
@@ -55,17 +56,25 @@ def check_operator(
     Args:
         operator: a wellposed `LinearOperator` or any deepinv `LinearPhysics`.
         image_size: shape of one image; taken from the operator's ``img_size`` by default.
-        dtype: dtype of the images, e.g. ``torch.complex64`` for MRI.
-        pairs: number of random pairs; the images form one batch.
+        dtype: dtype of the images; single precision of the operator's kind by default.
+        pairs: number of random pairs; the images form one batch. As many as the operator has
+            items where it holds a mask or maps for each.
         seed: decides the random images and measurements.
 
     Raises:
-        ArgumentError: no image size is known.
+        ArgumentError: no image size is known, or ``pairs`` is below 1.
+        DtypeError: ``dtype`` is not floating-point or complex, or not what ``A_adjoint`` returns.
         ShapeError: ``A_adjoint`` does not return images.
     """
     size = tuple(image_size or getattr(operator, "img_size", None) or ())
     if not size:
         raise ArgumentError("image_size: got None, accepted: the shape (C, H, W) of one image")
+    dtype = dtype or _single_precision(operator)
+    if not (dtype.is_floating_point or dtype.is_complex):
+        raise DtypeError(f"dtype: got {dtype}, accepted: floating-point or complex")
+    require(pairs >= 1, "pairs", pairs, "an integer of at least 1")
+    items = getattr(operator, "items", 1)
+    pairs = items if items > 1 else pairs
     rng = np.random.default_rng(seed)
     device = getattr(operator, "_device_holder", torch.zeros(())).device
     x, z = (_random((pairs, *size), dtype, rng).to(device) for _ in range(2))
@@ -76,29 +85,37 @@ def check_operator(
         raise ShapeError(
             f"operator: A_adjoint returns {tuple(Aty.shape)}, accepted: {tuple(x.shape)}"
         )
+    if Aty.dtype != x.dtype:
+        raise DtypeError(f"operator: A_adjoint returns {Aty.dtype}, accepted: {x.dtype}")
     gap = (inner(Ax, y) - inner(x, Aty)).abs() / (norm(Ax) * norm(y))
-    combined = operator.A(0.7 * x + z)
+    a = 0.7 - 0.4j if dtype.is_complex else 0.7
+    combined = operator.A(a * x + z)
     AtAx = operator.A_adjoint(Ax)
     return OperatorReport(
         adjoint=float(gap.max()) * float(np.sqrt(Ax[0].numel())),
-        linearity=float((norm(combined - 0.7 * Ax - operator.A(z)) / norm(Ax)).max()),
+        linearity=float((norm(combined - a * Ax - operator.A(z)) / norm(Ax)).max()),
         normal=float((norm(operator.A_adjoint_A(x) - AtAx) / norm(AtAx)).max()),
-        norm=operator_norm(operator.A_adjoint_A, x[:1]) ** 0.5,
+        norm=operator_norm(operator.A_adjoint_A, x if items > 1 else x[:1]) ** 0.5,
     )
 
 
 def operator_norm(
     normal: Callable[[Tensor], Tensor], start: Tensor, iterations: int = 50
 ) -> float:
-    """Return the largest eigenvalue of a Hermitian map by power iterations from ``start``."""
-    value, v = 0.0, start / norm(start)
+    """Return the largest eigenvalue of a Hermitian map by power iterations from ``start``.
+
+    The largest of all items where ``start`` holds several.
+    """
+    value = norm(start)
+    v = start
     for _ in range(iterations):
-        w = normal(v)
-        value = float(norm(w)[0])
-        if value == 0.0:
-            return 0.0
-        v = w / value
-    return value
+        v = normal(v / per_item(torch.where(value > 0, value, 1), v))
+        value = norm(v)
+    return float(value.max())
+
+
+def _single_precision(operator: Any) -> torch.dtype:
+    return torch.complex64 if getattr(operator, "complex_image", False) else torch.float32
 
 
 def dense_matrix(

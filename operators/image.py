@@ -1,13 +1,15 @@
 """Image operators: inpainting, super-resolution, blur. Exact adjoints, exact pseudo-inverses."""
 
+import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.errors import ArgumentError, ShapeError, require, require_choice
-from wellposed.operators.base import LinearOperator, as_buffer
+from wellposed.errors import ArgumentError, DtypeError, ShapeError, require, require_choice
+from wellposed.operators.base import LinearOperator, as_buffer, binary_mask
 
 
 class Inpainting(LinearOperator):
@@ -20,18 +22,20 @@ class Inpainting(LinearOperator):
     """
 
     def __init__(self, mask: Tensor, channels: int = 3, noise_sigma: float | Tensor = 0.0) -> None:
+        _require_size("channels", channels)
         mask = torch.as_tensor(mask)
         mask = mask.expand(channels, *mask.shape) if mask.ndim == 2 else mask
-        mask = as_buffer("mask", mask, 4)
-        binary = bool(((mask == 0) | (mask == 1)).all()) and bool(mask.any())
-        require(binary, "mask", "other values", "zeros and ones, at least one of them 1")
-        super().__init__(mask.shape[1:], mask.shape[1:], noise_sigma)
-        self.register_buffer("mask", mask.to(torch.float32).contiguous())
+        mask = binary_mask(mask, 4)
+        super().__init__(mask.shape[1:], mask.shape[1:], noise_sigma, items=len(mask))
+        self.register_buffer("mask", mask)
+        self.to(mask.device)
 
     def forward_map(self, x: Tensor) -> Tensor:
         return self.mask.to(x.dtype) * x
 
-    adjoint_map = forward_map
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        """Return ``M y``: the mask is its own adjoint."""
+        return self.forward_map(y)
 
     def restrict(self, y: Tensor) -> Tensor:
         """Return ``y`` with zeros where no pixel is known."""
@@ -44,6 +48,8 @@ class Inpainting(LinearOperator):
 
 def random_mask(height: int, width: int, keep: float, seed: int = 0) -> Tensor:
     """Return a mask (H, W) that keeps exactly ``round(keep H W)`` pixels chosen at random."""
+    _require_size("height", height)
+    _require_size("width", width)
     require(0 < keep <= 1, "keep", keep, "a fraction in (0, 1]")
     count = max(1, round(keep * height * width))
     order = np.random.default_rng(seed).permutation(height * width)
@@ -56,6 +62,10 @@ def box_mask(
     height: int, width: int, box: tuple[int, int], corner: tuple[int, int] | None = None
 ) -> Tensor:
     """Return a mask (H, W) that loses a box of size ``(rows, columns)``; centred by default."""
+    for name, pair in (("box", box), ("corner", (0, 0) if corner is None else corner)):
+        two = isinstance(pair, Sequence) and len(pair) == 2
+        two = two and all(isinstance(side, Integral) for side in pair)
+        require(two, name, pair, "two integers (rows, columns)")
     top, left = corner or ((height - box[0]) // 2, (width - box[1]) // 2)
     inside = 0 <= top and 0 <= left and top + box[0] <= height and left + box[1] <= width
     require(inside and min(box) > 0, "box", (box, corner), f"a box inside {height} x {width}")
@@ -86,7 +96,7 @@ class SuperResolution(LinearOperator):
         kernel: str = "bicubic",
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
-        channels, height, width = image_size
+        channels, height, width = _image_size(image_size)
         require_choice("kernel", kernel, ("bicubic", "average"))
         require(isinstance(factor, int) and factor >= 2, "factor", factor, "an integer >= 2")
         if height % factor or width % factor:
@@ -153,20 +163,28 @@ class Blur(LinearOperator):
         noise_sigma: float | Tensor = 0.0,
         cutoff: float = 1e-3,
     ) -> None:
-        kernel = as_buffer("kernel", kernel, 3)[0]
-        height, width = image_size[-2:]
+        kernels = as_buffer("kernel", kernel, 3)
+        if len(kernels) > 1:
+            raise ShapeError(
+                f"kernel: got {tuple(kernels.shape)}, accepted: (h, w), one for all channels"
+            )
+        if kernels.is_complex():
+            raise DtypeError(f"kernel: got {kernels.dtype}, accepted: a real tensor")
+        kernel, (_, height, width) = kernels[0], _image_size(image_size)
         if kernel.shape[0] > height or kernel.shape[1] > width:
             raise ShapeError(
                 f"kernel: got {tuple(kernel.shape)}, accepted: at most the image's "
                 f"{height} x {width}"
             )
-        require(float(kernel.abs().sum()) > 0, "kernel", "all zeros", "a kernel with weight")
+        require(bool(kernel.any()), "kernel", "all zeros", "a kernel with weight")
+        require(0 <= cutoff < 1, "cutoff", cutoff, "a fraction in [0, 1)")
         super().__init__(image_size, image_size, noise_sigma)
         padded = torch.zeros(height, width, dtype=torch.float64)
         padded[: kernel.shape[0], : kernel.shape[1]] = kernel
         padded = padded.roll((-(kernel.shape[0] // 2), -(kernel.shape[1] // 2)), (0, 1))
         self.register_buffer("transfer", torch.fft.rfft2(padded))
         self.cutoff = cutoff
+        self.to(kernel.device)
 
     def _filter(self, x: Tensor, transfer: Tensor) -> Tensor:
         kind = torch.complex128 if x.dtype == torch.float64 else torch.complex64
@@ -180,6 +198,7 @@ class Blur(LinearOperator):
 
     def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return ``A^T A x`` with one pair of transforms."""
+        self._check("x", x, self.img_size, False)
         return self._filter(x, self.transfer.abs().square())
 
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
@@ -192,7 +211,8 @@ class Blur(LinearOperator):
 
 def gaussian_kernel(sigma: float, size: int = 61) -> Tensor:
     """Return a (size, size) Gaussian kernel of standard deviation ``sigma`` pixels, sum 1."""
-    require(sigma > 0, "sigma", sigma, "a positive number of pixels")
+    require(0 < sigma < math.inf, "sigma", sigma, "a positive number of pixels")
+    _require_size("size", size)
     u = torch.arange(size, dtype=torch.float64) - size // 2
     line = torch.exp(-0.5 * (u / sigma) ** 2)
     line = line / line.sum()
@@ -207,16 +227,32 @@ def motion_kernel(size: int = 61, intensity: float = 0.5, seed: int = 0) -> Tens
     """
     if not 0 < intensity <= 1:
         raise ArgumentError(f"intensity: got {intensity!r}, accepted: a number in (0, 1]")
+    _require_size("size", size)
     rng, count = np.random.default_rng(seed), 512
     turns = np.cumsum(rng.normal(0, 0.35 * intensity, count)) + rng.uniform(0, 2 * np.pi)
     path = np.cumsum(np.stack([np.sin(turns), np.cos(turns)]), 1)
     path -= path.mean(1, keepdims=True)
-    path *= 0.4 * size / np.abs(path).max()
-    points = path + size // 2
+    path *= min(0.4 * size, (size - 1) // 2) / np.abs(path).max()
+    points = np.clip(path + size // 2, 0, size - 1)
     low = np.floor(points).astype(int)
     u, kernel = points - low, np.zeros((size, size))
     for dy in (0, 1):
         for dx in (0, 1):
             weight = np.abs(1 - dy - u[0]) * np.abs(1 - dx - u[1])
-            np.add.at(kernel, (low[0] + dy, low[1] + dx), weight)
+            # On the last row or column the neighbour outside has no weight.
+            at = np.minimum([low[0] + dy, low[1] + dx], size - 1)
+            np.add.at(kernel, tuple(at), weight)
     return torch.from_numpy(kernel / kernel.sum())
+
+
+def _require_size(name: str, size: int) -> None:
+    require(isinstance(size, Integral) and size >= 1, name, size, "an integer of at least 1")
+
+
+def _image_size(image_size: Sequence[int]) -> tuple[int, int, int]:
+    size = tuple(image_size)
+    if len(size) != 3:
+        raise ShapeError(f"image_size: got {size}, accepted: (C, H, W)")
+    for side in size:
+        _require_size("image_size", side)
+    return size

@@ -15,7 +15,7 @@ from wellposed.errors import ShapeError, require
 
 def as_real(x: Tensor) -> Tensor:
     """Return complex tensors as real ones with a last axis of 2; real ones unchanged."""
-    return torch.view_as_real(x) if x.is_complex() else x
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
 def like(x: Tensor, reference: Tensor) -> Tensor:
@@ -25,7 +25,9 @@ def like(x: Tensor, reference: Tensor) -> Tensor:
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """Return Re <a, b> of each item, shape (B,): real, as Hermitian systems need."""
-    return (a.conj() * b).real.flatten(1).sum(1) if a.is_complex() else (a * b).flatten(1).sum(1)
+    if a.is_complex() != b.is_complex():
+        a, b = a.real, b.real
+    return (as_real(a) * as_real(b)).flatten(1).sum(1)
 
 
 def norm(a: Tensor) -> Tensor:
@@ -45,9 +47,10 @@ class CGResult:
     Attributes:
         x: the solution, shape of ``b``.
         residuals: ``||b - A x_k|| / ||b||`` for k = 0..iterations, shape (K + 1, B); as carried
-            by the recursion.
+            by the recursion. Relative to ``||b - A x_0||`` where ``b`` is zero.
         iterations: iterations each item took before it was frozen, shape (B,).
-        converged: items that met the tolerance or whose residual vanished, shape (B,).
+        converged: items that met the tolerance; without one, items whose residual came down to
+            rounding. Shape (B,).
     """
 
     x: Tensor
@@ -68,14 +71,17 @@ def conjugate_gradient(
 
     Hestenes and Stiefel (1952). Without ``tolerance`` exactly ``iterations`` steps are taken, as
     DDS prescribes, with no device synchronisation. With it, an item is frozen once
-    ``||r|| <= tolerance ||b||`` and the call returns when all are. An item is also frozen when
-    its residual is zero or a curvature is not positive (breakdown), so it keeps its best iterate.
-    Data are scaled by a power of two before and after: the answer is the same for data of any
-    scale, 1e-12 as 1e6.
+    ``||r|| <= tolerance ||b||`` and the call returns when all are. Either way an item is frozen,
+    and keeps its iterate, once its residual is down to rounding,
+    ``||r|| <= 4 eps (||b|| + ||A|| ||x||)`` (no iterate is better in this precision, and going
+    on can only diverge), or when a curvature ``<p, A p>`` is not positive beyond rounding
+    (breakdown). Data are scaled by a power of two before and after: the answer is the same for
+    data of any scale, 1e-12 as 1e6. A NaN in gives NaN out.
 
     Args:
         apply: the operator on tensors (B, ...), acting on each item alone.
-        b: right-hand sides, shape (B, ...), real or complex.
+        b: right-hand sides, shape (B, ...), real or complex; in the range of a singular operator,
+            as ``A^H y`` is for ``A^H A``.
         x0: warm start, shape of ``b``; zero by default.
         iterations: exact number of steps, or the largest one when ``tolerance`` is given.
         tolerance: relative residual at which an item is done.
@@ -90,12 +96,13 @@ def conjugate_gradient(
     )
     if x0 is not None and x0.shape != b.shape:
         raise ShapeError(f"x0: got shape {tuple(x0.shape)}, accepted: that of b {tuple(b.shape)}")
-    scale = per_item(_power_of_two(b, x0), b)
-    b = b / scale
+    r = b if x0 is None else b - _checked(apply, x0)
+    scale = per_item(_power_of_two(b, r), b)
+    b, r = b / scale, r / scale
     x = torch.zeros_like(b) if x0 is None else x0 / scale
-    r = b.clone() if x0 is None else b - _checked(apply, x)
     p, rr, bb = r, inner(r, r), inner(b, b)
-    bb = torch.where(bb > 0, bb, torch.ones_like(bb))
+    bb = _divisor(torch.where(bb > 0, bb, rr))
+    eps, size = torch.finfo(b.dtype).eps, torch.zeros_like(rr)
     active, history = rr > 0, [rr]
     taken = torch.zeros_like(rr, dtype=torch.long)
     for _ in range(iterations):
@@ -104,19 +111,32 @@ def conjugate_gradient(
             if not bool(active.any()):
                 break
         q = _checked(apply, p)
-        curvature = inner(p, q)
-        active = active & (curvature > 0)
-        alpha = torch.where(active, rr / curvature, 0.0)
+        pp, curvature = inner(p, p), inner(p, q)
+        size = torch.maximum(size, curvature / _divisor(pp))  # from below to ||A||
+        active = active & ~(curvature <= eps * size * pp)
+        alpha = torch.where(active, rr / torch.where(active, curvature, 1), 0)
         x = x + per_item(alpha, x) * p
         r = r - per_item(alpha, r) * q
         new = torch.where(active, inner(r, r), rr)
-        beta = torch.where(active, new / rr, 0.0)
+        beta = torch.where(active, new / torch.where(active, rr, 1), 0)
         p = torch.where(per_item(active, p), r + per_item(beta, p) * p, p)
         taken, rr = taken + active, new
-        active = active & (rr > 0)
+        active = active & (rr > _rounding(eps, bb, size, x))
         history.append(rr)
-    done = rr == 0 if tolerance is None else rr <= tolerance**2 * bb
+    done = rr <= (_rounding(eps, bb, size, x) if tolerance is None else tolerance**2 * bb)
     return CGResult(x * scale, (torch.stack(history) / bb).sqrt(), taken, done)
+
+
+def _divisor(values: Tensor) -> Tensor:
+    return torch.where(values > 0, values, 1)
+
+
+def _rounding(eps: float, bb: Tensor, size: Tensor, x: Tensor) -> Tensor:
+    """Return the square of ``4 eps (||b|| + ||A|| ||x||)``, the residual that rounding leaves.
+
+    At 1 eps one singular system in a few stagnates above it and then diverges; 4 loses nothing.
+    """
+    return (4 * eps * (bb.sqrt() + size * norm(x))).square()
 
 
 def _checked(apply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -128,10 +148,7 @@ def _checked(apply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return out
 
 
-def _power_of_two(b: Tensor, x0: Tensor | None) -> Tensor:
-    """Return per item the power of two nearest to the largest magnitude; 1 for zero items."""
-    largest = b.abs().flatten(1).amax(1)
-    if x0 is not None:
-        largest = torch.where(largest > 0, largest, x0.abs().flatten(1).amax(1))
-    exponent = torch.log2(torch.where(largest > 0, largest, 1.0)).round()
-    return torch.exp2(exponent)
+def _power_of_two(a: Tensor, b: Tensor) -> Tensor:
+    """Return per item the power of two below the largest magnitude; 1 for zero items."""
+    largest = torch.maximum(*(t.detach().abs().flatten(1).amax(1) for t in (a, b)))
+    return torch.exp2(torch.log2(torch.where(largest == 0, 1, largest)).floor())

@@ -41,7 +41,8 @@ class Diagonal(Covariance):
     """Independent pixels: variances broadcastable to one image."""
 
     def __init__(self, variance: Tensor | float) -> None:
-        self.variance = torch.as_tensor(variance)
+        exact = None if isinstance(variance, Tensor) else torch.float64
+        self.variance = torch.as_tensor(variance, dtype=exact)
         require(bool((self.variance > 0).all()), "variance", "values <= 0", "positive values")
 
     def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
@@ -61,8 +62,9 @@ class Full(Covariance):
     def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
         """Return ``f(C) x``."""
         V = self.vectors.to(x.dtype).to(x.device)
-        values = function(self.values.to(x.real.dtype).to(x.device))
-        return ((x.flatten(1) @ V.conj() * values) @ V.T).reshape(x.shape)
+        # Shaped as one image, so that a function may bring a factor per item.
+        values = self.values.to(x.real.dtype).to(x.device).reshape(1, *x.shape[1:])
+        return ((x.flatten(1) @ V.conj() * function(values).flatten(1)) @ V.T).reshape(x.shape)
 
 
 class Stationary(Covariance):
@@ -82,6 +84,13 @@ class Stationary(Covariance):
         values = function(self.spectrum.to(x.real.dtype).to(x.device))
         out = torch.fft.ifft2(values * torch.fft.fft2(x))
         return out if x.is_complex() else out.real
+
+
+def _noise_level(operator: "LinearPhysics", sigma: float | None) -> float:
+    level = torch.as_tensor(operator.noise_model.sigma if sigma is None else sigma)
+    one = level.numel() == 1 and float(level) > 0
+    require(one, "sigma", level.tolist(), "one positive noise level")
+    return float(level)
 
 
 @dataclass(frozen=True)
@@ -151,8 +160,8 @@ class GaussianPrior(Prior):
         return self.mean.to(x.dtype).to(x.device)
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return the exact ``E[x_0 | x_t]``; ``t`` is a number."""
-        alpha, sigma = (float(v) for v in self.schedule(t))
+        """Return the exact ``E[x_0 | x_t]``; see `Prior.denoise`."""
+        alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
         m = self._mean_like(x_t)
         return m + self.covariance.spectral(
             x_t - alpha * m, lambda c: alpha * c / (alpha**2 * c + sigma**2)
@@ -172,8 +181,7 @@ class GaussianPrior(Prior):
             operator: a linear operator.
             sigma: noise level; the operator's by default, must be positive.
         """
-        sigma = float(operator.noise_model.sigma) if sigma is None else sigma
-        require(sigma > 0, "sigma", sigma, "a positive noise level")
+        sigma = _noise_level(operator, sigma)
         return GaussianPosterior(self._condition(y, operator, sigma), self, operator, sigma)
 
     def _condition(self, y: Tensor, operator: "LinearPhysics", sigma: float) -> Tensor:
@@ -211,11 +219,11 @@ class MixturePosterior:
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """Return exact samples (count, B, C, ...)."""
-        rng = np.random.default_rng((seed, 7))
         factors = torch.linalg.cholesky(self.covariances)
         batch, _, size = self.means.shape
         out = torch.empty(count, batch, size, dtype=self.means.dtype)
         for b in range(batch):
+            rng = np.random.default_rng((seed, 7, b))
             weights = self.weights[b].double().numpy()
             k = torch.from_numpy(rng.choice(len(weights), count, p=weights / weights.sum()))
             z = torch.from_numpy(rng.standard_normal((count, size))).to(out.dtype)
@@ -255,14 +263,16 @@ class GaussianMixturePrior(Prior):
             )
         self.covariances = covariances
         self._values, self._vectors = torch.linalg.eigh(covariances)
+        definite = bool((self._values > 0).all())
+        require(definite, "covariances", "not positive definite", "positive definite ones")
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return the exact ``E[x_0 | x_t]``; ``t`` is a number."""
-        alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
+        """Return the exact ``E[x_0 | x_t]``; see `Prior.denoise`."""
         x = x_t.flatten(1)
+        alpha, sigma = (broadcast(v, x[:, None]) for v in self.schedule(t))
         values, V = self._values.to(x.dtype), self._vectors.to(x.dtype)
         means = self.means.to(x.dtype)
-        spread = alpha**2 * values + sigma**2  # (K, n) eigenvalues of cov[x_t]
+        spread = alpha**2 * values + sigma**2  # (K, n) or (B, K, n), eigenvalues of cov[x_t]
         gap = torch.einsum("knm,bkn->bkm", V, x[:, None] - alpha * means)
         log_weight = self.weights.to(x.dtype).log() - 0.5 * (
             (gap**2 / spread).sum(-1) + spread.log().sum(-1)
@@ -275,8 +285,7 @@ class GaussianMixturePrior(Prior):
         self, y: Tensor, operator: "LinearPhysics", sigma: float | None = None
     ) -> MixturePosterior:
         """Return the exact posterior for ``y = A x + n``, a mixture."""
-        sigma = float(operator.noise_model.sigma) if sigma is None else sigma
-        require(sigma > 0, "sigma", sigma, "a positive noise level")
+        sigma = _noise_level(operator, sigma)
         size, dtype = self.means.shape[1], y.dtype
         A = operator.A(torch.eye(size, dtype=dtype).reshape(-1, *self.shape)).flatten(1).T
         C, m = self.covariances.to(dtype), self.means.to(dtype)

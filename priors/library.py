@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from wellposed.errors import CheckpointError, require_choice
+from wellposed.errors import ArgumentError, CheckpointError, require_choice
 from wellposed.priors.prior import NetworkPrior
 from wellposed.priors.schedule import Tabulated
 from wellposed.priors.store import load_network
@@ -31,6 +31,11 @@ def load(name: str | Path) -> NetworkPrior:
         CheckpointError: damaged or unfitting files.
     """
     folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"prior: {str(folder)!r} holds no config.json, accepted: a folder written by "
+            "`wellposed train`; diffusers folders go to priors.DiffusersPrior.from_pretrained"
+        )
     if not (folder / "config.json").is_file():
         folder = WEIGHTS / require_choice("prior", str(name), available())
     network, config = load_network(folder)
@@ -46,5 +51,9 @@ def load(name: str | Path) -> NetworkPrior:
             is_complex=config["complex"],
             data_range=(low, high),
         )
-    except KeyError as error:
-        raise CheckpointError(f"prior: config in {str(folder)!r} lacks {error}") from error
+    except ArgumentError as error:
+        raise CheckpointError(f"prior: config in {str(folder)!r}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"prior: config in {str(folder)!r} lacks or garbles {error}"
+        ) from error

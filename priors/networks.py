@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wellposed.errors import ShapeError
+
 
 class UnshuffledUNet(nn.Module):
     """A diffusers `UNet2DModel` without attention on pixel-unshuffled images.
@@ -39,7 +41,7 @@ class UnshuffledUNet(nn.Module):
         }
         self.factor = factor
         self.stride = factor * 2 ** (len(widths) - 1)
-        self.unet = UNet2DModel(
+        self.unet: Any = UNet2DModel(
             in_channels=channels * factor**2,
             out_channels=channels * factor**2,
             block_out_channels=tuple(widths),
@@ -54,6 +56,11 @@ class UnshuffledUNet(nn.Module):
         """Return the prediction for images ``x`` (B, C, H, W) at time labels ``label`` (B,)."""
         height, width = x.shape[-2:]
         pad = (0, -width % self.stride, 0, -height % self.stride)
+        if pad[1] >= width or pad[3] >= height:
+            raise ShapeError(
+                f"x: got images of {height} x {width}, accepted: sides that reflection pads to a "
+                f"multiple of {self.stride}, above {self.stride // 2} for certain"
+            )
         padded = F.pad(x, pad, mode="reflect") if any(pad) else x
         out = self.unet(F.pixel_unshuffle(padded, self.factor), label, return_dict=False)[0]
         return F.pixel_shuffle(out, self.factor)[..., :height, :width]

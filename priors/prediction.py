@@ -22,12 +22,13 @@ def to_sample(
 
     Args:
         prediction: ``noise`` (eps), ``sample`` (x_0), ``velocity`` (alpha eps - sigma (x_0 - m),
-            Salimans and Ho 2022; needs alpha^2 + sigma^2 = 1), ``flow`` (eps - x_0, rectified
-            flow with alpha = 1 - sigma), ``score`` (grad log p_t = -eps / sigma) or ``residual``
-            (m - x_0, RDDM).
+            Salimans and Ho 2022; needs alpha^2 + sigma^2 = 1), ``flow`` (eps - (x_0 - m),
+            rectified flow with alpha = 1 - sigma), ``score`` (grad log p_t = -eps / sigma) or
+            ``residual`` (m - x_0, RDDM).
         output: the network's output, shape of ``x_t``.
         x_t: noisy image.
-        alpha, sigma: values of the schedule, scalars or broadcastable.
+        alpha: value of the schedule, a scalar or broadcastable.
+        sigma: likewise.
         anchor: ``m``, the degraded image of restoration processes; 0 otherwise.
     """
     require_choice("prediction", prediction, PREDICTIONS)

@@ -75,7 +75,8 @@ class Prior(nn.Module):
         """
         level = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).flatten() / self.scale
         largest = float(self.schedule.ratio(self.schedule.T))
-        inside = bool((level >= 0).all()) and bool((level <= largest).all())
+        # Single-precision callers may round the largest level up.
+        inside = bool((level >= 0).all()) and bool((level <= largest * (1 + 1e-5)).all())
         top = largest * self.scale
         require(inside, "sigma", sigma, f"0 to {top:.4g}, the schedule's largest noise level")
         t = self.schedule.time_at(level.cpu()).to(x.device)
@@ -126,7 +127,8 @@ class NetworkPrior(Prior):
         network: maps (B, C, H, W) real images and labels (B,) to its prediction.
         schedule: the schedule it was trained with.
         prediction: what it predicts, see `to_sample`.
-        label: turns time into the network's label; ``t - 1`` by default, the index of DDPM.
+        label: turns time into the network's label; ``t - 1`` by default, the index of DDPM, and
+            at least 0, the smallest label it was trained with.
         channels, is_complex, data_range: see `Prior`.
     """
 
@@ -141,7 +143,7 @@ class NetworkPrior(Prior):
         super().__init__(schedule, **images)
         self.prediction = require_choice("prediction", prediction, PREDICTIONS)
         self.network = network
-        self._label = label or (lambda t: t - 1)
+        self._label = label or (lambda t: (t - 1).clamp(min=0))
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Tensor | None = None) -> Tensor:
         """Return ``E[x_0 | x_t]`` from one network evaluation; see `Prior.denoise`."""
@@ -150,8 +152,14 @@ class NetworkPrior(Prior):
         real = torch.cat([x_t.real, x_t.imag], 1) if x_t.is_complex() else x_t
         t = torch.as_tensor(t, dtype=torch.float64, device=x_t.device)
         dtype = next((p.dtype for p in self.network.parameters()), real.dtype)
-        output = self.network(real.to(dtype), self._label(t).expand(len(x_t)).to(dtype))
-        output = output[:, : real.shape[1]].to(real.dtype)
+        # Labels keep float32 at least: bfloat16 cannot count beyond 256.
+        label = self._label(t).expand(len(x_t)).to(torch.promote_types(dtype, torch.float32))
+        output = self.network(real.to(dtype), label)[:, : real.shape[1]].to(real.dtype)
+        if output.shape != real.shape:
+            raise ShapeError(
+                f"network: returned shape {tuple(output.shape)}, accepted: that of its input, "
+                f"{tuple(real.shape)}, or twice the channels"
+            )
         alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
         x0 = to_sample(self.prediction, output, real, alpha, sigma)
         return torch.complex(*x0.chunk(2, dim=1)) if x_t.is_complex() else x0
@@ -162,7 +170,8 @@ class DenoiserPrior(Prior):
 
     Args:
         denoiser: a deepinv ``Denoiser`` or any module called the same way.
-        schedule: diffusion to sample with; variance exploding up to noise level 50 by default.
+        schedule: diffusion to sample with, up to a finite noise level (as `Flow` with ``T`` below
+            1); variance exploding up to noise level 50 by default.
         data_range: public values of -1 and 1; [0, 1] is what deepinv's denoisers expect.
         channels, is_complex: see `Prior`.
     """
@@ -175,6 +184,9 @@ class DenoiserPrior(Prior):
         **images: Any,
     ) -> None:
         super().__init__(schedule or VE(sigma_max=50.0), data_range=data_range, **images)
+        finite = bool(torch.isfinite(self.schedule.ratio(self.schedule.T)))
+        name = type(self.schedule).__name__
+        require(finite, "schedule", name, "one whose largest sigma / alpha is finite")
         self.denoiser = denoiser
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Tensor | None = None) -> Tensor:

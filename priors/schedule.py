@@ -1,4 +1,4 @@
-"""Noise schedules: the pair (alpha_t, sigma_t) of the kernel x_t = m + alpha_t (x_0 - m) + sigma_t eps.
+"""Noise schedules: (alpha_t, sigma_t) of the kernel x_t = m + alpha_t (x_0 - m) + sigma_t eps.
 
 Time runs from ``t = 0``, the clean image, to ``t = schedule.T``. Everything else (signal-to-noise
 ratio, score, velocity) is derived from the two numbers and never stored. All values are computed
@@ -65,8 +65,7 @@ class Schedule(ABC):
 
     def _karras(self, steps: int) -> Tensor:
         low, high = self.min_ratio, float(self.ratio(self.T))
-        if not np.isfinite(high):
-            high = 1 / self.min_ratio
+        high = high if np.isfinite(high) else 1 / low
         rho = self.karras_rho
         ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
         ratios = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
@@ -93,11 +92,15 @@ class Tabulated(Schedule):
         require(growing, "alpha, sigma", "a table", "sigma / alpha growing strictly with t")
         self.T = len(self.alpha) - 1
         self.terminal_std = float(self.sigma[-1]) if terminal_std is None else terminal_std
+        self.min_ratio = float(self.sigma[1] / self.alpha[1])
 
     @classmethod
     def from_betas(cls, betas: Any) -> "Tabulated":
-        """Variance-preserving (DDPM): ``alpha_bar_t = prod_{i<=t} (1 - beta_i)``; starts at N(0, I)."""
-        alpha_bar = torch.cumprod(1 - torch.as_tensor(betas, dtype=torch.float64), 0)
+        """DDPM's, variance-preserving: ``alpha_t^2 = prod_{i<=t} (1 - beta_i)``, start N(0, I)."""
+        betas = torch.as_tensor(betas, dtype=torch.float64)
+        fitting = betas.ndim == 1 and bool(((betas > 0) & (betas <= 1)).all())
+        require(fitting, "betas", f"shape {tuple(betas.shape)}", "a vector with 0 < beta <= 1")
+        alpha_bar = torch.cumprod(1 - betas, 0)
         alpha_bar = torch.cat([alpha_bar.new_ones(1), alpha_bar])
         return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), terminal_std=1.0)
 
@@ -119,13 +122,19 @@ class Tabulated(Schedule):
         if isinstance(scheduler, Mapping):
             from diffusers import DDPMScheduler
 
+            # Without a beta schedule diffusers would fill in DDPM's, whatever the config is of.
+            require(
+                "beta_schedule" in scheduler or scheduler.get("trained_betas") is not None,
+                "scheduler",
+                scheduler.get("_class_name", "a config"),
+                "a config with beta_schedule or trained_betas",
+            )
             scheduler = DDPMScheduler.from_config(dict(scheduler))
         if not hasattr(scheduler, "alphas_cumprod"):
             raise ArgumentError(
                 f"scheduler: got {type(scheduler).__name__}, accepted: a diffusers scheduler "
                 "with alphas_cumprod (DDPM, DDIM, PNDM, DPMSolver, ...) or its config"
             )
-        # Betas are re-derived in float64 from the config where the scheduler keeps them.
         return cls.from_betas(scheduler.betas.double())
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -140,15 +149,19 @@ class Tabulated(Schedule):
         return between(self.alpha).to(t.device), between(self.sigma).to(t.device)
 
     def time_at(self, ratio: float | Tensor) -> Tensor:
-        r2 = torch.as_tensor(ratio, dtype=torch.float64) ** 2
+        ratio = torch.as_tensor(ratio, dtype=torch.float64)
         a2, s2 = self.alpha**2, self.sigma**2
+        r2 = ratio.to(a2.device) ** 2
         r2 = r2.clamp(float(s2[0] / a2[0]), float(s2[-1] / a2[-1]))
         low = (torch.searchsorted(s2 / a2, r2, right=True) - 1).clamp(0, self.T - 1)
         da, ds = a2[low + 1] - a2[low], s2[low + 1] - s2[low]
-        return low + (r2 * a2[low] - s2[low]) / (ds - r2 * da)
+        # Shares of signal and noise, finite where the ratio is not (alpha_T = 0).
+        signal, noise = 1 / (1 + r2), 1 / (1 + 1 / r2)
+        t = low + (noise * a2[low] - signal * s2[low]) / (signal * ds - noise * da)
+        return t.to(ratio.device)
 
     def times(self, steps: int, spacing: str = "leading") -> Tensor:
-        """As `Schedule.times`; at most ``T`` steps, and whole-numbered times."""
+        """As `Schedule.times`; at most ``T`` steps, whole-numbered times but for karras."""
         require(isinstance(steps, int) and steps <= self.T, "steps", steps, f"1 to T = {self.T}")
         return super().times(steps, spacing)
 
@@ -157,7 +170,7 @@ class Tabulated(Schedule):
         if spacing == "leading":
             labels = np.arange(0, T, T // steps)[::-1] + 1.0
         elif spacing == "linspace":
-            labels = np.linspace(1, T, steps).round()[::-1]
+            labels = np.linspace(0, T - 1, steps).round()[::-1] + 1.0
         else:
             labels = np.arange(T, 0, -T / steps).round()[:steps]
         return torch.from_numpy(np.ascontiguousarray(labels, dtype=np.float64))
@@ -180,10 +193,19 @@ class VE(Schedule):
 
 
 class Flow(Schedule):
-    """Rectified flow: ``alpha_t = 1 - t``, ``sigma_t = t``, ``T = 1`` (pure noise)."""
+    """Rectified flow: ``alpha_t = 1 - t``, ``sigma_t = t``; ``t = 1`` is pure noise.
 
-    T = 1.0
-    terminal_std = 1.0
+    Args:
+        T: the time samplers start at, at most 1.
+        min_ratio: smallest ``sigma / alpha`` of the karras spacing.
+    """
+
+    def __init__(self, T: float = 1.0, min_ratio: float = 2e-3) -> None:
+        require(0 < T <= 1, "T", T, "0 < T <= 1")
+        self.T = self.terminal_std = float(T)
+        self.min_ratio = float(min_ratio)
+        below = T == 1 or min_ratio < T / (1 - T)
+        require(min_ratio > 0 and below, "min_ratio", min_ratio, "0 < min_ratio < T / (1 - T)")
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
         t = torch.as_tensor(t, dtype=torch.float64)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from wellposed.errors import CheckpointError
@@ -17,7 +17,9 @@ def save_prior(folder: Path, network: nn.Module, config: dict[str, Any]) -> None
     """Write weights (float16), config and model card into ``folder``, replacing older ones."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().half().contiguous().cpu() for k, v in network.state_dict().items()}
-    save_file(state, folder / "model.safetensors")
+    # `save_file` leaves files that only their owner can read, and a killed run half of one.
+    (folder / "model.part").write_bytes(save(state))
+    (folder / "model.part").replace(folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     (folder / "README.md").write_text(model_card(config, parameters_in_millions(network)))
 
@@ -34,7 +36,9 @@ def load_network(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         state = load_file(folder / "model.safetensors")
         settings = {k: v for k, v in config["network"].items() if k != "kind"}
         network = UnshuffledUNet(**settings)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise CheckpointError(f"prior: config in {str(folder)!r} lacks {error}") from error
+    except (OSError, SafetensorError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"prior: cannot load {str(folder)!r}: {error}") from error
     _check_fit(network.state_dict(), state, folder)
     network.load_state_dict({k: v.float() for k, v in state.items()})

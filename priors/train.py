@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from wellposed.datasets.crops import Crops, load_volumes, split
 from wellposed.errors import CheckpointError, require, require_choice
-from wellposed.priors.networks import UnshuffledUNet, parameters_in_millions
-from wellposed.priors.prediction import PREDICTIONS, training_target
+from wellposed.priors.networks import UnshuffledUNet, finite_state, parameters_in_millions
+from wellposed.priors.prediction import training_target
 from wellposed.priors.schedule import Tabulated
 from wellposed.priors.store import save_prior
 
@@ -83,7 +83,7 @@ class TrainingSettings:
     image_every: int = 2000
 
     def __post_init__(self) -> None:
-        require_choice("prediction", self.prediction, PREDICTIONS)
+        require_choice("prediction", self.prediction, ("noise", "sample", "velocity"))
         require(self.image_size % 8 == 0, "image_size", self.image_size, "a multiple of 8")
         require(self.steps >= 1, "steps", self.steps, "at least 1")
         require(0 <= self.ema < 1, "ema", self.ema, "0 <= ema < 1")
@@ -108,15 +108,16 @@ class Trainer:
         s = self.settings
         volumes, self.sources = load_volumes(s.data, s.percentile)
         train, held = split(volumes, s.held_out)
-        common = dict(
+        common: dict[str, Any] = dict(
             size=s.image_size, axes=s.axes, complex_phase=s.complex_phase, foreground=s.foreground
         )
         self.crops = Crops(train, zoom=s.zoom, gain=s.gain, **common)
         # A held-out slab is thin, so it is cut only across the axis it was held out along.
         self.held_crops = Crops(held, **{**common, "axes": (0,)})
-        torch.manual_seed(s.seed)  # initial weights only; everything later is drawn by step
-        self.network = UnshuffledUNet(self.crops.channels, s.widths, s.layers)
-        self.average = UnshuffledUNet(self.crops.channels, s.widths, s.layers)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(s.seed)  # initial weights only; everything later is drawn by step
+            self.network = UnshuffledUNet(self.crops.channels, s.widths, s.layers)
+            self.average = UnshuffledUNet(self.crops.channels, s.widths, s.layers)
         self.average.load_state_dict(self.network.state_dict())
         self.average.requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
@@ -198,10 +199,12 @@ class Trainer:
         """Continue from a checkpoint of the same settings.
 
         Raises:
-            CheckpointError: the file is unreadable or was made with other settings.
+            CheckpointError: the file is unreadable or damaged, or was made with other settings.
         """
         try:
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, weights_only=True, map_location="cpu")
+            if not isinstance(state, dict) or "settings" not in state:
+                raise TypeError("not a checkpoint of wellposed train")
         except Exception as error:
             raise CheckpointError(f"checkpoint: cannot read {str(path)!r}: {error}") from error
         old, new = state["settings"], self.settings.decisive()
@@ -213,10 +216,15 @@ class Trainer:
                 f"checkpoint: {path} was made with other settings: {', '.join(changed)}; "
                 "use those, or another out folder"
             )
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.history = state["step"], [tuple(row) for row in state["history"]]
+        try:
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.history = state["step"], [tuple(row) for row in state["history"]]
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"checkpoint: {str(path)!r} does not fit: {error}") from error
+        if not (finite_state(state["network"]) and finite_state(state["average"])):
+            raise CheckpointError(f"checkpoint: weights in {str(path)!r} are not finite")
 
 
 def train(
@@ -238,7 +246,9 @@ def train(
         logger.info("resumed at step %d", trainer.step)
     millions = parameters_in_millions(trainer.network)
     logger.info("%.1f M parameters, %s", millions, ", ".join(trainer.sources))
-    mean, started, first = float("nan"), time.monotonic(), trainer.step
+    # A checkpoint is written with a row of the history, which holds the running mean.
+    mean = trainer.history[-1][1] if trainer.history else float("nan")
+    started, first = time.monotonic(), trainer.step
     while trainer.step < settings.steps:
         loss = trainer.train_step()
         mean = loss if np.isnan(mean) else 0.99 * mean + 0.01 * loss

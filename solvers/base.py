@@ -4,8 +4,8 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -52,6 +52,11 @@ class Solver(ABC):
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
+        for hyper in fields(self):
+            value = getattr(self, hyper.name)
+            if hyper.type in (int, float):
+                number = isinstance(value, (int, hyper.type)) and not isinstance(value, bool)
+                require(number, hyper.name, value, "a number")
         require(isinstance(self.steps, int) and self.steps >= 1, "steps", self.steps, ">= 1")
         require_choice("spacing", self.spacing, SPACINGS)
         whole = self.batch_size is None or self.batch_size >= 1
@@ -67,11 +72,16 @@ class Solver(ABC):
     ) -> State:
         """Return the state at time ``s < t``."""
 
+    def pure_noise(self, problem: Problem, noise: NoiseSource) -> State:
+        """Return the usual start: ``x_T`` drawn from the schedule's terminal distribution."""
+        x_T = problem.prior.schedule.terminal_std * noise.draw(problem.zeros())
+        return State(x_T, x_T)
+
     def finish(self, state: State) -> Tensor:
         """Return the reconstruction of the last state, in units."""
         return state.x
 
-    def check(self, problem: Problem) -> None:
+    def check(self, problem: Problem) -> None:  # noqa: B027 - most methods solve everything
         """Raise if the method cannot solve this problem."""
 
     def times(self, problem: Problem) -> list[float]:
@@ -90,7 +100,7 @@ class Solver(ABC):
         state, times = self.init(problem, noise), self.times(problem)
         for index, t in enumerate(track(times[:-1], type(self).__name__)):
             state = self.step(state, t, times[index + 1], problem, noise)
-            if not bool(torch.isfinite(state.x0).all()):
+            if not bool(torch.isfinite(state.x + state.x0).all()):
                 raise SamplingError(
                     f"{type(self).__name__}: non-finite values at step {index + 1} of "
                     f"{len(times) - 1} (t = {t:g}); lower the step size or check the prior"
@@ -176,8 +186,3 @@ class Solver(ABC):
 def describe(solver: type[Solver]) -> str:
     """Return the first line of a solver's documentation."""
     return (solver.__doc__ or "").strip().splitlines()[0]
-
-
-def settings_of(solver: type[Solver]) -> dict[str, Any]:
-    """Return a solver's hyper-parameters and their defaults."""
-    return {name: f.default for name, f in solver.__dataclass_fields__.items()}

@@ -57,8 +57,7 @@ class DDS(Solver):
 
     def init(self, problem: Problem, noise: NoiseSource) -> State:
         """Start from pure noise."""
-        x_T = problem.prior.schedule.terminal_std * noise.draw(problem.zeros())
-        return State(x_T, x_T)
+        return self.pure_noise(problem, noise)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource

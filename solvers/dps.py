@@ -22,7 +22,9 @@ class DPS(Solver):
         x_s = DDPM step from (x_t, x0)  -  zeta grad_{x_t} || y - A(x0) ||_2
 
     The gradient passes through the network. The norm is per item, where the published code takes
-    one over the whole batch. Works for nonlinear operators.
+    one over the whole batch. Works for nonlinear operators. ``zeta`` is stated in
+    variance-preserving coordinates whatever the prior's schedule, so equivalent priors give equal
+    samples.
 
     Reference: "Diffusion Posterior Sampling for General Noisy Inverse Problems", ICLR 2023,
     arXiv 2209.14687, algorithm 1.
@@ -50,8 +52,7 @@ class DPS(Solver):
 
     def init(self, problem: Problem, noise: NoiseSource) -> State:
         """Start from pure noise."""
-        x_T = problem.prior.schedule.terminal_std * noise.draw(problem.zeros())
-        return State(x_T, x_T)
+        return self.pure_noise(problem, noise)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
@@ -68,4 +69,7 @@ class DPS(Solver):
         eps = implied_noise(state.x, x0, level)
         z = noise.draw(x0) if s > 0 else torch.zeros_like(x0)
         x_s = transition(x0, eps, z, level, variance("markov", level))
-        return State(x_s - self.zeta * gradient, x0)
+        # x^VP = x / size, size^2 = alpha^2 + sigma^2: grad^VP = size_t grad, x_s = size_s x_s^VP.
+        size_t = (level.alpha_t**2 + level.sigma_t**2).sqrt()
+        size_s = (level.alpha_s**2 + level.sigma_s**2).sqrt()
+        return State(x_s - self.zeta * size_t * size_s * gradient, x0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wellposed.errors import ArgumentError, DeviceError, DtypeError, NonFiniteError, ShapeError
+from wellposed.errors import ArgumentError, DeviceError, DtypeError, ShapeError, check_finite
 from wellposed.operators.linalg import conjugate_gradient, inner, norm
 from wellposed.priors.prior import Prior
 
@@ -46,20 +46,14 @@ class Problem:
             DtypeError, ShapeError, DeviceError, NonFiniteError, ArgumentError: see
                 `wellposed.errors`; the message names the argument and what is accepted.
         """
-        _check_measurement(y)
+        _check_measurement(y, operator)
         if not isinstance(prior, Prior):
             raise ArgumentError(
                 f"prior: got {type(prior).__name__}, accepted: a wellposed Prior; wrap a deepinv "
                 "denoiser in priors.DenoiserPrior, a diffusers model in priors.DiffusersPrior"
             )
-        for name in ("A", "A_adjoint"):
-            if not callable(getattr(operator, name, None)):
-                raise ArgumentError(
-                    f"operator: got {type(operator).__name__} without {name}, accepted: a "
-                    "wellposed operator or a deepinv physics"
-                )
-        y = operator.restrict(y) if hasattr(operator, "restrict") else y
         back = operator.A_adjoint(y)
+        y = operator.restrict(y) if hasattr(operator, "restrict") else y
         prior.check_image(back)
         is_linear = _is_linear(operator)
         if is_linear:
@@ -118,16 +112,24 @@ class Problem:
         return torch.zeros(self.image_shape, dtype=self.image_dtype, device=self.y.device)
 
 
-def _check_measurement(y: Tensor) -> None:
+def _check_measurement(y: Tensor, operator: "Physics") -> None:
+    if not (callable(getattr(operator, "A", None)) and hasattr(operator, "A_adjoint")):
+        raise ArgumentError(
+            f"operator: got {type(operator).__name__} without A and A_adjoint, accepted: a "
+            "wellposed operator or a deepinv physics"
+        )
     if not isinstance(y, Tensor):
         raise DtypeError(f"y: got {type(y).__name__}, accepted: a torch.Tensor")
     if not (y.is_floating_point() or y.is_complex()):
         raise DtypeError(f"y: got {y.dtype}, accepted: floating-point or complex; scale to [0, 1]")
     if y.ndim < 2 or y.numel() == 0:
         raise ShapeError(f"y: got shape {tuple(y.shape)}, accepted: (B, ...), batch first")
-    bad = int((~torch.isfinite(y)).sum())
-    if bad:
-        raise NonFiniteError(f"y: {bad} of {y.numel()} values are NaN or infinite")
+    for tensor in (*operator.buffers(), *operator.parameters()):
+        if tensor.device != y.device:
+            raise DeviceError(
+                f"operator: lives on {tensor.device} but y on {y.device}; move one with .to()"
+            )
+    check_finite("y", y)
 
 
 def _is_ours(operator: "Physics") -> bool:
@@ -146,11 +148,6 @@ def _check_adjoint(operator: "Physics", y: Tensor, back: Tensor, tolerance: floa
     With ``x = A^H y``: ``<A x, y>`` must equal ``||x||^2``. These terms add up coherently, so a
     mismatch of a few percent shows, where random vectors would hide it.
     """
-    for tensor in (*operator.buffers(), *operator.parameters()):
-        if tensor.device != y.device:
-            raise DeviceError(
-                f"operator: lives on {tensor.device} but y on {y.device}; move one with .to()"
-            )
     square = inner(back, back)
     gap = (inner(operator.A(back), y) - square).abs()
     if bool((gap > tolerance * square.clamp(min=1e-300)).any()):

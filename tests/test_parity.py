@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from wellposed.noise import RecordedNoise
 from wellposed.operators.image import Inpainting
 from wellposed.operators.mri import MultiCoilMRI

@@ -7,7 +7,10 @@ idioms work.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class WellposedError(Exception):
@@ -67,3 +70,13 @@ def require_choice(argument: str, name: str, known: Iterable[str]) -> str:
     near = get_close_matches(str(name), choices, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UnknownNameError(f"{argument}: unknown name {name!r}.{hint} Known: {', '.join(choices)}")
+
+
+def check_finite(name: str, value: "Tensor") -> "Tensor":
+    """Return ``value`` if it is finite, else raise `NonFiniteError` with the count."""
+    bad = ~value.isfinite()
+    if bool(bad.any()):
+        raise NonFiniteError(
+            f"{name}: {int(bad.sum())} of {value.numel()} values are NaN or infinite"
+        )
+    return value

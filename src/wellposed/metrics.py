@@ -20,7 +20,8 @@ def psnr(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
     """Return the peak signal-to-noise ratio in dB of each item, (B,).
 
     Args:
-        estimate, truth: (B, C, ...); magnitudes are taken of complex ones. Not rescaled.
+        estimate: (B, C, ...); the magnitude is taken of complex images. Not rescaled.
+        truth: the same shape.
         peak: the largest possible value.
     """
     require(peak > 0, "peak", peak, "a positive number")
@@ -47,6 +48,8 @@ def ssim(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
     estimate, truth = _pair(estimate, truth)
     if truth.ndim != 4 or min(truth.shape[-2:]) < 11:
         raise ShapeError(f"truth: got {tuple(truth.shape)}, accepted: (B, C, H, W) from 11 pixels")
-    return structural_similarity_index_measure(
+    values = structural_similarity_index_measure(
         estimate, truth, data_range=peak, reduction="none", gaussian_kernel=True
-    ).reshape(-1)
+    )
+    assert isinstance(values, Tensor)
+    return values.reshape(-1)

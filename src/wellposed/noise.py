@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.errors import ArgumentError, ShapeError
+from wellposed.errors import ArgumentError, DtypeError, ShapeError
 
 SAMPLING, MEASUREMENT = 0, 1
 """First words of the seeds: a solver and a simulated measurement never share a stream."""
@@ -35,7 +35,8 @@ class ItemNoise:
 
     Args:
         seed: any non-negative integer.
-        items: identity of each item of the batch, e.g. (sample, item) pairs.
+        items: identity of each item of the batch, e.g. (sample, item) pairs. Of one length for
+            one purpose: NumPy pads with zeros, so that (0,) and (0, 0) name the same stream.
         purpose: `SAMPLING` or `MEASUREMENT`.
     """
 
@@ -54,6 +55,8 @@ class ItemNoise:
         """Return the next noise, one item after the other; see `NoiseSource.draw`."""
         if len(like) != len(self._keys):
             raise ShapeError(f"like: got {len(like)} items, accepted: {len(self._keys)}")
+        if not (like.is_floating_point() or like.is_complex()):
+            raise DtypeError(f"like: got {like.dtype}, accepted: floating-point or complex")
         shape = (*like.shape[1:], 2) if like.is_complex() else tuple(like.shape[1:])
         counter = np.array([0, self.position, 0, 0], dtype=np.uint64)
         values = np.stack(
@@ -86,13 +89,15 @@ class RecordedNoise:
         """Return the next recorded draw, in the dtype and device of ``like``."""
         if self.position >= len(self._draws):
             raise ArgumentError(f"noise: all {len(self._draws)} recorded draws are used up")
-        value = self._draws[self.position]
-        if like.is_complex() and not value.is_complex():
-            value = torch.complex(*value.chunk(2, dim=1))
-        if value.shape != like.shape:
+        value, shape = self._draws[self.position], tuple(like.shape)
+        if value.is_complex() and not like.is_complex():
+            raise DtypeError(f"noise: draw {self.position} is {value.dtype}, accepted: a real one")
+        halves = like.is_complex() and not value.is_complex()
+        shape = (shape[0], 2 * shape[1], *shape[2:]) if halves else shape
+        if tuple(value.shape) != shape:
             raise ShapeError(
-                f"noise: draw {self.position} has shape {tuple(value.shape)}, "
-                f"accepted: {tuple(like.shape)}"
+                f"noise: draw {self.position} has shape {tuple(value.shape)}, accepted: {shape}"
             )
+        value = torch.complex(*value.chunk(2, dim=1)) if halves else value
         self.position += 1
         return value.to(like.dtype).to(like.device)

@@ -93,8 +93,14 @@ class Reconstruction:
     def _write_hdf5(self, path: Path, reference: Tensor | None, truth: Tensor | None) -> None:
         import h5py
 
-        arrays = {"samples": self.samples, "residual": self.residual}
-        arrays |= {"mean": self.mean, "std": self.std, "reference": reference, "truth": truth}
+        arrays: dict[str, Tensor | None] = {
+            "samples": self.samples,
+            "residual": self.residual,
+            "mean": self.mean,
+            "std": self.std,
+            "reference": reference,
+            "truth": truth,
+        }
         with h5py.File(path, "w") as file:
             for name, value in arrays.items():
                 if value is not None:

@@ -1,0 +1,30 @@
+# Two commands for everybody: `make demo` and `make test`. Each makes the environment if it is missing.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint typecheck install
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: install
+	$(BIN)/python examples/demo.py --out out/demo
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+# Type checkers cannot follow setuptools' mapping of the four folders; a tree of links can.
+typecheck: install
+	mkdir -p .typing/wellposed
+	cd .typing/wellposed && for part in ../../src/wellposed/*.py ../../src/wellposed/py.typed \
+		../../solvers ../../operators ../../priors ../../datasets; do ln -sfn $$part .; done
+	$(BIN)/python -m mypy

@@ -1,0 +1,147 @@
+"""Sampling masks for undersampled k-space: lines in one direction, points in two.
+
+Every mask is float32 of 0 and 1 on the CPU, belongs to centred k-space (as `fft2c` gives it) and
+is a function of its arguments alone: random ones draw from a generator of their own, made from
+``seed``. The fully sampled block of n lines starts at ``size // 2 - n // 2``.
+"""
+
+from math import isfinite
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.errors import ArgumentError, require
+
+
+def uniform_random_lines(
+    width: int, acceleration: float, center_fraction: float = 0.08, seed: int = 0
+) -> Tensor:
+    """Return a line mask (W,): the centre and lines drawn uniformly from the rest.
+
+    The mask of the MRI experiments of DDS (Chung et al., "Decomposed Diffusion Sampler for
+    Accelerating Large-Scale Inverse Problems", 2023, arXiv:2303.05754): the central
+    ``int(center_fraction W)`` lines are kept and random ones added. The published code draws
+    those with replacement and may hit the centre, so it takes fewer lines than it says; here
+    they are drawn without replacement outside the centre, so that exactly
+    ``round(W / acceleration)`` lines are taken.
+
+    Args:
+        width: number W of lines.
+        acceleration: W over the number of lines taken, at least 1.
+        center_fraction: fraction of the lines in the fully sampled centre, 0 to 1.
+        seed: of the random draw.
+
+    Raises:
+        ArgumentError: an argument out of range, or more lines in the centre than the
+            acceleration allows.
+    """
+    center = _center_count("width", width, center_fraction)
+    total = _total(width, acceleration, center)
+    mask = _center_mask(width, center)
+    others = np.flatnonzero(mask == 0)
+    mask[np.random.default_rng(seed).choice(others, total - center, replace=False)] = 1
+    return torch.from_numpy(mask)
+
+
+def equispaced_lines(
+    width: int, acceleration: int, center_fraction: float = 0.08, offset: int = 0
+) -> Tensor:
+    """Return a line mask (W,): lines ``offset``, ``offset + acceleration``, ... and the centre.
+
+    What a scanner does for GRAPPA (Griswold et al., "Generalized autocalibrating partially
+    parallel acquisitions", 2002). The central ``int(center_fraction W)`` lines come on top, so
+    the mask takes somewhat more than ``W / acceleration`` lines.
+
+    Args:
+        width: number W of lines.
+        acceleration: distance between two lines, an integer of at least 1.
+        center_fraction: fraction of the lines in the fully sampled centre, 0 to 1.
+        offset: first line, 0 to ``acceleration - 1``.
+
+    Raises:
+        ArgumentError: an argument out of range.
+    """
+    center = _center_count("width", width, center_fraction)
+    whole = isinstance(acceleration, int) and 1 <= acceleration <= width
+    require(whole, "acceleration", acceleration, f"an integer from 1 to the width {width}")
+    inside = isinstance(offset, int) and 0 <= offset < acceleration
+    require(inside, "offset", offset, f"an integer from 0 to {acceleration - 1}")
+    mask = _center_mask(width, center)
+    mask[offset::acceleration] = 1
+    return torch.from_numpy(mask)
+
+
+def gaussian_random_2d(
+    height: int,
+    width: int,
+    acceleration: float,
+    center_fraction: float = 0.08,
+    spread: float = 0.25,
+    seed: int = 0,
+) -> Tensor:
+    """Return a variable-density mask (H, W) of points, densest at the centre of k-space.
+
+    As in compressed sensing with two phase-encoding directions (Lustig et al., "Sparse MRI",
+    2007). A central block of ``int(center_fraction H)`` by ``int(center_fraction W)`` points is
+    kept; the others are drawn without replacement with weights
+    ``exp(-((i / H)^2 + (j / W)^2) / (2 spread^2))``, i and j counted from the centre, so that
+    exactly ``round(H W / acceleration)`` points are taken.
+
+    Args:
+        height: rows H of the mask.
+        width: columns W of the mask.
+        acceleration: H W over the number of points taken, at least 1.
+        center_fraction: fraction of each axis in the fully sampled block, 0 to 1.
+        spread: standard deviation of the density, as a fraction of each axis.
+        seed: of the random draw.
+
+    Raises:
+        ArgumentError: an argument out of range, or more points in the central block than the
+            acceleration allows.
+    """
+    rows = _center_count("height", height, center_fraction)
+    columns = _center_count("width", width, center_fraction)
+    total = _total(height * width, acceleration, rows * columns)
+    require(_positive(spread), "spread", spread, "a finite number > 0")
+    i, j = ((np.arange(n) - n // 2) / n for n in (height, width))
+    log_weight = -(i[:, None] ** 2 + j**2) / (2 * spread**2)
+    # The largest of log-weights plus Gumbel noise are a weighted draw without replacement, which
+    # stays exact where the weights themselves would underflow.
+    keys = log_weight + np.random.default_rng(seed).gumbel(size=log_weight.shape)
+    block = np.outer(_center_mask(height, rows), _center_mask(width, columns))
+    keys[block == 1] = np.inf
+    mask = np.zeros(height * width, dtype=np.float32)
+    mask[np.argsort(-keys, axis=None, kind="stable")[:total]] = 1
+    return torch.from_numpy(mask.reshape(height, width))
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and isfinite(value) and value > 0
+
+
+def _center_count(name: str, size: int, fraction: float) -> int:
+    require(isinstance(size, int) and size >= 1, name, size, "an integer >= 1")
+    inside = isinstance(fraction, (int, float)) and 0 <= fraction <= 1
+    require(inside, "center_fraction", fraction, "a fraction in [0, 1]")
+    return int(fraction * size)
+
+
+def _center_mask(size: int, count: int) -> np.ndarray:
+    mask = np.zeros(size, dtype=np.float32)
+    start = size // 2 - count // 2
+    mask[start : start + count] = 1
+    return mask
+
+
+def _total(size: int, acceleration: float, center: int) -> int:
+    """Return how many of ``size`` samples the acceleration allows, at least the central ones."""
+    usable = _positive(acceleration) and 1 <= acceleration <= size
+    require(usable, "acceleration", acceleration, f"a number from 1 to {size}")
+    total = round(size / acceleration)
+    if total < center:
+        raise ArgumentError(
+            f"acceleration: got {acceleration!r}, accepted: at most {size / center:.4g}, as the "
+            f"centre takes {center} of {size} samples; or lower center_fraction"
+        )
+    return total

@@ -1,0 +1,259 @@
+"""The ``wellposed`` command."""
+
+import ast
+import functools
+import logging
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from wellposed import __version__
+from wellposed.errors import ArgumentError, WellposedError, require_choice
+
+app = typer.Typer(
+    help="Imaging inverse problems solved with diffusion priors.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def _fail_clearly(command: Command) -> Command:
+    """Turn the package's errors into one line on stderr and exit code 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except WellposedError as error:
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from None
+
+    return wrapped  # type: ignore[return-value]
+
+
+def kebab(name: str) -> str:
+    """Return a class name as the command line spells it: REDDiff -> red-diff."""
+    return re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+def solver_classes() -> dict[str, type]:
+    """Return all solvers by their command-line names."""
+    from wellposed import solvers
+
+    members = [getattr(solvers, name) for name in solvers.__all__]
+    found = [m for m in members if isinstance(m, type) and issubclass(m, solvers.Solver)]
+    return {kebab(cls.__name__): cls for cls in found if cls is not solvers.Solver}
+
+
+def parse_settings(cls: type, assignments: list[str]) -> dict[str, Any]:
+    """Return ``name=value`` strings as keyword arguments of a solver.
+
+    Raises:
+        ArgumentError: not of the form name=value.
+        UnknownNameError: the solver has no such hyper-parameter.
+    """
+    settings = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ArgumentError(f"--set: got {assignment!r}, accepted: name=value")
+        require_choice("--set", name, cls.__dataclass_fields__)  # type: ignore[attr-defined]
+        try:
+            settings[name] = math.inf if text == "inf" else ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            settings[name] = text
+    return settings
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"wellposed {__version__}")
+        raise typer.Exit
+
+
+@app.command("list")
+def list_() -> None:
+    """List operators, solvers and priors, one line each."""
+    from wellposed.priors.library import available
+    from wellposed.solvers.base import describe
+    from wellposed.tasks import OPERATORS
+
+    sections = {
+        "operators": {name: line for name, (line, _) in OPERATORS.items()},
+        "solvers": {name: describe(cls) for name, cls in solver_classes().items()},
+        "priors": available() or {"(none shipped)": "train one with wellposed train"},
+    }
+    for title, lines in sections.items():
+        typer.echo(title)
+        for name, line in lines.items():
+            typer.echo(f"  {name:18s} {line}")
+
+
+@app.command()
+@_fail_clearly
+def reconstruct(  # noqa: PLR0913 - the options of a command are its signature
+    input_: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="PNG, JPEG, NPY, HDF5 or NIfTI.")
+    ],
+    operator: Annotated[str, typer.Option(help="Forward operator, see `wellposed list`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the result.")],
+    prior: Annotated[
+        str, typer.Option(help="Shipped prior, or folder of a trained or diffusers one.")
+    ] = "brain-mri",
+    solver: Annotated[str, typer.Option(help="Solver, see `wellposed list`.")] = "dds",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Hyper-parameter, e.g. gamma=5; repeatable.")
+    ] = None,
+    num_samples: Annotated[int, typer.Option(help="Posterior samples.")] = 4,
+    seed: Annotated[int, typer.Option(help="Seed of masks, simulated noise and samples.")] = 0,
+    simulate: Annotated[
+        bool, typer.Option(help="INPUT is a clean image: measure it first, then compare.")
+    ] = False,
+    noise_sigma: Annotated[float, typer.Option(help="Noise level of the measurement.")] = 0.0,
+    factor: Annotated[int, typer.Option(help="Super-resolution factor.")] = 4,
+    kernel: Annotated[str, typer.Option(help="Super-resolution kernel.")] = "bicubic",
+    blur_sigma: Annotated[float, typer.Option(help="Gaussian blur, pixels.")] = 3.0,
+    mask: Annotated[Path | None, typer.Option(help="Inpainting: image of known pixels.")] = None,
+    keep: Annotated[float, typer.Option(help="Inpainting: fraction kept at random.")] = 0.5,
+    acceleration: Annotated[float, typer.Option(help="MRI undersampling.")] = 4.0,
+    coils: Annotated[int, typer.Option(help="Simulated MRI coils.")] = 8,
+    views: Annotated[int, typer.Option(help="CT views over 180 degrees.")] = 60,
+    axis: Annotated[int, typer.Option(help="Axis across which a volume is sliced.")] = 0,
+    slice_: Annotated[int | None, typer.Option("--slice", help="Slice; default: middle.")] = None,
+) -> None:
+    """Reconstruct a measurement, or a simulated one of a clean image (--simulate)."""
+    classes = solver_classes()
+    cls = classes[require_choice("--solver", solver, classes)]
+    method = cls(**parse_settings(cls, set_ or []))
+    from wellposed.tasks import TaskOptions, build_task
+
+    options = TaskOptions(
+        simulate=simulate,
+        noise_sigma=noise_sigma,
+        seed=seed,
+        factor=factor,
+        kernel=kernel,
+        blur_sigma=blur_sigma,
+        mask=mask,
+        keep=keep,
+        acceleration=acceleration,
+        coils=coils,
+        views=views,
+        axis=axis,
+        slice=slice_,
+    )
+    task = build_task(input_, operator, options)
+    model = load_prior(prior)
+    reference = task.operator.A_dagger(task.y)
+    result = method(task.y, task.operator, model, num_samples=num_samples, seed=seed)
+    path = result.save(out, reference=reference, truth=task.truth)
+    typer.echo(_summary(result, reference, task.truth))
+    typer.echo(f"wrote {path} and {path.with_suffix('.png')}")
+
+
+def load_prior(name: str) -> Any:
+    """Return a prior by shipped name, wellposed folder, or diffusers folder or hub id."""
+    from wellposed import priors
+
+    folder = Path(name)
+    if (folder / "config.json").is_file() and not (folder / "unet").is_dir():
+        return priors.load(folder)
+    if (folder / "unet").is_dir() or (folder / "model_index.json").is_file() or "/" in name:
+        return priors.DiffusersPrior.from_pretrained(name)
+    return priors.load(name)
+
+
+def _summary(result: Any, reference: Any, truth: Any) -> str:
+    from wellposed.metrics import psnr, ssim
+    from wellposed.report import format_table
+
+    def quality(image: Any) -> list[str]:
+        if truth is None:
+            return []
+        return [f"{float(psnr(image, truth)):.2f}", f"{float(ssim(image, truth)):.4f}"]
+
+    header = ["image", *([] if truth is None else ["PSNR", "SSIM"]), "residual", "NFE", "seconds"]
+    cost = [str(result.nfe), f"{result.seconds:.1f}"]
+    rows = [
+        ["reference", *quality(reference), "-", "-", "-"],
+        ["one sample", *quality(result.samples[0]), f"{float(result.residual[0, 0]):.3f}", *cost],
+        ["mean", *quality(result.mean), "-", *cost],
+    ]
+    return format_table(header, rows)
+
+
+@app.command()
+@_fail_clearly
+def train(  # noqa: PLR0913 - the options of a command are its signature
+    data: Annotated[list[str], typer.Option(help="Image file, folder or volume; repeatable.")],
+    out: Annotated[str, typer.Option(help="Folder for weights, checkpoint, pictures.")],
+    name: Annotated[str, typer.Option(help="Name for the model card.")] = "my-prior",
+    licence: Annotated[str, typer.Option(help="Licence of the data, for the card.")] = "unknown",
+    image_size: Annotated[int, typer.Option(help="Side of the crops.")] = 64,
+    axes: Annotated[str, typer.Option(help="Axes volumes are sliced across.")] = "0",
+    complex_phase: Annotated[bool, typer.Option(help="Complex images of random phase.")] = False,
+    percentile: Annotated[float | None, typer.Option(help="Percentile scaled to 1.")] = None,
+    data_range: Annotated[tuple[float, float], typer.Option(help="Values of -1 and 1.")] = (0, 1),
+    zoom: Annotated[tuple[float, float], typer.Option(help="Random magnification.")] = (1, 1),
+    gain: Annotated[tuple[float, float], typer.Option(help="Random intensity.")] = (1, 1),
+    foreground: Annotated[float, typer.Option(help="Mean below which crops are empty.")] = 0.0,
+    widths: Annotated[str, typer.Option(help="Channels of each level.")] = "64,128,192",
+    layers: Annotated[int, typer.Option(help="Residual blocks per level.")] = 1,
+    prediction: Annotated[str, typer.Option(help="noise, sample or velocity.")] = "noise",
+    steps: Annotated[int, typer.Option(help="Optimisation steps.")] = 20_000,
+    batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-4,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
+    bf16: Annotated[bool, typer.Option(help="Autocast to bfloat16.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
+    image_every: Annotated[int, typer.Option(help="Steps between pictures.")] = 2000,
+) -> None:
+    """Train a prior on images of your own; run again to continue after a kill."""
+    arguments = dict(locals())
+    from wellposed.priors.train import TrainingSettings
+    from wellposed.priors.train import train as run
+
+    device = arguments.pop("device")
+    for key in ("axes", "widths"):
+        arguments[key] = _integers(f"--{key}", arguments[key])
+    settings = TrainingSettings(**{**arguments, "data": tuple(data)})
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    folder = _with_progress(lambda report: run(settings, device, report), settings.steps)
+    typer.echo(f"wrote the prior to {folder}; use it with --prior {folder}")
+
+
+def _integers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentError(f"{option}: got {text!r}, accepted: integers like 64,128") from None
+
+
+def _with_progress(run: Callable[[Callable[[int, float], None]], Path], total: int) -> Path:
+    """Call ``run`` with a progress callback that draws a bar on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("training", total=total)
+
+        def report(step: int, loss: float) -> None:
+            bar.update(task, completed=step, description=f"loss {loss:.4f}")
+
+        return run(report)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,192 @@
+"""The command line, run as a user would."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from wellposed import Reconstruction
+from wellposed.cli import app, kebab
+from wellposed.priors.networks import UnshuffledUNet
+from wellposed.priors.store import save_prior
+
+RUNNER = CliRunner()
+
+
+def run(*arguments):
+    return RUNNER.invoke(app, [str(a) for a in arguments])
+
+
+def tiny_prior(folder, channels, complex_):
+    torch.manual_seed(0)
+    network = UnshuffledUNet(channels, (16, 32), 1)
+    training = {"name": "tiny", "sources": [], "licence": "none", "image_size": 16, "history": []}
+    training |= {"steps_done": 0, "batch_size": 1, "zoom": [1, 1], "gain": [1, 1]}
+    config = {
+        "network": {"kind": "UnshuffledUNet", **network.settings},
+        "schedule": {"kind": "linear", "T": 1000},
+        "prediction": "sample",
+        "complex": complex_,
+        "data_range": [-1, 1] if complex_ else [0, 1],
+        "training": training,
+    }
+    save_prior(folder, network, config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """One file of each kind that the command reads, and priors for them."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    photo = (255 * rng.random((24, 32, 3))).astype(np.uint8)
+    Image.fromarray(photo).save(folder / "photo.png")
+    Image.fromarray(photo).save(folder / "photo.jpg")
+    Image.fromarray(photo[..., 0]).save(folder / "grey.png")
+    np.save(folder / "grey.npy", rng.random((24, 32)).astype(np.float32))
+    np.save(folder / "nan.npy", np.full((24, 32), np.nan, np.float32))
+    with h5py.File(folder / "grey.h5", "w") as file:
+        file["image"] = rng.random((24, 32))
+    import nibabel
+
+    volume = (1000 * rng.random((5, 24, 32))).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / "volume.nii.gz")
+    kspace = rng.standard_normal((3, 32, 32)) + 1j * rng.standard_normal((3, 32, 32))
+    kspace[:, ::2, ::3] = 0
+    kspace[:, 8:24, 8:24] = rng.standard_normal((3, 16, 16))
+    np.save(folder / "kspace.npy", kspace.astype(np.complex64))
+    (folder / "truncated.png").write_bytes((folder / "photo.png").read_bytes()[:100])
+    tiny_prior(folder / "rgb", 3, False)
+    tiny_prior(folder / "grey", 1, False)
+    tiny_prior(folder / "complex", 2, True)
+    return folder
+
+
+JOBS = {
+    "photo inpainting": ("photo.png", "inpainting", "rgb", ["--simulate", "--keep", "0.3"]),
+    "photo x4": ("photo.jpg", "super-resolution", "rgb", ["--factor", "2"]),
+    "photo x4 simulated": ("photo.png", "super-resolution", "rgb", ["--simulate"]),
+    "deblurring": ("photo.png", "deblurring", "rgb", ["--blur-sigma", "1"]),
+    "mri of a picture": ("grey.png", "mri", "complex", ["--simulate", "--noise-sigma", "0.01"]),
+    "mri of an array": ("grey.npy", "mri", "complex", ["--simulate", "--acceleration", "2"]),
+    "mri of a volume": ("volume.nii.gz", "mri", "complex", ["--simulate", "--slice", "2"]),
+    "measured mri": ("kspace.npy", "mri", "complex", ["--noise-sigma", "0.05"]),
+    "ct": ("grey.h5", "ct", "grey", ["--simulate", "--views", "12"]),
+}
+
+
+@pytest.mark.parametrize(("name", "operator", "prior", "more"), JOBS.values(), ids=JOBS.keys())
+def test_reconstruct_writes_result_and_panel(files, tmp_path, name, operator, prior, more):
+    done = run(
+        *("reconstruct", files / name, "--operator", operator, "--prior", files / prior),
+        *("--out", tmp_path / "out", "--set", "steps=3", "--num-samples", 2, *more),
+    )
+    assert done.exit_code == 0, done.output
+    result = Reconstruction.load(tmp_path / "out" / "reconstruction.h5")
+    assert result.samples.shape[:2] == (2, 1)
+    assert result.settings["steps"] == 3
+    assert (tmp_path / "out" / "reconstruction.png").stat().st_size > 1000
+    assert ("PSNR" in done.output) == ("--simulate" in more)
+
+
+@pytest.mark.parametrize("solver", ["dds", "red-diff", "dps", "ddim-projection"])
+def test_every_solver_is_offered_and_seeded(files, tmp_path, solver):
+    outputs = []
+    for attempt in range(2):
+        out = tmp_path / str(attempt)
+        done = run(
+            *("reconstruct", files / "photo.png", "--operator", "inpainting", "--simulate"),
+            *("--prior", files / "rgb", "--solver", solver, "--set", "steps=2", "--out", out),
+            *("--seed", 5, "--num-samples", 1),
+        )
+        assert done.exit_code == 0, done.output
+        outputs.append(Reconstruction.load(out / "reconstruction.h5").samples)
+    assert torch.equal(*outputs)
+
+
+def base(files, **change):
+    options = {
+        "--operator": "inpainting",
+        "--prior": files / "rgb",
+        "--out": files / "nowhere",
+        **{k: v for k, v in change.items() if k.startswith("--")},
+    }
+    name = change.get("input", "photo.png")
+    flat = [a for k, v in options.items() for a in ([k] if v is True else [k, v])]
+    return ["reconstruct", files / name, *flat]
+
+
+MISTAKES = {
+    "no such file": ({"input": "no.png"}, "no such file"),
+    "truncated file": ({"input": "truncated.png", "--simulate": True}, "truncated.png"),
+    "unknown kind of file": ({"input": "rgb/README.md"}, "accepted: .png"),
+    "nan": ({"input": "nan.npy", "--simulate": True}, "not finite"),
+    "operator": ({"--operator": "inpaintin"}, "Did you mean 'inpainting'"),
+    "solver": ({"--solver": "red-dif"}, "Did you mean 'red-diff'"),
+    "prior": ({"--prior": "brain-mry", "--simulate": True}, "prior: unknown name 'brain-mry'"),
+    "prior of other channels": ({"input": "grey.png", "--simulate": True}, "3 channels"),
+    "hyper-parameter": ({"--set": "gama=3"}, "Did you mean 'gamma'"),
+    "assignment": ({"--set": "gamma"}, "name=value"),
+    "value": ({"--set": "gamma=-3"}, "gamma: got -3"),
+    "text value": ({"--set": "eta=high"}, "eta"),
+    "noise": ({"--noise-sigma": -1}, "noise_sigma: got -1"),
+    "no mask": ({}, "--simulate"),
+    "factor": ({"--operator": "super-resolution", "--factor": 1}, "factor: got 1"),
+    "real k-space": ({"--operator": "mri", "input": "grey.png"}, "no k-space"),
+    "samples": ({"--simulate": True, "--num-samples": 0}, "num_samples: got 0"),
+    "slice": ({"--operator": "ct", "input": "volume.nii.gz", "--slice": 9}, "slice: got 9"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistakes_give_one_clear_line_and_exit_code_2(files, change, words):
+    done = run(*base(files, **change))
+    assert done.exit_code == 2, done.output
+    assert words in done.output
+    assert len(done.output.strip().splitlines()) == 1
+    assert "Traceback" not in done.output
+    assert not (files / "nowhere").exists()
+
+
+def test_list_has_one_line_about_each():
+    lines = run("list").output.splitlines()
+    for name in ("inpainting", "super-resolution", "mri", "ct", "dds", "red-diff", "dps"):
+        assert any(line.split()[0] == name and len(line.split()) > 2 for line in lines), name
+
+
+def test_train_then_reconstruct(files, tmp_path):
+    done = run(
+        *("train", "--data", files / "photo.png", "--data", files / "photo.jpg"),
+        *("--out", tmp_path / "prior", "--image-size", 16, "--widths", "16,32", "--steps", 2),
+        *("--batch-size", 2),
+    )
+    assert done.exit_code == 0, done.output
+    done = run(
+        *base(
+            files,
+            **{
+                "--prior": tmp_path / "prior",
+                "--simulate": True,
+                "--set": "steps=2",
+                "--out": tmp_path / "o",
+            },
+        )
+    )
+    assert done.exit_code == 0, done.output
+    done = run("train", "--data", files / "photo.png", "--out", tmp_path / "p", "--widths", "a,b")
+    assert done.exit_code == 2
+    assert "--widths" in done.output
+
+
+def test_command_names_are_those_of_the_papers():
+    assert [kebab(n) for n in ("DDS", "REDDiff", "DPS", "DDIMProjection", "DiffusionMBIR")] == [
+        *("dds", "red-diff", "dps", "ddim-projection", "diffusion-mbir")
+    ]
+
+
+def test_version_and_help():
+    assert run("--version").output.startswith("wellposed 0.")
+    for command in ("reconstruct", "train", "list"):
+        assert run(command, "--help").exit_code == 0

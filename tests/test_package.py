@@ -1,0 +1,83 @@
+"""The installed package: import time, layout, no global side effects."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def python(code, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, **kwargs
+    )
+
+
+def test_import_is_light():
+    heavy = ("torch", "deepinv", "diffusers", "matplotlib", "numpy")
+    code = f"import sys, wellposed; print([m for m in {heavy} if m in sys.modules])"
+    assert python(code).stdout.strip() == "[]"
+
+
+def test_solvers_and_priors_do_not_import_deepinv_diffusers_or_matplotlib():
+    heavy = ("deepinv", "diffusers", "matplotlib")
+    code = (
+        "import sys; from wellposed import Reconstruction, operators, priors, solvers;"
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    assert python(code).stdout.strip() == "[]"
+
+
+def test_every_public_name_resolves():
+    code = """
+import wellposed
+from wellposed import datasets, operators, priors, solvers
+for module in (wellposed, operators, priors, solvers, datasets):
+    for name in module.__all__:
+        getattr(module, name)
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_unknown_attributes_fail_as_usual():
+    import wellposed
+    from wellposed import operators
+
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = wellposed.nothing
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = operators.nothing
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="not in a checkout")
+def test_the_folder_datasets_refuses_its_bare_name():
+    done = python("import datasets", cwd=ROOT)
+    assert "wellposed.datasets" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_everything_and_nothing_else(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]
+    subprocess.run(command, check=True)
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    assert all(name.startswith("wellposed") for name in names)
+    for folder in ("solvers", "operators", "priors", "datasets"):
+        sources = {p.name for p in (ROOT / folder).glob("*.py")}
+        held = {Path(n).name for n in names if n.startswith(f"wellposed/{folder}/")}
+        assert sources <= held
+    assert "wellposed/py.typed" in names
+    assert any(n.endswith("brain-mri/model.safetensors") for n in names)

@@ -1,0 +1,114 @@
+"""The result object, its files, metrics and pictures."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from wellposed import Reconstruction, errors
+from wellposed.metrics import nmse, psnr, ssim
+from wellposed.report import format_table
+
+
+def result(complex_=False, count=3):
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.rand(count, 2, 1, 16, 12, generator=generator)
+    samples = torch.complex(samples, samples.flip(-1)) if complex_ else samples
+    return Reconstruction(
+        samples, torch.ones(count, 2), 50, 1.5, "DDS", {"eta": 0.85, "gamma": float("inf")}, 0
+    )
+
+
+@pytest.mark.parametrize("complex_", [False, True])
+def test_mean_and_std_are_those_of_the_samples(complex_):
+    r = result(complex_)
+    values = r.samples.numpy()
+    np.testing.assert_allclose(r.mean.numpy(), values.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(r.std.numpy(), values.std(0, ddof=1), rtol=1e-4)
+    assert not r.std.is_complex()
+    assert float(result(count=1).std.abs().max()) == 0
+
+
+@pytest.mark.parametrize("complex_", [False, True])
+def test_saved_and_loaded_results_are_equal(tmp_path, complex_):
+    r = result(complex_)
+    path = r.save(tmp_path / "new" / "folder", reference=r.mean, truth=r.samples[0])
+    again = Reconstruction.load(path)
+    assert torch.equal(again.samples, r.samples)
+    assert torch.equal(again.residual, r.residual)
+    assert (again.nfe, again.seconds, again.solver, again.settings, again.seed) == (
+        50,
+        1.5,
+        "DDS",
+        r.settings,
+        0,
+    )
+    with h5py.File(path) as file:
+        assert set(file) == {"samples", "residual", "mean", "std", "reference", "truth"}
+    with Image.open(path.with_suffix(".png")) as panel:
+        assert panel.width > 6 * 100  # six pictures
+        assert np.asarray(panel.convert("L")).std() > 10
+
+
+def test_colour_panels_and_a_single_sample(tmp_path):
+    samples = torch.rand(1, 1, 3, 16, 12, generator=torch.Generator().manual_seed(0))
+    r = Reconstruction(samples, torch.ones(1, 1), 5, 0.1, "DPS")
+    with Image.open(r.save(tmp_path).with_suffix(".png")) as panel:
+        assert panel.width > 3 * 100
+
+
+def test_volumes_show_their_middle_slice(tmp_path):
+    samples = torch.rand(2, 1, 1, 5, 16, 12, generator=torch.Generator().manual_seed(0))
+    Reconstruction(samples, torch.ones(2, 1), 5, 0.1, "DDS").save(tmp_path)
+    assert (tmp_path / "reconstruction.png").stat().st_size > 1000
+
+
+def test_bad_files_and_shapes_are_named(tmp_path):
+    with pytest.raises(errors.ShapeError, match="truth: got shape"):
+        result().save(tmp_path, truth=torch.zeros(1, 1, 16, 12))
+    with pytest.raises(errors.FileError, match="no_such"):
+        Reconstruction.load(tmp_path / "no_such.h5")
+    whole = result().save(tmp_path)
+    broken = tmp_path / "broken.h5"
+    broken.write_bytes(whole.read_bytes()[:600])
+    with pytest.raises(errors.FileError, match="broken"):
+        Reconstruction.load(broken)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["kspace"] = np.zeros((3, 3))
+    with pytest.raises(errors.FileError, match="other"):
+        Reconstruction.load(tmp_path / "other.h5")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.FileError, match="folder"):
+        result().save(tmp_path / "file" / "below")
+
+
+def test_metrics_are_per_item_and_those_of_the_field():
+    generator = torch.Generator().manual_seed(1)
+    truth = torch.rand(3, 1, 24, 20, generator=generator)
+    estimate = truth + torch.tensor([0.01, 0.1, 0.3]).view(3, 1, 1, 1)
+    for i in range(3):
+        one = slice(i, i + 1)
+        expected = peak_signal_noise_ratio(estimate[one], truth[one], data_range=1.0)
+        assert float(psnr(estimate, truth)[i]) == pytest.approx(float(expected), abs=1e-4)
+        assert float(ssim(estimate, truth)[i]) == float(ssim(estimate[one], truth[one])[0])
+    assert float(psnr(estimate, truth)[1]) == pytest.approx(20.0, abs=1e-4)
+    assert float(nmse(2 * truth, truth)[0]) == pytest.approx(1.0)
+    assert float(ssim(truth, truth)[0]) == pytest.approx(1.0)
+    turned = torch.polar(truth, torch.full_like(truth, 1.0))
+    assert float(psnr(turned, truth.to(torch.complex64))[0]) > 100  # magnitudes are compared
+
+
+def test_metrics_refuse_what_would_broadcast():
+    with pytest.raises(errors.ShapeError, match="estimate"):
+        psnr(torch.zeros(1, 1, 12, 12), torch.zeros(1, 3, 12, 12))
+    with pytest.raises(errors.ShapeError, match="11 pixels"):
+        ssim(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))
+    with pytest.raises(errors.ArgumentError, match="peak"):
+        psnr(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), peak=0.0)
+
+
+def test_tables_are_markdown():
+    lines = format_table(["a", "long name"], [["1", "2"]]).splitlines()
+    assert lines == ["| a | long name |", "| - | --------- |", "| 1 | 2         |"]

@@ -1,0 +1,260 @@
+"""What every solver promises: batch invariance, determinism, explicit state, honest counts."""
+
+import dataclasses
+import math
+from itertools import pairwise
+
+import deepinv
+import pytest
+import torch
+from torch import nn
+
+from wellposed.noise import ItemNoise
+from wellposed.operators import (
+    Blur,
+    Inpainting,
+    MultiCoilMRI,
+    SuperResolution,
+    gaussian_kernel,
+    simulate_sensitivity_maps,
+    uniform_random_lines,
+)
+from wellposed.priors import NetworkPrior, Tabulated
+from wellposed.solvers import DDS, DPS, DDIMProjection, Problem, REDDiff
+
+# One row per solver: a new one is added here and nowhere else in the tests.
+SOLVERS = {
+    "dds": DDS(steps=6),
+    "dds-hard": DDS(steps=6, gamma=math.inf),
+    "ddim-projection": DDIMProjection(steps=6, eta=0.5),
+    "dps": DPS(steps=6),
+    "red-diff": REDDiff(steps=6, sigma_x0=0.01),
+}
+
+
+class Stub(nn.Module):
+    """A smooth nonlinear stand-in for a trained network, coupling neighbouring pixels."""
+
+    calls = 0
+
+    def forward(self, x, label):
+        self.calls += 1
+        wave = torch.sin(3 * x + 0.05 * label.view(-1, *[1] * (x.ndim - 1)))
+        return 0.6 * torch.tanh(0.8 * x) + 0.1 * wave + 0.1 * x.roll(1, -1)
+
+
+def real_prior(data_range=(0.0, 1.0)):
+    return NetworkPrior(Stub(), Tabulated.linear(), channels=3, data_range=data_range)
+
+
+def complex_prior():
+    return NetworkPrior(Stub(), Tabulated.linear(), channels=1, is_complex=True)
+
+
+def images(count, *shape, seed=0, dtype=torch.float64):
+    return torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def inpainting(items):
+    masks = (images(items, 3, 12, 10, seed=1) > 0.4).double()
+    operator = Inpainting(masks, noise_sigma=0.02)
+    return operator.measure(images(items, 3, 12, 10)), operator, real_prior()
+
+
+def mri(items):
+    x = torch.complex(images(items, 1, 12, 10), images(items, 1, 12, 10, seed=2))
+    maps = simulate_sensitivity_maps(3, 12, 10).to(torch.complex128)
+    masks = torch.stack([uniform_random_lines(10, 1.25, 0.2, seed=i) for i in range(items)])
+    operator = MultiCoilMRI(masks[:, None].expand(-1, 12, -1), maps, noise_sigma=0.02)
+    return operator.measure(x), operator, complex_prior()
+
+
+def item_operator(operator, index):
+    """The operator of one item of a batch."""
+    if isinstance(operator, Inpainting):
+        return Inpainting(operator.mask[index], noise_sigma=0.02)
+    return MultiCoilMRI(operator.mask[index, 0], operator.sensitivity_maps, noise_sigma=0.02)
+
+
+every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
+every_problem = pytest.mark.parametrize("make", [inpainting, mri])
+
+
+@every_solver
+@every_problem
+def test_an_item_is_the_same_alone_and_in_a_batch(solver, make):
+    y, operator, prior = make(5)
+    batch = solver(y, operator, prior, seed=3).samples
+    for b in (0, 3):
+        alone = solver(
+            y[b : b + 1], item_operator(operator, b), prior, noise=ItemNoise(3, [(0, b)])
+        )
+        torch.testing.assert_close(alone.samples[0], batch[0, b : b + 1], rtol=0, atol=1e-9)
+
+
+@every_solver
+def test_a_sample_is_the_same_whatever_the_number_of_samples_and_chunk(solver):
+    y, operator, prior = inpainting(1)
+    many = solver(y, operator, prior, num_samples=5, seed=0).samples
+    few = solver(y, operator, prior, num_samples=2, seed=0).samples
+    chunked = dataclasses.replace(solver, batch_size=2)(y, operator, prior, num_samples=5, seed=0)
+    torch.testing.assert_close(few, many[:2], rtol=0, atol=1e-9)
+    torch.testing.assert_close(chunked.samples, many, rtol=0, atol=1e-9)
+    assert (many[0] - many[1]).abs().max() > 1e-3
+
+
+@every_solver
+@every_problem
+def test_seeds_decide_and_nothing_global_changes(solver, make):
+    y, operator, prior = make(2)
+    kept, state = y.clone(), torch.get_rng_state()
+    first = solver(y, operator, prior, seed=0)
+    assert torch.equal(first.samples, solver(y, operator, prior, seed=0).samples)
+    assert not torch.equal(first.samples, solver(y, operator, prior, seed=1).samples)
+    drawn = solver(y, operator, prior)
+    assert torch.equal(drawn.samples, solver(y, operator, prior, seed=drawn.seed).samples)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(y, kept)
+
+
+@every_solver
+def test_the_network_is_called_once_per_step_and_counted(solver):
+    y, operator, prior = inpainting(2)
+    result = solver(y, operator, prior, seed=0)
+    assert result.nfe == prior.network.calls == len(Tabulated.linear().times(6)) - 1
+
+
+@every_solver
+@every_problem
+def test_results_follow_the_dtype_of_the_measurement(solver, make):
+    y, operator, prior = make(1)
+    double = solver(y, operator, prior, seed=0)
+    single = solver(
+        y.to(torch.complex64 if y.is_complex() else torch.float32), operator, prior, seed=0
+    )
+    assert double.samples.real.dtype == torch.float64
+    assert single.samples.real.dtype == torch.float32
+    # In norm: Adam turns the sign of a vanishing gradient into a whole step.
+    assert (single.samples - double.samples).norm() < 5e-3 * double.samples.norm()
+
+
+@every_solver
+def test_explicit_state_pauses_and_resumes(solver):
+    y, operator, prior = inpainting(1)
+    whole = solver(y, operator, prior, seed=4)
+    problem = Problem.create(y, operator, prior)
+    noise, times = ItemNoise(4, [(0, 0)]), solver.times(problem)
+    state = solver.init(problem, noise)
+    with torch.no_grad():
+        for t, s in pairwise(times[:4]):
+            state = solver.step(state, t, s, problem, noise)
+        position, noise = noise.position, ItemNoise(4, [(0, 0)])
+        noise.position = position
+        for t, s in pairwise(times[3:]):
+            state = solver.step(state, t, s, problem, noise)
+    assert torch.equal(problem.to_public(solver.finish(state)), whole.samples[0])
+
+
+@every_solver
+def test_the_prior_range_is_converted_in_one_place(solver):
+    """A [0, 1] prior on x equals a [-1, 1] prior on 2 x - 1, with measurement and noise mapped."""
+    mask = (images(1, 3, 12, 10, seed=1) > 0.4).double()
+    x = images(1, 3, 12, 10)
+    y = mask * x
+    first = solver(y, Inpainting(mask, noise_sigma=0.1), real_prior((0.0, 1.0)), seed=0)
+    mapped = solver(
+        mask * (2 * x - 1), Inpainting(mask, noise_sigma=0.2), real_prior((-1.0, 1.0)), seed=0
+    )
+    torch.testing.assert_close(2 * first.samples - 1, mapped.samples, rtol=0, atol=1e-9)
+    torch.testing.assert_close(first.residual, mapped.residual, rtol=0, atol=1e-6)
+
+
+@every_solver
+@pytest.mark.parametrize("kind", ["super-resolution", "blur", "deepinv"])
+def test_other_linear_operators_work(solver, kind):
+    x = images(1, 3, 16, 16, dtype=torch.float32)
+    operator = {
+        "super-resolution": lambda: SuperResolution((3, 16, 16), 4, noise_sigma=0.01),
+        "blur": lambda: Blur(gaussian_kernel(1.0, 7), (3, 16, 16), noise_sigma=0.01),
+        "deepinv": lambda: deepinv.physics.Blur(
+            gaussian_kernel(1.0, 7)[None, None].float(), padding="circular"
+        ),
+    }[kind]()
+    before = (operator.max_iter, operator.tol, operator.solver)
+    result = solver(operator.A(x), operator, real_prior(), num_samples=2, seed=0)
+    assert result.samples.shape == (2, 1, 3, 16, 16)
+    assert torch.isfinite(result.samples).all()
+    assert (operator.max_iter, operator.tol, operator.solver) == before
+
+
+@pytest.mark.parametrize("name", ["dds-hard", "ddim-projection"])
+def test_hard_consistency_meets_noise_free_data(name):
+    y, operator, prior = inpainting(2)
+    y = operator.A(images(2, 3, 12, 10))
+    assert SOLVERS[name](y, operator, prior, seed=0).residual.max() < 1e-6
+
+
+class Squared(deepinv.physics.Physics):
+    """A nonlinear operator."""
+
+    def A(self, x, **kwargs):
+        return x**2
+
+    def A_adjoint(self, y, **kwargs):
+        return y
+
+    def A_dagger(self, y, x_init=None):
+        return y.clamp(min=0).sqrt()
+
+
+@pytest.mark.parametrize("name", ["dps", "red-diff"])
+def test_gradient_methods_accept_nonlinear_operators(name):
+    y = Squared().A(images(2, 3, 8, 8))
+    assert torch.isfinite(SOLVERS[name](y, Squared(), real_prior(), seed=0).samples).all()
+
+
+@pytest.mark.parametrize("name", ["dds", "ddim-projection"])
+def test_linear_methods_refuse_nonlinear_operators(name):
+    with pytest.raises(ValueError, match="not linear"):
+        SOLVERS[name](images(1, 3, 8, 8), Squared(), real_prior(), seed=0)
+
+
+@pytest.mark.parametrize(
+    "weighting", ["linear", "sqrt", "square", "log", "trunc_linear", "power2over3", "const"]
+)
+def test_red_diff_weightings_run_and_differ_as_written(weighting):
+    from wellposed.solvers.red_diff import WEIGHTINGS
+
+    r = torch.tensor([0.01, 1.0, 8.0], dtype=torch.float64)
+    expected = {
+        "linear": [0.01, 1, 8],
+        "sqrt": [0.1, 1, 8**0.5],
+        "square": [1e-4, 1, 64],
+        "log": [math.log(1.01), math.log(2), math.log(9)],
+        "trunc_linear": [0.01, 1, 1],
+        "power2over3": [0.01 ** (2 / 3), 1, 4],
+        "const": [1, 1, 1],
+    }[weighting]
+    torch.testing.assert_close(WEIGHTINGS[weighting](r), torch.tensor(expected).double())
+    y, operator, prior = inpainting(1)
+    result = REDDiff(steps=3, weighting=weighting)(y, operator, prior, seed=0)
+    assert torch.isfinite(result.samples).all()
+
+
+def test_dps_clips_the_estimate_when_asked():
+    y, operator, prior = inpainting(1)
+    seen = []
+    DPS(steps=4, clip=True)(y, operator, prior, seed=0, callback=lambda i, s: seen.append(s.x0))
+    assert all(float(x0.abs().max()) <= 1 for x0 in seen)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@every_solver
+@every_problem
+def test_cuda_gives_what_the_cpu_gives(solver, make):
+    y, operator, prior = make(2)
+    on_cpu = solver(y, operator, prior, seed=0).samples
+    on_gpu = solver(y.cuda(), operator.cuda(), prior.cuda(), seed=0).samples
+    assert on_gpu.is_cuda
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0, atol=1e-6)
