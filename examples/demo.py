@@ -42,7 +42,7 @@ def measured(held_back: float = 0.1) -> tuple[Task, Tensor, Tensor]:
     return Task(operator.restrict(task.y), operator, None), task.y, held
 
 
-def simulated() -> Task:
+def simulated(sigma: float = 0.01) -> Task:
     """Return problem (b): 4 x undersampled, 8 coils, noise of 1 % of the brightest tissue."""
     with h5py.File(DATA / "studyforrest_slice.h5") as file:
         magnitude = torch.from_numpy(file["magnitude"][()].astype(np.float32))

@@ -109,10 +109,11 @@ def find_calibration(kspace: Tensor, limit: int = 32) -> tuple[int, int]:
 def simulate_sensitivity_maps(coils: int, height: int, width: int, seed: int = 0) -> Tensor:
     """Return smooth maps (coils, H, W), complex64, of coils on a ring around the image.
 
-    A stand-in for a birdcage-like head array: each coil's magnitude falls off as
-    ``1 / (1 + d^2)`` with the distance d from its place outside the image (in units of half the
-    field of view) and its phase is linear, with a slope and an offset of its own. Normalised so
-    that ``sum_c |S_c|^2 = 1`` in every pixel.
+    A stand-in for a head array: each coil's magnitude falls off as the field on the axis of a
+    current loop of radius a, ``(1 + (d / a)^2)^(-3/2)`` (Biot and Savart), with the distance d
+    from its place outside the image; a = .7 and a ring of radius 1.3, in units of half the field
+    of view. The phase is linear, with a slope and an offset of its own. Normalised so that
+    ``sum_c |S_c|^2 = 1`` in every pixel.
 
     Args:
         coils: number of coils.
@@ -129,10 +130,10 @@ def simulate_sensitivity_maps(coils: int, height: int, width: int, seed: int = 0
     angle = 2 * pi * (np.arange(coils) + rng.uniform()) / coils
     offset, slope = rng.uniform(-pi, pi, coils), rng.uniform(-pi / 4, pi / 4, (2, coils))
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    place = 1.5 * np.stack([np.sin(angle), np.cos(angle)])[..., None, None]
+    place = 1.3 * np.stack([np.sin(angle), np.cos(angle)])[..., None, None]
     distance2 = (y - place[0]) ** 2 + (x - place[1]) ** 2
     offset, slope = offset[:, None, None], slope[..., None, None]
-    maps = np.exp(1j * (offset + slope[0] * y + slope[1] * x)) / (1 + distance2)
+    maps = np.exp(1j * (offset + slope[0] * y + slope[1] * x)) * (1 + distance2 / 0.7**2) ** -1.5
     maps /= np.sqrt((np.abs(maps) ** 2).sum(0))
     return torch.from_numpy(maps.astype(np.complex64))
 

@@ -49,7 +49,7 @@ class MultiCoilMRI(LinearOperator):
             raise DtypeError(f"sensitivity_maps: got {maps.dtype}, accepted: complex tensors")
         height, width = maps.shape[-2:]
         lines = torch.as_tensor(mask)
-        lines = lines.expand(height, width) if lines.ndim == 1 else lines
+        lines = lines[None] if lines.ndim == 1 else lines
         mask = binary_mask(lines, 3)
         if mask.shape[-1] != width or mask.shape[-2] not in (1, height):
             raise ShapeError(

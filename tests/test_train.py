@@ -17,7 +17,7 @@ from wellposed.datasets import read_array
 from wellposed.datasets.crops import Crops, load_volumes, split
 from wellposed.priors import library
 from wellposed.priors.networks import UnshuffledUNet
-from wellposed.priors.prediction import PREDICTIONS, training_target
+from wellposed.priors.prediction import training_target
 from wellposed.priors.train import Trainer, TrainingSettings, train
 
 
@@ -187,11 +187,8 @@ def test_resuming_with_other_settings_names_them(change, named, photos, finished
 
 
 def test_settings_that_decide_nothing_may_change(photos, finished, tmp_path):
-    for name in ("checkpoint.pt",):
-        (tmp_path / name).write_bytes((finished / name).read_bytes())
-    moved = settings(photos, tmp_path, save_every=1, image_every=1)
-    trainer = Trainer(moved)
-    trainer.load_checkpoint(tmp_path / "checkpoint.pt")
+    trainer = Trainer(settings(photos, tmp_path, save_every=1, image_every=1, threads=1))
+    trainer.load_checkpoint(finished / "checkpoint.pt")
     assert trainer.step == 6
 
 
@@ -243,6 +240,7 @@ def test_a_damaged_checkpoint_is_refused(damage, photos, finished, tmp_path):
     [
         ({"image_size": 12}, "image_size: got 12, accepted: a multiple of 8"),
         ({"prediction": "nois"}, "Did you mean 'noise'"),
+        ({"prediction": "flow"}, "Known: noise, sample, velocity"),
         ({"steps": 0}, "steps: got 0"),
         ({"ema": 1.0}, "ema: got 1.0"),
         ({"held_out": 0.0}, "held_out: got 0.0"),
@@ -254,7 +252,7 @@ def test_settings_name_what_cannot_be(change, message, photos, tmp_path):
 
 
 def test_images_too_small_are_named_before_training(photos, tmp_path):
-    with pytest.raises(errors.ShapeError, match="crops of 64 pixels .* smallest slice side is 20"):
+    with pytest.raises(errors.ShapeError, match=r"crops of 64 .* slice side is 20"):
         train(settings(photos, tmp_path, image_size=64), progress=killer(1))
 
 
@@ -383,7 +381,7 @@ def test_a_damaged_prior_is_refused(damage, finished, tmp_path):
 # The network
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (17, 30), (5, 9)])
+@pytest.mark.parametrize("shape", [(16, 16), (17, 30), (5, 9), (3, 9)])
 def test_the_network_takes_any_image_size(shape):
     network = UnshuffledUNet(2, (16, 32)).eval()
     x = torch.randn(1, 2, *shape, generator=torch.Generator().manual_seed(0))
@@ -443,9 +441,7 @@ def test_plain_crops_are_windows_of_the_images():
 
 def test_slices_are_taken_across_the_axes():
     """A volume that is constant across an axis gives crops that know their axis."""
-    data = np.broadcast_to(np.arange(20.0, dtype=np.float32)[:, None, None], (20, 20, 20))[
-        ..., None
-    ]
+    data = np.arange(20, dtype=np.float32)[:, None, None, None] * np.ones((20, 20, 1), np.float32)
     across = Crops([data], 16, axes=(0,)).batch(20, 0, 0)
     assert bool((across.amax((1, 2, 3)) == across.amin((1, 2, 3))).all())
     along = Crops([data], 16, axes=(1, 2)).batch(20, 0, 0)
@@ -483,7 +479,7 @@ def test_empty_crops_are_mostly_redrawn():
 
 
 def test_crops_name_images_that_are_too_small():
-    with pytest.raises(errors.ShapeError, match="size: got crops of 32 .* side is 20"):
+    with pytest.raises(errors.ShapeError, match=r"size: got crops of 32 .* side is 20"):
         Crops([volume(), volume(1, 40, 40)], 32)
     with pytest.raises(errors.ShapeError, match="side is 6"):
         Crops([volume()], 16, axes=(0, 1, 2))
@@ -577,7 +573,7 @@ def test_photographs_come_in_0_to_1(suffix, colour, tmp_path):
     array = read_array(path)
     assert array.shape == image.shape
     assert array.dtype == np.float32
-    np.testing.assert_allclose(array, image, atol=0.05 if suffix == ".jpg" else 0.5 / 255 + 1e-6)
+    np.testing.assert_allclose(array, image, atol=0.1 if suffix == ".jpg" else 0.5 / 255 + 1e-6)
 
 
 def test_other_kinds_of_pixels(tmp_path):
@@ -643,7 +639,7 @@ def test_truncated_files_are_named(name, keep, tmp_path):
 
 
 def test_missing_and_unknown_files_are_named(tmp_path):
-    with pytest.raises(errors.FileError, match="no such file .*missing.png"):
+    with pytest.raises(errors.FileError, match=r"no such file .*missing\.png"):
         read_array(tmp_path / "missing.png")
     with pytest.raises(errors.FileError, match="no such file"):
         read_array(tmp_path)
