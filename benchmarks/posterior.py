@@ -13,7 +13,7 @@ from wellposed.report import format_table
 from wellposed.validation import floor_errors, gaussian_errors, recorded_solvers
 
 ROOT = Path(__file__).parent.parent
-PROBLEMS, SAMPLES = 2, 500
+PROBLEMS, SAMPLES = 4, 500
 TEXT = """# How far are the samples from the exact posterior?
 
 Made by `python benchmarks/posterior.py`. {problems} random problems with a correlated Gaussian

@@ -42,7 +42,7 @@ class REDDiffState(State):
 class REDDiff(Solver):
     r"""RED-diff: Adam on the data misfit plus a denoising regulariser, t from T to 0.
 
-    With ``mu`` started at the pseudo-inverse of y, for each time t::
+    With ``mu`` started at the pseudo-inverse of y, for each time t of the schedule::
 
         x0 = mu + sigma_x0 z0,   x_t = alpha_t x0 + sigma_t z,   eps = eps_net(x_t, t)
         g  = lambda w(sigma_t / alpha_t) (eps - z) / d + obs_weight A^H (A mu - y) / m
@@ -63,6 +63,8 @@ class REDDiff(Solver):
         obs_weight: weight of the data term.
         learning_rate, beta1, beta2, epsilon: Adam; (.9, .99) and 1e-8 as published.
         sigma_x0: dispersion of the variational posterior.
+        start: "pseudo-inverse" as published, or "back-projection" A^H y, for operators whose
+            pseudo-inverse amplifies noise, as undersampled MRI.
         returned: "mu", the last mean, or "x0" as the published code.
     """
 
@@ -74,19 +76,22 @@ class REDDiff(Solver):
     beta2: float = 0.99
     epsilon: float = 1e-8
     sigma_x0: float = 0.0
+    start: str = "pseudo-inverse"
     returned: str = "mu"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("weighting", self.weighting, WEIGHTINGS)
+        require_choice("start", self.start, ("pseudo-inverse", "back-projection"))
         require_choice("returned", self.returned, ("mu", "x0"))
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
         require(self.regularization >= 0, "regularization", self.regularization, ">= 0")
         require(self.sigma_x0 >= 0, "sigma_x0", self.sigma_x0, ">= 0")
 
     def init(self, problem: Problem, noise: NoiseSource) -> REDDiffState:
-        """Start from the pseudo-inverse of the measurement."""
-        mu = problem.A_dagger()
+        """Start from a plain reconstruction of the measurement."""
+        direct = self.start == "pseudo-inverse"
+        mu = problem.A_dagger() if direct else problem.back_projection
         zeros = torch.zeros_like(as_real(mu))
         return REDDiffState(mu, mu, zeros, zeros, 0)
 

@@ -133,6 +133,7 @@ SETTINGS = {
     "gamma nan": (DDS, dict(gamma=math.nan), "gamma: got nan"),
     "cg_steps": (DDS, dict(cg_steps=0), "cg_steps: got 0"),
     "weighting": (REDDiff, dict(weighting="linar"), "Did you mean 'linear'"),
+    "start": (REDDiff, dict(start="adjoint"), "start: unknown name 'adjoint'"),
     "returned": (REDDiff, dict(returned="x1"), "returned: unknown name 'x1'"),
     "learning_rate": (REDDiff, dict(learning_rate=0.0), "learning_rate: got 0.0"),
     "regularization": (REDDiff, dict(regularization=-0.1), "regularization: got -0.1"),

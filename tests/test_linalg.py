@@ -17,6 +17,8 @@ from wellposed.operators.linalg import (
     per_item,
 )
 
+pytestmark = pytest.mark.usefixtures("single_thread")
+
 F32, F64, C64, C128 = torch.float32, torch.float64, torch.complex64, torch.complex128
 SHAPE = (2, 3, 5)  # of one item: 30 unknowns
 SCALES = [1e-12, 1e-6, 1.0, 1e6]

@@ -27,6 +27,8 @@ from wellposed.operators.image import (
 )
 from wellposed.operators.mri import MultiCoilMRI, SingleCoilMRI, fft2c, ifft2c
 
+pytestmark = pytest.mark.usefixtures("single_thread")
+
 F32, F64, C64, C128 = torch.float32, torch.float64, torch.complex64, torch.complex128
 
 

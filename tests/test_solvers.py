@@ -29,6 +29,7 @@ SOLVERS = {
     "ddim-projection": DDIMProjection(steps=6, eta=0.5),
     "dps": DPS(steps=6),
     "red-diff": REDDiff(steps=6, sigma_x0=0.01),
+    "red-diff-back": REDDiff(steps=6, start="back-projection", returned="x0"),
 }
 
 

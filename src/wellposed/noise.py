@@ -35,8 +35,7 @@ class ItemNoise:
 
     Args:
         seed: any non-negative integer.
-        items: identity of each item of the batch, e.g. (sample, item) pairs. Of one length for
-            one purpose: NumPy pads with zeros, so that (0,) and (0, 0) name the same stream.
+        items: identity of each item of the batch, e.g. (sample, item) pairs.
         purpose: `SAMPLING` or `MEASUREMENT`.
     """
 
@@ -47,7 +46,8 @@ class ItemNoise:
             raise ArgumentError(f"seed: got {seed!r}, accepted: a non-negative integer or None")
         self.position = 0
         self._keys = [
-            np.random.SeedSequence((purpose, seed, *item)).generate_state(2, np.uint64)
+            # A spawn key, not entropy, whose trailing zeros would not count: (0,) is not (0, 0).
+            np.random.SeedSequence(seed, spawn_key=(purpose, *item)).generate_state(2, np.uint64)
             for item in items
         ]
 
