@@ -1,0 +1,40 @@
+"""The README's example runs as written."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(monkeypatch, tmp_path, capsys):
+    text = (ROOT / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.S).group(1)
+    assert len(code.strip().splitlines()) <= 18
+    monkeypatch.chdir(ROOT)
+    exec(code.replace("out/example", str(tmp_path)), {})
+    assert "Reconstruction(DDS" in capsys.readouterr().out
+    assert (tmp_path / "reconstruction.png").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_beats_its_baselines(monkeypatch, tmp_path, capsys):
+    """The whole demo: DDS must be clearly better than CG-SENSE, on both problems."""
+    import runpy
+
+    monkeypatch.setattr("sys.argv", ["demo.py", "--out", str(tmp_path)])
+    runpy.run_path(str(ROOT / "examples" / "demo.py"), run_name="__main__")
+    rows = [
+        [c.strip() for c in line.split("|")[1:-1]]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("|")
+    ]
+    table = {tuple(row[:3]): row[3:] for row in rows}
+    psnr = lambda *key: float(table[("simulated", *key)][0])  # noqa: E731
+    assert psnr("DDS", "mean of 4") > psnr("CG-SENSE", "-") + 1.0
+    assert psnr("DDS", "one sample") > psnr("zero-filled", "-") + 1.0
+    held_out = lambda *key: float(table[("measured", *key)][2])  # noqa: E731
+    assert held_out("DDS", "mean of 4") < 0.95 * held_out("CG-SENSE", "-")
+    assert len(list(tmp_path.glob("*.png"))) == 4
