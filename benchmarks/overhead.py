@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--coils", type=int, default=8)
     args = parser.parse_args()
 
-    prior = priors.load("runs/brain-mri")
+    prior = priors.load("brain-mri")
     watch = Stopwatch(prior.network)
     prior.network = watch
     y, operator = problem(args.size, args.coils)

@@ -111,12 +111,12 @@ class GaussianPosterior:
 
         For complex images it is the complex covariance of each of the two parts.
         """
-        size, dtype = tuple(self.mean.shape[1:]), self.mean.dtype
-        basis = torch.eye(int(np.prod(size)), dtype=dtype).reshape(-1, *size)
+        size, dtype, device = tuple(self.mean.shape[1:]), self.mean.dtype, self.mean.device
+        basis = torch.eye(int(np.prod(size)), dtype=dtype, device=device).reshape(-1, *size)
         C = (self._prior.covariance @ basis).flatten(1).T
         ACt = self._operator.A(self._prior.covariance @ basis).flatten(1).T  # A C, by columns
         A = self._operator.A(basis).flatten(1).T
-        S = ACt @ A.conj().T + self._sigma**2 * torch.eye(len(A), dtype=dtype)
+        S = ACt @ A.conj().T + self._sigma**2 * torch.eye(len(A), dtype=dtype, device=device)
         return C - ACt.conj().T @ torch.linalg.solve(S, ACt)
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
@@ -221,12 +221,12 @@ class MixturePosterior:
         """Return exact samples (count, B, C, ...)."""
         factors = torch.linalg.cholesky(self.covariances)
         batch, _, size = self.means.shape
-        out = torch.empty(count, batch, size, dtype=self.means.dtype)
+        out = self.means.new_empty(count, batch, size)
         for b in range(batch):
             rng = np.random.default_rng((seed, 7, b))
-            weights = self.weights[b].double().numpy()
+            weights = self.weights[b].double().cpu().numpy()
             k = torch.from_numpy(rng.choice(len(weights), count, p=weights / weights.sum()))
-            z = torch.from_numpy(rng.standard_normal((count, size))).to(out.dtype)
+            z = torch.from_numpy(rng.standard_normal((count, size))).to(out)
             out[:, b] = self.means[b, k] + torch.einsum("inm,im->in", factors[k], z)
         return out.reshape(count, batch, *self.shape)
 
@@ -270,11 +270,11 @@ class GaussianMixturePrior(Prior):
         """Return the exact ``E[x_0 | x_t]``; see `Prior.denoise`."""
         x = x_t.flatten(1)
         alpha, sigma = (broadcast(v, x[:, None]) for v in self.schedule(t))
-        values, V = self._values.to(x.dtype), self._vectors.to(x.dtype)
-        means = self.means.to(x.dtype)
+        values, V = self._values.to(x), self._vectors.to(x)
+        means = self.means.to(x)
         spread = alpha**2 * values + sigma**2  # (K, n) or (B, K, n), eigenvalues of cov[x_t]
         gap = torch.einsum("knm,bkn->bkm", V, x[:, None] - alpha * means)
-        log_weight = self.weights.to(x.dtype).log() - 0.5 * (
+        log_weight = self.weights.to(x).log() - 0.5 * (
             (gap**2 / spread).sum(-1) + spread.log().sum(-1)
         )
         weight = torch.softmax(log_weight, 1)
@@ -286,15 +286,19 @@ class GaussianMixturePrior(Prior):
     ) -> MixturePosterior:
         """Return the exact posterior for ``y = A x + n``, a mixture."""
         sigma = _noise_level(operator, sigma)
-        size, dtype = self.means.shape[1], y.dtype
-        A = operator.A(torch.eye(size, dtype=dtype).reshape(-1, *self.shape)).flatten(1).T
-        C, m = self.covariances.to(dtype), self.means.to(dtype)
-        S = A @ C @ A.T + sigma**2 * torch.eye(len(A), dtype=dtype)  # (K, m, m)
+        size = self.means.shape[1]
+        A = (
+            operator.A(torch.eye(size, dtype=y.dtype, device=y.device).reshape(-1, *self.shape))
+            .flatten(1)
+            .T
+        )
+        C, m = self.covariances.to(y), self.means.to(y)
+        S = A @ C @ A.T + sigma**2 * torch.eye(len(A), dtype=y.dtype, device=y.device)  # (K, m, m)
         gain = torch.linalg.solve(S, A @ C).mT  # C A^T S^-1
         gap = y.flatten(1)[:, None] - m @ A.T  # (B, K, m)
         factor = torch.linalg.cholesky(S)
         white = torch.linalg.solve_triangular(factor, gap.permute(1, 2, 0), upper=False)
-        log_weight = self.weights.to(dtype).log() - 0.5 * (white**2).sum(1).T
+        log_weight = self.weights.to(y).log() - 0.5 * (white**2).sum(1).T
         log_weight = log_weight - factor.diagonal(dim1=1, dim2=2).log().sum(1)
         means = m + torch.einsum("knm,bkm->bkn", gain, gap)
         return MixturePosterior(torch.softmax(log_weight, 1), means, C - gain @ A @ C, self.shape)

@@ -30,7 +30,7 @@ def load(name: str | Path) -> NetworkPrior:
         UnknownNameError: neither a shipped name nor a folder; the nearest name is suggested.
         CheckpointError: damaged or unfitting files.
     """
-    folder = Path(name)
+    folder = WEIGHTS / str(name) if str(name) in available() else Path(name)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise CheckpointError(
             f"prior: {str(folder)!r} holds no config.json, accepted: a folder written by "

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, DeviceError, ShapeError, require, require_choice
 from wellposed.priors.prediction import PREDICTIONS, to_sample
-from wellposed.priors.schedule import VE, Schedule
+from wellposed.priors.schedule import VE, Schedule, Tabulated
 
 
 class Prior(nn.Module):
@@ -127,9 +127,13 @@ class NetworkPrior(Prior):
         network: maps (B, C, H, W) real images and labels (B,) to its prediction.
         schedule: the schedule it was trained with.
         prediction: what it predicts, see `to_sample`.
-        label: turns time into the network's label; ``t - 1`` by default, the index of DDPM, and
-            at least 0, the smallest label it was trained with.
+        label: turns time into the network's label. For tabulated schedules ``t - 1`` by default,
+            the index of DDPM, and at least 0, the smallest label it was trained with; continuous
+            schedules have no default.
         channels, is_complex, data_range: see `Prior`.
+
+    Raises:
+        ArgumentError: no label for a continuous schedule.
     """
 
     def __init__(
@@ -143,6 +147,8 @@ class NetworkPrior(Prior):
         super().__init__(schedule, **images)
         self.prediction = require_choice("prediction", prediction, PREDICTIONS)
         self.network = network
+        known = label is not None or isinstance(schedule, Tabulated)
+        require(known, "label", label, f"a function of time for {type(schedule).__name__}")
         self._label = label or (lambda t: (t - 1).clamp(min=0))
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Tensor | None = None) -> Tensor:
@@ -150,17 +156,23 @@ class NetworkPrior(Prior):
         if condition is not None:
             raise ArgumentError("condition: this prior is unconditional, accepted: None")
         real = torch.cat([x_t.real, x_t.imag], 1) if x_t.is_complex() else x_t
-        t = torch.as_tensor(t, dtype=torch.float64, device=x_t.device)
+        t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
+        alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
+        if self.prediction in ("noise", "score") and bool((self.schedule(t)[0] == 0).any()):
+            raise ArgumentError(
+                f"t: a network that predicts {self.prediction} says nothing of x_0 where alpha is "
+                "0, accepted: times below T, e.g. spacing 'leading'"
+            )
         dtype = next((p.dtype for p in self.network.parameters()), real.dtype)
         # Labels keep float32 at least: bfloat16 cannot count beyond 256.
-        label = self._label(t).expand(len(x_t)).to(torch.promote_types(dtype, torch.float32))
+        kind = torch.promote_types(dtype, torch.float32)
+        label = self._label(t).expand(len(x_t)).to(kind).to(x_t.device)
         output = self.network(real.to(dtype), label)[:, : real.shape[1]].to(real.dtype)
         if output.shape != real.shape:
             raise ShapeError(
                 f"network: returned shape {tuple(output.shape)}, accepted: that of its input, "
                 f"{tuple(real.shape)}, or twice the channels"
             )
-        alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
         x0 = to_sample(self.prediction, output, real, alpha, sigma)
         return torch.complex(*x0.chunk(2, dim=1)) if x_t.is_complex() else x0
 

@@ -118,7 +118,7 @@ class Tabulated(Schedule):
 
     @classmethod
     def from_diffusers(cls, scheduler: Any) -> "Tabulated":
-        """Take ``alphas_cumprod`` from a diffusers scheduler, or build one from its config."""
+        """Take the betas of a diffusers scheduler, or of its config."""
         if isinstance(scheduler, Mapping):
             from diffusers import DDPMScheduler
 
@@ -177,7 +177,14 @@ class Tabulated(Schedule):
 
 
 class VE(Schedule):
-    """Variance exploding: ``alpha_t = 1``, ``sigma_t = t``; time is the noise level itself."""
+    """Variance exploding: ``alpha_t = 1``, ``sigma_t = t``; time is the noise level itself.
+
+    The equal spacings are equal in ``log sigma``, as the VE-SDE of Song et al. (2021) has it.
+
+    Args:
+        sigma_max: the largest noise level.
+        sigma_min: the smallest one at which samplers call the network.
+    """
 
     def __init__(self, sigma_max: float = 80.0, sigma_min: float = 2e-3) -> None:
         require(0 < sigma_min < sigma_max, "sigma_min", sigma_min, "0 < sigma_min < sigma_max")
@@ -187,6 +194,12 @@ class VE(Schedule):
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
         t = torch.as_tensor(t, dtype=torch.float64)
         return torch.ones_like(t), t
+
+    def _knots(self, steps: int, spacing: str) -> Tensor:
+        count = steps + 1 if spacing == "leading" or steps == 1 else steps
+        ramp = torch.linspace(0, 1, count, dtype=torch.float64)
+        knots = self.T * (self.min_ratio / self.T) ** ramp
+        return knots[1:] if spacing == "leading" else knots[:steps]
 
     def time_at(self, ratio: float | Tensor) -> Tensor:
         return torch.as_tensor(ratio, dtype=torch.float64).clamp(0, self.T)

@@ -71,7 +71,7 @@ def model_card(config: dict[str, Any], millions: float) -> str:
     kind = "complex (real and imaginary part)" if config["complex"] else "real"
     return f"""# {training["name"]}
 
-A diffusion prior of [wellposed](../../../README.md), trained with `wellposed train`.
+A diffusion prior of wellposed, trained with `wellposed train`.
 
 | | |
 |---|---|

@@ -18,13 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.datasets.crops import Crops, load_volumes, split
-from wellposed.errors import CheckpointError, require, require_choice
+from wellposed.errors import CheckpointError, DeviceError, require, require_choice
 from wellposed.priors.networks import UnshuffledUNet, finite_state, parameters_in_millions
 from wellposed.priors.prediction import training_target
 from wellposed.priors.schedule import Tabulated
 from wellposed.priors.store import save_prior
 
 logger = logging.getLogger(__name__)
+
+TRAINABLE = ("noise", "sample", "velocity")
 
 VALIDATION_LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5)
 
@@ -49,7 +51,6 @@ class TrainingSettings:
         steps, batch_size, learning_rate, warmup, ema, clip: optimisation (AdamW, cosine decay).
         held_out: fraction of the data kept for validation.
         seed: decides initial weights, crops and noise.
-        threads: CPU threads; 0 leaves torch's choice.
         bf16: autocast the forward pass to bfloat16.
         save_every, image_every: steps between checkpoints and between pictures.
     """
@@ -77,21 +78,38 @@ class TrainingSettings:
     clip: float = 1.0
     held_out: float = 0.05
     seed: int = 0
-    threads: int = 0
     bf16: bool = False
     save_every: int = 500
     image_every: int = 2000
 
     def __post_init__(self) -> None:
-        require_choice("prediction", self.prediction, ("noise", "sample", "velocity"))
-        require(self.image_size % 8 == 0, "image_size", self.image_size, "a multiple of 8")
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        require_choice("prediction", self.prediction, TRAINABLE)
+        for name in ("steps", "batch_size", "layers", "save_every", "image_every"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        size = self.image_size
+        require(size >= 8 and size % 8 == 0, "image_size", size, "a positive multiple of 8")
+        groups = len(self.widths) > 0 and all(w > 0 and w % 16 == 0 for w in self.widths)
+        require(groups, "widths", self.widths, "positive multiples of 16")
+        axes = len(self.axes) > 0 and set(self.axes) <= {0, 1, 2}
+        require(axes, "axes", self.axes, "some of 0, 1, 2")
+        rate = 0 < self.learning_rate < np.inf
+        require(rate, "learning_rate", self.learning_rate, "a positive number")
         require(0 <= self.ema < 1, "ema", self.ema, "0 <= ema < 1")
         require(0 < self.held_out < 0.5, "held_out", self.held_out, "between 0 and 0.5")
+        require(self.seed >= 0, "seed", self.seed, "at least 0")
+        percentile = self.percentile is None or 0 < self.percentile <= 100
+        require(percentile, "percentile", self.percentile, "None or 0 < percentile <= 100")
+        for name in ("zoom", "gain"):
+            low, high = getattr(self, name)
+            require(0 < low <= high < np.inf, name, (low, high), "0 < low <= high")
+        low, high = self.data_range
+        require(low < high, "data_range", self.data_range, "(low, high) with low < high")
+        centred = not self.complex_phase or low == -high
+        require(centred, "data_range", self.data_range, "symmetric, as (-1, 1), if complex")
 
     def decisive(self) -> dict[str, Any]:
         """Return the settings that a resumed run must share with its checkpoint."""
-        free = ("data", "out", "threads", "save_every", "image_every")
+        free = ("data", "out", "save_every", "image_every")
         return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in free}))
 
 
@@ -114,8 +132,8 @@ class Trainer:
         self.crops = Crops(train, zoom=s.zoom, gain=s.gain, **common)
         # A held-out slab is thin, so it is cut only across the axis it was held out along.
         self.held_crops = Crops(held, **{**common, "axes": (0,)})
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(s.seed)  # initial weights only; everything later is drawn by step
+        with torch.random.fork_rng():  # initial weights only; everything later is drawn by step
+            torch.manual_seed(s.seed)
             self.network = UnshuffledUNet(self.crops.channels, s.widths, s.layers)
             self.average = UnshuffledUNet(self.crops.channels, s.widths, s.layers)
         self.average.load_state_dict(self.network.state_dict())
@@ -126,8 +144,11 @@ class Trainer:
 
     def to(self, device: str) -> "Trainer":
         """Move the run to a device."""
-        self.network.to(device)
-        self.average.to(device)
+        try:
+            self.network.to(device)
+            self.average.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise DeviceError(f"device: got {device!r}, which torch refuses: {error}") from error
         return self
 
     def train_step(self) -> float:
@@ -238,8 +259,6 @@ def train(
     """
     out = Path(settings.out)
     (out / "images").mkdir(parents=True, exist_ok=True)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
     trainer, checkpoint = Trainer(settings).to(device), out / "checkpoint.pt"
     if checkpoint.exists():
         trainer.load_checkpoint(checkpoint)

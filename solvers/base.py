@@ -1,11 +1,12 @@
 """What every solver shares: the call, the one loop, and the result."""
 
+import math
 import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Callback = Callable[[int, "State"], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class State:
     """A sampler's state, a value: stepping makes a new one.
 
@@ -42,9 +43,10 @@ class Solver(ABC):
     """Base of all zero-shot solvers: fields are the paper's hyper-parameters.
 
     Args:
-        steps: network evaluations.
+        steps: network evaluations (for "leading" see `Schedule.times`).
         spacing: how the times are spaced, see `Schedule.times`.
-        batch_size: samples carried through the network together; ``None`` takes all.
+        batch_size: samples of one item carried through the network together; ``None`` takes all.
+            Several items go sample by sample.
     """
 
     steps: int = 50
@@ -56,15 +58,26 @@ class Solver(ABC):
             value = getattr(self, hyper.name)
             if hyper.type in (int, float):
                 number = isinstance(value, (int, hyper.type)) and not isinstance(value, bool)
-                require(number, hyper.name, value, "a number")
-        require(isinstance(self.steps, int) and self.steps >= 1, "steps", self.steps, ">= 1")
+                require(number and not math.isnan(value), hyper.name, value, "a number")
+            if hyper.type is bool:
+                require(isinstance(value, bool), hyper.name, value, "True or False")
+        require(_is_count(self.steps), "steps", self.steps, "an integer of at least 1")
         require_choice("spacing", self.spacing, SPACINGS)
-        whole = self.batch_size is None or self.batch_size >= 1
-        require(whole, "batch_size", self.batch_size, "None or at least 1")
+        whole = self.batch_size is None or _is_count(self.batch_size)
+        require(whole, "batch_size", self.batch_size, "None or an integer of at least 1")
 
-    @abstractmethod
+    linear_only: ClassVar[bool] = False
+
     def init(self, problem: Problem, noise: NoiseSource) -> State:
-        """Return the state before the first step."""
+        """Return the state before the first step: by default ``x_T``, pure noise.
+
+        Its size is that of the schedule's terminal distribution, carried over to the first time
+        where that is not ``T``.
+        """
+        schedule, first = problem.prior.schedule, self.times(problem)[0]
+        size = [float(torch.hypot(*schedule(t))) for t in (first, schedule.T)]
+        x_T = schedule.terminal_std * size[0] / size[1] * noise.draw(problem.zeros())
+        return State(x_T, x_T)
 
     @abstractmethod
     def step(
@@ -72,17 +85,14 @@ class Solver(ABC):
     ) -> State:
         """Return the state at time ``s < t``."""
 
-    def pure_noise(self, problem: Problem, noise: NoiseSource) -> State:
-        """Return the usual start: ``x_T`` drawn from the schedule's terminal distribution."""
-        x_T = problem.prior.schedule.terminal_std * noise.draw(problem.zeros())
-        return State(x_T, x_T)
-
     def finish(self, state: State) -> Tensor:
         """Return the reconstruction of the last state, in units."""
         return state.x
 
-    def check(self, problem: Problem) -> None:  # noqa: B027 - most methods solve everything
+    def check(self, problem: Problem) -> None:
         """Raise if the method cannot solve this problem."""
+        if self.linear_only:
+            problem.require_linear(type(self).__name__)
 
     def times(self, problem: Problem) -> list[float]:
         """Return the decreasing times of the run, ending in 0."""
@@ -136,16 +146,17 @@ class Solver(ABC):
             ArgumentError and its subclasses, before the first network call; `SamplingError`
             when a run diverges.
         """
-        whole = isinstance(num_samples, int) and num_samples >= 1
-        require(whole, "num_samples", num_samples, "an integer of at least 1")
-        one = noise is None or num_samples == 1
-        require(one, "num_samples", num_samples, "1 with recorded noise")
+        require(_is_count(num_samples), "num_samples", num_samples, "an integer of at least 1")
+        if noise is not None:
+            require(callable(getattr(noise, "draw", None)), "noise", noise, "a noise source")
+            require(num_samples == 1, "num_samples", num_samples, "1 with recorded noise")
+            require(seed is None, "seed", seed, "None with recorded noise")
         seed = secrets.randbits(31) if seed is None else seed
         whole_problem = Problem.create(y, operator, prior)
         self.check(whole_problem)
         started, evaluations, chunks, residuals = time.perf_counter(), 0, [], []
         for problem, identities in self._chunks(whole_problem, num_samples):
-            source = noise or ItemNoise(seed, identities)
+            source = ItemNoise(seed, identities) if noise is None else noise
             u = self.run(problem, source, callback)
             evaluations = max(evaluations, problem.evaluations)
             chunks.append(problem.to_public(u))
@@ -181,6 +192,10 @@ class Solver(ABC):
             y = problem.y.expand(len(numbers), *problem.y.shape[1:])
             chunk = replace(problem, y=y, image_shape=shape, evaluations=0)
             yield chunk, [(n, 0) for n in numbers]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def describe(solver: type[Solver]) -> str:

@@ -1,10 +1,10 @@
 """Posterior projection with plain DDIM steps: the simplest solver, added as an example."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from wellposed.errors import require
 from wellposed.noise import NoiseSource
-from wellposed.operators.linalg import conjugate_gradient
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.transition import implied_noise, levels, transition, variance
@@ -33,18 +33,12 @@ class DDIMProjection(Solver):
     eta: float = 0.0
     cg_steps: int = 20
 
+    linear_only: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.eta <= 1, "eta", self.eta, "0 <= eta <= 1")
         require(self.cg_steps >= 1, "cg_steps", self.cg_steps, "at least 1")
-
-    def check(self, problem: Problem) -> None:
-        """Accept linear operators only."""
-        problem.require_linear("DDIMProjection")
-
-    def init(self, problem: Problem, noise: NoiseSource) -> State:
-        """Start from pure noise."""
-        return self.pure_noise(problem, noise)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
@@ -52,9 +46,7 @@ class DDIMProjection(Solver):
         """Denoise, project, take a DDIM step."""
         level = levels(problem.prior.schedule, t, s)
         x0 = problem.denoise(state.x, t)
-        back = problem.back_projection
-        # From the start x0, CG on the normal equations ends in x0 + A^+ (y - A x0).
-        x0 = conjugate_gradient(problem.normal, back, x0, iterations=self.cg_steps).x
+        x0 = problem.project(x0, self.cg_steps)
         if s == 0:
             return State(x0, x0)
         eps = implied_noise(state.x, x0, level)

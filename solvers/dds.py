@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -45,19 +46,13 @@ class DDS(Solver):
     cg_steps: int = 5
     renoise_last: bool = True
 
+    linear_only: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.eta <= 1, "eta", self.eta, "0 <= eta <= 1")
         require(self.gamma > 0, "gamma", self.gamma, "a positive number or math.inf")
         require(self.cg_steps >= 1, "cg_steps", self.cg_steps, "at least 1")
-
-    def check(self, problem: Problem) -> None:
-        """Accept linear operators only."""
-        problem.require_linear("DDS")
-
-    def init(self, problem: Problem, noise: NoiseSource) -> State:
-        """Start from pure noise."""
-        return self.pure_noise(problem, noise)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
@@ -77,12 +72,11 @@ class DDS(Solver):
 
     def consistent(self, x0: Tensor, problem: Problem) -> Tensor:
         """Return ``x0`` pulled towards the measurement by ``cg_steps`` of CG."""
-        back = problem.back_projection
         if math.isinf(self.gamma):
-            return conjugate_gradient(problem.normal, back, x0, iterations=self.cg_steps).x
+            return problem.project(x0, self.cg_steps)
 
         def apply(x: Tensor) -> Tensor:
             return x + self.gamma * problem.normal(x)
 
-        b = x0 + self.gamma * back
+        b = x0 + self.gamma * problem.back_projection
         return conjugate_gradient(apply, b, x0, iterations=self.cg_steps).x

@@ -1,5 +1,6 @@
 """DPS: diffusion posterior sampling (Chung et al. 2023)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -43,16 +44,12 @@ class DPS(Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.zeta >= 0, "zeta", self.zeta, "at least 0")
+        require(0 <= self.zeta < math.inf, "zeta", self.zeta, "a finite number of at least 0")
 
     def check(self, problem: Problem) -> None:
         """Refuse clipping of complex images."""
         real = not (self.clip and problem.image_dtype.is_complex)
         require(real, "clip", self.clip, "False for complex images")
-
-    def init(self, problem: Problem, noise: NoiseSource) -> State:
-        """Start from pure noise."""
-        return self.pure_noise(problem, noise)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, DeviceError, DtypeError, ShapeError, check_finite
 from wellposed.operators.linalg import conjugate_gradient, inner, norm
@@ -47,6 +47,7 @@ class Problem:
                 `wellposed.errors`; the message names the argument and what is accepted.
         """
         _check_measurement(y, operator)
+        y = y.detach()
         if not isinstance(prior, Prior):
             raise ArgumentError(
                 f"prior: got {type(prior).__name__}, accepted: a wellposed Prior; wrap a deepinv "
@@ -59,7 +60,7 @@ class Problem:
         if is_linear:
             _check_adjoint(operator, y, back)
         problem = cls(y, operator, prior, back.shape, back.dtype, is_linear)
-        offset = operator.A(problem.to_public(torch.zeros_like(back))) if is_linear else 0.0
+        offset = problem.A_centre if is_linear else 0.0
         problem.y = (y - offset) / prior.scale
         return problem
 
@@ -82,6 +83,11 @@ class Problem:
         """Return ``A^H y``."""
         return self.operator.A_adjoint(y)
 
+    @property
+    def A_centre(self) -> Tensor:
+        """Measurement of an image of the prior's central value."""
+        return self.operator.A(self.to_public(self.zeros()))
+
     @cached_property
     def back_projection(self) -> Tensor:
         """``A^H y`` of the measurement."""
@@ -91,9 +97,16 @@ class Problem:
         """Return ``A^H A u``."""
         return self.operator.A_adjoint_A(u)
 
+    def project(self, x0: Tensor, iterations: int) -> Tensor:
+        """Return ``x0 + A^+ (y - A x0)``: CG on the normal equations started at ``x0``."""
+        return conjugate_gradient(self.normal, self.back_projection, x0, iterations=iterations).x
+
     def A_dagger(self) -> Tensor:
         """Return the pseudo-inverse image of the measurement, in units, as a start."""
-        if _is_ours(self.operator) or not self.is_linear:
+        if not self.is_linear:
+            scale, centre = self.prior.scale, self.prior.centre
+            return (self.operator.A_dagger(self.y * scale) - centre) / scale
+        if _is_ours(self.operator):
             return self.operator.A_dagger(self.y)
         # A foreign physics' own pseudo-inverse may change its settings; ours does not.
         b = self.back_projection
@@ -113,10 +126,11 @@ class Problem:
 
 
 def _check_measurement(y: Tensor, operator: "Physics") -> None:
-    if not (callable(getattr(operator, "A", None)) and hasattr(operator, "A_adjoint")):
+    complete = callable(getattr(operator, "A", None)) and hasattr(operator, "A_adjoint")
+    if not (isinstance(operator, nn.Module) and complete):
         raise ArgumentError(
-            f"operator: got {type(operator).__name__} without A and A_adjoint, accepted: a "
-            "wellposed operator or a deepinv physics"
+            f"operator: got {type(operator).__name__}, accepted: a wellposed operator or a "
+            "deepinv physics with A and A_adjoint"
         )
     if not isinstance(y, Tensor):
         raise DtypeError(f"y: got {type(y).__name__}, accepted: a torch.Tensor")
@@ -168,7 +182,9 @@ def misfit(problem: Problem, u: Tensor) -> Tensor:
     operator, y = problem.operator, problem.y
     sigma = getattr(operator.noise_model, "sigma", None)
     if sigma is None or not bool((sigma > 0).all()):
-        return distance / (norm(y) * problem.prior.scale).clamp(min=1e-30)
+        # Of linear problems, problem.y lacks what the prior's centre would measure.
+        centre = problem.A_centre if problem.is_linear else 0.0
+        return distance / norm(y * problem.prior.scale + centre).clamp(min=1e-30)
     measured = torch.ones_like(y)
     measured = operator.restrict(measured) if hasattr(operator, "restrict") else measured
     count = inner(measured, measured) * (2 if y.is_complex() else 1)

@@ -1,5 +1,6 @@
 """RED-diff: variational sampling by denoising regularisation (Mardani et al. 2024)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,7 +46,7 @@ class REDDiff(Solver):
     With ``mu`` started at the pseudo-inverse of y, for each time t of the schedule::
 
         x0 = mu + sigma_x0 z0,   x_t = alpha_t x0 + sigma_t z,   eps = eps_net(x_t, t)
-        g  = lambda w(sigma_t / alpha_t) (eps - z) / d + obs_weight A^H (A mu - y) / m
+        g  = lambda w(sigma_t / alpha_t) (eps - z) / d + obs_weight A^H (A x0 - y) / m
         mu <- Adam(mu, g)
 
     Both losses are means over the d image and m measurement values (real numbers), as in the
@@ -55,7 +56,7 @@ class REDDiff(Solver):
     Reference: "A Variational Perspective on Solving Inverse Problems with Diffusion Models",
     ICLR 2024, arXiv 2305.04391. The published code returns the ``x0`` of the last iteration, one
     Adam step behind ``mu``: ``returned="x0"``. It averages over the batch as well, which scales
-    the gradient alike for all items and is undone by Adam.
+    the gradient alike for all items, which Adam undoes but for its epsilon.
 
     Args:
         regularization: lambda, weight of the prior; .25 as published.
@@ -84,9 +85,17 @@ class REDDiff(Solver):
         require_choice("weighting", self.weighting, WEIGHTINGS)
         require_choice("start", self.start, ("pseudo-inverse", "back-projection"))
         require_choice("returned", self.returned, ("mu", "x0"))
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
-        require(self.regularization >= 0, "regularization", self.regularization, ">= 0")
-        require(self.sigma_x0 >= 0, "sigma_x0", self.sigma_x0, ">= 0")
+        require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "positive")
+        for name in ("regularization", "obs_weight", "sigma_x0", "epsilon"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, name, value, "a finite number of at least 0")
+        for name in ("beta1", "beta2"):
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 <= beta < 1")
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a back-projection where there is none."""
+        if self.start == "back-projection":
+            problem.require_linear('REDDiff(start="back-projection")')
 
     def init(self, problem: Problem, noise: NoiseSource) -> REDDiffState:
         """Start from a plain reconstruction of the measurement."""
@@ -107,12 +116,13 @@ class REDDiff(Solver):
         x_t = alpha * x0 + sigma * z
         eps = (x_t - alpha * problem.denoise(x_t, t)) / sigma
         weight = self.regularization * WEIGHTINGS[self.weighting](sigma / alpha)
-        gradient = weight * (eps - z) / mu[0].numel() + self.obs_weight * self._data(x0, problem)
+        gradient = weight * (eps - z) / as_real(mu)[0].numel()
+        gradient = gradient + self.obs_weight * self._data(x0, problem)
         return self._adam(state, x0, gradient)
 
     def _data(self, x0: Tensor, problem: Problem) -> Tensor:
         """Return the gradient of ``mean |y - A x0|^2 / 2``."""
-        count = problem.y[0].numel()
+        count = as_real(problem.y)[0].numel()
         if problem.is_linear:
             return problem.A_adjoint(problem.A(x0) - problem.y) / count
         with torch.enable_grad():

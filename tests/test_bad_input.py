@@ -55,6 +55,9 @@ def kspace_operator():
 
 
 CALLS = {
+    "noise is a list": (dict(noise=[Y], seed=None), errors.ArgumentError, "noise: got"),
+    "noise and seed": (dict(noise=RecordedNoise([Y])), errors.ArgumentError, "seed: got 0"),
+    "True samples": (dict(num_samples=True), errors.ArgumentError, "num_samples: got True"),
     "y is a list": (dict(y=[1.0, 2.0]), errors.DtypeError, "y: got list"),
     "y of integers": (dict(y=(255 * Y).byte()), errors.DtypeError, "y: got torch.uint8"),
     "y with NaN": (dict(y=with_value(math.nan)), errors.NonFiniteError, "y: 1 of 384"),
@@ -101,12 +104,12 @@ CALLS = {
     "negative seed": (dict(seed=-1), errors.ArgumentError, "seed: got -1"),
     "seed is text": (dict(seed="7"), errors.ArgumentError, "seed: got '7'"),
     "recorded noise and samples": (
-        dict(noise=RecordedNoise([Y]), num_samples=2),
+        dict(noise=RecordedNoise([Y]), num_samples=2, seed=None),
         errors.ArgumentError,
         "num_samples",
     ),
     "recorded noise of another shape": (
-        dict(noise=RecordedNoise([Y[..., :4]])),
+        dict(noise=RecordedNoise([Y[..., :4]]), seed=None),
         errors.ShapeError,
         "noise: draw 0",
     ),
@@ -124,6 +127,12 @@ def test_bad_calls_name_the_argument_before_the_network_runs(change, error, word
 
 
 SETTINGS = {
+    "clip as text": (DPS, dict(clip="false"), "clip: got 'false'"),
+    "batch_size not whole": (DDS, dict(batch_size=2.5), "batch_size: got 2.5"),
+    "beta1": (REDDiff, dict(beta1=1.0), "beta1: got 1.0"),
+    "epsilon": (REDDiff, dict(epsilon=-1.0), "epsilon: got -1.0"),
+    "obs_weight": (REDDiff, dict(obs_weight=math.nan), "obs_weight: got nan"),
+    "zeta infinite": (DPS, dict(zeta=math.inf), "zeta: got inf"),
     "no steps": (DDS, dict(steps=0), "steps: got 0"),
     "steps not whole": (DDS, dict(steps=2.5), "steps: got 2.5"),
     "spacing": (DDS, dict(spacing="leadin"), "Did you mean 'leading'"),

@@ -133,6 +133,13 @@ MISTAKES = {
     "text value": ({"--set": "eta=high"}, "eta"),
     "noise": ({"--noise-sigma": -1}, "noise_sigma: got -1"),
     "no mask": ({}, "--simulate"),
+    "not a number": ({"--operator": "deblurring", "--blur-sigma": "nan"}, "blur_sigma: got nan"),
+    "seed": ({"--seed": -1}, "seed: got -1"),
+    "a word for a switch": ({"--solver": "dps", "--set": "clip=maybe"}, "clip: got 'maybe'"),
+    "simulated k-space": (
+        {"--operator": "mri", "input": "kspace.npy", "--simulate": True},
+        "simulate: got True",
+    ),
     "factor": ({"--operator": "super-resolution", "--factor": 1}, "factor: got 1"),
     "real k-space": ({"--operator": "mri", "input": "grey.png"}, "no k-space"),
     "samples": ({"--simulate": True, "--num-samples": 0}, "num_samples: got 0"),
@@ -148,6 +155,33 @@ def test_mistakes_give_one_clear_line_and_exit_code_2(files, change, words):
     assert len(done.output.strip().splitlines()) == 1
     assert "Traceback" not in done.output
     assert not (files / "nowhere").exists()
+
+
+def test_a_measurement_keeps_its_units(files, tmp_path):
+    """Only clean images of --simulate are scaled to [0, 1]."""
+    noisy = 3 * np.load(files / "grey.npy") - 1
+    np.save(tmp_path / "noisy.npy", noisy)
+    done = run(
+        *("reconstruct", tmp_path / "noisy.npy", "--operator", "deblurring", "--blur-sigma", 1),
+        *("--prior", files / "grey", "--solver", "dps", "--set", "steps=2", "--set", "clip=false"),
+        *("--out", tmp_path, "--num-samples", 1),
+    )
+    assert done.exit_code == 0, done.output
+    with h5py.File(tmp_path / "reconstruction.h5") as file:
+        reference = file["reference"][()]
+    from wellposed.tasks import TaskOptions, build_task
+
+    task = build_task(tmp_path / "noisy.npy", "deblurring", TaskOptions(blur_sigma=1.0))
+    np.testing.assert_array_equal(task.y[0, 0].numpy(), noisy)
+    np.testing.assert_allclose(reference, task.operator.A_dagger(task.y).numpy(), rtol=1e-5)
+
+
+def test_a_colour_array_is_one_image(files, tmp_path):
+    from wellposed.tasks import TaskOptions, build_task
+
+    np.save(tmp_path / "colour.npy", np.random.default_rng(0).random((24, 32, 3)))
+    task = build_task(tmp_path / "colour.npy", "inpainting", TaskOptions(simulate=True))
+    assert task.truth.shape == (1, 3, 24, 32)
 
 
 def test_list_has_one_line_about_each():

@@ -29,6 +29,13 @@ def test_errors_are_not_worse_than_recorded(name):
     assert abs(found.spread - 1) <= abs(recorded["spread"] - 1) + 1e-3
 
 
+@pytest.mark.parametrize("name", PROCESSES)
+def test_the_default_spacing_suits_every_process(name):
+    errors = gaussian_errors(DDS(steps=50), name, problems=2, num_samples=200)
+    assert errors.mean < 0.5
+    assert 0.5 < errors.spread < 1.2
+
+
 def test_exact_samples_show_the_floor():
     floor = floor_errors(RECORD["problems"], RECORD["samples"])
     assert floor.mean < 0.08

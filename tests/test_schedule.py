@@ -215,7 +215,19 @@ def test_spacings_are_those_of_diffusers(spacing, T):
         assert Tabulated.linear(T).times(steps, spacing).tolist() == [*expected, 0], steps
 
 
-@pytest.mark.parametrize("name", ["linear", "ve", "flow"])
+def test_ve_spacings_are_even_in_log_sigma():
+    schedule = VE(50.0, 0.01)
+    for spacing, first in (("linspace", 50.0), ("trailing", 50.0)):
+        times = schedule.times(5, spacing)
+        torch.testing.assert_close(times[0], torch.tensor(first, dtype=F64))
+        torch.testing.assert_close(times[-2], torch.tensor(0.01, dtype=F64))
+        steps = times[:-1].log().diff()
+        torch.testing.assert_close(steps, steps[:1].expand(4))
+    leading = schedule.times(5, "leading")
+    torch.testing.assert_close(leading[:-1], schedule.times(6, "linspace")[1:-1])
+
+
+@pytest.mark.parametrize("name", ["linear", "flow"])
 def test_continuous_spacings_are_even(name):
     schedule, steps = SCHEDULES[name](), 4
     if name == "linear":

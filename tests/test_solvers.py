@@ -214,6 +214,23 @@ def test_gradient_methods_accept_nonlinear_operators(name):
     assert torch.isfinite(SOLVERS[name](y, Squared(), real_prior(), seed=0).samples).all()
 
 
+def test_the_start_of_red_diff_is_the_inverse_whatever_the_range():
+    x = images(1, 3, 8, 8)
+    problem = Problem.create(Squared().A(x), Squared(), real_prior((0.0, 1.0)))
+    torch.testing.assert_close(problem.to_public(problem.A_dagger()), x)
+    with pytest.raises(ValueError, match="not linear"):
+        REDDiff(start="back-projection").check(problem)
+
+
+def test_the_noise_free_residual_is_relative_to_the_measurement():
+    mask = (images(1, 3, 12, 10, seed=1) > 0.4).double()
+    y = mask * images(1, 3, 12, 10)
+    operator = Inpainting(mask)
+    result = DPS(steps=3)(y, operator, real_prior((0.0, 1.0)), seed=0)
+    expected = (operator.A(result.samples[0]) - y).norm() / y.norm()
+    assert float(result.residual) == pytest.approx(float(expected), rel=1e-9)
+
+
 @pytest.mark.parametrize("name", ["dds", "ddim-projection"])
 def test_linear_methods_refuse_nonlinear_operators(name):
     with pytest.raises(ValueError, match="not linear"):

@@ -187,7 +187,7 @@ def test_resuming_with_other_settings_names_them(change, named, photos, finished
 
 
 def test_settings_that_decide_nothing_may_change(photos, finished, tmp_path):
-    trainer = Trainer(settings(photos, tmp_path, save_every=1, image_every=1, threads=1))
+    trainer = Trainer(settings(photos, tmp_path, save_every=1, image_every=1))
     trainer.load_checkpoint(finished / "checkpoint.pt")
     assert trainer.step == 6
 
@@ -238,7 +238,19 @@ def test_a_damaged_checkpoint_is_refused(damage, photos, finished, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_size": 12}, "image_size: got 12, accepted: a multiple of 8"),
+        ({"image_size": 12}, "image_size: got 12, accepted: a positive multiple of 8"),
+        ({"image_size": 0}, "image_size: got 0"),
+        ({"widths": (16, 10)}, "widths: got"),
+        ({"batch_size": 0}, "batch_size: got 0"),
+        ({"layers": 0}, "layers: got 0"),
+        ({"save_every": 0}, "save_every: got 0"),
+        ({"axes": (5,)}, "axes: got"),
+        ({"learning_rate": float("nan")}, "learning_rate: got nan"),
+        ({"percentile": 500.0}, "percentile: got 500.0"),
+        ({"zoom": (0.0, 1.0)}, "zoom: got"),
+        ({"data_range": (1.0, 1.0)}, "data_range: got"),
+        ({"complex_phase": True}, "data_range: got .0.0, 1.0., accepted: symmetric"),
+        ({"seed": -1}, "seed: got -1"),
         ({"prediction": "nois"}, "Did you mean 'noise'"),
         ({"prediction": "flow"}, "Known: noise, sample, velocity"),
         ({"steps": 0}, "steps: got 0"),

@@ -58,6 +58,7 @@ def parse_settings(cls: type, assignments: list[str]) -> dict[str, Any]:
         ArgumentError: not of the form name=value.
         UnknownNameError: the solver has no such hyper-parameter.
     """
+    words = {"inf": math.inf, "true": True, "false": False, "none": None}
     settings = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
@@ -65,7 +66,8 @@ def parse_settings(cls: type, assignments: list[str]) -> dict[str, Any]:
             raise ArgumentError(f"--set: got {assignment!r}, accepted: name=value")
         require_choice("--set", name, cls.__dataclass_fields__)  # type: ignore[attr-defined]
         try:
-            settings[name] = math.inf if text == "inf" else ast.literal_eval(text)
+            word = text.lower()
+            settings[name] = words[word] if word in words else ast.literal_eval(text)
         except (ValueError, SyntaxError):
             settings[name] = text
     return settings
@@ -221,10 +223,14 @@ def train(  # noqa: PLR0913 - the options of a command are its signature
 ) -> None:
     """Train a prior on images of your own; run again to continue after a kill."""
     arguments = dict(locals())
+    import torch
+
     from wellposed.priors.train import TrainingSettings
     from wellposed.priors.train import train as run
 
-    device = arguments.pop("device")
+    device, threads = arguments.pop("device"), arguments.pop("threads")
+    if threads > 0:
+        torch.set_num_threads(threads)
     for key in ("axes", "widths"):
         arguments[key] = _integers(f"--{key}", arguments[key])
     settings = TrainingSettings(**{**arguments, "data": tuple(data)})

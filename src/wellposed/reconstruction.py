@@ -13,7 +13,7 @@ from torch import Tensor
 from wellposed.errors import FileError, ShapeError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reconstruction:
     """Posterior samples of a batch of inverse problems, in public units.
 
@@ -104,6 +104,7 @@ class Reconstruction:
         with h5py.File(path, "w") as file:
             for name, value in arrays.items():
                 if value is not None:
+                    value = value.float() if value.dtype == torch.bfloat16 else value
                     file.create_dataset(
                         name, data=value.detach().cpu().numpy(), compression="gzip"
                     )

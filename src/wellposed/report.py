@@ -36,7 +36,8 @@ def write_panel(
     if reference is not None:
         pictures.insert(0, ("reference", displayable(reference[0]), grey))
     spread = _grey(displayable(result.std[0]))
-    pictures.append(("std", spread, {"cmap": "magma", "vmin": 0}))
+    widest = float(np.percentile(spread, 99.5)) or 1.0
+    pictures.append(("std", spread, {"cmap": "magma", "vmin": 0, "vmax": widest}))
     if truth is not None:
         exact = displayable(truth[0])
         error = _grey(np.abs(mean - exact))

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from wellposed.datasets.files import IMAGE_SUFFIXES, read_array, suffix_of
-from wellposed.errors import ArgumentError, NonFiniteError, ShapeError, require, require_choice
+from wellposed.errors import (
+    ArgumentError,
+    DtypeError,
+    NonFiniteError,
+    ShapeError,
+    require,
+    require_choice,
+)
 
 if TYPE_CHECKING:
     from wellposed.operators.base import LinearOperator
@@ -74,18 +81,37 @@ def build_task(path: Path, operator: str, options: TaskOptions) -> Task:
         ArgumentError and subclasses: the file's content does not fit the operator.
     """
     require_choice("operator", operator, OPERATORS)
-    require(options.noise_sigma >= 0, "noise_sigma", options.noise_sigma, "at least 0")
-    array = _select_slice(read_array(path), path, operator, options)
+    _check_options(options)
+    array = read_array(path)
+    if array.dtype.kind not in "biufc":
+        raise DtypeError(f"input: {path.name} holds {array.dtype}, accepted: numbers")
+    array = _select_slice(array, path, operator, options)
     if not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise NonFiniteError(f"input: {bad} of {array.size} values in {path.name} are not finite")
     return OPERATORS[operator][1](array, options)
 
 
+def _check_options(o: TaskOptions) -> None:
+    for name, value, accepted, fits in (
+        (
+            "noise_sigma",
+            o.noise_sigma,
+            "a finite number of at least 0",
+            0 <= o.noise_sigma < np.inf,
+        ),
+        ("seed", o.seed, "at least 0", o.seed >= 0),
+        ("factor", o.factor, "at least 2", o.factor >= 2),
+        ("blur_sigma", o.blur_sigma, "a positive number", 0 < o.blur_sigma < np.inf),
+    ):
+        require(fits, name, value, accepted)
+
+
 def _select_slice(array: np.ndarray, path: Path, operator: str, o: TaskOptions) -> np.ndarray:
     """Take one slice of a volume; photographs and single slices stay as they are."""
-    wanted = 3 if operator.startswith("mri") and np.iscomplexobj(array) else 2
-    if suffix_of(path) in IMAGE_SUFFIXES or array.ndim == wanted:
+    wanted = 3 if operator == "mri" and np.iscomplexobj(array) else 2
+    colour = array.ndim == 3 and array.shape[-1] == 3 and o.slice is None
+    if suffix_of(path) in IMAGE_SUFFIXES or array.ndim == wanted or colour:
         return array
     if array.ndim != wanted + 1:
         raise ShapeError(
@@ -99,12 +125,12 @@ def _select_slice(array: np.ndarray, path: Path, operator: str, o: TaskOptions) 
     return np.take(array, index, axis=o.axis)
 
 
-def _image(array: np.ndarray) -> Tensor:
-    """Return an image (1, C, H, W) in [0, 1]; volumes in arbitrary units are scaled."""
+def _image(array: np.ndarray, o: TaskOptions) -> Tensor:
+    """Return an image (1, C, H, W); clean ones in other units than [0, 1] are scaled to it."""
     if np.iscomplexobj(array):
         raise ArgumentError("input: holds complex values, accepted: a real image")
     image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-    if float(image.min()) < 0 or float(image.max()) > 1:
+    if o.simulate and (float(image.min()) < 0 or float(image.max()) > 1):
         positive = image[image > 0]
         require(len(positive) > 0, "input", "no positive value", "an image")
         image = image / torch.quantile(positive[:: max(1, len(positive) // 1_000_000)], 0.998)
@@ -118,7 +144,7 @@ def _measured(image: Tensor, operator: "LinearOperator", o: TaskOptions) -> Task
 def _inpainting(array: np.ndarray, o: TaskOptions) -> Task:
     from wellposed.operators import Inpainting, random_mask
 
-    image = _image(array)
+    image = _image(array, o)
     height, width = image.shape[-2:]
     if o.mask is not None:
         known = read_array(o.mask)
@@ -137,7 +163,7 @@ def _inpainting(array: np.ndarray, o: TaskOptions) -> Task:
 def _super_resolution(array: np.ndarray, o: TaskOptions) -> Task:
     from wellposed.operators import SuperResolution
 
-    image = _image(array)
+    image = _image(array, o)
     channels, height, width = image.shape[1:]
     if o.simulate:
         image = image[..., : height - height % o.factor, : width - width % o.factor]
@@ -150,7 +176,7 @@ def _super_resolution(array: np.ndarray, o: TaskOptions) -> Task:
 def _deblurring(array: np.ndarray, o: TaskOptions) -> Task:
     from wellposed.operators import Blur, gaussian_kernel
 
-    image = _image(array)
+    image = _image(array, o)
     radius = min(int(4 * o.blur_sigma) + 1, (min(image.shape[-2:]) - 1) // 2)
     kernel = gaussian_kernel(o.blur_sigma, 2 * radius + 1)
     operator = Blur(kernel, image.shape[1:], o.noise_sigma)
@@ -159,6 +185,7 @@ def _deblurring(array: np.ndarray, o: TaskOptions) -> Task:
 
 def _mri(array: np.ndarray, o: TaskOptions) -> Task:
     if np.iscomplexobj(array):
+        require(not o.simulate, "simulate", True, "False for k-space, which is measured already")
         return measured_mri(torch.from_numpy(array.astype(np.complex64))[None], o.noise_sigma)
     from wellposed.operators import (
         MultiCoilMRI,
@@ -171,7 +198,7 @@ def _mri(array: np.ndarray, o: TaskOptions) -> Task:
             "input: a real image is no k-space, accepted: complex (coils, H, W), or --simulate "
             "to undersample a magnitude image"
         )
-    image = _image(array)
+    image = _image(array, o)
     require(image.shape[1] == 1, "input", f"{image.shape[1]} channels", "a grey image for MRI")
     height, width = image.shape[-2:]
     maps = simulate_sensitivity_maps(o.coils, height, width, o.seed)
@@ -192,7 +219,8 @@ def measured_mri(kspace: Tensor, noise_sigma: float = 0.0) -> Task:
     from wellposed.operators import MultiCoilMRI, espirit
 
     mask = (kspace[0].abs().sum(0) > 0).float()
-    maps = espirit(kspace[0], calibration=None)
+    # Maps in every pixel: where they were cut to zero, no datum would hold the image to anything.
+    maps = espirit(kspace[0], calibration=None, crop=0.0)
     operator = MultiCoilMRI(mask, maps, noise_sigma)
     brightest = torch.quantile(operator.coil_combined_rss(kspace).flatten(), 0.998)
     return Task(kspace / brightest, operator, None)
@@ -201,7 +229,7 @@ def measured_mri(kspace: Tensor, noise_sigma: float = 0.0) -> Task:
 def _ct(array: np.ndarray, o: TaskOptions) -> Task:
     from wellposed.operators import ParallelBeamCT
 
-    image = _image(array)
+    image = _image(array, o)
     require(image.shape[1] == 1, "input", f"{image.shape[1]} channels", "a grey image for CT")
     if not o.simulate:
         raise ArgumentError("input: measured sinograms are read by the library, use --simulate")
