@@ -98,8 +98,9 @@ def conjugate_gradient(
         raise ShapeError(f"x0: got shape {tuple(x0.shape)}, accepted: that of b {tuple(b.shape)}")
     r = b if x0 is None else b - _checked(apply, x0)
     scale = per_item(_power_of_two(b, r), b)
-    b, r = b / scale, r / scale
-    x = torch.zeros_like(b) if x0 is None else x0 / scale
+    shrink = 1 / scale  # exact for a power of two, and complex products are faster than quotients
+    b, r = b * shrink, r * shrink
+    x = torch.zeros_like(b) if x0 is None else x0 * shrink
     p, rr, bb = r, inner(r, r), inner(b, b)
     bb = _divisor(torch.where(bb > 0, bb, rr))
     eps, size = torch.finfo(b.dtype).eps, torch.zeros_like(rr)

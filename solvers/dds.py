@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from wellposed.errors import require
@@ -76,7 +77,7 @@ class DDS(Solver):
             return problem.project(x0, self.cg_steps)
 
         def apply(x: Tensor) -> Tensor:
-            return x + self.gamma * problem.normal(x)
+            return torch.add(x, problem.normal(x), alpha=self.gamma)
 
-        b = x0 + self.gamma * problem.back_projection
+        b = torch.add(x0, problem.back_projection, alpha=self.gamma)
         return conjugate_gradient(apply, b, x0, iterations=self.cg_steps).x

@@ -60,7 +60,7 @@ class Problem:
         if is_linear:
             _check_adjoint(operator, y, back)
         problem = cls(y, operator, prior, back.shape, back.dtype, is_linear)
-        offset = problem.A_centre if is_linear else 0.0
+        offset = problem.A_centre if is_linear and prior.centre != 0 else 0.0
         problem.y = (y - offset) / prior.scale
         return problem
 
