@@ -8,9 +8,9 @@ from wellposed.priors.analytic import (
     Stationary,
 )
 from wellposed.priors.from_diffusers import DiffusersPrior
-from wellposed.priors.library import available, load
 from wellposed.priors.prior import DenoiserPrior, NetworkPrior, Prior, Rescheduled
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
+from wellposed.priors.shipped import available, load
 
 __all__ = [
     "VE",

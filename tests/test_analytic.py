@@ -27,12 +27,7 @@ PROCESSES = {"vp": Tabulated.linear(), "ve": VE(), "flow": Flow()}
 LEVELS = [(name, t) for name, times in TIMES.items() for t in times]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def single_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 def random(*shape, dtype=F64, seed=0):

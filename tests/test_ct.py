@@ -24,13 +24,7 @@ GEOMETRIES = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def single_thread():
-    """On a busy machine threads wait for each other, milliseconds at every tiny product."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 def random(*shape, dtype=F64, seed=0):

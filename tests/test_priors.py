@@ -36,12 +36,7 @@ SCHEDULES = {"vp": VP, "ve": VE(), "flow": Flow(), "cosine": Tabulated.cosine()}
 SHAPE = (2, 3, 4)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def single_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 def random(*shape, dtype=F64, seed=0):

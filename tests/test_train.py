@@ -15,18 +15,12 @@ from safetensors.torch import load_file, save_file
 from wellposed import errors, priors
 from wellposed.datasets import read_array
 from wellposed.datasets.crops import Crops, load_volumes, split
-from wellposed.priors import library
+from wellposed.priors import shipped
 from wellposed.priors.networks import UnshuffledUNet
 from wellposed.priors.prediction import training_target
 from wellposed.priors.train import Trainer, TrainingSettings, train
 
-
-@pytest.fixture(autouse=True, scope="module")
-def single_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 def grey(height=20, width=24, seed=0):
@@ -316,7 +310,7 @@ def test_complex_priors(photos, tmp_path):
 
 
 def test_load_finds_shipped_priors_by_name(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(library, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path)
     (tmp_path / "brain-mri").symlink_to(finished)
     assert priors.available() == {"brain-mri": "1 real channel(s), trained 6 steps"}
     assert priors.load("brain-mri").channels == 1

@@ -85,7 +85,7 @@ def _main(
 @app.command("list")
 def list_() -> None:
     """List operators, solvers and priors, one line each."""
-    from wellposed.priors.library import available
+    from wellposed.priors.shipped import available
     from wellposed.solvers.base import describe
     from wellposed.tasks import OPERATORS
 
