@@ -157,8 +157,8 @@ class NetworkPrior(Prior):
             raise ArgumentError("condition: this prior is unconditional, accepted: None")
         real = torch.cat([x_t.real, x_t.imag], 1) if x_t.is_complex() else x_t
         t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
-        alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
-        if self.prediction in ("noise", "score") and bool((self.schedule(t)[0] == 0).any()):
+        alpha, sigma = self.schedule(t)
+        if self.prediction in ("noise", "score") and bool((alpha == 0).any()):
             raise ArgumentError(
                 f"t: a network that predicts {self.prediction} says nothing of x_0 where alpha is "
                 "0, accepted: times below T, e.g. spacing 'leading'"
@@ -173,6 +173,7 @@ class NetworkPrior(Prior):
                 f"network: returned shape {tuple(output.shape)}, accepted: that of its input, "
                 f"{tuple(real.shape)}, or twice the channels"
             )
+        alpha, sigma = broadcast(alpha, x_t), broadcast(sigma, x_t)
         x0 = to_sample(self.prediction, output, real, alpha, sigma)
         return torch.complex(*x0.chunk(2, dim=1)) if x_t.is_complex() else x0
 

@@ -93,18 +93,11 @@ def build_task(path: Path, operator: str, options: TaskOptions) -> Task:
 
 
 def _check_options(o: TaskOptions) -> None:
-    for name, value, accepted, fits in (
-        (
-            "noise_sigma",
-            o.noise_sigma,
-            "a finite number of at least 0",
-            0 <= o.noise_sigma < np.inf,
-        ),
-        ("seed", o.seed, "at least 0", o.seed >= 0),
-        ("factor", o.factor, "at least 2", o.factor >= 2),
-        ("blur_sigma", o.blur_sigma, "a positive number", 0 < o.blur_sigma < np.inf),
-    ):
-        require(fits, name, value, accepted)
+    quiet, blurred = 0 <= o.noise_sigma < np.inf, 0 < o.blur_sigma < np.inf
+    require(quiet, "noise_sigma", o.noise_sigma, "a finite number of at least 0")
+    require(blurred, "blur_sigma", o.blur_sigma, "a positive number")
+    require(o.seed >= 0, "seed", o.seed, "at least 0")
+    require(o.factor >= 2, "factor", o.factor, "at least 2")
 
 
 def _select_slice(array: np.ndarray, path: Path, operator: str, o: TaskOptions) -> np.ndarray:
