@@ -1,4 +1,4 @@
-"""Read images and volumes from the usual files: PNG, JPEG, NPY, HDF5, NIfTI."""
+"""Read images and volumes from the usual files: PNG, JPEG, NPY, HDF5, MAT, NIfTI."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,11 @@ import numpy as np
 from wellposed.errors import FileError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-VOLUME_SUFFIXES = (".npy", ".h5", ".hdf5", ".nii", ".nii.gz")
+VOLUME_SUFFIXES = (".npy", ".h5", ".hdf5", ".mat", ".nii", ".nii.gz")
+GREY_MODES = ("L", "I;16")
+"""Pillow's names for grey pixels of 8 and 16 bits."""
+
+READABLE_SUFFIXES = IMAGE_SUFFIXES + VOLUME_SUFFIXES
 
 
 def suffix_of(path: str | Path) -> str:
@@ -18,14 +22,16 @@ def suffix_of(path: str | Path) -> str:
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
-def read_array(path: str | Path, key: str | None = None) -> np.ndarray:
+def read_array(path: str | Path, key: str | None = None, min_axes: int = 2) -> np.ndarray:
     """Return the array stored in a file.
 
     Photographs come as (H, W, 3) or (H, W) in [0, 1]; every other format as it is stored.
 
     Args:
-        path: a PNG, JPEG, BMP, TIFF, NPY, HDF5 or NIfTI file.
-        key: the data set inside an HDF5 file; without it the only (or largest) one is taken.
+        path: a PNG, JPEG, BMP, TIFF, NPY, HDF5, MAT or NIfTI file.
+        key: the data set inside an HDF5 or MAT file; without it the only (or largest) one is
+            taken.
+        min_axes: data sets of fewer axes do not count there.
 
     Raises:
         FileError: the file is missing, unreadable, of an unknown kind, or has no such key.
@@ -37,13 +43,12 @@ def read_array(path: str | Path, key: str | None = None) -> np.ndarray:
     readers: dict[str, Callable[[Path], np.ndarray]] = {
         **dict.fromkeys(IMAGE_SUFFIXES, _read_image),
         ".npy": lambda p: np.load(p, allow_pickle=False),
-        **dict.fromkeys((".h5", ".hdf5"), lambda p: _read_hdf5(p, key)),
+        **dict.fromkeys((".h5", ".hdf5"), lambda p: _read_hdf5(p, key, min_axes)),
+        ".mat": lambda p: _read_mat(p, key, min_axes),
         **dict.fromkeys((".nii", ".nii.gz"), _read_nifti),
     }
     if suffix not in readers:
-        raise FileError(
-            f"path: got {path.name!r}, accepted: {', '.join(IMAGE_SUFFIXES + VOLUME_SUFFIXES)}"
-        )
+        raise FileError(f"path: got {path.name!r}, accepted: {', '.join(READABLE_SUFFIXES)}")
     try:
         return readers[suffix](path)
     except FileError:
@@ -52,32 +57,62 @@ def read_array(path: str | Path, key: str | None = None) -> np.ndarray:
         raise FileError(f"path: cannot read {str(path)!r} as {suffix}: {error}") from error
 
 
+def image_shape(path: Path) -> tuple[int, int, int]:
+    """Return (H, W, C) of a photograph as `read_array` gives it, without decoding its pixels."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            return height, width, 1 if image.mode in GREY_MODES else 3
+    except Exception as error:
+        raise FileError(f"path: cannot read {str(path)!r} as an image: {error}") from error
+
+
 def _read_image(path: Path) -> np.ndarray:
     from PIL import Image
 
     with Image.open(path) as image:
         if image.mode in ("I", "F"):  # Pillow would clip them to 0..255
             raise FileError(f"path: {path.name} has 32-bit pixels, accepted: 8 or 16; use NPY")
-        pixels = np.asarray(image if image.mode in ("L", "RGB", "I;16") else image.convert("RGB"))
+        as_stored = image.mode == "RGB" or image.mode in GREY_MODES
+        pixels = np.asarray(image if as_stored else image.convert("RGB"))
     return pixels.astype(np.float32) / float(np.iinfo(pixels.dtype).max)
 
 
-def _read_hdf5(path: Path, key: str | None) -> np.ndarray:
+def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
     import h5py
 
-    found: dict[str, int] = {}
-
-    def collect(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim >= 2:
-            found[name] = item.size
-
+    found: dict[str, Any] = {}
     with h5py.File(path, "r") as file:
-        file.visititems(collect)
-        if not found:
-            raise FileError(f"path: {path.name} holds no data set of two or more axes")
-        if key is not None and key not in found:
-            raise FileError(f"key: {path.name} has no {key!r}, it holds: {', '.join(found)}")
-        return np.asarray(file[key or max(found, key=found.__getitem__)])
+        file.visititems(
+            lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {})
+        )
+        return np.asarray(found[_choose(path, found, key, min_axes)])
+
+
+def _read_mat(path: Path, key: str | None, min_axes: int) -> np.ndarray:
+    import h5py
+    import scipy.io
+
+    if h5py.is_hdf5(path):  # MATLAB 7.3, which stores arrays transposed
+        return _read_hdf5(path, key, min_axes).T
+    found = {
+        name: value
+        for name, value in scipy.io.loadmat(path).items()
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
+    }
+    return found[_choose(path, found, key, min_axes)]
+
+
+def _choose(path: Path, found: dict[str, Any], key: str | None, min_axes: int) -> str:
+    """Return the name of the wanted data set, by default the largest."""
+    sizes = {name: array.size for name, array in found.items() if array.ndim >= min_axes}
+    if not sizes:
+        raise FileError(f"path: {path.name} holds no data set of {min_axes} or more axes")
+    if key is not None and key not in sizes:
+        raise FileError(f"key: {path.name} has no {key!r}, it holds: {', '.join(sizes)}")
+    return key or max(sizes, key=sizes.__getitem__)
 
 
 def _read_nifti(path: Path) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Diffusion priors: schedules, networks, exact ones, and how to load them."""
 
+from wellposed.priors.adapters import DenoiserPrior, Given, Rescheduled
 from wellposed.priors.analytic import (
     Diagonal,
     Full,
@@ -8,7 +9,8 @@ from wellposed.priors.analytic import (
     Stationary,
 )
 from wellposed.priors.from_diffusers import DiffusersPrior
-from wellposed.priors.prior import DenoiserPrior, NetworkPrior, Prior, Rescheduled
+from wellposed.priors.network_prior import NetworkPrior
+from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 from wellposed.priors.shipped import available, load
 
@@ -21,6 +23,7 @@ __all__ = [
     "Full",
     "GaussianMixturePrior",
     "GaussianPrior",
+    "Given",
     "NetworkPrior",
     "Prior",
     "Rescheduled",

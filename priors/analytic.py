@@ -7,7 +7,7 @@ Gaussian noise have closed forms.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -159,7 +159,7 @@ class GaussianPrior(Prior):
     def _mean_like(self, x: Tensor) -> Tensor:
         return self.mean.to(x.dtype).to(x.device)
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Tensor | None = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
         """Return the exact ``E[x_0 | x_t]``; see `Prior.denoise`."""
         alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
         m = self._mean_like(x_t)
@@ -266,7 +266,7 @@ class GaussianMixturePrior(Prior):
         definite = bool((self._values > 0).all())
         require(definite, "covariances", "not positive definite", "positive definite ones")
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Tensor | None = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
         """Return the exact ``E[x_0 | x_t]``; see `Prior.denoise`."""
         x = x_t.flatten(1)
         alpha, sigma = (broadcast(v, x[:, None]) for v in self.schedule(t))

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, CheckpointError, require, require_choice
-from wellposed.priors.networks import finite_state
-from wellposed.priors.prior import NetworkPrior
+from wellposed.priors.network_prior import NetworkPrior
 from wellposed.priors.schedule import Flow, Schedule, Tabulated
+from wellposed.priors.state import finite_state
 
 PREDICTION_TYPES = {"epsilon": "noise", "sample": "sample", "v_prediction": "velocity"}
 

@@ -3,11 +3,17 @@
 All formulas are for the kernel ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``.
 """
 
+import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, require_choice
 
-PREDICTIONS = ("noise", "sample", "velocity", "flow", "score", "residual")
+PREDICTIONS = ("noise", "sample", "velocity", "flow", "score", "residual", "edm")
+
+
+def magnitude(alpha: float | Tensor, sigma: float | Tensor, sigma_data: float) -> Tensor:
+    """Return ``sqrt(sigma^2 + alpha^2 sigma_data^2)``, the size of ``x_t`` (EDM's 1 / c_in)."""
+    return torch.hypot(torch.as_tensor(sigma), sigma_data * torch.as_tensor(alpha))
 
 
 def to_sample(
@@ -17,19 +23,23 @@ def to_sample(
     alpha: float | Tensor,
     sigma: float | Tensor,
     anchor: float | Tensor = 0.0,
+    sigma_data: float = 0.5,
 ) -> Tensor:
     """Return the estimate of ``x_0`` that a network's ``output`` stands for.
 
     Args:
         prediction: ``noise`` (eps), ``sample`` (x_0), ``velocity`` (alpha eps - sigma (x_0 - m),
             Salimans and Ho 2022; needs alpha^2 + sigma^2 = 1), ``flow`` (eps - (x_0 - m),
-            rectified flow with alpha = 1 - sigma), ``score`` (grad log p_t = -eps / sigma) or
-            ``residual`` (m - x_0, RDDM).
+            rectified flow with alpha = 1 - sigma), ``score`` (grad log p_t = -eps / sigma),
+            ``residual`` (m - x_0, RDDM) or ``edm`` (the preconditioned F of Karras et al. 2022,
+            eq. 7: ``x_0 = (alpha sigma_data^2 x_t + sigma sigma_data d F) / d^2`` with
+            ``d^2 = sigma^2 + alpha^2 sigma_data^2``; finite at every noise level).
         output: the network's output, shape of ``x_t``.
         x_t: noisy image.
         alpha: value of the schedule, a scalar or broadcastable.
         sigma: likewise.
         anchor: ``m``, the degraded image of restoration processes; 0 otherwise.
+        sigma_data: standard deviation of the clean images, of ``edm`` alone.
     """
     require_choice("prediction", prediction, PREDICTIONS)
     if prediction == "sample":
@@ -40,12 +50,21 @@ def to_sample(
         return anchor + alpha * (x_t - anchor) - sigma * output
     if prediction == "flow":
         return x_t - sigma * output
+    if prediction == "edm":
+        d = magnitude(alpha, sigma, sigma_data)
+        mixed = alpha * sigma_data / d * (x_t - anchor) + sigma * output
+        return anchor + sigma_data / d * mixed
     noise = output if prediction == "noise" else -sigma * output
     return anchor + (x_t - anchor - sigma * noise) / alpha
 
 
 def training_target(
-    prediction: str, x0: Tensor, eps: Tensor, alpha: float | Tensor, sigma: float | Tensor
+    prediction: str,
+    x0: Tensor,
+    eps: Tensor,
+    alpha: float | Tensor,
+    sigma: float | Tensor,
+    sigma_data: float = 0.5,
 ) -> Tensor:
     """Return what a network of this kind should output (anchor 0); inverse of `to_sample`."""
     require_choice("prediction", prediction, PREDICTIONS)
@@ -55,6 +74,10 @@ def training_target(
         "velocity": lambda: alpha * eps - sigma * x0,
         "flow": lambda: eps - x0,
         "score": lambda: -eps / sigma,
+        "edm": lambda: (
+            (sigma / sigma_data * x0 - alpha * sigma_data * eps)
+            / magnitude(alpha, sigma, sigma_data)
+        ),
     }
     if prediction not in targets:
         raise ArgumentError(

@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-from wellposed.errors import ArgumentError, CheckpointError, require_choice
-from wellposed.priors.prior import NetworkPrior
-from wellposed.priors.schedule import Tabulated
-from wellposed.priors.store import load_network
+from wellposed.errors import CheckpointError, require_choice
+from wellposed.priors.network_prior import NetworkPrior
+from wellposed.priors.store import load_prior
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -17,9 +16,8 @@ def available() -> dict[str, str]:
     for folder in sorted(p.parent for p in WEIGHTS.glob("*/config.json")):
         config = json.loads((folder / "config.json").read_text())
         kind = "complex" if config["complex"] else "real"
-        channels = config["network"]["channels"] // (2 if config["complex"] else 1)
         steps = config["training"]["steps_done"]
-        lines[folder.name] = f"{channels} {kind} channel(s), trained {steps} steps"
+        lines[folder.name] = f"{config['channels']} {kind} channel(s), trained {steps} steps"
     return lines
 
 
@@ -34,26 +32,8 @@ def load(name: str | Path) -> NetworkPrior:
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise CheckpointError(
             f"prior: {str(folder)!r} holds no config.json, accepted: a folder written by "
-            "`wellposed train`; diffusers folders go to priors.DiffusersPrior.from_pretrained"
+            "`wellposed train`; other checkpoints go to priors.load_checkpoint"
         )
     if not (folder / "config.json").is_file():
         folder = WEIGHTS / require_choice("prior", str(name), available())
-    network, config = load_network(folder)
-    try:
-        channels = config["network"]["channels"] // (2 if config["complex"] else 1)
-        schedules = {"linear": Tabulated.linear, "cosine": Tabulated.cosine}
-        low, high = config["data_range"]
-        return NetworkPrior(
-            network,
-            schedules[config["schedule"]["kind"]](config["schedule"]["T"]),
-            config["prediction"],
-            channels=channels,
-            is_complex=config["complex"],
-            data_range=(low, high),
-        )
-    except ArgumentError as error:
-        raise CheckpointError(f"prior: config in {str(folder)!r}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"prior: config in {str(folder)!r} lacks or garbles {error}"
-        ) from error
+    return load_prior(folder)

@@ -1,16 +1,49 @@
 """Save and load priors: ``config.json`` beside float16 ``model.safetensors``, and a model card."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from wellposed.errors import CheckpointError
-from wellposed.priors.networks import UnshuffledUNet, finite_state, parameters_in_millions
+from wellposed.errors import ArgumentError, CheckpointError
+from wellposed.priors.card import model_card
+from wellposed.priors.network_prior import NetworkPrior, log_noise_label
+from wellposed.priors.networks import ConvUNet
+from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
+from wellposed.priors.state import load_strictly
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "linear": Tabulated.linear,
+    "cosine": Tabulated.cosine,
+    "ve": VE,
+    "flow": Flow,
+}
+
+
+def build_prior(network: nn.Module, config: dict[str, Any]) -> NetworkPrior:
+    """Return the prior that a config describes.
+
+    Args:
+        network: a network that takes EDM's label and scaled input.
+        config: ``schedule``, ``prediction``, ``sigma_data``, ``channels``, ``complex`` and
+            ``data_range``.
+    """
+    schedule = SCHEDULES[config["schedule"]]()
+    low, high = config["data_range"]
+    return NetworkPrior(
+        network,
+        schedule,
+        config["prediction"],
+        log_noise_label(schedule),
+        config["sigma_data"],
+        channels=config["channels"],
+        is_complex=config["complex"],
+        data_range=(low, high),
+    )
 
 
 def save_prior(folder: Path, network: nn.Module, config: dict[str, Any]) -> None:
@@ -21,73 +54,25 @@ def save_prior(folder: Path, network: nn.Module, config: dict[str, Any]) -> None
     (folder / "model.part").write_bytes(save(state))
     (folder / "model.part").replace(folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    (folder / "README.md").write_text(model_card(config, parameters_in_millions(network)))
+    (folder / "README.md").write_text(model_card(config))
 
 
-def load_network(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the network of a folder written by `save_prior`, in float32, and its config.
+def load_prior(folder: Path) -> NetworkPrior:
+    """Return the prior of a folder written by `save_prior`, in float32.
 
     Raises:
-        CheckpointError: a file is missing or truncated, keys or shapes do not match, or weights
-            are not finite.
+        CheckpointError: a file is missing, truncated or garbled, keys or shapes do not match, or
+            weights are not finite.
     """
+    where = f"prior: {str(folder)!r}"
     try:
         config = json.loads((folder / "config.json").read_text())
         state = load_file(folder / "model.safetensors")
-        settings = {k: v for k, v in config["network"].items() if k != "kind"}
-        network = UnshuffledUNet(**settings)
-    except KeyError as error:
-        raise CheckpointError(f"prior: config in {str(folder)!r} lacks {error}") from error
-    except (OSError, SafetensorError, AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"prior: cannot load {str(folder)!r}: {error}") from error
-    _check_fit(network.state_dict(), state, folder)
-    network.load_state_dict({k: v.float() for k, v in state.items()})
-    return network.eval().requires_grad_(False), config
-
-
-def _check_fit(
-    expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor], folder: Path
-) -> None:
-    missing = sorted(expected.keys() - found.keys())
-    extra = sorted(found.keys() - expected.keys())
-    shapes = [
-        f"{k}: {tuple(found[k].shape)} instead of {tuple(v.shape)}"
-        for k, v in expected.items()
-        if k in found and found[k].shape != v.shape
-    ]
-    if missing or extra or shapes:
-        raise CheckpointError(
-            f"prior: weights in {str(folder)!r} do not fit their config; missing keys: "
-            f"{missing[:5]}, unexpected keys: {extra[:5]}, shapes: {shapes[:5]}"
-        )
-    if not finite_state(found):
-        raise CheckpointError(f"prior: weights in {str(folder)!r} hold NaN or infinite values")
-
-
-def model_card(config: dict[str, Any], millions: float) -> str:
-    """Return the model card: what the prior was trained on and how."""
-    training = config["training"]
-    history = "\n".join(f"| {s} | {a:.5f} | {b:.5f} |" for s, a, b in training["history"][-8:])
-    kind = "complex (real and imaginary part)" if config["complex"] else "real"
-    return f"""# {training["name"]}
-
-A diffusion prior of wellposed, trained with `wellposed train`.
-
-| | |
-|---|---|
-| data | {training["sources"]} |
-| licence of the data | {training["licence"]} |
-| images | {config["network"]["channels"]} channels, {kind}, {training["image_size"]} pixel crops |
-| value range | {config["data_range"]} |
-| network | UnshuffledUNet, {millions:.1f} M parameters, widths {config["network"]["widths"]} |
-| schedule | {config["schedule"]["kind"]}, T = {config["schedule"]["T"]} |
-| prediction | {config["prediction"]} |
-| steps | {training["steps_done"]} of batch {training["batch_size"]} |
-| augmentation | zoom {training["zoom"]}, gain {training["gain"]}, flips, transposition |
-
-Loss on training and held-out crops (averaged weights):
-
-| step | training | held-out |
-|---|---|---|
-{history}
-"""
+        network = ConvUNet(**config["network"])
+        prior = build_prior(network, config)
+    except (KeyError, AttributeError) as error:
+        raise CheckpointError(f"{where}: config lacks or garbles {error}") from error
+    except (OSError, SafetensorError, ArgumentError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{where}: cannot load: {error}") from error
+    load_strictly(network, {k: v.float() for k, v in state.items()}, where)
+    return prior

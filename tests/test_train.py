@@ -16,7 +16,7 @@ from wellposed import errors, priors
 from wellposed.datasets import read_array
 from wellposed.datasets.crops import Crops, load_volumes, split
 from wellposed.priors import shipped
-from wellposed.priors.networks import UnshuffledUNet
+from wellposed.priors.networks import ConvUNet
 from wellposed.priors.prediction import training_target
 from wellposed.priors.train import Trainer, TrainingSettings, train
 
@@ -389,7 +389,7 @@ def test_a_damaged_prior_is_refused(damage, finished, tmp_path):
 
 @pytest.mark.parametrize("shape", [(16, 16), (17, 30), (5, 9), (3, 9)])
 def test_the_network_takes_any_image_size(shape):
-    network = UnshuffledUNet(2, (16, 32)).eval()
+    network = ConvUNet(2, (16, 32)).eval()
     x = torch.randn(1, 2, *shape, generator=torch.Generator().manual_seed(0))
     pad = [-n % network.stride for n in shape]
     with torch.no_grad():
@@ -400,7 +400,7 @@ def test_the_network_takes_any_image_size(shape):
 
 
 def test_the_network_names_images_too_small_to_pad():
-    network = UnshuffledUNet(1, (16, 32))
+    network = ConvUNet(1, (16, 32))
     with pytest.raises(errors.ShapeError, match="x: got images of 2 x 16"):
         network(torch.zeros(1, 1, 2, 16), torch.zeros(1))
 

@@ -1,7 +1,9 @@
 """The ``wellposed`` command."""
 
 import ast
+import dataclasses
 import functools
+import inspect
 import logging
 import math
 import re
@@ -13,6 +15,7 @@ import typer
 
 from wellposed import __version__
 from wellposed.errors import ArgumentError, WellposedError, require_choice
+from wellposed.training_settings import TrainingSettings
 
 app = typer.Typer(
     help="Imaging inverse problems solved with diffusion priors.",
@@ -193,47 +196,72 @@ def _summary(result: Any, reference: Any, truth: Any) -> str:
     return format_table(header, rows)
 
 
+def _with_options_of(settings: type) -> Callable[[Command], Command]:
+    """Give a command that takes ``**settings`` one option per field of a settings dataclass.
+
+    Tuples of any length are spelled ``1,2,3``.
+    """
+
+    def decorate(command: Command) -> Command:
+        own = [
+            p for p in inspect.signature(command).parameters.values() if p.kind != p.VAR_KEYWORD
+        ]
+        parameters = [_option(f) for f in dataclasses.fields(settings)] + own
+        annotations = {p.name: p.annotation for p in parameters}
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {**annotations, "return": None}
+        return command
+
+    return decorate
+
+
+def _option(field: "dataclasses.Field[Any]") -> inspect.Parameter:
+    """Return a settings field as a parameter with a Typer option."""
+    kind, default = field.type, field.default
+    if kind == tuple[str, ...]:
+        kind = list[str]
+    elif kind == tuple[int, ...]:
+        kind, default = str, ",".join(map(str, default))  # type: ignore[arg-type]
+    missing = default is dataclasses.MISSING
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if missing else default,
+        annotation=Annotated[kind, typer.Option(help=field.metadata["help"])],
+    )
+
+
+def _settings_from(settings: type, options: dict[str, Any]) -> Any:
+    """Return a settings dataclass filled with the values of its options."""
+    for field in dataclasses.fields(settings):
+        if field.type == tuple[int, ...]:
+            name = f"--{field.name.replace('_', '-')}"
+            options[field.name] = _integers(name, options[field.name])
+        elif field.type == tuple[str, ...]:
+            options[field.name] = tuple(options[field.name])
+    return settings(**options)
+
+
 @app.command()
 @_fail_clearly
-def train(  # noqa: PLR0913 - the options of a command are its signature
-    data: Annotated[list[str], typer.Option(help="Image file, folder or volume; repeatable.")],
-    out: Annotated[str, typer.Option(help="Folder for weights, checkpoint, pictures.")],
-    name: Annotated[str, typer.Option(help="Name for the model card.")] = "my-prior",
-    licence: Annotated[str, typer.Option(help="Licence of the data, for the card.")] = "unknown",
-    image_size: Annotated[int, typer.Option(help="Side of the crops.")] = 64,
-    axes: Annotated[str, typer.Option(help="Axes volumes are sliced across.")] = "0",
-    complex_phase: Annotated[bool, typer.Option(help="Complex images of random phase.")] = False,
-    percentile: Annotated[float | None, typer.Option(help="Percentile scaled to 1.")] = None,
-    data_range: Annotated[tuple[float, float], typer.Option(help="Values of -1 and 1.")] = (0, 1),
-    zoom: Annotated[tuple[float, float], typer.Option(help="Random magnification.")] = (1, 1),
-    gain: Annotated[tuple[float, float], typer.Option(help="Random intensity.")] = (1, 1),
-    foreground: Annotated[float, typer.Option(help="Mean below which crops are empty.")] = 0.0,
-    widths: Annotated[str, typer.Option(help="Channels of each level.")] = "64,128,192",
-    layers: Annotated[int, typer.Option(help="Residual blocks per level.")] = 1,
-    prediction: Annotated[str, typer.Option(help="noise, sample or velocity.")] = "noise",
-    steps: Annotated[int, typer.Option(help="Optimisation steps.")] = 20_000,
-    batch_size: Annotated[int, typer.Option(help="Crops per step.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-4,
-    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+@_with_options_of(TrainingSettings)
+def train(
+    *,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
-    bf16: Annotated[bool, typer.Option(help="Autocast to bfloat16.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
-    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
-    image_every: Annotated[int, typer.Option(help="Steps between pictures.")] = 2000,
+    **options: Any,
 ) -> None:
-    """Train a prior on images of your own; run again to continue after a kill."""
-    arguments = dict(locals())
+    """Train a prior on images of your own; run again to continue after a kill.
+
+    On several GPUs: accelerate launch -m wellposed train ...
+    """
     import torch
 
-    from wellposed.priors.train import TrainingSettings
-    from wellposed.priors.train import train as run
+    from wellposed.priors.training import train as run
 
-    device, threads = arguments.pop("device"), arguments.pop("threads")
     if threads > 0:
         torch.set_num_threads(threads)
-    for key in ("axes", "widths"):
-        arguments[key] = _integers(f"--{key}", arguments[key])
-    settings = TrainingSettings(**{**arguments, "data": tuple(data)})
+    settings = _settings_from(TrainingSettings, options)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder = _with_progress(lambda report: run(settings, device, report), settings.steps)
     typer.echo(f"wrote the prior to {folder}; use it with --prior {folder}")

@@ -1,0 +1,112 @@
+"""DICOM series: slices sorted by their place in space, in physical units."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wellposed.errors import FileError
+
+DICOM_SUFFIX = ".dcm"
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """A volume read from a DICOM series.
+
+    Attributes:
+        values: (D, H, W) float32, after rescale slope and intercept (HU for CT).
+        spacing: distance of slices, rows and columns in mm.
+        headers: the slices' headers in the order of the volume, without their pixels.
+    """
+
+    values: np.ndarray
+    spacing: tuple[float, float, float]
+    headers: list[Any]
+
+
+def read_dicom_series(folder: str | Path) -> DicomSeries:
+    """Read the DICOM series in a folder; slices are sorted along their common normal.
+
+    Raises:
+        FileError: no or unreadable files, several series, slices of different geometry, or
+            missing or doubled slices; names the file or the gap.
+    """
+    folder = Path(folder)
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() == DICOM_SUFFIX)
+    if not files:
+        raise FileError(f"path: no {DICOM_SUFFIX} files in {str(folder)!r}")
+    slices = [(file, *_read_slice(file)) for file in files]
+    _check_one_series(folder, slices)
+    normal = np.cross(*np.reshape(slices[0][1].ImageOrientationPatient, (2, 3)).astype(float))
+    position = {
+        file: float(normal @ np.asarray(header.ImagePositionPatient, float))
+        for file, header, _ in slices
+    }
+    slices.sort(key=lambda entry: position[entry[0]])
+    step = _slice_distance([(file, position[file]) for file, _, _ in slices])
+    first = slices[0][1]
+    rows, columns = (float(v) for v in first.PixelSpacing)
+    values = np.stack([pixels for _, _, pixels in slices])
+    return DicomSeries(
+        values, (step or _thickness(first), rows, columns), [h for _, h, _ in slices]
+    )
+
+
+def _read_slice(file: Path) -> tuple[Any, np.ndarray]:
+    import pydicom
+
+    try:
+        header: Any = pydicom.dcmread(file)
+        pixels = header.pixel_array.astype(np.float32)
+        slope = float(getattr(header, "RescaleSlope", 1))
+        pixels = pixels * slope + float(getattr(header, "RescaleIntercept", 0))
+        del header.PixelData
+    except Exception as error:  # pydicom raises many kinds; the user needs the file's name
+        raise FileError(f"path: cannot read {str(file)!r} as DICOM: {error}") from error
+    needed = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+    missing = [name for name in needed if name not in header]
+    if missing or pixels.ndim != 2:
+        got = f"lacks {', '.join(missing)}" if missing else f"holds {pixels.ndim} axes"
+        raise FileError(f"path: {str(file)!r} {got}, accepted: one slice with its geometry")
+    return header, pixels
+
+
+def _check_one_series(folder: Path, slices: list[tuple[Path, Any, np.ndarray]]) -> None:
+    reference, pixels = slices[0][1], slices[0][2]
+    for file, header, other in slices:
+        same = {
+            "SeriesInstanceUID": header.get("SeriesInstanceUID")
+            == reference.get("SeriesInstanceUID"),
+            "size": other.shape == pixels.shape,
+            "PixelSpacing": np.allclose(header.PixelSpacing, reference.PixelSpacing),
+            "ImageOrientationPatient": np.allclose(
+                header.ImageOrientationPatient, reference.ImageOrientationPatient, atol=1e-4
+            ),
+        }
+        other_in = [name for name, equal in same.items() if not equal]
+        if other_in:
+            raise FileError(
+                f"path: {str(folder)!r} mixes slices: {file.name} has another "
+                f"{' and '.join(other_in)} than {slices[0][0].name}; keep one series per folder"
+            )
+
+
+def _slice_distance(places: list[tuple[Path, float]]) -> float | None:
+    """Return the distance of slices, or None for a single one; raise where it is not even."""
+    gaps = np.diff([place for _, place in places])
+    if len(gaps) == 0:
+        return None
+    step = float(np.median(gaps))
+    for (before, _), (after, _), gap in zip(places, places[1:], gaps, strict=False):
+        if abs(gap - step) > 0.05 * abs(step) + 1e-3:
+            raise FileError(
+                f"path: {gap:.3g} mm lie between {before.name} and {after.name}, {step:.3g} mm "
+                "between other slices: a slice is missing or doubled"
+            )
+    return step
+
+
+def _thickness(header: Any) -> float:
+    return float(header.get("SliceThickness") or 1.0)

@@ -1,0 +1,51 @@
+"""State dicts: read without unpickling, checked against the network they are for."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import CheckpointError
+
+SHOWN = 5
+
+
+def load_strictly(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load a state dict that must fit exactly; the network is then frozen, in evaluation mode.
+
+    Args:
+        network: receives the weights.
+        state: its state dict.
+        where: how the message begins, naming the file.
+
+    Raises:
+        CheckpointError: missing or unexpected keys, other shapes, or non-finite weights.
+    """
+    expected = network.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    shapes = [
+        f"{k}: {tuple(state[k].shape)} instead of {tuple(v.shape)}"
+        for k, v in expected.items()
+        if k in state and state[k].shape != v.shape
+    ]
+    problems = {"missing keys": missing, "unexpected keys": extra, "shapes": shapes}
+    if any(problems.values()):
+        listed = "; ".join(f"{what}: {_some(keys)}" for what, keys in problems.items() if keys)
+        raise CheckpointError(f"{where}: weights do not fit the network; {listed}")
+    bad = sorted(
+        k for k, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all())
+    )
+    if bad:
+        raise CheckpointError(f"{where}: weights hold NaN or infinite values in {_some(bad)}")
+    network.load_state_dict(dict(state))
+    network.eval().requires_grad_(False)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def finite_state(state: Mapping[str, Tensor]) -> bool:
+    """Tell whether every floating-point tensor of a state dict is finite."""
+    return all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point())

@@ -1,0 +1,80 @@
+"""What a training step sees: crops, noise levels and noise, set by step and crop number alone."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wellposed.datasets.crops import Crops
+from wellposed.errors import require
+from wellposed.priors.schedule import VE, Flow, Schedule
+from wellposed.training_settings import TrainingSettings
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class TrainingBatches(Dataset[Batch]):
+    """The batch of every step: clean crops in units, places of their noise levels, noise.
+
+    Args:
+        crops: where they come from.
+        settings: the run's settings.
+        rank: number of this process.
+        world: number of processes, each of which takes its share of every batch.
+    """
+
+    def __init__(
+        self, crops: Crops, settings: TrainingSettings, rank: int = 0, world: int = 1
+    ) -> None:
+        fair = settings.batch_size % world == 0
+        require(fair, "batch_size", settings.batch_size, f"a multiple of the {world} processes")
+        self.crops, self.settings, self.rank, self.world = crops, settings, rank, world
+
+    def __getitem__(self, step: int) -> Batch:
+        """Return (x0, u, eps): (B, C, H, W), (B,) in (0, 1), and noise like x0."""
+        s = self.settings
+        size = s.image_size[step % len(s.image_size)]
+        # Fewer of the larger crops, so that every step costs the same.
+        mine = max(1, round(s.batch_size * (s.image_size[0] / size) ** 2 / self.world))
+        items = range(self.rank * mine, (self.rank + 1) * mine)
+        return draw_batch(self.crops, items, mine * self.world, s, step, size)
+
+
+def draw_batch(
+    crops: Crops, items: range, count: int, settings: TrainingSettings, step: int, size: int
+) -> Batch:
+    """Return the given items of a batch of ``count``, see `TrainingBatches`.
+
+    The places of the noise levels are spread evenly over the batch, shifted at random.
+    """
+    x0 = to_units(crops.batch(items, settings.seed, step, size), settings.data_range)
+    shift = np.random.default_rng((settings.seed, step)).random()
+    u = (torch.tensor([*items], dtype=torch.float64) + shift) / count
+    eps = [
+        np.random.default_rng((settings.seed, step, item, 1)).standard_normal(
+            tuple(x0.shape[1:]), np.float32
+        )
+        for item in items
+    ]
+    return x0, u, torch.from_numpy(np.stack(eps))
+
+
+def to_units(x: Tensor, data_range: tuple[float, float]) -> Tensor:
+    """Map public values to the network's [-1, 1]; complex images keep their zero."""
+    low, high = data_range
+    return 2 * (x - low) / (high - low) - 1
+
+
+def training_times(schedule: Schedule, settings: TrainingSettings, u: Tensor) -> Tensor:
+    """Return the times at the quantiles ``u`` in (0, 1) of the training distribution."""
+    u = u.clamp(1e-6, 1 - 1e-6)
+    if settings.noise_levels == "lognormal":
+        mean, spread = settings.log_noise
+        highest = min(1e3, float(schedule.ratio(schedule.T)))
+        ratio = (mean + spread * torch.special.ndtri(u)).exp()
+        return schedule.time_at(ratio.clamp(schedule.min_ratio, highest))
+    if isinstance(schedule, VE):  # uniform in log sigma
+        return schedule.min_ratio * (schedule.T / schedule.min_ratio) ** u
+    if isinstance(schedule, Flow):
+        return (u * schedule.T).clamp(min=float(schedule.time_at(schedule.min_ratio)))
+    return (u * schedule.T).ceil()

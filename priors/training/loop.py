@@ -1,0 +1,90 @@
+"""The training loop: steps, checkpoints, records and pictures."""
+
+import csv
+import logging
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from wellposed.errors import require
+from wellposed.priors.store import save_prior
+from wellposed.priors.training.batches import Batch
+from wellposed.priors.training.pictures import write_pictures
+from wellposed.priors.training.trainer import VALIDATION_LEVELS, Trainer
+from wellposed.training_settings import TrainingSettings
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    settings: TrainingSettings,
+    device: str = "cpu",
+    progress: Callable[[int, float], None] | None = None,
+) -> Path:
+    """Train a prior, or continue an unfinished run in ``settings.out``; return the folder.
+
+    Args:
+        settings: what to train on and how.
+        device: ``cpu`` or ``cuda``, see `Trainer`.
+        progress: called as ``progress(step, loss)`` after every step with the running mean of
+            the loss.
+    """
+    out = Path(settings.out)
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    trainer, checkpoint = Trainer(settings, device), out / "checkpoint.pt"
+    if checkpoint.exists():
+        trainer.load_checkpoint(checkpoint)
+        logger.info("resumed at step %d", trainer.step)
+    # A checkpoint is written with a row of the history, which holds the running mean.
+    mean = trainer.history[-1][1] if trainer.history else float("nan")
+    started, first = time.monotonic(), trainer.step
+    for batch in _batches(trainer):
+        loss = trainer.train_step(batch)
+        mean = loss if np.isnan(mean) else 0.99 * mean + 0.01 * loss
+        require(np.isfinite(loss), "loss", loss, "a finite value; lower the learning rate")
+        if progress is not None:
+            progress(trainer.step, mean)
+        last = trainer.step == settings.steps
+        if last or trainer.step % settings.save_every == 0:
+            trainer.history.append((trainer.step, mean, *trainer.validate()))
+            seconds = (time.monotonic() - started) / (trainer.step - first)
+            logger.info("step %d loss %.5f held-out %.5f", *trainer.history[-1][:3])
+            logger.info("%.2f s/step", seconds)
+            _on_first_process(trainer, lambda: trainer.save_checkpoint(checkpoint))
+        if last or trainer.step % settings.image_every == 0:
+            _on_first_process(trainer, lambda: export(trainer, out))
+    _on_first_process(trainer, lambda: export(trainer, out))
+    return out
+
+
+def _batches(trainer: Trainer) -> Iterable[Batch]:
+    """Return the batches of the steps to come, prepared by workers if there are any."""
+    settings = trainer.settings
+    return DataLoader(
+        trainer.batches,
+        batch_size=None,
+        sampler=range(trainer.step, settings.steps),
+        num_workers=settings.workers,
+        pin_memory=trainer.accelerator.device.type == "cuda",
+        # Without one of its own the loader would draw from the global generator.
+        generator=torch.Generator(),
+    )
+
+
+def _on_first_process(trainer: Trainer, write: Callable[[], None]) -> None:
+    if trainer.accelerator.is_main_process:
+        write()
+    trainer.accelerator.wait_for_everyone()
+
+
+def export(trainer: Trainer, out: Path) -> None:
+    """Write the averaged weights, their config and model card, the loss curve and pictures."""
+    save_prior(out, trainer.average, trainer.config())
+    with open(out / "loss.csv", "w", newline="") as file:
+        heads = ("step", "loss", "held_out_loss", *(f"mse_at_{v:g}" for v in VALIDATION_LEVELS))
+        csv.writer(file).writerows([heads, *trainer.history])
+    write_pictures(trainer, out / "images")

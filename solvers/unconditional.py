@@ -1,0 +1,56 @@
+"""Samples of a prior itself, without a measurement."""
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import require
+from wellposed.noise import ItemNoise
+from wellposed.priors.prior import Prior
+from wellposed.solvers.transition import implied_noise, levels, transition, variance
+
+
+@torch.no_grad()
+def sample(
+    prior: Prior,
+    count: int,
+    image_size: tuple[int, ...],
+    *,
+    steps: int = 50,
+    eta: float = 0.0,
+    spacing: str = "karras",
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return ``count`` samples of a prior, by DDIM (Song, Meng and Ermon 2021, arXiv 2010.02502).
+
+    Args:
+        prior: the prior; its channels must be known.
+        count: number of samples; each is the same in any number of them.
+        image_size: (H, W).
+        steps: network evaluations.
+        eta: 0 is deterministic, 1 is DDPM.
+        spacing: of the steps, see `Schedule.times`.
+        seed: decides the samples.
+        device: where the prior lives.
+
+    Returns:
+        Images (count, C, H, W) in public values.
+    """
+    require(prior.channels is not None, "prior", "any number of channels", "a known number")
+    schedule, noise = prior.schedule, ItemNoise(seed, [(n,) for n in range(count)])
+    times = schedule.times(steps, spacing).tolist()
+    dtype = torch.complex64 if prior.is_complex else torch.float32
+    x = torch.zeros(count, prior.channels or 1, *image_size, dtype=dtype, device=device)
+    first, last = (float(torch.hypot(*schedule(t))) for t in (times[0], schedule.T))
+    x = schedule.terminal_std * first / last * noise.draw(x)
+    for t, s in itertools.pairwise(times):
+        level = levels(schedule, t, s)
+        x0 = prior.denoise(x, t)
+        if s == 0:
+            break
+        v = variance("markov", level, eta)
+        z = noise.draw(x) if eta > 0 else torch.zeros_like(x)
+        x = transition(x0, implied_noise(x, x0, level), z, level, v)
+    return x0 * prior.scale + prior.centre
