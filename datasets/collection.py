@@ -10,6 +10,7 @@ import numpy as np
 from wellposed.datasets.dicom import DICOM_SUFFIX, read_dicom_series
 from wellposed.datasets.files import (
     IMAGE_SUFFIXES,
+    KEYED_SUFFIXES,
     READABLE_SUFFIXES,
     image_shape,
     read_array,
@@ -74,17 +75,25 @@ class Reading:
             images /= np.percentile(images[images > 0], self.percentile)
         return images
 
-    def groups(self, path: Path, depth: int) -> np.ndarray | None:
-        """Return the group of each slice of a file, as integers (D,), if a group key is set."""
-        if self.group_key is None:
-            return None
-        labels = read_array(path, self.group_key, min_axes=1)
+    def labels(self, path: Path, depth: int) -> np.ndarray:
+        """Return the labels that the group key names: numbers or text (D,), one per slice.
+
+        Raises:
+            FileError: not an HDF5 or MAT file, or without that key.
+            ShapeError: not one label per slice.
+        """
+        if suffix_of(path) not in KEYED_SUFFIXES:
+            accepted = ", ".join(KEYED_SUFFIXES)
+            raise FileError(f"group_key: {path.name} has no keys, accepted: {accepted} alone")
+        stored = read_array(path, self.group_key, min_axes=1)
+        labels = np.atleast_1d(stored.squeeze())  # MATLAB has no vectors but (1, D)
         if labels.shape != (depth,):
             raise ShapeError(
-                f"group_key: {self.group_key!r} in {path.name} has shape {labels.shape}, "
+                f"group_key: {self.group_key!r} in {path.name} has shape {stored.shape}, "
                 f"accepted: ({depth},), one entry per slice"
             )
-        return np.unique(labels, return_inverse=True)[1]
+        texts = [v.decode() if isinstance(v, bytes) else v for v in labels.tolist()]
+        return np.array(texts)
 
 
 def _as_stack(array: np.ndarray, path: Path, channel_axis: int | None) -> np.ndarray:
@@ -125,7 +134,14 @@ class Stack:
     def shape(self) -> tuple[int, int, int, int]:
         """(D, H, W, C)."""
         _, *image = self.collection.shapes[self.index]
-        return (self.rows.stop - self.rows.start, *image)  # type: ignore[return-value]
+        return (self.rows.stop - self.rows.start, *image)
+
+    @property
+    def name(self) -> str:
+        """The file's name, with the rows taken unless it is whole."""
+        whole = self.share == 1
+        rows = "" if whole else f"[{self.rows.start}:{self.rows.stop}]"
+        return f"{self.collection.files[self.index].name}{rows}"
 
     @property
     def share(self) -> float:
@@ -142,12 +158,14 @@ class Collection:
     """Image files, of which as many are kept in memory as fit.
 
     Args:
-        paths: files, or folders searched for them; a folder of DICOM files is one volume.
+        paths: files, or folders searched for them; a folder of DICOM files is one volume. What
+            is found twice counts once.
         reading: how arrays become images.
         cache_bytes: memory for images that were read; the rest is read again when needed.
 
     Raises:
         FileError: nothing readable was found.
+        ShapeError: files of different channels; names one.
     """
 
     paths: Sequence[str | Path]
@@ -158,16 +176,24 @@ class Collection:
     _cache: dict[int, np.ndarray] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        self.files = [file for path in self.paths for file in find_files(Path(path))]
+        found = [file for path in self.paths for file in find_files(Path(path))]
+        # A file named twice could be held out and trained on.
+        self.files = list({file.resolve(): file for file in found}.values())
         if not self.files:
             raise FileError(f"data: no image files in {', '.join(map(str, self.paths))}")
         self.shapes = [self._shape(index) for index in range(len(self.files))]
+        for file, shape in zip(self.files, self.shapes, strict=True):
+            if shape[-1] != self.shapes[0][-1]:
+                raise ShapeError(
+                    f"data: {file.name} has {shape[-1]} channels, accepted: "
+                    f"{self.shapes[0][-1]}, as {self.files[0].name} has"
+                )
 
     def _shape(self, index: int) -> tuple[int, int, int, int]:
         file = self.files[index]
         if suffix_of(file) in IMAGE_SUFFIXES:  # known without decoding the pixels
             return (1, *image_shape(file))
-        return self.array(index).shape  # type: ignore[return-value]
+        return self.array(index).shape
 
     def array(self, index: int) -> np.ndarray:
         """Return the images of a file, float32 (D, H, W, C)."""
@@ -178,34 +204,53 @@ class Collection:
             self._cache[index] = images
         return images
 
-    def split(self, fraction: float) -> tuple[list[Stack], list[Stack]]:
-        """Split into training and held-out stacks.
+    def whole(self) -> list[Stack]:
+        """Return every file as one stack."""
+        return [Stack(self, i, slice(0, depth)) for i, (depth, *_) in enumerate(self.shapes)]
 
-        Where a group key is set, every ``1 / fraction``-th group is held out. Without one, a
-        thick volume loses a slab of ``fraction`` of its first axis, a third of the way through
-        (ends of scans are often empty), and of thin ones (single images) every
+    def split(self, fraction: float) -> tuple[list[Stack], list[Stack]]:
+        """Split into training and held-out stacks, always in the same way.
+
+        Where a group key is set, every ``1 / fraction``-th group is held out, of at least two.
+        Without one, a thick volume loses a slab of ``fraction`` of its first axis, a third of the
+        way through (ends of scans are often empty), and of thin ones (single images) every
         ``1 / fraction``-th is held out whole, at least one of two; a single image serves as both.
+
+        Raises:
+            ArgumentError: not 0 < fraction < 0.5, or all slices are of one group.
         """
+        require(0 < fraction < 0.5, "fraction", fraction, "between 0 and 0.5")
+        by_group = self.reading.group_key is not None
+        flags = self._held_groups(fraction) if by_group else self._held_places(fraction)
         train: list[Stack] = []
         held: list[Stack] = []
-        thin = sum(round(fraction * depth) < 1 for depth, *_ in self.shapes)
-        every, seen = max(2, min(round(1 / fraction), thin)), 0
-        for index, (depth, *_) in enumerate(self.shapes):
-            groups = self.reading.groups(self.files[index], depth)
-            slab = round(fraction * depth)
-            if groups is not None:
-                of_groups = max(2, round(1 / fraction))
-                is_held = groups % of_groups == of_groups - 1
-            elif slab >= 1:
-                start = max(1, depth // 3)
-                is_held = np.zeros(depth, bool)
-                is_held[start : start + slab] = True
-            else:
-                seen += 1
-                is_held = np.full(depth, seen % every == 0)
+        for index, is_held in enumerate(flags):
             for rows in _runs(is_held):
                 (held if is_held[rows.start] else train).append(Stack(self, index, rows))
-        return train or held[-1:], held or train[-1:]
+        return train, held or train[-1:]
+
+    def _held_groups(self, fraction: float) -> list[np.ndarray]:
+        """Return for every file which slices are of held-out groups, (D,)."""
+        depths = [depth for depth, *_ in self.shapes]
+        labels = [self.reading.labels(*each) for each in zip(self.files, depths, strict=True)]
+        # Numbered over all files, as a patient may be in several.
+        groups = np.unique(np.concatenate(labels), return_inverse=True)[1]
+        count = int(groups.max()) + 1
+        require(count > 1, "group_key", "one group", "a key of two or more groups")
+        every = max(2, min(round(1 / fraction), count))
+        return np.split(groups % every == every - 1, np.cumsum(depths)[:-1])
+
+    def _held_places(self, fraction: float) -> list[np.ndarray]:
+        """Return for every file which slices are held out where nothing groups them, (D,)."""
+        flags = [np.zeros(depth, bool) for depth, *_ in self.shapes]
+        thin = [flag for flag in flags if round(fraction * len(flag)) < 1]
+        every = max(2, min(round(1 / fraction), len(thin)))
+        for flag in thin[every - 1 :: every]:
+            flag[:] = True
+        for flag in flags:
+            start = max(1, len(flag) // 3)
+            flag[start : start + round(fraction * len(flag))] = True
+        return flags
 
 
 def _runs(flags: np.ndarray) -> list[slice]:

@@ -23,6 +23,10 @@ class Images(Protocol):
     def share(self) -> float:
         """The part of its file that this is."""
 
+    @property
+    def name(self) -> str:
+        """What error messages call it."""
+
     def array(self) -> np.ndarray:
         """Return the images, float32 (D, H, W, C), about [0, 1]."""
 
@@ -43,6 +47,9 @@ class Crops:
         complex_phase: multiply magnitudes by a random smooth phase, real and imaginary part
             becoming two channels (MRI).
         foreground: mean magnitude under which a crop counts as empty and is mostly redrawn.
+
+    Raises:
+        ShapeError: images too small for the crops, or of channels that do not fit; names the file.
     """
 
     stacks: Sequence[Images]
@@ -56,27 +63,38 @@ class Crops:
 
     def __post_init__(self) -> None:
         require(len(self.stacks) > 0, "stacks", self.stacks, "at least one stack of images")
-        smallest = min(self._slice_side(s.shape, a) for s in self.stacks for a in self.axes)
-        if smallest < self.size / self.zoom[1]:
-            raise ShapeError(
-                f"size: got crops of {self.size} pixels (zoom up to {self.zoom[1]}), but the "
-                f"smallest slice side is {smallest}; take a smaller size or larger images"
-            )
-        channels = sorted({s.shape[-1] for s in self.stacks})
-        if len(channels) > 1 or (self.complex_phase and channels != [1]):
-            raise ShapeError(
-                f"stacks: got images of {' and '.join(map(str, channels))} channels, accepted: "
-                + ("1 channel with complex_phase" if self.complex_phase else "all of one kind")
-            )
+        self._check_sizes()
+        self._check_channels()
         voxels = np.array([float(np.prod(s.shape[:3])) for s in self.stacks])
         share = np.array([s.share for s in self.stacks])
         # Square roots of a file's size keep one large volume from drowning the small ones.
         weights = share * np.sqrt(voxels / share)
         self._weights = weights / weights.sum()
 
-    @staticmethod
-    def _slice_side(shape: tuple[int, ...], axis: int) -> int:
-        return min(n for i, n in enumerate(shape[:3]) if i != axis)
+    def _check_sizes(self) -> None:
+        sides = {
+            (index, axis): min(n for i, n in enumerate(stack.shape[:3]) if i != axis)
+            for index, stack in enumerate(self.stacks)
+            for axis in self.axes
+        }
+        index, axis = min(sides, key=sides.__getitem__)
+        smallest, across = sides[index, axis], f" across axis {axis}" if self.axes != (0,) else ""
+        if smallest < self.size / self.zoom[1]:
+            raise ShapeError(
+                f"size: got crops of {self.size} pixels (zoom up to {self.zoom[1]}), but "
+                f"{self.stacks[index].name} has slices{across} with a side of {smallest}; take a "
+                "smaller size or larger images"
+            )
+
+    def _check_channels(self) -> None:
+        accepted = 1 if self.complex_phase else self.channels
+        for stack in self.stacks:
+            if stack.shape[-1] != accepted:
+                why = "with complex_phase" if self.complex_phase else "as the others have"
+                raise ShapeError(
+                    f"stacks: {stack.name} has {stack.shape[-1]} channels, accepted: "
+                    f"{accepted}, {why}"
+                )
 
     @property
     def channels(self) -> int:
@@ -117,13 +135,26 @@ class Crops:
         return window.transpose(1, 0, 2) if rng.random() < 0.5 else window
 
 
+def random_phase(images: Tensor, seed: int) -> Tensor:
+    """Return magnitudes (B, C, H, W) as complex images of random smooth phase, one per item."""
+    phases = [
+        _phase(images.shape[-2:], np.random.default_rng((seed, n))) for n in range(len(images))
+    ]
+    return torch.polar(images, torch.stack(phases).expand_as(images).contiguous())
+
+
 def _with_phase(magnitude: Tensor, rng: np.random.Generator) -> Tensor:
-    """Attach a smooth random phase: a constant, a ramp and low-frequency waves."""
-    height, width = magnitude.shape[-2:]
+    """Return the real and imaginary part of a magnitude (1, H, W) with a random phase."""
+    phase = _phase(magnitude.shape[-2:], rng)
+    return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()])
+
+
+def _phase(size: tuple[int, ...], rng: np.random.Generator) -> Tensor:
+    """Return a smooth random phase (1, H, W): a constant, a ramp and low-frequency waves."""
+    height, width = size
     coarse = torch.from_numpy(rng.normal(0, 0.5, (1, 1, 4, 4))).float()
     waves = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[0]
     y = torch.linspace(-0.5, 0.5, height)[:, None]
     x = torch.linspace(-0.5, 0.5, width)[None, :]
     offset, slope_y, slope_x = (float(rng.normal(0, std)) for std in (4, 1, 1))
-    phase = offset + slope_y * y + slope_x * x + waves
-    return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()])
+    return offset + slope_y * y + slope_x * x + waves

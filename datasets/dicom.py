@@ -9,6 +9,8 @@ import numpy as np
 from wellposed.errors import FileError
 
 DICOM_SUFFIX = ".dcm"
+GEOMETRY = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
+"""What places a slice in space, and how many numbers each is."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ def read_dicom_series(folder: str | Path) -> DicomSeries:
             missing or doubled slices; names the file or the gap.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise FileError(f"path: no such folder {str(folder)!r}")
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() == DICOM_SUFFIX)
     if not files:
         raise FileError(f"path: no {DICOM_SUFFIX} files in {str(folder)!r}")
@@ -59,18 +63,31 @@ def _read_slice(file: Path) -> tuple[Any, np.ndarray]:
 
     try:
         header: Any = pydicom.dcmread(file)
-        pixels = header.pixel_array.astype(np.float32)
         slope = float(getattr(header, "RescaleSlope", 1))
-        pixels = pixels * slope + float(getattr(header, "RescaleIntercept", 0))
+        pixels = _decode(header) * slope + float(getattr(header, "RescaleIntercept", 0))
         del header.PixelData
     except Exception as error:  # pydicom raises many kinds; the user needs the file's name
         raise FileError(f"path: cannot read {str(file)!r} as DICOM: {error}") from error
-    needed = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    missing = [name for name in needed if name not in header]
+    missing = [name for name, count in GEOMETRY.items() if np.size(header.get(name)) != count]
     if missing or pixels.ndim != 2:
         got = f"lacks {', '.join(missing)}" if missing else f"holds {pixels.ndim} axes"
         raise FileError(f"path: {str(file)!r} {got}, accepted: one slice with its geometry")
     return header, pixels
+
+
+def _decode(header: Any) -> np.ndarray:
+    """Return the stored pixels as float32."""
+    syntax = header.file_meta.TransferSyntaxUID
+    try:
+        return header.pixel_array.astype(np.float32)
+    except Exception as error:
+        if not syntax.is_compressed:
+            raise
+        # pydicom answers with the list of decoders that it would need.
+        raise ValueError(
+            f"its pixels, compressed as {syntax.name}, cannot be decoded; decompress them first, "
+            "e.g. with dcmdjpeg or gdcmconv --raw"
+        ) from error
 
 
 def _check_one_series(folder: Path, slices: list[tuple[Path, Any, np.ndarray]]) -> None:
@@ -100,7 +117,7 @@ def _slice_distance(places: list[tuple[Path, float]]) -> float | None:
         return None
     step = float(np.median(gaps))
     for (before, _), (after, _), gap in zip(places, places[1:], gaps, strict=False):
-        if abs(gap - step) > 0.05 * abs(step) + 1e-3:
+        if gap == 0 or abs(gap - step) > 0.05 * step + 1e-3:
             raise FileError(
                 f"path: {gap:.3g} mm lie between {before.name} and {after.name}, {step:.3g} mm "
                 "between other slices: a slice is missing or doubled"

@@ -9,7 +9,8 @@ import numpy as np
 from wellposed.errors import FileError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-VOLUME_SUFFIXES = (".npy", ".h5", ".hdf5", ".mat", ".nii", ".nii.gz")
+KEYED_SUFFIXES = (".h5", ".hdf5", ".mat")
+VOLUME_SUFFIXES = (".npy", *KEYED_SUFFIXES, ".nii", ".nii.gz")
 GREY_MODES = ("L", "I;16")
 """Pillow's names for grey pixels of 8 and 16 bits."""
 
@@ -58,13 +59,22 @@ def read_array(path: str | Path, key: str | None = None, min_axes: int = 2) -> n
 
 
 def image_shape(path: Path) -> tuple[int, int, int]:
-    """Return (H, W, C) of a photograph as `read_array` gives it, without decoding its pixels."""
+    """Return (H, W, C) of a photograph as `read_array` gives it, without decoding its pixels.
+
+    Raises:
+        FileError: the file is missing, no image, or has pixels that `read_array` refuses.
+    """
     from PIL import Image
 
+    if not path.is_file():
+        raise FileError(f"path: no such file {str(path)!r}")
     try:
         with Image.open(path) as image:
+            _check_depth(path, image.mode)
             width, height = image.size
             return height, width, 1 if image.mode in GREY_MODES else 3
+    except FileError:
+        raise
     except Exception as error:
         raise FileError(f"path: cannot read {str(path)!r} as an image: {error}") from error
 
@@ -73,11 +83,15 @@ def _read_image(path: Path) -> np.ndarray:
     from PIL import Image
 
     with Image.open(path) as image:
-        if image.mode in ("I", "F"):  # Pillow would clip them to 0..255
-            raise FileError(f"path: {path.name} has 32-bit pixels, accepted: 8 or 16; use NPY")
+        _check_depth(path, image.mode)
         as_stored = image.mode == "RGB" or image.mode in GREY_MODES
         pixels = np.asarray(image if as_stored else image.convert("RGB"))
     return pixels.astype(np.float32) / float(np.iinfo(pixels.dtype).max)
+
+
+def _check_depth(path: Path, mode: str) -> None:
+    if mode in ("I", "F"):  # Pillow would clip them to 0..255
+        raise FileError(f"path: {path.name} has 32-bit pixels, accepted: 8 or 16; use NPY")
 
 
 def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:

@@ -9,10 +9,11 @@ from wellposed.priors.analytic import (
     Stationary,
 )
 from wellposed.priors.from_diffusers import DiffusersPrior
+from wellposed.priors.loading import available, load
 from wellposed.priors.network_prior import NetworkPrior
+from wellposed.priors.patchwise import Patchwise
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
-from wellposed.priors.shipped import available, load
 
 __all__ = [
     "VE",
@@ -25,6 +26,7 @@ __all__ = [
     "GaussianPrior",
     "Given",
     "NetworkPrior",
+    "Patchwise",
     "Prior",
     "Rescheduled",
     "Schedule",

@@ -2,53 +2,67 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from wellposed.errors import ArgumentError, CheckpointError, require, require_choice
-from wellposed.priors.network_prior import NetworkPrior
-from wellposed.priors.schedule import Flow, Schedule, Tabulated
+from wellposed.errors import ArgumentError, CheckpointError, ShapeError, require, require_choice
+from wellposed.priors.latent import Latent
+from wellposed.priors.network_prior import NetworkPrior, log_noise_label
+from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 from wellposed.priors.state import finite_state
 
 PREDICTION_TYPES = {"epsilon": "noise", "sample": "sample", "v_prediction": "velocity"}
+# Of the preconditioned network F of Karras et al.; both types predict F up to its sign.
+EDM_SIGNS = {"epsilon": 1.0, "v_prediction": -1.0}
+AUTOENCODERS = ("vqvae", "vae")
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+NETWORK_FOLDERS = ("", "unet/", *(f"{name}/" for name in AUTOENCODERS))
 CONFIGS = [
     "model_index.json",
-    *(f"{folder}config.json" for folder in ("", "unet/")),
+    *(f"{folder}config.json" for folder in NETWORK_FOLDERS),
     *(f"{folder}scheduler_config.json" for folder in ("", "scheduler/")),
 ]
 WEIGHTS = [
     f"{folder}diffusion_pytorch_model{kind}"
-    for folder in ("", "unet/")
+    for folder in NETWORK_FOLDERS
     for kind in (".safetensors", "-*.safetensors", ".safetensors.index.json")
 ]
 
 
 class _Call(nn.Module):
-    """Gives a diffusers model the plain call ``network(x, label) -> tensor``."""
+    """Gives a diffusers model the plain call ``network(x, label[, class]) -> tensor``."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, sign: float) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.sign = model, sign
 
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        return self.model(x, label, return_dict=False)[0]
+    def forward(self, x: Tensor, label: Tensor, *classes: Tensor) -> Tensor:
+        return self.sign * self.model(x, label, *classes, return_dict=False)[0]
 
 
 class DiffusersPrior(NetworkPrior):
-    """An unconditional diffusers ``UNet2DModel`` with its scheduler.
+    """A diffusers ``UNet2DModel`` on pixels with its scheduler.
 
     Schedulers with ``alphas_cumprod`` (DDPM, DDIM, PNDM, DPM-Solver, ...) become a tabulated
-    schedule, flow-matching ones `Flow`. The network is put in evaluation mode and frozen.
+    schedule, flow-matching ones `Flow`, ``EDMEuler`` and ``EDMDPMSolverMultistep`` (Karras et al.,
+    "Elucidating the Design Space", 2022, arXiv 2206.00364) `VE` with their preconditioning, and
+    ``ScoreSdeVe`` and ``ScoreSdeVp`` (Song et al., "Score-Based Generative Modeling through SDEs",
+    2021, arXiv 2011.13456) `VE` and a table of the continuous VP at 1000 times. A network with
+    ``num_class_embeds`` is conditional: fix its class with ``prior.given(class)``. The network is
+    put in evaluation mode and frozen.
 
     Args:
         unet: the network, e.g. ``diffusers.UNet2DModel``.
         scheduler: a diffusers scheduler or its config (a mapping).
-        data_range: public values of -1 and 1 in the network; [0, 1] images by default.
+        data_range: public values of -1 and 1 in the network. By default images are [0, 1], or
+            [-1, 1] if complex; ``ScoreSdeVe`` networks have [0, 1] images themselves.
         is_complex: two real channels stand for one complex one.
 
     Raises:
@@ -59,72 +73,202 @@ class DiffusersPrior(NetworkPrior):
         self,
         unet: nn.Module,
         scheduler: Any,
-        data_range: tuple[float, float] = (0.0, 1.0),
+        data_range: tuple[float, float] | None = None,
         is_complex: bool = False,
     ) -> None:
-        schedule, prediction, label = _diffusion(scheduler)
+        diffusion = _diffusion(scheduler)
         network: Any = unet.config
-        conditional = network.get("num_class_embeds") or network.get("class_embed_type")
-        require(not conditional, "unet", "a class-conditional network", "an unconditional one")
+        _check_network(network)
         channels = int(network.in_channels)
         even = not is_complex or channels % 2 == 0
         require(even, "is_complex", f"True and {channels} channels", "an even number of them")
         super().__init__(
-            _Call(unet.eval().requires_grad_(False)),
-            schedule,
-            prediction,
-            label,
+            _Call(unet.eval().requires_grad_(False), diffusion.sign),
+            diffusion.schedule,
+            diffusion.prediction,
+            diffusion.label,
+            diffusion.sigma_data,
+            network.get("num_class_embeds"),
             channels=channels // 2 if is_complex else channels,
             is_complex=is_complex,
-            data_range=(-1.0, 1.0) if is_complex and data_range == (0.0, 1.0) else data_range,
+            data_range=data_range or ((-1.0, 1.0) if is_complex else diffusion.data_range),
         )
+        self.multiple = 2 ** (len(network.block_out_channels) - 1)
+
+    def check_image(self, x: Tensor) -> None:
+        """Raise unless images like ``x`` suit this prior; see `Prior.check_image`."""
+        super().check_image(x)
+        if any(side % self.multiple for side in x.shape[-2:]):
+            raise ShapeError(
+                f"prior: made for images with sides in multiples of {self.multiple}, but the "
+                f"operator's images are {' x '.join(map(str, x.shape[-2:]))}"
+            )
 
     @classmethod
     def from_pretrained(
         cls,
         path: str | Path,
-        data_range: tuple[float, float] = (0.0, 1.0),
+        data_range: tuple[float, float] | None = None,
         is_complex: bool = False,
     ) -> "DiffusersPrior":
-        """Load a folder written by diffusers, or a repository of the Hugging Face hub.
-
-        That is what ``DDPMPipeline(unet, scheduler).save_pretrained(folder)`` writes (``unet/``
-        and ``scheduler/``), or the files of both in one folder. Weights are read from safetensors
-        only, so that nothing is unpickled. Without a network hub ids are looked up in the cache.
-
-        Args:
-            path: a folder, or a hub id ``owner/name``.
-            data_range: see the class.
-            is_complex: see the class.
+        """Load a pixel diffusion as `load_diffusers` does; a latent one is refused.
 
         Raises:
-            CheckpointError: not found, not an unconditional ``UNet2DModel`` on pixels with a
-                scheduler, or weights that are damaged or do not fit.
+            CheckpointError: see `load_diffusers`.
         """
-        local = Path(path).is_dir()
-        folder = Path(path) if local else _fetch(path, CONFIGS)
-        unet_folder, scheduler = _inspect(folder)  # before any weights are fetched
-        if not local:
-            _fetch(path, WEIGHTS)
-        unet = _load_unet(unet_folder)
-        try:
+        unet, scheduler, _ = _read(path, ())
+        with _blamed_on(path):
             return cls(unet, scheduler, data_range, is_complex)
-        except ArgumentError as error:
-            raise CheckpointError(f"path: {str(path)!r} is no usable prior: {error}") from error
 
 
-def _diffusion(scheduler: Any) -> tuple[Schedule, str, Any]:
-    """Return the schedule, the kind of prediction and the label function of a scheduler."""
+def load_diffusers(
+    path: str | Path, data_range: tuple[float, float] | None = None, is_complex: bool = False
+) -> DiffusersPrior | Latent:
+    """Load a folder written by diffusers, or a repository of the Hugging Face hub.
+
+    That is what ``DDPMPipeline(unet, scheduler).save_pretrained(folder)`` writes (``unet/`` and
+    ``scheduler/``), the files of both in one folder, or what ``LDMPipeline`` writes, with an
+    autoencoder in ``vqvae/`` or ``vae/`` besides. Weights are read from safetensors only, so that
+    nothing is unpickled. Without a network hub ids are looked up in the cache.
+
+    Args:
+        path: a folder, or a hub id ``owner/name``.
+        data_range: public values of -1 and 1, see `DiffusersPrior` and `Latent`.
+        is_complex: see `DiffusersPrior`; no latent prior is.
+
+    Returns:
+        A `DiffusersPrior`, or a `Latent` around one where there is an autoencoder.
+
+    Raises:
+        CheckpointError: not found, no ``UNet2DModel`` with a scheduler and perhaps an
+            ``AutoencoderKL`` or ``VQModel``, or weights that are damaged or do not fit.
+    """
+    unet, scheduler, autoencoder = _read(path, AUTOENCODERS)
+    with _blamed_on(path):
+        if autoencoder is None:
+            return DiffusersPrior(unet, scheduler, data_range, is_complex)
+        require(not is_complex, "is_complex", is_complex, "False for a latent prior")
+        latents = DiffusersPrior(unet, scheduler, (-1.0, 1.0))
+        return Latent.from_config(latents, autoencoder, data_range or (0.0, 1.0))
+
+
+@contextmanager
+def _blamed_on(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except ArgumentError as error:
+        raise CheckpointError(f"path: {str(path)!r} is no usable prior: {error}") from error
+
+
+def _check_network(config: Any) -> None:
+    taken, returned = int(config.in_channels), int(config.out_channels)
+    known = returned in (taken, 2 * taken)
+    got = f"{taken} channels in and {returned} out"
+    require(known, "unet", got, "as many out as in, or twice as many (learned variance)")
+    classes, times = config.get("class_embed_type"), config.get("time_embedding_type")
+    by_number = "classes given by number (num_class_embeds), or none"
+    require(classes is None, "unet", f"class_embed_type {classes!r}", by_number)
+    require(times != "learned", "unet", "learned embeddings of time", "computed ones")
+
+
+@dataclass(frozen=True)
+class _Diffusion:
+    """What a scheduler tells of its network, see `NetworkPrior`; ``sign`` is its output's."""
+
+    schedule: Schedule
+    prediction: str
+    label: Callable[[Tensor], Tensor] | None = None
+    sigma_data: float | None = None
+    sign: float = 1.0
+    data_range: tuple[float, float] = (0.0, 1.0)
+
+
+def _diffusion(scheduler: Any) -> _Diffusion:
     config = getattr(scheduler, "config", scheduler)
     if not isinstance(config, Mapping):
         got = type(scheduler).__name__
         raise ArgumentError(f"scheduler: got {got}, accepted: a diffusers scheduler or its config")
-    if "Flow" in str(config.get("_class_name", type(scheduler).__name__)):
-        train_steps = float(config.get("num_train_timesteps", 1000))
-        return Flow(), "flow", lambda t: train_steps * t
+    name = str(config.get("_class_name", type(scheduler).__name__))
+    for family, read in FAMILIES.items():
+        if family in name:
+            return read(config)
     kind = str(config.get("prediction_type", "epsilon"))
     require_choice("prediction_type", kind, PREDICTION_TYPES)
-    return Tabulated.from_diffusers(scheduler), PREDICTION_TYPES[kind], None
+    discrete = config.get("timestep_type", "discrete") == "discrete"
+    require(discrete, "timestep_type", config.get("timestep_type"), "'discrete'")
+    return _Diffusion(Tabulated.from_diffusers(scheduler), PREDICTION_TYPES[kind])
+
+
+def _flow(config: Mapping[str, Any]) -> _Diffusion:
+    train_steps = float(config.get("num_train_timesteps", 1000))
+    return _Diffusion(Flow(), "flow", lambda t: train_steps * t)
+
+
+def _edm(config: Mapping[str, Any]) -> _Diffusion:
+    kind = str(config.get("prediction_type", "epsilon"))
+    require_choice("prediction_type", kind, EDM_SIGNS)
+    schedule = VE(config.get("sigma_max", 80.0), config.get("sigma_min", 2e-3))
+    sigma_data = float(config.get("sigma_data", 0.5))
+    return _Diffusion(schedule, "edm", log_noise_label(schedule), sigma_data, EDM_SIGNS[kind])
+
+
+def _score_ve(config: Mapping[str, Any]) -> _Diffusion:
+    low, high = float(config.get("sigma_min", 0.01)), float(config.get("sigma_max", 1348.0))
+    # The network divides by its label, the noise level, and takes its logarithm.
+    label = lambda t: t.clamp(min=low)  # noqa: E731
+    return _Diffusion(VE(high, low), "score", label, data_range=(-1.0, 1.0))
+
+
+def _score_vp(config: Mapping[str, Any]) -> _Diffusion:
+    low, high = float(config.get("beta_min", 0.1)), float(config.get("beta_max", 20.0))
+    u = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    log_alpha = -0.25 * u**2 * (high - low) - 0.5 * u * low
+    sigma = (-torch.expm1(2 * log_alpha)).sqrt()
+    # Trained on times in (0, 1], of which the network sees 999 u.
+    table = Tabulated(log_alpha.exp(), sigma, terminal_std=1.0)
+    return _Diffusion(table, "noise", lambda t: 0.999 * t)
+
+
+FAMILIES: dict[str, Callable[[Mapping[str, Any]], _Diffusion]] = {
+    "Flow": _flow,
+    "EDM": _edm,
+    "ScoreSdeVe": _score_ve,
+    "ScoreSdeVp": _score_vp,
+}
+
+
+def _read(path: str | Path, autoencoders: tuple[str, ...]) -> tuple[Any, dict[str, Any], Any]:
+    """Return network, scheduler's config and autoencoder, ``None`` if there is no such part."""
+    local = Path(path).is_dir()
+    folder = Path(path) if local else _fetch(path, CONFIGS)
+    unet, scheduler = (
+        folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler")
+    )
+    # All that configs tell is checked before any weights are fetched.
+    latent = next((folder / name for name in _other_parts(folder, autoencoders)), None)
+    _check_kind(unet, "UNet2DModel")
+    if latent:
+        _check_kind(latent, "AutoencoderKL", "VQModel")
+    config = _read_json(scheduler, "scheduler_config.json")
+    if not local:
+        _fetch(path, WEIGHTS)
+    return _load(unet), config, latent and _load(latent)
+
+
+def _other_parts(folder: Path, accepted: tuple[str, ...]) -> list[str]:
+    """Return the parts of a pipeline besides network and scheduler, if all are accepted."""
+    parts = {name for name in AUTOENCODERS if (folder / name).is_dir()}
+    if (folder / "model_index.json").is_file():
+        parts |= {k for k in _read_json(folder, "model_index.json") if not k.startswith("_")}
+    others = sorted(parts - {"unet", "scheduler"})
+    refused = [name for name in others if name not in accepted]
+    if refused:
+        also = f", and {' or '.join(accepted)}" if accepted else " only, a pixel diffusion"
+        raise CheckpointError(
+            f"path: the pipeline in {str(folder)!r} also has {', '.join(refused)}, accepted: one "
+            f"that takes no text or image: unet and scheduler{also}"
+        )
+    return others
 
 
 def _fetch(path: str | Path, patterns: list[str]) -> Path:
@@ -145,23 +289,12 @@ def _fetch(path: str | Path, patterns: list[str]) -> Path:
         ) from error
 
 
-def _inspect(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the network's folder and the scheduler's config, if the folder is of our kind."""
-    unet, scheduler = (
-        folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler")
-    )
-    if (folder / "model_index.json").is_file():
-        parts = {k for k in _read_json(folder, "model_index.json") if not k.startswith("_")}
-        others = sorted(parts - {"unet", "scheduler"})
-        if others:
-            raise CheckpointError(
-                f"path: the pipeline in {str(folder)!r} also has {', '.join(others)}, accepted: "
-                "an unconditional pixel diffusion, unet and scheduler only"
-            )
-    kind = _read_json(unet, "config.json").get("_class_name")
-    if kind != "UNet2DModel":
-        raise CheckpointError(f"path: {str(unet)!r} holds a {kind}, accepted: a UNet2DModel")
-    return unet, _read_json(scheduler, "scheduler_config.json")
+def _check_kind(folder: Path, *accepted: str) -> None:
+    kind = _read_json(folder, "config.json").get("_class_name")
+    if kind not in accepted:
+        raise CheckpointError(
+            f"path: {str(folder)!r} holds a {kind}, accepted: a {' or '.join(accepted)}"
+        )
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
@@ -176,12 +309,13 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
         raise CheckpointError(f"path: cannot read {str(folder / name)!r}: {error}") from error
 
 
-def _load_unet(folder: Path) -> nn.Module:
-    """Load the network and insist that the file holds all of its weights and no other."""
-    from diffusers import UNet2DModel
+def _load(folder: Path) -> nn.Module:
+    """Load a network and insist that the file holds all of its weights and no other."""
+    import diffusers
 
+    kind = _read_json(folder, "config.json")["_class_name"]
     try:
-        unet, info = UNet2DModel.from_pretrained(
+        network, info = getattr(diffusers, kind).from_pretrained(
             str(folder),
             use_safetensors=True,
             local_files_only=True,
@@ -190,11 +324,11 @@ def _load_unet(folder: Path) -> nn.Module:
         )
     except Exception as error:  # diffusers raises many kinds
         raise CheckpointError(
-            f"path: cannot load a UNet2DModel from safetensors in {str(folder)!r}: {error}"
+            f"path: cannot load a {kind} from safetensors in {str(folder)!r}: {error}"
         ) from error
     wrong = {k: sorted(map(str, v))[:5] for k, v in info.items() if v}
     if wrong:
         raise CheckpointError(f"path: weights in {str(folder)!r} do not fit: {wrong}")
-    if not finite_state(unet.state_dict()):
+    if not finite_state(network.state_dict()):
         raise CheckpointError(f"path: weights in {str(folder)!r} hold NaN or infinite values")
-    return unet
+    return network

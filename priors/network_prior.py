@@ -74,13 +74,22 @@ class NetworkPrior(Prior):
                 f"t: a network that predicts {self.prediction} says nothing of x_0 where alpha is "
                 "0, accepted: times below T, e.g. spacing 'leading'"
             )
-        output = self.predict(x_t, t, condition)
         alpha, sigma = broadcast(alpha, x_t), broadcast(sigma, x_t)
+        output = self.predict(x_t, t, alpha, sigma, condition)
         data = {} if self.sigma_data is None else {"sigma_data": self.sigma_data}
         return to_sample(self.prediction, output, x_t, alpha, sigma, **data)
 
-    def predict(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """Return what the network predicts for real channels ``x_t`` at times ``t``, (B,) or ().
+    def predict(
+        self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, condition: Any = None
+    ) -> Tensor:
+        """Return what the network predicts, see `to_sample`.
+
+        Args:
+            x_t: real channels (B, C, H, W), in units.
+            t: times, (B,) or ().
+            alpha: the schedule at ``t``, broadcastable to ``x_t``.
+            sigma: likewise.
+            condition: see `denoise`.
 
         Raises:
             ArgumentError: a missing class, an unknown one, or one of an unconditional network.
@@ -93,7 +102,7 @@ class NetworkPrior(Prior):
         label = self.label(t).expand(len(x_t)).to(kind).to(x_t.device)
         seen = x_t
         if self.sigma_data is not None:
-            seen = x_t / broadcast(magnitude(*self.schedule(t), self.sigma_data), x_t)
+            seen = x_t / magnitude(alpha, sigma, self.sigma_data)
         output = self.network(seen.to(dtype), label, *classes)[:, : x_t.shape[1]].to(x_t.dtype)
         if output.shape != x_t.shape:
             raise ShapeError(
@@ -106,8 +115,8 @@ class NetworkPrior(Prior):
         """Return the network's class argument, if it takes one: integers (B,)."""
         count = self.num_classes
         if count is None:
-            unconditional = condition is None
-            require(unconditional, "condition", condition, "None, this prior is unconditional")
+            none = condition is None
+            require(none, "condition", "a condition", "None, this prior is unconditional")
             return ()
         classes = torch.as_tensor(-1 if condition is None else condition)
         known = not classes.is_floating_point() and bool(

@@ -29,7 +29,7 @@ class _NoiseEmbedding(nn.Module):
         octaves = torch.linspace(-2, 3, self.frequencies, dtype=label.dtype, device=label.device)
         phase = 2 * torch.pi * label[:, None] * 2**octaves
         features = torch.cat([phase.cos(), phase.sin()], 1)
-        return self.mlp(features.to(self.mlp[0].weight.dtype))
+        return self.mlp(features.to(next(self.mlp.parameters()).dtype))
 
 
 class _ResidualBlock(nn.Module):
@@ -39,9 +39,7 @@ class _ResidualBlock(nn.Module):
         super().__init__()
         self.modulation = nn.Linear(EMBEDDING, 2 * channels)
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        self.second = _zeroed(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, 1)
@@ -50,6 +48,25 @@ class _ResidualBlock(nn.Module):
         h = F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2)
         h = torch.addcmul(shift, h, 1 + scale)
         return x + self.second(F.silu(self.first(h)))
+
+
+class _Stage(nn.ModuleList):
+    """Residual blocks one after another."""
+
+    def __init__(self, channels: int, layers: int) -> None:
+        super().__init__(_ResidualBlock(channels) for _ in range(layers))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, embedding)
+        return x
+
+
+def _zeroed(conv: nn.Conv2d) -> nn.Conv2d:
+    """Return a convolution that starts as zero, so that its block starts as the identity."""
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
+    return conv
 
 
 class ConvUNet(nn.Module):
@@ -84,20 +101,14 @@ class ConvUNet(nn.Module):
         self.factor = factor
         self.stride = factor * 2 ** (len(widths) - 1)
         pixels, pairs = channels * factor**2, list(itertools.pairwise(widths))
-
-        def blocks(width: int) -> nn.ModuleList:
-            return nn.ModuleList(_ResidualBlock(width) for _ in range(layers))
-
         self.embedding = _NoiseEmbedding()
         self.head = nn.Conv2d(pixels, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(blocks(w) for w in widths)
+        self.down = nn.ModuleList(_Stage(w, layers) for w in widths)
         self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairs)
-        self.up = nn.ModuleList(blocks(w) for w in widths)
-        self.tail = nn.Conv2d(widths[0], pixels, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.up = nn.ModuleList(_Stage(w, layers) for w in widths)
+        self.tail = _zeroed(nn.Conv2d(widths[0], pixels, 3, padding=1))
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         """Return the prediction for images ``x`` (B, C, H, W) at noise labels ``label`` (B,)."""
@@ -116,16 +127,14 @@ class ConvUNet(nn.Module):
     def _unet(self, h: Tensor, embedding: Tensor) -> Tensor:
         h, levels, skips = self.head(h), len(self.down), []
         for level in range(levels):
-            for block in self.down[level]:  # type: ignore[union-attr]
-                h = block(h, embedding)
+            h = self.down[level](h, embedding)
             if level < levels - 1:
                 skips.append(h)
                 h = self.shrink[level](h)
         for level in reversed(range(levels)):
             if level < levels - 1:
                 h = skips[level] + F.pixel_shuffle(self.grow[level](h), 2)
-            for block in self.up[level]:  # type: ignore[union-attr]
-                h = block(h, embedding)
+            h = self.up[level](h, embedding)
         return self.tail(F.silu(h))
 
 

@@ -90,6 +90,7 @@ class Tabulated(Schedule):
             )
         growing = bool((torch.diff(self.sigma / self.alpha) > 0).all())
         require(growing, "alpha, sigma", "a table", "sigma / alpha growing strictly with t")
+        self._squares = torch.stack([self.alpha**2, self.sigma**2])
         self.T = len(self.alpha) - 1
         self.terminal_std = float(self.sigma[-1]) if terminal_std is None else terminal_std
         self.min_ratio = float(self.sigma[1] / self.alpha[1])
@@ -139,14 +140,12 @@ class Tabulated(Schedule):
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
         t = torch.as_tensor(t, dtype=torch.float64)
-        low = t.floor().clamp(0, self.T - 1).long()
-        u = (t.to("cpu") if t.device != self.alpha.device else t) - low.to(self.alpha.device)
-        low = low.to(self.alpha.device)
-
-        def between(table: Tensor) -> Tensor:
-            return ((1 - u) * table[low] ** 2 + u * table[low + 1] ** 2).sqrt()
-
-        return between(self.alpha).to(t.device), between(self.sigma).to(t.device)
+        place = t.to(self._squares.device)
+        low = place.floor().clamp(0, self.T - 1)
+        index = low.long()
+        values = torch.lerp(self._squares[:, index], self._squares[:, index + 1], place - low)
+        alpha, sigma = values.sqrt().to(t.device)
+        return alpha, sigma
 
     def time_at(self, ratio: float | Tensor) -> Tensor:
         ratio = torch.as_tensor(ratio, dtype=torch.float64)

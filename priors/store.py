@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from wellposed.errors import ArgumentError, CheckpointError
+from wellposed.errors import CheckpointError, require
 from wellposed.priors.card import model_card
 from wellposed.priors.network_prior import NetworkPrior, log_noise_label
 from wellposed.priors.networks import ConvUNet
@@ -57,6 +57,11 @@ def save_prior(folder: Path, network: nn.Module, config: dict[str, Any]) -> None
     (folder / "README.md").write_text(model_card(config))
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the config of a folder written by `save_prior`."""
+    return dict(json.loads((folder / "config.json").read_text()))
+
+
 def load_prior(folder: Path) -> NetworkPrior:
     """Return the prior of a folder written by `save_prior`, in float32.
 
@@ -66,13 +71,16 @@ def load_prior(folder: Path) -> NetworkPrior:
     """
     where = f"prior: {str(folder)!r}"
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = read_config(folder)
         state = load_file(folder / "model.safetensors")
         network = ConvUNet(**config["network"])
         prior = build_prior(network, config)
-    except (KeyError, AttributeError) as error:
+        channels = config["channels"] * (2 if config["complex"] else 1)
+        fits = network.settings["channels"] == channels
+        require(fits, "channels", channels, "as many real ones as the network has")
+    except (LookupError, AttributeError) as error:
         raise CheckpointError(f"{where}: config lacks or garbles {error}") from error
-    except (OSError, SafetensorError, ArgumentError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{where}: cannot load: {error}") from error
     load_strictly(network, {k: v.float() for k, v in state.items()}, where)
     return prior

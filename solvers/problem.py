@@ -20,7 +20,8 @@ class Problem:
     """``y = A(x) + n`` rewritten for ``u = (x - centre) / scale``, the prior's units.
 
     This is the one place where public values meet the prior's units: for a linear operator
-    ``(y - A centre) / scale = A u + n / scale``. Solvers see only ``u``.
+    ``(y - A centre) / scale = A u + n / scale``. Solvers see only ``u``. The units of a latent
+    prior are an autoencoder's code, so that no measurement is linear in them.
 
     Attributes:
         y: measurement in units (B, ...).
@@ -56,17 +57,17 @@ class Problem:
         back = operator.A_adjoint(y)
         y = operator.restrict(y) if hasattr(operator, "restrict") else y
         prior.check_image(back)
-        is_linear = _is_linear(operator)
-        if is_linear:
+        if _is_linear(operator):
             _check_adjoint(operator, y, back)
-        problem = cls(y, operator, prior, back.shape, back.dtype, is_linear)
+        shape, is_linear = prior.unit_shape(back.shape), _is_linear(operator) and prior.is_affine
+        problem = cls(y, operator, prior, shape, back.dtype, is_linear)
         offset = problem.A_centre if is_linear and prior.centre != 0 else 0.0
         problem.y = (y - offset) / prior.scale
         return problem
 
     def to_public(self, u: Tensor) -> Tensor:
         """Return images in public values."""
-        return u * self.prior.scale + self.prior.centre
+        return self.prior.to_public(u)
 
     def denoise(self, x_t: Tensor, t: float) -> Tensor:
         """Return ``E[x_0 | x_t]``, counting the evaluation."""
@@ -104,20 +105,20 @@ class Problem:
     def A_dagger(self) -> Tensor:
         """Return the pseudo-inverse image of the measurement, in units, as a start."""
         if not self.is_linear:
-            scale, centre = self.prior.scale, self.prior.centre
-            return (self.operator.A_dagger(self.y * scale) - centre) / scale
-        if _is_ours(self.operator):
-            return self.operator.A_dagger(self.y)
-        # A foreign physics' own pseudo-inverse may change its settings; ours does not.
-        b = self.back_projection
-        return conjugate_gradient(self.normal, b, iterations=100, tolerance=1e-5).x
+            return self.prior.to_units(_pseudo_inverse(self.operator, self.y * self.prior.scale))
+        return _pseudo_inverse(self.operator, self.y)
 
     def require_linear(self, solver: str) -> None:
-        """Raise unless the operator is linear."""
-        if not self.is_linear:
+        """Raise unless the measurement is linear in units."""
+        if not _is_linear(self.operator):
             raise ArgumentError(
                 f"operator: {type(self.operator).__name__} is not linear, accepted by {solver}: "
                 "a linear operator"
+            )
+        if not self.is_linear:
+            raise ArgumentError(
+                f"prior: {type(self.prior).__name__} decodes its units by a network, accepted by "
+                f"{solver}: a prior on images; DPS and REDDiff take latent ones"
             )
 
     def zeros(self) -> Tensor:
@@ -154,6 +155,14 @@ def _is_linear(operator: "Physics") -> bool:
     from deepinv.physics import LinearPhysics
 
     return isinstance(operator, LinearPhysics)
+
+
+def _pseudo_inverse(operator: "Physics", y: Tensor) -> Tensor:
+    if _is_ours(operator) or not _is_linear(operator):
+        return operator.A_dagger(y)
+    # A foreign physics' own pseudo-inverse may change its settings; ours does not.
+    b = operator.A_adjoint(y)
+    return conjugate_gradient(operator.A_adjoint_A, b, iterations=100, tolerance=1e-5).x
 
 
 def _check_adjoint(operator: "Physics", y: Tensor, back: Tensor, tolerance: float = 0.02) -> None:

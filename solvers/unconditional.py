@@ -35,10 +35,16 @@ def sample(
         seed: decides the samples.
         device: where the prior lives.
 
+    Raises:
+        ArgumentError: an impossible argument, or a prior of any number of channels.
+
     Returns:
         Images (count, C, H, W) in public values.
     """
     require(prior.channels is not None, "prior", "any number of channels", "a known number")
+    require(isinstance(count, int) and count >= 1, "count", count, "an integer of at least 1")
+    pair = len(image_size) == 2 and all(isinstance(n, int) and n >= 1 for n in image_size)
+    require(pair, "image_size", image_size, "two positive integers (H, W)")
     schedule, noise = prior.schedule, ItemNoise(seed, [(n,) for n in range(count)])
     times = schedule.times(steps, spacing).tolist()
     dtype = torch.complex64 if prior.is_complex else torch.float32

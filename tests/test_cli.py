@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from wellposed import Reconstruction
 from wellposed.cli import app, kebab
-from wellposed.priors.networks import UnshuffledUNet
+from wellposed.priors.networks import ConvUNet
 from wellposed.priors.store import save_prior
+from wellposed.training_settings import TrainingSettings
 
 RUNNER = CliRunner()
 
@@ -21,13 +22,16 @@ def run(*arguments):
 
 def tiny_prior(folder, channels, complex_):
     torch.manual_seed(0)
-    network = UnshuffledUNet(channels, (16, 32), 1)
-    training = {"name": "tiny", "sources": [], "licence": "none", "image_size": 16, "history": []}
-    training |= {"steps_done": 0, "batch_size": 1, "zoom": [1, 1], "gain": [1, 1]}
+    network = ConvUNet(channels, (16, 32), 1)
+    training = {"name": "tiny", "sources": [], "licence": "none", "image_size": [16]}
+    training |= {"steps_done": 0, "batch_size": 1, "zoom": [1, 1], "gain": [1, 1], "history": []}
+    training |= {"levels": [], "millions": 0, "hardware": "none", "noise_levels": "uniform"}
     config = {
-        "network": {"kind": "UnshuffledUNet", **network.settings},
-        "schedule": {"kind": "linear", "T": 1000},
+        "network": network.settings,
+        "schedule": "linear",
         "prediction": "sample",
+        "sigma_data": None,
+        "channels": channels // 2 if complex_ else channels,
         "complex": complex_,
         "data_range": [-1, 1] if complex_ else [0, 1],
         "training": training,
@@ -193,10 +197,12 @@ def test_list_has_one_line_about_each():
 def test_train_then_reconstruct(files, tmp_path):
     done = run(
         *("train", "--data", files / "photo.png", "--data", files / "photo.jpg"),
-        *("--out", tmp_path / "prior", "--image-size", 16, "--widths", "16,32", "--steps", 2),
-        *("--batch-size", 2),
+        *("--out", tmp_path / "prior", "--image-size", 16, "--widths", "8,16", "--steps", 2),
+        *("--batch-size", 2, "--layers", 1),
     )
     assert done.exit_code == 0, done.output
+    assert f"use it with --prior {tmp_path / 'prior'}" in " ".join(done.output.split())
+    assert (tmp_path / "prior" / "loss.csv").is_file()
     done = run(
         *base(
             files,
@@ -209,9 +215,110 @@ def test_train_then_reconstruct(files, tmp_path):
         )
     )
     assert done.exit_code == 0, done.output
-    done = run("train", "--data", files / "photo.png", "--out", tmp_path / "p", "--widths", "a,b")
-    assert done.exit_code == 2
-    assert "--widths" in done.output
+
+
+@pytest.fixture
+def asked_for(monkeypatch):
+    """What `wellposed train` would train: settings and device."""
+    calls = []
+    monkeypatch.setattr(
+        "wellposed.priors.training.train",
+        lambda settings, device, progress: calls.append((settings, device)) or settings.out,
+    )
+    return calls
+
+
+SETTINGS = {
+    "data": ("a", "b"),
+    "out": "o",
+    "name": "n",
+    "licence": "CC0",
+    "key": "k",
+    "group_key": "g",
+    "channel_axis": -1,
+    "window": (-1000.0, 400.0),
+    "percentile": 99.0,
+    "data_range": (-1.0, 1.0),
+    "held_out": 0.1,
+    "image_size": (32, 64),
+    "axes": (0,),
+    "zoom": (0.5, 2.0),
+    "gain": (0.9, 1.1),
+    "foreground": 0.1,
+    "complex_phase": True,
+    "schedule": "flow",
+    "prediction": "sample",
+    "noise_levels": "uniform",
+    "log_noise": (-2.0, 1.5),
+    "sigma_data": 0.3,
+    "widths": (8, 16),
+    "layers": 3,
+    "steps": 7,
+    "batch_size": 5,
+    "learning_rate": 1e-3,
+    "warmup": 9,
+    "decay": 0.4,
+    "ema": 0.9,
+    "clip": 2.0,
+    "seed": 8,
+    "bf16": True,
+    "compile": True,
+    "workers": 2,
+    "save_every": 11,
+    "image_every": 12,
+}
+
+
+def spelled(name, value):
+    """A setting as the command line has it."""
+    option = f"--{name.replace('_', '-')}"
+    if value is True:
+        return [option]
+    if name == "data":
+        return [part for path in value for part in (option, path)]
+    if name in ("image_size", "axes", "widths"):
+        return [option, ",".join(map(str, value))]
+    return [option, *(value if isinstance(value, tuple) else [value])]
+
+
+def test_every_setting_of_a_training_is_an_option(asked_for):
+    assert SETTINGS.keys() == TrainingSettings.__dataclass_fields__.keys()
+    options = [part for name, value in SETTINGS.items() for part in spelled(name, value)]
+    done = run("train", *options, "--device", "cuda")
+    assert done.exit_code == 0, done.output
+    done = run("train", "--data", "a", "--out", "o", "--axes", "0,1,2")
+    assert done.exit_code == 0, done.output
+    defaults = TrainingSettings(data=("a",), out="o", axes=(0, 1, 2))
+    assert asked_for == [(TrainingSettings(**SETTINGS), "cuda"), (defaults, "cpu")]
+
+
+TRAINING_MISTAKES = {
+    "text for integers": (["--widths", "a,b"], "--widths: got 'a,b', accepted: integers like"),
+    "no integer": (["--image-size", ""], "--image-size: got ''"),
+    "size": (["--image-size", "18"], "image_size: got 18, accepted: a positive multiple"),
+    "prediction": (["--prediction", "nois"], "Did you mean 'noise'"),
+    "schedule": (["--schedule", "cosin"], "Did you mean 'cosine'"),
+    "device": (["--device", "gpu"], "device: got 'gpu', accepted: cpu"),
+    "small images": (["--image-size", "64"], "photo.png has slices with a side of 24"),
+    "other channels": (["--data", "grey.png"], "grey.png has 1 channels, accepted: 3"),
+    "no file": (["--data", "missing.png"], "no such file"),
+    "truncated file": (["--data", "truncated.png"], "truncated.png"),
+    "complex": (["--complex-phase", "--data-range", "-1", "1"], "3 channels, accepted: 1"),
+    "group": (["--group-key", "patient"], "group_key: photo.png has no keys"),
+}
+
+
+@pytest.mark.parametrize("mistake", TRAINING_MISTAKES)
+def test_mistakes_in_training_give_one_clear_line(files, tmp_path, monkeypatch, mistake):
+    options, words = TRAINING_MISTAKES[mistake]
+    monkeypatch.chdir(files)
+    small = ["--image-size", 16, "--steps", 1, "--widths", "8,16"]
+    done = run("train", "--data", "photo.png", "--out", tmp_path / "out", *small, *options)
+    assert done.exit_code == 2, done.output
+    line = next(line for line in done.output.splitlines() if line.startswith("error: "))
+    assert words in line
+    assert "Traceback" not in done.output
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_command_names_are_those_of_the_papers():

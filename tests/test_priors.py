@@ -1,6 +1,7 @@
 """Priors around networks and denoisers, against the exact Gaussian one."""
 
 import json
+import math
 import shutil
 
 import deepinv
@@ -27,6 +28,7 @@ from wellposed.priors import (
     Stationary,
     Tabulated,
 )
+from wellposed.priors.network_prior import log_noise_label
 from wellposed.priors.prediction import PREDICTIONS, to_sample, training_target
 from wellposed.solvers import DDS
 
@@ -81,6 +83,7 @@ def test_to_sample_with_an_anchor(kind):
         "flow": eps - (x0 - m),
         "score": -(x_t - m - alpha * (x0 - m)) / sigma**2,
         "residual": m - x0,
+        "edm": training_target("edm", x0 - m, eps, alpha, sigma),
     }[kind]
     close(to_sample(kind, output, x_t, alpha, sigma, anchor=m), x0)
 
@@ -128,13 +131,79 @@ def gaussian(schedule=VP, shape=SHAPE):
     return GaussianPrior(mean, Diagonal(0.1 + random(*shape, seed=7) ** 2), schedule)
 
 
-@pytest.mark.parametrize("kind", [p for p in PREDICTIONS if p != "flow"])
+@pytest.mark.parametrize("kind", [p for p in PREDICTIONS if p not in ("flow", "edm")])
 def test_every_kind_of_network_gives_the_exact_estimate(kind):
     exact = gaussian()
     prior = NetworkPrior(GaussianNetwork(exact, kind), VP, kind)
     for t in (1, 13, 500.5, 1000):
         x_t = random(3, *SHAPE)
         close(prior.denoise(x_t, t), exact.denoise(x_t, t), 1e-6)
+
+
+class PreconditionedNetwork(nn.Module):
+    """The best network F of Karras et al. (2022, eq. 7), written from c_skip, c_out, c_in."""
+
+    def __init__(self, exact, sigma_data):
+        super().__init__()
+        self.exact, self.sigma_data, self.labels = exact, sigma_data, []
+
+    def forward(self, x, label):
+        self.labels.append(label)
+        sigma, data = (4 * label).exp().view(-1, 1, 1, 1), self.sigma_data
+        noisy = x * torch.hypot(sigma, torch.tensor(data))  # c_in = 1 / hypot
+        c_skip = data**2 / (sigma**2 + data**2)
+        c_out = sigma * data / torch.hypot(sigma, torch.tensor(data))
+        clean = self.exact.denoise(noisy, sigma.flatten())
+        return (clean - c_skip * noisy) / c_out
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("sigma_data", [0.5, 1.3])
+def test_a_preconditioned_network_gives_the_exact_estimate_under_any_schedule(name, sigma_data):
+    schedule, exact = SCHEDULES[name], gaussian(VE())
+    network = PreconditionedNetwork(exact, sigma_data)
+    prior = NetworkPrior(network, schedule, "edm", log_noise_label(schedule), sigma_data)
+    x_t = random(3, *SHAPE)
+    for ratio in (0.01, 0.7, 30.0):
+        t = schedule.time_at(ratio)
+        expected = Rescheduled(exact, schedule).denoise(x_t, t)
+        close(prior.denoise(x_t, t), expected, 1e-5)
+        assert network.labels[-1].tolist() == pytest.approx([math.log(ratio) / 4] * 3, abs=1e-5)
+
+
+def test_preconditioning_is_finite_where_the_image_has_vanished():
+    prior = NetworkPrior(nn.Identity(), Flow(), "edm", log_noise_label(Flow()), 0.5)
+    network = lambda x, label: torch.full_like(x, 0.2) * (label.view(-1, 1, 1, 1) < 2)  # noqa: E731
+    prior.network.forward = network
+    close(prior.denoise(random(2, *SHAPE), 1.0), torch.full((2, *SHAPE), 0.1, dtype=F64))
+
+
+def test_preconditioning_needs_the_spread_of_the_data():
+    with pytest.raises(errors.ArgumentError, match="sigma_data: got None"):
+        NetworkPrior(nn.Identity(), VP, "edm")
+
+
+class ClassNetwork(nn.Module):
+    """Predicts a sample that is the class everywhere."""
+
+    def forward(self, x, label, classes):
+        return torch.zeros_like(x) + classes.view(-1, 1, 1, 1)
+
+
+def test_class_conditional_networks():
+    prior = NetworkPrior(ClassNetwork(), VP, "sample", num_classes=10, channels=2)
+    x_t = random(3, *SHAPE)
+    assert prior.denoise(x_t, 5, 7).unique().tolist() == [7]
+    each = prior.denoise(x_t, 5, torch.tensor([1, 9, 0]))
+    assert each[:, 0, 0, 0].tolist() == [1, 9, 0]
+    fixed = prior.given(4)
+    assert fixed.denoise(x_t, 5).unique().tolist() == [4]
+    assert (fixed.channels, fixed.schedule) == (2, VP)
+    for wrong in (None, 10, -1, 2.5, torch.tensor([0, 1, 10])):
+        with pytest.raises(errors.ArgumentError, match=r"condition: .*classes 0 to 9; fix one"):
+            prior.denoise(x_t, 5, wrong)
+    with pytest.raises(errors.ArgumentError, match="it is fixed already"):
+        fixed.denoise(x_t, 5, 3)
 
 
 def test_a_flow_network_gives_the_exact_estimate():
@@ -217,7 +286,7 @@ def test_one_time_per_item_is_items_one_by_one():
 
 def test_conditions_are_refused():
     x_t = random(2, *SHAPE)
-    with pytest.raises(errors.ArgumentError, match="condition: this prior is unconditional"):
+    with pytest.raises(errors.ArgumentError, match="condition: got 'a condition', accepted: None"):
         NetworkPrior(nn.Identity(), VP).denoise(x_t, 1, condition=x_t)
 
 

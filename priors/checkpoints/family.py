@@ -1,14 +1,26 @@
-"""What a family of checkpoints is."""
+"""What a family of checkpoints is, and what building its priors takes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from wellposed.errors import ArgumentError, CheckpointError, require, require_choice
+from wellposed.priors.network_prior import NetworkPrior
 from wellposed.priors.prior import Prior
+from wellposed.priors.schedule import Schedule, Tabulated
+from wellposed.priors.state import load_strictly
 
 State = Mapping[str, Tensor]
+Network = TypeVar("Network", bound=nn.Module)
+
+DDPM_OPTIONS = ("schedule", "prediction", "data_range", "is_complex")
+SCHEDULES: dict[str, Callable[[], Schedule]] = {
+    "linear": Tabulated.linear,
+    "cosine": Tabulated.cosine,
+}
 
 
 @dataclass(frozen=True)
@@ -25,3 +37,98 @@ class Family:
     name: str
     matches: Callable[[State], bool]
     build: Callable[[State, str, dict[str, Any]], Prior]
+
+
+def top_names(state: State) -> set[str]:
+    """Return the first parts of the keys, by which most families can be told."""
+    return {key.split(".")[0] for key in state}
+
+
+def count_after(state: State, prefix: str) -> int:
+    """Return how many numbered modules follow ``prefix``: one more than the largest number."""
+    keys = (key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix))
+    return 1 + max((int(key) for key in keys), default=-1)
+
+
+def image_channels(first: Tensor, last: Tensor) -> tuple[int, int]:
+    """Return the image channels that a first and a last convolution take and return.
+
+    Raises:
+        ValueError: not as many out as in, nor twice as many (learned variance).
+    """
+    taken, returned = first.shape[1], len(last)
+    if returned not in (taken, 2 * taken):
+        raise ValueError(f"{taken} image channels in and {returned} out")
+    return taken, returned
+
+
+def load_network(make: Callable[[State], Network], state: State, where: str) -> Network:
+    """Return the network that a state dict describes, with its weights, in float32 on the CPU.
+
+    Args:
+        make: reads the configuration off the state dict and returns the network.
+        state: the state dict.
+        where: how error messages begin, naming the file.
+
+    Raises:
+        CheckpointError: no configuration fits, or see `load_strictly`.
+    """
+    try:
+        # Random initial values, and the global generator they are drawn from, are not needed.
+        with torch.device("meta"):
+            network = make(state)
+    except ArgumentError:  # an option, not the file
+        raise
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{where}: no network has these weights; missing, misnamed or of the wrong shape: "
+            f"{error}"
+        ) from error
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    network.to_empty(device="cpu")
+    load_strictly(network, weights, where)
+    return network
+
+
+def check_options(options: Mapping[str, Any], *accepted: str) -> None:
+    """Raise `ArgumentError` unless every option is one of the accepted ones."""
+    for name in options:
+        require_choice("options", name, accepted)
+
+
+def ddpm_prior(
+    network: nn.Module,
+    channels: int,
+    schedule: Schedule | str = "linear",
+    prediction: str = "noise",
+    data_range: tuple[float, float] | None = None,
+    is_complex: bool = False,
+    num_classes: int | None = None,
+) -> NetworkPrior:
+    """Return the prior of a network trained as DDPM's, on labels 0 to 999 of 1000 noise levels.
+
+    Args:
+        network: maps images and labels, and classes if it knows any, to its prediction.
+        channels: real image channels; what it returns beyond them, a variance, is not used.
+        schedule: a tabulated one of 1000 levels, ``linear`` or ``cosine``.
+        prediction: see `to_sample`.
+        data_range: public values of -1 and 1; [0, 1] images by default, [-1, 1] if complex.
+        is_complex: two real channels stand for one complex one, all real parts first.
+        num_classes: of a class-conditional network.
+
+    Raises:
+        ArgumentError: an impossible value of an option.
+    """
+    even = not is_complex or channels % 2 == 0
+    require(even, "is_complex", f"True and {channels} channels", "an even number of them")
+    if isinstance(schedule, str):
+        schedule = SCHEDULES[require_choice("schedule", schedule, SCHEDULES)]()
+    return NetworkPrior(
+        network,
+        schedule,
+        prediction,
+        num_classes=num_classes,
+        channels=channels // 2 if is_complex else channels,
+        is_complex=is_complex,
+        data_range=data_range or ((-1.0, 1.0) if is_complex else (0.0, 1.0)),
+    )

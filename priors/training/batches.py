@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wellposed.datasets.crops import Crops
-from wellposed.errors import require
+from wellposed.errors import ArgumentError
 from wellposed.priors.schedule import VE, Flow, Schedule
 from wellposed.training_settings import TrainingSettings
 
@@ -21,23 +21,36 @@ class TrainingBatches(Dataset[Batch]):
         settings: the run's settings.
         rank: number of this process.
         world: number of processes, each of which takes its share of every batch.
+
+    Raises:
+        ArgumentError: the crops of a step cannot be shared equally among the processes.
     """
 
     def __init__(
         self, crops: Crops, settings: TrainingSettings, rank: int = 0, world: int = 1
     ) -> None:
-        fair = settings.batch_size % world == 0
-        require(fair, "batch_size", settings.batch_size, f"a multiple of the {world} processes")
         self.crops, self.settings, self.rank, self.world = crops, settings, rank, world
+        for size in settings.image_size:
+            count = self.count(size)
+            if count % world:
+                raise ArgumentError(
+                    f"batch_size: got {settings.batch_size}, which is {count} crop(s) of {size} "
+                    f"pixels, accepted: one that gives {world} processes as many crops each"
+                )
+
+    def count(self, size: int) -> int:
+        """Return the number of crops of a size in a step: fewer of larger ones, at equal cost."""
+        s = self.settings
+        return max(1, round(s.batch_size * (s.image_size[0] / size) ** 2))
 
     def __getitem__(self, step: int) -> Batch:
         """Return (x0, u, eps): (B, C, H, W), (B,) in (0, 1), and noise like x0."""
         s = self.settings
         size = s.image_size[step % len(s.image_size)]
-        # Fewer of the larger crops, so that every step costs the same.
-        mine = max(1, round(s.batch_size * (s.image_size[0] / size) ** 2 / self.world))
+        count = self.count(size)
+        mine = count // self.world
         items = range(self.rank * mine, (self.rank + 1) * mine)
-        return draw_batch(self.crops, items, mine * self.world, s, step, size)
+        return draw_batch(self.crops, items, count, s, step, size)
 
 
 def draw_batch(

@@ -1,13 +1,13 @@
 """The training loop: steps, checkpoints, records and pictures."""
 
 import csv
-import logging
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.logging import get_logger
 from torch.utils.data import DataLoader
 
 from wellposed.errors import require
@@ -17,7 +17,7 @@ from wellposed.priors.training.pictures import write_pictures
 from wellposed.priors.training.trainer import VALIDATION_LEVELS, Trainer
 from wellposed.training_settings import TrainingSettings
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)  # of the first process alone
 
 
 def train(
@@ -34,8 +34,8 @@ def train(
             the loss.
     """
     out = Path(settings.out)
-    (out / "images").mkdir(parents=True, exist_ok=True)
     trainer, checkpoint = Trainer(settings, device), out / "checkpoint.pt"
+    _on_first_process(trainer, lambda: (out / "images").mkdir(parents=True, exist_ok=True))
     if checkpoint.exists():
         trainer.load_checkpoint(checkpoint)
         logger.info("resumed at step %d", trainer.step)
@@ -55,7 +55,7 @@ def train(
             logger.info("step %d loss %.5f held-out %.5f", *trainer.history[-1][:3])
             logger.info("%.2f s/step", seconds)
             _on_first_process(trainer, lambda: trainer.save_checkpoint(checkpoint))
-        if last or trainer.step % settings.image_every == 0:
+        if not last and trainer.step % settings.image_every == 0:
             _on_first_process(trainer, lambda: export(trainer, out))
     _on_first_process(trainer, lambda: export(trainer, out))
     return out

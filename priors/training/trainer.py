@@ -96,7 +96,7 @@ class Trainer:
         t = training_times(prior.schedule, self.settings, u.cpu())
         alpha, sigma = (broadcast(v, x0) for v in prior.schedule(t))
         with torch.autocast(x0.device.type, torch.bfloat16, enabled=self.settings.bf16):
-            predicted = prior.predict(alpha * x0 + sigma * eps, t)
+            predicted = prior.predict(alpha * x0 + sigma * eps, t, alpha, sigma)
         target = training_target(prior.prediction, x0, eps, alpha, sigma, self.settings.sigma_data)
         return (predicted.float() - target).square().mean()
 
@@ -119,8 +119,8 @@ class Trainer:
     @torch.no_grad()
     def _update_average(self) -> None:
         keep = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-        kept, new = list(self.average.parameters()), list(self.network.parameters())
-        torch._foreach_lerp_(kept, new, 1 - keep)
+        kept: list[Tensor] = [*self.average.parameters()]
+        torch._foreach_lerp_(kept, [*self.network.parameters()], 1 - keep)
 
     def config(self) -> dict[str, Any]:
         """Return what `store.save_prior` writes beside the weights."""
@@ -170,12 +170,12 @@ class Trainer:
         """
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
-            if not isinstance(state, dict) or "settings" not in state:
+            if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
                 raise TypeError("not a checkpoint of wellposed train")
         except Exception as error:
             raise CheckpointError(f"checkpoint: cannot read {str(path)!r}: {error}") from error
-        self._check_same_settings(state, path)
         try:
+            self._check_same_settings(state, path)
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -188,7 +188,7 @@ class Trainer:
     def _check_same_settings(self, state: dict[str, Any], path: Path) -> None:
         old, new = state["settings"], self.settings.decisive()
         before_fall = [
-            (1 - s["decay"]) * s["steps"] >= state.get("step", 0)
+            (1 - s["decay"]) * s["steps"] >= state["step"]
             for s in (old, new)
             if {"decay", "steps"} <= s.keys()
         ]

@@ -3,11 +3,12 @@
 import ast
 import dataclasses
 import functools
-import inspect
 import logging
 import math
+import os
 import re
 from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -88,7 +89,7 @@ def _main(
 @app.command("list")
 def list_() -> None:
     """List operators, solvers and priors, one line each."""
-    from wellposed.priors.shipped import available
+    from wellposed.priors.loading import available
     from wellposed.solvers.base import describe
     from wellposed.tasks import OPERATORS
 
@@ -157,24 +158,14 @@ def reconstruct(  # noqa: PLR0913 - the options of a command are its signature
         slice=slice_,
     )
     task = build_task(input_, operator, options)
-    model = load_prior(prior)
+    from wellposed.priors.loading import load
+
+    model = load(prior)
     reference = task.operator.A_dagger(task.y)
     result = method(task.y, task.operator, model, num_samples=num_samples, seed=seed)
     path = result.save(out, reference=reference, truth=task.truth)
     typer.echo(_summary(result, reference, task.truth))
     typer.echo(f"wrote {path} and {path.with_suffix('.png')}")
-
-
-def load_prior(name: str) -> Any:
-    """Return a prior by shipped name, wellposed folder, or diffusers folder or hub id."""
-    from wellposed import priors
-
-    folder = Path(name)
-    if (folder / "config.json").is_file() and not (folder / "unet").is_dir():
-        return priors.load(folder)
-    if (folder / "unet").is_dir() or (folder / "model_index.json").is_file() or "/" in name:
-        return priors.DiffusersPrior.from_pretrained(name)
-    return priors.load(name)
 
 
 def _summary(result: Any, reference: Any, truth: Any) -> str:
@@ -196,6 +187,56 @@ def _summary(result: Any, reference: Any, truth: Any) -> str:
     return format_table(header, rows)
 
 
+@app.command()
+@_fail_clearly
+def inspect(
+    path: Annotated[str, typer.Argument(help="Shipped prior, folder, checkpoint file or hub id.")],
+    image: Annotated[
+        list[Path] | None, typer.Option(help="Clean image to test on; repeatable.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Images are cropped to this side at most.")] = 128,
+) -> None:
+    """Tell what a checkpoint is, test whether it denoises, and warn if it was misread."""
+    from wellposed.priors.doctor import LEVELS, describe, diagnose
+    from wellposed.priors.loading import read_checkpoint
+    from wellposed.report import format_table
+
+    checkpoint = read_checkpoint(path)
+    facts = [("family", checkpoint.family), *describe(checkpoint.prior).items()]
+    typer.echo(format_table(["", path], [list(fact) for fact in facts]))
+    prior = getattr(checkpoint.prior, "prior", checkpoint.prior)
+    diagnosis = diagnose(prior, _test_images(prior, image or [], size))
+    gains = [f"{diagnosis.gains[level]:+.1f}" for level in LEVELS]
+    typer.echo(format_table(["sigma / alpha", *map(str, LEVELS)], [["gain in dB", *gains]]))
+    low, high = diagnosis.sample_range
+    typer.echo(f"its own samples lie in {low:.2f}..{high:.2f}, public images in 0..1")
+    for warning in diagnosis.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if diagnosis.warnings:
+        raise typer.Exit(1)
+    typer.echo("nothing looks wrong")
+
+
+def _test_images(prior: Any, paths: list[Path], size: int) -> Any:
+    """Return central crops of image files, equal in size, or None for the default ones."""
+    if not paths:
+        return None
+    import torch
+
+    from wellposed.datasets.collection import Collection
+    from wellposed.datasets.crops import random_phase
+
+    stacks = Collection(paths).whole()
+    side = min(size, *(n for stack in stacks for n in stack.shape[1:3]))
+    crops = []
+    for stack in stacks:
+        image = torch.from_numpy(stack.array()[stack.shape[0] // 2]).movedim(-1, 0)
+        top, left = ((n - side) // 2 for n in image.shape[-2:])
+        crops.append(image[:, top : top + side, left : left + side])
+    images = torch.stack(crops)
+    return random_phase(images, seed=0) if prior.is_complex else images
+
+
 def _with_options_of(settings: type) -> Callable[[Command], Command]:
     """Give a command that takes ``**settings`` one option per field of a settings dataclass.
 
@@ -203,19 +244,17 @@ def _with_options_of(settings: type) -> Callable[[Command], Command]:
     """
 
     def decorate(command: Command) -> Command:
-        own = [
-            p for p in inspect.signature(command).parameters.values() if p.kind != p.VAR_KEYWORD
-        ]
+        own = [p for p in signature(command).parameters.values() if p.kind != p.VAR_KEYWORD]
         parameters = [_option(f) for f in dataclasses.fields(settings)] + own
         annotations = {p.name: p.annotation for p in parameters}
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {**annotations, "return": None}
         return command
 
     return decorate
 
 
-def _option(field: "dataclasses.Field[Any]") -> inspect.Parameter:
+def _option(field: "dataclasses.Field[Any]") -> Parameter:
     """Return a settings field as a parameter with a Typer option."""
     kind, default = field.type, field.default
     if kind == tuple[str, ...]:
@@ -223,10 +262,10 @@ def _option(field: "dataclasses.Field[Any]") -> inspect.Parameter:
     elif kind == tuple[int, ...]:
         kind, default = str, ",".join(map(str, default))  # type: ignore[arg-type]
     missing = default is dataclasses.MISSING
-    return inspect.Parameter(
+    return Parameter(
         field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=inspect.Parameter.empty if missing else default,
+        Parameter.KEYWORD_ONLY,
+        default=Parameter.empty if missing else default,
         annotation=Annotated[kind, typer.Option(help=field.metadata["help"])],
     )
 
@@ -253,7 +292,7 @@ def train(
 ) -> None:
     """Train a prior on images of your own; run again to continue after a kill.
 
-    On several GPUs: accelerate launch -m wellposed train ...
+    On several GPUs: torchrun --nproc-per-node 4 -m wellposed train ... (or accelerate launch).
     """
     import torch
 
@@ -263,6 +302,9 @@ def train(
         torch.set_num_threads(threads)
     settings = _settings_from(TrainingSettings, options)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if int(os.environ.get("RANK", "0")) > 0:  # one of several processes draws and reports
+        run(settings, device)
+        return
     folder = _with_progress(lambda report: run(settings, device, report), settings.steps)
     typer.echo(f"wrote the prior to {folder}; use it with --prior {folder}")
 

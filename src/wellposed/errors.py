@@ -67,9 +67,15 @@ def require_choice(argument: str, name: str, known: Iterable[str]) -> str:
     choices = list(known)
     if name in choices:
         return name
+    raise UnknownNameError(unknown_name(argument, name, choices))
+
+
+def unknown_name(argument: str, name: str, known: Iterable[str]) -> str:
+    """Return what to say of a name that is not one of ``known``: the nearest, and all."""
+    choices = list(known)
     near = get_close_matches(str(name), choices, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UnknownNameError(f"{argument}: unknown name {name!r}.{hint} Known: {', '.join(choices)}")
+    return f"{argument}: unknown name {name!r}.{hint} Known: {', '.join(choices)}"
 
 
 def check_finite(name: str, value: "Tensor") -> "Tensor":

@@ -16,6 +16,8 @@ PREDICTIONS = {
 }
 """What may be predicted under each schedule; a velocity needs alpha^2 + sigma^2 = 1."""
 
+PAIRS = ("window", "data_range", "zoom", "gain", "log_noise")
+
 # These neither decide the weights nor, as far as `steps` goes, the steps taken so far.
 FREE = ("data", "out", "save_every", "image_every", "workers", "compile")
 
@@ -76,18 +78,27 @@ class TrainingSettings:
     image_every: int = _setting(2000, "Steps between pictures.")
 
     def __post_init__(self) -> None:
+        for name in PAIRS:
+            pair = getattr(self, name)
+            fits = pair is None or (len(pair) == 2 and all(map(math.isfinite, pair)))
+            require(fits, name, pair, "two finite numbers")
         self._check_images()
         self._check_diffusion()
         self._check_network()
         for name in ("steps", "batch_size", "save_every", "image_every"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+            self._require_integer(name, 1)
         for name in ("seed", "workers", "warmup"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        for name in ("learning_rate", "clip"):
+            self._require_integer(name, 0)
+        for name in ("learning_rate", "clip", "sigma_data"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, value, "a positive number")
         require(0 <= self.ema < 1, "ema", self.ema, "0 <= ema < 1")
         require(0 <= self.decay <= 1, "decay", self.decay, "0 <= decay <= 1")
+
+    def _require_integer(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        fits = isinstance(value, int) and value >= least
+        require(fits, name, value, f"an integer of at least {least}")
 
     def _check_images(self) -> None:
         require(0 < self.held_out < 0.5, "held_out", self.held_out, "between 0 and 0.5")
@@ -97,7 +108,8 @@ class TrainingSettings:
         require(grouped, "axes", self.axes, "0 alone with a group_key, whose slices are unordered")
         for name in ("zoom", "gain"):
             low, high = getattr(self, name)
-            require(0 < low <= high < math.inf, name, (low, high), "0 < low <= high")
+            require(0 < low <= high, name, (low, high), "0 < low <= high")
+        require(math.isfinite(self.foreground), "foreground", self.foreground, "a finite number")
         low, high = self.data_range
         require(low < high, "data_range", self.data_range, "(low, high) with low < high")
         centred = not self.complex_phase or low == -high
@@ -108,10 +120,9 @@ class TrainingSettings:
         require_choice("prediction", self.prediction, PREDICTIONS[self.schedule])
         require_choice("noise_levels", self.noise_levels, ("lognormal", "uniform"))
         require(self.log_noise[1] > 0, "log_noise", self.log_noise, "(mean, spread > 0)")
-        require(self.sigma_data > 0, "sigma_data", self.sigma_data, "a positive number")
 
     def _check_network(self) -> None:
-        require(self.layers >= 1, "layers", self.layers, "at least 1")
+        self._require_integer("layers", 1)
         positive = len(self.widths) > 0 and all(w > 0 for w in self.widths)
         require(positive, "widths", self.widths, "positive integers")
         stride = 2 ** len(self.widths)
@@ -131,8 +142,3 @@ class TrainingSettings:
         ramp = min(1.0, (step + 1) / max(1, self.warmup))
         fall = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
         return self.learning_rate * ramp * fall
-
-    @property
-    def plateau_end(self) -> int:
-        """The step at which the learning rate begins to fall."""
-        return math.floor((1 - self.decay) * self.steps)

@@ -1,0 +1,46 @@
+"""Synthetic images."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.errors import require
+
+
+def dead_leaves(count: int, channels: int, size: int, seed: int = 0) -> Tensor:
+    """Return images of overlapping discs, whose statistics are near those of photographs.
+
+    The radii follow a density proportional to r^-3, which makes the images scale-invariant
+    (Lee, Mumford and Huang 2001, "Occlusion models for natural images").
+
+    Args:
+        count: number of images.
+        channels: their channels, of independent uniform values.
+        size: side in pixels.
+        seed: decides the images; image n is the same in any number of them.
+
+    Returns:
+        (count, channels, size, size), float32 in [0, 1].
+    """
+    require(count >= 1, "count", count, "at least 1")
+    require(channels >= 1, "channels", channels, "at least 1")
+    require(size >= 8, "size", size, "at least 8")
+    images = [_leaves(np.random.default_rng((seed, n)), channels, size) for n in range(count)]
+    return torch.from_numpy(np.stack(images))
+
+
+def _leaves(rng: np.random.Generator, channels: int, size: int) -> np.ndarray:
+    """Paint discs one over the other until every pixel is covered."""
+    y, x = np.mgrid[:size, :size]
+    image, bare = np.zeros((channels, size, size), np.float32), np.ones((size, size), bool)
+    smallest, largest = 2.0, size / 2
+    while bare.any():
+        # Inverse of the distribution function of r^-3 between the smallest and the largest.
+        u = rng.random()
+        radius = (smallest**-2 + u * (largest**-2 - smallest**-2)) ** -0.5
+        row, column = rng.uniform(-radius, size + radius, 2)
+        # Front to back: what is painted once stays, so that the loop ends.
+        fresh = bare & ((y - row) ** 2 + (x - column) ** 2 < radius**2)
+        image[:, fresh] = rng.random((channels, 1))
+        bare &= ~fresh
+    return image

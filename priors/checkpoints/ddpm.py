@@ -1,0 +1,60 @@
+"""Checkpoints of DDPM's PyTorch port: CelebA-HQ, LSUN and CIFAR of DDRM and RED-diff."""
+
+from typing import Any
+
+from wellposed.priors.checkpoints.ddpm_network import DDPMConfig, DDPMUNet
+from wellposed.priors.checkpoints.family import (
+    DDPM_OPTIONS,
+    Family,
+    State,
+    check_options,
+    count_after,
+    ddpm_prior,
+    image_channels,
+    load_network,
+    top_names,
+)
+from wellposed.priors.network_prior import NetworkPrior
+
+
+def matches(state: State) -> bool:
+    """Tell whether a state dict has the modules of DDPM's U-Net."""
+    return {"temb", "conv_in", "down", "mid", "up"} <= top_names(state)
+
+
+def read_config(state: State) -> DDPMConfig:
+    """Return the configuration that names and shapes of weights tell.
+
+    Raises:
+        LookupError, ValueError: a weight that is missing or has an impossible shape.
+    """
+    levels = range(count_after(state, "down."))
+    wide = any(".conv_shortcut." in key for key in state)
+    return DDPMConfig(
+        channels=image_channels(state["conv_in.weight"], state["conv_out.weight"]),
+        features=state["temb.dense.0.weight"].shape[1],
+        widths=tuple(len(state[f"down.{i}.block.0.conv1.weight"]) for i in levels),
+        blocks=count_after(state, "down.0.block."),
+        attention=tuple(f"down.{i}.attn.0.q.weight" in state for i in levels),
+        shortcut="conv_shortcut" if wide else "nin_shortcut",
+    )
+
+
+def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
+    """Return a DDPM checkpoint as a prior: 1000 linear levels and predicted noise by default.
+
+    Args:
+        state: the state dict.
+        where: how error messages begin, naming the file.
+        options: ``schedule``, ``prediction``, ``data_range`` and ``is_complex`` of `ddpm_prior`.
+
+    Raises:
+        CheckpointError: weights that do not fit, or are not finite.
+        ArgumentError: an unknown option, or an impossible value of one.
+    """
+    check_options(options, *DDPM_OPTIONS)
+    network = load_network(lambda s: DDPMUNet(read_config(s)), state, where)
+    return ddpm_prior(network, network.config.channels[0], **options)
+
+
+FAMILY = Family("DDPM", matches, build)

@@ -1,0 +1,224 @@
+"""DICOM series: synthesised, shuffled, damaged."""
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import uid
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+
+from wellposed import errors
+from wellposed.datasets.collection import Collection, Reading
+from wellposed.datasets.dicom import read_dicom_series
+
+DEPTH, ROWS, COLUMNS = 7, 5, 6
+SPACING = (2.5, 0.7, 0.9)
+SLOPE, INTERCEPT = 2.0, -1024.0
+AXIAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+
+
+def oblique():
+    """Directions along a row and along a column, turned about no axis of the patient."""
+    rotation = np.linalg.qr(np.random.default_rng(3).standard_normal((3, 3)))[0]
+    return tuple(map(tuple, rotation[:, :2].T))
+
+
+def stored(depth=DEPTH):
+    return np.random.default_rng(0).integers(-500, 1500, (depth, ROWS, COLUMNS), np.int16)
+
+
+def write_slice(path, pixels, number, directions=AXIAL, **changes):
+    """Write one CT slice; ``number`` is its place along the normal, ``None`` deletes a tag."""
+    normal = np.cross(*np.array(directions))
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = uid.CTImageStorage
+    meta.MediaStorageSOPInstanceUID = uid.generate_uid()
+    meta.TransferSyntaxUID = changes.pop("syntax", uid.ExplicitVRLittleEndian)
+    header = Dataset()
+    header.file_meta = meta
+    tags = {
+        "SOPClassUID": meta.MediaStorageSOPClassUID,
+        "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
+        "SeriesInstanceUID": "1.2.3",
+        "InstanceNumber": 0,  # not to be relied on
+        "ImagePositionPatient": [*(np.array([-10.0, 20.0, 5.0]) + number * SPACING[0] * normal)],
+        "ImageOrientationPatient": [*directions[0], *directions[1]],
+        "PixelSpacing": [*SPACING[1:]],
+        "SliceThickness": 4.0,
+        "RescaleSlope": SLOPE,
+        "RescaleIntercept": INTERCEPT,
+        **dict(Rows=pixels.shape[-2], Columns=pixels.shape[-1], SamplesPerPixel=1),
+        **dict(BitsAllocated=16, BitsStored=16, HighBit=15, PixelRepresentation=1),
+        "PhotometricInterpretation": "MONOCHROME2",
+        **changes,
+    }
+    for name, value in tags.items():
+        if value is not None:
+            setattr(header, name, value)
+    content = pixels.astype("<i2").tobytes()
+    compressed = meta.TransferSyntaxUID.is_compressed
+    header.PixelData = encapsulate([content]) if compressed else content
+    header["PixelData"].is_undefined_length = compressed
+    header.save_as(path, enforce_file_format=True)
+
+
+def write_series(folder, numbers=range(DEPTH), **changes):
+    """Write slices under random names in random order; return the names in the order of space."""
+    rng = np.random.default_rng(1)
+    names = [f"{value:08x}.dcm" for value in rng.integers(0, 2**32, len(numbers))]
+    order = rng.permutation(len(numbers))
+    for n in order:
+        write_slice(folder / names[n], stored()[n], numbers[n], **changes)
+    return names
+
+
+@pytest.mark.parametrize("directions", [AXIAL, oblique()], ids=["axial", "oblique"])
+@pytest.mark.parametrize(
+    "syntax",
+    [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian],
+    ids=["explicit", "implicit"],
+)
+def test_a_shuffled_series_comes_sorted_in_hounsfield_units(directions, syntax, tmp_path):
+    names = write_series(tmp_path, directions=directions, syntax=syntax)
+    assert names != sorted(names)
+    series = read_dicom_series(str(tmp_path))
+    assert series.values.dtype == np.float32
+    np.testing.assert_array_equal(series.values, SLOPE * stored() + INTERCEPT)
+    assert series.spacing == pytest.approx(SPACING)
+    ids = [pydicom.dcmread(tmp_path / name).SOPInstanceUID for name in names]
+    assert [h.SOPInstanceUID for h in series.headers] == ids
+    assert not any("PixelData" in h for h in series.headers)
+
+
+def test_slices_keep_their_own_rescale_and_need_none(tmp_path):
+    """PET rescales every slice otherwise; MRI has no rescale."""
+    for n in range(3):
+        slope = n + 1 if n < 2 else None
+        intercept = None if slope is None else -n
+        write_slice(
+            tmp_path / f"{n}.DCM", stored()[n], n, RescaleSlope=slope, RescaleIntercept=intercept
+        )
+    values = read_dicom_series(tmp_path).values
+    np.testing.assert_array_equal(values[0], stored()[0])
+    np.testing.assert_array_equal(values[1], 2.0 * stored()[1] - 1)
+    np.testing.assert_array_equal(values[2], stored()[2])
+
+
+@pytest.mark.parametrize(("thickness", "expected"), [(4.0, 4.0), (None, 1.0)])
+def test_a_single_slice_is_a_series(thickness, expected, tmp_path):
+    write_slice(tmp_path / "a.dcm", stored()[0], 0, SliceThickness=thickness)
+    series = read_dicom_series(tmp_path)
+    assert series.values.shape == (1, ROWS, COLUMNS)
+    assert series.spacing == pytest.approx((expected, *SPACING[1:]))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "gap", "between"),
+    [
+        ([0, 1, 2, 4, 5, 6], 5, (2, 3)),  # missing
+        ([0, 1, 2, 2, 3, 4], 0, (2, 3)),  # doubled
+        ([0, 0], 0, (0, 1)),  # nothing but doubled
+        ([0, 1, 2, 3.2, 4.2, 5.2], 3, (2, 3)),  # not uniform
+        ([0, 1, 2, 3, 4, 4.9], 2.25, (4, 5)),
+    ],
+)
+def test_gaps_are_named(numbers, gap, between, tmp_path):
+    names = write_series(tmp_path, numbers)
+    before, after = (names[n] for n in between)
+    either = f"({before} and {after}|{after} and {before})"
+    with pytest.raises(errors.FileError, match=rf"path: {gap:.3g} mm lie between {either}, .*"):
+        read_dicom_series(tmp_path)
+
+
+def test_rounded_positions_are_no_gaps(tmp_path):
+    rng = np.random.default_rng(0)
+    write_series(tmp_path, [n + rng.uniform(-0.004, 0.004) for n in range(DEPTH)])
+    assert read_dicom_series(tmp_path).spacing[0] == pytest.approx(SPACING[0], abs=0.02)
+
+
+MIXTURES = {
+    "series": (dict(SeriesInstanceUID="1.2.4"), "SeriesInstanceUID"),
+    "spacing": (dict(PixelSpacing=[0.7, 0.95]), "PixelSpacing"),
+    "orientation": (
+        dict(ImageOrientationPatient=[0.0, 1.0, 0.0, 1.0, 0.0, 0.0]),
+        "ImageOrientationPatient",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MIXTURES)
+def test_mixed_series_are_named(kind, tmp_path):
+    change, named = MIXTURES[kind]
+    write_series(tmp_path)
+    write_slice(tmp_path / "zz.dcm", stored()[0], DEPTH, **change)
+    with pytest.raises(errors.FileError, match=f"zz.dcm has another {named} than"):
+        read_dicom_series(tmp_path)
+
+
+def test_slices_of_another_size_are_named(tmp_path):
+    write_series(tmp_path)
+    write_slice(tmp_path / "zz.dcm", stored()[0, :, 1:], DEPTH)
+    with pytest.raises(errors.FileError, match=r"zz.dcm has another size than"):
+        read_dicom_series(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.1, 0.25, 0.5, 0.9, 0.995])
+def test_a_truncated_file_is_named(keep, tmp_path):
+    names = write_series(tmp_path)
+    path = tmp_path / names[3]
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(errors.FileError, match=f"path: cannot read .*{names[3]}"):
+        read_dicom_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "tag", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"]
+)
+@pytest.mark.parametrize("value", [None, [], [1.0]], ids=["absent", "empty", "short"])
+def test_a_slice_without_geometry_is_named(tag, value, tmp_path):
+    write_slice(tmp_path / "a.dcm", stored()[0], 0, **{tag: value})
+    with pytest.raises(errors.FileError, match=rf"a.dcm' lacks {tag}, accepted: one slice"):
+        read_dicom_series(tmp_path)
+
+
+def test_frames_and_other_files_are_named(tmp_path):
+    write_slice(tmp_path / "a.dcm", stored()[:2], 0, NumberOfFrames=2)
+    with pytest.raises(errors.FileError, match=r"a.dcm' holds 3 axes, accepted: one slice"):
+        read_dicom_series(tmp_path)
+    (tmp_path / "a.dcm").write_bytes(b"not of the kind" * 50)
+    with pytest.raises(errors.FileError, match=r"cannot read .*a.dcm' as DICOM"):
+        read_dicom_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "syntax", [uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.JPEGBaseline8Bit, uid.RLELossless]
+)
+def test_pixels_that_cannot_be_decompressed_are_named(syntax, tmp_path):
+    write_slice(tmp_path / "a.dcm", stored()[0], 0, syntax=syntax)
+    with pytest.raises(errors.FileError, match=r"a.dcm' as DICOM: its pixels, compressed as") as e:
+        read_dicom_series(tmp_path)
+    assert syntax.name in str(e.value)
+    assert "decompress them first" in str(e.value)
+
+
+def test_folders_without_a_series_are_named(tmp_path):
+    with pytest.raises(errors.FileError, match=r"path: no \.dcm files in"):
+        read_dicom_series(tmp_path)
+    with pytest.raises(errors.FileError, match=r"path: no such folder .*missing"):
+        read_dicom_series(tmp_path / "missing")
+
+
+def test_series_are_volumes_of_a_collection(tmp_path):
+    """One volume per folder, wherever it lies, beside files of other kinds."""
+    for patient in ("a/ct", "b"):
+        (tmp_path / patient).mkdir(parents=True)
+        write_series(tmp_path / patient)
+    np.save(tmp_path / "c.npy", np.zeros((2, ROWS, COLUMNS)))
+    found = Collection([tmp_path], Reading(window=(-1000.0, 1000.0)))
+    assert [str(f.relative_to(tmp_path)) for f in found.files] == ["a/ct", "b", "c.npy"]
+    assert found.shapes == [(DEPTH, ROWS, COLUMNS, 1)] * 2 + [(2, ROWS, COLUMNS, 1)]
+    hounsfield = SLOPE * stored() + INTERCEPT
+    expected = (hounsfield.clip(-1000, 1000) + 1000) / 2000
+    np.testing.assert_allclose(found.array(0)[..., 0], expected, atol=1e-6)
+    assert 0 < expected.mean() < 1

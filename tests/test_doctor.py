@@ -1,0 +1,149 @@
+"""The checkpoint doctor finds what was misread, and leaves right priors alone."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from wellposed import errors, priors
+from wellposed.datasets.phantoms import dead_leaves
+from wellposed.priors import VE, Flow, GaussianPrior, NetworkPrior, Stationary, Tabulated
+from wellposed.priors.doctor import LEVELS, diagnose
+from wellposed.priors.network_prior import log_noise_label
+from wellposed.priors.prediction import training_target
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+
+SIZE = 64
+VP = Tabulated.linear()
+
+
+def smooth_field(schedule=VP):
+    """Images in [-1, 1] units with a falling spectrum, about as photographs have it."""
+    k = torch.hypot(*torch.meshgrid(*2 * [torch.fft.fftfreq(SIZE) * SIZE], indexing="ij"))
+    spectrum = 40.0 / (1 + k**3) + 1e-4
+    return GaussianPrior(0.0, Stationary(spectrum), schedule)
+
+
+class Best(nn.Module):
+    """The best network of a kind for a Gaussian field, of images in the network's [-1, 1]."""
+
+    def __init__(self, kind, schedule=VP, time=lambda label: label + 1):
+        super().__init__()
+        self.kind, self.time, self.field = kind, time, smooth_field(schedule)
+
+    def forward(self, x, label):
+        t = self.time(label.double())
+        alpha, sigma = (v.view(-1, 1, 1, 1) for v in self.field.schedule(t))
+        x0 = self.field.denoise(x, t)
+        return training_target(self.kind, x0, (x - alpha * x0) / sigma, alpha, sigma).to(x.dtype)
+
+
+def images(prior, count=3):
+    """Draws of the field, in public values."""
+    z = torch.randn(count, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    return prior.to_public(smooth_field().draw(z))
+
+
+def made(kind="noise", data_range=(0.0, 1.0)):
+    return NetworkPrior(Best(kind), VP, kind, channels=1, data_range=data_range)
+
+
+@pytest.mark.parametrize("kind", ["noise", "sample", "velocity"])
+def test_a_right_prior_has_no_warnings(kind):
+    prior = made(kind)
+    diagnosis = diagnose(prior, images(prior))
+    assert diagnosis.warnings == ()
+    assert list(diagnosis.gains) == list(LEVELS)
+    assert all(gain > 0 for gain in diagnosis.gains.values())
+    assert -0.1 < diagnosis.sample_range[0] < 0.3 < 0.7 < diagnosis.sample_range[1] < 1.2
+
+
+@pytest.mark.parametrize("kind", ["noise", "sample", "velocity"])
+@pytest.mark.parametrize("claimed", ["noise", "sample", "velocity"])
+def test_a_misread_prediction_is_named(kind, claimed):
+    prior = made(kind)
+    prior.prediction = claimed
+    named = [w for w in diagnose(prior, images(prior)).warnings if f"prediction {kind!r}" in w]
+    assert bool(named) == (kind != claimed)
+
+
+def test_a_flow_network_is_told_from_a_noise_network():
+    label = lambda t: 1000 * t  # noqa: E731
+    network = Best("flow", Flow(), time=lambda label: label / 1000)
+    prior = NetworkPrior(network, Flow(), "flow", label, channels=1, data_range=(0.0, 1.0))
+    assert diagnose(prior, images(prior)).warnings == ()
+    prior.prediction = "sample"
+    assert "prediction 'flow'" in diagnose(prior, images(prior)).warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("claimed", "found"),
+    [((-1.0, 1.0), "[-1, 1]"), ((-0.5, 1.5), "[-1, 1]")],
+)
+def test_a_misread_range_is_named(claimed, found):
+    prior = made(data_range=claimed)
+    (warning,) = (w for w in diagnose(prior).warnings if "samples lie" in w)
+    assert f"may have been trained on {found}" in warning
+
+
+@pytest.mark.parametrize("name", sorted(priors.available()))
+def test_shipped_priors_are_healthy(name):
+    diagnosis = diagnose(priors.load(name))
+    assert diagnosis.warnings == ()
+    wrong = copy.copy(priors.load(name))
+    wrong.prediction = "noise"
+    assert "prediction 'edm'" in diagnose(wrong).warnings[-1]
+
+
+def test_a_network_that_does_not_denoise():
+    network = nn.Conv2d(1, 1, 1)
+    network.forward = lambda x, label: 0 * x + 0.1
+    prior = NetworkPrior(network, VE(), "sample", log_noise_label(VE()), channels=1)
+    first, *_ = diagnose(prior).warnings
+    assert "it does not denoise at sigma / alpha = 0.05 (-" in first
+
+
+def test_exact_priors_can_be_tested_too():
+    prior = smooth_field()
+    prior.channels = 1
+    assert not any("denoise" in w for w in diagnose(prior, images(prior)).warnings)
+
+
+def test_what_cannot_be_tested_is_named():
+    with pytest.raises(errors.ArgumentError, match="images: got None, accepted: clean images"):
+        diagnose(smooth_field())
+    prior = made()
+    with pytest.raises(errors.ShapeError, match="made for 1 channels"):
+        diagnose(prior, torch.zeros(1, 3, SIZE, SIZE))
+    prior.network.forward = lambda x, label: x * torch.nan
+    with pytest.raises(errors.NonFiniteError, match="prior: returns NaN"):
+        diagnose(prior)
+
+
+# Dead leaves
+
+
+def test_dead_leaves_are_images_of_many_scales():
+    a = dead_leaves(3, 3, 48, seed=1)
+    assert a.shape == (3, 3, 48, 48)
+    assert a.dtype == torch.float32
+    assert 0 <= float(a.min()) < 0.1
+    assert 0.9 < float(a.max()) <= 1
+    assert torch.equal(a[:2], dead_leaves(2, 3, 48, seed=1))
+    assert not torch.equal(a, dead_leaves(3, 3, 48, seed=2))
+    # Piecewise constant: most neighbours are equal, some not.
+    same = (a[..., 1:] == a[..., :-1]).float().mean()
+    assert 0.7 < float(same) < 0.99
+    # Not of one scale: halving the resolution keeps the spread, as it would not of noise.
+    halved = torch.nn.functional.avg_pool2d(a, 2)
+    assert float(halved.std() / a.std()) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [((0, 1, 64), "count"), ((1, 0, 64), "channels"), ((1, 1, 4), "size")]
+)
+def test_dead_leaves_name_bad_arguments(arguments, named):
+    with pytest.raises(errors.ArgumentError, match=f"{named}: got"):
+        dead_leaves(*arguments)

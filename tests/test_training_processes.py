@@ -1,0 +1,82 @@
+"""Training spread over processes, started as a user would start it."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from wellposed.priors.training import TrainingSettings, train
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for n in range(4):
+        np.save(folder / f"{n}.npy", np.random.default_rng(n).random((20, 24), np.float32))
+    return folder
+
+
+def torchrun(processes, data, out, batch_size):
+    """Run `wellposed train` in CPU processes that speak by gloo."""
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+    options = {"--data": data, "--out": out, "--image-size": "8,16", "--widths": "8,16"}
+    options |= {"--layers": 1, "--steps": 6, "--batch-size": batch_size, "--save-every": 3}
+    options |= {"--warmup": 2, "--learning-rate": 5e-3}
+    flat = [part for pair in options.items() for part in pair]
+    arguments = [sys.executable, "-m", *launcher, "-m", "wellposed", "train", *flat]
+    return subprocess.run(
+        [str(a) for a in arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def curve(folder):
+    with open(folder / "loss.csv", newline="") as file:
+        heads, *rows = csv.reader(file)
+    return heads, np.array(rows, float)
+
+
+def test_two_processes_follow_the_losses_of_one(data, tmp_path):
+    one = train(
+        TrainingSettings(
+            **dict(data=(str(data),), out=str(tmp_path / "one"), image_size=(8, 16)),
+            **dict(widths=(8, 16), layers=1, steps=6, batch_size=8, save_every=3),
+            **dict(warmup=2, learning_rate=5e-3),
+        )
+    )
+    two = tmp_path / "two"
+    done = torchrun(2, data, two, batch_size=8)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("step 6 loss") == 1
+
+    (heads, ours), (expected_heads, expected) = curve(two), curve(one)
+    assert heads == expected_heads
+    assert len(ours) == 2
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+    states = [torch.load(f / "checkpoint.pt", weights_only=True) for f in (two, one)]
+    for part in ("network", "average"):
+        torch.testing.assert_close(states[0][part], states[1][part], rtol=1e-5, atol=1e-5)
+    assert states[0]["settings"] == states[1]["settings"]  # one may continue the other
+
+    names = lambda folder: sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))  # noqa: E731
+    assert names(two) == names(one)
+    config = json.loads((two / "config.json").read_text())
+    assert config["training"]["hardware"] == "CPU, 2 process(es)"
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_shared_ends_every_process(data, tmp_path):
+    done = torchrun(2, data, tmp_path / "out", batch_size=4)
+    assert done.returncode != 0
+    assert "batch_size: got 4, which is 1 crop(s) of 16 pixels" in done.stderr
+    assert not (tmp_path / "out").exists()
