@@ -9,6 +9,7 @@ from wellposed.priors.analytic import (
     Stationary,
 )
 from wellposed.priors.from_diffusers import DiffusersPrior
+from wellposed.priors.latent import Latent
 from wellposed.priors.loading import available, load
 from wellposed.priors.network_prior import NetworkPrior
 from wellposed.priors.patchwise import Patchwise
@@ -25,6 +26,7 @@ __all__ = [
     "GaussianMixturePrior",
     "GaussianPrior",
     "Given",
+    "Latent",
     "NetworkPrior",
     "Patchwise",
     "Prior",

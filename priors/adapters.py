@@ -55,6 +55,8 @@ class Rescheduled(Prior):
     """
 
     def __init__(self, prior: Prior, schedule: Schedule) -> None:
+        kind = type(prior).__name__
+        require(prior.is_affine, "prior", kind, "a prior on images; reschedule the inner one")
         super().__init__(schedule, prior.channels, prior.is_complex, prior.data_range)
         self.prior = prior
 

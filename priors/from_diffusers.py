@@ -1,7 +1,5 @@
 """Diffusers models as priors."""
 
-import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,28 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, CheckpointError, ShapeError, require, require_choice
+from wellposed.priors.diffusers_files import AUTOENCODERS, read_pipeline
 from wellposed.priors.latent import Latent
 from wellposed.priors.network_prior import NetworkPrior, log_noise_label
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
-from wellposed.priors.state import finite_state
 
 PREDICTION_TYPES = {"epsilon": "noise", "sample": "sample", "v_prediction": "velocity"}
 # Of the preconditioned network F of Karras et al.; both types predict F up to its sign.
 EDM_SIGNS = {"epsilon": 1.0, "v_prediction": -1.0}
-AUTOENCODERS = ("vqvae", "vae")
-
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-NETWORK_FOLDERS = ("", "unet/", *(f"{name}/" for name in AUTOENCODERS))
-CONFIGS = [
-    "model_index.json",
-    *(f"{folder}config.json" for folder in NETWORK_FOLDERS),
-    *(f"{folder}scheduler_config.json" for folder in ("", "scheduler/")),
-]
-WEIGHTS = [
-    f"{folder}diffusion_pytorch_model{kind}"
-    for folder in NETWORK_FOLDERS
-    for kind in (".safetensors", "-*.safetensors", ".safetensors.index.json")
-]
 
 
 class _Call(nn.Module):
@@ -116,7 +100,7 @@ class DiffusersPrior(NetworkPrior):
         Raises:
             CheckpointError: see `load_diffusers`.
         """
-        unet, scheduler, _ = _read(path, ())
+        unet, scheduler, _ = read_pipeline(path, ())
         with _blamed_on(path):
             return cls(unet, scheduler, data_range, is_complex)
 
@@ -128,8 +112,9 @@ def load_diffusers(
 
     That is what ``DDPMPipeline(unet, scheduler).save_pretrained(folder)`` writes (``unet/`` and
     ``scheduler/``), the files of both in one folder, or what ``LDMPipeline`` writes, with an
-    autoencoder in ``vqvae/`` or ``vae/`` besides. Weights are read from safetensors only, so that
-    nothing is unpickled. Without a network hub ids are looked up in the cache.
+    autoencoder in ``vqvae/`` or ``vae/`` besides. Weights are read from safetensors or, where
+    there are none, from ``.bin`` files, as tensors alone. Without a network hub ids are looked up
+    in the cache.
 
     Args:
         path: a folder, or a hub id ``owner/name``.
@@ -143,7 +128,7 @@ def load_diffusers(
         CheckpointError: not found, no ``UNet2DModel`` with a scheduler and perhaps an
             ``AutoencoderKL`` or ``VQModel``, or weights that are damaged or do not fit.
     """
-    unet, scheduler, autoencoder = _read(path, AUTOENCODERS)
+    unet, scheduler, autoencoder = read_pipeline(path, AUTOENCODERS)
     with _blamed_on(path):
         if autoencoder is None:
             return DiffusersPrior(unet, scheduler, data_range, is_complex)
@@ -156,7 +141,7 @@ def load_diffusers(
 def _blamed_on(path: str | Path) -> Iterator[None]:
     try:
         yield
-    except ArgumentError as error:
+    except (TypeError, ValueError) as error:  # ours, or those of a garbled config
         raise CheckpointError(f"path: {str(path)!r} is no usable prior: {error}") from error
 
 
@@ -235,100 +220,3 @@ FAMILIES: dict[str, Callable[[Mapping[str, Any]], _Diffusion]] = {
     "ScoreSdeVe": _score_ve,
     "ScoreSdeVp": _score_vp,
 }
-
-
-def _read(path: str | Path, autoencoders: tuple[str, ...]) -> tuple[Any, dict[str, Any], Any]:
-    """Return network, scheduler's config and autoencoder, ``None`` if there is no such part."""
-    local = Path(path).is_dir()
-    folder = Path(path) if local else _fetch(path, CONFIGS)
-    unet, scheduler = (
-        folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler")
-    )
-    # All that configs tell is checked before any weights are fetched.
-    latent = next((folder / name for name in _other_parts(folder, autoencoders)), None)
-    _check_kind(unet, "UNet2DModel")
-    if latent:
-        _check_kind(latent, "AutoencoderKL", "VQModel")
-    config = _read_json(scheduler, "scheduler_config.json")
-    if not local:
-        _fetch(path, WEIGHTS)
-    return _load(unet), config, latent and _load(latent)
-
-
-def _other_parts(folder: Path, accepted: tuple[str, ...]) -> list[str]:
-    """Return the parts of a pipeline besides network and scheduler, if all are accepted."""
-    parts = {name for name in AUTOENCODERS if (folder / name).is_dir()}
-    if (folder / "model_index.json").is_file():
-        parts |= {k for k in _read_json(folder, "model_index.json") if not k.startswith("_")}
-    others = sorted(parts - {"unet", "scheduler"})
-    refused = [name for name in others if name not in accepted]
-    if refused:
-        also = f", and {' or '.join(accepted)}" if accepted else " only, a pixel diffusion"
-        raise CheckpointError(
-            f"path: the pipeline in {str(folder)!r} also has {', '.join(refused)}, accepted: one "
-            f"that takes no text or image: unet and scheduler{also}"
-        )
-    return others
-
-
-def _fetch(path: str | Path, patterns: list[str]) -> Path:
-    """Return the cached folder of a hub repository with the files that match ``patterns``."""
-    if not isinstance(path, str) or not HUB_ID.fullmatch(path):
-        raise CheckpointError(
-            f"path: no such folder {str(path)!r}, accepted: a folder written by diffusers' "
-            "save_pretrained, or a hub id 'owner/name'"
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(path, allow_patterns=patterns))
-    except Exception as error:  # clients of the hub raise what their HTTP library does
-        raise CheckpointError(
-            f"path: {path!r} is no folder here, and the Hugging Face hub did not give it "
-            f"(offline, pass a local folder): {error}"
-        ) from error
-
-
-def _check_kind(folder: Path, *accepted: str) -> None:
-    kind = _read_json(folder, "config.json").get("_class_name")
-    if kind not in accepted:
-        raise CheckpointError(
-            f"path: {str(folder)!r} holds a {kind}, accepted: a {' or '.join(accepted)}"
-        )
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / name).read_text()))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"path: {str(folder)!r} lacks {name}, accepted: a folder written by diffusers' "
-            "DDPMPipeline(unet, scheduler).save_pretrained"
-        ) from error
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"path: cannot read {str(folder / name)!r}: {error}") from error
-
-
-def _load(folder: Path) -> nn.Module:
-    """Load a network and insist that the file holds all of its weights and no other."""
-    import diffusers
-
-    kind = _read_json(folder, "config.json")["_class_name"]
-    try:
-        network, info = getattr(diffusers, kind).from_pretrained(
-            str(folder),
-            use_safetensors=True,
-            local_files_only=True,
-            low_cpu_mem_usage=False,
-            output_loading_info=True,
-        )
-    except Exception as error:  # diffusers raises many kinds
-        raise CheckpointError(
-            f"path: cannot load a {kind} from safetensors in {str(folder)!r}: {error}"
-        ) from error
-    wrong = {k: sorted(map(str, v))[:5] for k, v in info.items() if v}
-    if wrong:
-        raise CheckpointError(f"path: weights in {str(folder)!r} do not fit: {wrong}")
-    if not finite_state(network.state_dict()):
-        raise CheckpointError(f"path: weights in {str(folder)!r} hold NaN or infinite values")
-    return network

@@ -8,7 +8,8 @@ from wellposed.errors import UnknownNameError, require, unknown_name
 from wellposed.priors.checkpoints import identify
 from wellposed.priors.checkpoints.family import check_options
 from wellposed.priors.checkpoints.reading import REFUSED, SUFFIXES, read_state
-from wellposed.priors.from_diffusers import HUB_ID, load_diffusers
+from wellposed.priors.diffusers_files import HUB_ID
+from wellposed.priors.from_diffusers import load_diffusers
 from wellposed.priors.prior import Prior
 from wellposed.priors.store import load_prior, read_config
 

@@ -161,10 +161,9 @@ class Solver(ABC):
             evaluations = max(evaluations, problem.evaluations)
             chunks.append(problem.to_public(u))
             residuals.append(misfit(problem, u))
-        count, shape = len(y), whole_problem.image_shape
         return Reconstruction(
-            samples=torch.cat(chunks).reshape(num_samples, count, *shape[1:]),
-            residual=torch.cat(residuals).reshape(num_samples, count),
+            samples=torch.cat(chunks).unflatten(0, (num_samples, len(y))),
+            residual=torch.cat(residuals).reshape(num_samples, len(y)),
             nfe=evaluations,
             seconds=time.perf_counter() - started,
             solver=type(self).__name__,

@@ -47,9 +47,9 @@ class DPS(Solver):
         require(0 <= self.zeta < math.inf, "zeta", self.zeta, "a finite number of at least 0")
 
     def check(self, problem: Problem) -> None:
-        """Refuse clipping of complex images."""
-        real = not (self.clip and problem.image_dtype.is_complex)
-        require(real, "clip", self.clip, "False for complex images")
+        """Refuse clipping of what has no range."""
+        ranged = problem.prior.is_affine and not problem.image_dtype.is_complex
+        require(ranged or not self.clip, "clip", self.clip, "False for complex or latent images")
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource

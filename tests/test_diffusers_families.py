@@ -234,6 +234,15 @@ def test_pipelines_that_take_text_are_refused(tmp_path):
             load(tmp_path)
 
 
+@pytest.mark.parametrize("value", [None, "half", [0.5]])
+def test_garbled_configs_are_blamed_on_the_folder(value, tmp_path):
+    saved(tmp_path, tiny_unet(), diffusers.EDMEulerScheduler())
+    file = tmp_path / "scheduler/scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "sigma_data": value}))
+    with pytest.raises(errors.CheckpointError, match=r"path: .* is no usable prior"):
+        load_diffusers(tmp_path)
+
+
 def test_defaults_of_configs_are_those_of_diffusers():
     """Old configs name only what was not the default."""
     for scheduler in (diffusers.ScoreSdeVeScheduler(), *(f() for f in EDM_SCHEDULERS)):

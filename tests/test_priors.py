@@ -618,8 +618,8 @@ def test_diffusers_parts_that_do_not_fit():
     ddpm = diffusers.DDPMScheduler()
     for unet, scheduler, complex_image, message in (
         (tiny_unet(), "ddpm", False, "scheduler: got str"),
-        (tiny_unet(), diffusers.EDMEulerScheduler(), False, "alphas_cumprod"),
-        (tiny_unet(num_class_embeds=3), ddpm, False, "class-conditional"),
+        (tiny_unet(), diffusers.CMStochasticIterativeScheduler(), False, "alphas_cumprod"),
+        (tiny_unet(class_embed_type="timestep"), ddpm, False, "class_embed_type 'timestep'"),
         (tiny_unet(1), ddpm, True, "an even number"),
         (tiny_unet(), {**ddpm.config, "prediction_type": "epsilom"}, False, "mean 'epsilon'"),
     ):
@@ -691,6 +691,31 @@ def pickled_only(folder):
     weights.unlink()
 
 
+class Code:
+    """Unpickled, it would leave a file."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return (open, (str(self.trace), "w"))
+
+
+def pickled_code(folder):
+    pickled_only(folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.bin"
+    torch.save({"conv_in.weight": Code(folder / "trace")}, weights)
+
+
+def test_pickled_tensors_are_read_but_no_code(saved, pipeline):
+    pickled_only(pipeline)
+    assert_is_the_saved_one(DiffusersPrior.from_pretrained(pipeline))
+    pickled_code(shutil.copytree(saved, pipeline.with_name("code")))
+    with pytest.raises(errors.CheckpointError, match=r"path: .*\.bin"):
+        DiffusersPrior.from_pretrained(pipeline.with_name("code"))
+    assert not (pipeline.with_name("code") / "trace").exists()
+
+
 def truncated(folder):
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
@@ -703,7 +728,6 @@ DAMAGE = {
         lambda p: (p / "unet" / "diffusion_pytorch_model.safetensors").unlink(),
         "safetensors",
     ),
-    "pickled weights": (pickled_only, "safetensors"),
     "truncated weights": (truncated, "cannot load a UNet2DModel"),
     "broken config": (lambda p: (p / "unet/config.json").write_text("{"), "cannot read .*unet"),
     "list for a config": (lambda p: (p / "unet/config.json").write_text("[1]"), "cannot read"),
@@ -768,6 +792,11 @@ def test_from_pretrained_of_a_hub_id_fetches_configs_then_weights(saved, pipelin
     assert not any("safetensors" in p for p in configs)
     assert "unet/diffusion_pytorch_model.safetensors" in weights
     assert not any(".bin" in p for p in weights)
+    asked.clear()
+    pickled_only(pipeline)
+    folder = pipeline
+    assert_is_the_saved_one(DiffusersPrior.from_pretrained("owner/name"))
+    assert "unet/diffusion_pytorch_model.bin" in asked[2][1]  # where there is nothing else
     asked.clear()
     folder = pipeline
     DAMAGE["latent diffusion"][0](pipeline)

@@ -203,11 +203,11 @@ def inspect(
 
     checkpoint = read_checkpoint(path)
     facts = [("family", checkpoint.family), *describe(checkpoint.prior).items()]
-    typer.echo(format_table(["", path], [list(fact) for fact in facts]))
+    typer.echo(format_table(["", path], [list(fact) for fact in facts]) + "\n")
     prior = getattr(checkpoint.prior, "prior", checkpoint.prior)
     diagnosis = diagnose(prior, _test_images(prior, image or [], size))
     gains = [f"{diagnosis.gains[level]:+.1f}" for level in LEVELS]
-    typer.echo(format_table(["sigma / alpha", *map(str, LEVELS)], [["gain in dB", *gains]]))
+    typer.echo(format_table(["sigma / alpha", *map(str, LEVELS)], [["gain in dB", *gains]]) + "\n")
     low, high = diagnosis.sample_range
     typer.echo(f"its own samples lie in {low:.2f}..{high:.2f}, public images in 0..1")
     for warning in diagnosis.warnings:
