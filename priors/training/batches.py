@@ -61,7 +61,8 @@ def draw_batch(
     The places of the noise levels are spread evenly over the batch, shifted at random.
     """
     x0 = to_units(crops.batch(items, settings.seed, step, size), settings.data_range)
-    shift = np.random.default_rng((settings.seed, step)).random()
+    # Unlike crops', seeds of four words: trailing zeros do not count, (a, b) is (a, b, 0).
+    shift = np.random.default_rng((settings.seed, step, 0, 2)).random()
     u = (torch.tensor([*items], dtype=torch.float64) + shift) / count
     eps = [
         np.random.default_rng((settings.seed, step, item, 1)).standard_normal(
