@@ -2,20 +2,26 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wellposed.errors import require
+
+OVERSAMPLING = 2
+SMALLEST_RADIUS = 4.0
+COLOUR = 0.3
 
 
 def dead_leaves(count: int, channels: int, size: int, seed: int = 0) -> Tensor:
     """Return images of overlapping discs, whose statistics are near those of photographs.
 
     The radii follow a density proportional to r^-3, which makes the images scale-invariant
-    (Lee, Mumford and Huang 2001, "Occlusion models for natural images").
+    (Lee, Mumford and Huang 2001, "Occlusion models for natural images"). Edges are antialiased and
+    the channels of a disc alike but for some colour, as a camera has them.
 
     Args:
         count: number of images.
-        channels: their channels, of independent uniform values.
+        channels: their channels.
         size: side in pixels.
         seed: decides the images; image n is the same in any number of them.
 
@@ -24,16 +30,19 @@ def dead_leaves(count: int, channels: int, size: int, seed: int = 0) -> Tensor:
     """
     require(count >= 1, "count", count, "at least 1")
     require(channels >= 1, "channels", channels, "at least 1")
-    require(size >= 8, "size", size, "at least 8")
-    images = [_leaves(np.random.default_rng((seed, n)), channels, size) for n in range(count)]
-    return torch.from_numpy(np.stack(images))
+    require(size >= 16, "size", size, "at least 16")
+    fine = [
+        _leaves(np.random.default_rng((seed, n)), channels, OVERSAMPLING * size)
+        for n in range(count)
+    ]
+    return F.avg_pool2d(torch.from_numpy(np.stack(fine)), OVERSAMPLING)
 
 
 def _leaves(rng: np.random.Generator, channels: int, size: int) -> np.ndarray:
-    """Paint discs one over the other until every pixel is covered."""
+    """Paint discs until every pixel is covered."""
     y, x = np.mgrid[:size, :size]
     image, bare = np.zeros((channels, size, size), np.float32), np.ones((size, size), bool)
-    smallest, largest = 2.0, size / 2
+    smallest, largest = OVERSAMPLING * SMALLEST_RADIUS, size / 2
     while bare.any():
         # Inverse of the distribution function of r^-3 between the smallest and the largest.
         u = rng.random()
@@ -41,6 +50,7 @@ def _leaves(rng: np.random.Generator, channels: int, size: int) -> np.ndarray:
         row, column = rng.uniform(-radius, size + radius, 2)
         # Front to back: what is painted once stays, so that the loop ends.
         fresh = bare & ((y - row) ** 2 + (x - column) ** 2 < radius**2)
-        image[:, fresh] = rng.random((channels, 1))
+        grey = (1 - COLOUR) * rng.random()
+        image[:, fresh] = grey + COLOUR * rng.random((channels, 1))
         bare &= ~fresh
     return image

@@ -65,7 +65,8 @@ def test_two_processes_follow_the_losses_of_one(data, tmp_path):
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
     states = [torch.load(f / "checkpoint.pt", weights_only=True) for f in (two, one)]
     for part in ("network", "average"):
-        torch.testing.assert_close(states[0][part], states[1][part], rtol=1e-5, atol=1e-5)
+        # Adam turns the rounding of a gradient near zero into a part of a step of 5e-4.
+        torch.testing.assert_close(states[0][part], states[1][part], rtol=1e-3, atol=1e-4)
     assert states[0]["settings"] == states[1]["settings"]  # one may continue the other
 
     names = lambda folder: sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))  # noqa: E731
