@@ -25,7 +25,7 @@ from torch import Tensor
 
 from wellposed import priors
 from wellposed.datasets.collection import Collection, Reading
-from wellposed.datasets.crops import random_phase
+from wellposed.datasets.crops import central_crop, random_phase
 from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.priors.loading import WEIGHTS
 from wellposed.priors.store import read_config
@@ -105,12 +105,6 @@ def load_images(args: argparse.Namespace, config: dict, size: int) -> Tensor:
     chosen = [stack.array()[row] for stack, row in places[::step][: args.count]]
     images = torch.stack([central_crop(torch.from_numpy(i).movedim(-1, 0), size) for i in chosen])
     return random_phase(images, seed=0) if config["complex"] else images
-
-
-def central_crop(image: Tensor, size: int) -> Tensor:
-    """Return the central square of an image."""
-    top, left = ((n - size) // 2 for n in image.shape[-2:])
-    return image[..., top : top + size, left : left + size]
 
 
 def psnr_at(images: Tensor, level: float, denoise: Denoise) -> float:

@@ -135,6 +135,12 @@ class Crops:
         return window.transpose(1, 0, 2) if rng.random() < 0.5 else window
 
 
+def central_crop(image: Tensor, size: int) -> Tensor:
+    """Return the central square of images (..., H, W)."""
+    top, left = ((n - size) // 2 for n in image.shape[-2:])
+    return image[..., top : top + size, left : left + size]
+
+
 def random_phase(images: Tensor, seed: int) -> Tensor:
     """Return magnitudes (B, C, H, W) as complex images of random smooth phase, one per item."""
     phases = [

@@ -138,7 +138,7 @@ def _range_warning(prior: Prior, low: float, high: float) -> list[str]:
         hint = ""
     else:
         fits = _looks_public(low, high)
-        units = [(v - prior.centre) / prior.scale for v in (low, high)]
+        units = prior.to_units(torch.tensor([low, high])).tolist()
         others = {
             text: [u * (b - a) / 2 + (a + b) / 2 for u in units] for (a, b), text in RANGES.items()
         }

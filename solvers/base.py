@@ -18,6 +18,7 @@ from wellposed.priors.schedule import SPACINGS
 from wellposed.progress import track
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers.problem import Problem, misfit
+from wellposed.solvers.transition import starting_std
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
@@ -69,14 +70,9 @@ class Solver(ABC):
     linear_only: ClassVar[bool] = False
 
     def init(self, problem: Problem, noise: NoiseSource) -> State:
-        """Return the state before the first step: by default ``x_T``, pure noise.
-
-        Its size is that of the schedule's terminal distribution, carried over to the first time
-        where that is not ``T``.
-        """
-        schedule, first = problem.prior.schedule, self.times(problem)[0]
-        size = [float(torch.hypot(*schedule(t))) for t in (first, schedule.T)]
-        x_T = schedule.terminal_std * size[0] / size[1] * noise.draw(problem.zeros())
+        """Return the state before the first step: by default ``x_T``, pure noise."""
+        std = starting_std(problem.prior.schedule, self.times(problem)[0])
+        x_T = std * noise.draw(problem.zeros())
         return State(x_T, x_T)
 
     @abstractmethod

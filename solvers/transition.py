@@ -33,6 +33,15 @@ def levels(schedule: Schedule, t: float, s: float) -> Levels:
     return Levels(*schedule(t), *schedule(s))
 
 
+def starting_std(schedule: Schedule, t: float) -> float:
+    """Return the size of the noise that a sampler starts from at time ``t``.
+
+    That of the schedule's terminal distribution, carried over to ``t`` where that is not ``T``.
+    """
+    at_t, at_end = (float(torch.hypot(*schedule(time))) for time in (t, schedule.T))
+    return schedule.terminal_std * at_t / at_end
+
+
 def variance(rule: str, level: Levels, eta: float = 1.0) -> Tensor:
     """Return the variance ``v`` of the fresh noise of a transition.
 

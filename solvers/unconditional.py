@@ -8,7 +8,13 @@ from torch import Tensor
 from wellposed.errors import require
 from wellposed.noise import ItemNoise
 from wellposed.priors.prior import Prior
-from wellposed.solvers.transition import implied_noise, levels, transition, variance
+from wellposed.solvers.transition import (
+    implied_noise,
+    levels,
+    starting_std,
+    transition,
+    variance,
+)
 
 
 @torch.no_grad()
@@ -49,8 +55,7 @@ def sample(
     times = schedule.times(steps, spacing).tolist()
     dtype = torch.complex64 if prior.is_complex else torch.float32
     x = torch.zeros(count, prior.channels or 1, *image_size, dtype=dtype, device=device)
-    first, last = (float(torch.hypot(*schedule(t))) for t in (times[0], schedule.T))
-    x = schedule.terminal_std * first / last * noise.draw(x)
+    x = starting_std(schedule, times[0]) * noise.draw(x)
     for t, s in itertools.pairwise(times):
         level = levels(schedule, t, s)
         x0 = prior.denoise(x, t)

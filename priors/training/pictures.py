@@ -43,7 +43,7 @@ def sample_grid(trainer: Trainer) -> list[Tensor]:
     prior, size = trainer.averaged, max(trainer.settings.image_size)
     device = trainer.accelerator.device
     images = sample(prior, COUNT, (size, size), steps=SAMPLING_STEPS, seed=0, device=device)
-    units = (images - prior.centre) / prior.scale
+    units = prior.to_units(images)
     real = torch.cat([units.real, units.imag], 1) if units.is_complex() else units
     return list(real.split(COUNT // 2))
 

@@ -224,15 +224,14 @@ def _test_images(prior: Any, paths: list[Path], size: int) -> Any:
     import torch
 
     from wellposed.datasets.collection import Collection
-    from wellposed.datasets.crops import random_phase
+    from wellposed.datasets.crops import central_crop, random_phase
 
     stacks = Collection(paths).whole()
     side = min(size, *(n for stack in stacks for n in stack.shape[1:3]))
     crops = []
     for stack in stacks:
         image = torch.from_numpy(stack.array()[stack.shape[0] // 2]).movedim(-1, 0)
-        top, left = ((n - side) // 2 for n in image.shape[-2:])
-        crops.append(image[:, top : top + side, left : left + side])
+        crops.append(central_crop(image, side))
     images = torch.stack(crops)
     return random_phase(images, seed=0) if prior.is_complex else images
 
