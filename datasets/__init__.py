@@ -1,10 +1,51 @@
-"""Reading real data; imported as ``wellposed.datasets``."""
+"""Reading real data and writing results; imported as ``wellposed.datasets``."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "datasets":
     # In the repository's root ``import datasets`` would find this folder instead of another
     # package of that name.
     raise ImportError("this is wellposed.datasets; import it under that name")
 
-from wellposed.datasets.files import read_array
+if TYPE_CHECKING:
+    from wellposed.datasets.dicom import DicomSeries as DicomSeries
+    from wellposed.datasets.dicom import read_dicom_series as read_dicom_series
+    from wellposed.datasets.dicom_writer import write_dicom_series as write_dicom_series
+    from wellposed.datasets.encoding import center_crop as center_crop
+    from wellposed.datasets.fastmri import FastMRI as FastMRI
+    from wellposed.datasets.fastmri import load_fastmri as load_fastmri
+    from wellposed.datasets.files import read_array as read_array
+    from wellposed.datasets.htc import HTCScan as HTCScan
+    from wellposed.datasets.htc import load_htc2022 as load_htc2022
+    from wellposed.datasets.hyperspectral import HyperspectralCube as HyperspectralCube
+    from wellposed.datasets.hyperspectral import load_hyperspectral as load_hyperspectral
+    from wellposed.datasets.ismrmrd import RawScan as RawScan
+    from wellposed.datasets.ismrmrd import load_ismrmrd as load_ismrmrd
+    from wellposed.datasets.nifti import NiftiVolume as NiftiVolume
+    from wellposed.datasets.nifti import load_nifti as load_nifti
+    from wellposed.datasets.nifti import write_nifti as write_nifti
+    from wellposed.datasets.tomopy import ParallelScan as ParallelScan
+    from wellposed.datasets.tomopy import load_tomopy as load_tomopy
 
-__all__ = ["read_array"]
+_HOME = {
+    "dicom": ("DicomSeries", "read_dicom_series"),
+    "dicom_writer": ("write_dicom_series",),
+    "encoding": ("center_crop",),
+    "fastmri": ("FastMRI", "load_fastmri"),
+    "files": ("read_array",),
+    "htc": ("HTCScan", "load_htc2022"),
+    "hyperspectral": ("HyperspectralCube", "load_hyperspectral"),
+    "ismrmrd": ("RawScan", "load_ismrmrd"),
+    "nifti": ("NiftiVolume", "load_nifti", "write_nifti"),
+    "tomopy": ("ParallelScan", "load_tomopy"),
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted(_MODULE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'wellposed.datasets' has no attribute {name!r}")
+    return getattr(import_module(f"wellposed.datasets.{_MODULE[name]}"), name)

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from wellposed.errors import FileError
 
@@ -27,13 +29,18 @@ class DicomSeries:
     spacing: tuple[float, float, float]
     headers: list[Any]
 
+    @property
+    def volume(self) -> Tensor:
+        """The values as (1, 1, D, H, W)."""
+        return torch.from_numpy(self.values)[None, None]
+
 
 def read_dicom_series(folder: str | Path) -> DicomSeries:
     """Read the DICOM series in a folder; slices are sorted along their common normal.
 
     Raises:
-        FileError: no or unreadable files, several series, slices of different geometry, or
-            missing or doubled slices; names the file or the gap.
+        FileError: no or unreadable files, several series, slices of different geometry, missing
+            or doubled slices, or a tilted gantry; names the file or the gap.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -50,6 +57,7 @@ def read_dicom_series(folder: str | Path) -> DicomSeries:
     }
     slices.sort(key=lambda entry: position[entry[0]])
     step = _slice_distance([(file, position[file]) for file, _, _ in slices])
+    _check_upright(folder, [header for _, header, _ in slices], normal)
     first = slices[0][1]
     rows, columns = (float(v) for v in first.PixelSpacing)
     values = np.stack([pixels for _, _, pixels in slices])
@@ -127,3 +135,16 @@ def _slice_distance(places: list[tuple[Path, float]]) -> float | None:
 
 def _thickness(header: Any) -> float:
     return float(header.get("SliceThickness") or 1.0)
+
+
+def _check_upright(folder: Path, headers: list[Any], normal: np.ndarray) -> None:
+    """Raise where slices are shifted against each other, as no cuboid volume holds them."""
+    places = np.array([h.ImagePositionPatient for h in headers], float)
+    path = places[-1] - places[0]
+    shift = float(np.linalg.norm(path - (path @ normal) * normal))
+    if shift > 0.5 * min(float(v) for v in headers[0].PixelSpacing):
+        tilt = np.rad2deg(np.arctan2(shift, abs(path @ normal)))
+        raise FileError(
+            f"path: the slices in {str(folder)!r} are sheared by {tilt:.3g} degrees (a tilted "
+            "gantry), accepted: slices stacked along their normal; resample the series first"
+        )

@@ -1,0 +1,93 @@
+"""What loaders and writers of files share: errors that name the file or the argument."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.errors import (
+    DtypeError,
+    FileError,
+    ShapeError,
+    WellposedError,
+    check_finite,
+    require,
+)
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever fails within into a `FileError` that names the file.
+
+    Args:
+        path: the file, which must exist.
+        kind: what it should be, for the message.
+    """
+    if not path.is_file():
+        raise FileError(f"path: no such file {str(path)!r}")
+    try:
+        yield
+    except WellposedError:
+        raise
+    except Exception as error:  # every reader has its own exceptions; the user needs the name
+        raise FileError(f"path: cannot read {str(path)!r} as {kind}: {error}") from error
+
+
+def stored_array(path: Path, group: Any, key: str, axes: tuple[int, ...]) -> Any:
+    """Return the data set ``key`` of an HDF5 file or group, not yet read.
+
+    Raises:
+        FileError: no such data set, or its number of axes is not one of ``axes``.
+    """
+    found = group.get(key)
+    if not hasattr(found, "shape"):
+        holds = ", ".join(group) or "nothing"
+        raise FileError(f"path: {path.name} has no data set {key!r}, it holds: {holds}")
+    if len(found.shape) not in axes:
+        accepted = " or ".join(map(str, axes))
+        raise FileError(
+            f"path: {key!r} in {path.name} has shape {found.shape}, accepted: {accepted} axes"
+        )
+    return found
+
+
+def one_or_all(argument: str, index: int | None, count: int) -> slice:
+    """Return the rows that ``index`` chooses of ``count``; all for None."""
+    usable = index is None or (isinstance(index, Integral) and 0 <= index < count)
+    require(usable, argument, index, f"None, or 0 to {count - 1}")
+    return slice(count) if index is None else slice(index, index + 1)
+
+
+def finite(path: Path, key: str, values: np.ndarray) -> np.ndarray:
+    """Return the values, or raise a `FileError` where any is NaN or infinite."""
+    bad = values.size - int(np.isfinite(values).sum())
+    if bad:
+        raise FileError(
+            f"path: {key!r} in {path.name} holds {bad} NaN or infinite of {values.size} values"
+        )
+    return values
+
+
+def as_stored(volume: Tensor | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a real, finite volume as a float64 array of ``shape``, to be written.
+
+    Axes of length one may be missing or additional, as in (1, 1, D, H, W) for (D, H, W).
+
+    Raises:
+        DtypeError, ShapeError, NonFiniteError: the volume is not real, of another shape, or
+            holds NaN or infinite values.
+    """
+    tensor = torch.as_tensor(np.array(volume) if isinstance(volume, np.ndarray) else volume)
+    if tensor.is_complex():
+        raise DtypeError(f"volume: got {tensor.dtype}, accepted: real values, as magnitudes")
+    if [n for n in tensor.shape if n != 1] != [n for n in shape if n != 1]:
+        raise ShapeError(
+            f"volume: got shape {tuple(tensor.shape)}, accepted: {shape} as the reference has"
+        )
+    check_finite("volume", tensor)
+    return tensor.detach().cpu().double().reshape(shape).numpy()

@@ -1,0 +1,110 @@
+"""Synchrotron tomography in the data exchange format, as tomopy reads it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.datasets.checks import finite, one_or_all, reading, stored_array
+from wellposed.errors import FileError, require
+
+
+@dataclass(frozen=True, eq=False)
+class ParallelScan:
+    """A parallel-beam scan corrected for the beam and the dark current, one item per row.
+
+    Attributes:
+        transmission: (data - dark) / (white - dark), float32 (rows, 1, views, bins).
+        sinogram: its negative logarithm, the line integrals, of the same shape.
+        angles: view angles in degrees, float64 (views,).
+    """
+
+    transmission: Tensor
+    sinogram: Tensor
+    angles: Tensor
+
+
+def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) -> ParallelScan:
+    """Load an HDF5 file of ``exchange/{data, data_white, data_dark, theta}``.
+
+    De Carlo et al., "Scientific data exchange: a schema for HDF5-based storage of raw and
+    analyzed data", Journal of Synchrotron Radiation 21, 2014,
+    https://doi.org/10.1107/S160057751401604X. Frames of white and dark are averaged; ``theta``
+    is in degrees unless its unit says radians.
+
+    Args:
+        path: an HDF5 file; ``data`` is (views, rows, bins), white and dark (frames, rows, bins).
+        row: the only detector row to read, from 0; all by default.
+        floor: smaller transmissions are set to this one, e.g. 1e-4; by default none is, and a
+            transmission that is not positive is an error.
+
+    Raises:
+        FileError: missing or unreadable, another layout, NaN or infinite values, sizes that
+            contradict each other, whites not above the darks, or transmissions that are not
+            positive; names the file and counts the pixels.
+        ArgumentError: no such row, or the floor is not in [0, 1).
+    """
+    require(0 <= floor < 1, "floor", floor, "0 <= floor < 1")
+    path = Path(path)
+    with reading(path, "HDF5"), h5py.File(path, "r") as file:
+        data, white, dark = (
+            stored_array(path, file, f"exchange/{key}", (3,))
+            for key in ("data", "data_white", "data_dark")
+        )
+        theta = stored_array(path, file, "exchange/theta", (1,))
+        _check_sizes(path, data, white, dark, theta)
+        rows = one_or_all("row", row, data.shape[1])
+        counts, beam, current = (
+            finite(path, d.name, d[:, rows].astype(np.float32)) for d in (data, white, dark)
+        )
+        angles = _degrees(finite(path, "theta", theta[()].astype(float)), theta.attrs)
+    transmission = _transmission(path, counts, beam.mean(0), current.mean(0), floor)
+    transmission = np.ascontiguousarray(transmission.swapaxes(0, 1)[:, None])
+    tensor = torch.from_numpy(transmission)
+    return ParallelScan(tensor, -tensor.log(), torch.from_numpy(angles))
+
+
+def _check_sizes(path: Path, data: Any, white: Any, dark: Any, theta: Any) -> None:
+    if len(theta) != len(data):
+        raise FileError(
+            f"path: {path.name} has {len(data)} views in 'data' but {len(theta)} in 'theta'"
+        )
+    for other in (white, dark):
+        if other.shape[1:] != data.shape[1:] or len(other) == 0:
+            raise FileError(
+                f"path: {other.name!r} in {path.name} has shape {other.shape}, accepted: (frames, "
+                f"{data.shape[1]}, {data.shape[2]}) as 'data' has"
+            )
+
+
+def _degrees(theta: np.ndarray, attributes: Any) -> np.ndarray:
+    unit = attributes.get("units", "degrees")
+    unit = unit.decode() if isinstance(unit, bytes) else str(unit)
+    return np.rad2deg(theta) if unit.lower().startswith("rad") else theta
+
+
+def _transmission(
+    path: Path, counts: np.ndarray, white: np.ndarray, dark: np.ndarray, floor: float
+) -> np.ndarray:
+    """Return the corrected transmission (views, rows, bins)."""
+    beam = white - dark
+    unlit = int((beam <= 0).sum())
+    if unlit:
+        raise FileError(
+            f"path: in {path.name}, {unlit} of {beam.size} detector pixels have 'data_white' not "
+            "above 'data_dark': no beam to divide by"
+        )
+    transmission = (counts - dark) / beam
+    if floor > 0:
+        return transmission.clip(floor)
+    opaque = int((transmission <= 0).sum())
+    if opaque:
+        raise FileError(
+            f"path: {opaque} of {transmission.size} transmissions in {path.name} are not "
+            "positive and have no logarithm; set a floor, e.g. 1e-4, to accept them"
+        )
+    return transmission
