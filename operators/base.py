@@ -19,6 +19,7 @@ from wellposed.errors import (
 )
 from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.operators.linalg import conjugate_gradient
+from wellposed.operators.proximal import proximal_by_cg
 
 
 class LinearOperator(LinearPhysics):
@@ -51,7 +52,7 @@ class LinearOperator(LinearPhysics):
         sides = [*image_size, *measurement_size]
         whole = all(isinstance(side, Integral) and side >= 1 for side in sides)
         require(whole, "image_size", tuple(image_size), "positive integers")
-        sigma = _noise_level(noise_sigma)
+        sigma = noise_level(noise_sigma)
         super().__init__(img_size=tuple(image_size), noise_model=GaussianNoise(sigma))
         self.measurement_size = tuple(measurement_size)
         self.complex_image = complex_image
@@ -80,6 +81,18 @@ class LinearOperator(LinearPhysics):
         """Return the least-squares image of smallest norm; by conjugate gradients here."""
         b = self.A_adjoint(y)
         return conjugate_gradient(self.A_adjoint_A, b, iterations=100, tolerance=1e-5).x
+
+    def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **kwargs: Any) -> Tensor:
+        """Return ``argmin_x gamma/2 ||A x - y||^2 + 1/2 ||x - z||^2``; by CG here.
+
+        Args:
+            z: images (B, *image_size).
+            y: measurements (B, *measurement_size), or one for all.
+            gamma: weight of the data, one number or one per item, >= 0.
+            kwargs: deepinv's, unused.
+        """
+        self._check("z", z, self.img_size, self.complex_image)
+        return proximal_by_cg(self.A_adjoint_A, self.A_adjoint(y), z, gamma)
 
     def noise(self, x: Tensor, **kwargs: Any) -> Tensor:
         """Return ``x`` with noise of the global generator, as deepinv's ``physics(x)`` adds it.
@@ -144,7 +157,8 @@ class LinearOperator(LinearPhysics):
         return super()._apply(keep, recurse)
 
 
-def _noise_level(noise_sigma: float | Tensor) -> Tensor:
+def noise_level(noise_sigma: float | Tensor) -> Tensor:
+    """Return a checked noise level as a float32 tensor."""
     accepted = "a finite number >= 0, or one per item"
     try:
         sigma = torch.as_tensor(noise_sigma, dtype=torch.float32)

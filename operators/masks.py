@@ -116,6 +116,79 @@ def gaussian_random_2d(
     return torch.from_numpy(mask.reshape(height, width))
 
 
+def poisson_disc_2d(
+    height: int, width: int, acceleration: float, center_fraction: float = 0.08, seed: int = 0
+) -> Tensor:
+    """Return a variable-density Poisson-disc mask (H, W): random points that keep their distance.
+
+    As in compressed sensing with two phase-encoding directions (Vasanawala et al., "Practical
+    parallel imaging compressed sensing MRI", 2011, doi:10.1109/ISBI.2011.5872579), by throwing
+    darts (Cook, "Stochastic sampling in computer graphics", 1986): in random order a point is
+    taken unless one taken before, p, is nearer than ``scale r(p)``, where r is the distance from
+    the centre in units of half the width along j and half the height along i. So the density
+    falls off as ``1 / r^2``. The scale is the largest, to 2^-16 of the longer side,
+    with which ``round(H W / acceleration)`` points fit, the central block of
+    ``int(center_fraction H)`` by ``int(center_fraction W)`` included; exactly as many are taken.
+
+    Args:
+        height: rows H of the mask.
+        width: columns W of the mask.
+        acceleration: H W over the number of points taken, at least 1.
+        center_fraction: fraction of each axis in the fully sampled block, 0 to 1.
+        seed: of the random order.
+
+    Raises:
+        ArgumentError: an argument out of range, or more points in the central block than the
+            acceleration allows.
+    """
+    rows = _center_count("height", height, center_fraction)
+    columns = _center_count("width", width, center_fraction)
+    total = _total(height * width, acceleration, rows * columns)
+    block = np.outer(_center_mask(height, rows), _center_mask(width, columns))
+    order = np.random.default_rng(seed).permutation(height * width)
+    i, j = (2 * (np.arange(n) - n // 2) / n for n in (height, width))
+    radius = np.hypot(i[:, None], j)
+    low, high = 0.0, float(max(height, width))
+    mask = _throw_darts(block, order, 0 * radius, total)
+    for _ in range(16):
+        scale = (low + high) / 2
+        darts = _throw_darts(block, order, scale * radius, total)
+        if darts.sum() == total:
+            mask, low = darts, scale
+        else:
+            high = scale
+    return torch.from_numpy(mask)
+
+
+def _throw_darts(
+    block: np.ndarray, order: np.ndarray, reach: np.ndarray, total: int
+) -> np.ndarray:
+    """Return the mask of ``block`` and of points that no earlier one reaches, up to ``total``."""
+    (height, width), mask = block.shape, block.copy()
+    free = mask == 0
+    missing = total - int(mask.sum())
+    offset2 = np.add.outer(np.arange(1 - height, height) ** 2, np.arange(1 - width, width) ** 2)
+    places = (axis.tolist() for axis in np.unravel_index(order, block.shape))
+    for i, j in zip(*places, strict=True):
+        if missing == 0:
+            break
+        if not free[i, j]:
+            continue
+        mask[i, j], missing = 1, missing - 1
+        if reach[i, j] > 1:
+            distance2 = offset2[height - 1 - i :, width - 1 - j :]
+            _block(free, distance2, (i, j), reach[i, j])
+    return mask
+
+
+def _block(free: np.ndarray, distance2: np.ndarray, point: tuple[int, int], reach: float) -> None:
+    """Block in place the points of ``free`` nearer to ``point`` than ``reach``."""
+    (i, j), r = point, int(reach)
+    window = slice(max(i - r, 0), i + r + 1), slice(max(j - r, 0), j + r + 1)
+    around = free[window]
+    around &= distance2[window][: around.shape[0], : around.shape[1]] >= reach**2
+
+
 def _positive(value: object) -> bool:
     return isinstance(value, (int, float)) and isfinite(value) and value > 0
 

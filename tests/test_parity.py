@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wellposed.noise import RecordedNoise
-from wellposed.operators.image import Inpainting
+from wellposed.operators.inpainting import Inpainting
 from wellposed.operators.mri import MultiCoilMRI
 from wellposed.priors import GaussianPrior, Tabulated
 from wellposed.solvers import DDS, REDDiff

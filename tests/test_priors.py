@@ -14,7 +14,7 @@ from torch import nn
 
 from wellposed import errors
 from wellposed.noise import MEASUREMENT, ItemNoise
-from wellposed.operators.image import Inpainting, random_mask
+from wellposed.operators.inpainting import Inpainting, random_mask
 from wellposed.priors import (
     VE,
     DenoiserPrior,

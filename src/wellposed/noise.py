@@ -14,8 +14,16 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, ShapeError
 
-SAMPLING, MEASUREMENT = 0, 1
+SAMPLING, MEASUREMENT, COUNTS = 0, 1, 2
 """First words of the seeds: a solver and a simulated measurement never share a stream."""
+
+
+def item_generator(seed: int, item: tuple[int, ...], purpose: int) -> np.random.Generator:
+    """Return the generator of an item, for other distributions than the normal one."""
+    # A spawn key, not entropy, whose trailing zeros would not count: (0,) is not (0, 0).
+    return np.random.Generator(
+        np.random.Philox(np.random.SeedSequence(seed, spawn_key=(purpose, *item)))
+    )
 
 
 class NoiseSource(Protocol):

@@ -1,0 +1,15 @@
+"""Computed tomography."""
+
+from wellposed.operators.ct.cone import ConeBeamCT, Panel
+from wellposed.operators.ct.geometry import Detector, Geometry
+from wellposed.operators.ct.operators import FanBeamCT, ParallelBeamCT, PlanarCT
+
+__all__ = [
+    "ConeBeamCT",
+    "Detector",
+    "FanBeamCT",
+    "Geometry",
+    "Panel",
+    "ParallelBeamCT",
+    "PlanarCT",
+]

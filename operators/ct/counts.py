@@ -1,0 +1,78 @@
+"""From photon counts to line integrals, and between attenuation and Hounsfield units."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.errors import ShapeError, check_finite, require
+from wellposed.noise import COUNTS, item_generator
+
+MU_WATER = 0.0193
+"""Attenuation of water in 1/mm at about 70 keV, the mean energy of a clinical scanner."""
+
+
+def to_hounsfield(attenuation: Tensor, mu_water: float = MU_WATER) -> Tensor:
+    """Return Hounsfield units of attenuation in 1/mm: ``1000 (mu / mu_water - 1)``."""
+    require(mu_water > 0, "mu_water", mu_water, "a positive attenuation")
+    return 1000 * (attenuation / mu_water - 1)
+
+
+def from_hounsfield(hounsfield: Tensor, mu_water: float = MU_WATER) -> Tensor:
+    """Return attenuation in 1/mm of Hounsfield units, none below that of vacuum."""
+    require(mu_water > 0, "mu_water", mu_water, "a positive attenuation")
+    return (mu_water * (1 + hounsfield / 1000)).clamp(min=0)
+
+
+def simulate_counts(line_integrals: Tensor, photons: float, seed: int = 0) -> Tensor:
+    """Return Poisson counts of mean ``photons exp(-line_integrals)``.
+
+    Args:
+        line_integrals: sinograms (B, ...), dimensionless.
+        photons: mean count of a bin that nothing attenuates (I0).
+        seed: item i has counts of its own, drawn from ``seed`` and i.
+
+    Raises:
+        ArgumentError, NonFiniteError: a number of photons or integrals that cannot be.
+    """
+    require(0 < photons < 1e15, "photons", photons, "a positive number, below 1e15")
+    mean = photons * (-check_finite("line_integrals", line_integrals)).exp().double().cpu().numpy()
+    counts = [item_generator(seed, (i,), COUNTS).poisson(m) for i, m in enumerate(mean)]
+    return torch.from_numpy(np.stack(counts)).to(line_integrals)
+
+
+def to_line_integrals(
+    counts: Tensor, photons: float | Tensor, dark: float | Tensor = 0.0
+) -> Tensor:
+    """Return ``-log((counts - dark) / (photons - dark))``, counts being half one at least.
+
+    Args:
+        counts: measured counts (B, ...).
+        photons: counts without an object (the flat field), a number or broadcastable.
+        dark: counts without a beam, likewise.
+
+    Raises:
+        ArgumentError: a flat field that is not above the dark one.
+        NonFiniteError: counts that are not finite.
+        ShapeError: fields of another shape.
+    """
+    check_finite("counts", counts)
+    flat = torch.as_tensor(photons, dtype=counts.dtype, device=counts.device)
+    dark = torch.as_tensor(dark, dtype=counts.dtype, device=counts.device)
+    require(bool((flat > dark).all()), "photons", "values up to the dark field's", "larger ones")
+    try:
+        ratio = (counts - dark).clamp(min=0.5) / (flat - dark)
+    except RuntimeError as error:
+        raise ShapeError(
+            f"photons, dark: got {tuple(flat.shape)} and {tuple(dark.shape)}, accepted: numbers "
+            f"or fields that fit counts of {tuple(counts.shape)}"
+        ) from error
+    return -ratio.log()
+
+
+def line_integral_noise(counts: Tensor) -> Tensor:
+    """Return the standard deviation of line integrals from Poisson counts, ``1 / sqrt(counts)``.
+
+    To first order in it (Sauer and Bouman 1993, https://doi.org/10.1109/78.193196), counts being
+    half one at least.
+    """
+    return counts.clamp(min=0.5).rsqrt()

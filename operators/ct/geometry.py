@@ -1,0 +1,161 @@
+"""Scanner geometries in the plane, and the shadow of a pixel on the detector.
+
+Conventions, shared by all operators here:
+
+- The origin is the rotation centre, in the middle of the image: row (H-1)/2, column (W-1)/2.
+  Column j is at ``X = (j - (W-1)/2) pixel_size``, row i at ``Y = ((H-1)/2 - i) pixel_size``: X
+  points right, Y up, although rows count down.
+- A view at angle theta, counter-clockwise in degrees, looks along ``d = (-sin theta, cos theta)``
+  and orders its rays along ``u = (cos theta, sin theta)``. At 0 degrees the bins of a parallel
+  beam run with the columns, at 90 degrees from the bottom row to the top one.
+- The source of a fan beam is at ``-source_distance d``, its detector at
+  ``(detector_distance - source_distance) d``: distances are from the source.
+- Bin k of B is centred at ``(k - (B-1)/2) bin_size + offset`` along the detector, 0 being where
+  the ray through the rotation centre hits it.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral, Real
+
+import numpy as np
+
+from wellposed.errors import require
+
+# Weights below this share of a pixel come from rounding of cos and sin at axis-aligned views.
+NEGLIGIBLE = 1e-12
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A line of equal bins.
+
+    Args:
+        bins: number of bins; by default as many as the shadow of the image needs.
+        bin_size: width of a bin along the detector, in the unit of ``pixel_size``; by default a
+            pixel, magnified to the detector.
+        offset: place of the detector's middle, where the central ray would hit 0; a rotation
+            centre seen at bin c of B has ``offset = ((B - 1) / 2 - c) bin_size``.
+        curved: bins lie on an arc around the source (of fan beams) instead of on a line.
+    """
+
+    bins: int | None = None
+    bin_size: float | None = None
+    offset: float = 0.0
+    curved: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.bins is None or _is_count(self.bins), "bins", self.bins, "an int >= 1")
+        require(
+            self.bin_size is None or _is_length(self.bin_size), "bin_size", self.bin_size, "> 0"
+        )
+        finite = isinstance(self.offset, Real) and math.isfinite(self.offset)
+        require(finite, "offset", self.offset, "a finite length")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A scan in the plane: image, views and detector; see the module for conventions.
+
+    Args:
+        image_size: (H, W).
+        angles: view angles in degrees.
+        pixel_size: side of a pixel.
+        detector: with bins and bin size known.
+        source_distance: source to rotation centre; infinite for a parallel beam.
+        detector_distance: source to detector; infinite likewise.
+    """
+
+    image_size: tuple[int, int]
+    angles: tuple[float, ...]
+    pixel_size: float
+    detector: Detector
+    source_distance: float = math.inf
+    detector_distance: float = math.inf
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether all rays of a view are parallel."""
+        return math.isinf(self.source_distance)
+
+    @property
+    def bins(self) -> int:
+        """Number of detector bins."""
+        assert self.detector.bins is not None
+        return self.detector.bins
+
+    @property
+    def bin_size(self) -> float:
+        """Width of a bin."""
+        assert self.detector.bin_size is not None
+        return self.detector.bin_size
+
+    @cached_property
+    def pixel_centres(self) -> tuple[np.ndarray, np.ndarray]:
+        """(X, Y) of all pixels, row by row, each (H W,)."""
+        height, width = self.image_size
+        x = (np.arange(width) - (width - 1) / 2) * self.pixel_size
+        y = ((height - 1) / 2 - np.arange(height)) * self.pixel_size
+        return np.tile(x, height), np.repeat(y, width)
+
+    def project(self, x: np.ndarray, y: np.ndarray, theta: float) -> np.ndarray:
+        """Return where the rays through points (X, Y) hit the detector; ``theta`` in radians."""
+        cos, sin = math.cos(theta), math.sin(theta)
+        along = x * cos + y * sin
+        if self.is_parallel:
+            return along
+        depth = self.source_distance - x * sin + y * cos
+        if self.detector.curved:
+            return self.detector_distance * np.arctan2(along, depth)
+        return self.detector_distance * along / depth
+
+    def footprint(self, theta: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return each pixel's first bin (n,) and its weights in the bins from there (n, taps).
+
+        A weight is the integral of a unit pixel along a ray, averaged over the bin. A pixel's
+        shadow is a trapezoid between the projections of its corners, as high as the ray through
+        its centre is long within it: exact for parallel beams, the separable footprint of Long,
+        Fessler and Balter (2010, 10.1109/TMI.2010.2050898) for fan beams.
+        """
+        x, y = self.pixel_centres
+        half = self.pixel_size / 2
+        corners = [
+            self.project(x + a * half, y + b * half, theta) for a in (-1, 1) for b in (-1, 1)
+        ]
+        places = np.sort(np.stack(corners, 1), 1) - self.detector.offset
+        places = places / self.bin_size + self.bins / 2
+        first = np.floor(places[:, 0])
+        taps = math.ceil(float((places[:, 3] - first).max()))
+        edges = first[:, None] + np.arange(taps + 1)
+        weights = np.diff(_area_below(edges, places), axis=1) * self._chord(x, y, theta)[:, None]
+        weights[weights < NEGLIGIBLE * self.pixel_size] = 0
+        return first.astype(np.int64), weights
+
+    def _chord(self, x: np.ndarray, y: np.ndarray, theta: float) -> np.ndarray:
+        """Return the length within its pixel of the ray through each pixel's centre."""
+        cos, sin = math.cos(theta), math.sin(theta)
+        if self.is_parallel:
+            return np.full_like(x, self.pixel_size / max(abs(cos), abs(sin)))
+        # The ray runs from the source at source_distance (sin, -cos).
+        dx, dy = x - self.source_distance * sin, y + self.source_distance * cos
+        return self.pixel_size * np.hypot(dx, dy) / np.maximum(np.abs(dx), np.abs(dy))
+
+
+def _area_below(u: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Return the area below ``u`` (n, k) of trapezoids of height 1 with sorted corners (n, 4)."""
+    a, b, c, d = (corners[:, i, None] for i in range(4))
+    tiny = np.finfo(float).tiny
+    rise, flat = np.clip(u - a, 0, b - a), np.clip(u - b, 0, c - b)
+    fall = np.clip(u - c, 0, d - c)
+    # Products of ratios: no cancellation where a slope is steep.
+    up = rise * (rise / np.maximum(b - a, tiny)) / 2
+    return up + flat + fall * (1 - fall / np.maximum(d - c, tiny) / 2)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf

@@ -1,0 +1,104 @@
+"""Which views of a scan are those of a turned or mirrored image.
+
+If the image is turned by a quarter turn, a view turns with it; if it is mirrored, a centred
+detector sees it reversed. So the weights of a few views, of angles between 0 and 45 degrees for a
+square image, stand for all: eight times fewer for equally spaced views.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.operators.ct.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Pose:
+    """An image turned by ``turns`` quarter turns clockwise, and then mirrored left to right."""
+
+    turns: int
+    mirrored: bool
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Return images (B, H, W) in this pose."""
+        turned = torch.rot90(images, -self.turns, (-2, -1))
+        return turned.flip(-1) if self.mirrored else turned
+
+    def undo(self, images: Tensor) -> Tensor:
+        """Return images of this pose as they were."""
+        upright = images.flip(-1) if self.mirrored else images
+        return torch.rot90(upright, self.turns, (-2, -1))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the views of a scan follow from those of a few angles.
+
+    Attributes:
+        angles: degrees, of the views whose weights are needed.
+        rows: bins that are needed of each, from the first one.
+        poses: images that are projected.
+        index: for each datum (views * bins,) its place in the projections of all poses, an array
+            (angles, rows, poses).
+    """
+
+    angles: tuple[float, ...]
+    rows: int
+    poses: tuple[Pose, ...]
+    index: np.ndarray
+
+    @property
+    def cost(self) -> float:
+        """Memory and time, roughly: an entry of the matrix costs some four multiplications."""
+        return len(self.angles) * self.rows * (len(self.poses) + 4)
+
+
+def make_plan(geometry: Geometry) -> Plan:
+    """Return the cheapest plan for a scan."""
+    height, width = geometry.image_size
+    mirrors = [False, True] if geometry.detector.offset == 0 else [False]
+    # A parallel beam from the other side sees the same rays, reversed.
+    halves = mirrors if geometry.is_parallel else [False]
+    plans = [
+        _plan(geometry, step, mirror, half)
+        for step in ([1, 2, 4] if height == width else [2, 4])
+        for mirror in mirrors
+        for half in (halves if step < 4 else [False])
+    ]
+    return min(plans, key=lambda plan: plan.cost)
+
+
+def _plan(geometry: Geometry, step: int, mirrors: bool, halves: bool) -> Plan:
+    """Return the plan with poses ``step`` quarter turns apart.
+
+    Args:
+        geometry: the scan.
+        step: 1, 2 or 4 (no turn at all).
+        mirrors: use mirrored poses.
+        halves: take the second half of each view from the first half of the opposite one.
+    """
+    bins, quarter = geometry.bins, 90.0
+    rows = (bins + 1) // 2 if halves else bins
+    angle = np.mod(np.asarray(geometry.angles), 360.0)
+    count, rest = np.divmod(angle, step * quarter)
+    turns, mirrored = (step * count).astype(int), np.zeros(len(angle), bool)
+    if mirrors:
+        mirrored = rest > step * quarter / 2
+        rest = np.where(mirrored, step * quarter - rest, rest)
+        turns = np.where(mirrored, turns + step, turns)
+    angles, which = np.unique(np.round(rest, 9), return_inverse=True)
+    # Every datum: its view's angle, its bin, and the pose to look at.
+    k = np.broadcast_to(np.arange(bins), (len(angle), bins))
+    k = np.where(mirrored[:, None], bins - 1 - k, k)
+    turn = np.broadcast_to(turns[:, None], k.shape) % 4
+    if halves:
+        opposite = k >= rows
+        k = np.where(opposite, bins - 1 - k, k)
+        turn = np.where(opposite, (turn + 2) % 4, turn)
+    code = turn + 4 * mirrored[:, None]
+    used, pose = np.unique(code, return_inverse=True)
+    place = (which[:, None] * rows + k) * len(used) + pose.reshape(k.shape)
+    poses = tuple(Pose(int(c) % 4, bool(c >= 4)) for c in used)
+    return Plan(tuple(angles.tolist()), rows, poses, place.ravel())

@@ -1,0 +1,131 @@
+"""Operators whose singular value decomposition is at hand, so that all is closed-form."""
+
+import torch
+from torch import Tensor
+
+from wellposed.operators.base import LinearOperator
+from wellposed.operators.proximal import as_weight, require_items
+
+
+class Decomposable(LinearOperator):
+    """``A = U diag(s) V^H`` with isometric ``U`` and ``V`` that are applied fast.
+
+    From the decomposition follow the operator, its exact pseudo-inverse and proximal solution;
+    solvers that work in its coordinates, such as DDRM (Kawar et al., "Denoising Diffusion
+    Restoration Models", 2022, arXiv:2201.11793), read it. It is thin: what ``V`` does not reach
+    is not measured; singular values may be zero besides. ``V_adjoint V = 1 = U_adjoint U`` on
+    coordinates, which are real, or complex with the spectrum's symmetry for Fourier operators:
+    noise in coordinates is drawn as an image and taken there by ``V_adjoint``. The names are
+    those of deepinv's ``DecomposablePhysics``.
+
+    Subclasses register the buffer ``singular_values`` and define the maps that are not the
+    identity.
+
+    Attributes:
+        singular_values: s >= 0, broadcast over coordinates (B, ...).
+        cutoff: singular values up to ``cutoff`` times the largest count as zero in ``A_dagger``.
+    """
+
+    singular_values: Tensor
+    cutoff: float = 1e-6
+
+    def V(self, coordinates: Tensor) -> Tensor:
+        """Return the image with these coordinates, (B, *image_size)."""
+        return coordinates
+
+    def V_adjoint(self, x: Tensor) -> Tensor:
+        """Return the coordinates of an image."""
+        return x
+
+    def U(self, coordinates: Tensor) -> Tensor:
+        """Return the measurement with these coordinates, (B, *measurement_size)."""
+        return coordinates
+
+    def U_adjoint(self, y: Tensor) -> Tensor:
+        """Return the coordinates of a measurement."""
+        return y
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        return self.U(self._s(x) * self.V_adjoint(x))
+
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        return self.V(self._s(y) * self.U_adjoint(y))
+
+    def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
+        """Return ``A^H A x``, without passing through the measurement."""
+        self._check("x", x, self.img_size, self.complex_image)
+        return self.V(self._s(x).square() * self.V_adjoint(x))
+
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
+        """Return the exact pseudo-inverse; components under the cutoff are left out."""
+        self._check("y", y, self.measurement_size, self.complex_measurement)
+        s = self._s(y)
+        kept = s > self.cutoff * s.max()
+        return self.V(torch.where(kept, 1 / torch.where(kept, s, 1), 0) * self.U_adjoint(y))
+
+    def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **kwargs: object) -> Tensor:
+        """Return ``argmin_x gamma/2 ||A x - y||^2 + 1/2 ||x - z||^2``, exactly."""
+        self._check("z", z, self.img_size, self.complex_image)
+        self._check("y", y, self.measurement_size, self.complex_measurement)
+        require_items(z, y)
+        s = self._s(z)
+        gap = self.U_adjoint(y) - s * self.V_adjoint(z)
+        weight = as_weight(gamma, gap)
+        return z + self.V(weight * s / (1 + weight * s.square()) * gap)
+
+    def _s(self, like: Tensor) -> Tensor:
+        return self.singular_values.to(like.real.dtype)
+
+
+class Separable(Decomposable):
+    """``Y = R X C^T`` in every channel: one small matrix acts along each axis.
+
+    Its singular values are all products of one of ``R`` and one of ``C``.
+
+    Args:
+        rows: ``R``, shape (h, H).
+        columns: ``C``, shape (w, W).
+        channels: channels of the image.
+        noise_sigma: noise level in ``y``.
+    """
+
+    def __init__(
+        self, rows: Tensor, columns: Tensor, channels: int, noise_sigma: float | Tensor = 0.0
+    ) -> None:
+        inner, outer = ((channels, rows.shape[i], columns.shape[i]) for i in (1, 0))
+        super().__init__(inner, outer, noise_sigma)
+        values = []
+        for name, matrix in (("rows", rows), ("columns", columns)):
+            U, s, Vh = torch.linalg.svd(matrix, full_matrices=False)
+            self.register_buffer(name, matrix)
+            self.register_buffer(f"{name}_U", U)
+            self.register_buffer(f"{name}_V", Vh.mT.contiguous())
+            values.append(s)
+        s = torch.outer(*values)
+        # Those below rounding are noise of the decomposition, and slow as denormal numbers.
+        s = torch.where(s > torch.finfo(s.dtype).eps * s.max(), s, 0)
+        self.register_buffer("singular_values", s)
+        self.to(rows.device)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        return sandwich(self.rows, x, self.columns)
+
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        return sandwich(self.rows.mT, y, self.columns.mT)
+
+    def V(self, coordinates: Tensor) -> Tensor:
+        return sandwich(self.rows_V, coordinates, self.columns_V)
+
+    def V_adjoint(self, x: Tensor) -> Tensor:
+        return sandwich(self.rows_V.mT, x, self.columns_V.mT)
+
+    def U(self, coordinates: Tensor) -> Tensor:
+        return sandwich(self.rows_U, coordinates, self.columns_U)
+
+    def U_adjoint(self, y: Tensor) -> Tensor:
+        return sandwich(self.rows_U.mT, y, self.columns_U.mT)
+
+
+def sandwich(left: Tensor, x: Tensor, right: Tensor) -> Tensor:
+    """Return ``left x right^T`` over the last two axes, in the dtype of ``x``."""
+    return left.to(x.dtype) @ x @ right.to(x.dtype).mT

@@ -1,0 +1,50 @@
+"""Proximal solutions ``argmin_x gamma/2 ||A x - y||^2 + 1/2 ||x - z||^2``."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import ShapeError, require
+from wellposed.operators.linalg import conjugate_gradient, per_item
+
+
+def as_weight(gamma: float | Tensor, like: Tensor) -> Tensor:
+    """Return ``gamma``, one number or one per item, ready to multiply ``like``.
+
+    Raises:
+        ArgumentError: a weight is negative or not finite, or there are neither 1 nor B of them.
+    """
+    accepted = f"a finite number >= 0, or one for each of the {len(like)} items"
+    require(isinstance(gamma, (int, float, Tensor)), "gamma", gamma, accepted)
+    weight = torch.as_tensor(gamma, dtype=like.real.dtype, device=like.device)
+    fits = weight.shape in ((), (len(like),))
+    require(fits and bool(((weight >= 0) & weight.isfinite()).all()), "gamma", gamma, accepted)
+    return per_item(weight, like) if weight.ndim else weight
+
+
+def require_items(z: Tensor, y: Tensor) -> None:
+    """Raise `ShapeError` unless ``y`` holds a measurement for each of the images ``z``, or one."""
+    if len(y) not in (1, len(z)):
+        raise ShapeError(f"y: got {len(y)} items, accepted: 1 or {len(z)}, as z has")
+
+
+def proximal_by_cg(
+    normal: Callable[[Tensor], Tensor], back: Tensor, z: Tensor, gamma: float | Tensor
+) -> Tensor:
+    """Return the proximal solution by conjugate gradients, for operators without closed form.
+
+    ``x = z + d`` with ``(1 + gamma A^H A) d = gamma (A^H y - A^H A z)``: what is solved for is
+    the correction, so that the tolerance, 1e-6 within 100 iterations, is relative to it.
+
+    Args:
+        normal: ``A^H A`` on images (B, ...).
+        back: the back-projection ``A^H y``, of the shape of ``z`` or for one item.
+        z: centre, shape (B, ...).
+        gamma: weight of the data, one number or one per item, >= 0.
+    """
+    require_items(z, back)
+    weight = as_weight(gamma, z)
+    b = weight * (back - normal(z))
+    d = conjugate_gradient(lambda x: x + weight * normal(x), b, iterations=100, tolerance=1e-6).x
+    return z + d

@@ -1,0 +1,61 @@
+"""A planar operator on every slice of a volume."""
+
+from typing import Any
+
+from torch import Tensor
+
+from wellposed.errors import ArgumentError, require
+from wellposed.operators.base import LinearOperator
+
+
+class Stacked(LinearOperator):
+    """Measures each slice of volumes (B, C, D, H, W) as an operator on images (B, C, H, W) does.
+
+    Measurements (B, K, D, ...) have the slices behind their first axis.
+
+    Args:
+        operator: acts on images; of masks or maps it may hold one set, for all slices.
+        slices: their number D.
+    """
+
+    def __init__(self, operator: LinearOperator, slices: int) -> None:
+        require(isinstance(slices, int) and slices >= 1, "slices", slices, "an integer >= 1")
+        if operator.items != 1 or len(operator.img_size) != 3:
+            raise ArgumentError(
+                f"operator: holds parameters for {operator.items} images of size "
+                f"{tuple(operator.img_size)}, accepted: one for all images (C, H, W)"
+            )
+        channels, *image = operator.img_size
+        first, *measurement = operator.measurement_size
+        super().__init__(
+            (channels, slices, *image),
+            (first, slices, *measurement),
+            operator.noise_model.sigma,
+            complex_image=operator.complex_image,
+            complex_measurement=operator.complex_measurement,
+        )
+        self.operator = operator
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        return self._by_slice(x, self.operator.A)
+
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        return self._by_slice(y, self.operator.A_adjoint)
+
+    def A_adjoint_A(self, x: Tensor, **kwargs: Any) -> Tensor:
+        """Return ``A^H A x``, by the operator's own form of it."""
+        self._check("x", x, self.img_size, self.complex_image)
+        return self._by_slice(x, self.operator.A_adjoint_A)
+
+    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+        """Return each slice's pseudo-inverse."""
+        self._check("y", y, self.measurement_size, self.complex_measurement)
+        return self._by_slice(y, self.operator.A_dagger)
+
+    def restrict(self, y: Tensor) -> Tensor:
+        """Return ``y`` with entries that are never measured set to zero."""
+        return self._by_slice(y, self.operator.restrict)
+
+    def _by_slice(self, value: Tensor, apply: Any) -> Tensor:
+        slices = value.transpose(1, 2).flatten(0, 1)
+        return apply(slices).unflatten(0, (len(value), -1)).transpose(1, 2)

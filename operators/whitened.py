@@ -1,0 +1,62 @@
+"""Measurements of unequal noise, made equal."""
+
+from typing import Any
+
+from torch import Tensor
+
+from wellposed.errors import ShapeError, require
+from wellposed.operators.base import LinearOperator
+
+
+class Whitened(LinearOperator):
+    """An operator and its noise divided by the noise's standard deviation: ``y / std``.
+
+    Solvers weigh all data alike; of unequal noise, as that of photon counts, the data must be
+    divided by it first. `whiten` does so.
+
+    Args:
+        operator: the operator of the unweighted data.
+        std: standard deviation of each datum, shape (B, *measurement_size) or without B.
+
+    Raises:
+        ArgumentError: deviations that are not positive and finite.
+        ShapeError: of another shape than the data.
+    """
+
+    def __init__(self, operator: LinearOperator, std: Tensor) -> None:
+        size = operator.measurement_size
+        std = std[None] if std.ndim == len(size) else std
+        if tuple(std.shape[1:]) != size:
+            raise ShapeError(
+                f"std: got {tuple(std.shape)}, accepted: (B, {', '.join(map(str, size))})"
+            )
+        positive = bool(((std > 0) & std.isfinite()).all())
+        require(positive, "std", "values <= 0 or not finite", "positive ones")
+        super().__init__(
+            operator.img_size,
+            size,
+            noise_sigma=1.0,
+            complex_image=operator.complex_image,
+            complex_measurement=operator.complex_measurement,
+            items=max(operator.items, len(std)),
+        )
+        self.operator = operator
+        self.register_buffer("weights", 1 / std)
+
+    def whiten(self, y: Tensor) -> Tensor:
+        """Return data divided by their noise."""
+        return self.weights.to(y.real.dtype) * y
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        return self.whiten(self.operator.A(x))
+
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        return self.operator.A_adjoint(self.whiten(y))
+
+    def restrict(self, y: Tensor) -> Tensor:
+        """Return ``y`` with entries that are never measured set to zero."""
+        return self.operator.restrict(y)
+
+    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+        """Return the operator's own pseudo-inverse of the unweighted data, as a start."""
+        return self.operator.A_dagger(y / self.weights.to(y.real.dtype))

@@ -1,0 +1,218 @@
+"""Fan beams, detectors of any kind, and the symmetries that keep their matrices small."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from wellposed import errors
+from wellposed.operators.check import check_operator
+from wellposed.operators.ct import Detector, FanBeamCT, ParallelBeamCT
+from wellposed.operators.ct.projectors import MatrixProjector, ViewByView
+from wellposed.operators.ct.symmetry import make_plan
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+
+F64 = torch.float64
+
+
+def random(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+SCANS = {
+    "parallel, equal views": lambda: ParallelBeamCT(12, 8),
+    "parallel, odd sides": lambda: ParallelBeamCT(13, 12, pixel_size=0.7),
+    "parallel, full turn": lambda: ParallelBeamCT(12, torch.arange(0.0, 360, 30)),
+    "parallel, limited angles": lambda: ParallelBeamCT(12, torch.arange(10.0, 70, 7)),
+    "parallel, negative angles": lambda: ParallelBeamCT(10, torch.tensor([-90.0, -30, 45, 400])),
+    "parallel, not square": lambda: ParallelBeamCT((9, 14), 8),
+    "parallel, offset": lambda: ParallelBeamCT(12, 8, Detector(24, 0.8, offset=0.3)),
+    "fan, equal views": lambda: FanBeamCT(12, 16, 30.0, 50.0),
+    "fan, curved": lambda: FanBeamCT(12, 16, 30.0, 50.0, Detector(curved=True)),
+    "fan, offset": lambda: FanBeamCT(11, 8, 30.0, 50.0, Detector(40, 1.0, offset=-0.7)),
+    "fan, limited angles": lambda: FanBeamCT((8, 12), torch.arange(0.0, 90, 11), 25.0, 40.0),
+}
+
+
+def chord(start, end, x, y, p):
+    """Length of a segment's lines within unit squares of side p around (x, y), by clipping."""
+    direction = end - start
+    low, high = np.zeros(len(x)), np.ones(len(x))
+    for s, d, centre in zip(start, direction, (x, y), strict=True):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            a, b = (centre - p / 2 - s) / d, (centre + p / 2 - s) / d
+        a, b = np.minimum(a, b), np.maximum(a, b)
+        low, high = np.maximum(low, a), np.minimum(high, b)
+    return np.clip(high - low, 0, None) * np.hypot(*direction)
+
+
+def traced(op, rays=64):
+    """The matrix of a scan, by tracing many rays through each bin."""
+    g = op.geometry
+    x, y = g.pixel_centres
+    rows = []
+    for theta in np.deg2rad(g.angles):
+        u, d = np.array([np.cos(theta), np.sin(theta)]), np.array([-np.sin(theta), np.cos(theta)])
+        for k in range(g.bins):
+            row = 0
+            for part in (np.arange(rays) + 0.5) / rays - 0.5:
+                t = (k + part - (g.bins - 1) / 2) * g.bin_size + g.detector.offset
+                if g.is_parallel:
+                    start, end = u * t - 1000 * d, u * t + 1000 * d
+                elif g.detector.curved:
+                    phi = t / g.detector_distance
+                    start = -g.source_distance * d
+                    end = start + g.detector_distance * (d * np.cos(phi) + u * np.sin(phi))
+                else:
+                    start = -g.source_distance * d
+                    end = start + g.detector_distance * d + t * u
+                row = row + chord(start, end, x, y, g.pixel_size) / rays
+            rows.append(row)
+    return torch.from_numpy(np.array(rows))
+
+
+@pytest.mark.parametrize("name", ["parallel, offset", "fan, offset", "fan, curved"])
+def test_weights_are_those_of_traced_rays(name):
+    op = SCANS[name]()
+    x = random(1, *op.img_size)
+    # A fan's separable footprint is no exact integral, a parallel beam's is.
+    tolerance = 3e-3 if "parallel" in name else 1.5e-2
+    matrix = traced(op, rays=24)
+    assert relative(op.A(x).flatten(), matrix @ x.flatten()) < tolerance
+    delta = torch.zeros_like(x)
+    delta[0, 0, 3, 8] = 1
+    assert relative(op.A(delta).flatten(), matrix @ delta.flatten()) < 0.06
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_the_matrix_says_what_view_by_view_says(name):
+    """Also: what symmetry leaves out is what the views themselves say."""
+    op = SCANS[name]()
+    x, y = random(3, *op.img_size)[:, 0], random(3, *op.measurement_size, seed=1)[:, 0]
+    matrix, views = MatrixProjector(op.geometry), ViewByView(op.geometry)
+    assert relative(matrix.project(x), views.project(x)) < 1e-6
+    assert relative(matrix.backproject(y), views.backproject(y)) < 1e-6
+
+
+@pytest.mark.parametrize("name", SCANS)
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_operator_properties(name, dtype):
+    report = check_operator(SCANS[name](), dtype=dtype)
+    assert report.passes(1e-5 if dtype == torch.float32 else 1e-13)
+
+
+def test_view_by_view_is_matched_too():
+    op = SCANS["fan, offset"]()
+    op._projector = ViewByView(op.geometry)
+    assert check_operator(op, dtype=F64).passes(1e-13)
+
+
+def test_symmetry_leaves_an_eighth():
+    plan = make_plan(ParallelBeamCT(64, 180).geometry)
+    assert (len(plan.angles), len(plan.poses)) == (46, 8)
+    assert plan.rows == (ParallelBeamCT(64, 180).geometry.bins + 1) // 2
+    fan = make_plan(FanBeamCT(64, 360, 100.0, 150.0).geometry)
+    assert (len(fan.angles), len(fan.poses)) == (46, 8)
+    assert max(fan.angles) <= 45
+    # Where views have no partners, no pose is projected for nothing.
+    few = make_plan(ParallelBeamCT(64, torch.tensor([3.0, 20.0, 41.0])).geometry)
+    assert len(few.poses) <= 2
+
+
+def test_a_distant_source_gives_a_parallel_beam():
+    detector = Detector(21, 1.0, offset=0.25)
+    far = FanBeamCT(12, torch.tensor([0.0, 20, 130]), 1e6, 1e6, detector)
+    parallel = ParallelBeamCT(12, torch.tensor([0.0, 20, 130]), detector)
+    x = random(1, *far.img_size)
+    assert relative(far.A(x), parallel.A(x)) < 1e-4
+
+
+def disc(n, radius, pixel_size, oversampling=8):
+    """A disc of value 1, averaged over pixels."""
+    c = (torch.arange(n * oversampling, dtype=F64) + 0.5) / oversampling - n / 2
+    inside = (torch.hypot(c, c[:, None]) * pixel_size < radius).to(F64)
+    return torch.nn.functional.avg_pool2d(inside[None, None], oversampling)
+
+
+@pytest.mark.parametrize("curved", [False, True])
+def test_a_disc_casts_its_chords(curved):
+    op = FanBeamCT(64, 9, 60.0, 100.0, Detector(curved=curved), pixel_size=0.5)
+    radius, g = 12.0, op.geometry
+    parts = (torch.arange(64 * g.bins, dtype=F64) + 0.5) / 64  # averaged over each bin
+    t = (parts - g.bins / 2) * g.bin_size
+    angle = t / 100 if curved else (t / 100).atan()
+    distance = 60 * angle.sin()
+    exact = 2 * (radius**2 - distance**2).clamp(min=0).sqrt().view(-1, 64).mean(1)
+    got = op.A(disc(64, radius, 0.5))[0, 0]
+    assert relative(got, exact.expand_as(got)) < 0.01
+
+
+@pytest.mark.parametrize("curved", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 0.4])
+def test_filtered_back_projection_restores_values(curved, offset):
+    op = FanBeamCT(64, 240, 80.0, 120.0, Detector(curved=curved, offset=offset), pixel_size=0.5)
+    image = 0.02 * disc(64, 12.0, 0.5)
+    got = op.fbp(op.A(image))
+    inside = disc(64, 10.0, 0.5) == 1
+    assert float((got[inside] / 0.02 - 1).abs().mean()) < 0.01
+    assert relative(got, image) < 0.12
+
+
+def test_default_detectors_see_the_whole_image():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for op in (
+            FanBeamCT(32, 8, 40.0, 60.0),
+            FanBeamCT(32, 8, 40.0, 60.0, Detector(curved=True)),
+        ):
+            total = op.A(torch.ones(1, *op.img_size, dtype=F64))[0, 0]
+            assert bool((total[:, 0] < 2).all())  # next to nothing reaches beyond the ends
+            assert op.measurement_size[-1] < 120
+
+
+def test_truncation_is_named():
+    with pytest.warns(UserWarning, match=r"sees a disc of radius .* the image has 16"):
+        FanBeamCT(32, 8, 60.0, 90.0, 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source_distance": 10.0}, "source_distance: got 10.0, accepted: outside the image"),
+        ({"source_distance": -1.0}, "source_distance: got -1.0"),
+        ({"detector_distance": 30.0}, "detector_distance: got 30.0, accepted: at least 40"),
+        ({"detector_distance": math.inf}, "detector_distance: got inf"),
+        ({"detector": 0}, "bins: got 0"),
+        ({"detector": "wide"}, "bins: got 'wide'"),
+        ({"pixel_size": 0.0}, "pixel_size: got 0.0"),
+    ],
+)
+def test_impossible_scans_are_named(change, message):
+    scan = {"image_size": 32, "angles": 8, "source_distance": 40.0, "detector_distance": 60.0}
+    with pytest.raises(errors.ArgumentError, match=message):
+        FanBeamCT(**{**scan, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bins": 2.5}, "bins: got 2.5"),
+        ({"bin_size": -1.0}, "bin_size: got -1.0"),
+        ({"offset": math.nan}, "offset: got nan"),
+    ],
+)
+def test_impossible_detectors_are_named(change, message):
+    with pytest.raises(errors.ArgumentError, match=message):
+        Detector(**change)
+
+
+def test_a_parallel_beam_has_a_straight_detector():
+    with pytest.raises(errors.ArgumentError, match="a straight one for a parallel beam"):
+        ParallelBeamCT(8, 4, Detector(curved=True))

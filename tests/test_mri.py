@@ -1,0 +1,180 @@
+"""Cartesian MRI of volumes and of moving slices, against matrices and slices."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from wellposed.errors import ArgumentError, DtypeError, ShapeError
+from wellposed.operators.check import check_operator, dense_matrix
+from wellposed.operators.mri import DynamicMRI, MultiCoilMRI, MultiCoilMRI3D, fftc, ifftc
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+
+C64, C128 = torch.complex64, torch.complex128
+
+
+def random(*shape: int, dtype: torch.dtype = C128, seed: int = 0) -> Tensor:
+    parts = torch.from_numpy(np.random.default_rng(seed).standard_normal((*shape, 2)))
+    return torch.view_as_complex(parts).to(dtype)
+
+
+def mask(*shape: int, seed: int = 0) -> Tensor:
+    return (torch.from_numpy(np.random.default_rng(seed).random(shape)) < 0.6).float()
+
+
+BUILD = {
+    "3-D mask": lambda d: MultiCoilMRI3D(mask(4, 5, 6).to(d), random(2, 4, 5, 6).to(d)),
+    "two phase encodings": lambda d: MultiCoilMRI3D(mask(5, 3).to(d), random(2, 4, 5, 3).to(d)),
+    "readout along W": lambda d: MultiCoilMRI3D(mask(4, 5, 1).to(d), random(2, 4, 5, 3).to(d)),
+    "volume, full": lambda d: MultiCoilMRI3D(torch.ones(3, 4, 2).to(d), random(2, 3, 4, 2).to(d)),
+    "volume, masks per item": lambda d: MultiCoilMRI3D(
+        mask(3, 3, 4, 5).to(d), random(2, 3, 4, 5).to(d)
+    ),
+    "volume, maps per item": lambda d: MultiCoilMRI3D(
+        mask(3, 4, 5).to(d), random(3, 2, 3, 4, 5).to(d)
+    ),
+    "frames": lambda d: DynamicMRI(mask(3, 5, 6).to(d), random(2, 5, 6).to(d)),
+    "frames of lines": lambda d: DynamicMRI(mask(4, 1, 7).to(d), random(2, 6, 7).to(d)),
+    "frames per item": lambda d: DynamicMRI(mask(3, 2, 5, 4).to(d), random(2, 5, 4).to(d)),
+    "frames, maps per item": lambda d: DynamicMRI(mask(2, 5, 4).to(d), random(3, 2, 5, 4).to(d)),
+}
+SHARED = [name for name in BUILD if "per item" not in name]
+CPU = torch.device("cpu")
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(C64, 2e-6), (C128, 1e-13)])
+@pytest.mark.parametrize("name", SHARED)
+def test_adjoint_and_normal_map_are_those_of_the_dense_matrix(name, dtype, tolerance):
+    op = BUILD[name](CPU)
+    A = dense_matrix(op.A, op.img_size, dtype)
+    assert A.dtype == dtype
+    assert relative(dense_matrix(op.A_adjoint, op.measurement_size, dtype), A.mH) < tolerance
+    assert relative(dense_matrix(op.A_adjoint_A, op.img_size, dtype), A.mH @ A) < tolerance
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(C64, 1e-5), (C128, 1e-13)])
+@pytest.mark.parametrize("name", BUILD)
+def test_every_operator_passes_the_check(name, dtype, tolerance, device):
+    assert check_operator(BUILD[name](device), dtype=dtype).passes(tolerance)
+
+
+def fourier_matrix(n: int) -> np.ndarray:
+    u = np.arange(n) - n // 2
+    return np.exp(-2j * np.pi * np.outer(u, u) / n) / np.sqrt(n)
+
+
+@pytest.mark.parametrize("size", [(4, 5, 6), (3, 2, 7)])
+def test_volumes_have_the_three_dimensional_transform(size):
+    m, s, x = mask(*size), random(2, *size), random(2, 1, *size)
+    F, G, H = (fourier_matrix(n) for n in size)
+    expected = m.numpy() * np.einsum("di,hj,wk,bcijk->bcdhw", F, G, H, (s * x).numpy())
+    np.testing.assert_allclose(MultiCoilMRI3D(m, s).A(x).numpy(), expected, atol=1e-13)
+
+
+def test_frames_are_slices_with_their_own_masks():
+    m, s, x = mask(3, 5, 6), random(2, 5, 6), random(2, 1, 3, 5, 6)
+    op = DynamicMRI(m, s)
+    y = op.A(x)
+    assert y.shape == (2, 2, 3, 5, 6)
+    for t in range(3):
+        frame = MultiCoilMRI(m[t], s)
+        torch.testing.assert_close(y[:, :, t], frame.A(x[:, :, t]))
+        torch.testing.assert_close(op.A_adjoint(y)[:, :, t], frame.A_adjoint(y[:, :, t]))
+        torch.testing.assert_close(op.A_adjoint_A(x)[:, :, t], frame.A_adjoint_A(x[:, :, t]))
+        rss = frame.coil_combined_rss(y[:, :, t])
+        torch.testing.assert_close(op.coil_combined_rss(y)[:, :, t], rss)
+
+
+@pytest.mark.parametrize("method", ["A", "A_adjoint", "A_adjoint_A", "A_dagger"])
+@pytest.mark.parametrize("name", SHARED)
+def test_a_batch_equals_its_items(name, method):
+    op = BUILD[name](CPU)
+    size = op.img_size if method in ("A", "A_adjoint_A") else op.measurement_size
+    values = random(3, *size)
+    together = getattr(op, method)(values)
+    for i in range(3):
+        torch.testing.assert_close(getattr(op, method)(values[i : i + 1])[0], together[i])
+
+
+def test_items_have_their_own_masks_and_maps():
+    x = random(3, 1, 3, 4, 5)
+    masks, maps = mask(3, 3, 4, 5), random(3, 2, 3, 4, 5)
+    y = MultiCoilMRI3D(masks, maps).A(x)
+    for i in range(3):
+        torch.testing.assert_close(MultiCoilMRI3D(masks[i], maps[i]).A(x[i : i + 1])[0], y[i])
+    with pytest.raises(ShapeError, match="x: got 2 items, accepted: 3"):
+        MultiCoilMRI3D(masks, maps).A(x[:2])
+
+
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [
+        ("3-D mask", (-3, -2, -1)),
+        ("two phase encodings", (-2, -1)),
+        ("readout along W", (-3, -2)),
+        ("volume, full", (-1,)),
+        ("frames", (-2, -1)),
+        ("frames of lines", (-1,)),
+    ],
+)
+def test_the_normal_operator_leaves_out_transforms_that_cancel(name, axes):
+    assert BUILD[name](CPU)._axes == axes
+
+
+@pytest.mark.parametrize("axes", [(-1,), (-3, -1), (-3, -2, -1)])
+def test_the_transform_over_any_axes_is_unitary_and_centred(axes):
+    x = random(2, 4, 5, 6)
+    k = fftc(x, axes)
+    torch.testing.assert_close(ifftc(k, axes), x)
+    torch.testing.assert_close(k.norm(), x.norm())
+    flat = fftc(torch.ones(2, 4, 5, 6, dtype=C128), axes)
+    centre = tuple(x.shape[a] // 2 if a - 4 in axes else slice(None) for a in range(4))
+    size = math.prod(x.shape[a] for a in axes)
+    torch.testing.assert_close(flat[centre], torch.full_like(flat[centre], math.sqrt(size)))
+
+
+def test_the_gradient_of_the_misfit_is_the_adjoint():
+    for name in SHARED:
+        op = BUILD[name](CPU)
+        x, y = random(1, *op.img_size).requires_grad_(), random(1, *op.measurement_size, seed=1)
+        (0.5 * (op.A(x) - y).abs().square().sum()).backward()
+        torch.testing.assert_close(x.grad, op.A_adjoint(op.A(x.detach()) - y))
+
+
+VOLUME = {"mask": torch.ones(3, 4, 5), "sensitivity_maps": random(2, 3, 4, 5)}
+FRAMES = {"mask": torch.ones(3, 4, 5), "sensitivity_maps": random(2, 4, 5)}
+
+
+@pytest.mark.parametrize(
+    ("make", "good", "changes", "error", "match"),
+    [
+        (MultiCoilMRI3D, VOLUME, {"mask": torch.ones(3, 5, 4)}, ShapeError, r"\(3, 4, 5\) as the"),
+        (MultiCoilMRI3D, VOLUME, {"mask": torch.ones(4)}, ShapeError, r"got \(1, 1, 1, 4\)"),
+        (MultiCoilMRI3D, VOLUME, {"mask": torch.ones(())}, ShapeError, "mask: got 0 axes"),
+        (MultiCoilMRI3D, VOLUME, {"mask": torch.zeros(3, 4, 5)}, ArgumentError, "only zeros"),
+        (MultiCoilMRI3D, VOLUME, {"mask": 0.5 * torch.ones(3, 4, 5)}, ArgumentError, "mask"),
+        (MultiCoilMRI3D, VOLUME, {"sensitivity_maps": random(2, 4, 5)}, ShapeError, "got 3 axes"),
+        (MultiCoilMRI3D, VOLUME, {"sensitivity_maps": torch.ones(2, 3, 4, 5)}, DtypeError, "maps"),
+        (
+            MultiCoilMRI3D,
+            VOLUME | {"mask": torch.ones(2, 3, 4, 5)},
+            {"sensitivity_maps": random(3, 2, 3, 4, 5)},
+            ShapeError,
+            "mask: got 2 of them for 3 sets of maps",
+        ),
+        (DynamicMRI, FRAMES, {"mask": torch.ones(4, 5)}, ShapeError, r"mask: got \(4, 5\).*T, H"),
+        (DynamicMRI, FRAMES, {"mask": torch.ones(3, 5, 4)}, ShapeError, r"\(3, 4, 5\) as the"),
+        (DynamicMRI, FRAMES, {"sensitivity_maps": random(2, 3, 3, 4, 5)}, ShapeError, "5 axes"),
+    ],
+)
+def test_bad_arguments_are_refused(make, good, changes, error, match):
+    make(**good)
+    with pytest.raises(error, match=match):
+        make(**good | changes)
