@@ -56,7 +56,7 @@ def chord(start, end, x, y, p):
 def traced(op, rays=64):
     """The matrix of a scan, by tracing many rays through each bin."""
     g = op.geometry
-    x, y = g.pixel_centres
+    x, y = (v.numpy() for v in g.pixel_centres())
     rows = []
     for theta in np.deg2rad(g.angles):
         u, d = np.array([np.cos(theta), np.sin(theta)]), np.array([-np.sin(theta), np.cos(theta)])

@@ -26,7 +26,7 @@ def filtered_backprojection(y: Tensor, geometry: Geometry) -> Tensor:
     """
     data = y.to(torch.float64 if y.dtype == torch.float64 else torch.float32)
     filtered = _filter(data, geometry)
-    X, Y = (torch.from_numpy(v).to(data) for v in geometry.pixel_centres)
+    X, Y = (v.to(data) for v in geometry.pixel_centres(data.device))
     total = data.new_zeros(len(data), X.numel())
     for view, angle in enumerate(geometry.angles):
         places, weights = _rays(X, Y, math.radians(angle), geometry)

@@ -16,10 +16,10 @@ Conventions, shared by all operators here:
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from numbers import Integral, Real
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from wellposed.errors import require
 
@@ -91,15 +91,16 @@ class Geometry:
         assert self.detector.bin_size is not None
         return self.detector.bin_size
 
-    @cached_property
-    def pixel_centres(self) -> tuple[np.ndarray, np.ndarray]:
-        """(X, Y) of all pixels, row by row, each (H W,)."""
+    def pixel_centres(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """Return (X, Y) of all pixels, row by row, each float64 (H W,)."""
         height, width = self.image_size
-        x = (np.arange(width) - (width - 1) / 2) * self.pixel_size
-        y = ((height - 1) / 2 - np.arange(height)) * self.pixel_size
-        return np.tile(x, height), np.repeat(y, width)
+        columns = torch.arange(width, dtype=torch.float64, device=device)
+        rows = torch.arange(height, dtype=torch.float64, device=device)
+        x = (columns - (width - 1) / 2) * self.pixel_size
+        y = ((height - 1) / 2 - rows) * self.pixel_size
+        return x.repeat(height), y.repeat_interleave(width)
 
-    def project(self, x: np.ndarray, y: np.ndarray, theta: float) -> np.ndarray:
+    def project(self, x: Tensor, y: Tensor, theta: float) -> Tensor:
         """Return where the rays through points (X, Y) hit the detector; ``theta`` in radians."""
         cos, sin = math.cos(theta), math.sin(theta)
         along = x * cos + y * sin
@@ -107,50 +108,48 @@ class Geometry:
             return along
         depth = self.source_distance - x * sin + y * cos
         if self.detector.curved:
-            return self.detector_distance * np.arctan2(along, depth)
+            return self.detector_distance * torch.atan2(along, depth)
         return self.detector_distance * along / depth
 
-    def footprint(self, theta: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return each pixel's first bin (n,) and its weights in the bins from there (n, taps).
+    def footprint(self, theta: float, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """Return each pixel's first bin, int64 (n,), and its weights in the bins from there.
 
-        A weight is the integral of a unit pixel along a ray, averaged over the bin. A pixel's
-        shadow is a trapezoid between the projections of its corners, as high as the ray through
-        its centre is long within it: exact for parallel beams, the separable footprint of Long,
-        Fessler and Balter (2010, 10.1109/TMI.2010.2050898) for fan beams.
+        A weight, float64 (n, taps), is the integral of a unit pixel along a ray, averaged over
+        the bin. A pixel's shadow is a trapezoid between the projections of its corners, as high
+        as the ray through its centre is long within it: exact for parallel beams, the separable
+        footprint of Long, Fessler and Balter (2010, 10.1109/TMI.2010.2050898) for fan beams.
         """
-        x, y = self.pixel_centres
+        x, y = self.pixel_centres(device)
         half = self.pixel_size / 2
-        corners = [
-            self.project(x + a * half, y + b * half, theta) for a in (-1, 1) for b in (-1, 1)
-        ]
-        places = np.sort(np.stack(corners, 1), 1) - self.detector.offset
-        places = places / self.bin_size + self.bins / 2
-        first = np.floor(places[:, 0])
-        taps = math.ceil(float((places[:, 3] - first).max()))
-        edges = first[:, None] + np.arange(taps + 1)
-        weights = np.diff(_area_below(edges, places), axis=1) * self._chord(x, y, theta)[:, None]
+        shifts = [(a * half, b * half) for a in (-1, 1) for b in (-1, 1)]
+        corners = torch.stack([self.project(x + a, y + b, theta) for a, b in shifts])
+        places = (corners.sort(0).values - self.detector.offset) / self.bin_size + self.bins / 2
+        first = places[0].floor()
+        taps = math.ceil(float((places[3] - first).max()))
+        below = [_area_below(first + k, places) for k in range(taps + 1)]
+        weights = torch.stack(below, 1).diff(dim=1) * self._chord(x, y, theta)[:, None]
         weights[weights < NEGLIGIBLE * self.pixel_size] = 0
-        return first.astype(np.int64), weights
+        return first.long(), weights
 
-    def _chord(self, x: np.ndarray, y: np.ndarray, theta: float) -> np.ndarray:
+    def _chord(self, x: Tensor, y: Tensor, theta: float) -> Tensor:
         """Return the length within its pixel of the ray through each pixel's centre."""
         cos, sin = math.cos(theta), math.sin(theta)
         if self.is_parallel:
-            return np.full_like(x, self.pixel_size / max(abs(cos), abs(sin)))
+            return torch.full_like(x, self.pixel_size / max(abs(cos), abs(sin)))
         # The ray runs from the source at source_distance (sin, -cos).
         dx, dy = x - self.source_distance * sin, y + self.source_distance * cos
-        return self.pixel_size * np.hypot(dx, dy) / np.maximum(np.abs(dx), np.abs(dy))
+        return self.pixel_size * torch.hypot(dx, dy) / torch.maximum(dx.abs(), dy.abs())
 
 
-def _area_below(u: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Return the area below ``u`` (n, k) of trapezoids of height 1 with sorted corners (n, 4)."""
-    a, b, c, d = (corners[:, i, None] for i in range(4))
-    tiny = np.finfo(float).tiny
-    rise, flat = np.clip(u - a, 0, b - a), np.clip(u - b, 0, c - b)
-    fall = np.clip(u - c, 0, d - c)
+def _area_below(u: Tensor, corners: Tensor) -> Tensor:
+    """Return the area below ``u`` (n,) of trapezoids of height 1 with sorted corners (4, n)."""
+    a, b, c, d = corners
+    tiny = torch.finfo(u.dtype).tiny
+    rise, flat = (u - a).clamp(min=0).minimum(b - a), (u - b).clamp(min=0).minimum(c - b)
+    fall = (u - c).clamp(min=0).minimum(d - c)
     # Products of ratios: no cancellation where a slope is steep.
-    up = rise * (rise / np.maximum(b - a, tiny)) / 2
-    return up + flat + fall * (1 - fall / np.maximum(d - c, tiny) / 2)
+    up = rise * (rise / (b - a).clamp(min=tiny)) / 2
+    return up + flat + fall * (1 - fall / (d - c).clamp(min=tiny) / 2)
 
 
 def _is_count(value: object) -> bool:

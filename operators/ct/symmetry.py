@@ -8,8 +8,6 @@ square image, stand for all: eight times fewer for equally spaced views.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from wellposed.operators.ct.geometry import Geometry
 
@@ -21,15 +19,10 @@ class Pose:
     turns: int
     mirrored: bool
 
-    def apply(self, images: Tensor) -> Tensor:
-        """Return images (B, H, W) in this pose."""
-        turned = torch.rot90(images, -self.turns, (-2, -1))
-        return turned.flip(-1) if self.mirrored else turned
-
-    def undo(self, images: Tensor) -> Tensor:
-        """Return images of this pose as they were."""
-        upright = images.flip(-1) if self.mirrored else images
-        return torch.rot90(upright, self.turns, (-2, -1))
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Return an image (H, W) in this pose."""
+        turned = np.rot90(image, -self.turns)
+        return turned[:, ::-1] if self.mirrored else turned
 
 
 @dataclass(frozen=True)
@@ -48,6 +41,16 @@ class Plan:
     rows: int
     poses: tuple[Pose, ...]
     index: np.ndarray
+
+    @property
+    def places(self) -> int:
+        """Number of places in the projections."""
+        return len(self.angles) * self.rows * len(self.poses)
+
+    def posed_pixels(self, image_size: tuple[int, int]) -> np.ndarray:
+        """Return which pixel of the image each pixel of the posed images is, (pixels, poses)."""
+        pixels = np.arange(image_size[0] * image_size[1]).reshape(image_size)
+        return np.stack([pose.apply(pixels).ravel() for pose in self.poses], 1)
 
     @property
     def cost(self) -> float:
