@@ -1,10 +1,37 @@
 """Posterior samplers: one file per method, one loop for all."""
 
 from wellposed.solvers.base import Solver, State
+from wellposed.solvers.daps import DAPS
 from wellposed.solvers.ddim_projection import DDIMProjection
+from wellposed.solvers.ddnm import DDNM
+from wellposed.solvers.ddrm import DDRM
 from wellposed.solvers.dds import DDS
+from wellposed.solvers.diffpir import DiffPIR
 from wellposed.solvers.dps import DPS
+from wellposed.solvers.flowchef import FlowChef
+from wellposed.solvers.from_deepinv import as_reconstructor, from_deepinv
+from wellposed.solvers.mmps import MMPS
+from wellposed.solvers.pigdm import PiGDM
+from wellposed.solvers.pnp_dm import PnPDM
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.red_diff import REDDiff
 
-__all__ = ["DDS", "DPS", "DDIMProjection", "REDDiff", "Problem", "Solver", "State"]
+__all__ = [
+    "DAPS",
+    "DDNM",
+    "DDRM",
+    "DDS",
+    "DPS",
+    "MMPS",
+    "DDIMProjection",
+    "DiffPIR",
+    "FlowChef",
+    "PiGDM",
+    "PnPDM",
+    "Problem",
+    "REDDiff",
+    "Solver",
+    "State",
+    "as_reconstructor",
+    "from_deepinv",
+]

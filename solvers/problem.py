@@ -1,5 +1,6 @@
 """The inverse problem as solvers see it: measurement, operator and prior in the prior's units."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, DeviceError, DtypeError, ShapeError, check_finite
-from wellposed.operators.linalg import conjugate_gradient, inner, norm
+from wellposed.operators.linalg import conjugate_gradient, inner, norm, per_item
 from wellposed.priors.prior import Prior
 
 if TYPE_CHECKING:
@@ -74,6 +75,38 @@ class Problem:
         self.evaluations += 1
         return self.prior.denoise(x_t, t)
 
+    def denoise_with_vjp(self, x_t: Tensor, t: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return ``E[x_0 | x_t]`` and the map ``v -> J^T v`` with its Jacobian ``J`` in ``x_t``.
+
+        Complex images count as pairs of real numbers, so that ``J^T`` is the adjoint for
+        ``Re <a, b>``.
+        """
+        with torch.enable_grad():
+            x = x_t.detach().requires_grad_()
+            x0 = self.denoise(x, t)
+
+        def vjp(v: Tensor) -> Tensor:
+            return torch.autograd.grad(x0, x, v, retain_graph=True)[0]
+
+        return x0.detach(), vjp
+
+    @cached_property
+    def noise_sigma(self) -> Tensor:
+        """Noise level of each item in units, shape (B,); 0 where the operator knows of none.
+
+        Raises:
+            ShapeError: the operator holds neither one level nor one for each item.
+        """
+        sigma = getattr(self.operator.noise_model, "sigma", None)
+        like = self.y.real
+        sigma = torch.zeros(1) if sigma is None else torch.as_tensor(sigma).flatten()
+        if len(sigma) not in (1, len(like)):
+            raise ShapeError(
+                f"operator: holds {len(sigma)} noise levels, accepted: 1 or one for each of the "
+                f"{len(like)} items"
+            )
+        return sigma.to(like.dtype).to(like.device).expand(len(like)) / self.prior.scale
+
     def A(self, u: Tensor) -> Tensor:
         """Return the noise-free measurement of ``u``, in units."""
         if self.is_linear:
@@ -101,6 +134,39 @@ class Problem:
     def project(self, x0: Tensor, iterations: int) -> Tensor:
         """Return ``x0 + A^+ (y - A x0)``: CG on the normal equations started at ``x0``."""
         return conjugate_gradient(self.normal, self.back_projection, x0, iterations=iterations).x
+
+    def proximal(self, x0: Tensor, weight: Tensor) -> Tensor:
+        """Return ``argmin_x ||A x - y||^2 + weight ||x - x0||^2``, for linear problems.
+
+        With ``weight = sigma_y^2 / v`` the posterior mean of ``x ~ N(x0, v I)``; with 0 the
+        projection ``x0 + A^+ (y - A x0)``. In closed form where the operator is ``Decomposable``,
+        by at most 100 CG steps else.
+
+        Args:
+            x0: images (B, ...), in units.
+            weight: of each item, shape (B,), at least 0.
+        """
+        if is_decomposable(self.operator):
+            gap = self.operator.U_adjoint(self.y - self.A(x0))
+            s, _, kept = self.spectrum(gap)
+            return x0 + self.operator.V(kept * s / (s.square() + per_item(weight, gap)) * gap)
+        w, b = per_item(weight, x0), self.back_projection - self.normal(x0)
+        d = conjugate_gradient(
+            lambda d: self.normal(d) + w * d, b, iterations=100, tolerance=1e-6
+        ).x
+        return x0 + d
+
+    def spectrum(self, coordinates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what a ``Decomposable`` operator measures, broadcast over its coordinates.
+
+        Singular values, 1 where they do not count; the noise level of ``y`` in units; and whether
+        a coordinate counts as measured: without noise, where `A_dagger` takes it for one.
+        """
+        operator = self.operator
+        s = operator.singular_values.to(coordinates.real.dtype)
+        sigma = per_item(self.noise_sigma, coordinates)
+        kept = (s > operator.cutoff * s.max()) | ((s > 0) & (sigma > 0))
+        return torch.where(kept, s, 1), sigma, kept
 
     def A_dagger(self) -> Tensor:
         """Return the pseudo-inverse image of the measurement, in units, as a start."""
@@ -157,6 +223,14 @@ def _is_linear(operator: "Physics") -> bool:
     return isinstance(operator, LinearPhysics)
 
 
+def is_decomposable(operator: "Physics") -> bool:
+    """Tell whether an operator has its singular value decomposition at hand."""
+    # Loading it loads deepinv, which takes seconds.
+    from wellposed.operators.decomposable import Decomposable
+
+    return isinstance(operator, Decomposable)
+
+
 def _pseudo_inverse(operator: "Physics", y: Tensor) -> Tensor:
     if _is_ours(operator) or not _is_linear(operator):
         return operator.A_dagger(y)
@@ -187,14 +261,13 @@ def misfit(problem: Problem, u: Tensor) -> Tensor:
     ``||A x - y|| / (sigma sqrt(m))``, about 1 for a posterior sample; ``m`` counts measured real
     numbers. For noise-free problems ``||A x - y|| / ||y||``.
     """
-    distance = norm(problem.A(u) - problem.y) * problem.prior.scale
-    operator, y = problem.operator, problem.y
-    sigma = getattr(operator.noise_model, "sigma", None)
-    if sigma is None or not bool((sigma > 0).all()):
+    distance, sigma = norm(problem.A(u) - problem.y), problem.noise_sigma
+    operator, y, scale = problem.operator, problem.y, problem.prior.scale
+    if not bool((sigma > 0).all()):
         # Of linear problems, problem.y lacks what the prior's centre would measure.
         centre = problem.A_centre if problem.is_linear else 0.0
-        return distance / norm(y * problem.prior.scale + centre).clamp(min=1e-30)
+        return distance * scale / norm(y * scale + centre).clamp(min=1e-30)
     measured = torch.ones_like(y)
     measured = operator.restrict(measured) if hasattr(operator, "restrict") else measured
     count = inner(measured, measured) * (2 if y.is_complex() else 1)
-    return distance / (sigma.to(distance.dtype).to(y.device) * count.sqrt())
+    return distance / (sigma * count.sqrt())

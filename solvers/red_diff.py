@@ -11,6 +11,7 @@ from wellposed.errors import require, require_choice
 from wellposed.noise import NoiseSource
 from wellposed.operators.linalg import as_real, like
 from wellposed.solvers.base import Solver, State
+from wellposed.solvers.likelihood import misfit_gradient
 from wellposed.solvers.problem import Problem
 
 WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -50,8 +51,9 @@ class REDDiff(Solver):
         mu <- Adam(mu, g)
 
     Both losses are means over the d image and m measurement values (real numbers), as in the
-    published code; no gradient passes through the network. Nonlinear operators are served by
-    automatic differentiation.
+    published code, or sums as in the paper's equations (d = m = 1 above), between which lambda
+    differs by the factor d / m. No gradient passes through the network. Nonlinear operators and
+    latent priors are served by automatic differentiation.
 
     Reference: "A Variational Perspective on Solving Inverse Problems with Diffusion Models",
     ICLR 2024, arXiv 2305.04391. The published code returns the ``x0`` of the last iteration, one
@@ -64,6 +66,7 @@ class REDDiff(Solver):
         obs_weight: weight of the data term.
         learning_rate, beta1, beta2, epsilon: Adam; (.9, .99) and 1e-8 as published.
         sigma_x0: dispersion of the variational posterior.
+        reduction: "mean" as the published code or "sum" as the paper, of both losses.
         start: "pseudo-inverse" as published, or "back-projection" A^H y, for operators whose
             pseudo-inverse amplifies noise, as undersampled MRI.
         returned: "mu", the last mean, or "x0" as the published code.
@@ -77,12 +80,14 @@ class REDDiff(Solver):
     beta2: float = 0.99
     epsilon: float = 1e-8
     sigma_x0: float = 0.0
+    reduction: str = "mean"
     start: str = "pseudo-inverse"
     returned: str = "mu"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("weighting", self.weighting, WEIGHTINGS)
+        require_choice("reduction", self.reduction, ("mean", "sum"))
         require_choice("start", self.start, ("pseudo-inverse", "back-projection"))
         require_choice("returned", self.returned, ("mu", "x0"))
         require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "positive")
@@ -116,19 +121,10 @@ class REDDiff(Solver):
         x_t = alpha * x0 + sigma * z
         eps = (x_t - alpha * problem.denoise(x_t, t)) / sigma
         weight = self.regularization * WEIGHTINGS[self.weighting](sigma / alpha)
-        gradient = weight * (eps - z) / as_real(mu)[0].numel()
-        gradient = gradient + self.obs_weight * self._data(x0, problem)
+        mean = self.reduction == "mean"
+        d, m = ((as_real(v)[0].numel() if mean else 1) for v in (mu, problem.y))
+        gradient = weight * (eps - z) / d + self.obs_weight * misfit_gradient(x0, problem) / m
         return self._adam(state, x0, gradient)
-
-    def _data(self, x0: Tensor, problem: Problem) -> Tensor:
-        """Return the gradient of ``mean |y - A x0|^2 / 2``."""
-        count = as_real(problem.y)[0].numel()
-        if problem.is_linear:
-            return problem.A_adjoint(problem.A(x0) - problem.y) / count
-        with torch.enable_grad():
-            x = x0.detach().requires_grad_()
-            loss = 0.5 * (problem.A(x) - problem.y).abs().square().sum() / count
-            return torch.autograd.grad(loss, x)[0]
 
     def _adam(self, state: REDDiffState, x0: Tensor, gradient: Tensor) -> REDDiffState:
         """Return the state after Adam's update (Kingma and Ba 2015)."""

@@ -86,3 +86,18 @@ def transition(
     """
     kept = (level.sigma_s**2 - v).clamp(min=0).sqrt()
     return anchor + level.alpha_s * (x0 - anchor) + kept * eps + v.sqrt() * z
+
+
+def renoise(x_s: Tensor, z: Tensor, level: Levels) -> Tensor:
+    """Return ``x_t`` of a later, noisier time given ``x_s``, one step of the forward diffusion.
+
+    ``x_t = (alpha_t / alpha_s) x_s + sqrt(sigma_t^2 - (alpha_t sigma_s / alpha_s)^2) z``.
+
+    Args:
+        x_s: the image at ``s``.
+        z: fresh standard normal noise.
+        level: schedule values at t and s < t.
+    """
+    shrink = level.alpha_t / level.alpha_s
+    added = (level.sigma_t**2 - (shrink * level.sigma_s) ** 2).clamp(min=0).sqrt()
+    return shrink * x_s + added * z

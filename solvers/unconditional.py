@@ -1,20 +1,13 @@
 """Samples of a prior itself, without a measurement."""
 
-import itertools
-
 import torch
 from torch import Tensor
 
 from wellposed.errors import require
 from wellposed.noise import ItemNoise
 from wellposed.priors.prior import Prior
-from wellposed.solvers.transition import (
-    implied_noise,
-    levels,
-    starting_std,
-    transition,
-    variance,
-)
+from wellposed.solvers.reverse import reverse
+from wellposed.solvers.transition import starting_std
 
 
 @torch.no_grad()
@@ -56,12 +49,5 @@ def sample(
     dtype = torch.complex64 if prior.is_complex else torch.float32
     x = torch.zeros(count, prior.channels or 1, *image_size, dtype=dtype, device=device)
     x = starting_std(schedule, times[0]) * noise.draw(x)
-    for t, s in itertools.pairwise(times):
-        level = levels(schedule, t, s)
-        x0 = prior.denoise(x, t)
-        if s == 0:
-            break
-        v = variance("markov", level, eta)
-        z = noise.draw(x) if eta > 0 else torch.zeros_like(x)
-        x = transition(x0, implied_noise(x, x0, level), z, level, v)
+    x0 = reverse(prior.denoise, x, schedule, times, eta, noise)
     return x0 * prior.scale + prior.centre

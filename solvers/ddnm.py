@@ -1,0 +1,136 @@
+"""DDNM: the denoising diffusion null-space model (Wang, Yu and Zhang 2023), with noise."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import require
+from wellposed.noise import NoiseSource
+from wellposed.operators.linalg import conjugate_gradient, per_item
+from wellposed.solvers.base import Solver, State
+from wellposed.solvers.problem import Problem, is_decomposable
+from wellposed.solvers.transition import implied_noise, levels, renoise, transition, variance
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDNM(Solver):
+    r"""Range from the data, null space from the prior; noise in the data counts as fresh noise.
+
+    For each pair of times t -> s, with fresh noise of variance ``v = eta^2 sigma_s^2``::
+
+        x0  = E[x_0 | x_t]
+        x0' = x0 + Lambda A^+ (y - A x0)
+        x_s = alpha_s x0' + sqrt(sigma_s^2 - v) eps' + n,             eps' implied by x0'
+
+    ``x0'`` enters ``x_s`` with the weight ``a``, and brings along noise of the covariance
+    ``a^2 sigma_y^2 Lambda (A^+ A^+^T) Lambda``. ``Lambda`` is as close to 1 as keeps that within
+    ``v``, and ``n`` brings the rest of ``v``. In the coordinates of a ``Decomposable`` operator
+    ``lambda_i = min(1, s_i sqrt(v) / (a sigma_y))``, as published. For others the same is done
+    smoothly by conjugate gradients: ``Lambda = (A^T A + delta^2)^-1 A^T A`` with
+    ``delta = a sigma_y / sqrt(v)``, and the rest of ``v`` is noise of the exact covariance, from
+
+        n = sqrt(v) (z + delta^2 (A^T A + delta^2)^-1 (sqrt(3) z' - z) / 2).
+
+    The published scalar ``Lambda`` for these brings too much noise at small singular values.
+    Without noise in y, ``Lambda = 1`` and the result satisfies ``A x = y``.
+
+    Reference: "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model", ICLR
+    2023, arXiv 2212.00490, there "DDNM+".
+
+    Args:
+        steps: 100 as published.
+        eta: share of fresh noise.
+        travel_length, travel_repeats: time travel: stretches of ``travel_length`` steps are
+            walked ``travel_repeats`` times, with noise put back in between; 1 walks once.
+    """
+
+    steps: int = 100
+    eta: float = 0.85
+    travel_length: int = 1
+    travel_repeats: int = 1
+
+    linear_only: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.eta <= 1, "eta", self.eta, "0 <= eta <= 1")
+        for name in ("travel_length", "travel_repeats"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        fits = self.travel_repeats == 1 or self.travel_length < self.steps
+        require(fits, "travel_length", self.travel_length, f"below steps = {self.steps}")
+
+    def times(self, problem: Problem) -> list[float]:
+        """Return the times of the run; with time travel they go up between stretches."""
+        *noisy, clean = super().times(problem)
+        first = (len(noisy) - 1) % self.travel_length
+        walk = noisy[: first + 1]
+        for start in range(first, len(noisy) - 1, self.travel_length):
+            stretch = noisy[start : start + self.travel_length + 1]
+            walk += stretch[1:] + stretch * (self.travel_repeats - 1)
+        return [*walk, clean]
+
+    def step(
+        self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
+    ) -> State:
+        """Denoise, set the range, re-noise; or travel back."""
+        schedule = problem.prior.schedule
+        if s > t:
+            x_s = renoise(state.x, noise.draw(state.x), levels(schedule, s, t))
+            return State(x_s, state.x0)
+        level = levels(schedule, t, s)
+        x0 = problem.denoise(state.x, t)
+        z = noise.draw(x0) if s > 0 else torch.zeros_like(x0)
+        v = variance("fresh", level, self.eta)
+        kept = (level.sigma_s**2 - v).sqrt()
+        budget = v.sqrt() / (level.alpha_s - kept * level.alpha_t / level.sigma_t)  # sqrt(v) / a
+        if is_decomposable(problem.operator):
+            x0, z = by_coordinates(x0, z, budget, problem)
+        else:
+            x0, z = by_gradients(x0, z, budget, problem, noise)
+        if s == 0:
+            return State(x0, x0)
+        eps = implied_noise(state.x, x0, level)
+        return State(transition(x0, eps, z, level, v), x0)
+
+
+def by_coordinates(
+    x0: Tensor, z: Tensor, budget: Tensor, problem: Problem
+) -> tuple[Tensor, Tensor]:
+    """Return ``x0'`` and ``n / sqrt(v)``, in the operator's singular coordinates.
+
+    Args:
+        x0: the clean estimate.
+        z: standard normal noise.
+        budget: standard deviation that noise from y may have in ``x0'``, ``sqrt(v) / a``.
+        problem: of a ``Decomposable`` operator.
+    """
+    operator: Any = problem.operator
+    x0_i = operator.V_adjoint(x0)
+    s_i, sigma_y, kept = problem.spectrum(x0_i)
+    share = torch.where(sigma_y > budget * s_i, budget * s_i / sigma_y, 1)  # lambda_i
+    gain = torch.where(kept, share / s_i, 0)
+    x0 = x0 + operator.V(gain * (operator.U_adjoint(problem.y) - s_i * x0_i))
+    brought = gain * sigma_y / budget if budget > 0 else torch.zeros_like(gain)
+    rest = (1 - brought.square()).clamp(min=0).sqrt()
+    return x0, z + operator.V((rest - 1) * operator.V_adjoint(z))
+
+
+def by_gradients(
+    x0: Tensor, z: Tensor, budget: Tensor, problem: Problem, noise: NoiseSource
+) -> tuple[Tensor, Tensor]:
+    """Return ``x0'`` and ``n / sqrt(v)`` by conjugate gradients; see `by_coordinates`."""
+    # At the last step the budget is zero; noisy data then weigh next to nothing.
+    damping = (problem.noise_sigma / budget.clamp(min=1e-12)).square()
+    x0 = problem.proximal(x0, damping)
+    if budget == 0:
+        return x0, z
+    d = per_item(damping, x0)
+    b = d * (math.sqrt(3) * noise.draw(x0) - z) / 2
+
+    def apply(x: Tensor) -> Tensor:
+        return problem.normal(x) + d * x
+
+    return x0, z + conjugate_gradient(apply, b, iterations=100, tolerance=1e-6).x

@@ -1,0 +1,183 @@
+"""deepinv's samplers through our call, and our solvers through deepinv's."""
+
+import copy
+import inspect
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import (
+    SamplingError,
+    UnknownNameError,
+    require,
+    require_choice,
+    unknown_name,
+)
+from wellposed.noise import SAMPLING, item_generator
+from wellposed.priors.prior import Prior
+from wellposed.reconstruction import Reconstruction
+from wellposed.solvers.base import Solver
+from wellposed.solvers.problem import Problem, misfit
+
+if TYPE_CHECKING:
+    from deepinv.models import Reconstructor
+    from deepinv.physics import Physics
+
+DENOISER = {"DDRM": "denoiser", "DiffPIR": "model", "DPS": "denoiser"}
+"""deepinv's samplers, and what each calls the denoiser."""
+
+_OURS = {"self", "denoiser", "model", "data_fidelity", "device", "verbose", "rng", "kwargs"}
+
+
+def from_deepinv(name: str, **options: Any) -> "DeepinvSolver":
+    """Return one of deepinv's samplers as a solver of ours, for comparisons.
+
+    Called as ours, ``solver(y, operator, prior, num_samples=, seed=)``. Its hyper-parameters,
+    their defaults and what it makes of them are deepinv's; it assumes images in [0, 1]. Samples of
+    one item are the same in any number of samples; items of a batch share a stream.
+
+    Args:
+        name: "DDRM", "DiffPIR" or "DPS", of ``deepinv.sampling``.
+        options: its hyper-parameters, as ``max_iter`` of DiffPIR.
+
+    Raises:
+        ArgumentError: an unknown name or option; the nearest is suggested.
+    """
+    import deepinv
+
+    require_choice("name", name, DENOISER)
+    parameters = inspect.signature(getattr(deepinv.sampling, name).__init__).parameters
+    known = [option for option in parameters if option not in _OURS]
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(unknown_name(name, option, known))
+    return DeepinvSolver(name, options)
+
+
+@dataclass(frozen=True)
+class DeepinvSolver:
+    """A sampler of deepinv, called as a solver of ours; made by `from_deepinv`.
+
+    Attributes:
+        name: its class in ``deepinv.sampling``.
+        options: its hyper-parameters that differ from deepinv's defaults.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        y: Tensor,
+        operator: "Physics",
+        prior: Prior,
+        *,
+        num_samples: int = 1,
+        seed: int | None = None,
+    ) -> Reconstruction:
+        """Reconstruct ``x`` from ``y = A(x) + n``; the arguments are those of `Solver`.
+
+        The operator and the global generator are left as they were.
+
+        Raises:
+            ArgumentError and its subclasses, before the first network call; `SamplingError`
+            when a sample is not finite; whatever deepinv raises, as for an operator it does not
+            take.
+        """
+        count = isinstance(num_samples, int) and not isinstance(num_samples, bool)
+        usable = count and num_samples >= 1
+        require(usable, "num_samples", num_samples, "an integer of at least 1")
+        seed = secrets.randbits(31) if seed is None else seed
+        whole = isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0
+        require(whole, "seed", seed, "a non-negative integer or None")
+        problem = Problem.create(y, operator, prior)
+        self._check(problem)
+        started, denoiser = time.perf_counter(), CountedDenoiser(prior)
+        samples = [self._sample(y, operator, denoiser, (seed, n)) for n in range(num_samples)]
+        if not all(bool(x.isfinite().all()) for x in samples):
+            raise SamplingError(f"{self.name} of deepinv: non-finite values in a sample")
+        return Reconstruction(
+            samples=torch.stack(samples),
+            residual=torch.stack([misfit(problem, prior.to_units(x)) for x in samples]),
+            nfe=denoiser.calls // num_samples,
+            seconds=time.perf_counter() - started,
+            solver=f"deepinv:{self.name}",
+            settings=dict(self.options),
+            seed=seed,
+        )
+
+    def _check(self, problem: Problem) -> None:
+        """Refuse what deepinv would fail on without a word, or with another's."""
+        prior, operator = problem.prior, problem.operator
+        plain = prior.is_affine and not problem.image_dtype.is_complex
+        require(plain, "prior", type(prior).__name__, "one on real images")
+        kind, sigma = type(operator).__name__, getattr(operator.noise_model, "sigma", None)
+        if self.name == "DDRM":
+            parts = all(hasattr(operator, part) for part in ("U_adjoint", "V", "mask"))
+            require(parts, "operator", kind, "by DDRM: a decomposable one with a mask")
+        if self.name == "DiffPIR" and sigma is not None:
+            one = torch.as_tensor(sigma).numel() == 1 and float(sigma) > 0
+            require(one, "operator", f"noise {sigma}", "by DiffPIR: one positive noise level")
+
+    def _sample(
+        self, y: Tensor, operator: "Physics", denoiser: nn.Module, identity: tuple[int, int]
+    ) -> Tensor:
+        """Return one sample of every item; deepinv draws from the global generator, forked."""
+        seed, n = identity
+        word = int(item_generator(seed, (n,), SAMPLING).integers(2**63))
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(word)
+            # Copies: deepinv's samplers write into measurements and operators.
+            x = self._build(denoiser, y.device)(y.detach().clone(), copy.copy(operator))
+        return x.detach().to(y.dtype)
+
+    def _build(self, denoiser: nn.Module, device: torch.device) -> Callable[..., Tensor]:
+        import deepinv
+
+        settings: dict[str, Any] = {DENOISER[self.name]: denoiser, **self.options}
+        if self.name == "DiffPIR":
+            settings["data_fidelity"] = deepinv.optim.L2()
+        if self.name != "DDRM":
+            settings["device"] = device
+        return getattr(deepinv.sampling, self.name)(**settings)
+
+
+class CountedDenoiser(nn.Module):
+    """A prior as deepinv's denoiser, counting its calls.
+
+    Args:
+        prior: a prior on real images.
+    """
+
+    def __init__(self, prior: Prior) -> None:
+        super().__init__()
+        self.prior = prior
+        self.calls = 0
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Denoise public images of noise level ``sigma``; see `Prior.forward`."""
+        self.calls += 1
+        return self.prior(x, sigma)
+
+
+def as_reconstructor(
+    solver: Solver, prior: Prior, *, num_samples: int = 1, seed: int | None = None
+) -> "Reconstructor":
+    """Return a solver as a deepinv ``Reconstructor``: ``model(y, physics) -> x``.
+
+    ``x`` is the mean of the samples, (B, C, ...), in public values.
+
+    Args:
+        solver: a solver of ours.
+        prior: the prior, a part of the model and moved with it.
+        num_samples: samples that are averaged.
+        seed: decides every call's draws alike; ``None`` draws a new one in each call.
+    """
+    from wellposed.solvers.reconstructor import SolverReconstructor
+
+    return SolverReconstructor(solver, prior, num_samples, seed)
