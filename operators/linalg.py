@@ -40,6 +40,35 @@ def per_item(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
+def alone(values: Tensor) -> Tensor:
+    """Return the sums over all processes of per-item numbers, where there is one process."""
+    return values
+
+
+def largest_eigenvalue(
+    apply: Callable[[Tensor], Tensor],
+    start: Tensor,
+    iterations: int = 20,
+    total: Callable[[Tensor], Tensor] = alone,
+) -> Tensor:
+    """Return the largest eigenvalue of a Hermitian map of each item, by power iterations.
+
+    Args:
+        apply: the map on tensors (B, ...), acting on each item alone.
+        start: not orthogonal to the leading eigenvector, (B, ...); ``A^H y`` for ``A^H A``.
+        iterations: their number; the estimate comes from below.
+        total: sums per-item numbers over the processes that hold parts of an item.
+
+    Returns:
+        Shape (B,); 0 where ``apply`` or ``start`` is zero.
+    """
+    v, value = start, whole_norm(start, total)
+    for _ in range(iterations):
+        v = apply(v / per_item(_divisor(value), v))
+        value = whole_norm(v, total)
+    return value
+
+
 @dataclass(frozen=True)
 class CGResult:
     """What conjugate gradients found.
@@ -66,6 +95,7 @@ def conjugate_gradient(
     *,
     iterations: int,
     tolerance: float | None = None,
+    total: Callable[[Tensor], Tensor] = alone,
 ) -> CGResult:
     """Solve ``apply(x) = b`` for a Hermitian positive (semi-)definite ``apply``, item by item.
 
@@ -85,6 +115,7 @@ def conjugate_gradient(
         x0: warm start, shape of ``b``; zero by default.
         iterations: exact number of steps, or the largest one when ``tolerance`` is given.
         tolerance: relative residual at which an item is done.
+        total: sums per-item numbers over the processes that hold parts of an item.
 
     Raises:
         ArgumentError: ``iterations`` below 0 or ``tolerance`` not positive.
@@ -97,11 +128,11 @@ def conjugate_gradient(
     if x0 is not None and x0.shape != b.shape:
         raise ShapeError(f"x0: got shape {tuple(x0.shape)}, accepted: that of b {tuple(b.shape)}")
     r = b if x0 is None else b - _checked(apply, x0)
-    scale = per_item(_power_of_two(b, r), b)
+    scale = per_item(_power_of_two(b, r, total), b)
     shrink = 1 / scale  # exact for a power of two, and complex products are faster than quotients
     b, r = b * shrink, r * shrink
     x = torch.zeros_like(b) if x0 is None else x0 * shrink
-    p, rr, bb = r, inner(r, r), inner(b, b)
+    p, rr, bb = r, total(inner(r, r)), total(inner(b, b))
     bb = _divisor(torch.where(bb > 0, bb, rr))
     eps, size = torch.finfo(b.dtype).eps, torch.zeros_like(rr)
     active, history = rr > 0, [rr]
@@ -112,19 +143,20 @@ def conjugate_gradient(
             if not bool(active.any()):
                 break
         q = _checked(apply, p)
-        pp, curvature = inner(p, p), inner(p, q)
+        pp, curvature = total(inner(p, p)), total(inner(p, q))
         size = torch.maximum(size, curvature / _divisor(pp))  # from below to ||A||
         active = active & ~(curvature <= eps * size * pp)
         alpha = torch.where(active, rr / torch.where(active, curvature, 1), 0)
         x = x + per_item(alpha, x) * p
         r = r - per_item(alpha, r) * q
-        new = torch.where(active, inner(r, r), rr)
+        new = torch.where(active, total(inner(r, r)), rr)
         beta = torch.where(active, new / torch.where(active, rr, 1), 0)
         p = torch.where(per_item(active, p), r + per_item(beta, p) * p, p)
         taken, rr = taken + active, new
-        active = active & (rr > _rounding(eps, bb, size, x))
+        active = active & (rr > _rounding(eps, bb, size, x, total))
         history.append(rr)
-    done = rr <= (_rounding(eps, bb, size, x) if tolerance is None else tolerance**2 * bb)
+    rounding = _rounding(eps, bb, size, x, total)
+    done = rr <= (rounding if tolerance is None else tolerance**2 * bb)
     return CGResult(x * scale, (torch.stack(history) / bb).sqrt(), taken, done)
 
 
@@ -132,12 +164,26 @@ def _divisor(values: Tensor) -> Tensor:
     return torch.where(values > 0, values, 1)
 
 
-def _rounding(eps: float, bb: Tensor, size: Tensor, x: Tensor) -> Tensor:
+def whole_norm(a: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the norm of each item, shape (B,), of which this process may hold a part.
+
+    Args:
+        a: the items, or this process's parts of them.
+        total: sums per-item numbers over the processes.
+    """
+    own = norm(a)
+    # In double precision, in which the square of no single number is lost.
+    return total(own.double().square()).sqrt().to(own.dtype)
+
+
+def _rounding(
+    eps: float, bb: Tensor, size: Tensor, x: Tensor, total: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Return the square of ``4 eps (||b|| + ||A|| ||x||)``, the residual that rounding leaves.
 
     At 1 eps one singular system in a few stagnates above it and then diverges; 4 loses nothing.
     """
-    return (4 * eps * (bb.sqrt() + size * norm(x))).square()
+    return (4 * eps * (bb.sqrt() + size * whole_norm(x, total))).square()
 
 
 def _checked(apply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -149,7 +195,8 @@ def _checked(apply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return out
 
 
-def _power_of_two(a: Tensor, b: Tensor) -> Tensor:
+def _power_of_two(a: Tensor, b: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
     """Return per item the power of two below the largest magnitude; 1 for zero items."""
-    largest = torch.maximum(*(t.detach().abs().flatten(1).amax(1) for t in (a, b)))
+    # Of an item in parts the sum of theirs, which is as good.
+    largest = total(torch.maximum(*(t.detach().abs().flatten(1).amax(1) for t in (a, b))))
     return torch.exp2(torch.log2(torch.where(largest == 0, 1, largest)).floor())

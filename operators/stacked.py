@@ -6,6 +6,7 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, require
 from wellposed.operators.base import LinearOperator
+from wellposed.operators.slab import Slab
 
 
 class Stacked(LinearOperator):
@@ -16,9 +17,11 @@ class Stacked(LinearOperator):
     Args:
         operator: acts on images; of masks or maps it may hold one set, for all slices.
         slices: their number D.
+        slab: which of more slices they are, where other processes hold the rest, see
+            `solvers.sharding`.
     """
 
-    def __init__(self, operator: LinearOperator, slices: int) -> None:
+    def __init__(self, operator: LinearOperator, slices: int, slab: Slab | None = None) -> None:
         require(isinstance(slices, int) and slices >= 1, "slices", slices, "an integer >= 1")
         if operator.items != 1 or len(operator.img_size) != 3:
             raise ArgumentError(
@@ -35,6 +38,7 @@ class Stacked(LinearOperator):
             complex_measurement=operator.complex_measurement,
         )
         self.operator = operator
+        self.slab = slab or Slab()
 
     def forward_map(self, x: Tensor) -> Tensor:
         return self._by_slice(x, self.operator.A)

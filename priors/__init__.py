@@ -15,6 +15,7 @@ from wellposed.priors.network_prior import NetworkPrior
 from wellposed.priors.patchwise import Patchwise
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
+from wellposed.priors.slicewise import Slicewise
 
 __all__ = [
     "VE",
@@ -32,6 +33,7 @@ __all__ = [
     "Prior",
     "Rescheduled",
     "Schedule",
+    "Slicewise",
     "Stationary",
     "Tabulated",
     "available",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, require, require_choice
 
-SPACINGS = ("leading", "linspace", "trailing", "karras")
+SPACINGS = ("leading", "linspace", "trailing", "karras", "geometric")
 
 
 class Schedule(ABC):
@@ -47,14 +47,16 @@ class Schedule(ABC):
     def times(self, steps: int, spacing: str = "leading") -> Tensor:
         """Return the decreasing float64 times of a sampler; the last one is 0, the clean image.
 
-        ``spacing`` is one of ``leading`` (RED-diff, DDS), ``linspace``, ``trailing`` and
-        ``karras`` (rho 7 on ``sigma / alpha``, Karras et al. 2022). There are ``steps`` network
+        ``spacing`` is one of ``leading`` (RED-diff, DDS), ``linspace``, ``trailing``, ``karras``
+        (rho 7 on ``sigma / alpha``, Karras et al. 2022) and ``geometric`` (in ``sigma / alpha``,
+        the VE-SDE of Song et al. 2021, of any number of steps). There are ``steps`` network
         evaluations, but for ``leading`` with ``steps`` not dividing a tabulated ``T``, where the
         published rule ``range(0, T, T // steps)`` decides (T = 1000, steps = 300: 334).
         """
         require_choice("spacing", spacing, SPACINGS)
         require(isinstance(steps, int) and steps >= 1, "steps", steps, "an integer of at least 1")
-        knots = self._karras(steps) if spacing == "karras" else self._knots(steps, spacing)
+        by_ratio = {"karras": self._karras, "geometric": self._geometric}.get(spacing)
+        knots = by_ratio(steps) if by_ratio else self._knots(steps, spacing)
         return torch.cat([knots, knots.new_zeros(1)])
 
     def _knots(self, steps: int, spacing: str) -> Tensor:
@@ -63,9 +65,18 @@ class Schedule(ABC):
         # "leading" leaves out the first, pure-noise knot, as it does on tables.
         return full[:-1] if spacing != "leading" else full[:-1] * (steps / (steps + 1))
 
-    def _karras(self, steps: int) -> Tensor:
+    def _ends(self) -> tuple[float, float]:
+        """Return the smallest and the largest ratio of the spacings in ``sigma / alpha``."""
         low, high = self.min_ratio, float(self.ratio(self.T))
-        high = high if np.isfinite(high) else 1 / low
+        return low, high if np.isfinite(high) else 1 / low
+
+    def _geometric(self, steps: int) -> Tensor:
+        low, high = self._ends()
+        ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+        return self.time_at(high * (low / high) ** ramp)
+
+    def _karras(self, steps: int) -> Tensor:
+        low, high = self._ends()
         rho = self.karras_rho
         ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
         ratios = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
@@ -160,8 +171,13 @@ class Tabulated(Schedule):
         return t.to(ratio.device)
 
     def times(self, steps: int, spacing: str = "leading") -> Tensor:
-        """As `Schedule.times`; at most ``T`` steps, whole-numbered times but for karras."""
-        require(isinstance(steps, int) and steps <= self.T, "steps", steps, f"1 to T = {self.T}")
+        """As `Schedule.times`; whole-numbered times but for karras and geometric.
+
+        At most ``T`` steps, but for geometric where there are several levels.
+        """
+        many = spacing == "geometric" and self.T > 1
+        few = isinstance(steps, int) and (steps <= self.T or many)
+        require(few, "steps", steps, f"1 to T = {self.T}")
         return super().times(steps, spacing)
 
     def _knots(self, steps: int, spacing: str) -> Tensor:

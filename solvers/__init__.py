@@ -6,7 +6,9 @@ from wellposed.solvers.ddim_projection import DDIMProjection
 from wellposed.solvers.ddnm import DDNM
 from wellposed.solvers.ddrm import DDRM
 from wellposed.solvers.dds import DDS
+from wellposed.solvers.dds_3d import DDS3D
 from wellposed.solvers.diffpir import DiffPIR
+from wellposed.solvers.diffusion_mbir import DiffusionMBIR
 from wellposed.solvers.dps import DPS
 from wellposed.solvers.flowchef import FlowChef
 from wellposed.solvers.from_deepinv import as_reconstructor, from_deepinv
@@ -21,10 +23,12 @@ __all__ = [
     "DDNM",
     "DDRM",
     "DDS",
+    "DDS3D",
     "DPS",
     "MMPS",
     "DDIMProjection",
     "DiffPIR",
+    "DiffusionMBIR",
     "FlowChef",
     "PiGDM",
     "PnPDM",

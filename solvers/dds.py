@@ -48,6 +48,7 @@ class DDS(Solver):
     renoise_last: bool = True
 
     linear_only: ClassVar[bool] = True
+    in_slabs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,4 +81,5 @@ class DDS(Solver):
             return torch.add(x, problem.normal(x), alpha=self.gamma)
 
         b = torch.add(x0, problem.back_projection, alpha=self.gamma)
-        return conjugate_gradient(apply, b, x0, iterations=self.cg_steps).x
+        total = problem.slab.sum
+        return conjugate_gradient(apply, b, x0, iterations=self.cg_steps, total=total).x

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, DeviceError, DtypeError, ShapeError, check_finite
-from wellposed.operators.linalg import conjugate_gradient, inner, norm, per_item
+from wellposed.operators.linalg import conjugate_gradient, inner, per_item, whole_norm
+from wellposed.operators.slab import Slab, slab_of
 from wellposed.priors.prior import Prior
 
 if TYPE_CHECKING:
@@ -107,6 +108,11 @@ class Problem:
             )
         return sigma.to(like.dtype).to(like.device).expand(len(like)) / self.prior.scale
 
+    @property
+    def slab(self) -> Slab:
+        """The slices of the volume that this process holds: all, unless others share it."""
+        return slab_of(self.operator)
+
     def A(self, u: Tensor) -> Tensor:
         """Return the noise-free measurement of ``u``, in units."""
         if self.is_linear:
@@ -133,7 +139,8 @@ class Problem:
 
     def project(self, x0: Tensor, iterations: int) -> Tensor:
         """Return ``x0 + A^+ (y - A x0)``: CG on the normal equations started at ``x0``."""
-        return conjugate_gradient(self.normal, self.back_projection, x0, iterations=iterations).x
+        b, total = self.back_projection, self.slab.sum
+        return conjugate_gradient(self.normal, b, x0, iterations=iterations, total=total).x
 
     def proximal(self, x0: Tensor, weight: Tensor) -> Tensor:
         """Return ``argmin_x ||A x - y||^2 + weight ||x - x0||^2``, for linear problems.
@@ -261,13 +268,14 @@ def misfit(problem: Problem, u: Tensor) -> Tensor:
     ``||A x - y|| / (sigma sqrt(m))``, about 1 for a posterior sample; ``m`` counts measured real
     numbers. For noise-free problems ``||A x - y|| / ||y||``.
     """
-    distance, sigma = norm(problem.A(u) - problem.y), problem.noise_sigma
+    total = problem.slab.sum
+    distance, sigma = whole_norm(problem.A(u) - problem.y, total), problem.noise_sigma
     operator, y, scale = problem.operator, problem.y, problem.prior.scale
     if not bool((sigma > 0).all()):
         # Of linear problems, problem.y lacks what the prior's centre would measure.
         centre = problem.A_centre if problem.is_linear else 0.0
-        return distance * scale / norm(y * scale + centre).clamp(min=1e-30)
+        return distance * scale / whole_norm(y * scale + centre, total).clamp(min=1e-30)
     measured = torch.ones_like(y)
     measured = operator.restrict(measured) if hasattr(operator, "restrict") else measured
-    count = inner(measured, measured) * (2 if y.is_complex() else 1)
+    count = total(inner(measured, measured)) * (2 if y.is_complex() else 1)
     return distance / (sigma * count.sqrt())

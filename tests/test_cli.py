@@ -55,7 +55,7 @@ def files(tmp_path_factory):
         file["image"] = rng.random((24, 32))
     import nibabel
 
-    volume = (1000 * rng.random((5, 24, 32))).astype(np.int16)
+    volume = (1000 * rng.random((32, 24, 5))).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / "volume.nii.gz")
     kspace = rng.standard_normal((3, 32, 32)) + 1j * rng.standard_normal((3, 32, 32))
     kspace[:, ::2, ::3] = 0

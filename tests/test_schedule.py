@@ -171,7 +171,7 @@ def test_more_noise_than_the_schedule_has_is_its_end(name):
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_times_decrease_to_the_clean_image(schedule, spacing, steps):
     tabulated = isinstance(schedule, Tabulated)
-    if tabulated and steps > schedule.T:
+    if tabulated and steps > schedule.T and (spacing != "geometric" or schedule.T == 1):
         with pytest.raises(errors.ArgumentError, match=f"1 to T = {schedule.T}"):
             schedule.times(steps, spacing)
         return
@@ -184,7 +184,8 @@ def test_times_decrease_to_the_clean_image(schedule, spacing, steps):
         assert times[-2] >= 1 - 1e-9  # no network call below its first training level
     if not (tabulated and spacing == "leading"):
         assert len(times) == steps + 1
-    if spacing in ("trailing", "karras") and np.isfinite(float(schedule.ratio(schedule.T))):
+    from_the_end = spacing in ("trailing", "karras", "geometric")
+    if from_the_end and np.isfinite(float(schedule.ratio(schedule.T))):
         assert float(times[0]) == pytest.approx(schedule.T, rel=1e-9)
 
 
@@ -249,6 +250,15 @@ def test_karras_is_even_in_the_seventh_root_of_the_noise_ratio(schedule):
     low = schedule.min_ratio
     expected = (high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7
     np.testing.assert_allclose(schedule.ratio(knots).numpy(), expected, rtol=1e-9)
+
+
+def test_geometric_multiplies_the_noise_ratio(schedule):
+    count = 1 if schedule.T == 1 and isinstance(schedule, Tabulated) else 30
+    ratios = schedule.ratio(schedule.times(count, "geometric")[:-1])
+    high = float(schedule.ratio(schedule.T))
+    high = high if np.isfinite(high) else 1 / schedule.min_ratio
+    expected = np.geomspace(high, schedule.min_ratio, count)
+    np.testing.assert_allclose(ratios.numpy(), expected, rtol=1e-9)
 
 
 def test_karras_equals_diffusers_edm_sigmas():

@@ -26,6 +26,9 @@ app = typer.Typer(
 )
 Command = TypeVar("Command", bound=Callable[..., None])
 
+PRIORS = {"mri": "brain-mri", "ct": "ct"}
+"""Shipped priors of operators; that of the others is natural."""
+
 
 def _fail_clearly(command: Command) -> Command:
     """Turn the package's errors into one line on stderr and exit code 2."""
@@ -113,13 +116,19 @@ def reconstruct(  # noqa: PLR0913 - the options of a command are its signature
     operator: Annotated[str, typer.Option(help="Forward operator, see `wellposed list`.")],
     out: Annotated[Path, typer.Option(help="Folder for the result.")],
     prior: Annotated[
-        str, typer.Option(help="Shipped prior, or folder of a trained or diffusers one.")
-    ] = "brain-mri",
+        str | None,
+        typer.Option(
+            help="Shipped prior, or folder of a trained or diffusers one; default: brain-mri for "
+            "MRI, ct for CT, else natural."
+        ),
+    ] = None,
     solver: Annotated[str, typer.Option(help="Solver, see `wellposed list`.")] = "dds",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Hyper-parameter, e.g. gamma=5; repeatable.")
     ] = None,
-    num_samples: Annotated[int, typer.Option(help="Posterior samples.")] = 4,
+    num_samples: Annotated[
+        int | None, typer.Option(help="Posterior samples; default: 4, of volumes 1.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of masks, simulated noise and samples.")] = 0,
     simulate: Annotated[
         bool, typer.Option(help="INPUT is a clean image: measure it first, then compare.")
@@ -132,14 +141,43 @@ def reconstruct(  # noqa: PLR0913 - the options of a command are its signature
     keep: Annotated[float, typer.Option(help="Inpainting: fraction kept at random.")] = 0.5,
     acceleration: Annotated[float, typer.Option(help="MRI undersampling.")] = 4.0,
     coils: Annotated[int, typer.Option(help="Simulated MRI coils.")] = 8,
-    views: Annotated[int, typer.Option(help="CT views over 180 degrees.")] = 60,
-    axis: Annotated[int, typer.Option(help="Axis across which a volume is sliced.")] = 0,
+    views: Annotated[int, typer.Option(help="CT views, equally spaced over --arc.")] = 60,
+    arc: Annotated[
+        float, typer.Option(help="Degrees of the CT views; below 180 a limited angle.")
+    ] = 180.0,
+    window: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="Values of a clean image taken for 0 and 1; default: -1000 1000 for CT in HU, "
+            "else 0 and the 99.8 percentile."
+        ),
+    ] = None,
+    axis: Annotated[
+        int, typer.Option(help="Axis across which a volume is sliced; NIfTI as (D, H, W).")
+    ] = 0,
     slice_: Annotated[int | None, typer.Option("--slice", help="Slice; default: middle.")] = None,
+    volume: Annotated[
+        bool,
+        typer.Option(
+            "--volume", help="Reconstruct the volume; implied by --slices and solvers of volumes."
+        ),
+    ] = False,
+    slices: Annotated[
+        str | None,
+        typer.Option(metavar="A:B", help="Slices A to B - 1 of a volume; default: all."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the run: after a kill, go on from it.")
+    ] = None,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between two states kept.")] = 10,
 ) -> None:
-    """Reconstruct a measurement, or a simulated one of a clean image (--simulate)."""
+    """Reconstruct a measurement, or a simulated one of a clean image or volume (--simulate)."""
     classes = solver_classes()
     cls = classes[require_choice("--solver", solver, classes)]
     method = cls(**parse_settings(cls, set_ or []))
+    whole = volume or slices is not None or (_is_of_volumes(cls) and slice_ is None)
+    if whole and slice_ is not None:
+        raise ArgumentError("--slice: got one with --volume or --slices, accepted: one of these")
     from wellposed.tasks import TaskOptions, build_task
 
     options = TaskOptions(
@@ -154,37 +192,54 @@ def reconstruct(  # noqa: PLR0913 - the options of a command are its signature
         acceleration=acceleration,
         coils=coils,
         views=views,
+        arc=arc,
+        window=window,
         axis=axis,
         slice=slice_,
+        volume=whole,
+        slices=None if slices is None else _range("--slices", slices),
     )
     task = build_task(input_, operator, options)
+    from wellposed.priors import Slicewise
     from wellposed.priors.loading import load
+    from wellposed.summary import summarize
 
-    model = load(prior)
+    model = load(prior or PRIORS.get(operator, "natural"))
+    _show_log()
     reference = task.operator.A_dagger(task.y)
-    result = method(task.y, task.operator, model, num_samples=num_samples, seed=seed)
+    result = method(
+        task.y,
+        task.operator,
+        Slicewise(model) if whole else model,
+        num_samples=num_samples if num_samples is not None else 1 if whole else 4,
+        seed=seed,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+    )
     path = result.save(out, reference=reference, truth=task.truth)
-    typer.echo(_summary(result, reference, task.truth))
-    typer.echo(f"wrote {path} and {path.with_suffix('.png')}")
+    placed = [] if task.source is None else task.source.write(result, out)
+    typer.echo(summarize(result, reference, task.truth))
+    typer.echo(f"wrote {' and '.join(map(str, [path, path.with_suffix('.png'), *placed]))}")
 
 
-def _summary(result: Any, reference: Any, truth: Any) -> str:
-    from wellposed.metrics import psnr, ssim
-    from wellposed.report import format_table
+def _is_of_volumes(solver: type) -> bool:
+    from wellposed.solvers.volume_tv import VolumeSolver
 
-    def quality(image: Any) -> list[str]:
-        if truth is None:
-            return []
-        return [f"{float(psnr(image, truth)):.2f}", f"{float(ssim(image, truth)):.4f}"]
+    return issubclass(solver, VolumeSolver)
 
-    header = ["image", *([] if truth is None else ["PSNR", "SSIM"]), "residual", "NFE", "seconds"]
-    cost = [str(result.nfe), f"{result.seconds:.1f}"]
-    rows = [
-        ["reference", *quality(reference), "-", "-", "-"],
-        ["one sample", *quality(result.samples[0]), f"{float(result.residual[0, 0]):.3f}", *cost],
-        ["mean", *quality(result.mean), "-", *cost],
-    ]
-    return format_table(header, rows)
+
+def _range(option: str, text: str) -> tuple[int, int]:
+    try:
+        first, end = map(int, text.split(":"))
+    except ValueError:
+        raise ArgumentError(f"{option}: got {text!r}, accepted: A:B, as 100:116") from None
+    return first, end
+
+
+def _show_log() -> None:
+    """Write the package's messages, as plans and progress are, to stderr."""
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("wellposed").setLevel(logging.INFO)
 
 
 @app.command()

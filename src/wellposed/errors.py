@@ -56,6 +56,10 @@ class SamplingError(WellposedError, RuntimeError):
     """A run broke: names the step at which a non-finite value appeared."""
 
 
+class ProcessLostError(SamplingError):
+    """One of the processes that share a run has died or does not answer."""
+
+
 def require(condition: bool, argument: str, got: Any, accepted: str) -> None:
     """Raise `ArgumentError` naming ``argument`` unless ``condition`` holds."""
     if not condition:

@@ -41,18 +41,26 @@ class NoiseSource(Protocol):
 class ItemNoise:
     """One stream per item, from ``seed`` and the item's identity.
 
+    Of volumes (B, C, D, H, W) each slice has a stream of its own, so that a process that holds
+    some slices of a volume draws theirs alone, and the same as the whole volume's.
+
     Args:
         seed: any non-negative integer.
         items: identity of each item of the batch, e.g. (sample, item) pairs.
         purpose: `SAMPLING` or `MEASUREMENT`.
+        first_slice: number of the first slice of the volumes that are drawn.
     """
 
     def __init__(
-        self, seed: int, items: Sequence[tuple[int, ...]], purpose: int = SAMPLING
+        self,
+        seed: int,
+        items: Sequence[tuple[int, ...]],
+        purpose: int = SAMPLING,
+        first_slice: int = 0,
     ) -> None:
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise ArgumentError(f"seed: got {seed!r}, accepted: a non-negative integer or None")
-        self.position = 0
+        self.position, self._first_slice = 0, first_slice
         self._keys = [
             # A spawn key, not entropy, whose trailing zeros would not count: (0,) is not (0, 0).
             np.random.SeedSequence(seed, spawn_key=(purpose, *item)).generate_state(2, np.uint64)
@@ -65,20 +73,21 @@ class ItemNoise:
             raise ShapeError(f"like: got {len(like)} items, accepted: {len(self._keys)}")
         if not (like.is_floating_point() or like.is_complex()):
             raise DtypeError(f"like: got {like.dtype}, accepted: floating-point or complex")
-        shape = (*like.shape[1:], 2) if like.is_complex() else tuple(like.shape[1:])
-        counter = np.array([0, self.position, 0, 0], dtype=np.uint64)
-        values = np.stack(
-            [
-                np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(
-                    shape
-                )
-                for key in self._keys
-            ]
-        )
+        noise = torch.empty(like.shape, dtype=like.dtype)
+        for key, item in zip(self._keys, noise, strict=True):
+            slices = item.unbind(1) if like.ndim == 5 else (item,)
+            for number, part in enumerate(slices, self._first_slice):
+                part.copy_(self._stream(key, number, part))
         self.position += 1
-        noise = torch.from_numpy(values)
-        noise = torch.view_as_complex(noise) if like.is_complex() else noise
-        return noise.to(like.dtype).to(like.device)
+        return noise.to(like.device)
+
+    def _stream(self, key: np.ndarray, number: int, part: Tensor) -> Tensor:
+        """Return the noise of a slice, or of an image, which counts as slice 0."""
+        counter = np.array([0, self.position, number, 0], dtype=np.uint64)
+        generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
+        shape = (*part.shape, 2) if part.is_complex() else tuple(part.shape)
+        values = torch.from_numpy(np.asarray(generator.standard_normal(shape)))
+        return torch.view_as_complex(values) if part.is_complex() else values
 
 
 class RecordedNoise:

@@ -1,19 +1,74 @@
-"""A progress bar on a terminal, silence elsewhere."""
+"""Progress with time left: a bar on a terminal, a line in the log now and then elsewhere."""
 
+import logging
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
+LOG_EVERY = 60.0
+"""Seconds between two lines in the log, where no terminal is watching."""
 
-def track(items: Sequence[Item], label: str) -> Iterator[Item]:
-    """Yield the items, with a progress bar and time left if stderr is a terminal."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
+_log = logging.getLogger(__name__)
+
+
+def track(items: Sequence[Item], label: str, done: int = 0) -> Iterator[Item]:
+    """Yield the steps of a run, telling how many are done, seconds per step and time left.
+
+    On a terminal (stderr) by a bar that vanishes in the end; elsewhere, as in batch jobs, by
+    lines in the log (level INFO), one a minute at most.
+
+    Args:
+        items: the steps still to do.
+        label: what is running.
+        done: steps that an earlier run has done.
+    """
+    yield from (_with_bar if sys.stderr.isatty() else _with_log)(items, label, done)
+
+
+def _with_bar(items: Sequence[Item], label: str, done: int) -> Iterator[Item]:
     from rich.console import Console
-    from rich.progress import track as rich_track
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    console = Console(stderr=True)
-    yield from rich_track(items, description=label, console=console, transient=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=done + len(items), completed=done, pace="")
+        started = time.perf_counter()
+        for number, item in enumerate(items, 1):
+            yield item
+            pace = (time.perf_counter() - started) / number
+            bar.update(task, completed=done + number, pace=f"{pace:.3g} s/step")
+
+
+def _with_log(items: Sequence[Item], label: str, done: int) -> Iterator[Item]:
+    started = told = time.perf_counter()
+    for number, item in enumerate(items, 1):
+        yield item
+        now = time.perf_counter()
+        if now - told >= LOG_EVERY:
+            told, pace = now, (now - started) / number
+            left = duration(pace * (len(items) - number))
+            total = done + len(items)
+            _log.info(
+                "%s: step %d of %d, %.3g s/step, %s left", label, done + number, total, pace, left
+            )
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -1,7 +1,7 @@
 """From a file and a few options to an inverse problem: what `wellposed reconstruct` builds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,18 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.datasets.files import IMAGE_SUFFIXES, read_array, suffix_of
-from wellposed.errors import (
-    ArgumentError,
-    DtypeError,
-    NonFiniteError,
-    ShapeError,
-    require,
-    require_choice,
-)
+from wellposed.datasets.files import read_array
+from wellposed.errors import ArgumentError, ShapeError, require, require_choice
+from wellposed.task_input import TaskInput, read_input
 
 if TYPE_CHECKING:
     from wellposed.operators.base import LinearOperator
+
+VOLUME_OPERATORS = ("inpainting", "deblurring", "mri", "ct")
+"""Operators that keep the grid of a volume, on which its result is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +35,13 @@ class TaskOptions:
         keep: fraction of pixels that random inpainting keeps.
         acceleration: MRI undersampling.
         coils: simulated MRI coils.
-        views: CT views over 180 degrees.
+        views: CT views, equally spaced over the arc.
+        arc: degrees that the CT views cover.
+        window: values of a clean image that become 0 and 1. By default Hounsfield units -1000 to
+            1000 for CT, otherwise 0 and the 99.8 percentile, unless all are in [0, 1] already.
         axis, slice: which slice of a volume is taken; the middle one by default.
+        volume: take the volume, every slice across the axis measured likewise.
+        slices: first and behind last slice of it; all by default.
     """
 
     simulate: bool = False
@@ -53,8 +55,12 @@ class TaskOptions:
     acceleration: float = 4.0
     coils: int = 8
     views: int = 60
+    arc: float = 180.0
+    window: tuple[float, float] | None = None
     axis: int = 0
     slice: int | None = None
+    volume: bool = False
+    slices: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,12 +70,14 @@ class Task:
     Attributes:
         y: measurement (1, ...).
         operator: the operator that made it.
-        truth: the clean image (1, C, H, W) of simulated problems.
+        truth: the clean image (1, C, H, W) or volume (1, 1, D, H, W) of simulated problems.
+        source: what was read.
     """
 
     y: Tensor
     operator: "LinearOperator"
     truth: Tensor | None
+    source: TaskInput | None = None
 
 
 def build_task(path: Path, operator: str, options: TaskOptions) -> Task:
@@ -82,14 +90,11 @@ def build_task(path: Path, operator: str, options: TaskOptions) -> Task:
     """
     require_choice("operator", operator, OPERATORS)
     _check_options(options)
-    array = read_array(path)
-    if array.dtype.kind not in "biufc":
-        raise DtypeError(f"input: {path.name} holds {array.dtype}, accepted: numbers")
-    array = _select_slice(array, path, operator, options)
-    if not np.isfinite(array).all():
-        bad = int((~np.isfinite(array)).sum())
-        raise NonFiniteError(f"input: {bad} of {array.size} values in {path.name} are not finite")
-    return OPERATORS[operator][1](array, options)
+    if options.volume:
+        fits = operator in VOLUME_OPERATORS
+        require(fits, "operator", operator, f"{', '.join(VOLUME_OPERATORS)} for volumes")
+    source = read_input(path, operator, options)
+    return replace(OPERATORS[operator][1](source.array, options), source=source)
 
 
 def _check_options(o: TaskOptions) -> None:
@@ -98,40 +103,33 @@ def _check_options(o: TaskOptions) -> None:
     require(blurred, "blur_sigma", o.blur_sigma, "a positive number")
     require(o.seed >= 0, "seed", o.seed, "at least 0")
     require(o.factor >= 2, "factor", o.factor, "at least 2")
-
-
-def _select_slice(array: np.ndarray, path: Path, operator: str, o: TaskOptions) -> np.ndarray:
-    """Take one slice of a volume; photographs and single slices stay as they are."""
-    wanted = 3 if operator == "mri" and np.iscomplexobj(array) else 2
-    colour = array.ndim == 3 and array.shape[-1] == 3 and o.slice is None
-    if suffix_of(path) in IMAGE_SUFFIXES or array.ndim == wanted or colour:
-        return array
-    if array.ndim != wanted + 1:
-        raise ShapeError(
-            f"input: {path.name} holds an array of shape {array.shape}, accepted for {operator}: "
-            f"{wanted} axes, or {wanted + 1} with --slice"
-        )
-    require(0 <= o.axis < array.ndim, "axis", o.axis, f"0 to {array.ndim - 1}")
-    depth = array.shape[o.axis]
-    index = depth // 2 if o.slice is None else o.slice
-    require(0 <= index < depth, "slice", index, f"0 to {depth - 1}")
-    return np.take(array, index, axis=o.axis)
+    require(0 < o.arc <= 360, "arc", o.arc, "degrees, above 0 and up to 360")
 
 
 def _image(array: np.ndarray, o: TaskOptions) -> Tensor:
-    """Return an image (1, C, H, W); clean ones in other units than [0, 1] are scaled to it."""
+    """Return an image (1, C, H, W) or a volume (1, 1, D, H, W)."""
     if np.iscomplexobj(array):
         raise ArgumentError("input: holds complex values, accepted: a real image")
     image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-    if o.simulate and (float(image.min()) < 0 or float(image.max()) > 1):
-        positive = image[image > 0]
-        require(len(positive) > 0, "input", "no positive value", "an image")
-        image = image / torch.quantile(positive[:: max(1, len(positive) // 1_000_000)], 0.998)
+    if o.volume:
+        return image[None, None]
     return (image if image.ndim == 3 else image[..., None]).permute(2, 0, 1)[None].contiguous()
+
+
+def _size(image: Tensor) -> tuple[int, int, int]:
+    """Return (C, H, W) of an image, or of a volume's slices."""
+    return image.shape[1], image.shape[-2], image.shape[-1]
 
 
 def _measured(image: Tensor, operator: "LinearOperator", o: TaskOptions) -> Task:
     return Task(operator.measure(image, o.seed), operator, image)
+
+
+def _stacked(operator: "LinearOperator", image: Tensor) -> "LinearOperator":
+    """Return an operator on images as one on all slices, where the image is a volume."""
+    from wellposed.operators import Stacked
+
+    return Stacked(operator, image.shape[2]) if image.ndim == 5 else operator
 
 
 def _inpainting(array: np.ndarray, o: TaskOptions) -> Task:
@@ -149,7 +147,7 @@ def _inpainting(array: np.ndarray, o: TaskOptions) -> Task:
         mask = random_mask(height, width, o.keep, o.seed)
     else:
         raise ArgumentError("mask: got None, accepted: an image of known pixels, or --simulate")
-    operator = Inpainting(mask, image.shape[1], o.noise_sigma)
+    operator = _stacked(Inpainting(mask, image.shape[1], o.noise_sigma), image)
     return _measured(image, operator, o) if o.simulate else Task(operator.A(image), operator, None)
 
 
@@ -172,7 +170,7 @@ def _deblurring(array: np.ndarray, o: TaskOptions) -> Task:
     image = _image(array, o)
     radius = min(int(4 * o.blur_sigma) + 1, (min(image.shape[-2:]) - 1) // 2)
     kernel = gaussian_kernel(o.blur_sigma, 2 * radius + 1)
-    operator = Blur(kernel, image.shape[1:], o.noise_sigma)
+    operator = _stacked(Blur(kernel, _size(image), o.noise_sigma), image)
     return _measured(image, operator, o) if o.simulate else Task(image, operator, None)
 
 
@@ -196,7 +194,8 @@ def _mri(array: np.ndarray, o: TaskOptions) -> Task:
     height, width = image.shape[-2:]
     maps = simulate_sensitivity_maps(o.coils, height, width, o.seed)
     mask = uniform_random_lines(width, o.acceleration, seed=o.seed)
-    return _measured(image.to(torch.complex64), MultiCoilMRI(mask, maps, o.noise_sigma), o)
+    operator = _stacked(MultiCoilMRI(mask, maps, o.noise_sigma), image)
+    return _measured(image.to(torch.complex64), operator, o)
 
 
 def measured_mri(kspace: Tensor, noise_sigma: float = 0.0) -> Task:
@@ -226,9 +225,10 @@ def _ct(array: np.ndarray, o: TaskOptions) -> Task:
     require(image.shape[1] == 1, "input", f"{image.shape[1]} channels", "a grey image for CT")
     if not o.simulate:
         raise ArgumentError("input: measured sinograms are read by the library, use --simulate")
-    return _measured(
-        image, ParallelBeamCT(image.shape[-2:], o.views, noise_sigma=o.noise_sigma), o
-    )
+    require(o.views >= 1, "views", o.views, "at least 1")
+    angles = torch.arange(o.views, dtype=torch.float64) * (o.arc / o.views)
+    operator = ParallelBeamCT(image.shape[-2:], angles, noise_sigma=o.noise_sigma)
+    return _measured(image, _stacked(operator, image), o)
 
 
 OPERATORS: dict[str, tuple[str, Callable[[np.ndarray, TaskOptions], Task]]] = {
@@ -239,6 +239,6 @@ OPERATORS: dict[str, tuple[str, Callable[[np.ndarray, TaskOptions], Task]]] = {
     ),
     "deblurring": ("Gaussian blur of --blur-sigma pixels", _deblurring),
     "mri": ("multi-coil MRI: measured k-space, or an image undersampled --acceleration x", _mri),
-    "ct": ("parallel-beam CT with --views", _ct),
+    "ct": ("parallel-beam CT with --views over --arc degrees", _ct),
 }
 """Operators of the command line: one line about each and how its problem is built."""

@@ -1,0 +1,332 @@
+"""Long runs: killed at any moment and called again, they give the same result bit for bit."""
+
+import dataclasses
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from wellposed import errors, progress
+from wellposed.operators import Inpainting, MultiCoilMRI, Stacked, random_mask
+from wellposed.operators import simulate_sensitivity_maps as maps
+from wellposed.priors import GaussianPrior, Stationary, Tabulated
+from wellposed.priors.slicewise import Slicewise
+from wellposed.run_checkpoint import RunFolder, fingerprint
+from wellposed.solvers import DAPS, DDNM, DDS, DPS, DiffPIR, REDDiff, State
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+
+VP = Tabulated.linear()
+
+KILLING = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from wellposed.operators import Inpainting, Stacked, random_mask
+from wellposed.priors import GaussianPrior, Stationary, Tabulated
+from wellposed.priors.slicewise import Slicewise
+from wellposed.solvers import DDS
+
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+operator = Stacked(Inpainting(random_mask(16, 16, 0.5, 0), 1, 0.05), 8)
+y = operator.measure(torch.rand(1, 1, 8, 16, 16, generator=torch.Generator().manual_seed(0)))
+prior = Slicewise(GaussianPrior(0.5, 0.1, Tabulated.linear()), (2, 3), chunk=3)
+
+def run(checkpoint=None):
+    solver = DDS(steps=12, batch_size=1)
+    return solver(y, operator, prior, num_samples=3, seed=1, checkpoint=checkpoint,
+                  checkpoint_every=2)
+
+started = time.perf_counter()
+whole = run()
+taken = time.perf_counter() - started
+chance, kills, seen = random.Random(0), 0, set()
+moments = ["run.json", "samples-0.safetensors", "samples-1.safetensors"]
+for moment in [name for name in moments for _ in range(3)] + [None]:
+    child = os.fork()
+    if child == 0:
+        torch.save(run(folder / "run").samples, folder / "samples")
+        os._exit(0)
+    if moment is not None:
+        while not (folder / "run" / moment).exists():
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, taken / 8))
+        os.kill(child, signal.SIGKILL)
+    kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    seen.add(tuple(sorted(p.name for p in (folder / "run").glob("*.safetensors"))))
+again = torch.load(folder / "samples", weights_only=True)
+print(kills, len(seen), torch.equal(again, whole.samples))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_killed_at_random_moments_the_run_ends_with_the_same_samples(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLING, str(tmp_path)]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    kills, kinds, equal = output.stdout.split()
+    assert int(kills) >= 4
+    assert int(kinds) >= 2  # in the first sample, in later ones, between them
+    assert equal == "True"
+
+
+def real(depth=4):
+    operator = Stacked(Inpainting(random_mask(8, 6, 0.5, 0), 1, 0.05), depth)
+    x = torch.rand(1, 1, depth, 8, 6, generator=torch.Generator().manual_seed(0))
+    prior = GaussianPrior(0.5, Stationary(torch.linspace(0.1, 0.2, 48).view(8, 6)), VP)
+    return operator.measure(x), operator, Slicewise(prior, (2,), 3)
+
+
+def complex_(depth=4):
+    operator = MultiCoilMRI(random_mask(8, 6, 0.5, 0), maps(2, 8, 6), noise_sigma=0.05)
+    whole = Stacked(operator, depth)
+    x = torch.rand(1, 1, depth, 8, 6, generator=torch.Generator().manual_seed(0))
+    prior = Slicewise(GaussianPrior(0.0, 0.1, VP, is_complex=True), (2, 4))
+    return whole.measure(x + 1j * x.flip(2)), whole, prior
+
+
+def images():
+    masks = torch.stack([random_mask(8, 6, 0.5, seed)[None].float() for seed in range(2)])
+    operator = Inpainting(masks, noise_sigma=0.05)
+    x = torch.rand(2, 1, 8, 6, generator=torch.Generator().manual_seed(0))
+    return operator.measure(x.double()), operator, GaussianPrior(0.5, 0.1, VP)
+
+
+class Killed(Exception):
+    """Raised in the midst of a run."""
+
+
+def stop_after(steps):
+    """A callback that ends the process's ``steps``-th step with an exception."""
+    taken = []
+
+    def callback(index, state):
+        taken.append(index)
+        if len(taken) == steps:
+            raise Killed
+
+    return callback
+
+
+SOLVERS = [
+    DDS(steps=7, batch_size=1),
+    REDDiff(steps=7, sigma_x0=0.01, returned="x0", start="back-projection"),
+    DAPS(steps=7, ode_steps=1, langevin_steps=3),
+    DPS(steps=7, batch_size=1),
+    DDNM(steps=7),
+    DiffPIR(steps=7),
+]
+
+
+@pytest.mark.parametrize("make", [real, complex_, images])
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
+def test_interrupted_after_any_steps_the_run_goes_on_alike(solver, make, tmp_path):
+    problem = make()
+    whole = solver(*problem, num_samples=2, seed=3)
+    for every in (1, 3):
+        options = {"num_samples": 2, "seed": 3, "checkpoint_every": every}
+        options["checkpoint"] = tmp_path / str(every)
+        for steps in (2, 4, 3):
+            with pytest.raises(Killed):
+                solver(*problem, callback=stop_after(steps), **options)
+        seen = []
+        result = solver(*problem, callback=lambda i, s, seen=seen: seen.append(i), **options)
+        assert torch.equal(result.samples, whole.samples)
+        assert torch.equal(result.residual, whole.residual)
+        assert result.nfe == whole.nfe
+        assert seen[0] > 0  # it did go on, and not begin again
+
+
+def test_a_finished_run_is_at_hand_until_its_folder_is_deleted(tmp_path):
+    folder = tmp_path / "run"
+    first = DDS(steps=5)(*real(), num_samples=2, seed=3, checkpoint=folder)
+    assert {p.name for p in folder.iterdir()} == {"run.json", "samples-0.safetensors"}
+    again = DDS(steps=5)(
+        *real(), num_samples=2, seed=3, checkpoint=str(folder), callback=stop_after(1)
+    )
+    assert torch.equal(again.samples, first.samples)
+    assert again.nfe == 5
+
+
+def test_the_seed_that_was_drawn_is_kept(tmp_path):
+    with pytest.raises(Killed):
+        DDS(steps=5)(*real(), checkpoint=tmp_path, checkpoint_every=1, callback=stop_after(3))
+    result = DDS(steps=5)(*real(), checkpoint=tmp_path)
+    assert torch.equal(result.samples, DDS(steps=5)(*real(), seed=result.seed).samples)
+
+
+def changed(what):
+    """Arguments of a call that differ in one thing."""
+    y, operator, prior = real()
+    solver, options = DDS(steps=5), {"num_samples": 1, "seed": 3}
+    if what == "y":
+        y = y + 1e-6 * operator.restrict(torch.ones_like(y))
+    elif what == "y.dtype":
+        y = y.double()
+    elif what == "operator":
+        operator.operator.mask[..., 0, 0] = 1 - operator.operator.mask[..., 0, 0]
+    elif what == "prior":
+        prior = Slicewise(prior.prior, (2,), precision=torch.bfloat16)
+    elif what == "solver":
+        solver = DiffPIR(steps=5)
+    elif what.startswith("solver."):
+        solver = DDS(**{"steps": 5, what.removeprefix("solver."): 7})
+    else:
+        options[what] = 2
+    return solver, (y, operator, prior), options
+
+
+SETTINGS = ["solver", "solver.steps", "solver.cg_steps", "seed", "num_samples"]
+
+
+@pytest.mark.parametrize("what", ["y", "y.dtype", "operator", "prior", *SETTINGS])
+def test_another_run_is_refused_and_named(what, tmp_path):
+    DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path)
+    solver, problem, options = changed(what)
+    with pytest.raises(errors.CheckpointError, match=rf"of another run: .*\b{what} is"):
+        solver(*problem, **options, checkpoint=tmp_path, callback=stop_after(1))
+
+
+def test_the_chunk_is_no_part_of_the_identity_and_remembered(tmp_path):
+    y, operator, prior = real()
+    DDS(steps=5)(y, operator, prior.in_chunks(2), seed=3, checkpoint=tmp_path)
+    assert RunFolder(tmp_path).read()["chunk"] == 2
+    DDS(steps=5)(y, operator, prior.in_chunks(1), seed=3, checkpoint=tmp_path)
+
+
+def interrupted(folder):
+    with pytest.raises(Killed):
+        DDS(steps=5)(
+            *real(), seed=3, checkpoint=folder, checkpoint_every=1, callback=stop_after(3)
+        )
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "run.json"])
+@pytest.mark.parametrize("kept", [0, 0.01, 0.5, 0.99])
+def test_truncated_files_are_named(name, kept, tmp_path):
+    interrupted(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(errors.FileError, match=name):
+        DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path)
+
+
+def test_without_its_state_a_run_begins_again(tmp_path):
+    interrupted(tmp_path)
+    (tmp_path / "state.safetensors").unlink()
+    result = DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path)
+    assert torch.equal(result.samples, DDS(steps=5)(*real(), seed=3).samples)
+
+
+def test_a_half_written_file_is_never_looked_at(tmp_path):
+    interrupted(tmp_path)
+    (tmp_path / "state.safetensors.part").write_bytes(b"half")
+    result = DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path)
+    assert torch.equal(result.samples, DDS(steps=5)(*real(), seed=3).samples)
+
+
+def test_what_is_no_folder_is_named(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("a file")
+    with pytest.raises(errors.FileError, match="checkpoint: cannot read"):
+        DDS(steps=5)(*real(), seed=3, checkpoint=file)
+
+
+@pytest.mark.parametrize("every", [0, 1.5, True])
+def test_impossible_intervals_are_named(every, tmp_path):
+    with pytest.raises(errors.ArgumentError, match="checkpoint_every: got"):
+        DDS(steps=5)(*real(), checkpoint=tmp_path, checkpoint_every=every)
+
+
+def test_a_bad_seed_claims_no_folder(tmp_path):
+    with pytest.raises(errors.ArgumentError, match="seed: got -1"):
+        DDS(steps=5)(*real(), seed=-1, checkpoint=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Richer(State):
+    dual: torch.Tensor
+    half: torch.Tensor
+    count: int
+    rate: float
+    name: str | None
+
+
+def richer():
+    x = torch.randn(2, 3, dtype=torch.complex128)
+    return Richer(x, x, x[:, :2].mT, x.real.bfloat16(), 3, float("inf"), None)
+
+
+def test_states_of_any_fields_come_back_bit_for_bit(tmp_path):
+    """Complex doubles, tensors that share storage, views, bfloat16, plain values."""
+    state, folder = richer(), RunFolder(tmp_path)
+    folder.save_state(state, {"batch": 1, "step": 4})
+    assert folder.load_state(state, batch=0) is None
+    found, facts = folder.load_state(dataclasses.replace(richer(), count=0), batch=1)
+    assert facts["step"] == 4
+    for field in dataclasses.fields(state):
+        a, b = getattr(found, field.name), getattr(state, field.name)
+        same = torch.equal(a, b) and a.dtype == b.dtype if torch.is_tensor(b) else a == b
+        assert same, field.name
+
+
+def test_states_that_do_not_fit_are_refused(tmp_path):
+    state, folder = richer(), RunFolder(tmp_path)
+    folder.save_state(state, {"batch": 0})
+    with pytest.raises(errors.CheckpointError, match="holds a state of"):
+        folder.load_state(dataclasses.replace(state, x=state.x[:1]), batch=0)
+    with pytest.raises(errors.CheckpointError, match="holds a state of"):
+        folder.load_state(State(state.x, state.x0), batch=0)
+
+
+def test_fingerprints_tell_weights_and_structure():
+    layers = [torch.nn.Conv2d(1, 1, 3), torch.nn.Conv2d(1, 1, 3, padding=1)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    assert fingerprint(layers[0]) != fingerprint(layers[1])
+    before = fingerprint(layers[0])
+    assert fingerprint(layers[0]) == before
+    layers[0].weight.data.view(-1)[4] += 1e-6
+    assert fingerprint(layers[0]) != before
+
+
+def test_batch_jobs_log_their_pace(caplog, monkeypatch):
+    monkeypatch.setattr(progress, "LOG_EVERY", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    with caplog.at_level(logging.INFO, "wellposed.progress"):
+        assert list(progress.track(range(4, 7), "DDS", done=4)) == [4, 5, 6]
+    assert len(caplog.messages) == 3
+    assert caplog.messages[0].startswith("DDS: step 5 of 7, ")
+    assert caplog.messages[2].endswith(" s/step, 0:00:00 left")
+
+
+def test_a_line_is_logged_once_a_minute_only(caplog, monkeypatch):
+    clock = iter(range(0, 1000, 25))
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    with caplog.at_level(logging.INFO, "wellposed.progress"):
+        list(progress.track(range(8), "DDS"))
+    assert caplog.messages == [
+        "DDS: step 3 of 8, 25 s/step, 0:02:05 left",
+        "DDS: step 6 of 8, 25 s/step, 0:00:50 left",
+    ]
+
+
+def test_a_terminal_shows_steps_pace_and_time_left(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what makes rich take it for a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert list(progress.track(range(4, 7), "DDS", done=4)) == [4, 5, 6]
+    shown = capsys.readouterr().err
+    for text in ("DDS", "7/7", "s/step", "0:00:00"):
+        assert text in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0:00:00"), (59.7, "0:01:00"), (3723, "1:02:03")]
+)
+def test_durations(seconds, text):
+    assert progress.duration(seconds) == text
