@@ -17,6 +17,7 @@ import typer
 from wellposed import __version__
 from wellposed.errors import ArgumentError, WellposedError, require_choice
 from wellposed.training_settings import TrainingSettings
+from wellposed.validate_command import validate
 
 app = typer.Typer(
     help="Imaging inverse problems solved with diffusion priors.",
@@ -327,6 +328,9 @@ def _with_progress(run: Callable[[Callable[[int, float], None]], Path], total: i
             bar.update(task, completed=step, description=f"loss {loss:.4f}")
 
         return run(report)
+
+
+app.command()(_fail_clearly(validate))
 
 
 def main() -> None:
