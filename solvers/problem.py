@@ -262,12 +262,17 @@ def misfit(problem: Problem, u: Tensor) -> Tensor:
     numbers. For noise-free problems ``||A x - y|| / ||y||``.
     """
     distance, sigma = norm(problem.A(u) - problem.y), problem.noise_sigma
-    operator, y, scale = problem.operator, problem.y, problem.prior.scale
+    y, scale = problem.y, problem.prior.scale
     if not bool((sigma > 0).all()):
         # Of linear problems, problem.y lacks what the prior's centre would measure.
         centre = problem.A_centre if problem.is_linear else 0.0
         return distance * scale / norm(y * scale + centre).clamp(min=1e-30)
+    return distance / (sigma * measured_numbers(problem).sqrt())
+
+
+def measured_numbers(problem: Problem) -> Tensor:
+    """Return how many real numbers of each item were measured, shape (B,)."""
+    operator, y = problem.operator, problem.y
     measured = torch.ones_like(y)
     measured = operator.restrict(measured) if hasattr(operator, "restrict") else measured
-    count = inner(measured, measured) * (2 if y.is_complex() else 1)
-    return distance / (sigma * count.sqrt())
+    return inner(measured, measured) * (2 if y.is_complex() else 1)

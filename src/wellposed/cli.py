@@ -44,7 +44,10 @@ def _fail_clearly(command: Command) -> Command:
 
 def kebab(name: str) -> str:
     """Return a class name as the command line spells it: REDDiff -> red-diff."""
-    return re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "-", name).lower()
+    # Names whose parts capitals do not tell.
+    spelled = {"PiGDM": "pigdm", "PnPDM": "pnp-dm"}
+    words = r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])"
+    return spelled.get(name) or re.sub(words, "-", name).lower()
 
 
 def solver_classes() -> dict[str, type]:
