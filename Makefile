@@ -25,6 +25,6 @@ lint: install
 # Type checkers cannot follow setuptools' mapping of the four folders; a tree of links can.
 typecheck: install
 	mkdir -p .typing/wellposed
-	cd .typing/wellposed && for part in ../../src/wellposed/*.py ../../src/wellposed/py.typed \
+	cd .typing/wellposed && for part in ../../src/wellposed/* \
 		../../solvers ../../operators ../../priors ../../datasets; do ln -sfn $$part .; done
 	$(BIN)/python -m mypy

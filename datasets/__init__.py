@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from wellposed.datasets.htc import load_htc2022 as load_htc2022
     from wellposed.datasets.hyperspectral import HyperspectralCube as HyperspectralCube
     from wellposed.datasets.hyperspectral import load_hyperspectral as load_hyperspectral
+    from wellposed.datasets.images import ImageFolder as ImageFolder
+    from wellposed.datasets.images import load_images as load_images
     from wellposed.datasets.ismrmrd import RawScan as RawScan
     from wellposed.datasets.ismrmrd import load_ismrmrd as load_ismrmrd
     from wellposed.datasets.nifti import NiftiVolume as NiftiVolume
     from wellposed.datasets.nifti import load_nifti as load_nifti
     from wellposed.datasets.nifti import write_nifti as write_nifti
+    from wellposed.datasets.results import write_result as write_result
     from wellposed.datasets.tomopy import ParallelScan as ParallelScan
     from wellposed.datasets.tomopy import load_tomopy as load_tomopy
 
@@ -36,8 +39,10 @@ _HOME = {
     "files": ("read_array",),
     "htc": ("HTCScan", "load_htc2022"),
     "hyperspectral": ("HyperspectralCube", "load_hyperspectral"),
+    "images": ("ImageFolder", "load_images"),
     "ismrmrd": ("RawScan", "load_ismrmrd"),
     "nifti": ("NiftiVolume", "load_nifti", "write_nifti"),
+    "results": ("write_result",),
     "tomopy": ("ParallelScan", "load_tomopy"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

@@ -60,6 +60,35 @@ def grid(
     return torch.from_numpy(kspace), torch.from_numpy(mask)
 
 
+def grid_calibration(
+    path: Path, acquisitions: Sequence[Any], frames: Sequence[Frame], encoding: Encoding
+) -> Tensor:
+    """Return calibration k-space for every frame, sorted as `grid` does.
+
+    Scanners measure it once for all repetitions or contrasts, or under a counter of its own. So
+    a frame has the lines of the frame of its slice that shares its contrast, else its phase, its
+    repetition, its set, as far as there is one; the first of several.
+
+    Raises:
+        FileError: a slice has no calibration, or a line lies outside the matrix.
+    """
+    measured = sorted({frame_of(acquisition) for acquisition in acquisitions})
+    chosen = [_nearest(path, frame, measured) for frame in frames]
+    used = sorted(set(chosen))
+    kspace, _ = grid(path, acquisitions, used, encoding)
+    return kspace[[used.index(frame) for frame in chosen]]
+
+
+def _nearest(path: Path, frame: Frame, measured: Sequence[Frame]) -> Frame:
+    of_slice = [other for other in measured if other.slice == frame.slice]
+    if not of_slice:
+        raise FileError(
+            f"path: {path.name} has calibration for slices {sorted({m.slice for m in measured})}, "
+            f"but none for slice {frame.slice}"
+        )
+    return min(of_slice, key=lambda other: [a != b for a, b in zip(frame, other, strict=True)])
+
+
 def stack(
     path: Path, acquisitions: Sequence[Any], frames: Sequence[Frame]
 ) -> tuple[Tensor, Tensor]:
@@ -112,9 +141,11 @@ def _place(path: Path, acquisition: Any, encoding: Encoding) -> tuple[int, slice
     depth, height, width = encoding.encoded_size
     count = acquisition.number_of_samples
     pre, post = acquisition.discard_pre, acquisition.discard_post
+    # The header counts samples as they are stored: in reversed readouts, from the other end.
+    turned = _is_reversed(acquisition)
+    centre = count - 1 - acquisition.center_sample if turned else acquisition.center_sample
     # Where the readout is complete, many converters leave the centre at 0.
-    start = 0 if count == height else height // 2 - acquisition.center_sample
-    start += post if _is_reversed(acquisition) else pre
+    start = (0 if count == height else height // 2 - centre) + (post if turned else pre)
     stop = start + count - pre - post
     partition = acquisition.idx.kspace_encode_step_2 - encoding.centre[0] + depth // 2
     line = acquisition.idx.kspace_encode_step_1 - encoding.centre[1] + width // 2

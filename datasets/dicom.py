@@ -80,6 +80,12 @@ def _read_slice(file: Path) -> tuple[Any, np.ndarray]:
     if missing or pixels.ndim != 2:
         got = f"lacks {', '.join(missing)}" if missing else f"holds {pixels.ndim} axes"
         raise FileError(f"path: {str(file)!r} {got}, accepted: one slice with its geometry")
+    rows, columns = (float(size) for size in header.PixelSpacing)
+    if not (0 < rows < np.inf and 0 < columns < np.inf):
+        raise FileError(
+            f"path: {str(file)!r} has pixels of {rows:g} x {columns:g} mm, accepted: positive "
+            "sizes"
+        )
     return header, pixels
 
 

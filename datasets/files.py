@@ -10,7 +10,8 @@ from wellposed.errors import FileError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 KEYED_SUFFIXES = (".h5", ".hdf5", ".mat")
-VOLUME_SUFFIXES = (".npy", *KEYED_SUFFIXES, ".nii", ".nii.gz")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+VOLUME_SUFFIXES = (".npy", *KEYED_SUFFIXES, *NIFTI_SUFFIXES)
 GREY_MODES = ("L", "I;16")
 """Pillow's names for grey pixels of 8 and 16 bits."""
 
@@ -46,7 +47,7 @@ def read_array(path: str | Path, key: str | None = None, min_axes: int = 2) -> n
         ".npy": lambda p: np.load(p, allow_pickle=False),
         **dict.fromkeys((".h5", ".hdf5"), lambda p: _read_hdf5(p, key, min_axes)),
         ".mat": lambda p: _read_mat(p, key, min_axes),
-        **dict.fromkeys((".nii", ".nii.gz"), _read_nifti),
+        **dict.fromkeys(NIFTI_SUFFIXES, lambda p: open_nifti(p)[1]),
     }
     if suffix not in readers:
         raise FileError(f"path: got {path.name!r}, accepted: {', '.join(READABLE_SUFFIXES)}")
@@ -129,8 +130,9 @@ def _choose(path: Path, found: dict[str, Any], key: str | None, min_axes: int) -
     return key or max(sizes, key=sizes.__getitem__)
 
 
-def _read_nifti(path: Path) -> np.ndarray:
+def open_nifti(path: Path) -> tuple[Any, np.ndarray]:
+    """Return a NIfTI image of nibabel's, and its values after the file's scaling."""
     import nibabel
 
     image: Any = nibabel.load(path)
-    return np.asarray(image.dataobj)
+    return image, np.asarray(image.dataobj)

@@ -1,7 +1,7 @@
 """Hyperspectral cubes in MATLAB files."""
 
 from dataclasses import dataclass
-from math import isqrt
+from math import inf, isqrt
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,13 @@ def load_hyperspectral(
             else a square.
 
     Raises:
-        FileError: missing or unreadable, no such variable, NaN or infinite values, or nothing
-            but zeros; names the file.
+        FileError: missing or unreadable, no such variable, NaN or infinite values, or none
+            that can be scaled to [0, 1], such as zeros; names the file.
         ShapeError: the size does not fit.
     """
     path = Path(path)
     content = read_mat(path)
-    values = _choose(path, content, key).astype(np.float32)
+    values = _choose(path, content, key)
     if values.ndim == 2:
         height, width = size or _stored_size(content, values.shape[1])
         if height * width != values.shape[1]:
@@ -64,10 +64,15 @@ def load_hyperspectral(
         raise ShapeError(f"size: got {size}, {path.name} has {values.shape[:2]}")
     offset = min(float(values.min()), 0.0)
     scale = float(values.max()) - offset
-    if not scale > 0:
-        raise FileError(f"path: {path.name} holds nothing but zeros")
-    image = np.ascontiguousarray((values.transpose(2, 0, 1) - offset) / scale)
-    return HyperspectralCube(torch.from_numpy(image)[None], scale, offset)
+    if not 0 < scale < inf:
+        raise FileError(
+            f"path: {path.name} holds values from {values.min():g} to {values.max():g}, accepted: "
+            "not all zero or the same negative one, and of a range that can be divided by"
+        )
+    # In double precision, which holds what a file may store.
+    image = (values.transpose(2, 0, 1).astype(np.float64) - offset) / scale
+    tensor = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None]
+    return HyperspectralCube(tensor, scale, offset)
 
 
 def _choose(path: Path, content: dict[str, Any], key: str | None) -> np.ndarray:

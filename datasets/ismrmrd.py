@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.datasets.acquisitions import Frame, frame_of, grid, stack
+from wellposed.datasets.acquisitions import Frame, frame_of, grid, grid_calibration, stack
 from wellposed.datasets.checks import finite, reading, stored_array
 from wellposed.datasets.encoding import Encoding, parse_header
 from wellposed.errors import FileError
@@ -41,8 +41,8 @@ class RawScan:
         trajectory: places of the samples in k-space as they are stored, float32 (B, readouts,
             samples, 2 or 3); None if Cartesian.
         calibration: the acquisitions flagged as calibration of parallel imaging, sorted like
-            ``kspace``, for `wellposed.operators.espirit`; None if there are none or if not
-            Cartesian.
+            ``kspace``, for `wellposed.operators.espirit`; frames without their own share that of
+            their slice. None if there are none or if not Cartesian.
         noise: samples without signal, complex64 (coils, samples), scaled to the bandwidth of
             the image data, for prewhitening; None if there are none.
         frames: which slice, contrast, ... every batch item is.
@@ -68,7 +68,8 @@ def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) ->
     """Load raw data through the package ``ismrmrd``, which ``wellposed[ismrmrd]`` installs.
 
     Acquisitions of noise and calibration are kept apart; navigators, phase corrections and other
-    `SKIPPED` ones are left out; reversed readouts are turned. Segments and averages belong to
+    `SKIPPED` ones are left out; reversed readouts are turned (samples to discard and the centre
+    are counted as they are stored). Segments and averages belong to
     one frame, every other counter makes frames.
 
     Inati et al., "ISMRM Raw data format: A proposed standard for MRI raw datasets", Magnetic
@@ -82,7 +83,8 @@ def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) ->
     Raises:
         ImportError: the package is not installed.
         FileError: missing or unreadable, another layout, nothing measured, NaN or infinite
-            values, or acquisitions that contradict the header or each other; names the file.
+            values, calibration for other slices only, or acquisitions that contradict the header
+            or each other; names the file.
     """
     path = Path(path)
     space, every = _read(path, group, encoding)
@@ -97,7 +99,7 @@ def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) ->
     mask = trajectory = reference = None
     if space.trajectory in CARTESIAN:
         kspace, mask = grid(path, image, frames, space)
-        reference = grid(path, calibration, frames, space)[0] if calibration else None
+        reference = grid_calibration(path, calibration, frames, space) if calibration else None
     else:
         kspace, trajectory = stack(path, image, frames)
     return RawScan(

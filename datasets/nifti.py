@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from wellposed.datasets.checks import as_stored, finite, reading
-from wellposed.datasets.files import suffix_of
+from wellposed.datasets.files import NIFTI_SUFFIXES, open_nifti, suffix_of
 from wellposed.errors import FileError, require
-
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +42,7 @@ def load_nifti(path: str | Path) -> NiftiVolume:
     """
     path = Path(path)
     with reading(path, "NIfTI"):
-        image: Any = nibabel.load(path)
-        stored = np.asarray(image.dataobj)
+        image, stored = open_nifti(path)
         affine = np.asarray(image.affine, float)
     if stored.dtype.kind not in "biufc" or not 2 <= stored.ndim <= 4:
         raise FileError(
@@ -81,6 +78,7 @@ def write_nifti(path: str | Path, volume: Tensor | np.ndarray, reference: NiftiV
     values = as_stored(volume, (channels, *size)).astype(np.float32).T
     header = reference.header.copy()
     header.set_data_dtype(np.float32)
+    header["cal_min"] = header["cal_max"] = 0  # the reference's grey levels, in its units
     image = nibabel.Nifti1Image(
         values[..., 0] if channels == 1 else values, reference.affine, header
     )

@@ -12,6 +12,8 @@ from torch import Tensor
 from wellposed.datasets.checks import finite, one_or_all, reading, stored_array
 from wellposed.errors import FileError, require
 
+DEGREES, RADIANS = ("deg", "degree", "degrees"), ("rad", "radian", "radians")
+
 
 @dataclass(frozen=True, eq=False)
 class ParallelScan:
@@ -34,7 +36,7 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
     De Carlo et al., "Scientific data exchange: a schema for HDF5-based storage of raw and
     analyzed data", Journal of Synchrotron Radiation 21, 2014,
     https://doi.org/10.1107/S160057751401604X. Frames of white and dark are averaged; ``theta``
-    is in degrees unless its unit says radians.
+    is in degrees unless its attribute ``units`` says radians.
 
     Args:
         path: an HDF5 file; ``data`` is (views, rows, bins), white and dark (frames, rows, bins).
@@ -45,7 +47,8 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
     Raises:
         FileError: missing or unreadable, another layout, NaN or infinite values, sizes that
             contradict each other, whites not above the darks, or transmissions that are not
-            positive; names the file and counts the pixels.
+            positive, or a unit of ``theta`` other than degrees and radians; names the file and
+            counts the pixels.
         ArgumentError: no such row, or the floor is not in [0, 1).
     """
     require(0 <= floor < 1, "floor", floor, "0 <= floor < 1")
@@ -61,7 +64,7 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
         counts, beam, current = (
             finite(path, d.name, d[:, rows].astype(np.float32)) for d in (data, white, dark)
         )
-        angles = _degrees(finite(path, "theta", theta[()].astype(float)), theta.attrs)
+        angles = _degrees(path, finite(path, "theta", theta[()].astype(float)), theta.attrs)
     transmission = _transmission(path, counts, beam.mean(0), current.mean(0), floor)
     transmission = np.ascontiguousarray(transmission.swapaxes(0, 1)[:, None])
     tensor = torch.from_numpy(transmission)
@@ -81,10 +84,16 @@ def _check_sizes(path: Path, data: Any, white: Any, dark: Any, theta: Any) -> No
             )
 
 
-def _degrees(theta: np.ndarray, attributes: Any) -> np.ndarray:
-    unit = attributes.get("units", "degrees")
-    unit = unit.decode() if isinstance(unit, bytes) else str(unit)
-    return np.rad2deg(theta) if unit.lower().startswith("rad") else theta
+def _degrees(path: Path, theta: np.ndarray, attributes: Any) -> np.ndarray:
+    stored = np.ravel(attributes.get("units", DEGREES[0])).tolist()
+    texts = [unit.decode() if isinstance(unit, bytes) else str(unit) for unit in stored]
+    unit = " ".join(texts).strip().lower()
+    if unit not in DEGREES + RADIANS:
+        raise FileError(
+            f"path: 'theta' in {path.name} has the unit {unit!r}, accepted: "
+            f"{', '.join(DEGREES + RADIANS)}"
+        )
+    return np.rad2deg(theta) if unit in RADIANS else theta
 
 
 def _transmission(

@@ -2,11 +2,10 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import Any
 
 import torch
-from deepinv.physics import GaussianNoise, LinearPhysics
+from deepinv.physics import GaussianNoise, LinearPhysics, Physics
 from torch import Tensor
 
 from wellposed.errors import (
@@ -20,9 +19,34 @@ from wellposed.errors import (
 from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.operators.linalg import conjugate_gradient
 from wellposed.operators.proximal import proximal_by_cg
+from wellposed.operators.sizes import require_size
 
 
-class LinearOperator(LinearPhysics):
+class GaussianPhysics(Physics):
+    """A measurement with Gaussian noise of known level, one for all items or one for each."""
+
+    def measure(self, x: Tensor, seed: int = 0) -> Tensor:
+        """Return ``A(x) + n``; item i has a noise of its own, drawn from ``seed`` and i."""
+        clean = self.A(x)
+        source = ItemNoise(seed, [(i,) for i in range(len(clean))], MEASUREMENT)
+        return clean + self.restrict(self.noise_std(clean) * source.draw(clean))
+
+    def restrict(self, y: Tensor) -> Tensor:
+        """Return ``y`` with entries that are never measured set to zero (none by default)."""
+        return y
+
+    def noise_std(self, y: Tensor) -> Tensor:
+        """Return the noise level broadcast over ``y``."""
+        sigma = self.noise_model.sigma.to(y.real.dtype).to(y.device)
+        if sigma.numel() not in (1, len(y)):
+            raise ShapeError(
+                f"noise_sigma: holds {sigma.numel()} levels, accepted: 1 or one for each of the "
+                f"{len(y)} items"
+            )
+        return sigma.reshape(-1, *[1] * (y.ndim - 1)) if sigma.ndim else sigma
+
+
+class LinearOperator(GaussianPhysics, LinearPhysics):
     """A linear forward operator ``y = A x + n`` with Gaussian noise of known standard deviation.
 
     Subclasses implement ``forward_map`` and ``adjoint_map``; the public ``A`` and ``A_adjoint``
@@ -49,12 +73,12 @@ class LinearOperator(LinearPhysics):
         complex_measurement: bool = False,
         items: int = 1,
     ) -> None:
-        sides = [*image_size, *measurement_size]
-        whole = all(isinstance(side, Integral) and side >= 1 for side in sides)
-        require(whole, "image_size", tuple(image_size), "positive integers")
+        size = tuple(require_size("image_size", side) for side in image_size)
         sigma = noise_level(noise_sigma)
-        super().__init__(img_size=tuple(image_size), noise_model=GaussianNoise(sigma))
-        self.measurement_size = tuple(measurement_size)
+        super().__init__(img_size=size, noise_model=GaussianNoise(sigma))
+        self.measurement_size = tuple(
+            require_size("measurement_size", side) for side in measurement_size
+        )
         self.complex_image = complex_image
         self.complex_measurement = complex_measurement
         self.items = items
@@ -104,48 +128,24 @@ class LinearOperator(LinearPhysics):
         parts = super().noise(torch.view_as_real(x), **kwargs)
         return self.restrict(torch.view_as_complex(parts))
 
-    def measure(self, x: Tensor, seed: int = 0) -> Tensor:
-        """Return ``A x + n``; item i has a noise of its own, drawn from ``seed`` and i."""
-        clean = self.A(x)
-        source = ItemNoise(seed, [(i,) for i in range(len(clean))], MEASUREMENT)
-        return clean + self.restrict(self.noise_std(clean) * source.draw(clean))
-
-    def restrict(self, y: Tensor) -> Tensor:
-        """Return ``y`` with entries that are never measured set to zero (none by default)."""
-        return y
-
-    def noise_std(self, y: Tensor) -> Tensor:
-        """Return the noise level broadcast over ``y``."""
-        sigma = self.noise_model.sigma.to(y.real.dtype).to(y.device)
-        if sigma.numel() not in (1, len(y)):
-            raise ShapeError(
-                f"noise_sigma: holds {sigma.numel()} levels, accepted: 1 or one for each of the "
-                f"{len(y)} items"
-            )
-        return sigma.reshape(-1, *[1] * (y.ndim - 1)) if sigma.ndim else sigma
-
     def _check(self, name: str, value: Tensor, size: tuple[int, ...], is_complex: bool) -> None:
-        if not isinstance(value, Tensor):
-            raise DtypeError(f"{name}: got {type(value).__name__}, accepted: a torch.Tensor")
-        if tuple(value.shape[1:]) != size or value.ndim != len(size) + 1:
-            raise ShapeError(
-                f"{name}: got shape {tuple(value.shape)}, accepted: (B, "
-                f"{', '.join(map(str, size))}) for this {type(self).__name__}"
-            )
+        check_batch(name, value, size, is_complex)
         if self.items not in (1, len(value)):
             raise ShapeError(
                 f"{name}: got {len(value)} items, accepted: {self.items}, as this "
                 f"{type(self).__name__} holds a mask or maps for each"
             )
-        if value.is_complex() != is_complex or not (is_complex or value.is_floating_point()):
-            kind = "complex" if is_complex else "real floating-point"
-            raise DtypeError(f"{name}: got dtype {value.dtype}, accepted: a {kind} tensor")
-        home = self._device_holder.device
+        home = self.device
         if value.device != home:
             raise DeviceError(
                 f"{name}: lives on {value.device} but the {type(self).__name__} on {home}; "
                 f"move one of them with .to()"
             )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the operator lives, and its images and measurements must."""
+        return self._device_holder.device
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LinearOperator":
         """Keep complex buffers complex in a move to a real dtype, as ``.to(torch.float64)``."""
@@ -155,6 +155,20 @@ class LinearOperator(LinearPhysics):
             return fn(t) if parts is None or parts.is_complex() else torch.view_as_complex(parts)
 
         return super()._apply(keep, recurse)
+
+
+def check_batch(name: str, value: Tensor, size: Sequence[int], is_complex: bool = False) -> None:
+    """Raise unless ``value`` is a real (or complex) tensor (B, *size) of one item or more."""
+    kind = "complex" if is_complex else "real floating-point"
+    if not isinstance(value, Tensor):
+        raise DtypeError(f"{name}: got {type(value).__name__}, accepted: a {kind} torch.Tensor")
+    if value.ndim != len(size) + 1 or tuple(value.shape[1:]) != tuple(size) or len(value) == 0:
+        raise ShapeError(
+            f"{name}: got shape {tuple(value.shape)}, accepted: "
+            f"(B >= 1, {', '.join(map(str, size))})"
+        )
+    if value.is_complex() != is_complex or not (is_complex or value.is_floating_point()):
+        raise DtypeError(f"{name}: got dtype {value.dtype}, accepted: a {kind} tensor")
 
 
 def noise_level(noise_sigma: float | Tensor) -> Tensor:

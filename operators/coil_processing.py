@@ -5,12 +5,11 @@ are one per item, (B, new coils, coils), so that an item's result does not depen
 `mix_coils` applies the same one to whatever belongs together.
 """
 
-from numbers import Integral
-
 import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
+from wellposed.operators.sizes import require_size
 
 
 def mix_coils(matrix: Tensor, data: Tensor) -> Tensor:
@@ -59,8 +58,7 @@ def compress_coils(kspace: Tensor, coils: int) -> tuple[Tensor, Tensor]:
         ArgumentError: ``coils`` is out of range.
     """
     _check_coils("kspace", kspace)
-    inside = isinstance(coils, Integral) and 1 <= coils <= kspace.shape[1]
-    require(inside, "coils", coils, f"an integer from 1 to {kspace.shape[1]}")
+    require_size("coils", coils, 1, kspace.shape[1])
     # The eigenvectors of the small correlation matrix are the singular vectors of the long data.
     matrix = torch.linalg.eigh(_correlation(kspace))[1].flip(-1)[..., :coils].mH
     matrix = matrix.to(kspace.dtype)

@@ -1,6 +1,6 @@
 """Coil sensitivity maps: estimated from calibration data (ESPIRiT), or simulated."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import pi
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
+from wellposed.operators.sizes import require_size
 
 _CHUNK_BYTES = 64 * 2**20
 
@@ -56,7 +57,7 @@ def espirit(
             sampled; another argument is out of range.
     """
     _check_kspace(kspace)
-    require(isinstance(kernel, int) and kernel >= 1, "kernel", kernel, "an integer >= 1")
+    require_size("kernel", kernel)
     require(0 < threshold < 1, "threshold", threshold, "a number in (0, 1)")
     require(0 <= crop <= 1, "crop", crop, "a number in [0, 1]")
     items = kspace if kspace.ndim == 4 else kspace[None]
@@ -87,7 +88,7 @@ def find_calibration(kspace: Tensor, limit: int = 32) -> tuple[int, int]:
         ArgumentError: nothing was measured at the centre, or ``limit`` is below 1.
     """
     _check_kspace(kspace)
-    require(isinstance(limit, int) and limit >= 1, "limit", limit, "an integer >= 1")
+    require_size("limit", limit)
     taken = (kspace != 0).any(-3)
     taken = taken.all(0) if taken.ndim == 3 else taken
     height, width = taken.shape
@@ -125,7 +126,7 @@ def simulate_sensitivity_maps(coils: int, height: int, width: int, seed: int = 0
         ArgumentError: a size below 1.
     """
     for name, size in (("coils", coils), ("height", height), ("width", width)):
-        require(isinstance(size, int) and size >= 1, name, size, "an integer >= 1")
+        require_size(name, size)
     rng = np.random.default_rng(seed)
     angle = 2 * pi * (np.arange(coils) + rng.uniform()) / coils
     offset, slope = rng.uniform(-pi, pi, coils), rng.uniform(-pi / 4, pi / 4, (2, coils))
@@ -157,10 +158,9 @@ def _centred(size: int, count: int) -> slice:
 
 def _calibration_block(kspace: Tensor, size: int | tuple[int, int], kernel: int) -> Tensor:
     """Return the central block (coils, rows, columns), checked to be fully sampled."""
-    sizes = (size, size) if isinstance(size, int) else tuple(size)
-    pair = len(sizes) == 2 and all(isinstance(n, int) for n in sizes)
-    require(pair, "calibration", size, "None, an integer, or two: (rows, columns)")
-    rows, columns = sizes
+    sizes = size if isinstance(size, Sequence) else (size, size)
+    require(len(sizes) == 2, "calibration", size, "None, an integer, or two: (rows, columns)")
+    rows, columns = (require_size("calibration", n) for n in sizes)
     height, width = kspace.shape[-2:]
     fits = kernel <= min(rows, columns) and rows <= height and columns <= width
     accepted = f"a block from {kernel} x {kernel}, the kernel, to {height} x {width}, the image"

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from wellposed.errors import DtypeError, ShapeError, check_finite
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.proximal import as_weight, require_items
 
@@ -83,19 +84,27 @@ class Separable(Decomposable):
     Its singular values are all products of one of ``R`` and one of ``C``.
 
     Args:
-        rows: ``R``, shape (h, H).
-        columns: ``C``, shape (w, W).
+        rows: ``R``, real, shape (h, H).
+        columns: ``C``, real, shape (w, W).
         channels: channels of the image.
         noise_sigma: noise level in ``y``.
+
+    Raises:
+        DtypeError, ShapeError, NonFiniteError: ``rows`` or ``columns`` are no real matrix, or
+            hold NaN or infinite values.
+        ArgumentError: ``channels`` is not an integer of at least 1.
     """
 
     def __init__(
         self, rows: Tensor, columns: Tensor, channels: int, noise_sigma: float | Tensor = 0.0
     ) -> None:
+        matrices = {"rows": rows, "columns": columns}
+        for name, matrix in matrices.items():
+            _check_matrix(name, matrix)
         inner, outer = ((channels, rows.shape[i], columns.shape[i]) for i in (1, 0))
         super().__init__(inner, outer, noise_sigma)
         values = []
-        for name, matrix in (("rows", rows), ("columns", columns)):
+        for name, matrix in matrices.items():
             U, s, Vh = torch.linalg.svd(matrix, full_matrices=False)
             self.register_buffer(name, matrix)
             self.register_buffer(f"{name}_U", U)
@@ -124,6 +133,15 @@ class Separable(Decomposable):
 
     def U_adjoint(self, y: Tensor) -> Tensor:
         return sandwich(self.rows_U.mT, y, self.columns_U.mT)
+
+
+def _check_matrix(name: str, matrix: Tensor) -> None:
+    if not isinstance(matrix, Tensor) or not matrix.is_floating_point():
+        got = getattr(matrix, "dtype", type(matrix).__name__)
+        raise DtypeError(f"{name}: got {got}, accepted: a real floating-point tensor")
+    if matrix.ndim != 2 or matrix.numel() == 0:
+        raise ShapeError(f"{name}: got shape {tuple(matrix.shape)}, accepted: a matrix, not empty")
+    check_finite(name, matrix)
 
 
 def sandwich(left: Tensor, x: Tensor, right: Tensor) -> Tensor:

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from math import isfinite
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, require, require_choice
+from wellposed.operators.sizes import require_size
 
-KINDS = ("random", "equispaced", "equispaced_fraction", "magic")
+KINDS = ("random", "equispaced", "equispaced_fraction", "magic", "magic_fraction")
+FRACTIONAL = ("random", "equispaced_fraction", "magic_fraction")
 
 
 def fastmri_lines(
@@ -37,39 +39,39 @@ def fastmri_lines(
     - ``equispaced_fraction``: equally spaced, rounded, with a spacing widened so that the
       number in all is about ``W / acceleration``;
     - ``magic``: every ``acceleration``-th on either side of the centre, shifted against each
-      other so that a line's mirror image is not taken (conjugate symmetry).
+      other so that a line's mirror image is not taken (conjugate symmetry);
+    - ``magic_fraction``: the same with a spacing, rounded, that makes the number in all about
+      ``W / acceleration``; at least one line about the centre is taken.
 
     Args:
-        kind: one of the four, as ``fastmri.data.subsample.create_mask_for_mask_type`` names them.
+        kind: one of the five, as ``fastmri.data.subsample.create_mask_for_mask_type`` names them.
         width: number W of lines.
-        acceleration: W over the number of lines taken, from 1 to W; an integer, except for
-            ``random`` and ``equispaced_fraction``.
+        acceleration: W over the number of lines taken, from 1 to W; an integer for
+            ``equispaced`` and ``magic``.
         center_fraction: fraction of the lines in the fully sampled centre, 0 to 1.
         seed: of numpy's ``RandomState``; fastMRI evaluates with ``tuple(map(ord, file_name))``.
-        offset: first line, 0 to ``acceleration - 1``, in place of a random one; not for
-            ``random``.
+        offset: first line, 0 to the spacing - 1, in place of a random one; not for ``random``.
 
     Raises:
-        UnknownNameError: ``kind`` is none of the four.
+        UnknownNameError: ``kind`` is none of the five.
         ArgumentError: an argument is out of range, or the centre alone takes more lines than
-            ``acceleration`` allows, for ``random`` and ``equispaced_fraction``.
+            ``acceleration`` allows, for ``random`` and the two fractions.
     """
     require_choice("kind", kind, KINDS)
-    require(isinstance(width, Integral) and width >= 1, "width", width, "an integer >= 1")
+    require_size("width", width)
     real = isinstance(center_fraction, Real) and 0 <= center_fraction <= 1
     require(real, "center_fraction", center_fraction, "a fraction in [0, 1]")
-    center = round(width * center_fraction)
+    center = max(round(width * center_fraction), int(kind == "magic_fraction"))
     _check_acceleration(kind, width, acceleration, center)
     rng = _generator(seed)
     if kind == "random":
         require(offset is None, "offset", offset, "None for random masks")
         mask = rng.uniform(size=width) < (width / acceleration - center) / (width - center)
     else:
-        spacing: float = acceleration
-        if kind == "equispaced_fraction":
-            spacing = acceleration * (center - width) / (center * acceleration - width)
-        first = rng.randint(0, round(spacing)) if offset is None else offset
-        require(0 <= first < round(spacing), "offset", offset, f"0 to {round(spacing) - 1}")
+        spacing = _spacing(kind, width, acceleration, center)
+        most = round(spacing) - 1
+        first = rng.randint(0, most + 1) if offset is None else offset
+        require_size("offset", first, 0, most)
         mask = _SPACED[kind](width, spacing, first)
     start = (width - center + 1) // 2
     mask[start : start + center] = 1
@@ -85,14 +87,23 @@ def _generator(seed: int | Sequence[int]) -> np.random.RandomState:
 
 
 def _check_acceleration(kind: str, width: int, acceleration: float, center: int) -> None:
-    fractional = kind in ("random", "equispaced_fraction")
-    usable = isinstance(acceleration, Real if fractional else Integral)
-    usable = usable and isfinite(acceleration) and 1 <= acceleration <= width
-    accepted = f"{'a number' if fractional else 'an integer'} from 1 to {width}"
-    require(usable, "acceleration", acceleration, accepted)
-    if fractional:
-        fits = center < width / acceleration and center < width
-        require(fits, "center_fraction", f"{center} lines", f"fewer than {width / acceleration:g}")
+    if kind not in FRACTIONAL:
+        require_size("acceleration", acceleration, 1, width)
+        return
+    usable = isinstance(acceleration, Real) and isfinite(acceleration)
+    usable = usable and 1 <= acceleration <= width
+    require(usable, "acceleration", acceleration, f"a number from 1 to {width}")
+    total = width / acceleration
+    total = round(total) if kind == "magic_fraction" else total
+    require(center < total, "center_fraction", f"{center} lines", f"fewer than {total:g}")
+
+
+def _spacing(kind: str, width: int, acceleration: float, center: int) -> float:
+    if kind == "equispaced_fraction":
+        return acceleration * (center - width) / (center * acceleration - width)
+    if kind == "magic_fraction":
+        return round(width / (round(width / acceleration) - center))
+    return acceleration
 
 
 def _equispaced(width: int, spacing: int, offset: int) -> np.ndarray:
@@ -121,4 +132,5 @@ _SPACED: dict[str, Callable[..., np.ndarray]] = {
     "equispaced": _equispaced,
     "equispaced_fraction": _equispaced_fraction,
     "magic": _magic,
+    "magic_fraction": _magic,
 }

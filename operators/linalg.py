@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ShapeError, require
+from wellposed.operators.sizes import require_size
 
 
 def as_real(x: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ def conjugate_gradient(
         ArgumentError: ``iterations`` below 0 or ``tolerance`` not positive.
         ShapeError: ``x0`` or the operator's output differs from ``b`` in shape.
     """
-    require(isinstance(iterations, int) and iterations >= 0, "iterations", iterations, ">= 0")
+    require_size("iterations", iterations, 0)
     require(
         tolerance is None or tolerance > 0, "tolerance", tolerance, "None or a positive number"
     )

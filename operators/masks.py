@@ -6,12 +6,14 @@ is a function of its arguments alone: random ones draw from a generator of their
 """
 
 from math import isfinite
+from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, require
+from wellposed.operators.sizes import require_size
 
 
 def uniform_random_lines(
@@ -63,10 +65,8 @@ def equispaced_lines(
         ArgumentError: an argument out of range.
     """
     center = _center_count("width", width, center_fraction)
-    whole = isinstance(acceleration, int) and 1 <= acceleration <= width
-    require(whole, "acceleration", acceleration, f"an integer from 1 to the width {width}")
-    inside = isinstance(offset, int) and 0 <= offset < acceleration
-    require(inside, "offset", offset, f"an integer from 0 to {acceleration - 1}")
+    require_size("acceleration", acceleration, 1, width)
+    require_size("offset", offset, 0, acceleration - 1)
     mask = _center_mask(width, center)
     mask[offset::acceleration] = 1
     return torch.from_numpy(mask)
@@ -100,16 +100,13 @@ def gaussian_random_2d(
         ArgumentError: an argument out of range, or more points in the central block than the
             acceleration allows.
     """
-    rows = _center_count("height", height, center_fraction)
-    columns = _center_count("width", width, center_fraction)
-    total = _total(height * width, acceleration, rows * columns)
+    block, total = _center_block(height, width, acceleration, center_fraction)
     require(_positive(spread), "spread", spread, "a finite number > 0")
     i, j = ((np.arange(n) - n // 2) / n for n in (height, width))
     log_weight = -(i[:, None] ** 2 + j**2) / (2 * spread**2)
     # The largest of log-weights plus Gumbel noise are a weighted draw without replacement, which
     # stays exact where the weights themselves would underflow.
     keys = log_weight + np.random.default_rng(seed).gumbel(size=log_weight.shape)
-    block = np.outer(_center_mask(height, rows), _center_mask(width, columns))
     keys[block == 1] = np.inf
     mask = np.zeros(height * width, dtype=np.float32)
     mask[np.argsort(-keys, axis=None, kind="stable")[:total]] = 1
@@ -141,10 +138,7 @@ def poisson_disc_2d(
         ArgumentError: an argument out of range, or more points in the central block than the
             acceleration allows.
     """
-    rows = _center_count("height", height, center_fraction)
-    columns = _center_count("width", width, center_fraction)
-    total = _total(height * width, acceleration, rows * columns)
-    block = np.outer(_center_mask(height, rows), _center_mask(width, columns))
+    block, total = _center_block(height, width, acceleration, center_fraction)
     order = np.random.default_rng(seed).permutation(height * width)
     i, j = (2 * (np.arange(n) - n // 2) / n for n in (height, width))
     radius = np.hypot(i[:, None], j)
@@ -189,13 +183,13 @@ def _block(free: np.ndarray, distance2: np.ndarray, point: tuple[int, int], reac
     around &= distance2[window][: around.shape[0], : around.shape[1]] >= reach**2
 
 
-def _positive(value: object) -> bool:
-    return isinstance(value, (int, float)) and isfinite(value) and value > 0
+def _positive(value: float) -> bool:
+    return isinstance(value, Real) and isfinite(value) and value > 0
 
 
 def _center_count(name: str, size: int, fraction: float) -> int:
-    require(isinstance(size, int) and size >= 1, name, size, "an integer >= 1")
-    inside = isinstance(fraction, (int, float)) and 0 <= fraction <= 1
+    require_size(name, size)
+    inside = isinstance(fraction, Real) and 0 <= fraction <= 1
     require(inside, "center_fraction", fraction, "a fraction in [0, 1]")
     return int(fraction * size)
 
@@ -205,6 +199,16 @@ def _center_mask(size: int, count: int) -> np.ndarray:
     start = size // 2 - count // 2
     mask[start : start + count] = 1
     return mask
+
+
+def _center_block(
+    height: int, width: int, acceleration: float, fraction: float
+) -> tuple[np.ndarray, int]:
+    """Return the mask (H, W) of the central block, and how many points are to be taken in all."""
+    rows = _center_count("height", height, fraction)
+    columns = _center_count("width", width, fraction)
+    block = np.outer(_center_mask(height, rows), _center_mask(width, columns))
+    return block, _total(height * width, acceleration, rows * columns)
 
 
 def _total(size: int, acceleration: float, center: int) -> int:

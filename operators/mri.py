@@ -7,6 +7,7 @@ from torch import Tensor
 
 from wellposed.errors import DtypeError, ShapeError
 from wellposed.operators.base import LinearOperator, as_buffer, binary_mask
+from wellposed.operators.coil_processing import root_sum_of_squares
 
 
 def fftc(x: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -99,7 +100,7 @@ class CartesianMRI(LinearOperator):
     def coil_combined_rss(self, y: Tensor) -> Tensor:
         """Return the root-sum-of-squares magnitude of zero-filled coil images, (B, 1, *grid)."""
         self._check("y", y, self.measurement_size, True)
-        return ifftc(y, self._transformed).abs().square().sum(1, keepdim=True).sqrt()
+        return root_sum_of_squares(ifftc(y, self._transformed))
 
 
 class MultiCoilMRI(CartesianMRI):

@@ -6,17 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from deepinv.physics import GaussianNoise, Physics
+from deepinv.physics import GaussianNoise
 from torch import Tensor
 from torch.nn.functional import pad
 
-from wellposed.errors import DtypeError, ShapeError, require
-from wellposed.noise import MEASUREMENT, ItemNoise
-from wellposed.operators.base import noise_level
-from wellposed.operators.sizes import image_sides
+from wellposed.errors import require
+from wellposed.operators.base import GaussianPhysics, check_batch, noise_level
+from wellposed.operators.sizes import image_sides, require_size
 
 
-class NonlinearOperator(Physics):
+class NonlinearOperator(GaussianPhysics):
     """``y = A(x) + n`` with a differentiable ``A`` on real images and Gaussian noise.
 
     Subclasses implement ``forward_map``, and ``A_adjoint`` and ``A_dagger``, which bring a
@@ -48,24 +47,8 @@ class NonlinearOperator(Physics):
 
     def A(self, x: Tensor, **kwargs: Any) -> Tensor:
         """Return ``A(x)``, noise-free; ``x`` has shape (B, C, H, W)."""
-        check_images("x", x, self.img_size)
+        check_batch("x", x, self.img_size)
         return self.forward_map(x)
-
-    def measure(self, x: Tensor, seed: int = 0) -> Tensor:
-        """Return ``A(x) + n``; item i has a noise of its own, drawn from ``seed`` and i."""
-        clean = self.A(x)
-        sigma = self.noise_model.sigma.to(clean).reshape(-1, *[1] * (clean.ndim - 1))
-        source = ItemNoise(seed, [(i,) for i in range(len(clean))], MEASUREMENT)
-        return clean + sigma * source.draw(clean)
-
-
-def check_images(name: str, value: Tensor, size: tuple[int, ...]) -> None:
-    """Raise unless ``value`` is a real tensor (B, *size)."""
-    if not (isinstance(value, Tensor) and value.is_floating_point()):
-        got = getattr(value, "dtype", type(value).__name__)
-        raise DtypeError(f"{name}: got {got}, accepted: a real floating-point tensor")
-    if value.ndim != 4 or tuple(value.shape[1:]) != size:
-        raise ShapeError(f"{name}: got shape {tuple(value.shape)}, accepted: (B, *{size})")
 
 
 class PhaseRetrieval(NonlinearOperator):
@@ -74,8 +57,10 @@ class PhaseRetrieval(NonlinearOperator):
     ``F`` is the centred orthonormal 2-D transform. Each side is padded by
     ``int(oversampling / 8 * side)`` pixels at both ends, the definition of DPS (Chung et al.,
     "Diffusion Posterior Sampling for General Noisy Inverse Problems", 2023, arXiv:2209.14687):
-    at 2.0, as published, 256 pixels become 384. DPS measures images in [-1, 1]. The image is
-    determined up to sign and rotation by 180 degrees, at best.
+    at 2.0, as published, 256 pixels become 384. The image is determined up to sign and rotation
+    by 180 degrees, at best. DPS measures images in [-1, 1], this package images in [0, 1]: what
+    DPS measured differs by the spectrum of the constant, and ``A_dagger``, which finds
+    non-negative images, does not fit it.
 
     Args:
         image_size: (C, H, W).
@@ -102,7 +87,7 @@ class PhaseRetrieval(NonlinearOperator):
 
     def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
         """Return the image of the magnitudes with zero phase."""
-        check_images("y", y, self.measurement_size)
+        check_batch("y", y, self.measurement_size)
         magnitude = torch.fft.ifftshift(y, dim=(-2, -1))
         image = torch.fft.ifft2(magnitude, norm="ortho").real
         return self._crop(torch.fft.fftshift(image, dim=(-2, -1)))
@@ -115,10 +100,11 @@ class PhaseRetrieval(NonlinearOperator):
 
         Args:
             y: magnitudes (B, *measurement_size).
-            iterations: number of steps.
+            iterations: number of steps, at least 1.
             kwargs: deepinv's, unused.
         """
-        check_images("y", y, self.measurement_size)
+        check_batch("y", y, self.measurement_size)
+        require_size("iterations", iterations)
         size = self.measurement_size[-2:]
         magnitude = torch.fft.ifftshift(y, dim=(-2, -1))[..., : size[1] // 2 + 1]
         support = self._pad(torch.ones_like(self._crop(y))) > 0

@@ -8,7 +8,7 @@ order of the axes (rows first). Whole frequencies are those of the centred FFT, 
 from collections.abc import Callable, Sequence
 from itertools import product
 from math import ceil, pi, prod, sqrt
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from scipy.fft import next_fast_len
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
 from wellposed.operators.gridding import Gridding, KaiserBessel
+from wellposed.operators.sizes import require_size
 
 # Sparse products lose speed beyond 16 real columns, which are 8 complex images.
 MAX_IMAGES = 8
@@ -73,12 +74,11 @@ class NUFFT(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size = _checked_size(image_size)
-        whole = isinstance(width, Integral) and 3 <= width <= 16
-        require(whole, "width", width, "an integer from 3 to 16")
+        width = require_size("width", width, 3, 16)
         inside = isinstance(oversampling, Real) and 1.25 <= oversampling <= 4
         require(inside, "oversampling", oversampling, "a number from 1.25 to 4")
         k = _checked_trajectory(trajectory, self.image_size)
-        self.samples, self.width = len(k), int(width)
+        self.samples, self.width = len(k), width
         least = [max(oversampling * n, width) for n in self.image_size]
         self.grid_size = tuple(2 * next_fast_len(ceil(g / 2)) for g in least)
         ratio = [g / n for g, n in zip(self.grid_size, self.image_size, strict=True)]
@@ -92,11 +92,21 @@ class NUFFT(nn.Module):
         self.to(trajectory.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the transforms (..., M) of complex images (..., *image_size)."""
+        """Return the transforms (..., M) of complex images (..., *image_size).
+
+        Raises:
+            DtypeError, ShapeError: the images are not complex, of another size, or none.
+        """
+        _check("images", images, self.image_size)
         return _in_groups(self._forward, images, len(self.image_size))
 
     def adjoint(self, samples: Tensor) -> Tensor:
-        """Return the adjoint of `forward`: complex (..., M) to (..., *image_size)."""
+        """Return the adjoint of `forward`: complex (..., M) to (..., *image_size).
+
+        Raises:
+            DtypeError, ShapeError: the samples are not complex, of another number, or none.
+        """
+        _check("samples", samples, (self.samples,))
         return _in_groups(self._adjoint, samples, 1)
 
     def _forward(self, images: Tensor) -> Tensor:
@@ -147,7 +157,12 @@ class ToeplitzNormal(nn.Module):
         self.register_buffer("_spectrum", spectrum, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return ``F^H F x`` of complex images (..., *image_size)."""
+        """Return ``F^H F x`` of complex images (..., *image_size).
+
+        Raises:
+            DtypeError, ShapeError: the images are not complex, of another size, or none.
+        """
+        _check("images", images, self.image_size)
         return _in_groups(self._forward, images, len(self.image_size))
 
     def _forward(self, images: Tensor) -> Tensor:
@@ -173,6 +188,16 @@ def _point_spread(nufft: NUFFT) -> Tensor:
         place = tuple(slice(c * n, (c + 1) * n) for c, n in zip(corner, sizes, strict=True))
         psf[place] = block / sqrt(prod(sizes))
     return psf
+
+
+def _check(name: str, values: Tensor, size: tuple[int, ...]) -> None:
+    """Raise unless ``values`` are complex and of shape (..., *size)."""
+    if not isinstance(values, Tensor) or not values.is_complex():
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise DtypeError(f"{name}: got {kind}, accepted: a complex tensor")
+    if tuple(values.shape[-len(size) :]) != size or values.numel() == 0:
+        accepted = f"(..., {', '.join(map(str, size))}), not empty"
+        raise ShapeError(f"{name}: got shape {tuple(values.shape)}, accepted: {accepted}")
 
 
 def _in_groups(apply: Callable[[Tensor], Tensor], values: Tensor, axes: int) -> Tensor:
@@ -205,9 +230,8 @@ def _complex_rows(columns: Tensor) -> Tensor:
 
 def _checked_size(image_size: Sequence[int]) -> tuple[int, ...]:
     size = tuple(image_size) if isinstance(image_size, Sequence) else ()
-    whole = 1 <= len(size) <= 3 and all(isinstance(n, Integral) and n >= 1 for n in size)
-    require(whole, "image_size", image_size, "one to three integers >= 1")
-    return tuple(int(n) for n in size)
+    require(1 <= len(size) <= 3, "image_size", image_size, "one to three integers")
+    return tuple(require_size("image_size", n) for n in size)
 
 
 def _checked_trajectory(trajectory: Tensor, image_size: tuple[int, ...]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Checks of sizes that the image operators share."""
+"""Checks of whole numbers and of image sizes that the operators share."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -6,9 +6,17 @@ from numbers import Integral
 from wellposed.errors import ShapeError, require
 
 
-def require_size(name: str, size: int) -> None:
-    """Raise `ArgumentError` naming ``name`` unless ``size`` is an integer of at least 1."""
-    require(isinstance(size, Integral) and size >= 1, name, size, "an integer of at least 1")
+def require_size(name: str, size: float, least: int = 1, most: int | None = None) -> int:
+    """Return an integer of Python's or NumPy's, no bool, from ``least`` to ``most``.
+
+    Raises:
+        ArgumentError: it is none; names ``name``.
+    """
+    whole = isinstance(size, Integral) and not isinstance(size, bool)
+    fits = whole and least <= size and (most is None or size <= most)
+    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+    require(fits, name, size, f"an integer {limits}")
+    return int(size)
 
 
 def image_sides(image_size: Sequence[int]) -> tuple[int, int, int]:
@@ -21,9 +29,8 @@ def image_sides(image_size: Sequence[int]) -> tuple[int, int, int]:
     size = tuple(image_size)
     if len(size) != 3:
         raise ShapeError(f"image_size: got {size}, accepted: (C, H, W)")
-    for side in size:
-        require_size("image_size", side)
-    return size
+    channels, height, width = (require_size("image_size", side) for side in size)
+    return channels, height, width
 
 
 def divisible_sides(image_size: Sequence[int], unit: int, what: str) -> tuple[int, int, int]:

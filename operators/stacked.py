@@ -4,8 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
-from wellposed.errors import ArgumentError, require
+from wellposed.errors import ArgumentError
 from wellposed.operators.base import LinearOperator
+from wellposed.operators.sizes import require_size
 from wellposed.operators.slab import Slab
 
 
@@ -22,7 +23,7 @@ class Stacked(LinearOperator):
     """
 
     def __init__(self, operator: LinearOperator, slices: int, slab: Slab | None = None) -> None:
-        require(isinstance(slices, int) and slices >= 1, "slices", slices, "an integer >= 1")
+        require_size("slices", slices)
         if operator.items != 1 or len(operator.img_size) != 3:
             raise ArgumentError(
                 f"operator: holds parameters for {operator.items} images of size "
@@ -39,6 +40,7 @@ class Stacked(LinearOperator):
         )
         self.operator = operator
         self.slab = slab or Slab()
+        self.to(operator.device)
 
     def forward_map(self, x: Tensor) -> Tensor:
         return self._by_slice(x, self.operator.A)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.errors import require, require_choice
+from wellposed.errors import require_choice
 from wellposed.operators.decomposable import Separable
-from wellposed.operators.sizes import divisible_sides
+from wellposed.operators.sizes import divisible_sides, require_size
 
 
 class SuperResolution(Separable):
@@ -34,7 +34,7 @@ class SuperResolution(Separable):
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
         require_choice("kernel", kernel, ("bicubic", "average"))
-        require(isinstance(factor, int) and factor >= 2, "factor", factor, "an integer >= 2")
+        require_size("factor", factor, 2)
         channels, height, width = divisible_sides(image_size, factor, "factor")
         build = bicubic_matrix if kernel == "bicubic" else average_matrix
         super().__init__(build(height, factor), build(width, factor), channels, noise_sigma)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, ShapeError, check_finite, require
 from wellposed.operators.nufft import NUFFT
+from wellposed.operators.sizes import require_size
 
 GOLDEN_ANGLE = 180 * (sqrt(5) - 1) / 2
 """Degrees between spokes that fill the half circle evenly, however many there are."""
@@ -30,7 +31,7 @@ def golden_angles(views: int) -> Tensor:
     Raises:
         ArgumentError: ``views`` is not an integer of at least 1.
     """
-    _require_count("views", views)
+    require_size("views", views)
     return torch.arange(views, dtype=torch.float64) * GOLDEN_ANGLE % 360
 
 
@@ -53,12 +54,12 @@ def radial_trajectory(angles: int | Tensor, samples: int, image_size: Sequence[i
             angles are not a vector, or not finite.
     """
     if isinstance(angles, Integral):
-        _require_count("angles", int(angles))
-        angles = torch.arange(int(angles), dtype=torch.float64) * (180 / int(angles))
+        views = require_size("angles", angles)
+        angles = torch.arange(views, dtype=torch.float64) * (180 / views)
     angles = check_finite("angles", torch.as_tensor(angles, dtype=torch.float64))
     if angles.ndim != 1 or len(angles) == 0:
         raise ShapeError(f"angles: got shape {tuple(angles.shape)}, accepted: (views,)")
-    _require_count("samples", samples)
+    require_size("samples", samples)
     radius = (torch.arange(samples, dtype=torch.float64) - samples // 2) / samples
     return _polar(radius, torch.deg2rad(angles)[:, None], image_size)
 
@@ -81,8 +82,8 @@ def spiral_trajectory(
     Raises:
         ArgumentError: an argument out of range.
     """
-    _require_count("interleaves", interleaves)
-    require(isinstance(samples, Integral) and samples >= 2, "samples", samples, "an integer >= 2")
+    require_size("interleaves", interleaves)
+    require_size("samples", samples, 2)
     height, width = _checked_pair(image_size)
     turns = max(height, width) / (2 * interleaves) if turns is None else turns
     require(0 < turns < np.inf, "turns", turns, "a number > 0")
@@ -110,7 +111,8 @@ def ramp_density(trajectory: Tensor, image_size: Sequence[int]) -> Tensor:
         Weights (views, samples), float64.
 
     Raises:
-        ShapeError, ArgumentError: the trajectory is not one of spokes of two or more samples.
+        ShapeError, ArgumentError: the trajectory is not one of spokes of two or more samples,
+            or all samples of a spoke are at one place.
     """
     shape = tuple(trajectory.shape) if isinstance(trajectory, Tensor) else ()
     if len(shape) != 3 or shape[2] != 2 or shape[0] < 1 or shape[1] < 2:
@@ -119,6 +121,7 @@ def ramp_density(trajectory: Tensor, image_size: Sequence[int]) -> Tensor:
     sides = torch.tensor([height, width], device=trajectory.device)
     per_pixel = check_finite("trajectory", trajectory).double() / sides
     step = per_pixel.diff(dim=1).norm(dim=-1).mean()
+    require(bool(step > 0), "trajectory", "samples at one place", "samples along spokes")
     radius = per_pixel.norm(dim=-1) / step
     nearest = radius.amin(1, keepdim=True)
     # What the sum over a line of the kinked |r| lacks of its integral (Euler and Maclaurin),
@@ -149,7 +152,7 @@ def pipe_menon_density(
     Raises:
         As `NUFFT`, and ArgumentError for ``iterations`` below 1.
     """
-    _require_count("iterations", iterations)
+    require_size("iterations", iterations)
     # This kernel, three cycles per field of view wide, has a transform that is broad over the
     # image and vanishes beyond twice its sides: it couples the samples that the image couples.
     nufft = NUFFT(trajectory, image_size, width=6, oversampling=2)
@@ -171,10 +174,4 @@ def _checked_pair(image_size: Sequence[int]) -> tuple[int, int]:
     size = tuple(image_size) if isinstance(image_size, Sequence) else ()
     if len(size) != 2:
         raise ArgumentError(f"image_size: got {image_size!r}, accepted: (H, W)")
-    for n in size:
-        _require_count("image_size", n)
-    return size[0], size[1]
-
-
-def _require_count(name: str, value: int) -> None:
-    require(isinstance(value, Integral) and value >= 1, name, value, "an integer >= 1")
+    return require_size("image_size", size[0]), require_size("image_size", size[1])

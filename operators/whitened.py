@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wellposed.errors import ShapeError, require
+from wellposed.errors import DtypeError, ShapeError, require
 from wellposed.operators.base import LinearOperator
 
 
@@ -16,19 +16,27 @@ class Whitened(LinearOperator):
 
     Args:
         operator: the operator of the unweighted data.
-        std: standard deviation of each datum, shape (B, *measurement_size) or without B.
+        std: standard deviation of each datum, real, shape (B, *measurement_size) or without B;
+            for complex data that of the real and of the imaginary part.
 
     Raises:
         ArgumentError: deviations that are not positive and finite.
-        ShapeError: of another shape than the data.
+        ShapeError: of another shape than the data, or for another number of items than the
+            operator holds parameters for.
+        DtypeError: not a real tensor.
     """
 
     def __init__(self, operator: LinearOperator, std: Tensor) -> None:
+        if not isinstance(std, Tensor) or not std.is_floating_point():
+            got = getattr(std, "dtype", type(std).__name__)
+            raise DtypeError(f"std: got {got}, accepted: a real floating-point tensor")
         size = operator.measurement_size
         std = std[None] if std.ndim == len(size) else std
-        if tuple(std.shape[1:]) != size:
+        items = "B" if operator.items == 1 else f"1 or {operator.items}"
+        alike = std.ndim == len(size) + 1 and tuple(std.shape[1:]) == size and len(std) > 0
+        if not alike or 1 != operator.items != len(std) != 1:
             raise ShapeError(
-                f"std: got {tuple(std.shape)}, accepted: (B, {', '.join(map(str, size))})"
+                f"std: got {tuple(std.shape)}, accepted: ({items}, {', '.join(map(str, size))})"
             )
         positive = bool(((std > 0) & std.isfinite()).all())
         require(positive, "std", "values <= 0 or not finite", "positive ones")
@@ -42,6 +50,7 @@ class Whitened(LinearOperator):
         )
         self.operator = operator
         self.register_buffer("weights", 1 / std)
+        self.to(operator.device)
 
     def whiten(self, y: Tensor) -> Tensor:
         """Return data divided by their noise."""

@@ -20,7 +20,7 @@ from wellposed.priors.schedule import SPACINGS
 from wellposed.progress import track
 from wellposed.reconstruction import Reconstruction
 from wellposed.run_checkpoint import RunFolder, identify
-from wellposed.solvers.problem import Problem, misfit
+from wellposed.solvers.problem import Problem, measured_numbers, misfit
 from wellposed.solvers.sharding import check_shared, drawn_seed, naming
 from wellposed.solvers.transition import starting_std
 
@@ -219,6 +219,7 @@ class Solver(ABC):
             solver=type(self).__name__,
             settings=asdict(self),
             seed=None if noise is not None else seed,
+            measured=measured_numbers(whole_problem) if _is_noisy(whole_problem) else None,
         )
 
     def _prepare(
@@ -237,7 +238,7 @@ class Solver(ABC):
         check_shared(self, problem)
         if seed is None:
             seed = saved.get("seed", drawn_seed(problem.slab, y.device))
-        ItemNoise(seed, [])  # refuses a bad seed before a folder is claimed for it
+        ItemNoise(seed, [()])  # refuses a bad seed before a folder is claimed for it
         if len(problem.image_shape) == 5:
             memory = plan(self, problem, num_samples, saved.get("chunk"))
             memory.log()
@@ -294,6 +295,10 @@ def _is_finite(state: State, problem: Problem) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_noisy(problem: Problem) -> bool:
+    return bool((problem.noise_sigma > 0).all())
 
 
 def describe(solver: type[Solver]) -> str:

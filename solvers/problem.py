@@ -270,12 +270,17 @@ def misfit(problem: Problem, u: Tensor) -> Tensor:
     """
     total = problem.slab.sum
     distance, sigma = whole_norm(problem.A(u) - problem.y, total), problem.noise_sigma
-    operator, y, scale = problem.operator, problem.y, problem.prior.scale
+    y, scale = problem.y, problem.prior.scale
     if not bool((sigma > 0).all()):
         # Of linear problems, problem.y lacks what the prior's centre would measure.
         centre = problem.A_centre if problem.is_linear else 0.0
         return distance * scale / whole_norm(y * scale + centre, total).clamp(min=1e-30)
+    return distance / (sigma * measured_numbers(problem).sqrt())
+
+
+def measured_numbers(problem: Problem) -> Tensor:
+    """Return how many real numbers of each item were measured, in all slabs, shape (B,)."""
+    operator, y = problem.operator, problem.y
     measured = torch.ones_like(y)
     measured = operator.restrict(measured) if hasattr(operator, "restrict") else measured
-    count = total(inner(measured, measured)) * (2 if y.is_complex() else 1)
-    return distance / (sigma * count.sqrt())
+    return problem.slab.sum(inner(measured, measured)) * (2 if y.is_complex() else 1)

@@ -1,5 +1,6 @@
-"""Fixtures shared by all tests."""
+"""What all tests share; functions are imported from ``tests.conftest``, as pytest names it."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,3 +29,14 @@ def single_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def random(*shape, dtype=torch.float64, seed=0):
+    """Standard normal numbers, the same in every precision."""
+    parts = torch.from_numpy(np.random.default_rng(seed).standard_normal((*shape, 2)))
+    return (torch.view_as_complex(parts) if dtype.is_complex else parts[..., 0]).to(dtype)
+
+
+def relative(a, b):
+    """The norm of the difference over that of ``b``."""
+    return float((a - b).norm() / b.norm())

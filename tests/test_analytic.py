@@ -18,7 +18,7 @@ from wellposed.priors import (
     Stationary,
     Tabulated,
 )
-from wellposed.validation import MatrixOperator
+from wellposed.validation.gaussian import MatrixOperator
 
 F64, C128 = torch.float64, torch.complex128
 SHAPE, SIZE = (1, 3, 4), 12

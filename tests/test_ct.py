@@ -1,17 +1,23 @@
 """ParallelBeamCT against dense matrices, analytic ellipses, scikit-image and known discs."""
 
 import copy
+import gc
 import math
 import warnings
+import weakref
 
 import numpy as np
 import pytest
 import torch
+from deepinv.physics import Tomography
 from skimage.transform import radon
 
 from wellposed import errors
 from wellposed.operators.check import check_operator, dense_matrix
-from wellposed.operators.ct import ParallelBeamCT
+from wellposed.operators.ct import Detector, ParallelBeamCT
+from wellposed.operators.ct.conventions import from_package, to_package
+from wellposed.operators.ct.fbp import view_weights
+from wellposed.operators.linalg import conjugate_gradient
 
 F64 = torch.float64
 GEOMETRIES = [
@@ -148,6 +154,30 @@ def test_agrees_with_skimage_radon():
     op = ParallelBeamCT(n, torch.from_numpy(angles), n)
     sinogram = op.A(torch.from_numpy(image)[None, None])[0, 0]
     assert relative(sinogram, expected) < 0.01
+
+
+@pytest.mark.parametrize("n", [31, 32, 33, 34])
+@pytest.mark.parametrize("package", ["scikit-image", "deepinv"])
+def test_sinograms_of_other_packages_are_converted(package, n):
+    """Smooth images show half pixels, and not the kernels; all parities of N and B."""
+    c = torch.arange(n, dtype=F64) - (n - 1) / 2
+    image = torch.exp(-((c - 3) ** 2 + (c[:, None] + 5) ** 2) / 18)[None, None]
+    angles = torch.arange(0.0, 180.0, 7.5, dtype=F64)
+    if package == "deepinv":
+        theirs = Tomography(angles, n, normalize=False, dtype=F64).A(image)[0, 0]
+    else:
+        theirs = torch.from_numpy(radon(image[0, 0].numpy(), angles.numpy(), circle=False))
+    converted = from_package(package, theirs, angles, n)
+    ours = ParallelBeamCT(n, angles, theirs.shape[0]).A(image)[0, 0]
+    assert relative(converted, ours) < 0.015
+    assert relative(to_package(package, ours, angles, n), theirs) < 0.015
+    with pytest.raises(errors.ShapeError, match="angles"):
+        from_package(package, theirs, angles[1:], n)
+
+
+def test_unknown_packages_are_named():
+    with pytest.raises(errors.UnknownNameError, match="package"):
+        from_package("astra", torch.zeros(3, 2), torch.zeros(2), 2)
 
 
 def test_axis_aligned_views_are_column_and_row_sums():
@@ -292,13 +322,67 @@ def test_angles_are_copied_and_default_to_half_a_turn():
 
 
 def test_no_warning_unless_truncated():
+    """The ellipse inscribed in the image must be seen by every view."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        op = ParallelBeamCT((12, 8), 3, 8)
+        op = ParallelBeamCT((12, 8), 3, 12)
         op.A_adjoint(op.A(random(1, *op.img_size)))
-    with pytest.warns(UserWarning, match=r"detector: .* radius 3.5 only.* has 4") as record:
-        ParallelBeamCT((12, 8), 3, 7)
+        ParallelBeamCT(32, 8, Detector(offset=10.0))
+    with pytest.warns(UserWarning, match=r"detector: .* shadow on -5.5.* truncated") as record:
+        ParallelBeamCT((12, 8), 3, 10)
     assert record[0].filename == __file__
+    with pytest.warns(UserWarning, match="truncated"):
+        ParallelBeamCT((10, 100), 8, 12)
+
+
+def test_numbers_of_numpy_are_numbers():
+    same = ParallelBeamCT(8, 4, Detector(bin_size=np.float32(0.5)), pixel_size=np.float32(0.5))
+    assert same.geometry == ParallelBeamCT(8, 4, Detector(bin_size=0.5), pixel_size=0.5).geometry
+
+
+def test_beyond_its_memory_an_operator_says_so_and_computes_the_same(caplog):
+    stored = ParallelBeamCT(16, 12)
+    with caplog.at_level("WARNING"):
+        computed = ParallelBeamCT(16, 12, memory=1000.0)
+    assert "view by view" in caplog.text and "raise memory" in caplog.text
+    x = random(3, *stored.img_size)
+    torch.testing.assert_close(computed.A(x), stored.A(x), rtol=1e-5, atol=1e-6)
+    y = random(3, *stored.measurement_size, seed=1)
+    torch.testing.assert_close(computed.A_adjoint(y), stored.A_adjoint(y), rtol=1e-5, atol=1e-6)
+
+
+def test_matrices_are_shared_and_live_as_long_as_their_operators():
+    first, second = ParallelBeamCT(20, 9), ParallelBeamCT(20, 9)
+    assert first._projector._shared is second._projector._shared
+    assert copy.deepcopy(first)._projector._shared is first._projector._shared
+    alive = weakref.ref(first._projector._shared)
+    del first, second
+    gc.collect()
+    assert alive() is None
+
+
+def test_views_count_by_the_gaps_between_them():
+    n, half = 64, torch.arange(0.0, 90.0, 1.0)
+    image = disc(n, 20)
+    angles = torch.cat([half, torch.arange(90.0, 180.0, 3.0)])
+    op = ParallelBeamCT(n, angles)
+    fbp = op.fbp(op.A(image))[0, 0]
+    assert float(fbp[24:40, 24:40].mean()) == pytest.approx(1, abs=0.01)
+    weights = torch.tensor(view_weights(op.geometry))
+    assert float(weights.sum()) == pytest.approx(np.pi)
+    assert float(weights[100]) == pytest.approx(np.deg2rad(3))
+    limited = torch.tensor(view_weights(ParallelBeamCT(n, torch.arange(60.0)).geometry))
+    torch.testing.assert_close(limited, torch.full((60,), np.deg2rad(1.0)).float())
+
+
+def test_the_least_squares_image_starts_at_the_filtered_back_projection():
+    op = ParallelBeamCT(24, 40, noise_sigma=0.1)
+    y = op.measure(disc(24, 8), seed=0)
+    x, b = op.A_dagger(y), op.A_adjoint(y)
+    assert float((op.A_adjoint_A(x) - b).norm() / b.norm()) < 1e-3
+    few = conjugate_gradient(op.A_adjoint_A, b, op.fbp(y), iterations=5).residuals[-1]
+    cold = conjugate_gradient(op.A_adjoint_A, b, iterations=5).residuals[-1]
+    assert float(few) < 0.5 * float(cold)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,31 @@ def test_flat_and_dark_fields():
             simulate_counts(lines, photons)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
+def test_counts_of_integers_are_counts(dtype):
+    counts = torch.tensor([[5, 50, 120]], dtype=dtype)
+    expected = to_line_integrals(counts.float(), 120.9, 10.0)
+    assert torch.equal(to_line_integrals(counts, 120.9, 10.0), expected)
+    assert float(expected.min()) > 0
+    torch.testing.assert_close(line_integral_noise(counts), counts.float().rsqrt())
+
+
+def test_transmissions_are_no_counts():
+    with pytest.raises(errors.ArgumentError, match=r"photons: got .0\.5.* accepted: counts"):
+        to_line_integrals(torch.tensor([[0.9, 0.1]]), 1.0 + 1e-6, 0.5)
+
+
+def test_fields_that_do_not_fit_each_other_are_named():
+    with pytest.raises(errors.ShapeError, match=r"photons, dark: got \(5,\) and \(3,\)"):
+        to_line_integrals(torch.ones(1, 5), 10 * torch.ones(5), torch.ones(3))
+
+
+def test_impossible_integrals_are_named():
+    with pytest.raises(errors.ArgumentError, match=r"line_integrals: got .a mean count of"):
+        simulate_counts(torch.tensor([[-60.0]]), 100.0)
+    assert simulate_counts(torch.zeros(1, 3, dtype=torch.float16), 1e6).isfinite().all()
+
+
 def whitened():
     operator = FanBeamCT(8, 6, 20.0, 30.0)
     return Whitened(operator, 0.1 + random(2, *operator.measurement_size)), operator

@@ -214,7 +214,9 @@ def test_one_row_is_that_of_all(tmp_path):
         load_tomopy(path, row=3)
 
 
-@pytest.mark.parametrize("unit", ["radians", "rad", b"radian"])
+@pytest.mark.parametrize(
+    "unit", ["radians", "rad", b"radian", np.array([b"radians"]), np.array(["rad"], object)]
+)
 def test_radians_become_degrees(unit, tmp_path):
     path = write_exchange(tmp_path / "a.h5", unit, theta=np.arange(VIEWS) * np.pi / 5)
     torch.testing.assert_close(
@@ -222,8 +224,16 @@ def test_radians_become_degrees(unit, tmp_path):
     )
 
 
-def test_angles_without_a_unit_are_degrees(tmp_path):
-    assert load_tomopy(write_exchange(tmp_path / "a.h5", None)).angles[1] == 36
+@pytest.mark.parametrize("unit", [None, "deg", b"Degree", "degrees ", np.array([b"degrees"])])
+def test_other_angles_are_degrees(unit, tmp_path):
+    assert load_tomopy(write_exchange(tmp_path / "a.h5", unit)).angles[1] == 36
+
+
+@pytest.mark.parametrize("unit", ["", "gradians", "radius", np.array([b"turns"]), 3])
+def test_other_units_are_refused(unit, tmp_path):
+    message = "'theta' in a.h5 has the unit '.*', accepted: deg, degree, degrees, rad, radian, rad"
+    with pytest.raises(errors.FileError, match=message):
+        load_tomopy(write_exchange(tmp_path / "a.h5", unit))
 
 
 def test_the_measured_tooth_turns_about_its_axis():

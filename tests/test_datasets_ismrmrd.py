@@ -170,6 +170,26 @@ def test_reversed_readouts_are_turned(tmp_path):
     np.testing.assert_array_equal(scan.kspace[0].numpy(), truth * mask)
 
 
+def test_reversed_partial_echoes_are_placed_by_the_sample_stored_at_the_centre(tmp_path):
+    """Nine of twelve samples, of which the fourth in k is the centre; the sixth as stored."""
+    truth = random(COILS, 9, W)
+    made = [
+        acquisition(
+            truth[:, ::-1, y] if y % 2 else truth[..., y],
+            ["ACQ_IS_REVERSE"] if y % 2 else [],
+            head={"center_sample": 5 if y % 2 else 3, "discard_post": y % 2},
+            kspace_encode_step_1=y,
+        )
+        for y in range(W)
+    ]
+    scan = load_ismrmrd(write(tmp_path / "raw.h5", made, header(trajectory="epi")))
+    mask = np.ones((9, W))
+    mask[0, 1::2] = 0  # what is last in time is first in k
+    np.testing.assert_array_equal(scan.mask[0, 3:].numpy(), mask)
+    np.testing.assert_array_equal(scan.kspace[0, :, 3:].numpy(), truth * mask)
+    assert not scan.mask[0, :3].any()
+
+
 def test_noise_calibration_and_navigators_are_kept_apart(tmp_path):
     truth, spare = random(COILS, H, W), random(COILS, H, seed=2)
     noise = [random(COILS, 64, seed=n) for n in (3, 4)]
@@ -200,6 +220,63 @@ def test_noise_calibration_and_navigators_are_kept_apart(tmp_path):
     expected = 2 * np.concatenate(noise, 1)
     np.testing.assert_allclose(scan.noise.numpy(), expected, rtol=1e-6)
     assert scan.noise.dtype == torch.complex64
+
+
+CALIBRATION = ["ACQ_IS_PARALLEL_CALIBRATION"]
+
+
+def calibration_lines(data, **counters):
+    return [
+        acquisition(data[..., y], CALIBRATION, kspace_encode_step_1=y, **counters)
+        for y in (3, 4, 5)
+    ]
+
+
+@pytest.mark.parametrize("counter", ["contrast", "phase", "repetition", "set"])
+@pytest.mark.parametrize("measured", [0, 1, 5])
+def test_calibration_measured_once_serves_all_frames_of_its_slice(measured, counter, tmp_path):
+    truth, acs = random(2, 3, COILS, H, W), random(2, COILS, H, W, seed=1)
+    made = [
+        *(
+            a
+            for s in (0, 1)
+            for n in range(3)
+            for a in scan_lines(truth[s, n], slice=s, **{counter: n})
+        ),
+        *(a for s in (0, 1) for a in calibration_lines(acs[s], slice=s, **{counter: measured})),
+    ]
+    scan = load_ismrmrd(write(tmp_path / "raw.h5", shuffled(made)))
+    kept = np.isin(np.arange(W), [3, 4, 5])
+    for frame, found in zip(scan.frames, scan.calibration, strict=True):
+        np.testing.assert_array_equal(found.numpy(), acs[frame.slice] * kept)
+
+
+def test_a_frame_takes_the_calibration_nearest_to_it(tmp_path):
+    """Its own where there is one; else that of its contrast, not an average over contrasts."""
+    acs = random(3, COILS, H, W)
+    image = [Frame(0, c, 0, r, 0) for c in (0, 1) for r in (0, 1)]
+    measured = [Frame(0, 0, 0, 0, 1), Frame(0, 1, 0, 0, 1), Frame(0, 1, 0, 1, 0)]
+    made = [
+        *(a for f in image for a in scan_lines(random(COILS, H, W), **f._asdict())),
+        *(
+            a
+            for f, data in zip(measured, acs, strict=True)
+            for a in calibration_lines(data, **f._asdict())
+        ),
+    ]
+    scan = load_ismrmrd(write(tmp_path / "raw.h5", shuffled(made)))
+    assert scan.frames == tuple(image)
+    kept = np.isin(np.arange(W), [3, 4, 5])
+    np.testing.assert_array_equal(scan.calibration.numpy(), acs[[0, 0, 1, 2]] * kept)
+
+
+def test_slices_without_calibration_are_named(tmp_path):
+    made = [a for s in (0, 1, 2) for a in scan_lines(random(COILS, H, W), slice=s)]
+    made += calibration_lines(random(COILS, H, W), slice=2)
+    with pytest.raises(
+        errors.FileError, match=r"raw.h5 has calibration for slices \[2\], but none for"
+    ):
+        load_ismrmrd(write(tmp_path / "raw.h5", made))
 
 
 def test_noise_of_unknown_bandwidth_is_as_stored(tmp_path):

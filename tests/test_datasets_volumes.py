@@ -165,6 +165,7 @@ def write_scan(path, shape=(5, 4, 3), dtype=np.int16, affine=AFFINE):
     image = nibabel.Nifti1Image(stored, affine)
     image.header.set_xyzt_units("mm", "sec")
     image.header["descrip"] = b"a scan"
+    image.header["cal_min"], image.header["cal_max"] = -50, 200
     nibabel.save(image, path)
     return stored
 
@@ -185,6 +186,9 @@ def test_nifti_round_trips_with_its_geometry(name, shape, tmp_path):
     np.testing.assert_allclose(again.affine, AFFINE, atol=1e-6)
     assert again.header.get_xyzt_units() == ("mm", "sec")
     assert bytes(again.header["descrip"]).startswith(b"a scan")
+    # Viewers would show the result by the reference's grey levels.
+    assert again.header["cal_min"] == again.header["cal_max"] == 0
+    assert scan.header["cal_max"] == 200
     torch.testing.assert_close(load_nifti(tmp_path / f"new_{name}").volume, result)
 
 
@@ -296,6 +300,20 @@ def test_cubes_of_new_mat_files(tmp_path):
     check(load_hyperspectral(tmp_path / "a.mat"), stored)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
+def test_values_beyond_single_precision_are_scaled(scale, tmp_path):
+    stored = scale * (cube() - 100.0)
+    loaded = load_hyperspectral(write_cube(tmp_path / "a.mat", X=stored))
+    expected = (stored - stored.min()) / np.ptp(stored)
+    np.testing.assert_allclose(loaded.image[0].permute(1, 2, 0), expected, atol=1e-6)
+    assert (loaded.scale, loaded.offset) == (np.ptp(stored), stored.min())
+
+
+def test_constant_cubes_are_one(tmp_path):
+    loaded = load_hyperspectral(write_cube(tmp_path / "a.mat", X=np.full((2, 3, 4), 7)))
+    assert loaded.scale == 7 and bool((loaded.image == 1).all())
+
+
 def test_keys_choose_and_the_scale_is_one_for_all_bands(tmp_path):
     path = write_cube(tmp_path / "a.mat", small=cube(2, 3, 4), large=cube())
     check(load_hyperspectral(path, "small"), cube(2, 3, 4))
@@ -311,8 +329,11 @@ def test_cubes_that_do_not_fit_are_named(tmp_path):
         load_hyperspectral(matrix)
     with pytest.raises(errors.ShapeError, match=r"size: a\.mat has 24 pixels, 5 x 5 do not fit"):
         load_hyperspectral(matrix, size=(5, 5))
-    with pytest.raises(errors.FileError, match=r"zero\.mat holds nothing but zeros"):
-        load_hyperspectral(write_cube(tmp_path / "zero.mat", X=np.zeros((2, 3, 4))))
+    for value in (0.0, -3.0):
+        stored = write_cube(tmp_path / "flat.mat", X=np.full((2, 3, 4), value))
+        message = f"flat.mat holds values from {value:g} to {value:g}, accepted: not all zero or"
+        with pytest.raises(errors.FileError, match=message):
+            load_hyperspectral(stored)
     path = write_cube(tmp_path / "b.mat", X=cube(), line=np.ones(9), text="a")
     with pytest.raises(errors.ShapeError, match=r"size: got \(6, 4\), b\.mat has \(4, 6\)"):
         load_hyperspectral(path, size=(6, 4))

@@ -182,6 +182,13 @@ def test_a_slice_without_geometry_is_named(tag, value, tmp_path):
         read_dicom_series(tmp_path)
 
 
+@pytest.mark.parametrize("spacing", [[0.0, 0.0], [0.7, 0.0], [-0.7, 0.7]])
+def test_pixels_without_a_size_are_named(spacing, tmp_path):
+    write_slice(tmp_path / "a.dcm", stored()[0], 0, PixelSpacing=spacing)
+    with pytest.raises(errors.FileError, match=r"a.dcm' has pixels of .* mm, accepted: positive"):
+        read_dicom_series(tmp_path)
+
+
 def test_frames_and_other_files_are_named(tmp_path):
     write_slice(tmp_path / "a.dcm", stored()[:2], 0, NumberOfFrames=2)
     with pytest.raises(errors.FileError, match=r"a.dcm' holds 3 axes, accepted: one slice"):

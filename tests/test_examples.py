@@ -30,8 +30,9 @@ def examples_on_the_path(monkeypatch):
 
 
 def run(monkeypatch, capsys, script, data, out, *options):
-    """Run a script with two steps of one or two samples; return its table by case and method."""
-    command = [script, "--data", str(data), "--out", str(out), "--steps", "2", *options]
+    """Run a script, two steps of DDS and of TV; return its table by case and method."""
+    short = ["--steps", "2", "--iterations", "2"]
+    command = [script, "--data", str(data), "--out", str(out), *short, *options]
     monkeypatch.setattr("sys.argv", command)
     runpy.run_path(str(EXAMPLES / script), run_name="__main__")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
@@ -41,7 +42,7 @@ def run(monkeypatch, capsys, script, data, out, *options):
 
 
 def check(table, out, cases, methods):
-    """Every method has figures for every case, better ones with a baseline than without."""
+    """Every method has figures for every case, every case a panel."""
     assert list(table) == [(case, method) for case in cases for method in methods]
     assert np.isfinite(list(table.values())).all()
     assert {path.name for path in out.glob("*.png")} == {
@@ -53,13 +54,12 @@ DDS = ["DDS, one sample", "DDS, mean of 2"]
 
 
 def test_the_measured_disc(monkeypatch, capsys, tmp_path):
-    """The reduced scan, 128 pixels: few views are worse than more, TV is better than FBP."""
+    """The reduced scan, 128 pixels: FBP needs the views, TV less so."""
     out = tmp_path / "out"
     data = DATA / "htc2022"
     table = run(monkeypatch, capsys, "ct_measured.py", data, out, "--samples", "2")
     check(table, out, ["ta 60 views", "ta 30 views"], ["FBP", "TV", *DDS])
-    for method in ("FBP", "TV"):
-        assert table["ta 60 views", method][0] > table["ta 30 views", method][0] + 1
+    assert table["ta 60 views", "FBP"][0] > table["ta 30 views", "FBP"][0] + 1
     assert table["ta 30 views", "TV"][0] > table["ta 30 views", "FBP"][0] + 3
 
 
@@ -81,13 +81,13 @@ def test_our_reference_is_the_organisers_image():
     assert all(error > 2 * best for error in errors.values())
 
 
-def write_series(folder):
-    """Write the test's DICOM slices again with the instance numbers that the example reads."""
+def write_series(folder, numbers):
+    """Write the test's DICOM slices again with these instance numbers."""
     import pydicom
 
     folder.mkdir()
     paths = sorted((DATA / "dicom").glob("*.dcm"))
-    for path, number in zip(paths, (121, 126, 136), strict=True):
+    for path, number in zip(paths, numbers, strict=True):
         header = pydicom.dcmread(path)
         header.InstanceNumber = number
         header.save_as(folder / path.name)
@@ -95,18 +95,23 @@ def write_series(folder):
 
 
 def test_sparse_views(monkeypatch, capsys, tmp_path):
-    data, out = write_series(tmp_path / "series"), tmp_path / "out"
+    data, out = write_series(tmp_path / "series", (121, 126, 136)), tmp_path / "out"
     table = run(monkeypatch, capsys, "ct_sparse_views.py", data, out, "--samples", "2")
     cases = ["slice 121 30 views", "slice 126 30 views"]
     check(table, out, cases, ["FBP", "TV", *DDS])
-    # The noise level is known: what fits the data leaves about the noise.
-    assert 0.3 < table[cases[0], "TV"][2] < 3
+    assert table[cases[0], DDS[1]][0] > table[cases[0], "FBP"][0]
+
+
+def test_missing_slices_are_named(monkeypatch, capsys, tmp_path):
+    data = write_series(tmp_path / "series", (120, 121, 122))
+    with pytest.raises(FileError, match="series lacks the slices of instance number 126"):
+        run(monkeypatch, capsys, "ct_sparse_views.py", data, tmp_path / "out")
 
 
 def write_head(path):
     """Write the slice of the examples' data at the places that the example reads."""
     with h5py.File(EXAMPLES / "data" / "studyforrest_slice.h5") as file:
-        magnitude = file["magnitude"][::2, ::2].astype(np.float32)
+        magnitude = file["magnitude"][::4, ::4].astype(np.float32)
     volume = np.zeros((magnitude.shape[1], magnitude.shape[0], 281), np.float32)
     volume[:, ::-1, [220, 240, 280]] = magnitude.T[..., None]
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
@@ -118,12 +123,14 @@ def test_multicoil_mri(monkeypatch, capsys, tmp_path):
     table = run(monkeypatch, capsys, "mri_multicoil.py", data, out, "--samples", "2")
     cases = [f"slice {place} {factor} x" for place in (240, 280) for factor in (4, 8)]
     check(table, out, cases, ["zero-filled", "CG-SENSE", "TV", *DDS])
-    for method in ("zero-filled", "CG-SENSE", "TV"):
+    for method in ("zero-filled", "CG-SENSE"):
         assert table[cases[0], method][0] > table[cases[1], method][0]
     assert table[cases[0], "CG-SENSE"][0] > table[cases[0], "zero-filled"][0]
-    assert 0.3 < table[cases[0], "TV"][2] < 3
+    # The noise level is known: what fits the data leaves about the noise.
+    assert 0.5 < table[cases[0], "CG-SENSE"][2] < 2
 
 
+@pytest.mark.slow
 def test_tuning_compares_settings_on_other_data(monkeypatch, capsys, tmp_path):
     """Only the tuning scan is in the folder, so that no other can have been looked at."""
     folder = tmp_path / "scans"
@@ -156,7 +163,7 @@ def test_total_variation_of_two_pieces():
     step = torch.zeros(1, 1, 16, 20)
     step[..., 10:] = 1
     weight = 0.4
-    found = total_variation(denoising(step), weight)
+    found = total_variation(denoising(step), weight, iterations=100)
     expected = step + (weight / 10) * torch.where(step > 0, -1.0, 1.0)
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
 
@@ -168,9 +175,10 @@ def test_total_variation_of_complex_images_is_that_of_both_parts():
     parts = torch.from_numpy(rng.normal(size=(2, 1, 1, 12, 12))).float()
     mri = operators.SingleCoilMRI(torch.ones(12, 12))
     y = mri.A(torch.complex(*parts))
-    found = total_variation(Case("complex", y, mri, y), 0.3)
+    found = total_variation(Case("complex", y, mri, y), 0.3, iterations=100)
     for part, image in zip((found.real, found.imag), parts, strict=True):
-        torch.testing.assert_close(part, total_variation(denoising(image), 0.3), atol=2e-3, rtol=0)
+        expected = total_variation(denoising(image), 0.3, iterations=100)
+        torch.testing.assert_close(part, expected, atol=2e-3, rtol=0)
 
 
 def test_the_residual_is_one_for_the_truth():
@@ -186,3 +194,18 @@ def test_the_residual_is_one_for_the_truth():
     ones = torch.ones(1, 1, 32, 32)
     assert residual(denoising(ones), 0.9 * ones) == pytest.approx(0.1, rel=1e-4)
     assert residual(denoising(ones, 0.2), 0.9 * ones) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_images_are_compared_in_the_region_alone(capsys, tmp_path):
+    import comparison
+
+    region = (torch.arange(32) < 16).float().expand(1, 1, 32, 32)
+    case = comparison.Case("half", region, Denoising((1, 32, 32)), 0.5 * region, region=region)
+    off = {"inside": 0.5 * region + 0.1 * region, "outside": 0.5 * region + (1 - region)}
+    methods = {name: lambda case, image=image: image for name, image in off.items()}
+    comparison.run([case], methods, tmp_path)
+    cells = [line.split("|")[2:4] for line in capsys.readouterr().out.splitlines()[2:]]
+    psnr = {name.strip(): float(value) for name, value in cells}
+    assert psnr["inside"] == pytest.approx(20 + 10 * np.log10(2), abs=0.01)
+    assert psnr["outside"] == float("inf")
+    assert (tmp_path / "half.png").exists()

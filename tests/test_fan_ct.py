@@ -178,7 +178,7 @@ def test_default_detectors_see_the_whole_image():
 
 
 def test_truncation_is_named():
-    with pytest.warns(UserWarning, match=r"sees a disc of radius .* the image has 16"):
+    with pytest.warns(UserWarning, match=r"spans -15 to 15, .* shadow on -24.*truncated"):
         FanBeamCT(32, 8, 60.0, 90.0, 20)
 
 

@@ -30,7 +30,7 @@ from wellposed.solvers import DDNM, DDRM, MMPS, DiffPIR, PiGDM, Problem, State
 from wellposed.solvers.ddnm import by_coordinates, by_gradients
 from wellposed.solvers.diffpir import gradient_step
 from wellposed.solvers.transition import levels, renoise
-from wellposed.validation import (
+from wellposed.validation.gaussian import (
     PROCESSES,
     MatrixOperator,
     gaussian_errors,

@@ -8,6 +8,7 @@ import pytest
 import scipy.ndimage
 import scipy.signal
 import torch
+from tests.conftest import random, relative
 
 from wellposed import errors
 from wellposed.operators.blur import Blur, PaddedBlur, SeparableBlur
@@ -21,15 +22,6 @@ from wellposed.operators.super_resolution import SuperResolution, bicubic_matrix
 pytestmark = pytest.mark.usefixtures("single_thread")
 
 F32, F64, C64, C128 = torch.float32, torch.float64, torch.complex64, torch.complex128
-
-
-def random(*shape, dtype=F64, seed=0):
-    parts = torch.from_numpy(np.random.default_rng(seed).standard_normal((*shape, 2)))
-    return (torch.view_as_complex(parts) if dtype.is_complex else parts[..., 0]).to(dtype)
-
-
-def relative(a, b):
-    return float((a - b).norm() / b.norm())
 
 
 ROW, COLUMN = random(1, 4, seed=1), random(3, 1, seed=2)

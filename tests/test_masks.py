@@ -8,7 +8,12 @@ import torch
 
 from wellposed.errors import ArgumentError, UnknownNameError
 from wellposed.operators.fastmri_masks import fastmri_lines
-from wellposed.operators.masks import poisson_disc_2d
+from wellposed.operators.masks import (
+    equispaced_lines,
+    gaussian_random_2d,
+    poisson_disc_2d,
+    uniform_random_lines,
+)
 
 # Printed by fastmri.data.subsample 0.3.0 (MIT), with one acceleration and one centre fraction.
 RECORDED = [
@@ -28,8 +33,19 @@ RECORDED = [
     ),
     ("magic", 40, 4, 0.08, 0, None, "0100010001000100010111000100010001000100"),
     ("magic", 41, 4, 0.08, 3, None, "00010001000100010001110100010001000100010"),
+    ("magic_fraction", 40, 4, 0.08, 0, None, "0100000100000100000111000100000100000100"),
+    (
+        "magic_fraction",
+        47,
+        8,
+        0.04,
+        1,
+        None,
+        "000000100000000000100001100000100" + "00000000010000",
+    ),
+    ("magic_fraction", 41, 4, 0.0, 3, 2, "10000100001000010000100100001000010000100"),
 ]
-KINDS = ["random", "equispaced", "equispaced_fraction", "magic"]
+KINDS = ["random", "equispaced", "equispaced_fraction", "magic", "magic_fraction"]
 
 
 # --- fastMRI --------------------------------------------------------------------------------
@@ -57,7 +73,7 @@ def test_fastmri_masks_keep_the_centre_and_about_the_stated_number(kind, width):
         assert mask[start : start + center].all()
         counts.append(float(mask.sum()))
         assert torch.equal(mask, fastmri_lines(kind, width, 4, 0.08, seed))
-    spread = {"random": 0.05, "equispaced_fraction": 0.05}.get(kind, 0.35)
+    spread = {"random": 0.05, "equispaced_fraction": 0.05, "magic_fraction": 0.15}.get(kind, 0.35)
     assert width / 4 * (1 - spread) < np.mean(counts) < width / 4 * (1 + spread)
 
 
@@ -101,8 +117,13 @@ GOOD = {"kind": "equispaced", "width": 64, "acceleration": 4, "center_fraction":
         ({"center_fraction": 1.1}, ArgumentError, "center_fraction"),
         ({"center_fraction": 0.3, "kind": "random"}, ArgumentError, "19 lines.*fewer than 16"),
         ({"center_fraction": 0.3, "kind": "equispaced_fraction"}, ArgumentError, "fewer than 16"),
-        ({"offset": 4}, ArgumentError, "offset: got 4, accepted: 0 to 3"),
+        ({"offset": 4}, ArgumentError, "offset: got 4, accepted: an integer from 0 to 3"),
         ({"offset": -1}, ArgumentError, "offset"),
+        ({"offset": 1.5}, ArgumentError, "offset: got 1.5"),
+        ({"offset": True}, ArgumentError, "offset: got True"),
+        ({"width": True}, ArgumentError, "width: got True"),
+        ({"center_fraction": 0.3, "kind": "magic_fraction"}, ArgumentError, "19.*fewer than 16"),
+        ({"acceleration": 64, "kind": "magic_fraction"}, ArgumentError, "fewer than 1"),
         ({"offset": 1, "kind": "random"}, ArgumentError, "offset: got 1, accepted: None"),
         ({"seed": -1}, ArgumentError, "seed: got -1"),
         ({"seed": "file"}, ArgumentError, "seed: got 'file'"),
@@ -174,3 +195,21 @@ def test_poisson_masks_differ_by_seed_and_leave_the_global_generator_alone():
 def test_bad_poisson_masks_are_refused(arguments, match):
     with pytest.raises(ArgumentError, match=match):
         poisson_disc_2d(*arguments)
+
+
+# --- numbers of NumPy -----------------------------------------------------------------------
+
+
+def test_numbers_of_numpy_are_numbers():
+    i, f = np.int64, np.float32
+    for made, plain in (
+        (equispaced_lines(i(16), i(4), f(0.25), i(1)), equispaced_lines(16, 4, 0.25, 1)),
+        (uniform_random_lines(i(16), f(2), f(0.25)), uniform_random_lines(16, 2, 0.25)),
+        (gaussian_random_2d(i(8), i(9), f(2), f(0.25)), gaussian_random_2d(8, 9, 2, 0.25)),
+        (poisson_disc_2d(i(8), i(9), i(2), f(0.25)), poisson_disc_2d(8, 9, 2, 0.25)),
+        (
+            fastmri_lines("magic", i(16), i(4), f(0.25), 0, i(1)),
+            fastmri_lines("magic", 16, 4, 0.25, 0, 1),
+        ),
+    ):
+        assert torch.equal(made, plain)

@@ -28,7 +28,10 @@ def disc():
 
 
 def test_fbp_of_a_measured_fan_beam_is_that_of_its_file(disc):
-    """Of the whole scan they agree to 1.5e-4 (82.7 dB); this extract of it was binned."""
+    """Of the whole scan they agree to .4 % (55 dB, SSIM .996); this extract of it was binned.
+
+    To 1.5e-4 (82.7 dB) where the two views at 0 and 360 degrees count twice, as in the file.
+    """
     ours, theirs = htc_operator(disc).fbp(disc.sinogram), disc.fbp
     centred = [(x - x.mean()).flatten() for x in (ours, theirs)]
     slope = float(centred[0] @ centred[1] / centred[0].square().sum())

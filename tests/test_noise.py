@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from wellposed import errors
-from wellposed.noise import MEASUREMENT, SAMPLING, ItemNoise, RecordedNoise
+from wellposed.noise import (
+    COUNTS,
+    MEASUREMENT,
+    SAMPLING,
+    ItemNoise,
+    RecordedNoise,
+    item_generator,
+)
 
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 ITEMS = [(0, 0), (0, 1), (1, 0), (7, 3)]
@@ -107,6 +114,8 @@ def test_the_noise_follows_the_device(device):
 def test_bad_seeds_are_refused(seed):
     with pytest.raises(errors.ArgumentError, match="seed: got"):
         ItemNoise(seed, [(0,)])
+    with pytest.raises(errors.ArgumentError, match="seed: got"):
+        item_generator(seed, (0,), COUNTS)
 
 
 def test_bad_targets_are_refused():

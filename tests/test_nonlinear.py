@@ -188,16 +188,32 @@ def test_quantised_coefficients_are_those_of_pillow(quality, dtype):
 
 
 @pytest.mark.parametrize("subsampling", [False, True])
-@pytest.mark.parametrize("size", [(64, 96), (61, 83), (50, 33), (9, 7)])
+@pytest.mark.parametrize("size", [(64, 96), (61, 83), (50, 33), (9, 7), (4, 33), (33, 4), (9, 1)])
 @pytest.mark.parametrize("quality", [20, 60, 90])
 def test_decoded_colours_are_those_of_pillow(quality, size, subsampling):
     pixels = photograph(*size)
     theirs, _ = by_pillow(pixels, quality=quality, subsampling=2 if subsampling else 0)
     ours = 255 * JPEG((3, *size), quality, subsampling).A(as_images(pixels))
     gap = (ours - theirs).abs()
-    # A chroma coefficient rounded otherwise, rarely, changes a whole block slightly.
-    assert float((gap > 2).double().mean()) < 0.05
-    assert float(gap.mean()) < 0.5
+    # A coefficient rounded otherwise, rarely, changes a whole block slightly.
+    assert float((gap > 0.5).double().mean()) < 0.1
+    assert float(gap.mean()) < 0.2
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("subsampling", [False, True])
+@pytest.mark.parametrize("size", [(64, 64), (61, 83), (33, 4)])
+@pytest.mark.parametrize("quality", [20, 75, 95])
+def test_smooth_colours_are_those_of_pillow(quality, size, subsampling, dtype):
+    """Values near the border of two, as slowly varying colours have them, round the same way."""
+    y, x = (np.linspace(0, 1, n) for n in size)
+    waves = [np.sin(a * x + b * y[:, None] + c) for a, b, c in ((2, 1, 0), (1, 2, 2), (3, 1, 4))]
+    pixels = (127.5 + 100 * np.stack(waves, -1)).round().astype(np.uint8)
+    theirs, _ = by_pillow(pixels, quality=quality, subsampling=2 if subsampling else 0)
+    ours = 255 * JPEG((3, *size), quality, subsampling).A(as_images(pixels).to(dtype))
+    gap = (ours - theirs).abs()
+    assert float((gap > 0.5).double().mean()) < 0.02
+    assert float(gap.max()) < 2.01
 
 
 def test_edges_of_images_that_are_no_whole_blocks():
@@ -241,7 +257,7 @@ def test_gradients_pass_straight_through_the_rounding(subsampling):
     flat = torch.ones_like(x) * torch.tensor([0.5, -1.0, 2.0]).view(3, 1, 1)
     torch.testing.assert_close(derivative(flat), flat)
     expected = torch.zeros_like(x) if subsampling else chroma
-    torch.testing.assert_close(derivative(chroma), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(derivative(chroma), expected, rtol=0, atol=2e-5)  # 16 bits
 
 
 # --- phase retrieval ------------------------------------------------------------------------
@@ -294,6 +310,13 @@ def test_the_start_of_phase_retrieval_fits_the_magnitudes():
     assert float(start.min()) >= 0
     assert misfit(start) < 0.5 * min(misfit(op.A_adjoint(y)), misfit(torch.full_like(x, x.mean())))
     assert misfit(start) < misfit(op.A_dagger(y, iterations=1))
+
+
+@pytest.mark.parametrize("iterations", [0, -1, 2.0, True, None])
+def test_the_start_takes_steps(iterations):
+    op = PhaseRetrieval((1, 8, 7))
+    with pytest.raises(errors.ArgumentError, match="iterations: got"):
+        op.A_dagger(op.A(random(1, 1, 8, 7)), iterations=iterations)
 
 
 # --- solvers --------------------------------------------------------------------------------

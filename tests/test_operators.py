@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
+from tests.conftest import random, relative
 from torch.nn import functional
 
 from wellposed import errors
@@ -23,15 +24,6 @@ from wellposed.operators.super_resolution import SuperResolution, average_matrix
 pytestmark = pytest.mark.usefixtures("single_thread")
 
 F32, F64, C64, C128 = torch.float32, torch.float64, torch.complex64, torch.complex128
-
-
-def random(*shape, dtype=F64, seed=0):
-    parts = torch.from_numpy(np.random.default_rng(seed).standard_normal((*shape, 2)))
-    return (torch.view_as_complex(parts) if dtype.is_complex else parts[..., 0]).to(dtype)
-
-
-def relative(a, b):
-    return float((a - b).norm() / b.norm())
 
 
 def mask(*shape, keep=0.6, seed=0):

@@ -11,6 +11,10 @@ MU_WATER = 0.0193
 """Attenuation of water in 1/mm at about 70 keV, the mean energy of a clinical scanner."""
 
 
+LARGEST = 1e15
+"""Counts beyond which nothing is known to be exact."""
+
+
 def to_hounsfield(attenuation: Tensor, mu_water: float = MU_WATER) -> Tensor:
     """Return Hounsfield units of attenuation in 1/mm: ``1000 (mu / mu_water - 1)``."""
     require(mu_water > 0, "mu_water", mu_water, "a positive attenuation")
@@ -24,7 +28,7 @@ def from_hounsfield(hounsfield: Tensor, mu_water: float = MU_WATER) -> Tensor:
 
 
 def simulate_counts(line_integrals: Tensor, photons: float, seed: int = 0) -> Tensor:
-    """Return Poisson counts of mean ``photons exp(-line_integrals)``.
+    """Return Poisson counts of mean ``photons exp(-line_integrals)``, in single precision or more.
 
     Args:
         line_integrals: sinograms (B, ...), dimensionless.
@@ -34,10 +38,13 @@ def simulate_counts(line_integrals: Tensor, photons: float, seed: int = 0) -> Te
     Raises:
         ArgumentError, NonFiniteError: a number of photons or integrals that cannot be.
     """
-    require(0 < photons < 1e15, "photons", photons, "a positive number, below 1e15")
-    mean = photons * (-check_finite("line_integrals", line_integrals)).exp().double().cpu().numpy()
+    require(0 < photons < LARGEST, "photons", photons, f"a positive number, below {LARGEST:g}")
+    integrals = _floating(check_finite("line_integrals", line_integrals))
+    mean = photons * (-integrals.double()).exp().cpu().numpy()
+    highest = float(mean.max(initial=0))
+    require(highest < LARGEST, "line_integrals", f"a mean count of {highest:g}", f"< {LARGEST:g}")
     counts = [item_generator(seed, (i,), COUNTS).poisson(m) for i, m in enumerate(mean)]
-    return torch.from_numpy(np.stack(counts)).to(line_integrals)
+    return torch.from_numpy(np.stack(counts)).to(integrals)
 
 
 def to_line_integrals(
@@ -46,27 +53,36 @@ def to_line_integrals(
     """Return ``-log((counts - dark) / (photons - dark))``, counts being half one at least.
 
     Args:
-        counts: measured counts (B, ...).
+        counts: measured counts (B, ...), integer or real.
         photons: counts without an object (the flat field), a number or broadcastable.
         dark: counts without a beam, likewise.
 
     Raises:
-        ArgumentError: a flat field that is not above the dark one.
+        ArgumentError: a flat field that is not at least one count above the dark one, as of data
+            that were divided by it already.
         NonFiniteError: counts that are not finite.
         ShapeError: fields of another shape.
     """
-    check_finite("counts", counts)
-    flat = torch.as_tensor(photons, dtype=counts.dtype, device=counts.device)
-    dark = torch.as_tensor(dark, dtype=counts.dtype, device=counts.device)
-    require(bool((flat > dark).all()), "photons", "values up to the dark field's", "larger ones")
+    counts = _floating(check_finite("counts", counts))
+    flat, dark = torch.as_tensor(photons).to(counts), torch.as_tensor(dark).to(counts)
     try:
-        ratio = (counts - dark).clamp(min=0.5) / (flat - dark)
+        beam, signal = (flat - dark).expand_as(counts), counts - dark
     except RuntimeError as error:
         raise ShapeError(
             f"photons, dark: got {tuple(flat.shape)} and {tuple(dark.shape)}, accepted: numbers "
             f"or fields that fit counts of {tuple(counts.shape)}"
         ) from error
-    return -ratio.log()
+    lowest = float(beam.min())
+    require(
+        lowest >= 1, "photons", f"{lowest:g} above dark", "counts, at least 1 above those of dark"
+    )
+    return -(signal.clamp(min=0.5) / beam).log()
+
+
+def _floating(values: Tensor) -> Tensor:
+    """Return real values in single precision at least, in which counts are exact to 2^24."""
+    real = values if values.is_floating_point() else values.to(torch.get_default_dtype())
+    return real.to(torch.promote_types(real.dtype, torch.float32))
 
 
 def line_integral_noise(counts: Tensor) -> Tensor:
@@ -75,4 +91,4 @@ def line_integral_noise(counts: Tensor) -> Tensor:
     To first order in it (Sauer and Bouman 1993, https://doi.org/10.1109/78.193196), counts being
     half one at least.
     """
-    return counts.clamp(min=0.5).rsqrt()
+    return _floating(counts).clamp(min=0.5).rsqrt()

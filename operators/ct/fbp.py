@@ -8,14 +8,17 @@ from torch import Tensor
 
 from wellposed.operators.ct.geometry import Geometry
 
+# Images of a batch are spread back together, up to so many: beyond, memory decides the time.
+GROUP = 32
+
 
 def filtered_backprojection(y: Tensor, geometry: Geometry) -> Tensor:
     """Return the filtered back-projection of sinograms.
 
     Kak and Slaney, 1988: equation 3.30 for parallel beams, 3.99 for fans on a line and 3.85 for
     fans on an arc. The data are weighted by the obliquity of the rays, filtered with a
-    band-limited ramp and spread back along the rays, interpolated linearly between bins. All views
-    count alike; together they should cover a half turn (parallel beams) or a full one.
+    band-limited ramp and spread back along the rays, interpolated linearly between bins. A view
+    counts by the gap to its neighbours, `view_weights`.
 
     Args:
         y: sinograms (B, views, bins).
@@ -25,22 +28,49 @@ def filtered_backprojection(y: Tensor, geometry: Geometry) -> Tensor:
         Images (B, H, W), in 1 / length.
     """
     data = y.to(torch.float64 if y.dtype == torch.float64 else torch.float32)
-    filtered = _filter(data, geometry)
-    X, Y = (v.to(data) for v in geometry.pixel_centres(data.device))
-    total = data.new_zeros(len(data), X.numel())
-    for view, angle in enumerate(geometry.angles):
-        places, weights = _rays(X, Y, math.radians(angle), geometry)
-        total += weights * _interpolate(filtered[:, view], places)
-    # Over its full turn a fan sees every ray twice, which the step of pi allows for.
-    step = math.pi / len(geometry.angles)
-    return (step * total).reshape(-1, *geometry.image_size).to(y.dtype)
+    images = torch.cat([_spread(_filter(part, geometry), geometry) for part in data.split(GROUP)])
+    return images.to(y.dtype)
+
+
+def view_weights(geometry: Geometry) -> list[float]:
+    """Return the angle each view stands for, in radians: half the gap to each neighbour.
+
+    Together pi for rays from all sides. Of a gap four times as large as the median, a wedge that
+    was not measured, the views at its edges count the median only.
+    """
+    span = math.pi if geometry.is_parallel else 2 * math.pi
+    angles = torch.deg2rad(torch.tensor(geometry.angles, dtype=torch.float64)).remainder(span)
+    # Rounding may put 180 degrees just below the span instead of at 0.
+    angles, order = torch.where(angles > span - 1e-9, 0, angles).sort()
+    gaps = torch.cat([angles.diff(), angles[:1] + span - angles[-1:]])
+    usual = gaps[gaps > 1e-9].median()
+    gaps = torch.where(gaps > 4 * usual, usual, gaps)
+    weights = torch.empty_like(gaps)
+    weights[order] = (gaps + gaps.roll(1)) / 2
+    # Over its full turn a fan sees every ray twice.
+    return (weights * (math.pi / span)).tolist()
+
+
+def _spread(filtered: Tensor, geometry: Geometry) -> Tensor:
+    """Return filtered data (B, views, bins) spread back over images (B, H, W)."""
+    X, Y = (v.to(filtered) for v in geometry.pixel_centres(filtered.device))
+    # Rows of all images' values: gathering copies them whole.
+    rows = F.pad(filtered.permute(1, 2, 0), (0, 0, 1, 2)).contiguous()  # (views, bins + 3, B)
+    total = filtered.new_zeros(X.numel(), len(filtered))
+    for view, angle, weight in zip(rows, geometry.angles, view_weights(geometry), strict=True):
+        places, shares = _rays(X, Y, math.radians(angle), geometry)
+        places = places.clamp(-1, geometry.bins) + 1
+        low = places.floor()
+        share, index = (places - low)[:, None], low.long()
+        values = torch.lerp(view.index_select(0, index), view.index_select(0, index + 1), share)
+        total.addcmul_(values, (weight * shares)[:, None])
+    return total.T.reshape(-1, *geometry.image_size)
 
 
 def _filter(data: Tensor, geometry: Geometry) -> Tensor:
     """Weight the rays and convolve each view with the ramp."""
-    bins, distance, pitch = geometry.bins, geometry.source_distance, geometry.bin_size
-    n = torch.arange(bins, dtype=torch.float64)
-    t = (n - (bins - 1) / 2) * pitch + geometry.detector.offset
+    distance, pitch = geometry.source_distance, geometry.bin_size
+    t = geometry.bin_centres()
     obliquity, stretch = torch.ones_like(t), None
     if geometry.detector.curved:
         pitch = pitch / geometry.detector_distance
@@ -48,9 +78,7 @@ def _filter(data: Tensor, geometry: Geometry) -> Tensor:
     elif not geometry.is_parallel:
         # As if the detector stood in the rotation centre.
         pitch = pitch * distance / geometry.detector_distance
-        obliquity = geometry.detector_distance / torch.hypot(
-            t, torch.tensor(geometry.detector_distance, dtype=t.dtype)
-        )
+        obliquity = geometry.detector_distance / (t**2 + geometry.detector_distance**2).sqrt()
     return ramp_filter(data * obliquity.to(data), pitch, stretch)
 
 
@@ -84,24 +112,12 @@ def _ramp_kernel(length: int, stretch: float | None = None) -> Tensor:
 
 def _rays(X: Tensor, Y: Tensor, theta: float, geometry: Geometry) -> tuple[Tensor, Tensor]:
     """Return the bin that sees each pixel, a real number, and the pixel's weight."""
-    cos, sin = math.cos(theta), math.sin(theta)
-    along, weights = X * cos + Y * sin, torch.ones_like(X)
-    if not geometry.is_parallel:
-        depth = geometry.source_distance - X * sin + Y * cos
-        if geometry.detector.curved:
-            weights = 1 / (along**2 + depth**2)
-            along = geometry.detector_distance * torch.atan2(along, depth)
-        else:
-            weights = (geometry.source_distance / depth) ** 2
-            along = geometry.detector_distance * along / depth
-    places = (along - geometry.detector.offset) / geometry.bin_size + (geometry.bins - 1) / 2
-    return places, weights
-
-
-def _interpolate(view: Tensor, places: Tensor) -> Tensor:
-    """Return a view (B, bins) at real-numbered bins (pixels,), zero outside."""
-    padded = F.pad(view, (1, 2))
-    places = places.clamp(-1, view.shape[1]) + 1
-    low = places.floor()
-    share, index = places - low, low.long()
-    return (1 - share) * padded[:, index] + share * padded[:, index + 1]
+    seen = geometry.project(X, Y, theta) - geometry.detector.offset
+    places = seen / geometry.bin_size + (geometry.bins - 1) / 2
+    if geometry.is_parallel:
+        return places, torch.ones_like(X)
+    depth = geometry.depth(X, Y, theta)
+    if geometry.detector.curved:
+        along = X * math.cos(theta) + Y * math.sin(theta)
+        return places, 1 / (along**2 + depth**2)
+    return places, (geometry.source_distance / depth) ** 2

@@ -1,5 +1,7 @@
 """Scanner geometries in the plane, and the shadow of a pixel on the detector.
 
+Other packages differ: `conventions`.
+
 Conventions, shared by all operators here:
 
 - The origin is the rotation centre, in the middle of the image: row (H-1)/2, column (W-1)/2.
@@ -16,12 +18,14 @@ Conventions, shared by all operators here:
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from wellposed.errors import require
+from wellposed.operators.sizes import require_size
 
 # Weights below this share of a pixel come from rounding of cos and sin at axis-aligned views.
 NEGLIGIBLE = 1e-12
@@ -46,9 +50,10 @@ class Detector:
     curved: bool = False
 
     def __post_init__(self) -> None:
-        require(self.bins is None or _is_count(self.bins), "bins", self.bins, "an int >= 1")
+        if self.bins is not None:
+            require_size("bins", self.bins)
         require(
-            self.bin_size is None or _is_length(self.bin_size), "bin_size", self.bin_size, "> 0"
+            self.bin_size is None or is_length(self.bin_size), "bin_size", self.bin_size, "> 0"
         )
         finite = isinstance(self.offset, Real) and math.isfinite(self.offset)
         require(finite, "offset", self.offset, "a finite length")
@@ -100,24 +105,37 @@ class Geometry:
         y = ((height - 1) / 2 - rows) * self.pixel_size
         return x.repeat(height), y.repeat_interleave(width)
 
+    def bin_centres(self, device: torch.device | None = None) -> Tensor:
+        """Return the places of the bins along the detector, float64 (bins,)."""
+        k = torch.arange(self.bins, dtype=torch.float64, device=device)
+        return (k - (self.bins - 1) / 2) * self.bin_size + self.detector.offset
+
+    def depth(self, x: Tensor, y: Tensor, theta: float) -> Tensor:
+        """Return how far along the central ray points (X, Y) are from the source of a fan."""
+        return self.source_distance - x * math.sin(theta) + y * math.cos(theta)
+
     def project(self, x: Tensor, y: Tensor, theta: float) -> Tensor:
         """Return where the rays through points (X, Y) hit the detector; ``theta`` in radians."""
-        cos, sin = math.cos(theta), math.sin(theta)
-        along = x * cos + y * sin
+        along = x * math.cos(theta) + y * math.sin(theta)
         if self.is_parallel:
             return along
-        depth = self.source_distance - x * sin + y * cos
+        depth = self.depth(x, y, theta)
         if self.detector.curved:
             return self.detector_distance * torch.atan2(along, depth)
         return self.detector_distance * along / depth
 
-    def footprint(self, theta: float, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    def footprint(
+        self,
+        theta: float,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> tuple[Tensor, Tensor]:
         """Return each pixel's first bin, int64 (n,), and its weights in the bins from there.
 
-        A weight, float64 (n, taps), is the integral of a unit pixel along a ray, averaged over
-        the bin. A pixel's shadow is a trapezoid between the projections of its corners, as high
-        as the ray through its centre is long within it: exact for parallel beams, the separable
-        footprint of Long, Fessler and Balter (2010, 10.1109/TMI.2010.2050898) for fan beams.
+        A weight, (taps, n), is the integral of a unit pixel along a ray, averaged over the bin. A
+        pixel's shadow is a trapezoid between the projections of its corners, as high as the ray
+        through its centre is long within it: exact for parallel beams, the separable footprint of
+        Long, Fessler and Balter (2010, 10.1109/TMI.2010.2050898) for fan beams.
         """
         x, y = self.pixel_centres(device)
         half = self.pixel_size / 2
@@ -125,9 +143,11 @@ class Geometry:
         corners = torch.stack([self.project(x + a, y + b, theta) for a, b in shifts])
         places = (corners.sort(0).values - self.detector.offset) / self.bin_size + self.bins / 2
         first = places[0].floor()
-        taps = math.ceil(float((places[3] - first).max()))
-        below = [_area_below(first + k, places) for k in range(taps + 1)]
-        weights = torch.stack(below, 1).diff(dim=1) * self._chord(x, y, theta)[:, None]
+        # Places alone need double precision: from the first bin they are small numbers.
+        places = (places - first).to(dtype)
+        taps = math.ceil(float(places[3].max()))
+        below = torch.stack([_area_below(places.new_tensor(k), places) for k in range(taps + 1)])
+        weights = below.diff(dim=0) * self._chord(x, y, theta).to(dtype)
         weights[weights < NEGLIGIBLE * self.pixel_size] = 0
         return first.long(), weights
 
@@ -142,7 +162,7 @@ class Geometry:
 
 
 def _area_below(u: Tensor, corners: Tensor) -> Tensor:
-    """Return the area below ``u`` (n,) of trapezoids of height 1 with sorted corners (4, n)."""
+    """Return the area below ``u`` of trapezoids of height 1 with sorted corners (4, n)."""
     a, b, c, d = corners
     tiny = torch.finfo(u.dtype).tiny
     rise, flat = (u - a).clamp(min=0).minimum(b - a), (u - b).clamp(min=0).minimum(c - b)
@@ -152,9 +172,6 @@ def _area_below(u: Tensor, corners: Tensor) -> Tensor:
     return up + flat + fall * (1 - fall / (d - c).clamp(min=tiny) / 2)
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
-
-
-def _is_length(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+def is_length(value: Any) -> bool:
+    """Tell whether a value is a positive, finite number, of Python's or numpy's."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf

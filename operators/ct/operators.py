@@ -14,8 +14,12 @@ from torch import Tensor
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.ct.fbp import filtered_backprojection
-from wellposed.operators.ct.geometry import Detector, Geometry
+from wellposed.operators.ct.geometry import Detector, Geometry, is_length
 from wellposed.operators.ct.projectors import Projection, make_projector
+from wellposed.operators.linalg import conjugate_gradient
+
+MEMORY = 2e9
+"""Bytes that a stored matrix and its transpose may take."""
 
 
 class PlanarCT(LinearOperator):
@@ -24,26 +28,29 @@ class PlanarCT(LinearOperator):
     Images (B, 1, H, W) hold attenuation per unit length, sinograms (B, 1, views, bins) hold its
     dimensionless line integrals. ``A`` and its exact transpose multiply with a sparse matrix of
     the few views that symmetry leaves, built once per geometry, or compute the weights view by
-    view where that would exceed 1 GB. Half-precision tensors are multiplied in single precision.
-    Sums over a half turn or a full one, limited or irregular angles are all allowed.
+    view where that would exceed ``memory``. Half-precision tensors are multiplied in single
+    precision. Half turns and full ones, limited and irregular angles are all allowed.
 
     Args:
         geometry: the scan; see `geometry` for all conventions.
         noise_sigma: standard deviation of the noise in the line integrals.
+        memory: bytes that the matrix and its transpose may take.
 
     Warns:
         UserWarning: the field of view, where all views see a pixel, is smaller than the disc
             inscribed in the image: the data are truncated.
     """
 
-    def __init__(self, geometry: Geometry, noise_sigma: float | Tensor = 0.0) -> None:
+    def __init__(
+        self, geometry: Geometry, noise_sigma: float | Tensor = 0.0, memory: float = MEMORY
+    ) -> None:
         height, width = geometry.image_size
         size = (1, len(geometry.angles), geometry.bins)
         super().__init__((1, height, width), size, noise_sigma)
         _warn_of_truncation(geometry)
         self.geometry = geometry
         self.register_buffer("angles", torch.tensor(geometry.angles, dtype=torch.float64))
-        self._projector = make_projector(geometry)
+        self._projector = make_projector(geometry, memory)
 
     def forward_map(self, x: Tensor) -> Tensor:
         """Return the sinograms of images (B, 1, H, W)."""
@@ -61,8 +68,8 @@ class PlanarCT(LinearOperator):
     def fbp(self, y: Tensor) -> Tensor:
         """Return the filtered back-projection of sinograms, (B, 1, H, W), in 1 / length.
 
-        Values are right where views are equally spaced over 180 (parallel beams) or 360 degrees
-        and the data are not truncated.
+        Values are right where views cover 180 (parallel beams) or 360 degrees and the data are
+        not truncated. Views count by the gaps between them.
 
         Args:
             y: sinograms, (B, 1, views, bins).
@@ -72,6 +79,17 @@ class PlanarCT(LinearOperator):
         """
         self._check("y", y, self.measurement_size, self.complex_measurement)
         return filtered_backprojection(y[:, 0], self.geometry)[:, None]
+
+    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+        """Return a least-squares image, started at the filtered back-projection.
+
+        Conjugate gradients end after 100 steps or at a relative residual of 1e-5 of the normal
+        equations, which regularises: the smallest singular values are not inverted.
+        """
+        b = self.A_adjoint(y)
+        return conjugate_gradient(
+            self.A_adjoint_A, b, self.fbp(y), iterations=100, tolerance=1e-5
+        ).x
 
 
 class ParallelBeamCT(PlanarCT):
@@ -90,6 +108,8 @@ class ParallelBeamCT(PlanarCT):
             and columns line up at 0 degrees.
         pixel_size: side of a pixel, in the unit of length wanted, e.g. mm.
         noise_sigma: standard deviation of the noise in the line integrals.
+        memory: bytes that the matrix and its transpose may take; beyond, products take a hundred
+            times as long.
 
     Raises:
         ArgumentError: a size, the number of bins or views, or ``pixel_size`` is not positive, or
@@ -109,15 +129,18 @@ class ParallelBeamCT(PlanarCT):
         detector: Detector | int | None = None,
         pixel_size: float = 1.0,
         noise_sigma: float | Tensor = 0.0,
+        *,
+        memory: float = MEMORY,
     ) -> None:
         shape, detector = image_shape(image_size), as_detector(detector)
         require(not detector.curved, "detector", detector, "a straight one for a parallel beam")
         require_length("pixel_size", pixel_size)
         bin_size = detector.bin_size or float(pixel_size)
-        bins = detector.bins or covering_bins(shape, pixel_size / bin_size)
+        shadow = math.hypot(*shape) * pixel_size + 2 * abs(detector.offset)
+        bins = detector.bins or covering_bins(shadow / bin_size, shape[1])
         detector = replace(detector, bins=int(bins), bin_size=float(bin_size))
         views = view_angles(angles, span=180.0)
-        super().__init__(Geometry(shape, views, float(pixel_size), detector), noise_sigma)
+        super().__init__(Geometry(shape, views, float(pixel_size), detector), noise_sigma, memory)
 
 
 class FanBeamCT(PlanarCT):
@@ -133,6 +156,8 @@ class FanBeamCT(PlanarCT):
             to the detector, and as many as see the whole image.
         pixel_size: side of a pixel, in the unit of length wanted, e.g. mm.
         noise_sigma: standard deviation of the noise in the line integrals.
+        memory: bytes that the matrix and its transpose may take; beyond, products take a hundred
+            times as long.
 
     Raises:
         ArgumentError: a size or distance that is not positive, a source inside the image, or a
@@ -153,6 +178,8 @@ class FanBeamCT(PlanarCT):
         detector: Detector | int | None = None,
         pixel_size: float = 1.0,
         noise_sigma: float | Tensor = 0.0,
+        *,
+        memory: float = MEMORY,
     ) -> None:
         shape, detector = image_shape(image_size), as_detector(detector)
         require_length("pixel_size", pixel_size)
@@ -174,15 +201,24 @@ class FanBeamCT(PlanarCT):
                 float(detector_distance),
             ),
             noise_sigma,
+            memory,
         )
 
 
 def _warn_of_truncation(geometry: Geometry) -> None:
-    needed, seen = min(geometry.image_size) / 2 * geometry.pixel_size, field_of_view(geometry)
-    if seen < needed * (1 - 1e-6):
+    """Warn unless every view sees the whole ellipse inscribed in the image."""
+    height, width = geometry.image_size
+    turn = torch.linspace(0, 2 * math.pi, 65, dtype=torch.float64)
+    x = (width / 2 * geometry.pixel_size) * turn.cos()
+    y = (height / 2 * geometry.pixel_size) * turn.sin()
+    shadows = torch.stack([geometry.project(x, y, math.radians(a)) for a in geometry.angles])
+    edge = geometry.bins * geometry.bin_size / 2
+    left, right = geometry.detector.offset - edge, geometry.detector.offset + edge
+    low, high = float(shadows.min()), float(shadows.max())
+    if low < left - 1e-6 * edge or high > right + 1e-6 * edge:
         warnings.warn(
-            f"detector: sees a disc of radius {seen:.4g} only, that inscribed in the image has "
-            f"{needed:.4g}: the sinogram is truncated",
+            f"detector: spans {left:.4g} to {right:.4g}, the ellipse inscribed in the image casts "
+            f"its shadow on {low:.4g} to {high:.4g}: the sinogram is truncated",
             stacklevel=4,
         )
 
@@ -229,17 +265,15 @@ def view_angles(angles: Tensor | int, span: float) -> tuple[float, ...]:
     return tuple(check_finite("angles", views.detach().double().cpu()).tolist())
 
 
-def covering_bins(shape: tuple[int, int], pixels_per_bin: float = 1.0) -> int:
-    """Return how many bins cover the image's diagonal, odd or even as its width is."""
-    height, width = shape
-    bins = math.ceil(math.hypot(height, width) * pixels_per_bin - 1e-9)
+def covering_bins(shadow: float, width: int) -> int:
+    """Return how many bins cover a shadow, in bins, odd or even as an image's width is."""
+    bins = math.ceil(shadow - 1e-9)
     return bins + (bins - width) % 2
 
 
 def require_length(name: str, length: Any) -> None:
     """Raise `ArgumentError` unless a length is a positive number."""
-    positive = isinstance(length, (int, float)) and 0 < length < math.inf
-    require(positive, name, length, "a finite length > 0")
+    require(is_length(length), name, length, "a finite length > 0")
 
 
 def require_distances(source_distance: Any, detector_distance: Any, radius: float) -> None:

@@ -1,10 +1,11 @@
 """Projection and its exact transpose: as a sparse matrix, or view by view without one."""
 
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -15,11 +16,20 @@ from wellposed.operators.ct.geometry import Geometry
 from wellposed.operators.ct.symmetry import Plan, make_plan
 from wellposed.operators.sparse import StoredMatrix
 
+logger = logging.getLogger(__name__)
+
 # Sparse products lose speed beyond this many columns: images of a batch go in groups.
 MAX_COLUMNS = 64
 
-MATRIX_BYTES = 2**30
-"""Largest size of a stored matrix and its transpose; above it views are computed as needed."""
+
+class Pair(Protocol):
+    """A linear map and its transpose."""
+
+    def project(self, values: Tensor, /) -> Tensor:
+        """Return the map applied to images or volumes."""
+
+    def backproject(self, values: Tensor, /) -> Tensor:
+        """Return its transpose applied to data."""
 
 
 class Projector(nn.Module):
@@ -40,10 +50,10 @@ class Projector(nn.Module):
 
 
 class Projection(torch.autograd.Function):
-    """A projector, whose gradient is its transpose and the other way round."""
+    """A projector (a `Pair`), whose gradient is its transpose and the other way round."""
 
     @staticmethod
-    def forward(values: Tensor, projector: Projector, transpose: bool) -> Tensor:
+    def forward(values: Tensor, projector: Pair, transpose: bool) -> Tensor:
         return projector.backproject(values) if transpose else projector.project(values)
 
     @staticmethod
@@ -73,8 +83,10 @@ class MatrixProjector(Projector):
 
     def __init__(self, geometry: Geometry) -> None:
         super().__init__(geometry)
-        self.plan, matrix, transpose = _matrices(geometry)
-        self._forward, self._transpose = StoredMatrix(matrix), StoredMatrix(transpose)
+        self._shared = Matrices.of(geometry)
+        self.plan = self._shared.plan
+        self._forward = StoredMatrix(self._shared.forward)
+        self._transpose = StoredMatrix(self._shared.transpose)
         posed = self.plan.posed_pixels(geometry.image_size)
         # Gathering, with a bag for each sum, is several times faster than scattered addition.
         for name, index in (
@@ -131,41 +143,62 @@ def _sum_rows(table: Tensor, rows: Tensor) -> Tensor:
     return nn.functional.embedding_bag(rows, table, mode="sum")
 
 
-@lru_cache(maxsize=4)
-def _matrices(geometry: Geometry) -> tuple[Plan, csr_array, csr_array]:
-    """Return a geometry's plan, its matrix (angles rows, pixels) and the transpose.
+class Matrices:
+    """The matrix of a geometry's plan, (angles rows, pixels), and its transpose.
 
-    The last few are kept: operators of one geometry share them.
+    Shared by all operators of the geometry while one of them exists.
+
+    Args:
+        geometry: the scan.
     """
-    plan = make_plan(geometry)
-    transpose = _transposed_matrix(geometry, plan)
-    return plan, transpose.T.tocsr(), transpose
+
+    _alive: ClassVar[WeakValueDictionary[Geometry, "Matrices"]] = WeakValueDictionary()
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.plan = make_plan(geometry)
+        self.forward = _matrix(geometry, self.plan)
+        self.transpose = self.forward.T.tocsr()
+
+    @classmethod
+    def of(cls, geometry: Geometry) -> "Matrices":
+        """Return the matrices of a geometry, built if there are none."""
+        found = cls._alive.get(geometry)
+        return cls._alive.setdefault(geometry, cls(geometry)) if found is None else found
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Matrices":
+        return self
 
 
-def _transposed_matrix(geometry: Geometry, plan: Plan) -> csr_array:
-    """Return the matrix (pixels, angles rows) in compressed rows, which views fill in order."""
-    parts = [_view_entries(geometry, plan, view) for view in range(len(plan.angles))]
-    counts = np.stack([count for _, _, count in parts], 1)  # (pixels, angles)
-    ends = np.cumsum(counts.ravel()).reshape(counts.shape)
-    cells = np.empty(ends[-1, -1], np.int32)
-    values = np.empty(ends[-1, -1], np.float32)
-    for v, (bins, weights, count) in enumerate(parts):
-        start = np.repeat(ends[:, v] - np.cumsum(count), count)
-        place = start + np.arange(len(bins))
-        cells[place], values[place] = bins, weights
-    pointers = np.concatenate([[0], ends[:, -1]])
-    return csr_array((values, cells, pointers), shape=(len(counts), len(plan.angles) * plan.rows))
+def _matrix(geometry: Geometry, plan: Plan) -> csr_array:
+    """Return the matrix (angles rows, pixels) in compressed rows, one view after the other."""
+    counts, end = [], 0
+    # Filled in place: lists of the views would take as much memory again.
+    pixels = np.empty(3 * math.prod(geometry.image_size) * len(plan.angles), np.int32)
+    weights = np.empty(pixels.size, np.float32)
+    for angle in plan.angles:
+        count, *entries = _view_rows(geometry, plan.rows, angle)
+        start, end = end, end + len(entries[0])
+        if end > pixels.size:
+            pixels, weights = np.resize(pixels, 2 * end), np.resize(weights, 2 * end)
+        pixels[start:end], weights[start:end] = entries
+        counts.append(count)
+    pointers = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int32)
+    shape = (len(pointers) - 1, math.prod(geometry.image_size))
+    return csr_array((weights[:end], pixels[:end], pointers), shape=shape)
 
 
-def _view_entries(
-    geometry: Geometry, plan: Plan, view: int
+def _view_rows(
+    geometry: Geometry, rows: int, angle: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return one view's columns and weights, pixel by pixel, and how many each pixel has."""
-    first, weights = geometry.footprint(math.radians(plan.angles[view]))
-    bins = first[:, None] + torch.arange(weights.shape[1])
-    keep = (weights > 0) & (bins >= 0) & (bins < plan.rows)
-    columns = (bins[keep] + view * plan.rows).int()
-    return columns.numpy(), weights[keep].float().numpy(), keep.sum(1).numpy()
+    """Return how many pixels the first bins of a view see, which, and their weights, by bin."""
+    first, weights = geometry.footprint(math.radians(angle))
+    bins = first + torch.arange(len(weights))[:, None]
+    tap, pixel = torch.nonzero((weights > 0) & (bins >= 0) & (bins < rows), as_tuple=True)
+    hit = bins[tap, pixel].numpy()
+    # NumPy sorts 16-bit integers by radix.
+    order = np.argsort(hit.astype(np.int16 if rows < 2**15 else np.int32), kind="stable")
+    values = weights[tap, pixel].float().numpy()[order]
+    return np.bincount(hit, minlength=rows), pixel.int().numpy()[order], values
 
 
 def matrix_bytes(geometry: Geometry) -> int:
@@ -178,7 +211,7 @@ def matrix_bytes(geometry: Geometry) -> int:
 
 
 class ViewByView(Projector):
-    """Weights computed for each view when it is needed: little memory, more time.
+    """Weights computed for each view when it is needed: little memory, far more time.
 
     Args:
         geometry: the scan.
@@ -191,7 +224,7 @@ class ViewByView(Projector):
             cells, weights = self._view(angle, images)
             rays = flat.new_zeros(len(flat), bins + 2)
             for cell, weight in zip(cells, weights, strict=True):
-                rays.index_add_(1, cell, flat * weight)
+                rays.scatter_add_(1, cell.expand_as(flat), flat * weight)
             views.append(rays[:, 1:-1])
         return torch.stack(views, 1)
 
@@ -201,17 +234,25 @@ class ViewByView(Projector):
             cells, weights = self._view(angle, sinograms)
             padded = nn.functional.pad(sinograms[:, view], (1, 1))
             for cell, weight in zip(cells, weights, strict=True):
-                total.addcmul_(padded[:, cell], weight)
+                total.addcmul_(padded.gather(1, cell.expand_as(total)), weight)
         return total.reshape(-1, *self.shapes[0])
 
     def _view(self, angle: float, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return bins (taps, pixels), 0 and the last one being outside, and weights."""
-        first, weights = self.geometry.footprint(math.radians(angle), like.device)
-        bins = first + torch.arange(weights.shape[1], device=like.device)[:, None]
-        return bins.clamp(-1, self.geometry.bins) + 1, weights.T.to(like.dtype).contiguous()
+        first, weights = self.geometry.footprint(math.radians(angle), like.device, like.dtype)
+        bins = first + torch.arange(len(weights), device=like.device)[:, None]
+        return bins.clamp(-1, self.geometry.bins) + 1, weights
 
 
-def make_projector(geometry: Geometry) -> Projector:
-    """Return a matrix where it fits into `MATRIX_BYTES`, else the view-by-view projector."""
-    fits = matrix_bytes(geometry) <= MATRIX_BYTES
-    return MatrixProjector(geometry) if fits else ViewByView(geometry)
+def make_projector(geometry: Geometry, memory: float) -> Projector:
+    """Return a matrix where it and its transpose fit into ``memory`` bytes, else `ViewByView`."""
+    needed = matrix_bytes(geometry)
+    if needed <= min(memory, 2**35):  # 32-bit indices
+        return MatrixProjector(geometry)
+    logger.warning(
+        "the matrix of this scan takes %.3g GB and memory allows %.3g GB: weights are computed "
+        "view by view, which is a hundred times slower; raise memory if there is room",
+        needed / 1e9,
+        memory / 1e9,
+    )
+    return ViewByView(geometry)

@@ -17,6 +17,7 @@ import typer
 from wellposed import __version__
 from wellposed.errors import ArgumentError, WellposedError, require_choice
 from wellposed.training_settings import TrainingSettings
+from wellposed.validate_command import validate
 
 app = typer.Typer(
     help="Imaging inverse problems solved with diffusion priors.",
@@ -46,7 +47,10 @@ def _fail_clearly(command: Command) -> Command:
 
 def kebab(name: str) -> str:
     """Return a class name as the command line spells it: REDDiff -> red-diff."""
-    return re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "-", name).lower()
+    # Names whose parts capitals do not tell.
+    spelled = {"PiGDM": "pigdm", "PnPDM": "pnp-dm"}
+    words = r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])"
+    return spelled.get(name) or re.sub(words, "-", name).lower()
 
 
 def solver_classes() -> dict[str, type]:
@@ -382,6 +386,9 @@ def _with_progress(run: Callable[[Callable[[int, float], None]], Path], total: i
             bar.update(task, completed=step, description=f"loss {loss:.4f}")
 
         return run(report)
+
+
+app.command()(_fail_clearly(validate))
 
 
 def main() -> None:

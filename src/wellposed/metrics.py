@@ -1,9 +1,17 @@
-"""Image quality against ground truth, per item; complex images are compared by magnitude."""
+"""Image quality and calibration against ground truth, per item.
 
+Complex images are compared by magnitude.
+"""
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from wellposed.errors import ShapeError, require
+from wellposed.noise import item_generator
+
+DIRECTIONS = 3
+"""First word of the seeds of projections, next to those in `wellposed.noise`."""
 
 
 def _pair(estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,3 +61,65 @@ def ssim(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
     )
     assert isinstance(values, Tensor)
     return values.reshape(-1)
+
+
+def crps(samples: Tensor, truth: Tensor) -> Tensor:
+    """Return the continuous ranked probability score of each item, (B,), averaged over pixels.
+
+    ``mean |X - x| - mean |X - X'| / 2``, the second over pairs of different samples, so that it
+    is the same in expectation for any number of samples; in the units of the image, lower is
+    better. Gneiting and Raftery, "Strictly proper scoring rules, prediction, and estimation",
+    2007, doi 10.1198/016214506000001437, eq. 21.
+
+    Args:
+        samples: (N, B, C, ...), N >= 2; the magnitude is taken of complex images.
+        truth: (B, C, ...).
+
+    Raises:
+        ArgumentError, ShapeError: a single sample, or another shape.
+    """
+    count = len(samples)
+    require(count >= 2, "samples", f"{count} of them", "2 or more")
+    values, truth = _pair(samples, truth.expand(count, *truth.shape))
+    distance = (values - truth).abs().mean(0)
+    rank = torch.arange(1, count + 1, dtype=values.dtype, device=values.device)
+    weight = (2 * rank - count - 1) / (count * (count - 1))
+    pairs = torch.einsum("n,n...->...", weight, values.sort(0).values)
+    return (distance - pairs).flatten(1).mean(1)
+
+
+def coverage(interval: tuple[Tensor, Tensor], truth: Tensor) -> Tensor:
+    """Return the fraction of each item's pixels whose truth lies in the interval, (B,).
+
+    Args:
+        interval: lower and upper ends, (B, C, ...) each, real.
+        truth: (B, C, ...); the magnitude is taken of complex images.
+    """
+    lower, value = _pair(interval[0], truth)
+    upper, _ = _pair(interval[1], truth)
+    return ((lower <= value) & (value <= upper)).double().flatten(1).mean(1)
+
+
+def sliced_wasserstein(a: Tensor, b: Tensor, slices: int = 1000, seed: int = 0) -> Tensor:
+    """Return the sliced Wasserstein-1 distance of two sets of samples, a scalar.
+
+    The mean, over random directions, of the distance of the projections. Bonneel, Rabin, Peyre
+    and Pfister, "Sliced and Radon Wasserstein barycenters of measures", 2015,
+    doi 10.1007/s10851-014-0506-3.
+
+    Args:
+        a: (N, ...), real.
+        b: the same shape.
+        slices: number of directions.
+        seed: decides the directions.
+    """
+    require(isinstance(slices, int) and slices >= 1, "slices", slices, "an integer of at least 1")
+    if a.shape != b.shape:
+        raise ShapeError(f"a: got shape {tuple(a.shape)}, accepted: {tuple(b.shape)} as b")
+    a, b = a.flatten(1), b.flatten(1)
+    directions = item_generator(seed, (0,), DIRECTIONS).standard_normal((a.shape[1], slices))
+    directions /= np.linalg.norm(directions, axis=0)
+    total = a.new_zeros(())
+    for some in torch.from_numpy(directions).to(a).split(500, dim=1):
+        total = total + ((a @ some).sort(0).values - (b @ some).sort(0).values).abs().mean(0).sum()
+    return total / slices

@@ -20,10 +20,14 @@ SAMPLING, MEASUREMENT, COUNTS = 0, 1, 2
 
 def item_generator(seed: int, item: tuple[int, ...], purpose: int) -> np.random.Generator:
     """Return the generator of an item, for other distributions than the normal one."""
+    return np.random.Generator(np.random.Philox(_sequence(seed, item, purpose)))
+
+
+def _sequence(seed: int, item: tuple[int, ...], purpose: int) -> np.random.SeedSequence:
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ArgumentError(f"seed: got {seed!r}, accepted: a non-negative integer")
     # A spawn key, not entropy, whose trailing zeros would not count: (0,) is not (0, 0).
-    return np.random.Generator(
-        np.random.Philox(np.random.SeedSequence(seed, spawn_key=(purpose, *item)))
-    )
+    return np.random.SeedSequence(seed, spawn_key=(purpose, *item))
 
 
 class NoiseSource(Protocol):
@@ -58,13 +62,9 @@ class ItemNoise:
         purpose: int = SAMPLING,
         first_slice: int = 0,
     ) -> None:
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise ArgumentError(f"seed: got {seed!r}, accepted: a non-negative integer or None")
         self.position, self._first_slice = 0, first_slice
         self._keys = [
-            # A spawn key, not entropy, whose trailing zeros would not count: (0,) is not (0, 0).
-            np.random.SeedSequence(seed, spawn_key=(purpose, *item)).generate_state(2, np.uint64)
-            for item in items
+            _sequence(seed, item, purpose).generate_state(2, np.uint64) for item in items
         ]
 
     def draw(self, like: Tensor) -> Tensor:

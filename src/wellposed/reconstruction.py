@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.errors import FileError, ShapeError
+from wellposed import metrics
+from wellposed.errors import ArgumentError, FileError, ShapeError, require
+
+SUSPICIOUS = 5.0
+"""Standard deviations from which on a chi-square is told of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +30,7 @@ class Reconstruction:
         solver: name of the method.
         settings: its hyper-parameters.
         seed: the seed of the random draws; ``None`` if they were recorded ones.
+        measured: real numbers measured of each item, (B,); ``None`` when noise-free.
     """
 
     samples: Tensor
@@ -35,6 +40,7 @@ class Reconstruction:
     solver: str
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
+    measured: Tensor | None = None
 
     @cached_property
     def mean(self) -> Tensor:
@@ -50,6 +56,68 @@ class Reconstruction:
         return (self.samples - self.mean).abs().square().mean(0).sqrt() * _bessel(
             len(self.samples)
         )
+
+    def quantile(self, q: float) -> Tensor:
+        """Return the map below which a fraction ``q`` of the samples lies, (B, C, ...), real.
+
+        Between samples it is interpolated linearly; of complex images it is that of the magnitude.
+        """
+        require(0 <= q <= 1, "q", q, "a fraction from 0 to 1")
+        return self._quantiles(q)[0]
+
+    def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
+        """Return the ends of the central interval that holds a fraction ``level`` of the samples.
+
+        Of complex images it is that of the magnitude. Whether the truth lies inside as often is
+        the solver's merit; `uncertainty.Conformal` makes it so.
+        """
+        require(0 < level < 1, "level", level, "a fraction between 0 and 1")
+        require(len(self.samples) >= 2, "samples", "a single one", "2 or more for an interval")
+        lower, upper = self._quantiles((1 - level) / 2, (1 + level) / 2)
+        return lower, upper
+
+    def coverage(self, truth: Tensor, level: float = 0.9) -> Tensor:
+        """Return the fraction of each item's pixels whose truth lies in the interval, (B,).
+
+        Raises:
+            ShapeError: ``truth`` differs from the mean in shape.
+        """
+        return metrics.coverage(self.interval(level), truth)
+
+    @property
+    def chi_square(self) -> Tensor:
+        """``||A x - y||^2 / (m sigma^2)`` of each sample, (N, B).
+
+        Over measurements it is 1 on average for posterior samples, with standard deviation
+        ``sqrt(2 / m)``; for their mean it is less.
+
+        Raises:
+            ArgumentError: the problem is noise-free.
+        """
+        if self.measured is None:
+            raise ArgumentError("chi_square: has no meaning for a noise-free measurement")
+        return self.residual.square()
+
+    @property
+    def suspicious(self) -> Tensor:
+        """Items (B,) whose chi-square no posterior explains, or none where noise-free.
+
+        The median over the samples is more than `SUSPICIOUS` standard deviations from 1: the data
+        is not fitted or is overfitted, or the noise level is wrong.
+        """
+        if self.measured is None:
+            return torch.zeros_like(self.residual[0], dtype=torch.bool)
+        gap = (self.chi_square.median(0).values - 1).abs()
+        return gap > SUSPICIOUS * (2 / self.measured.to(gap)).sqrt()
+
+    def _quantiles(self, *fractions: float) -> list[Tensor]:
+        # torch.quantile refuses more than 16 million values.
+        values = self.samples.abs() if self.samples.is_complex() else self.samples
+        ordered, last = values.sort(0).values, len(values) - 1
+        places = [fraction * last for fraction in fractions]
+        return [
+            torch.lerp(ordered[int(p)], ordered[min(int(p) + 1, last)], p - int(p)) for p in places
+        ]
 
     def save(
         self,
@@ -96,6 +164,7 @@ class Reconstruction:
         arrays: dict[str, Tensor | None] = {
             "samples": self.samples,
             "residual": self.residual,
+            "measured": self.measured,
             "mean": self.mean,
             "std": self.std,
             "reference": reference,
@@ -125,6 +194,7 @@ class Reconstruction:
 
         try:
             with h5py.File(path, "r") as file:
+                measured = file.get("measured")
                 return cls(
                     samples=torch.from_numpy(np.asarray(file["samples"])),
                     residual=torch.from_numpy(np.asarray(file["residual"])),
@@ -133,14 +203,17 @@ class Reconstruction:
                     solver=str(file.attrs["solver"]),
                     settings=json.loads(file.attrs["settings"]),
                     seed=json.loads(file.attrs["seed"]),
+                    measured=None if measured is None else torch.from_numpy(np.asarray(measured)),
                 )
         except (OSError, KeyError, ValueError) as error:
             raise FileError(f"path: {str(path)!r} is no saved reconstruction: {error}") from error
 
     def __repr__(self) -> str:
         shape, median = tuple(self.samples.shape), float(self.residual.median())
+        items = self.suspicious.nonzero().flatten().tolist()
+        doubt = f" (not that of the noise level in items {items})" if items else ""
         return (
-            f"Reconstruction({self.solver}, samples {shape}, residual {median:.3g}, "
+            f"Reconstruction({self.solver}, samples {shape}, residual {median:.3g}{doubt}, "
             f"nfe {self.nfe}, {self.seconds:.1f} s, seed {self.seed})"
         )
 

@@ -1,0 +1,69 @@
+"""Sinograms of other packages: how they differ from ours, and what turns one into the other.
+
+Ours are defined in `geometry`. For an image of N x N pixels, B bins as wide as pixels and the same
+angles in degrees, counter-clockwise everywhere:
+
+| package | axes | rotation centre | its bin |
+|---|---|---|---|
+| wellposed | (views, bins) | pixel (N-1)/2 | (B-1)/2 |
+| ASTRA, ``parallel`` and ``fanflat`` | (views, bins) | pixel (N-1)/2 | (B-1)/2 |
+| scikit-image, ``radon(circle=False)`` | (bins, views) | pixel N // 2 | B // 2 |
+| deepinv, ``Tomography``, N + B even | (bins, views) | pixel (N-1)/2 | (B-1)/2 |
+| deepinv, ``Tomography``, N even, B odd | (bins, views) | pixel N/2 | (B-1)/2 |
+| deepinv, ``Tomography``, N odd, B even | (bins, views) | pixel N/2 - 1 | (B-1)/2 |
+
+The angle of deepinv's fan beam is ours + 90, about pixel (N-1)/2.
+"""
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import ShapeError, require_choice
+
+PACKAGES = ("scikit-image", "deepinv")
+
+
+def from_package(package: str, sinogram: Tensor, angles: Tensor, image_side: int) -> Tensor:
+    """Return another package's sinogram of a parallel beam in our convention.
+
+    Args:
+        package: "scikit-image" or "deepinv"; ASTRA's needs no conversion.
+        sinogram: (..., bins, views).
+        angles: of the views in degrees, (views,).
+        image_side: N.
+
+    Returns:
+        (..., views, bins), interpolated in Fourier space by half a bin or .7 bins at most.
+    """
+    shift = _shift(package, sinogram.shape[-2], angles, image_side)
+    return _moved(sinogram.transpose(-2, -1), shift)
+
+
+def to_package(package: str, sinogram: Tensor, angles: Tensor, image_side: int) -> Tensor:
+    """Return our sinogram (..., views, bins) as another package's; undoes `from_package`."""
+    shift = _shift(package, sinogram.shape[-1], angles, image_side)
+    return _moved(sinogram, -shift).transpose(-2, -1)
+
+
+def _shift(package: str, bins: int, angles: Tensor, side: int) -> Tensor:
+    """Return by how many bins the data of each view stand further right than ours, (views,)."""
+    require_choice("package", package, PACKAGES)
+    theta = torch.deg2rad(angles.to(torch.float64))
+    if package == "scikit-image":
+        pixel, bin_ = 0.5 * (1 - side % 2), 0.5 * (1 - bins % 2)
+    else:
+        pixel, bin_ = 0.5 * (bins % 2 - side % 2), 0.0
+    # Pixels right of and below ours: the centre is at (pixel, -pixel).
+    return bin_ - pixel * (theta.cos() - theta.sin())
+
+
+def _moved(sinogram: Tensor, shift: Tensor) -> Tensor:
+    """Return views (..., views, bins) moved left by ``shift`` bins."""
+    views, bins = sinogram.shape[-2:]
+    if tuple(shift.shape) != (views,):
+        raise ShapeError(f"angles: got {tuple(shift.shape)}, accepted: ({views},), one a view")
+    padded = 2 * bins
+    cycles = torch.fft.rfftfreq(padded, dtype=torch.float64)
+    turns = (2 * torch.pi * shift[:, None] * cycles).to(sinogram)
+    spectrum = torch.fft.rfft(sinogram, n=padded) * torch.polar(torch.ones_like(turns), turns)
+    return torch.fft.irfft(spectrum, n=padded)[..., :bins]

@@ -1,0 +1,119 @@
+"""Intervals that hold the truth as often as they say, from a few images whose truth is known."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import ShapeError, require
+from wellposed.reconstruction import Reconstruction
+
+
+@dataclass(frozen=True, eq=False)
+class Conformal:
+    """Intervals ``mean +- factor std`` calibrated on images whose truth is known.
+
+    For a new image exchangeable with the ``n`` calibration images, the expected fraction of pixels
+    inside is at least ``level``, whatever the sampler, prior or noise. The factor is the smallest
+    one for which ``(misses of all images + one image missed wholly) / (n + 1)`` is at most
+    ``1 - level``; with one pixel per image this is the ``ceil((n + 1) level)``-th smallest of
+    ``|truth - mean| / std``, split conformal prediction.
+
+    Of complex images, mean and std are those of the magnitude.
+
+    References: Lei et al., "Distribution-free predictive inference for regression", 2018,
+    doi 10.1080/01621459.2017.1307116; Angelopoulos et al., "Conformal risk control", ICLR 2024,
+    arXiv 2208.02814.
+
+    Attributes:
+        level: fraction of pixels that the intervals hold.
+        factor: a scalar, or (C, ...) where each pixel has its own.
+    """
+
+    level: float
+    factor: Tensor
+
+    @classmethod
+    def fit(
+        cls,
+        reconstructions: Sequence[Reconstruction],
+        truths: Sequence[Tensor],
+        level: float = 0.9,
+        *,
+        per_pixel: bool = False,
+    ) -> Self:
+        """Calibrate on reconstructions whose truth is known.
+
+        Args:
+            reconstructions: of one solver with its settings, images of one size; their items
+                together are the ``n`` calibration images, at least ``level / (1 - level)``.
+            truths: (B, C, ...) each.
+            level: fraction of pixels to hold, in (0, 1).
+            per_pixel: a factor for every pixel: holds at each pixel alone, and is the noisier.
+
+        Raises:
+            ArgumentError, ShapeError: too few images, a single sample, or unequal shapes.
+        """
+        require(0 < level < 1, "level", level, "a fraction between 0 and 1")
+        pairs = len(reconstructions) == len(truths) > 0
+        got = f"{len(truths)} for {len(reconstructions)} reconstructions"
+        require(pairs, "truths", got, "one for each reconstruction, at least one")
+        sizes = {tuple(r.mean.shape[1:]) for r in reconstructions}
+        require(len(sizes) == 1, "reconstructions", f"image sizes {sizes}", "one image size")
+        scores = torch.cat([_scores(r, t) for r, t in zip(reconstructions, truths, strict=True)])
+        count = len(scores)
+        # Rounding must not turn (n + 1) level, e.g. 10 * .9, into more than the integer it is.
+        enough = (count + 1) * level <= count + 1e-9
+        require(
+            enough,
+            "truths",
+            f"{count} images",
+            f"at least {math.ceil(level / (1 - level) - 1e-9)}",
+        )
+        if per_pixel:
+            return cls(level, _calibrated(scores, count, level))
+        return cls(level, _calibrated(scores.flatten(), count, level))
+
+    def interval(self, reconstruction: Reconstruction) -> tuple[Tensor, Tensor]:
+        """Return the ends of the calibrated interval of each pixel, (B, C, ...) each, real.
+
+        Raises:
+            ShapeError: factors of pixels for images of another size.
+        """
+        mean, std = _moments(reconstruction)
+        if self.factor.ndim and self.factor.shape != mean.shape[1:]:
+            raise ShapeError(
+                f"reconstruction: got images {tuple(mean.shape[1:])}, accepted: "
+                f"{tuple(self.factor.shape)}, as calibrated"
+            )
+        reach = self.factor.to(std) * std
+        lower = mean - reach
+        # A magnitude is known not to be negative.
+        is_complex = reconstruction.samples.is_complex()
+        return lower.clamp(min=0) if is_complex else lower, mean + reach
+
+
+def _moments(reconstruction: Reconstruction) -> tuple[Tensor, Tensor]:
+    samples = reconstruction.samples
+    require(len(samples) >= 2, "reconstruction", "a single sample", "2 samples or more")
+    values = samples.abs() if samples.is_complex() else samples
+    std, mean = torch.std_mean(values, 0)
+    return mean, std.clamp(min=torch.finfo(std.dtype).tiny)
+
+
+def _scores(reconstruction: Reconstruction, truth: Tensor) -> Tensor:
+    mean, std = _moments(reconstruction)
+    if truth.shape != mean.shape:
+        raise ShapeError(f"truths: got shape {tuple(truth.shape)}, accepted: {tuple(mean.shape)}")
+    value = truth.abs() if truth.is_complex() else truth
+    return (value - mean).abs().double() / std.double()
+
+
+def _calibrated(scores: Tensor, images: int, level: float) -> Tensor:
+    """Return the smallest factor that holds enough of ``scores``, along their first axis."""
+    per_image = len(scores) // images
+    needed = math.ceil(per_image * (images + 1) * level - 1e-9)
+    return scores.sort(0).values[max(needed, 1) - 1]

@@ -1,0 +1,26 @@
+"""How far solvers are from exact posteriors: problems whose answer is known, and their errors."""
+
+from wellposed.validation.errors import PosteriorErrors
+from wellposed.validation.gaussian import (
+    PROCESSES,
+    MatrixOperator,
+    gaussian_errors,
+    gaussian_problem,
+    process,
+)
+from wellposed.validation.run import FULL, QUICK, Effort, measure
+from wellposed.validation.solvers import recorded_solvers
+
+__all__ = [
+    "FULL",
+    "PROCESSES",
+    "QUICK",
+    "Effort",
+    "MatrixOperator",
+    "PosteriorErrors",
+    "gaussian_errors",
+    "gaussian_problem",
+    "measure",
+    "process",
+    "recorded_solvers",
+]

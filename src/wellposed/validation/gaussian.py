@@ -1,0 +1,231 @@
+"""How far a solver's samples are from the exact posterior, where it is known in closed form."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.errors import ShapeError, require_choice
+from wellposed.noise import MEASUREMENT, SAMPLING, ItemNoise, item_generator
+from wellposed.operators.base import LinearOperator
+from wellposed.operators.blur import SeparableBlur
+from wellposed.operators.decomposable import Decomposable, Separable
+from wellposed.operators.inpainting import Inpainting, random_mask
+from wellposed.operators.kernels import gaussian_kernel
+from wellposed.operators.super_resolution import SuperResolution
+from wellposed.priors.analytic import Covariance, Diagonal, Full, GaussianPrior, Stationary
+from wellposed.priors.prior import Prior
+from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
+from wellposed.solvers.base import Solver
+from wellposed.validation.errors import PosteriorErrors, average, compare, gaussian_samples
+
+PROCESSES = ("vp", "ve", "flow")
+GaussianProblem = tuple[Tensor, LinearOperator, GaussianPrior]
+
+
+def process(name: str) -> Schedule:
+    """Return DDPM's linear schedule in variance-preserving, -exploding or flow form.
+
+    All three cover the same noise-to-signal ratios and start at their own ``sigma_T``, so that
+    a sampler must give the same samples with each (spacing "karras").
+    """
+    require_choice("process", name, PROCESSES)
+    linear = Tabulated.linear()
+    vp = Tabulated(linear.alpha, linear.sigma)
+    top, low = float(vp.ratio(vp.T)), vp.min_ratio
+    choices: dict[str, Schedule] = {
+        "vp": vp,
+        "ve": VE(top, low),
+        "flow": Flow(top / (1 + top), low),
+    }
+    return choices[name]
+
+
+class MatrixOperator(Decomposable):
+    """``y = M x`` on flattened images, with Gaussian noise.
+
+    Args:
+        matrix: (m, n), real.
+        image_size: shape of one image with n values.
+        noise_sigma: noise level.
+
+    Raises:
+        ShapeError: the matrix does not fit the image.
+    """
+
+    cutoff = 1e-3
+
+    def __init__(
+        self, matrix: Tensor, image_size: tuple[int, ...], noise_sigma: float | Tensor = 0.0
+    ) -> None:
+        if matrix.ndim != 2 or matrix.shape[1] != math.prod(image_size):
+            raise ShapeError(
+                f"matrix: got {tuple(matrix.shape)}, accepted: (m, {math.prod(image_size)})"
+            )
+        super().__init__(image_size, matrix.shape[:1], noise_sigma)
+        left, singular_values, right = torch.linalg.svd(matrix, full_matrices=False)
+        self.register_buffer("matrix", matrix)
+        self.register_buffer("singular_values", singular_values)
+        self.register_buffer("left", left)
+        self.register_buffer("right", right.mT.contiguous())
+        self.to(matrix.device)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.matrix.T.to(x.dtype)
+
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        return (y @ self.matrix.to(y.dtype)).reshape(-1, *self.img_size)
+
+    def V(self, coordinates: Tensor) -> Tensor:
+        return (coordinates @ self.right.T.to(coordinates.dtype)).reshape(-1, *self.img_size)
+
+    def V_adjoint(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.right.to(x.dtype)
+
+    def U(self, coordinates: Tensor) -> Tensor:
+        return coordinates @ self.left.T.to(coordinates.dtype)
+
+    def U_adjoint(self, y: Tensor) -> Tensor:
+        return y @ self.left.to(y.dtype)
+
+
+def gaussian_problem(
+    schedule: Schedule, seed: int = 0, noise_sigma: float = 0.1
+) -> tuple[Tensor, MatrixOperator, GaussianPrior]:
+    """Return a random problem ``(y, operator, prior)`` in float64: 16 unknowns, 8 data.
+
+    The prior is correlated, with standard deviations from .1 to .5 as images have them; the
+    operator is a random matrix with singular values from .1 to 1.
+    """
+    noise = ItemNoise(seed, [(0,)])
+
+    def draw(*shape: int) -> Tensor:
+        return noise.draw(torch.empty(1, *shape, dtype=torch.float64))[0]
+
+    Q = torch.linalg.qr(draw(16, 16))[0]
+    covariance = Q @ torch.diag(torch.linspace(0.1, 0.5, 16, dtype=torch.float64) ** 2) @ Q.T
+    U, V = torch.linalg.qr(draw(8, 8))[0], torch.linalg.qr(draw(16, 8))[0]
+    matrix = U @ torch.diag(torch.linspace(0.1, 1, 8, dtype=torch.float64)) @ V.T
+    operator = MatrixOperator(matrix, (1, 4, 4), noise_sigma)
+    prior = GaussianPrior(0.3 * draw(1, 1, 4, 4), Full(covariance), schedule)
+    y = operator.A(prior.draw(draw(1, 1, 4, 4))) + noise_sigma * draw(1, 8)
+    return y, operator, prior
+
+
+def _drawn(
+    operator: LinearOperator, covariance: Covariance, schedule: Schedule, rng: np.random.Generator
+) -> GaussianProblem:
+    """Return a measurement, by ``operator``, of an image drawn from the prior."""
+    prior = GaussianPrior(0.2, covariance, schedule)
+    z = torch.from_numpy(rng.standard_normal((1, *operator.img_size)))
+    return operator.measure(prior.draw(z), int(rng.integers(2**31))), operator, prior
+
+
+def _diagonal(schedule: Schedule, seed: int) -> GaussianProblem:
+    rng = item_generator(seed, (1,), MEASUREMENT)
+    variance = torch.from_numpy(rng.uniform(0.1, 0.5, (1, 6, 6))) ** 2
+    rows, columns = (torch.from_numpy(rng.standard_normal((4, 6)) / 3) for _ in range(2))
+    return _drawn(Separable(rows, columns, 1, 0.1), Diagonal(variance), schedule, rng)
+
+
+def field_covariance(side: int = 12, std: float = 0.3) -> Stationary:
+    """Return the covariance of a smooth periodic field, power falling as frequency cubed."""
+    k = side * torch.fft.fftfreq(side, dtype=torch.float64)
+    spectrum = (1 + (k[:, None] ** 2 + k**2) / 2) ** -1.5
+    return Stationary(std**2 * spectrum[None] / spectrum.mean())
+
+
+def _field(build: Callable[[int], LinearOperator]) -> Callable[[Schedule, int], GaussianProblem]:
+    def problem(schedule: Schedule, seed: int) -> GaussianProblem:
+        rng = item_generator(seed, (2,), MEASUREMENT)
+        return _drawn(build(seed), field_covariance(), schedule, rng)
+
+    return problem
+
+
+PROBLEMS: dict[str, Callable[[Schedule, int], GaussianProblem]] = {
+    "random matrix": gaussian_problem,
+    "independent pixels": _diagonal,
+    "field, blurred": _field(lambda seed: SeparableBlur(gaussian_kernel(1, 5), (1, 12, 12), 0.05)),
+    "field, half the pixels": _field(
+        lambda seed: Inpainting(random_mask(12, 12, 0.5, seed), 1, 0.05)
+    ),
+    "field, every second pixel": _field(
+        lambda seed: SuperResolution((1, 12, 12), 2, "average", 0.05)
+    ),
+}
+"""Gaussian problems by name: ``(schedule, seed) -> (y, operator, prior)``, in float64."""
+
+
+class BatchNoise:
+    """Normal noise for a whole batch from one generator: much faster than a stream per item.
+
+    Args:
+        seed: decides the draws.
+        antithetic: the second half of the batch is the first with the other sign. The mean of
+            the batch is then free of sampling error for a solver that is linear in its noise.
+    """
+
+    def __init__(self, seed: int, antithetic: bool = False) -> None:
+        self._rng = item_generator(seed, (), SAMPLING)
+        self._antithetic = antithetic
+        self.position = 0
+
+    def draw(self, like: Tensor) -> Tensor:
+        """Return the next noise, real; see `NoiseSource.draw`."""
+        self.position += 1
+        if self._antithetic:
+            half = torch.from_numpy(self._rng.standard_normal((len(like) // 2, *like.shape[1:])))
+            return torch.cat([half, -half]).to(like)
+        return torch.from_numpy(self._rng.standard_normal(tuple(like.shape))).to(like)
+
+
+def draw_samples(
+    solver: Solver, problem: tuple[Tensor, LinearOperator, Prior], count: int, noise: BatchNoise
+) -> Tensor:
+    """Return samples (count, ...) of a problem with one measurement, run as one batch."""
+    y, operator, prior = problem
+    repeated = y.expand(count, *y.shape[1:])
+    return solver(repeated, operator, prior, noise=noise).samples[0]
+
+
+def gaussian_errors(
+    solver: Solver,
+    name: str = "vp",
+    problems: int = 4,
+    num_samples: int = 2000,
+    kind: str = "random matrix",
+) -> PosteriorErrors:
+    """Return a solver's errors on random Gaussian problems, averaged over ``problems``.
+
+    Args:
+        solver: the solver.
+        name: of the process, see `process`.
+        problems: how many; their seeds count from 0.
+        num_samples: of each problem.
+        kind: one of `PROBLEMS`.
+    """
+    build, errors = PROBLEMS[require_choice("kind", kind, PROBLEMS)], []
+    for seed in range(problems):
+        y, operator, prior = build(process(name), seed)
+        exact = prior.posterior(y, operator)
+        samples = draw_samples(solver, (y, operator, prior), num_samples, BatchNoise(seed))
+        errors.append(compare(samples, exact.mean, exact.covariance()))
+    return average(errors)
+
+
+def floor_errors(
+    problems: int = 4, num_samples: int = 2000, kind: str = "random matrix"
+) -> PosteriorErrors:
+    """Return the errors of exact posterior samples: what a perfect solver would show."""
+    build, errors = PROBLEMS[require_choice("kind", kind, PROBLEMS)], []
+    for seed in range(problems):
+        y, operator, prior = build(process("vp"), seed)
+        exact = prior.posterior(y, operator)
+        covariance = exact.covariance()
+        rng = item_generator(seed, (3,), MEASUREMENT)
+        z = torch.from_numpy(rng.standard_normal((num_samples, len(covariance))))
+        errors.append(compare(gaussian_samples(exact.mean, covariance, z), exact.mean, covariance))
+    return average(errors)

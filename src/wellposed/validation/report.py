@@ -1,0 +1,129 @@
+"""Table and plot of what the exact-posterior tests say of solvers."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from wellposed.report import format_table
+from wellposed.validation.errors import LEVELS
+from wellposed.validation.run import Record
+
+COVERAGES = tuple(f"coverage_{100 * level:.0f}" for level in LEVELS)
+HEADER = (
+    *("solver", "NFE", "mean", "covariance", "spread"),
+    *(f"{level:.0%}" for level in LEVELS),
+    *("CRPS", "mixture", "Lévy dB", "Lévy 90%", "order", "VP/VE/flow", "seconds"),
+)
+
+
+def summary(records: dict[str, Record]) -> str:
+    """Return one row per solver: each number averaged over the problems it did not refuse.
+
+    Args:
+        records: by name; that of exact samples is named "floor".
+    """
+    floor = records["floor"]["mixture"]
+    rows = [[name, *_row(record, _ratios(record, floor))] for name, record in records.items()]
+    return format_table(list(HEADER), rows)
+
+
+def _ratios(record: Record, floor: Record) -> list[Any]:
+    """Return the mixture distances of each cell over those of exact samples."""
+    return [
+        cell if isinstance(cell, str) else {"ratio": cell["distance"] / floor[name]["distance"]}
+        for name, cell in record["mixture"].items()
+    ]
+
+
+def _row(record: Record, ratios: list[Any]) -> list[str]:
+    gaussian, levy = record["gaussian"].values(), record["levy"].values()
+    fields = ("mean", "covariance", "spread", *COVERAGES, "crps")
+    return [
+        str(record["nfe"]),
+        *(_average(gaussian, field, ".3f") for field in fields),
+        _average(ratios, "ratio", ".1f"),
+        _average(levy, "gap", ".2f"),
+        _average(levy, "coverage", ".2f"),
+        _shown(record["order"], ".2f"),
+        _shown(record["process_gap"], ".0e"),
+        _shown(record["seconds"], ".0f"),
+    ]
+
+
+def _shown(value: float | str, style: str) -> str:
+    return value if isinstance(value, str) else format(value, style)
+
+
+def _average(cells: Iterable[Any], field: str, style: str) -> str:
+    """Return the average of a number over cells; what they say where no cell has it."""
+    cells = list(cells)
+    numbers = [cell[field] for cell in cells if not isinstance(cell, str)]
+    if not numbers:
+        return str(cells[0])
+    return format(fmean(numbers), style) + ("" if len(numbers) == len(cells) else "*")
+
+
+def details(records: dict[str, Record]) -> dict[str, str]:
+    """Return the tables of single problems by title."""
+
+    def pair(first: str, second: str, between: str) -> Callable[[Record], str]:
+        return lambda cell: f"{cell[first]:.2f}{between}{cell[second]:.2f}"
+
+    def table(test: str, show: Callable[[Any], str]) -> str:
+        names = list(records["floor"][test])
+        rows = [
+            [solver, *(c if isinstance(c := r[test][n], str) else show(c) for n in names)]
+            for solver, r in records.items()
+        ]
+        return format_table(["solver", *names], rows)
+
+    return {
+        "Gaussian problems: error of the mean / spread": table(
+            "gaussian", pair("mean", "spread", " / ")
+        ),
+        "Mixture: sliced Wasserstein distance by d, d_y": table(
+            "mixture", pair("distance", "half_width", " ± ")
+        ),
+        "Lévy process: gap in dB / coverage of the 90 % region": table(
+            "levy", pair("gap", "coverage", " / ")
+        ),
+        "Error of the mean by number of steps": table("steps", "{:.3f}".format),
+    }
+
+
+def write_plot(records: dict[str, Record], path: Path) -> None:
+    """Write a picture: coverage against the nominal one, and the mixture distances."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 0.25 * len(records) + 3.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    calibration, distance = figure.subplots(1, 2)
+    _plot_coverage(calibration, records)
+    _plot_ratios(distance, records)
+    figure.savefig(path)
+
+
+def _plot_coverage(axes: Any, records: dict[str, Record]) -> None:
+    axes.plot([0.5, 0.95], [0.5, 0.95], color="black", linewidth=0.8)
+    for index, (name, record) in enumerate(records.items()):
+        cells = [cell for cell in record["gaussian"].values() if not isinstance(cell, str)]
+        found = [fmean(cell[field] for cell in cells) for field in COVERAGES if cells]
+        style = {"marker": "os^v"[index // 10 % 4], "color": f"C{index % 10}", "label": name}
+        axes.plot(LEVELS[: len(found)], found, markersize=4, linewidth=0.9, **style)
+    axes.set(xlabel="nominal coverage", ylabel="coverage", title="Gaussian posteriors")
+    axes.legend(fontsize=7)
+
+
+def _plot_ratios(axes: Any, records: dict[str, Record]) -> None:
+    floor = records["floor"]["mixture"]
+    cells = {name: _ratios(record, floor) for name, record in records.items()}
+    ratios = {
+        n: [c["ratio"] for c in found if not isinstance(c, str)] for n, found in cells.items()
+    }
+    shown = {name: fmean(values) for name, values in ratios.items() if values}
+    axes.barh(list(shown), list(shown.values()), color="0.6")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.set(xscale="log", title="mixture: sliced Wasserstein over that of exact samples")

@@ -1,0 +1,147 @@
+"""All exact-posterior tests of one solver."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean
+from time import process_time
+from typing import Any
+
+from torch import Tensor
+
+from wellposed.errors import ArgumentError, SamplingError
+from wellposed.priors.prior import Prior
+from wellposed.solvers.base import Solver
+from wellposed.solvers.problem import Problem
+from wellposed.validation.consistency import STEPS, mean_errors, order, process_gap
+from wellposed.validation.gaussian import (
+    PROBLEMS,
+    floor_errors,
+    gaussian_errors,
+    gaussian_problem,
+    process,
+)
+from wellposed.validation.levy import MATRICES, levy_errors, levy_problem
+from wellposed.validation.mixtures import CELLS, half_width, mixture_distances, mixture_problem
+from wellposed.validation.solvers import BUDGET
+
+Record = dict[str, Any]
+"""What was measured of one solver: numbers, or `REFUSED` or `DIVERGED` where there is none."""
+
+REFUSED, DIVERGED = "-", "diverged"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured; the problems are the same for every solver.
+
+    Attributes:
+        kinds: Gaussian problems, of `validation.PROBLEMS`.
+        problems, samples: problems of each kind, samples of each problem.
+        cells: ``(d, d_y)`` of the mixture test.
+        mixtures, mixture_samples, slices: problems of each cell, samples, projections.
+        matrices: operators of the Levy test.
+        signals: signals of the Levy test, 50 samples each.
+        steps: numbers of steps whose errors tell the order of convergence.
+        budget: solvers take at most so many steps in all other tests.
+    """
+
+    kinds: tuple[str, ...] = tuple(PROBLEMS)
+    problems: int = 4
+    samples: int = 1000
+    cells: tuple[tuple[int, int], ...] = CELLS
+    mixtures: int = 20
+    mixture_samples: int = 1000
+    slices: int = 1000
+    matrices: tuple[str, ...] = tuple(MATRICES)
+    signals: int = 20
+    steps: tuple[int, ...] = STEPS
+    budget: int = BUDGET
+
+
+FULL = Effort()
+QUICK = Effort(
+    kinds=("random matrix", "field, half the pixels"),
+    problems=1,
+    samples=200,
+    cells=((8, 2),),
+    mixtures=2,
+    mixture_samples=200,
+    slices=200,
+    matrices=("convolution",),
+    signals=4,
+    steps=(10, 20),
+    budget=25,
+)
+
+
+def measure(solver: Solver | None, effort: Effort) -> Record:
+    """Return what all tests say of a solver; of ``None``, of exact samples: the floor."""
+    if solver is not None:
+        solver = replace(solver, steps=min(solver.steps, effort.budget))
+    started = process_time()
+    record: Record = {
+        "gaussian": {kind: _gaussian(solver, kind, effort) for kind in effort.kinds},
+        "mixture": {
+            f"{cell[0]}, {cell[1]}": _mixture(solver, cell, effort) for cell in effort.cells
+        },
+        "levy": {name: _levy(solver, name, effort) for name in effort.matrices},
+    }
+    return record | _run_facts(solver, effort) | {"seconds": process_time() - started}
+
+
+def _run_facts(solver: Solver | None, effort: Effort) -> Record:
+    """Return evaluations, errors by steps, their order and the gap between processes."""
+    names = [str(count) for count in effort.steps]
+    if solver is None:
+        blank = {"nfe": REFUSED, "order": REFUSED, "process_gap": REFUSED}
+        return blank | {"steps": dict.fromkeys(names, REFUSED)}
+    case = gaussian_problem(process("vp"))
+    errors = _attempt(solver, case, lambda: mean_errors(solver, effort.steps, effort.problems))
+    failed = isinstance(errors, str)
+    return {
+        "nfe": _attempt(solver, case, lambda: solver(*case, seed=0).nfe),
+        "steps": dict.fromkeys(names, errors) if failed else dict(zip(names, errors, strict=True)),
+        "order": errors if failed else order(effort.steps, errors),
+        "process_gap": _attempt(solver, case, lambda: process_gap(solver)),
+    }
+
+
+def _attempt(
+    solver: Solver | None, case: tuple[Tensor, Any, Prior], run: Callable[[], Any]
+) -> Any:
+    """Return what ``run`` does, unless the solver refuses such problems or diverges."""
+    if solver is not None:
+        try:
+            solver.check(Problem.create(*case))
+        except ArgumentError:
+            return REFUSED
+    try:
+        return run()
+    except SamplingError:
+        return DIVERGED
+
+
+def _gaussian(solver: Solver | None, kind: str, effort: Effort) -> Any:
+    def run() -> Record:
+        if solver is None:
+            return asdict(floor_errors(effort.problems, effort.samples, kind))
+        return asdict(gaussian_errors(solver, "vp", effort.problems, effort.samples, kind))
+
+    return _attempt(solver, PROBLEMS[kind](process("vp"), 0), run)
+
+
+def _mixture(solver: Solver | None, cell: tuple[int, int], effort: Effort) -> Any:
+    def run() -> Record:
+        sizes = (effort.mixtures, effort.mixture_samples, effort.slices)
+        found = mixture_distances(solver, cell, *sizes)
+        return {"distance": fmean(found), "half_width": half_width(found)}
+
+    problem = mixture_problem(*cell, 0)
+    return _attempt(solver, (problem.y, problem.operator, problem.prior), run)
+
+
+def _levy(solver: Solver | None, name: str, effort: Effort) -> Any:
+    def run() -> Record:
+        return asdict(levy_errors(solver, name, effort.signals))
+
+    return _attempt(solver, levy_problem(name, effort.signals), run)
