@@ -219,7 +219,7 @@ class Solver(ABC):
             solver=type(self).__name__,
             settings=asdict(self),
             seed=None if noise is not None else seed,
-            measured=measured_numbers(whole_problem) if _is_noisy(whole_problem) else None,
+            measured=measured_numbers(problem) if _is_noisy(problem) else None,
         )
 
     def _prepare(

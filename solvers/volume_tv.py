@@ -84,7 +84,7 @@ class VolumeSolver(Solver):
 
     @property
     def volume_arrays(self) -> int:
-        """Arrays of the size of the volume at a time, as measured; d, u and D x are one an axis."""
+        """Arrays of a volume's size at a time, as measured; d, u and D x are one an axis."""
         return 12 + 4 * len(self.tv_axes)
 
     def check(self, problem: Problem) -> None:
