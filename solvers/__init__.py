@@ -1,5 +1,6 @@
 """Posterior samplers: one file per method, one loop for all."""
 
+from wellposed.solvers import sharding
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.daps import DAPS
 from wellposed.solvers.ddim_projection import DDIMProjection
@@ -38,4 +39,5 @@ __all__ = [
     "State",
     "as_reconstructor",
     "from_deepinv",
+    "sharding",
 ]
