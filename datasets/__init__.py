@@ -1,7 +1,8 @@
 """Reading real data and writing results; imported as ``wellposed.datasets``."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from wellposed.lazy import attributes
 
 if __name__ == "datasets":
     # In the repository's root ``import datasets`` would find this folder instead of another
@@ -45,12 +46,6 @@ _HOME = {
     "results": ("write_result",),
     "tomopy": ("ParallelScan", "load_tomopy"),
 }
-_MODULE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted(_MODULE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE:
-        raise AttributeError(f"module 'wellposed.datasets' has no attribute {name!r}")
-    return getattr(import_module(f"wellposed.datasets.{_MODULE[name]}"), name)
+__all__ = sorted(name for names in _HOME.values() for name in names)
+__getattr__ = attributes("wellposed.datasets", _HOME)

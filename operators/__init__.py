@@ -1,7 +1,8 @@
 """Forward operators, on deepinv's ``LinearPhysics``; loaded on first use."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from wellposed.lazy import attributes
 
 if TYPE_CHECKING:
     from wellposed.operators.base import LinearOperator as LinearOperator
@@ -108,12 +109,6 @@ _HOME = {
     ),
     "whitened": ("Whitened",),
 }
-_MODULE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted(_MODULE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE:
-        raise AttributeError(f"module 'wellposed.operators' has no attribute {name!r}")
-    return getattr(import_module(f"wellposed.operators.{_MODULE[name]}"), name)
+__all__ = sorted(name for names in _HOME.values() for name in names)
+__getattr__ = attributes("wellposed.operators", _HOME)

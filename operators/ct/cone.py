@@ -10,10 +10,10 @@ from torch import Tensor
 
 from wellposed.errors import ShapeError
 from wellposed.operators.base import LinearOperator
-from wellposed.operators.ct.fbp import ramp_filter
+from wellposed.operators.ct.fbp import ramp_filter, single_or_double
 from wellposed.operators.ct.joseph import ConeGeometry, JosephProjector, Panel
 from wellposed.operators.ct.operators import require_distances, require_length, view_angles
-from wellposed.operators.ct.projectors import Projection
+from wellposed.operators.ct.projectors import apply_pair
 from wellposed.operators.sizes import require_size
 
 
@@ -85,15 +85,11 @@ class ConeBeamCT(LinearOperator):
 
     def forward_map(self, x: Tensor) -> Tensor:
         """Return the projections of volumes."""
-        return self._apply_projector(x, transpose=False)
+        return apply_pair(self._projector, x)
 
     def adjoint_map(self, y: Tensor) -> Tensor:
         """Return the unfiltered back-projection, by the exact transpose."""
-        return self._apply_projector(y, transpose=True)
-
-    def _apply_projector(self, value: Tensor, transpose: bool) -> Tensor:
-        out = Projection.apply(_working(value)[:, 0], self._projector, transpose)
-        return out[:, None].to(value.dtype)
+        return apply_pair(self._projector, y, transpose=True)
 
     def fdk(self, y: Tensor) -> Tensor:
         """Return the reconstruction of Feldkamp, Davis and Kress, (B, 1, D, H, W), in 1 / length.
@@ -109,7 +105,7 @@ class ConeBeamCT(LinearOperator):
             ShapeError, DtypeError, DeviceError: ``y`` is no measurement of this operator.
         """
         self._check("y", y, self.measurement_size, self.complex_measurement)
-        scan, data = self.geometry, _working(y)[:, 0]
+        scan, data = self.geometry, single_or_double(y)[:, 0]
         u, v = (cells.to(data) for cells in scan.panel.cells())
         distance = scan.detector_distance
         oblique = distance / torch.sqrt(distance**2 + u**2 + v[:, None] ** 2)
@@ -136,11 +132,6 @@ def _shadows(scan: ConeGeometry, theta: float, like: Tensor) -> tuple[Tensor, Te
     up = (v - scan.panel.elevation) / half_height
     grid = torch.stack([across, up], -1).flatten(0, 1)[None]
     return grid, (scan.source_distance / depth) ** 2
-
-
-def _working(value: Tensor) -> Tensor:
-    """Return a tensor in double precision if it has that, else in single."""
-    return value.to(torch.float64 if value.dtype == torch.float64 else torch.float32)
 
 
 def _volume_sides(volume_size: Sequence[int]) -> tuple[int, int, int]:

@@ -27,9 +27,14 @@ def filtered_backprojection(y: Tensor, geometry: Geometry) -> Tensor:
     Returns:
         Images (B, H, W), in 1 / length.
     """
-    data = y.to(torch.float64 if y.dtype == torch.float64 else torch.float32)
+    data = single_or_double(y)
     images = torch.cat([_spread(_filter(part, geometry), geometry) for part in data.split(GROUP)])
     return images.to(y.dtype)
+
+
+def single_or_double(values: Tensor) -> Tensor:
+    """Return values in double precision if they have it, else in single."""
+    return values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
 
 
 def view_weights(geometry: Geometry) -> list[float]:

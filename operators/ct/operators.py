@@ -15,7 +15,7 @@ from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.ct.fbp import filtered_backprojection
 from wellposed.operators.ct.geometry import Detector, Geometry, is_length
-from wellposed.operators.ct.projectors import Projection, make_projector
+from wellposed.operators.ct.projectors import apply_pair, make_projector
 from wellposed.operators.linalg import conjugate_gradient
 
 MEMORY = 2e9
@@ -54,16 +54,11 @@ class PlanarCT(LinearOperator):
 
     def forward_map(self, x: Tensor) -> Tensor:
         """Return the sinograms of images (B, 1, H, W)."""
-        return self._apply_projector(x, transpose=False)
+        return apply_pair(self._projector, x)
 
     def adjoint_map(self, y: Tensor) -> Tensor:
         """Return the unfiltered back-projection of sinograms, by the exact transpose."""
-        return self._apply_projector(y, transpose=True)
-
-    def _apply_projector(self, value: Tensor, transpose: bool) -> Tensor:
-        working = torch.float64 if value.dtype == torch.float64 else torch.float32
-        out = Projection.apply(value[:, 0].to(working), self._projector, transpose)
-        return out[:, None].to(value.dtype)
+        return apply_pair(self._projector, y, transpose=True)
 
     def fbp(self, y: Tensor) -> Tensor:
         """Return the filtered back-projection of sinograms, (B, 1, H, W), in 1 / length.
@@ -221,17 +216,6 @@ def _warn_of_truncation(geometry: Geometry) -> None:
             f"its shadow on {low:.4g} to {high:.4g}: the sinogram is truncated",
             stacklevel=4,
         )
-
-
-def field_of_view(geometry: Geometry) -> float:
-    """Return the radius of the disc around the rotation centre that all views see."""
-    detector = geometry.detector
-    edge = geometry.bins * geometry.bin_size / 2 - abs(detector.offset)
-    if edge <= 0 or geometry.is_parallel:
-        return max(0.0, edge)
-    ratio = edge / geometry.detector_distance
-    angle = ratio if detector.curved else math.atan(ratio)
-    return geometry.source_distance * math.sin(min(angle, math.pi / 2))
 
 
 def as_detector(detector: Detector | int | None) -> Detector:

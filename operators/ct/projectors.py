@@ -12,6 +12,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
+from wellposed.operators.ct.fbp import single_or_double
 from wellposed.operators.ct.geometry import Geometry
 from wellposed.operators.ct.symmetry import Plan, make_plan
 from wellposed.operators.sparse import StoredMatrix
@@ -67,6 +68,12 @@ class Projection(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         return Projection.apply(tangent, ctx.projector, ctx.transpose)
+
+
+def apply_pair(pair: Pair, values: Tensor, transpose: bool = False) -> Tensor:
+    """Return a pair's map, or its transpose, of values (B, 1, ...) in half precision or more."""
+    out = Projection.apply(single_or_double(values)[:, 0], pair, transpose)
+    return out[:, None].to(values.dtype)
 
 
 class MatrixProjector(Projector):
