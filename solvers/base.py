@@ -17,7 +17,8 @@ from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import SPACINGS
 from wellposed.progress import track
 from wellposed.reconstruction import Reconstruction
-from wellposed.solvers.problem import Problem, measured_numbers, misfit
+from wellposed.solvers.misfit import misfit, noisy_numbers
+from wellposed.solvers.problem import Problem
 from wellposed.solvers.transition import starting_std
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class Solver(ABC):
             solver=type(self).__name__,
             settings=asdict(self),
             seed=None if noise is not None else seed,
-            measured=measured_numbers(whole_problem) if _is_noisy(whole_problem) else None,
+            measured=noisy_numbers(whole_problem),
         )
 
     def _chunks(
@@ -192,10 +193,6 @@ class Solver(ABC):
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_noisy(problem: Problem) -> bool:
-    return bool((problem.noise_sigma > 0).all())
 
 
 def describe(solver: type[Solver]) -> str:
