@@ -50,7 +50,7 @@ class Effort:
     samples: int = 1000
     cells: tuple[tuple[int, int], ...] = CELLS
     mixtures: int = 20
-    mixture_samples: int = 1000
+    mixture_samples: int = 500
     slices: int = 1000
     matrices: tuple[str, ...] = tuple(MATRICES)
     signals: int = 20
