@@ -11,7 +11,7 @@ from wellposed.errors import require
 from wellposed.noise import NoiseSource
 from wellposed.operators.linalg import conjugate_gradient, per_item
 from wellposed.solvers.base import Solver, State
-from wellposed.solvers.problem import PROXIMAL_STEPS, Problem, is_decomposable
+from wellposed.solvers.problem import Problem, is_decomposable
 from wellposed.solvers.transition import implied_noise, levels, renoise, transition, variance
 
 
@@ -140,5 +140,4 @@ def by_gradients(
     def apply(x: Tensor) -> Tensor:
         return problem.normal(x) + d * x
 
-    tolerance = torch.finfo(b.dtype).eps ** 0.5
-    return x0, z + conjugate_gradient(apply, b, iterations=PROXIMAL_STEPS, tolerance=tolerance).x
+    return x0, z + conjugate_gradient(apply, b, iterations=100, tolerance=1e-6).x

@@ -152,7 +152,7 @@ class Problem:
 
         With ``weight = sigma_y^2 / v`` the posterior mean of ``x ~ N(x0, v I)``; with 0 the
         projection ``x0 + A^+ (y - A x0)``. In closed form where the operator is ``Decomposable``;
-        else by conjugate gradients to half the digits of the dtype, with a warning where
+        else by conjugate gradients to a relative residual of 1e-6, with a warning where
         `PROXIMAL_STEPS` leave more than 1e-3. A projection ends there without one: more steps
         would only fit what the operator hardly sees.
 
@@ -166,10 +166,7 @@ class Problem:
             return x0 + self.operator.V(kept * s / (s.square() + per_item(weight, gap)) * gap)
         w, b = per_item(weight, x0), self.back_projection - self.normal(x0)
         found = conjugate_gradient(
-            lambda d: self.normal(d) + w * d,
-            b,
-            iterations=PROXIMAL_STEPS,
-            tolerance=torch.finfo(b.dtype).eps ** 0.5,
+            lambda d: self.normal(d) + w * d, b, iterations=PROXIMAL_STEPS, tolerance=1e-6
         )
         if bool(((found.residuals[-1] > 1e-3) & (weight > 0)).any()):
             warnings.warn(
