@@ -20,7 +20,8 @@ from wellposed.priors.schedule import SPACINGS
 from wellposed.progress import track
 from wellposed.reconstruction import Reconstruction
 from wellposed.run_checkpoint import RunFolder, identify
-from wellposed.solvers.problem import Problem, measured_numbers, misfit
+from wellposed.solvers.misfit import misfit, noisy_numbers
+from wellposed.solvers.problem import Problem
 from wellposed.solvers.sharding import check_shared, drawn_seed, naming
 from wellposed.solvers.transition import starting_std
 
@@ -219,7 +220,7 @@ class Solver(ABC):
             solver=type(self).__name__,
             settings=asdict(self),
             seed=None if noise is not None else seed,
-            measured=measured_numbers(problem) if _is_noisy(problem) else None,
+            measured=noisy_numbers(problem),
         )
 
     def _prepare(
@@ -295,10 +296,6 @@ def _is_finite(state: State, problem: Problem) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_noisy(problem: Problem) -> bool:
-    return bool((problem.noise_sigma > 0).all())
 
 
 def describe(solver: type[Solver]) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from wellposed.noise import NoiseSource
-from wellposed.operators.linalg import norm, per_item
+from wellposed.noise import ItemNoise, NoiseSource
+from wellposed.operators.linalg import largest_eigenvalue, per_item
 from wellposed.solvers.problem import Problem
 
 NOISE_FREE = 0.01
@@ -31,13 +31,12 @@ def misfit_gradient(x: Tensor, problem: Problem) -> Tensor:
 
 def squared_norm(problem: Problem, iterations: int = 20) -> Tensor:
     """Return ``||A||^2`` of each item, shape (B,), by power iterations; 1 if A is not linear."""
-    v = problem.back_projection if problem.is_linear else problem.zeros()
-    value = norm(v)
+    v = problem.zeros()
     if not problem.is_linear:
-        return torch.ones_like(value)
-    for _ in range(iterations):
-        v = problem.normal(v / per_item(torch.where(value > 0, value, 1), v))
-        value = norm(v)
+        return torch.ones_like(problem.noise_sigma)
+    # Whatever y is, noise has a part along the leading singular vector.
+    v = v + ItemNoise(0, [(0,)]).draw(v[:1])
+    value = largest_eigenvalue(problem.normal, v, iterations)
     return torch.where(value > 0, value, 1)
 
 

@@ -1,5 +1,6 @@
 """The inverse problem as solvers see it: measurement, operator and prior in the prior's units."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, DeviceError, DtypeError, ShapeError, check_finite
-from wellposed.operators.linalg import conjugate_gradient, inner, per_item, whole_norm
+from wellposed.operators.linalg import conjugate_gradient, inner, per_item
 from wellposed.operators.slab import Slab, slab_of
 from wellposed.priors.prior import Prior
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
+
+PROXIMAL_STEPS = 100
+"""Conjugate-gradient steps that `Problem.proximal` takes at most."""
 
 
 @dataclass
@@ -72,9 +76,17 @@ class Problem:
         return self.prior.to_public(u)
 
     def denoise(self, x_t: Tensor, t: float) -> Tensor:
-        """Return ``E[x_0 | x_t]``, counting the evaluation."""
+        """Return ``E[x_0 | x_t]``, counting the evaluation; differentiable if ``x_t`` asks."""
         self.evaluations += 1
-        return self.prior.denoise(x_t, t)
+        wanted = x_t.requires_grad and torch.is_grad_enabled()
+        with torch.set_grad_enabled(wanted):
+            x0 = self.prior.denoise(x_t, t)
+        if wanted and not x0.requires_grad:
+            raise ArgumentError(
+                f"prior: {type(self.prior).__name__} cannot be differentiated, accepted by such "
+                "solvers: one whose denoise keeps the graph"
+            )
+        return x0
 
     def denoise_with_vjp(self, x_t: Tensor, t: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Return ``E[x_0 | x_t]`` and the map ``v -> J^T v`` with its Jacobian ``J`` in ``x_t``.
@@ -146,8 +158,10 @@ class Problem:
         """Return ``argmin_x ||A x - y||^2 + weight ||x - x0||^2``, for linear problems.
 
         With ``weight = sigma_y^2 / v`` the posterior mean of ``x ~ N(x0, v I)``; with 0 the
-        projection ``x0 + A^+ (y - A x0)``. In closed form where the operator is ``Decomposable``,
-        by at most 100 CG steps else.
+        projection ``x0 + A^+ (y - A x0)``. In closed form where the operator is ``Decomposable``;
+        else by conjugate gradients to a relative residual of 1e-6, with a warning where
+        `PROXIMAL_STEPS` leave more than 1e-3. A projection ends there without one: more steps
+        would only fit what the operator hardly sees.
 
         Args:
             x0: images (B, ...), in units.
@@ -158,10 +172,16 @@ class Problem:
             s, _, kept = self.spectrum(gap)
             return x0 + self.operator.V(kept * s / (s.square() + per_item(weight, gap)) * gap)
         w, b = per_item(weight, x0), self.back_projection - self.normal(x0)
-        d = conjugate_gradient(
-            lambda d: self.normal(d) + w * d, b, iterations=100, tolerance=1e-6
-        ).x
-        return x0 + d
+        found = conjugate_gradient(
+            lambda d: self.normal(d) + w * d, b, iterations=PROXIMAL_STEPS, tolerance=1e-6
+        )
+        if bool(((found.residuals[-1] > 1e-3) & (weight > 0)).any()):
+            warnings.warn(
+                f"{PROXIMAL_STEPS} conjugate-gradient steps left more than 1e-3 of the residual: "
+                "the noise level is small for this operator",
+                stacklevel=2,
+            )
+        return x0 + found.x
 
     def spectrum(self, coordinates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what a ``Decomposable`` operator measures, broadcast over its coordinates.
@@ -260,27 +280,3 @@ def _check_adjoint(operator: "Physics", y: Tensor, back: Tensor, tolerance: floa
             f"mismatch {float((gap / square).max()):.3g}), accepted: mismatch below {tolerance}; "
             "see operators.check_operator"
         )
-
-
-def misfit(problem: Problem, u: Tensor) -> Tensor:
-    """Return the data misfit of each item over its expected norm, shape (B,).
-
-    ``||A x - y|| / (sigma sqrt(m))``, about 1 for a posterior sample; ``m`` counts measured real
-    numbers. For noise-free problems ``||A x - y|| / ||y||``.
-    """
-    total = problem.slab.sum
-    distance, sigma = whole_norm(problem.A(u) - problem.y, total), problem.noise_sigma
-    y, scale = problem.y, problem.prior.scale
-    if not bool((sigma > 0).all()):
-        # Of linear problems, problem.y lacks what the prior's centre would measure.
-        centre = problem.A_centre if problem.is_linear else 0.0
-        return distance * scale / whole_norm(y * scale + centre, total).clamp(min=1e-30)
-    return distance / (sigma * measured_numbers(problem).sqrt())
-
-
-def measured_numbers(problem: Problem) -> Tensor:
-    """Return how many real numbers of each item were measured, in all slabs, shape (B,)."""
-    operator, y = problem.operator, problem.y
-    measured = torch.ones_like(y)
-    measured = operator.restrict(measured) if hasattr(operator, "restrict") else measured
-    return problem.slab.sum(inner(measured, measured)) * (2 if y.is_complex() else 1)

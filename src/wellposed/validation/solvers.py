@@ -1,8 +1,10 @@
 """Which solvers are measured, with which settings."""
 
+from dataclasses import replace
 from typing import Any
 
 from wellposed.solvers.base import Solver
+from wellposed.solvers.pnp_dm import PnPDM
 
 BUDGET = 100
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
@@ -20,6 +22,13 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "DDIMProjection": {"DDIMProjection": {"steps": 50}},
 }
 """Settings shown besides each paper's defaults, by solver; ``BUDGET`` steps unless they say."""
+
+
+def capped(solver: Solver, budget: int) -> Solver:
+    """Return a solver of at most so many steps; a Gibbs sampler keeps what it anneals in."""
+    return (
+        solver if isinstance(solver, PnPDM) else replace(solver, steps=min(solver.steps, budget))
+    )
 
 
 def recorded_solvers() -> dict[str, Solver]:
