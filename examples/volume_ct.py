@@ -66,10 +66,8 @@ def cases(truth: Tensor) -> Iterator[Case]:
 
 def fbp(case: Case) -> Tensor:
     """Return the filtered back-projection of every slice, over the angles seen."""
-    planar = case.operator.operator
-    _, arc = SCANS[case.name]
-    slices = planar.fbp(case.y[0, 0][:, None])
-    return arc / 180 * slices[:, 0][None, None]
+    slices = case.operator.operator.fbp(case.y[0, 0][:, None])
+    return slices[:, 0][None, None]
 
 
 def main() -> None:
