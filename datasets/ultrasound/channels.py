@@ -1,0 +1,136 @@
+"""Signals of an array's elements after a plane wave, and their beamforming."""
+
+from dataclasses import dataclass
+from math import pi
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.datasets.checks import finite
+from wellposed.datasets.mat import read_mat
+from wellposed.errors import FileError, ShapeError, require
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelData:
+    """What the elements of a linear array received after it sent a plane wave straight ahead.
+
+    Attributes:
+        rf: float32 (B, samples, elements).
+        sampling_mhz: sampling frequency; below twice the highest one where the pulse's band
+            allows (band-pass sampling).
+        centre_mhz: centre frequency.
+        pitch_mm: distance of the elements.
+        start_us: time of the first sample after the wave left.
+        speed: of sound, mm / us.
+    """
+
+    rf: Tensor
+    sampling_mhz: float
+    centre_mhz: float
+    pitch_mm: float
+    start_us: float
+    speed: float
+
+
+def load_pymust(path: str | Path) -> ChannelData:
+    """Load a MATLAB file of MUST or PyMUST: ``RF`` (samples, elements, frames) and ``param``.
+
+    Garcia, "Make the most of MUST, an open-source Matlab UltraSound Toolbox", 2021,
+    doi 10.1109/IUS52206.2021.9593605.
+
+    Raises:
+        FileError: missing or unreadable, without one of the values, not finite, or of a wave that
+            was steered or focused; names the file.
+    """
+    path = Path(path)
+    content = read_mat(path)
+    param, rf = content.get("param"), content.get("RF")
+    needed = {"fs", "fc", "pitch", "c"}
+    if not isinstance(param, dict) or not needed <= param.keys():
+        raise FileError(f"path: {path.name} has no 'param' with {', '.join(sorted(needed))}")
+    if not isinstance(rf, np.ndarray) or rf.ndim not in (2, 3) or rf.dtype.kind not in "iuf":
+        raise FileError(f"path: {path.name} has no real 'RF' (samples, elements, frames)")
+    if np.any(param.get("TXdelay", 0)):
+        raise FileError(f"path: {path.name} has TXdelay that are not 0, accepted: a plane wave")
+    frames = np.atleast_3d(finite(path, "RF", rf).astype(np.float32)).transpose(2, 0, 1)
+    return ChannelData(
+        torch.from_numpy(np.ascontiguousarray(frames)),
+        float(param["fs"]) / 1e6,
+        float(param["fc"]) / 1e6,
+        float(param["pitch"]) * 1e3,
+        float(param.get("t0", 0)) * 1e6,
+        float(param["c"]) / 1e3,
+    )
+
+
+def delay_and_sum(data: ChannelData, depths_mm: Tensor, f_number: float = 1.5) -> Tensor:
+    """Beamform to RF frames with a line below each element.
+
+    ``rf(z, x) = Re sum_i w_i s_i(t_i) / sum_i w_i``, ``t_i = (z + sqrt(z^2 + (x - x_i)^2)) / c``,
+    with s_i the analytic signal, interpolated at baseband where it is slow, and w Hann's window
+    over the aperture ``z / f_number``.
+
+    Args:
+        data: the signals.
+        depths_mm: depths (D,) of the samples, positive; a quarter wavelength apart or less for
+            RF that does not alias.
+        f_number: depth over aperture.
+
+    Returns:
+        (B, 1, D, elements), in the dtype and on the device of ``data.rf``.
+
+    Raises:
+        ArgumentError, ShapeError: depths that are no vector of positive numbers, or ``f_number``
+            not positive.
+    """
+    require(f_number > 0, "f_number", f_number, "a positive number")
+    if depths_mm.ndim != 1:
+        raise ShapeError(f"depths_mm: got shape {tuple(depths_mm.shape)}, accepted: (D,)")
+    positive = bool((depths_mm > 0).all())
+    require(positive, "depths_mm", "a depth of 0 or less", "positive numbers")
+    z = depths_mm.to(data.rf)
+    base, elements = baseband(data), data.rf.shape[-1]
+    total = torch.zeros(len(base), len(z), elements, dtype=base.dtype, device=base.device)
+    weights = total.real.new_zeros(len(z), elements)
+    reach = min(elements - 1, int(float(z.max()) / (2 * f_number * data.pitch_mm)))
+    for offset in range(-reach, reach + 1):
+        across = offset * data.pitch_mm
+        relative = (across * f_number / z).abs().clamp(max=0.5)
+        weight = (pi * relative).cos().square()[:, None]
+        time = (z + torch.hypot(z, torch.full_like(z, across))) / data.speed
+        # The same delay for all lines: an element's signal serves the one ``offset`` beside it.
+        lines = slice(max(0, -offset), elements - max(0, offset))
+        sources = slice(max(0, offset), elements - max(0, -offset))
+        total[..., lines] += weight * _at(base[..., sources], time, data)
+        weights[:, lines] += weight
+    return (total.real / weights)[:, None]
+
+
+def baseband(data: ChannelData) -> Tensor:
+    """Return the complex signals shifted by the centre frequency to 0, (B, samples, elements)."""
+    samples = data.rf.shape[1]
+    time = data.start_us + torch.arange(samples, device=data.rf.device) / data.sampling_mhz
+    mixed = data.rf * _carrier(-time, data)[:, None]
+    frequency = torch.fft.fftfreq(samples, 1 / data.sampling_mhz, device=data.rf.device)
+    # The other half of the spectrum now lies at twice the centre frequency, or aliased.
+    keep = frequency.abs() < min(data.centre_mhz, data.sampling_mhz / 4)
+    return 2 * torch.fft.ifft(torch.fft.fft(mixed, dim=1) * keep[:, None], dim=1)
+
+
+def _carrier(time: Tensor, data: ChannelData) -> Tensor:
+    """Return ``exp(2 pi i f t)``, its phase kept in double precision."""
+    phase = 2 * pi * data.centre_mhz * time.double()
+    return torch.polar(torch.ones_like(phase), phase).to(data.rf.dtype.to_complex())
+
+
+def _at(base: Tensor, time: Tensor, data: ChannelData) -> Tensor:
+    """Return analytic signals at times (D,), (B, D, elements); 0 where nothing was recorded."""
+    place = (time - data.start_us) * data.sampling_mhz
+    low = place.floor()
+    recorded = (low >= 0) & (low < base.shape[1] - 1)
+    index = torch.where(recorded, low, 0).long()
+    values = torch.lerp(base[:, index], base[:, index + 1], (place - low).to(base.dtype)[:, None])
+    return values * (recorded * _carrier(time, data))[:, None]

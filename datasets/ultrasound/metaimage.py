@@ -1,0 +1,98 @@
+"""RF frames in MetaImage files (.mha, .mhd), the format of ITK's ultrasound modules."""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.datasets.checks import finite, reading
+from wellposed.errors import FileError
+
+TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class RFFrames:
+    """Measured RF in [-1, 1]; what was stored is ``rf * scale``.
+
+    Attributes:
+        rf: float32 (B, 1, depth, lines).
+        scale: largest magnitude in the file, one for all frames; zero stays zero.
+        spacing_mm: distance of samples along a line, and of the lines.
+    """
+
+    rf: Tensor
+    scale: float
+    spacing_mm: tuple[float, float]
+
+
+def load_rf_metaimage(path: str | Path) -> RFFrames:
+    """Load beamformed RF frames whose fastest axis is the depth, then lines, then frames.
+
+    The format: Kitware's MetaIO, "MetaImage" (itk.org/Wiki/MetaIO/Documentation). Of it are read
+    files of two or three axes and one component with the samples in the same or one other file,
+    compressed or not.
+
+    Raises:
+        FileError: missing, unreadable, truncated, of another kind, not finite, or all zero;
+            names the file.
+    """
+    path = Path(path)
+    with reading(path, "MetaImage"):
+        header, offset = _header(path)
+        source = header["ElementDataFile"]
+        local = source == "LOCAL"
+        payload = path.read_bytes()[offset:] if local else (path.parent / source).read_bytes()
+        if header.get("CompressedData") == "True":
+            payload = zlib.decompress(payload)
+        sides = [int(n) for n in header["DimSize"].split()]
+        values = finite(path, source, np.frombuffer(payload, _dtype(path, header)))
+        if len(sides) not in (2, 3) or values.size != np.prod(sides):
+            raise FileError(
+                f"path: {path.name} says DimSize = {header['DimSize']} and holds {values.size} "
+                "values, accepted: that many, on two or three axes"
+            )
+        spacing = header.get("ElementSpacing") or header.get("ElementSize") or "1 1"
+        axial, lateral = (float(s) for s in spacing.split()[:2])
+    scale = float(np.abs(values.astype(np.float64)).max())
+    if scale == 0:
+        raise FileError(f"path: {path.name} holds zeros alone, accepted: RF data")
+    rf = torch.from_numpy((values / scale).astype(np.float32))
+    lines, depth = sides[1], sides[0]
+    return RFFrames(rf.view(-1, 1, lines, depth).mT.contiguous(), scale, (axial, lateral))
+
+
+def _header(path: Path) -> tuple[dict[str, str], int]:
+    """Return the lines ``key = value``, and where the samples begin."""
+    fields: dict[str, str] = {}
+    with path.open("rb") as file:
+        while "ElementDataFile" not in fields:
+            line = file.readline(4096)
+            key, equals, value = line.decode("ascii").partition("=")
+            if not equals:
+                raise FileError(f"path: {path.name} has no header of a MetaImage")
+            fields[key.strip()] = value.strip()
+        return fields, file.tell()
+
+
+def _dtype(path: Path, header: dict[str, str]) -> np.dtype:
+    kind = header["ElementType"]
+    if kind not in TYPES or header.get("ElementNumberOfChannels", "1") != "1":
+        raise FileError(
+            f"path: {path.name} has {header.get('ElementNumberOfChannels', '1')} component(s) of "
+            f"{kind}, accepted: one of {', '.join(TYPES)}"
+        )
+    big = "True" in (header.get("BinaryDataByteOrderMSB"), header.get("ElementByteOrderMSB"))
+    return np.dtype(TYPES[kind]).newbyteorder(">" if big else "<")

@@ -1,0 +1,166 @@
+"""Image quality of ultrasound, by regions: contrast, speckle statistics and resolution.
+
+Images are (B, C, H, W); regions are boolean masks that broadcast to them. Every value is per item
+(B,). Which values are meant, envelopes or grey, is said of each.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import DtypeError, ShapeError, require
+from wellposed.operators.sizes import require_size
+
+
+def gcnr(image: Tensor, first: Tensor, second: Tensor, bins: int = 256) -> Tensor:
+    """Return the generalised contrast-to-noise ratio of two regions: 1 minus their overlap.
+
+    ``1 - sum_k min(f_k, g_k)`` of the two histograms over common bins, from the least to the
+    largest value of both: 0 where nothing tells the regions apart, 1 where a threshold does.
+    Rodriguez-Molares et al., "The generalized contrast-to-noise ratio: a formal definition for
+    lesion detectability", 2020, doi 10.1109/TUFFC.2019.2956855. It depends on the bins and on what
+    was clipped, so compare grey values of one dynamic range and reference; noise alone raises it
+    in regions of few pixels.
+
+    Args:
+        image: grey values.
+        first: a region, as a cavity.
+        second: another, as its wall.
+        bins: of the histograms.
+
+    Raises:
+        ShapeError, DtypeError: a region is empty, no mask, or does not fit.
+    """
+    require_size("bins", bins, 2)
+    return _by_regions(lambda a, b: 1 - _overlap(a, b, bins), image, first=first, second=second)
+
+
+def _overlap(a: Tensor, b: Tensor, bins: int) -> Tensor:
+    low = torch.minimum(a.min(), b.min())
+    span = (torch.maximum(a.max(), b.max()) - low).clamp(min=torch.finfo(a.dtype).tiny)
+
+    def share(values: Tensor) -> Tensor:
+        place = ((values - low) / span * bins).long().clamp(max=bins - 1)
+        return torch.bincount(place, minlength=bins).double() / len(values)
+
+    return torch.minimum(share(a), share(b)).sum().to(a.dtype)
+
+
+def contrast(envelope: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return ``20 log10(mean of first / mean of second)`` of envelopes, in dB."""
+    return _by_regions(
+        lambda a, b: 20 * torch.log10(a.mean() / b.mean()), envelope, first=first, second=second
+    )
+
+
+def cnr(image: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return the contrast-to-noise ratio in dB.
+
+    ``20 log10(|m_a - m_b| / sqrt((v_a + v_b) / 2))`` with means m and variances v of the regions.
+    """
+
+    def ratio(a: Tensor, b: Tensor) -> Tensor:
+        noise = ((a.var(correction=0) + b.var(correction=0)) / 2).sqrt()
+        return 20 * torch.log10((a.mean() - b.mean()).abs() / noise)
+
+    return _by_regions(ratio, image, first=first, second=second)
+
+
+def speckle_snr(envelope: Tensor, region: Tensor) -> Tensor:
+    """Return mean over standard deviation of envelopes in a region of one tissue.
+
+    1.91 for fully developed speckle, whose envelope is Rayleigh distributed; less where few
+    scatterers share a resolution cell. Wagner et al., "Statistics of speckle in ultrasound
+    B-scans", 1983, doi 10.1109/T-SU.1983.31404.
+    """
+    return _by_regions(lambda a: a.mean() / a.std(correction=0), envelope, region=region)
+
+
+def ks_statistic(image: Tensor, reference: Tensor, region: Tensor) -> Tensor:
+    """Return the Kolmogorov-Smirnov distance of two images' values in a region.
+
+    The largest difference of the two distribution functions, 0 to 1; small where the speckle's
+    statistics were kept.
+
+    Args:
+        image: envelopes or grey values.
+        reference: the same of the image to compare with, of the same shape.
+        region: where.
+
+    Raises:
+        ShapeError, DtypeError: shapes differ, or the region is empty, no mask, or does not fit.
+    """
+    if image.shape != reference.shape:
+        raise ShapeError(
+            f"reference: got {tuple(reference.shape)}, accepted: {tuple(image.shape)} as image"
+        )
+    pairs = torch.stack([image, reference.to(image)], -1)
+    mask = _mask("region", region, image)
+    values = [_ks(*item[where].T) for item, where in zip(pairs, mask, strict=True)]
+    return torch.stack(values).to(image.dtype)
+
+
+def _ks(a: Tensor, b: Tensor) -> Tensor:
+    a, b = a.sort().values.contiguous(), b.sort().values.contiguous()
+    places = torch.cat([a, b])
+    below = [torch.searchsorted(v, places, right=True).double() / len(v) for v in (a, b)]
+    return (below[0] - below[1]).abs().max()
+
+
+def autocorrelation_width(envelope: Tensor) -> Tensor:
+    """Return the speckle's size: full widths at half maximum of the autocorrelation.
+
+    Of the normalised autocorrelation of the mean-free envelope, along both axes through its
+    peak, interpolated linearly between lags.
+
+    Args:
+        envelope: (B, C, H, W), a patch of one tissue; over the channels the mean is taken.
+
+    Returns:
+        (B, 2) in pixels, along H and along W; infinite where it does not fall to a half.
+
+    Raises:
+        ShapeError: not four axes.
+    """
+    if envelope.ndim != 4:
+        raise ShapeError(f"envelope: got {tuple(envelope.shape)}, accepted: (B, C, H, W)")
+    mean_free = envelope - envelope.mean((-2, -1), keepdim=True)
+    height, width = envelope.shape[-2:]
+    spectrum = torch.fft.rfft2(mean_free, (2 * height, 2 * width)).abs().square()
+    correlation = torch.fft.irfft2(spectrum, (2 * height, 2 * width)).mean(1)
+    profiles = correlation[:, :height, 0], correlation[:, 0, :width]
+    return torch.stack([2 * _half_maximum(profile) for profile in profiles], 1)
+
+
+def _half_maximum(profile: Tensor) -> Tensor:
+    """Return the lag at which profiles (B, N) first fall to half their value at lag 0."""
+    relative = profile / profile[:, :1]
+    under = relative < 0.5
+    after = under.int().argmax(1, keepdim=True)
+    high, low = relative.gather(1, (after - 1).clamp(min=0)), relative.gather(1, after)
+    lag = (after - 1 + (high - 0.5) / (high - low)).squeeze(1)
+    return torch.where(under.any(1), lag, torch.inf)
+
+
+def _by_regions(value: Callable[..., Tensor], image: Tensor, **regions: Tensor) -> Tensor:
+    """Return ``value`` of each item's pixels in the regions."""
+    masks = [_mask(name, region, image) for name, region in regions.items()]
+    items = zip(image, *masks, strict=True)
+    return torch.stack([value(*(item[mask] for mask in those)) for item, *those in items])
+
+
+def _mask(name: str, region: Tensor, image: Tensor) -> Tensor:
+    """Return a region as a mask of the image's shape that holds pixels of every item."""
+    if region.dtype != torch.bool:
+        raise DtypeError(f"{name}: got {region.dtype}, accepted: torch.bool")
+    try:
+        mask = region.expand(image.shape)
+    except RuntimeError:
+        raise ShapeError(
+            f"{name}: got {tuple(region.shape)}, accepted: what broadcasts to "
+            f"{tuple(image.shape)}, the shape of the image"
+        ) from None
+    filled = bool(mask.flatten(1).any(1).all())
+    require(filled, name, "an empty region", "at least one pixel of every item")
+    return mask

@@ -1,0 +1,133 @@
+"""From radio-frequency (RF) frames to images.
+
+Frames are (B, C, depth, beams) with the depth sampled at the RF rate. Everything is differentiable
+and keeps dtype and device.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wellposed.datasets.ultrasound.sector import Sector
+from wellposed.errors import DtypeError, ShapeError, require
+from wellposed.operators.sizes import require_size
+
+
+def compand(x: Tensor, mu: float = 255.0) -> Tensor:
+    """Return ``sgn(x) ln(1 + mu |x|) / ln(1 + mu)``, which maps [-1, 1] onto itself.
+
+    The mu-law (ITU-T G.711). RF frames, of which a few echoes are a hundred times stronger than
+    most, fill the range after it. Beyond the range it goes on along its tangents, as `expand`
+    does, so that estimates that leave it keep a gradient.
+
+    Args:
+        x: real, any shape; 1 is the strongest echo.
+        mu: positive; strength.
+    """
+    require(mu > 0, "mu", mu, "a positive number")
+    sign, inside, beyond = _parts(x)
+    slope = mu / ((1 + mu) * math.log1p(mu))
+    return sign * (torch.log1p(mu * inside) / math.log1p(mu) + slope * beyond)
+
+
+def expand(v: Tensor, mu: float = 255.0) -> Tensor:
+    """Return the inverse of `compand`: ``sgn(v) ((1 + mu)^|v| - 1) / mu``."""
+    require(mu > 0, "mu", mu, "a positive number")
+    sign, inside, beyond = _parts(v)
+    slope = (1 + mu) * math.log1p(mu) / mu
+    return sign * (torch.expm1(math.log1p(mu) * inside) / mu + slope * beyond)
+
+
+def _parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return sign, magnitude up to 1, and what is beyond."""
+    sign = torch.where(x < 0, -1.0, 1.0).to(x.dtype)  # a sign of 0 would lose the slope there
+    magnitude = sign * x
+    inside = magnitude.clamp(max=1)
+    return sign, inside, magnitude - inside
+
+
+def envelope(rf: Tensor) -> Tensor:
+    """Return the magnitude of the analytic signal along the depth, by a Hilbert transform.
+
+    Args:
+        rf: real (..., depth, beams), as `scipy.signal.hilbert` treats it along the axis -2.
+
+    Raises:
+        DtypeError: ``rf`` is not floating-point.
+    """
+    if not rf.is_floating_point():
+        raise DtypeError(f"rf: got {rf.dtype}, accepted: real and floating-point")
+    depth = rf.shape[-2]
+    weight = rf.new_zeros(depth, 1)
+    weight[0] = 1
+    weight[1 : (depth + 1) // 2] = 2
+    if depth % 2 == 0:
+        weight[depth // 2] = 1
+    return torch.fft.ifft(torch.fft.fft(rf, dim=-2) * weight, dim=-2).abs()
+
+
+def log_compress(
+    envelope: Tensor, dynamic_range: float = 60.0, reference: float | Tensor | None = None
+) -> Tensor:
+    """Return decibels mapped to grey: 0 dB is 1, ``-dynamic_range`` dB and less are 0.
+
+    Args:
+        envelope: (B, ...), not negative.
+        dynamic_range: in dB.
+        reference: the value of 0 dB, a number or one per item (B,); by default each item's
+            largest. Images that are compared need a common one.
+
+    Raises:
+        ArgumentError: a range or reference that is not positive.
+    """
+    require(dynamic_range > 0, "dynamic_range", dynamic_range, "a positive number of dB")
+    peak = envelope.flatten(1).amax(1) if reference is None else torch.as_tensor(reference)
+    peak = peak.to(envelope).reshape(-1, *[1] * (envelope.ndim - 1))
+    given = reference is None or bool((peak > 0).all())
+    require(given, "reference", reference, "positive values")
+    peak = torch.where(peak > 0, peak, 1)  # an item of zeros is black
+    decibels = 20 * torch.log10((envelope / peak).clamp(min=torch.finfo(envelope.dtype).tiny))
+    return (1 + decibels.clamp(max=0) / dynamic_range).clamp(min=0)
+
+
+def b_mode(
+    rf: Tensor, dynamic_range: float = 60.0, reference: float | Tensor | None = None
+) -> Tensor:
+    """Return the grey image of RF frames on their own grid, in [0, 1]; see `log_compress`."""
+    return log_compress(envelope(rf), dynamic_range, reference)
+
+
+def scan_convert(image: Tensor, sector: Sector, height: int = 512, fill: float = 0.0) -> Tensor:
+    """Resample a polar image to the upright square pixels that a screen shows.
+
+    Args:
+        image: (B, C, depths, beams) on the grid of ``sector``: envelopes or grey values, not RF.
+        sector: the grid.
+        height: rows; row 0 begins at the probe, the last ends at the largest depth.
+        fill: value outside of the sector.
+
+    Returns:
+        (B, C, height, W) with square pixels of ``depth_mm / height``, wide enough for all beams.
+
+    Raises:
+        ShapeError: ``image`` is not on that grid.
+    """
+    if image.ndim != 4 or tuple(image.shape[-2:]) != (sector.depths, sector.beams):
+        raise ShapeError(
+            f"image: got {tuple(image.shape)}, accepted: (B, C, {sector.depths}, {sector.beams})"
+        )
+    height = require_size("height", height)
+    half = math.radians(sector.degrees) / 2
+    width = 2 * math.ceil(height * math.sin(half))
+    pixel = sector.depth_mm / height
+    z = (torch.arange(height) + 0.5)[:, None] * pixel
+    x = (torch.arange(width) + 0.5 - width / 2)[None, :] * pixel
+    radius, angle = torch.hypot(x, z), torch.atan2(x, z)
+    # In grid_sample's units -1 and 1 are the outer edges of the first and the last cell.
+    place = torch.stack([angle / half, 2 * radius / sector.depth_mm - 1], -1)
+    inside = (place.abs() <= 1).all(-1).to(image.device)
+    place = place.to(image).expand(len(image), -1, -1, -1)
+    pixels = F.grid_sample(image, place, "bilinear", "border", align_corners=False)
+    return torch.where(inside, pixels, fill)
