@@ -1,13 +1,16 @@
 """The prior: a noise schedule and ``denoise(x_t, t) -> E[x_0 | x_t]``."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import DeviceError, ShapeError, require
 from wellposed.priors.schedule import Schedule
+
+if TYPE_CHECKING:
+    from deepinv.physics import Physics
 
 
 class Prior(nn.Module):
@@ -63,6 +66,13 @@ class Prior(nn.Module):
     def to_public(self, u: Tensor) -> Tensor:
         """Return units as public images."""
         return u * self.scale + self.centre
+
+    def in_units(self, operator: "Physics") -> "Physics | None":
+        """Return the linear ``operator`` acting on units times `scale`, which lack the centre.
+
+        ``None`` if what acts on units is not linear.
+        """
+        return operator if self.is_affine else None
 
     def unit_shape(self, image_shape: torch.Size) -> torch.Size:
         """Return the shape in units of public images of a shape."""

@@ -31,7 +31,9 @@ class Problem:
 
     Attributes:
         y: measurement in units (B, ...).
-        operator: the operator, acting on public images.
+        operator: the operator, acting on public images; of linear problems on units times the
+            prior's ``scale``, which differ only by the prior's centre and, of a `Product`, by the
+            units of its blocks.
         prior: the prior.
         image_shape: shape (B, C, ...) of the images.
         evaluations: calls of the prior so far.
@@ -65,10 +67,11 @@ class Problem:
         prior.check_image(back)
         if _is_linear(operator):
             _check_adjoint(operator, y, back)
-        shape, is_linear = prior.unit_shape(back.shape), _is_linear(operator) and prior.is_affine
-        problem = cls(y, operator, prior, shape, back.dtype, is_linear)
-        offset = problem.A_centre if is_linear and prior.centre != 0 else 0.0
-        problem.y = (y - offset) / prior.scale
+        acting = prior.in_units(operator) if _is_linear(operator) else None
+        is_linear, shape = acting is not None, prior.unit_shape(back.shape)
+        problem = cls(y, acting if is_linear else operator, prior, shape, back.dtype, is_linear)
+        centred = not is_linear or not bool(prior.to_units(problem.zeros()).any())
+        problem.y = (y if centred else y - problem.A_centre) / prior.scale
         return problem
 
     def to_public(self, u: Tensor) -> Tensor:
@@ -137,8 +140,9 @@ class Problem:
 
     @property
     def A_centre(self) -> Tensor:
-        """Measurement of an image of the prior's central value."""
-        return self.operator.A(self.to_public(self.zeros()))
+        """Measurement of an image of the prior's central value, for linear problems."""
+        # Of the public zero, which measures nothing.
+        return -self.prior.scale * self.A(self.prior.to_units(self.zeros()))
 
     @cached_property
     def back_projection(self) -> Tensor:

@@ -1,0 +1,90 @@
+"""Mu-law companding, and operators whose images are companded."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import require
+from wellposed.operators.base import LinearOperator, check_batch
+from wellposed.operators.nonlinear import NonlinearOperator
+
+
+def compress(v: Tensor, mu: float = 255.0) -> Tensor:
+    """Return ``sgn(v) ln(1 + mu |v|) / ln(1 + mu)``, which takes [-1, 1] to itself.
+
+    Beyond, both this and `expand`, its inverse, go on along their tangents, so that an estimate
+    out of range has a value and a gradient.
+
+    Args:
+        v: linear values, any shape.
+        mu: strength, positive.
+    """
+    size, slope = v.abs(), mu / ((1 + mu) * math.log1p(mu))
+    inside = torch.log1p(mu * size.clamp(max=1)) / math.log1p(mu)
+    return torch.copysign(inside + slope * (size - 1).clamp(min=0), v)
+
+
+def expand(v: Tensor, mu: float = 255.0) -> Tensor:
+    """Return ``sgn(v) ((1 + mu)^|v| - 1) / mu``, the inverse of `compress`."""
+    size, slope = v.abs(), (1 + mu) * math.log1p(mu) / mu
+    inside = torch.expm1(math.log1p(mu) * size.clamp(max=1)) / mu
+    return torch.copysign(inside + slope * (size - 1).clamp(min=0), v)
+
+
+class Companded(NonlinearOperator):
+    """``y = C(A C^-1(x)) + n``: ``A`` acts on linear values, images and data are companded by C.
+
+    As in the dehazing of ultrasound RF data, which are summed linearly and companded for the
+    networks (Stevens et al., "Dehazing Ultrasound Using Diffusion Models", IEEE TMI 2024, arXiv
+    2307.11204). Solvers of nonlinear problems apply it to the denoised estimate: on a noisy state
+    most values leave the range.
+
+    Args:
+        operator: acts on linear values in [-1, 1] of images (C, H, W), real; a `Superposition`
+            for sums.
+        mu: strength of `compress`.
+        compressed_data: whether ``y`` is companded too, as published; or linear, where
+            electronic noise is Gaussian.
+        noise_sigma: noise level in ``y``.
+
+    Raises:
+        ArgumentError: ``mu`` is not positive and finite, or the operator not linear and real.
+    """
+
+    def __init__(
+        self,
+        operator: LinearOperator,
+        mu: float = 255.0,
+        *,
+        compressed_data: bool = True,
+        noise_sigma: float | Tensor = 0.0,
+    ) -> None:
+        real = isinstance(operator, LinearOperator)
+        real = real and not (operator.complex_image or operator.complex_measurement)
+        require(real, "operator", operator, "a real wellposed linear operator")
+        require(isinstance(mu, (int, float)) and 0 < mu < math.inf, "mu", mu, "a positive number")
+        super().__init__(operator.img_size, operator.measurement_size, noise_sigma)
+        self.operator, self.mu, self.compressed_data = operator, float(mu), compressed_data
+        self.to(operator.device)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        y = self.operator.A(expand(x, self.mu))
+        return compress(y, self.mu) if self.compressed_data else y
+
+    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
+        """Return ``C(A^H C^-1(y))``, an image of the size of ``x``."""
+        return compress(self.operator.A_adjoint(self._linear(y)), self.mu)
+
+    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+        """Return the companded pseudo-inverse, which fits ``y`` where something does."""
+        return compress(self.operator.A_dagger(self._linear(y)), self.mu)
+
+    def restrict(self, y: Tensor) -> Tensor:
+        """Return ``y`` with entries that are never measured set to zero."""
+        return self.operator.restrict(y)
+
+    def _linear(self, y: Tensor) -> Tensor:
+        check_batch("y", y, self.measurement_size)
+        return expand(y, self.mu) if self.compressed_data else y

@@ -1,0 +1,166 @@
+"""Sums of several unknown images, each seen through an operator of its own."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import ArgumentError, ShapeError, require
+from wellposed.operators.base import LinearOperator
+from wellposed.operators.decomposable import Decomposable
+
+
+class Superposition(LinearOperator):
+    """``y = sum_k w_k A_k x_k + n``: several images measured at once, as tissue and haze.
+
+    The unknown is one tensor, the blocks ``x_k`` stacked on the channel axis, so that solvers
+    need to know nothing of it; `split` takes it apart. Its prior is a `priors.Product`.
+
+    Where all operators are ``Decomposable`` with one and the same ``U`` (they act pixel by pixel,
+    or are one operator) so is the sum, and its proximal solutions are in closed form: then this
+    makes an `AlignedSuperposition`.
+
+    Args:
+        operators: one or more, of images (C_k, *sides) of equal sides and measurements of equal
+            shape. Their own noise levels do not count.
+        weights: ``w_k``, finite, not all 0; all 1 by default.
+        noise_sigma: noise level in ``y``.
+
+    Raises:
+        ArgumentError: no operators, or ones that do not go together; weights that are not finite
+            or not as many.
+        ShapeError: operators of other images or measurements than the first.
+    """
+
+    def __new__(cls, operators: Sequence[LinearOperator] = (), *_: Any, **__: Any) -> Any:
+        aligned = cls is Superposition and _share_U(operators)
+        return super().__new__(AlignedSuperposition if aligned else cls)
+
+    def __init__(
+        self,
+        operators: Sequence[LinearOperator],
+        weights: Sequence[float] | None = None,
+        noise_sigma: float | Tensor = 0.0,
+    ) -> None:
+        first = _checked(operators)
+        weights = [1.0] * len(operators) if weights is None else list(weights)
+        usable = len(weights) == len(operators) and all(map(math.isfinite, weights))
+        accepted = f"{len(operators)} finite numbers, not all 0"
+        require(usable and any(weights), "weights", weights, accepted)
+        channels = [operator.img_size[0] for operator in operators]
+        super().__init__(
+            (sum(channels), *first.img_size[1:]),
+            first.measurement_size,
+            noise_sigma,
+            complex_image=first.complex_image,
+            complex_measurement=first.complex_measurement,
+            items=max(operator.items for operator in operators),
+        )
+        self.operators, self.channels = nn.ModuleList(operators), channels
+        self.weights = tuple(float(weight) for weight in weights)
+        self.to(first.device)
+
+    def split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the blocks of images (..., sum C_k, *sides)."""
+        return x.split(self.channels, dim=x.ndim - len(self.img_size))
+
+    def reweighted(self, factors: Sequence[float]) -> "Superposition":
+        """Return the operator with each weight multiplied by a factor."""
+        weights = [w * f for w, f in zip(self.weights, factors, strict=True)]
+        return Superposition(list(self.operators), weights, self.noise_model.sigma)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        parts = zip(self.weights, self.operators, self.split(x), strict=True)
+        first, *others = (weight * operator.A(part) for weight, operator, part in parts)
+        return sum(others, first)
+
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        blocks = zip(self.weights, self.operators, strict=True)
+        return torch.cat([weight * operator.A_adjoint(y) for weight, operator in blocks], 1)
+
+    def restrict(self, y: Tensor) -> Tensor:
+        """Return ``y`` with entries that no operator measures set to zero."""
+        blocks, ones = zip(self.weights, self.operators, strict=True), torch.ones_like(y)
+        masks = [operator.restrict(ones) != 0 for weight, operator in blocks if weight != 0]
+        return torch.where(torch.stack(masks).any(0), y, 0)
+
+
+class AlignedSuperposition(Superposition, Decomposable):
+    """A superposition of operators of one ``U``, in closed form.
+
+    With ``A_k = U diag(s_k) V_k^H`` the singular values are ``s = sqrt(sum_k w_k^2 s_k^2)`` and
+    ``V`` puts into block k the coordinates times ``w_k s_k / s``, by ``V_k``.
+    """
+
+    def __init__(
+        self,
+        operators: Sequence[LinearOperator],
+        weights: Sequence[float] | None = None,
+        noise_sigma: float | Tensor = 0.0,
+    ) -> None:
+        super().__init__(operators, weights, noise_sigma)
+        values = [w * s for w, s in zip(self.weights, self._own_values(), strict=True)]
+        s = sum(value.square() for value in values)
+        self.register_buffer("singular_values", torch.as_tensor(s).sqrt())
+
+    def V(self, coordinates: Tensor) -> Tensor:
+        blocks = zip(self._shares(coordinates), self.operators, strict=True)
+        return torch.cat([operator.V(share * coordinates) for share, operator in blocks], 1)
+
+    def V_adjoint(self, x: Tensor) -> Tensor:
+        blocks = zip(self._shares(x), self.operators, self.split(x), strict=True)
+        first, *others = (share * operator.V_adjoint(part) for share, operator, part in blocks)
+        return sum(others, first)
+
+    def U(self, coordinates: Tensor) -> Tensor:
+        return self.operators[0].U(coordinates)
+
+    def U_adjoint(self, y: Tensor) -> Tensor:
+        return self.operators[0].U_adjoint(y)
+
+    def _own_values(self) -> list[Tensor]:
+        # In double precision, as the weights are.
+        return [operator.singular_values.double() for operator in self.operators]
+
+    def _shares(self, like: Tensor) -> list[Tensor]:
+        """Return ``w_k s_k / s``; equal shares where nothing is measured."""
+        s, equal = self.singular_values, len(self.weights) ** -0.5
+        blocks = zip(self.weights, self._own_values(), strict=True)
+        shares = [
+            torch.where(s > 0, w * own / torch.where(s > 0, s, 1), equal) for w, own in blocks
+        ]
+        return [share.to(like.real.dtype) for share in shares]
+
+
+def _share_U(operators: Any) -> bool:
+    """Tell whether operators have their decomposition at hand, with the same ``U``."""
+    blocks = list(operators) if isinstance(operators, Sequence) else []
+    if not blocks or not all(isinstance(block, Decomposable) for block in blocks):
+        return False
+    pixelwise = all(type(block).U is Decomposable.U for block in blocks)
+    return pixelwise or all(block is blocks[0] for block in blocks)
+
+
+def _checked(operators: Sequence[LinearOperator]) -> LinearOperator:
+    """Return the first operator if all go together."""
+    several = isinstance(operators, Sequence) and len(operators) > 0
+    ours = several and all(isinstance(operator, LinearOperator) for operator in operators)
+    require(ours, "operators", operators, "a list of wellposed linear operators")
+    first, kinds = operators[0], set()
+    for operator in operators:
+        shapes = [(o.img_size[1:], o.measurement_size) for o in (operator, first)]
+        if shapes[0] != shapes[1]:
+            raise ShapeError(
+                f"operators: got image sides and measurement {shapes[0]}, accepted: "
+                f"those of the first, {shapes[1]}"
+            )
+        kinds.add((operator.complex_image, operator.complex_measurement, operator.device))
+    items = {operator.items for operator in operators} - {1}
+    if len(kinds) > 1 or len(items) > 1:
+        raise ArgumentError(
+            "operators: got real and complex ones, several devices or batch sizes, accepted: "
+            "operators of one kind, device and batch size"
+        )
+    return first
