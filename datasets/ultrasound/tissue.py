@@ -103,12 +103,13 @@ def regions(
     wall = above & (d > 0.2 * ventricle.wall) & (d < 0.8 * ventricle.wall)
     row = here.radius / sector.step_mm - 0.5
     column = here.angle / sector.step_radians + sector.beams / 2 - 0.5
-    masks = []
-    for label in (torch.ones_like(p), cavity.to(p), wall.to(p)):
-        counts = lay(row, column, label, (sector.depths, sector.beams))[None, None]
-        masks.append(F.avg_pool2d(counts, (15, 5), 1, (7, 2)))
-    every, *some = masks
-    return tuple(part > 0.95 * every for part in some)
+
+    def density(label: Tensor) -> Tensor:
+        counts = lay(row, column, label.to(p), (sector.depths, sector.beams))[None, None]
+        return F.avg_pool2d(counts, (15, 5), 1, (7, 2))
+
+    most = 0.95 * density(torch.ones_like(p))
+    return density(cavity) > most, density(wall) > most
 
 
 def electronic_noise(sector: Sector, rng: np.random.Generator) -> Tensor:
