@@ -1,36 +1,14 @@
-"""Mu-law companding, and operators whose images are companded."""
+"""Operators whose images are companded."""
 
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from wellposed.datasets.ultrasound.processing import compand, expand
 from wellposed.errors import require
 from wellposed.operators.base import LinearOperator, check_batch
 from wellposed.operators.nonlinear import NonlinearOperator
-
-
-def compress(v: Tensor, mu: float = 255.0) -> Tensor:
-    """Return ``sgn(v) ln(1 + mu |v|) / ln(1 + mu)``, which takes [-1, 1] to itself.
-
-    Beyond, both this and `expand`, its inverse, go on along their tangents, so that an estimate
-    out of range has a value and a gradient.
-
-    Args:
-        v: linear values, any shape.
-        mu: strength, positive.
-    """
-    size, slope = v.abs(), mu / ((1 + mu) * math.log1p(mu))
-    inside = torch.log1p(mu * size.clamp(max=1)) / math.log1p(mu)
-    return torch.copysign(inside + slope * (size - 1).clamp(min=0), v)
-
-
-def expand(v: Tensor, mu: float = 255.0) -> Tensor:
-    """Return ``sgn(v) ((1 + mu)^|v| - 1) / mu``, the inverse of `compress`."""
-    size, slope = v.abs(), (1 + mu) * math.log1p(mu) / mu
-    inside = torch.expm1(math.log1p(mu) * size.clamp(max=1)) / mu
-    return torch.copysign(inside + slope * (size - 1).clamp(min=0), v)
 
 
 class Companded(NonlinearOperator):
@@ -44,7 +22,7 @@ class Companded(NonlinearOperator):
     Args:
         operator: acts on linear values in [-1, 1] of images (C, H, W), real; a `Superposition`
             for sums.
-        mu: strength of `compress`.
+        mu: strength of `datasets.ultrasound.compand`.
         compressed_data: whether ``y`` is companded too, as published; or linear, where
             electronic noise is Gaussian.
         noise_sigma: noise level in ``y``.
@@ -71,15 +49,15 @@ class Companded(NonlinearOperator):
 
     def forward_map(self, x: Tensor) -> Tensor:
         y = self.operator.A(expand(x, self.mu))
-        return compress(y, self.mu) if self.compressed_data else y
+        return compand(y, self.mu) if self.compressed_data else y
 
     def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
         """Return ``C(A^H C^-1(y))``, an image of the size of ``x``."""
-        return compress(self.operator.A_adjoint(self._linear(y)), self.mu)
+        return compand(self.operator.A_adjoint(self._linear(y)), self.mu)
 
     def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
         """Return the companded pseudo-inverse, which fits ``y`` where something does."""
-        return compress(self.operator.A_dagger(self._linear(y)), self.mu)
+        return compand(self.operator.A_dagger(self._linear(y)), self.mu)
 
     def restrict(self, y: Tensor) -> Tensor:
         """Return ``y`` with entries that are never measured set to zero."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.decomposable import Decomposable
+from wellposed.operators.slab import slab_of
 
 
 class Superposition(LinearOperator):
@@ -46,7 +47,9 @@ class Superposition(LinearOperator):
     ) -> None:
         first = _checked(operators)
         weights = [1.0] * len(operators) if weights is None else list(weights)
-        usable = len(weights) == len(operators) and all(map(math.isfinite, weights))
+        usable = len(weights) == len(operators) and all(
+            isinstance(weight, (int, float)) and math.isfinite(weight) for weight in weights
+        )
         accepted = f"{len(operators)} finite numbers, not all 0"
         require(usable and any(weights), "weights", weights, accepted)
         channels = [operator.img_size[0] for operator in operators]
@@ -58,7 +61,8 @@ class Superposition(LinearOperator):
             complex_measurement=first.complex_measurement,
             items=max(operator.items for operator in operators),
         )
-        self.operators, self.channels = nn.ModuleList(operators), channels
+        self.operators: Any = nn.ModuleList(operators)
+        self.channels = channels
         self.weights = tuple(float(weight) for weight in weights)
         self.to(first.device)
 
@@ -147,7 +151,8 @@ def _checked(operators: Sequence[LinearOperator]) -> LinearOperator:
     """Return the first operator if all go together."""
     several = isinstance(operators, Sequence) and len(operators) > 0
     ours = several and all(isinstance(operator, LinearOperator) for operator in operators)
-    require(ours, "operators", operators, "a list of wellposed linear operators")
+    whole = ours and all(slab_of(operator).processes == 1 for operator in operators)
+    require(whole, "operators", operators, "wellposed linear operators that share no volume")
     first, kinds = operators[0], set()
     for operator in operators:
         shapes = [(o.img_size[1:], o.measurement_size) for o in (operator, first)]

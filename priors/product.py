@@ -24,8 +24,10 @@ class Product(Prior):
     2302.05290). Each block has a network and a data range of its own. All follow the schedule of
     the first; others are `Rescheduled`. One call counts as one evaluation.
 
-    Blocks of unequal units (data ranges or step weights) need a `Superposition` or a nonlinear
-    operator. Wrap the blocks, not the product: ``Product([Patchwise(p), Patchwise(q)])``.
+    A unit of each block should be about as large as its images: of a block that is much smaller
+    than its unit solvers expect too much at first. Blocks of unequal units (data ranges or step
+    weights) need a `Superposition` or a nonlinear operator. Wrap the blocks, not the product:
+    ``Product([Patchwise(p), Patchwise(q)])``.
 
     Args:
         priors: one for each block; none latent, all real or all complex.
@@ -49,18 +51,21 @@ class Product(Prior):
     ) -> None:
         blocks = list(priors)
         _check_blocks(blocks)
-        sizes = [prior.channels for prior in blocks] if channels is None else list(channels)
-        known = len(sizes) == len(blocks) and all(isinstance(c, int) and c >= 1 for c in sizes)
-        require(known, "channels", sizes, f"those of each of the {len(blocks)} priors")
+        told = [prior.channels for prior in blocks] if channels is None else channels
+        sizes = [c for c in told if isinstance(c, int) and c >= 1]
+        known = len(sizes) == len(told) == len(blocks)
+        require(known, "channels", told, f"those of each of the {len(blocks)} priors")
         weights = [1.0] * len(blocks) if step_weights is None else list(step_weights)
-        usable = len(weights) == len(blocks) and all(0 < w < math.inf for w in weights)
+        usable = len(weights) == len(blocks) and all(
+            isinstance(w, (int, float)) and 0 < w < math.inf for w in weights
+        )
         require(usable, "step_weights", weights, f"{len(blocks)} positive numbers")
         gains, first = [math.sqrt(weight) for weight in weights], blocks[0]
         unit = first.scale * gains[0]
         ends = (first.centre - unit, first.centre + unit)
-        super().__init__(first.schedule, sum(map(int, sizes)), first.is_complex, ends)
-        self.sizes, self.gains = [int(size) for size in sizes], gains
-        self.priors = nn.ModuleList(blocks)
+        super().__init__(first.schedule, sum(sizes), first.is_complex, ends)
+        self.sizes, self.gains = sizes, gains
+        self.priors: Any = nn.ModuleList(blocks)
 
     def extra_repr(self) -> str:
         """Tell what decides the result; a part of a run's identity, see `RunFolder`."""
