@@ -1,6 +1,6 @@
 """A planar operator on every slice of a volume."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -21,6 +21,9 @@ class Stacked(LinearOperator):
         slab: which of more slices they are, where other processes hold the rest, see
             `solvers.sharding`.
     """
+
+    incidental: ClassVar[frozenset[str]] = frozenset({"slab", "img_size", "measurement_size"})
+    """What differs from process to process; see `fingerprint`."""
 
     def __init__(self, operator: LinearOperator, slices: int, slab: Slab | None = None) -> None:
         require_size("slices", slices)

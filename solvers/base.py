@@ -5,6 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -166,7 +167,7 @@ class Solver(ABC):
         seed: int | None = None,
         noise: NoiseSource | None = None,
         callback: Callback | None = None,
-        checkpoint: str | Path | None = None,
+        checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int = 10,
     ) -> Reconstruction:
         """Reconstruct ``x`` from ``y = A(x) + n``.
@@ -201,6 +202,8 @@ class Solver(ABC):
             require(checkpoint is None, "checkpoint", checkpoint, "None with recorded noise")
         folder = None
         if checkpoint is not None:
+            path = isinstance(checkpoint, (str, PathLike))
+            require(path, "checkpoint", checkpoint, "None or the path of a folder")
             folder = RunFolder(Path(checkpoint), checkpoint_every, slab_of(operator))
         problem, seed = self._prepare(y, operator, prior, num_samples, seed, folder)
         started, evaluations, samples, residuals = time.perf_counter(), 0, [], []

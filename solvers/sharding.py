@@ -119,8 +119,8 @@ def spread(
     if share.processes == 1:
         return solver(y, operator, prior, num_samples=num_samples, seed=seed)
     _require_one_for_all(operator)
-    whole = isinstance(num_samples, int) and num_samples >= 1
-    require(whole, "num_samples", num_samples, "an integer of at least 1")
+    count = isinstance(num_samples, int) and num_samples >= 1
+    require(count, "num_samples", num_samples, "an integer of at least 1")
     seed = drawn_seed(ProcessSlab(len(y)), y.device) if seed is None else seed
     start, stop = share.starts[share.rank : share.rank + 2]
     if start == stop:
@@ -134,14 +134,14 @@ def spread(
         )
         for n in range(num_samples)
     ]
-    samples, residual = (
-        gathered(torch.cat([getattr(r, name) for r in results]), 1, share)
+    first, seconds = results[0], sum(r.seconds for r in results)
+    whole = {
+        name: gathered(torch.cat([getattr(r, name) for r in results]), 1, share)
         for name in ("samples", "residual")
-    )
-    if share.rank > 0:
-        return None
-    seconds = sum(r.seconds for r in results)
-    return replace(results[0], samples=samples, residual=residual, seconds=seconds, seed=seed)
+    }
+    if first.measured is not None:
+        whole["measured"] = gathered(first.measured, 0, share)
+    return None if share.rank else replace(first, **whole, seconds=seconds, seed=seed)
 
 
 def _require_one_for_all(operator: "Physics") -> None:

@@ -15,6 +15,7 @@ from wellposed.operators import Inpainting, MultiCoilMRI, Stacked, random_mask
 from wellposed.operators import simulate_sensitivity_maps as maps
 from wellposed.priors import GaussianPrior, NetworkPrior, Tabulated
 from wellposed.priors.networks import ConvUNet
+from wellposed.priors.prior import Prior
 from wellposed.priors.slicewise import Slicewise
 from wellposed.solvers import (
     DAPS,
@@ -94,6 +95,17 @@ def test_a_prior_that_looks_at_values_denoises_one_image():
     peak = prior_peak(prior, x)
     assert prior.network.largest == 1
     assert 6 * 64 * 4 <= peak <= 6 * (2 * 64 * 4 + 300)
+
+
+class Numerical(Prior):
+    """Leaves torch, as classical denoisers do."""
+
+    def denoise(self, x_t, t, condition=None):
+        return torch.from_numpy(x_t.numpy() / 2)
+
+
+def test_a_prior_that_computes_with_numpy_is_measured_too():
+    assert prior_peak(Numerical(VP), image(6, 1, 8, 8)) >= 0
 
 
 def stacked(depth=12, side=16, dtype=torch.float32):

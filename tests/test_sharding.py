@@ -342,16 +342,17 @@ def test_items_are_what_they_are_in_one_process(count, tmp_path):
         drawn = sharding.spread(DDS(steps=3), *images())
         assert all((r is None) == (rank > 0) for r in (*found, drawn))
         if rank == 0:
-            found = [(r.samples, r.residual, r.nfe, r.seed) for r in (*found, drawn)]
+            found = [(r.samples, r.residual, r.nfe, r.seed, r.measured) for r in (*found, drawn)]
             torch.save(found, tmp_path / "found")
 
     assert in_processes(count, work, tmp_path) == [0] * count, told(tmp_path)
     *found, drawn = torch.load(tmp_path / "found", weights_only=True)
-    for (solver, problem), (samples, residual, nfe, seed) in zip(cases, found, strict=True):
+    for (solver, problem), (samples, residual, *facts, measured) in zip(cases, found, strict=True):
         one = solver(*problem, num_samples=2, seed=5)
         assert torch.equal(samples, one.samples)
         assert torch.equal(residual, one.residual)
-        assert (nfe, seed) == (one.nfe, 5)
+        assert torch.equal(measured, one.measured)
+        assert facts == [one.nfe, 5]
     assert torch.equal(drawn[0], DDS(steps=3)(*images(), seed=drawn[3]).samples)
 
 

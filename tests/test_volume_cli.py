@@ -1,6 +1,9 @@
 """Whole volumes on the command line: what is taken, measured, kept and written where."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import nibabel
 import numpy as np
@@ -22,10 +25,6 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 
 AFFINE = np.array([[0, 2, 0, 5], [-1.5, 0, 0, 7], [0, 0, 3, -20], [0, 0, 0, 1.0]])
 D, H, W = 6, 16, 20
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 def tiny_prior(folder, channels, complex_):
@@ -62,12 +61,14 @@ def files(tmp_path_factory):
     return folder
 
 
-def reconstruct(files, out, name, operator, *more):
+def arguments(files, out, name, operator, *more):
     prior = files / ("complex" if operator == "mri" else "grey")
-    return run(
-        *("reconstruct", files / name, "--operator", operator, "--simulate", "--prior", prior),
-        *("--out", out, *more),
-    )
+    words = ["reconstruct", files / name, "--operator", operator, "--simulate", "--prior", prior]
+    return [str(word) for word in (*words, "--out", out, *more)]
+
+
+def reconstruct(files, out, name, operator, *more):
+    return CliRunner().invoke(app, arguments(files, out, name, operator, *more))
 
 
 SHORT = ["--set", "steps=2"]
@@ -191,6 +192,33 @@ def test_a_killed_run_goes_on_from_its_checkpoint(files, tmp_path, monkeypatch):
         for folder in ("o", "unbroken")
     )
     assert torch.equal(ours, theirs)
+
+
+def test_torchrun_shares_the_slices(files, tmp_path):
+    """And process 0 writes the volume that one process gives."""
+    more = ["--solver", "dds3d", "--set", "steps=2", "--views", 4]
+    done = reconstruct(files, tmp_path / "one", "volume.npy", "ct", *more)
+    assert done.exit_code == 0, done.output
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = arguments(files, tmp_path / "two", "volume.npy", "ct", *more)
+    output = subprocess.run(
+        [sys.executable, *launcher, "-m", "wellposed", *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert output.returncode == 0, output.stderr
+    assert output.stdout.count("wrote") == 1
+    one, two = (Reconstruction.load(tmp_path / n / "reconstruction.h5") for n in ("one", "two"))
+    torch.testing.assert_close(two.samples, one.samples, rtol=0, atol=1e-5)
+
+
+def test_an_image_is_for_one_process(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = reconstruct(files, tmp_path, "image.npy", "ct", "--solver", "dds")
+    assert done.exit_code == 2
+    assert "INPUT: got 'an image for 2 processes', accepted: a volume" in done.output
 
 
 DDS3D = ["--solver", "dds3d"]

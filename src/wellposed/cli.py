@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from wellposed import __version__
-from wellposed.errors import ArgumentError, WellposedError, require_choice
+from wellposed.errors import ArgumentError, WellposedError, require, require_choice
 from wellposed.training_settings import TrainingSettings
 from wellposed.validate_command import validate
 
@@ -175,13 +175,20 @@ def reconstruct(  # noqa: PLR0913 - the options of a command are its signature
     ] = None,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between two states kept.")] = 10,
 ) -> None:
-    """Reconstruct a measurement, or a simulated one of a clean image or volume (--simulate)."""
+    """Reconstruct a measurement, or a simulated one of a clean image or volume (--simulate).
+
+    Several processes share the slices of a volume: torchrun --nproc-per-node 4 -m wellposed
+    reconstruct ...
+    """
     classes = solver_classes()
     cls = classes[require_choice("--solver", solver, classes)]
     method = cls(**parse_settings(cls, set_ or []))
     whole = volume or slices is not None or (_is_of_volumes(cls) and slice_ is None)
     if whole and slice_ is not None:
         raise ArgumentError("--slice: got one with --volume or --slices, accepted: one of these")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    shared = whole or processes == 1
+    require(shared, "INPUT", f"an image for {processes} processes", "a volume, --volume")
     from wellposed.tasks import TaskOptions, build_task
 
     options = TaskOptions(
@@ -206,20 +213,25 @@ def reconstruct(  # noqa: PLR0913 - the options of a command are its signature
     task = build_task(input_, operator, options)
     from wellposed.priors import Slicewise
     from wellposed.priors.loading import load
+    from wellposed.solvers import sharding
     from wellposed.summary import summarize
 
     model = load(prior or PRIORS.get(operator, "natural"))
     _show_log()
-    reference = task.operator.A_dagger(task.y)
-    result = method(
-        task.y,
-        task.operator,
+    y, held = sharding.shard(task.y, task.operator) if whole else (task.y, task.operator)
+    part = method(
+        y,
+        held,
         Slicewise(model) if whole else model,
         num_samples=num_samples if num_samples is not None else 1 if whole else 4,
         seed=seed,
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,
     )
+    result = sharding.gather(part, held)
+    if result is None:  # process 0 has it
+        return
+    reference = task.operator.A_dagger(task.y)
     path = result.save(out, reference=reference, truth=task.truth)
     placed = [] if task.source is None else task.source.write(result, out)
     typer.echo(summarize(result, reference, task.truth))
