@@ -50,8 +50,8 @@ def shard(y: Tensor, operator: "Physics") -> "tuple[Tensor, Stacked]":
 
     Args:
         y: the whole measurement, (B, K, D, ...).
-        operator: a `Stacked` one; one that couples slices, as cones and 3-D transforms do, cannot
-            be shared.
+        operator: a `Stacked` one, of one operator for all slices; one that couples slices, as
+            cones and 3-D transforms do, cannot be shared.
 
     Raises:
         ArgumentError: of another kind, or with fewer slices than there are processes.
@@ -68,6 +68,7 @@ def shard(y: Tensor, operator: "Physics") -> "tuple[Tensor, Stacked]":
     depth, processes = operator.img_size[1], share_of(1).processes
     if processes == 1:
         return y, operator
+    _require_one_for_all(operator.operator)
     accepted = f"at least {processes}, as many as there are processes"
     require(depth >= processes, "operator", f"{depth} slices", accepted)
     slab = ProcessSlab(depth)
@@ -134,21 +135,23 @@ def spread(
         )
         for n in range(num_samples)
     ]
-    first, seconds = results[0], sum(r.seconds for r in results)
-    whole = {
-        name: gathered(torch.cat([getattr(r, name) for r in results]), 1, share)
+    samples, residual = (
+        gathered(torch.cat([getattr(r, name) for r in results]), 1, share)
         for name in ("samples", "residual")
-    }
-    if first.measured is not None:
-        whole["measured"] = gathered(first.measured, 0, share)
-    return None if share.rank else replace(first, **whole, seconds=seconds, seed=seed)
+    )
+    first, seconds = results[0], sum(r.seconds for r in results)
+    measured = None if first.measured is None else gathered(first.measured, 0, share)
+    if share.rank > 0:
+        return None
+    whole = replace(first, samples=samples, residual=residual, measured=measured)
+    return replace(whole, seconds=seconds, seed=seed)
 
 
 def _require_one_for_all(operator: "Physics") -> None:
     sigma = getattr(getattr(operator, "noise_model", None), "sigma", None)
     levels = 1 if sigma is None else torch.as_tensor(sigma).numel()
     each = max(getattr(operator, "items", 1), levels)
-    require(each == 1, "operator", f"parameters for {each} items", "one for all items")
+    require(each == 1, "operator", f"parameters for {each} items", "one for all of them")
 
 
 def drawn_seed(slab: Slab, device: torch.device) -> int:

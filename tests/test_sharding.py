@@ -391,11 +391,15 @@ def test_measurements_that_do_not_fit_are_refused():
             sharding.shard(wrong, operator)
 
 
-def test_more_processes_than_slices_are_refused(tmp_path):
+def test_what_cannot_be_shared_is_refused(tmp_path):
     def work(rank):
         y, operator, _ = ct(depth=2)
         with pytest.raises(errors.ArgumentError, match="operator: got '2 slices', accepted: at"):
             sharding.shard(y, operator)
+        masks = torch.stack([random_mask(8, 6, 0.5, seed)[None].float() for seed in range(3)])
+        each = Stacked(Inpainting(masks), 3)
+        with pytest.raises(errors.ArgumentError, match="operator: got 'parameters for 3 items'"):
+            sharding.shard(torch.zeros(1, 1, 3, 8, 6), each)
 
     assert in_processes(3, work, tmp_path) == [0] * 3, told(tmp_path)
 
