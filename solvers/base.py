@@ -23,7 +23,7 @@ from wellposed.reconstruction import Reconstruction
 from wellposed.run_checkpoint import RunFolder, identify
 from wellposed.solvers.misfit import misfit, noisy_numbers
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.sharding import check_shared, drawn_seed, naming
+from wellposed.solvers.sharding import agreed_seed, check_shared, naming
 from wellposed.solvers.transition import starting_std
 
 if TYPE_CHECKING:
@@ -240,9 +240,9 @@ class Solver(ABC):
         problem, chunk = Problem.create(y, operator, prior), None
         self.check(problem)
         check_shared(self, problem)
-        if seed is None:
-            seed = saved.get("seed", drawn_seed(problem.slab, y.device))
-        ItemNoise(seed, [()])  # refuses a bad seed before a folder is claimed for it
+        # Before a folder is claimed for it.
+        wanted = saved.get("seed") if seed is None else seed
+        seed = agreed_seed(wanted, problem.slab, y.device)
         if len(problem.image_shape) == 5:
             memory = plan(self, problem, num_samples, saved.get("chunk"))
             memory.log()

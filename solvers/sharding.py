@@ -64,6 +64,8 @@ def shard(y: Tensor, operator: "Physics") -> "tuple[Tensor, Stacked]":
             f"operator: {type(operator).__name__} may couple slices, accepted in several "
             "processes: operators.Stacked, which measures slice by slice"
         )
+    once = slab_of(operator).processes == 1
+    require(once, "operator", "a part of a volume", "the whole, which is shared once")
     operator._check("y", y, operator.measurement_size, operator.complex_measurement)
     depth, processes = operator.img_size[1], share_of(1).processes
     if processes == 1:
@@ -122,7 +124,7 @@ def spread(
     _require_one_for_all(operator)
     count = isinstance(num_samples, int) and num_samples >= 1
     require(count, "num_samples", num_samples, "an integer of at least 1")
-    seed = drawn_seed(ProcessSlab(len(y)), y.device) if seed is None else seed
+    seed = agreed_seed(seed, ProcessSlab(len(y)), y.device)
     start, stop = share.starts[share.rank : share.rank + 2]
     if start == stop:
         return None
@@ -154,10 +156,22 @@ def _require_one_for_all(operator: "Physics") -> None:
     require(each == 1, "operator", f"parameters for {each} items", "one for all of them")
 
 
-def drawn_seed(slab: Slab, device: torch.device) -> int:
-    """Return a random seed, the same in all processes."""
-    own = torch.tensor([secrets.randbits(31)], device=device)
-    return int(slab.sum(own)) % 2**31
+def agreed_seed(seed: int | None, slab: Slab, device: torch.device) -> int:
+    """Return the seed, or a random one for ``None``, the same in all processes.
+
+    Raises:
+        ArgumentError: no seed, or the processes were given different ones.
+    """
+    own = secrets.randbits(31) if seed is None else seed
+    ItemNoise(own, [()])  # refuses what is no seed
+
+    def total(number: int) -> int:
+        return int(slab.sum(torch.tensor([number], device=device)))
+
+    first = total(own % 2**31 if slab.rank == 0 else 0)
+    others = total(seed is not None and own % 2**31 != first)
+    require(others == 0, "seed", seed, "the same in all processes")
+    return first if seed is None else seed
 
 
 def check_shared(solver: "Solver", problem: "Problem") -> None:

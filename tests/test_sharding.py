@@ -230,6 +230,21 @@ def test_a_seed_is_drawn_once_for_all(tmp_path):
     torch.testing.assert_close(samples, DDS(steps=2)(*ct(), seed=seed).samples)
 
 
+def test_seeds_that_differ_are_refused_by_all(tmp_path):
+    def work(rank):
+        y, operator, prior = ct()
+        part, large = sharding.shard(y, operator), 2**70 + 5
+        DDS(steps=1)(*part, prior, seed=large)
+        with pytest.raises(errors.ArgumentError, match=r"seed: got .*, accepted: the same in all"):
+            DDS(steps=1)(*part, prior, seed=large + rank)
+        with pytest.raises(errors.ArgumentError, match=r"seed: got .*, accepted: the same in all"):
+            sharding.spread(DDS(steps=1), *images(), seed=rank)
+        with pytest.raises(errors.ArgumentError, match="operator: got 'a part of a volume'"):
+            sharding.shard(*part)
+
+    assert in_processes(3, work, tmp_path) == [0, 0, 0], told(tmp_path)
+
+
 LOST = DDS3D(steps=5, batch_size=1, cg_steps=2)
 
 
