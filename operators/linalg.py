@@ -41,6 +41,26 @@ def per_item(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
+def largest_eigenvalue(
+    apply: Callable[[Tensor], Tensor], start: Tensor, iterations: int
+) -> Tensor:
+    """Return the largest eigenvalue of a Hermitian map of each item, by power iterations.
+
+    Args:
+        apply: the map on tensors (B, ...), acting on each item alone.
+        start: not orthogonal to the leading eigenvector, (B, ...).
+        iterations: their number; the estimate comes from below.
+
+    Returns:
+        Shape (B,); 0 where ``apply`` or ``start`` is zero.
+    """
+    v, value = start, norm(start)
+    for _ in range(iterations):
+        v = apply(v / per_item(_divisor(value), v))
+        value = norm(v)
+    return value
+
+
 @dataclass(frozen=True)
 class CGResult:
     """What conjugate gradients found.

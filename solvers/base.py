@@ -152,12 +152,13 @@ class Solver(ABC):
         whole_problem = Problem.create(y, operator, prior)
         self.check(whole_problem)
         started, evaluations, chunks, residuals = time.perf_counter(), 0, [], []
+        measured = noisy_numbers(whole_problem)
         for problem, identities in self._chunks(whole_problem, num_samples):
             source = ItemNoise(seed, identities) if noise is None else noise
             u = self.run(problem, source, callback)
             evaluations = max(evaluations, problem.evaluations)
             chunks.append(problem.to_public(u))
-            residuals.append(misfit(problem, u))
+            residuals.append(misfit(problem, u, measured))
         return Reconstruction(
             samples=torch.cat(chunks).unflatten(0, (num_samples, len(y))),
             residual=torch.cat(residuals).reshape(num_samples, len(y)),
@@ -166,7 +167,7 @@ class Solver(ABC):
             solver=type(self).__name__,
             settings=asdict(self),
             seed=None if noise is not None else seed,
-            measured=noisy_numbers(whole_problem),
+            measured=measured,
         )
 
     def _chunks(

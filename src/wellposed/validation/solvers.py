@@ -26,9 +26,9 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 
 def capped(solver: Solver, budget: int) -> Solver:
     """Return a solver of at most so many steps; a Gibbs sampler keeps what it anneals in."""
-    return (
-        solver if isinstance(solver, PnPDM) else replace(solver, steps=min(solver.steps, budget))
-    )
+    if isinstance(solver, PnPDM):
+        return solver
+    return replace(solver, steps=min(solver.steps, budget))
 
 
 def recorded_solvers() -> dict[str, Solver]:
