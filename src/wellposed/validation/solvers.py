@@ -18,7 +18,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "DDRM": {"DDRM": {"steps": 20}},
     "DiffPIR": {"DiffPIR": {}, "DiffPIR, lambda 1": {"lambda_": 1.0}},
     "PiGDM": {"PiGDM": {}, "PiGDM, by the score": {"guidance": "score"}},
-    "PnPDM": {"PnPDM, rho_min .05": {"prior_steps": 10, "rho_min": 0.05}},
+    "PnPDM": {"PnPDM": {}, "PnPDM, rho_min .05": {"prior_steps": 10, "rho_min": 0.05}},
     "DDIMProjection": {"DDIMProjection": {"steps": 50}},
 }
 """Settings shown besides each paper's defaults, by solver; ``BUDGET`` steps unless they say."""
