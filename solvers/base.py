@@ -207,13 +207,14 @@ class Solver(ABC):
             folder = RunFolder(Path(checkpoint), checkpoint_every, slab_of(operator))
         problem, seed = self._prepare(y, operator, prior, num_samples, seed, folder)
         started, evaluations, samples, residuals = time.perf_counter(), 0, [], []
+        measured = noisy_numbers(problem)
         for number, (part, identities) in enumerate(self._batches(problem, num_samples)):
             own = ItemNoise(seed, identities, first_slice=problem.slab.start)
             source = own if noise is None else noise
             u = self._run_or_load(part, source, callback, folder, number)
             evaluations = max(evaluations, part.evaluations)
             samples.append(part.to_public(u))
-            residuals.append(misfit(part, u))
+            residuals.append(misfit(part, u, measured))
         joined = torch.cat(samples) if len(samples) > 1 else samples[0]
         return Reconstruction(
             samples=joined.unflatten(0, (num_samples, len(y))),
@@ -223,7 +224,7 @@ class Solver(ABC):
             solver=type(self).__name__,
             settings=asdict(self),
             seed=None if noise is not None else seed,
-            measured=noisy_numbers(problem),
+            measured=measured,
         )
 
     def _prepare(

@@ -32,12 +32,12 @@ def misfit_gradient(x: Tensor, problem: Problem) -> Tensor:
 
 def squared_norm(problem: Problem, iterations: int = 20) -> Tensor:
     """Return ``||A||^2`` of each item, shape (B,), by power iterations; 1 if A is not linear."""
-    v = problem.zeros()
     if not problem.is_linear:
         return torch.ones_like(problem.noise_sigma)
     # Whatever y is, noise has a part along the leading singular vector.
-    v = v + ItemNoise(0, [(0,)]).draw(v[:1])
-    value = largest_eigenvalue(problem.normal, v, iterations)
+    start = problem.zeros()
+    start = start + ItemNoise(0, [(0,)]).draw(start[:1])
+    value = largest_eigenvalue(problem.normal, start, iterations)
     return torch.where(value > 0, value, 1)
 
 
@@ -83,24 +83,23 @@ class Coupled:
                 stable below 2.
             norm2: ``||A||^2`` of each item, from `squared_norm`.
         """
-        curvature = norm2 / self.sigma**2 + 1 / self.rho**2
-        h = per_item(learning_rate / curvature, z)
+        length = learning_rate / (norm2 / self.sigma**2 + 1 / self.rho**2)
         if self.problem.is_linear and is_decomposable(self.problem.operator):
-            return self._langevin_at_once(z, noise.draw(z), steps, h)
-        weight = per_item(self.sigma**-2, z)
+            return self._langevin_at_once(z, noise.draw(z), steps, length)
+        h, weight = per_item(length, z), per_item(self.sigma**-2, z)
         for _ in range(steps):
             gradient = weight * misfit_gradient(z, self.problem)
             gradient = gradient + (z - self.centre) / self.rho**2
             z = z - h * gradient + (2 * h).sqrt() * noise.draw(z)
         return z
 
-    def _langevin_at_once(self, z: Tensor, xi: Tensor, steps: int, h: Tensor) -> Tensor:
+    def _langevin_at_once(self, z: Tensor, xi: Tensor, steps: int, length: Tensor) -> Tensor:
         operator: Any = self.problem.operator
         gap = operator.U_adjoint(self.problem.y - self.problem.A(self.centre))
         s, _, kept = self.problem.spectrum(gap)
         s, precision = torch.where(kept, s, 0), 1 / self.rho**2
         sigma2 = per_item(self.sigma, gap).square()
-        start, h_i = z - self.centre, h.view(-1, *[1] * (gap.ndim - 1))
+        start, h, h_i = z - self.centre, per_item(length, z), per_item(length, gap)
         everywhere = _autoregression(start, 0.0, h * precision, precision, xi, steps)
         V_start, V_xi = operator.V_adjoint(start), operator.V_adjoint(xi)
         alone = _autoregression(V_start, 0.0, h_i * precision, precision, V_xi, steps)

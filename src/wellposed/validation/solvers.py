@@ -19,7 +19,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "DDRM": {"DDRM": {"steps": 20}},
     "DiffPIR": {"DiffPIR": {}, "DiffPIR, lambda 1": {"lambda_": 1.0}},
     "PiGDM": {"PiGDM": {}, "PiGDM, by the score": {"guidance": "score"}},
-    "PnPDM": {"PnPDM, rho_min .05": {"prior_steps": 10, "rho_min": 0.05}},
+    "PnPDM": {"PnPDM": {}, "PnPDM, rho_min .05": {"prior_steps": 10, "rho_min": 0.05}},
     "DDIMProjection": {"DDIMProjection": {"steps": 50}},
 }
 """Settings shown besides each paper's defaults, by solver; ``BUDGET`` steps unless they say."""
@@ -27,9 +27,9 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 
 def capped(solver: Solver, budget: int) -> Solver:
     """Return a solver of at most so many steps; a Gibbs sampler keeps what it anneals in."""
-    return (
-        solver if isinstance(solver, PnPDM) else replace(solver, steps=min(solver.steps, budget))
-    )
+    if isinstance(solver, PnPDM):
+        return solver
+    return replace(solver, steps=min(solver.steps, budget))
 
 
 def recorded_solvers() -> dict[str, Solver]:
