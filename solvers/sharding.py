@@ -118,6 +118,8 @@ def spread(
             solver raises.
         ProcessLostError: a process died.
     """
+    batch = isinstance(y, Tensor) and y.ndim > 0
+    require(batch, "y", type(y).__name__, "a batch of measurements, (B, ...)")
     share = share_of(len(y))
     if share.processes == 1:
         return solver(y, operator, prior, num_samples=num_samples, seed=seed)

@@ -371,6 +371,11 @@ def test_items_are_what_they_are_in_one_process(count, tmp_path):
     assert torch.equal(drawn[0], DDS(steps=3)(*images(), seed=drawn[3]).samples)
 
 
+def test_a_batch_is_spread_and_nothing_else():
+    with pytest.raises(errors.ArgumentError, match="y: got 'int', accepted: a batch"):
+        sharding.spread(DDS(steps=1), 3, *images()[1:])
+
+
 def test_operators_with_parameters_for_each_item_are_not_spread(tmp_path):
     y, operator, prior = images(2)
     levels = copy.deepcopy(operator)
