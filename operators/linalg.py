@@ -56,7 +56,7 @@ def largest_eigenvalue(
 
     Args:
         apply: the map on tensors (B, ...), acting on each item alone.
-        start: not orthogonal to the leading eigenvector, (B, ...); ``A^H y`` for ``A^H A``.
+        start: not orthogonal to the leading eigenvector, (B, ...).
         iterations: their number; the estimate comes from below.
         total: sums per-item numbers over the processes that hold parts of an item.
 

@@ -5,6 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +23,7 @@ from wellposed.reconstruction import Reconstruction
 from wellposed.run_checkpoint import RunFolder, identify
 from wellposed.solvers.misfit import misfit, noisy_numbers
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.sharding import check_shared, drawn_seed, naming
+from wellposed.solvers.sharding import agreed_seed, check_shared, naming
 from wellposed.solvers.transition import starting_std
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class Solver(ABC):
         seed: int | None = None,
         noise: NoiseSource | None = None,
         callback: Callback | None = None,
-        checkpoint: str | Path | None = None,
+        checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int = 10,
     ) -> Reconstruction:
         """Reconstruct ``x`` from ``y = A(x) + n``.
@@ -201,16 +202,19 @@ class Solver(ABC):
             require(checkpoint is None, "checkpoint", checkpoint, "None with recorded noise")
         folder = None
         if checkpoint is not None:
+            path = isinstance(checkpoint, (str, PathLike))
+            require(path, "checkpoint", checkpoint, "None or the path of a folder")
             folder = RunFolder(Path(checkpoint), checkpoint_every, slab_of(operator))
         problem, seed = self._prepare(y, operator, prior, num_samples, seed, folder)
         started, evaluations, samples, residuals = time.perf_counter(), 0, [], []
+        measured = noisy_numbers(problem)
         for number, (part, identities) in enumerate(self._batches(problem, num_samples)):
             own = ItemNoise(seed, identities, first_slice=problem.slab.start)
             source = own if noise is None else noise
             u = self._run_or_load(part, source, callback, folder, number)
             evaluations = max(evaluations, part.evaluations)
             samples.append(part.to_public(u))
-            residuals.append(misfit(part, u))
+            residuals.append(misfit(part, u, measured))
         joined = torch.cat(samples) if len(samples) > 1 else samples[0]
         return Reconstruction(
             samples=joined.unflatten(0, (num_samples, len(y))),
@@ -220,7 +224,7 @@ class Solver(ABC):
             solver=type(self).__name__,
             settings=asdict(self),
             seed=None if noise is not None else seed,
-            measured=noisy_numbers(problem),
+            measured=measured,
         )
 
     def _prepare(
@@ -237,9 +241,9 @@ class Solver(ABC):
         problem, chunk = Problem.create(y, operator, prior), None
         self.check(problem)
         check_shared(self, problem)
-        if seed is None:
-            seed = saved.get("seed", drawn_seed(problem.slab, y.device))
-        ItemNoise(seed, [()])  # refuses a bad seed before a folder is claimed for it
+        # Before a folder is claimed for it.
+        wanted = saved.get("seed") if seed is None else seed
+        seed = agreed_seed(wanted, problem.slab, y.device)
         if len(problem.image_shape) == 5:
             memory = plan(self, problem, num_samples, saved.get("chunk"))
             memory.log()

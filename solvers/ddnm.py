@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wellposed.errors import require
 from wellposed.noise import NoiseSource
-from wellposed.operators.linalg import conjugate_gradient, per_item
+from wellposed.operators.linalg import per_item
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.problem import Problem, is_decomposable
 from wellposed.solvers.transition import implied_noise, levels, renoise, transition, variance
@@ -134,10 +134,5 @@ def by_gradients(
         return torch.where(noisy, x0, problem.proximal(x0, torch.zeros_like(sigma))), z
     damping = (problem.noise_sigma / budget).square()
     x0 = problem.proximal(x0, damping)
-    d = per_item(damping, x0)
-    b = d * (math.sqrt(3) * noise.draw(x0) - z) / 2
-
-    def apply(x: Tensor) -> Tensor:
-        return problem.normal(x) + d * x
-
-    return x0, z + conjugate_gradient(apply, b, iterations=100, tolerance=1e-6).x
+    b = per_item(damping, x0) * (math.sqrt(3) * noise.draw(x0) - z) / 2
+    return x0, z + problem.damped_inverse(b, damping)

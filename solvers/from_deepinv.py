@@ -102,15 +102,16 @@ class DeepinvSolver:
         samples = [self._sample(y, operator, denoiser, (seed, n)) for n in range(num_samples)]
         if not all(bool(x.isfinite().all()) for x in samples):
             raise SamplingError(f"{self.name} of deepinv: non-finite values in a sample")
+        measured = noisy_numbers(problem)
         return Reconstruction(
             samples=torch.stack(samples),
-            residual=torch.stack([misfit(problem, prior.to_units(x)) for x in samples]),
+            residual=torch.stack([misfit(problem, prior.to_units(x), measured) for x in samples]),
             nfe=denoiser.calls // num_samples,
             seconds=time.perf_counter() - started,
             solver=f"deepinv:{self.name}",
             settings=dict(self.options),
             seed=seed,
-            measured=noisy_numbers(problem),
+            measured=measured,
         )
 
     def _check(self, problem: Problem) -> None:

@@ -8,15 +8,20 @@ from wellposed.operators.linalg import whole_norm
 from wellposed.solvers.problem import Problem
 
 
-def misfit(problem: Problem, u: Tensor) -> Tensor:
+def misfit(problem: Problem, u: Tensor, measured: Tensor | None) -> Tensor:
     """Return the data misfit of each item over its expected norm, shape (B,).
 
-    ``||A x - y|| / (sigma sqrt(m))``, about 1 for a posterior sample; ``m`` counts measured real
-    numbers. For noise-free items ``||A x - y|| / ||y||``.
+    ``||A x - y|| / (sigma sqrt(m))``, about 1 for a posterior sample; for noise-free items
+    ``||A x - y|| / ||y||``.
+
+    Args:
+        problem: gives ``A``, ``y`` and the noise levels.
+        u: images in units.
+        measured: ``m`` of each item, from `noisy_numbers`; or of the one item of a whole batch.
     """
     total, sigma = problem.slab.sum, problem.noise_sigma
     distance = whole_norm(problem.A(u) - problem.y, total)
-    expected = sigma * measured_numbers(problem).sqrt().to(sigma)
+    expected = sigma if measured is None else sigma * measured.sqrt().to(sigma)
     if bool((sigma > 0).all()):
         return distance / expected
     # Of linear problems, problem.y lacks what the prior's centre would measure.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deepinv.physics import Physics
 
 PROXIMAL_STEPS = 100
-"""Conjugate-gradient steps that `Problem.proximal` takes at most."""
+"""Conjugate-gradient steps of a data term at most."""
 
 
 @dataclass
@@ -175,7 +175,11 @@ class Problem:
             gap = self.operator.U_adjoint(self.y - self.A(x0))
             s, _, kept = self.spectrum(gap)
             return x0 + self.operator.V(kept * s / (s.square() + per_item(weight, gap)) * gap)
-        w, b = per_item(weight, x0), self.back_projection - self.normal(x0)
+        return x0 + self.damped_inverse(self.back_projection - self.normal(x0), weight)
+
+    def damped_inverse(self, b: Tensor, weight: Tensor) -> Tensor:
+        """Return ``(A^H A + weight)^-1 b`` by conjugate gradients; see `proximal`."""
+        w = per_item(weight, b)
         found = conjugate_gradient(
             lambda d: self.normal(d) + w * d, b, iterations=PROXIMAL_STEPS, tolerance=1e-6
         )
@@ -185,7 +189,7 @@ class Problem:
                 "the noise level is small for this operator",
                 stacklevel=2,
             )
-        return x0 + found.x
+        return found.x
 
     def spectrum(self, coordinates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what a ``Decomposable`` operator measures, broadcast over its coordinates.

@@ -107,7 +107,9 @@ class REDDiff(Solver):
         direct = self.start == "pseudo-inverse"
         mu = problem.A_dagger() if direct else problem.back_projection
         # Squares of gradients underflow in half precision.
-        zeros = torch.zeros_like(as_real(mu), dtype=_moment_dtype(mu))
+        zeros = torch.zeros_like(
+            as_real(mu), dtype=torch.promote_types(mu.real.dtype, torch.float32)
+        )
         return REDDiffState(mu, mu, zeros, zeros, 0)
 
     def step(
@@ -137,13 +139,9 @@ class REDDiff(Solver):
         second = self.beta2 * state.second + (1 - self.beta2) * g**2
         deviation = (second / (1 - self.beta2**count)).sqrt() + self.epsilon
         update = self.learning_rate / (1 - self.beta1**count) * first / deviation
-        update = like(update.to(as_real(gradient).dtype), gradient)
+        update = like(update.to(gradient.real.dtype), gradient)
         return REDDiffState(state.x - update, x0, first, second, count)
 
     def finish(self, state: State) -> Tensor:
         """Return ``mu`` or the published code's lagging ``x0``."""
         return state.x if self.returned == "mu" else state.x0
-
-
-def _moment_dtype(mu: Tensor) -> torch.dtype:
-    return torch.promote_types(mu.real.dtype, torch.float32)

@@ -106,13 +106,13 @@ def _plain(effort: "Effort") -> object:
 
 def _chosen(names: list[str]) -> "dict[str, Solver]":
     """Return the recorded settings of the solvers that go by these command-line names."""
-    from wellposed.cli import kebab, solver_classes
+    from wellposed.cli import kebab
     from wellposed.validation.solvers import recorded_solvers
 
+    recorded = {label: (kebab(type(s).__name__), s) for label, s in recorded_solvers().items()}
     for name in names:
-        require_choice("SOLVER", name, solver_classes())
-    recorded = recorded_solvers().items()
-    return {k: s for k, s in recorded if not names or kebab(type(s).__name__) in names}
+        require_choice("SOLVER", name, sorted({known for known, _ in recorded.values()}))
+    return {k: s for k, (known, s) in recorded.items() if not names or known in names}
 
 
 def _write(records: "dict[str, Record]", effort: "Effort", command: str, folder: Path) -> None:
