@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.errors import ShapeError, require
+from wellposed.datasets.ultrasound.processing import compand
+from wellposed.errors import ShapeError, require, require_choice
+from wellposed.training_settings import FLIPS
 
 
 class Images(Protocol):
@@ -28,7 +30,7 @@ class Images(Protocol):
         """What error messages call it."""
 
     def array(self) -> np.ndarray:
-        """Return the images, float32 (D, H, W, C), about [0, 1]."""
+        """Return the images, float32 (D, H, W, C), about [0, 1], or [-1, 1] if signed."""
 
 
 @dataclass
@@ -40,10 +42,16 @@ class Crops:
 
     Args:
         stacks: images (D, H, W, C) of intensities about [0, 1]; a photograph has D = 1.
-        size: largest side of the crops in pixels, which all images must hold.
+        size: largest width of the crops in pixels, which all images must hold.
+        aspect: height over width of the crops.
         axes: the axes of a volume that slices may be taken across; (0,) for stacks and images.
         zoom: range of random magnifications.
+        flips: which mirror images count as images: ``all`` (square crops are transposed too),
+            ``sideways`` where up is up, or ``none``.
         gain: range of random intensity factors.
+        polarity: multiply by -1 at random (signals).
+        companding: mu of the mu-law that comes after gain and polarity, values beyond 1 being
+            clipped; 0 for none. For linear RF.
         complex_phase: multiply magnitudes by a random smooth phase, real and imaginary part
             becoming two channels (MRI).
         foreground: mean magnitude under which a crop counts as empty and is mostly redrawn.
@@ -54,15 +62,20 @@ class Crops:
 
     stacks: Sequence[Images]
     size: int = 64
+    aspect: float = 1.0
     axes: tuple[int, ...] = (0,)
     zoom: tuple[float, float] = (1.0, 1.0)
+    flips: str = "all"
     gain: tuple[float, float] = (1.0, 1.0)
+    polarity: bool = False
+    companding: float = 0.0
     complex_phase: bool = False
     foreground: float = 0.0
     _weights: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         require(len(self.stacks) > 0, "stacks", self.stacks, "at least one stack of images")
+        require_choice("flips", self.flips, FLIPS)
         self._check_sizes()
         self._check_channels()
         voxels = np.array([float(np.prod(s.shape[:3])) for s in self.stacks])
@@ -72,19 +85,18 @@ class Crops:
         self._weights = weights / weights.sum()
 
     def _check_sizes(self) -> None:
-        sides = {
-            (index, axis): min(n for i, n in enumerate(stack.shape[:3]) if i != axis)
-            for index, stack in enumerate(self.stacks)
-            for axis in self.axes
-        }
-        index, axis = min(sides, key=sides.__getitem__)
-        smallest, across = sides[index, axis], f" across axis {axis}" if self.axes != (0,) else ""
-        if smallest < self.size / self.zoom[1]:
-            raise ShapeError(
-                f"size: got crops of {self.size} pixels (zoom up to {self.zoom[1]}), but "
-                f"{self.stacks[index].name} has slices{across} with a side of {smallest}; take a "
-                "smaller size or larger images"
-            )
+        needed = [side / self.zoom[1] for side in self.sides(self.size)]
+        for stack in self.stacks:
+            for axis in self.axes:
+                slices = [n for i, n in enumerate(stack.shape[:3]) if i != axis]
+                if any(n < least for n, least in zip(slices, needed, strict=True)):
+                    across = f" across axis {axis}" if self.axes != (0,) else ""
+                    height, width = self.sides(self.size)
+                    raise ShapeError(
+                        f"size: got crops of {height} x {width} pixels (zoom up to "
+                        f"{self.zoom[1]}), but {stack.name} has slices{across} of {slices[0]} x "
+                        f"{slices[1]}; take a smaller size or larger images"
+                    )
 
     def _check_channels(self) -> None:
         accepted = 1 if self.complex_phase else self.channels
@@ -101,38 +113,59 @@ class Crops:
         """Number of real channels of a crop."""
         return 2 if self.complex_phase else int(self.stacks[0].shape[-1])
 
+    def sides(self, width: int) -> tuple[int, int]:
+        """Return (H, W) of crops of a width."""
+        return round(self.aspect * width), width
+
     def batch(self, items: range, seed: int, step: int, size: int | None = None) -> Tensor:
-        """Return float32 crops (len(items), C, size, size), set by item, seed and step alone."""
+        """Return float32 crops (len(items), C, H, W), set by item, seed and step alone.
+
+        Args:
+            items: their numbers.
+            seed: of the run.
+            step: of the run.
+            size: their width; the largest by default.
+        """
         return torch.stack([self._item(seed, step, item, size or self.size) for item in items])
 
     def _item(self, seed: int, step: int, item: int, size: int) -> Tensor:
         rng = np.random.default_rng((seed, step, item))
-        crop = self._crop(rng, size) * float(rng.uniform(*self.gain))
+        crop = self._crop(rng, self.sides(size)) * float(rng.uniform(*self.gain))
+        if self.polarity and rng.random() < 0.5:
+            crop = -crop
+        if self.companding > 0:
+            crop = compand(crop.clamp(-1, 1), self.companding)
         return _with_phase(crop, rng) if self.complex_phase else crop
 
-    def _crop(self, rng: np.random.Generator, size: int) -> Tensor:
+    def _crop(self, rng: np.random.Generator, sides: tuple[int, int]) -> Tensor:
         for attempt in range(8):
-            window = self._window(rng, size)
-            if window.mean() >= self.foreground or (attempt == 0 and rng.random() < 0.05):
+            window = self._window(rng, sides)
+            seen = np.abs(window).mean() >= self.foreground
+            if seen or (attempt == 0 and rng.random() < 0.05):
                 break
         image = torch.from_numpy(np.ascontiguousarray(window)).permute(2, 0, 1)[None]
-        if window.shape[0] != size:
+        if window.shape[:2] != sides:
             image = F.interpolate(
-                image, (size, size), mode="bicubic", antialias=True, align_corners=False
+                image, sides, mode="bicubic", antialias=True, align_corners=False
             )
         return image[0]
 
-    def _window(self, rng: np.random.Generator, size: int) -> np.ndarray:
+    def _window(self, rng: np.random.Generator, sides: tuple[int, int]) -> np.ndarray:
         volume = self.stacks[rng.choice(len(self.stacks), p=self._weights)].array()
         axis = int(rng.choice(self.axes))
         index = int(rng.integers(volume.shape[axis]))
         image = volume[(slice(None),) * axis + (index,)]
-        side = min(round(size / rng.uniform(*self.zoom)), *image.shape[:2])
-        top, left = (rng.integers(n - side + 1) for n in image.shape[:2])
-        window = image[top : top + side, left : left + side]
-        for flip in (0, 1):
+        # Images that are too small for the magnification give a larger one.
+        fits = max(side / n for side, n in zip(sides, image.shape[:2], strict=True))
+        zoom = max(rng.uniform(*self.zoom), fits)
+        height, width = (round(side / zoom) for side in sides)
+        top = rng.integers(image.shape[0] - height + 1)
+        left = rng.integers(image.shape[1] - width + 1)
+        window = image[top : top + height, left : left + width]
+        for flip in FLIPS[self.flips]:
             window = np.flip(window, flip) if rng.random() < 0.5 else window
-        return window.transpose(1, 0, 2) if rng.random() < 0.5 else window
+        turned = self.flips == "all" and height == width and rng.random() < 0.5
+        return window.transpose(1, 0, 2) if turned else window
 
 
 def central_crop(image: Tensor, size: int) -> Tensor:

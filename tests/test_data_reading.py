@@ -16,6 +16,7 @@ from wellposed.datasets import read_array
 from wellposed.datasets.collection import Collection, Reading, Stack, find_files
 from wellposed.datasets.crops import Crops, random_phase
 from wellposed.datasets.files import image_shape
+from wellposed.datasets.ultrasound import expand
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -165,6 +166,46 @@ def test_a_smaller_size_can_be_asked_for(tmp_path):
     assert crops.batch(range(2), 0, 0, 8).shape == (2, 1, 8, 8)
 
 
+@pytest.mark.parametrize(("flips", "poses"), [("none", 1), ("sideways", 2), ("all", 4)])
+def test_tall_crops_are_windows_that_may_be_reversed(flips, poses, tmp_path):
+    image = np.arange(20 * 24, dtype=np.float32).reshape(1, 20, 24, 1)
+    crops = Crops(stacks(tmp_path, image), 8, aspect=2, flips=flips).batch(range(100), 0, 0)
+    steps = {(int(c[0, 0, 1] - c[0, 0, 0]), int(c[0, 1, 0] - c[0, 0, 0])) for c in crops}
+    assert crops.shape == (100, 1, 16, 8)
+    assert len(steps) == poses
+    assert steps <= {(i, j) for i in (1, -1) for j in (24, -24)}
+    assert (1, 24) in steps
+    assert {int(crop.min()) % 24 for crop in crops} == set(range(17))
+
+
+def test_square_crops_keep_their_pose_if_asked(tmp_path):
+    image = np.arange(20 * 24, dtype=np.float32).reshape(1, 20, 24, 1)
+    for crop in Crops(stacks(tmp_path, image), 8, flips="none").batch(range(40), 0, 0)[:, 0]:
+        assert crop[0, 1] - crop[0, 0] == 1
+        assert crop[1, 0] - crop[0, 0] == 24
+
+
+def test_signals_change_sign_and_are_companded_after_their_gain(tmp_path):
+    (tmp_path / "wide").mkdir()
+    flat = stacks(tmp_path, np.full((1, 16, 16, 1), 0.01, np.float32))
+    crops = Crops(flat, 8, gain=(0.5, 2.0), polarity=True, companding=255.0)
+    values = crops.batch(range(200), 0, 0)[:, 0, 0, 0]
+    linear = expand(values)
+    assert 0.005 <= float(linear.abs().min()) < 0.006
+    assert 0.019 < float(linear.abs().max()) <= 0.02
+    assert 70 < int((values < 0).sum()) < 130
+    loud = stacks(tmp_path / "wide", np.full((1, 16, 16, 1), 3.0, np.float32))
+    assert bool((Crops(loud, 8, companding=255.0).batch(range(2), 0, 0) == 1).all())
+
+
+def test_signals_without_a_mean_are_not_empty(tmp_path):
+    """What counts is their magnitude: all of two opposite signals are drawn alike."""
+    data = np.full((40, 16, 16, 1), -1, np.float32)
+    data[::2] = 1
+    drawn = Crops(stacks(tmp_path, data), 16).batch(range(300), 0, 0)
+    assert float(drawn.mean()) == pytest.approx(0, abs=0.15)
+
+
 def test_empty_crops_are_mostly_redrawn(tmp_path):
     half = np.zeros((40, 16, 16, 1), np.float32)
     half[::2] = 1
@@ -178,15 +219,21 @@ def test_empty_crops_are_mostly_redrawn(tmp_path):
 
 def test_crops_name_images_that_are_too_small(tmp_path):
     data = stacks(tmp_path, volume(), volume(1, 40, 40))
-    with pytest.raises(errors.ShapeError, match=r"size: got crops of 32 .* 0\.npy .* side of 20;"):
+    with pytest.raises(
+        errors.ShapeError, match=r"size: got crops of 32 x 32 .* 0\.npy .* of 20 x 24;"
+    ):
         Crops(data, 32)
-    with pytest.raises(errors.ShapeError, match=r"0\.npy has slices across axis 1 with .* of 6;"):
+    with pytest.raises(errors.ShapeError, match=r"0\.npy has slices across axis 1 of 6 x "):
         Crops(data[:1], 16, axes=(0, 1, 2))
-    with pytest.raises(errors.ShapeError, match=r"0\.npy\[1:4\] has slices across .* of 3;"):
+    with pytest.raises(errors.ShapeError, match=r"0\.npy\[1:4\] has slices across .* of 3 x "):
         Crops([Stack(data[0].collection, 0, slice(1, 4))], 16, axes=(2,))
     assert Crops(data, 20).batch(range(1), 0, 0).shape == (1, 1, 20, 20)
     magnified = Crops(data, 32, zoom=(1.0, 1.6))
     assert magnified.batch(range(9), 0, 0).shape == (9, 1, 32, 32)
+    with pytest.raises(errors.ShapeError, match=r"crops of 24 x 8 .* 0\.npy .* of 20 x 24;"):
+        Crops(data, 8, aspect=3)
+    with pytest.raises(errors.ArgumentError, match="Did you mean 'sideways'"):
+        Crops(data, 8, flips="sideway")
     with pytest.raises(errors.ArgumentError, match="at least one stack of images"):
         Crops([], 16)
 

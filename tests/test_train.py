@@ -26,6 +26,7 @@ from wellposed.priors.training.batches import (
     to_units,
     training_times,
 )
+from wellposed.priors.training.pictures import sample_grid
 from wellposed.priors.training.trainer import VALIDATION_LEVELS
 from wellposed.training_settings import FREE, PREDICTIONS
 
@@ -147,6 +148,16 @@ def assert_same_run(a, b):
         ({"clip": 0.0}, "clip: got 0.0"),
         ({"zoom": (0.0, 1.0)}, "zoom: got"),
         ({"zoom": (1.0,)}, "zoom: got .* two finite numbers"),
+        ({"aspect": 0.0}, "aspect: got 0.0"),
+        ({"aspect": 1.1}, "aspect: got 1.1, accepted: heights that are .* 4"),
+        ({"flips": "sidewards"}, "Did you mean 'sideways'"),
+        ({"polarity": True}, "data_range: got .*, accepted: symmetric"),
+        ({"companding": 255.0}, "data_range: got .*, accepted: symmetric"),
+        ({"companding": -1.0}, "companding: got -1.0, accepted: 0, or a positive"),
+        (
+            {"companding": 255.0, "complex_phase": True, "data_range": (-1.0, 1.0)},
+            "companding: got 255.0, accepted: 0 with complex_phase",
+        ),
         ({"gain": (1.2, 0.5)}, "gain: got"),
         ({"gain": (1.0, math.inf)}, "gain: got .* two finite numbers"),
         ({"window": (0.0, 1.0, 2.0)}, "window: got .* two finite numbers"),
@@ -194,6 +205,21 @@ def test_the_learning_rate_ramps_stays_and_falls():
 
 
 # What a step sees
+
+
+def test_signals_are_trained_on_tall_companded_crops(tmp_path):
+    """Every option of the crops reaches them; pictures and samples are as tall."""
+    rf = np.random.default_rng(0).normal(0, 0.05, (40, 24, 20)).astype(np.float32)
+    np.save(tmp_path / "rf.npy", rf)
+    of_signals = dict(aspect=1.5, flips="none", polarity=True, companding=255.0)
+    run = settings(tmp_path / "rf.npy", tmp_path / "out", data_range=(-1, 1), **of_signals)
+    trainer = Trainer(run)
+    for crops in (trainer.batches.crops, trainer.held_crops):
+        assert {name: getattr(crops, name) for name in of_signals} == of_signals
+    x0, _, eps = trainer.batches[0]
+    assert x0.shape == eps.shape == (2, 1, 24, 16)
+    assert 0.2 < float(x0.std()) < 0.7
+    assert sample_grid(trainer)[0].shape == (3, 1, 24, 16)
 
 
 def make_trainer(photos, tmp_path, **changes):

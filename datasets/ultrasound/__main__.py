@@ -1,7 +1,7 @@
 """Write frames to train on: ``python -m wellposed.datasets.ultrasound tissue tissue.h5``.
 
-Then ``wellposed train --data tissue.h5 --data-range -1 1 --image-size 64 --out tissue-rf``, and
-the same with haze.
+Then ``wellposed train --data tissue.h5 --data-range -1 1 --companding 255 --polarity --gain 0.7
+1.4 --image-size 64 --aspect 2 --flips sideways --out tissue-rf``, and the same with haze.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def write(
     frames: Annotated[int, typer.Option(help="Their number; 0.26 MB each.")] = 500,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
 ) -> None:
-    """Write simulated, companded RF frames (1024 depths x 128 beams) to train a prior on."""
+    """Write simulated RF frames (1024 depths x 128 beams) to train a prior on."""
     with Progress() as bar:
         task = bar.add_task(kind, total=frames)
         try:

@@ -38,7 +38,7 @@ BOUNCE = 0.55
 """Share of the amplitude that is left after going to and fro once more."""
 
 BAND_POINTS = 500
-BAND_DB = 10.0
+BAND_DB = 6.0
 """Scatterers of each order of a layer's echo, and their level over those of the veil."""
 
 

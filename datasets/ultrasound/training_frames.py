@@ -8,7 +8,6 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from wellposed.datasets.ultrasound.processing import compand
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.datasets.ultrasound.simulator import SPLITS, EchoFrames, simulate_echoes
 from wellposed.errors import require, require_choice
@@ -17,8 +16,6 @@ from wellposed.operators.sizes import require_size
 
 LEVELS_DB = {"tissue": (-10.0, 0.0), "haze": (-48.0, -20.0)}
 """Range of random levels: of tissue's largest magnitude, and of haze's root mean square."""
-
-MU = 255.0
 
 GAINS = 6
 """First word of the seeds of levels and polarities, next to those in `simulator`."""
@@ -32,14 +29,15 @@ def write_training_frames(
     sector: Sector | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Write simulated RF frames of ``tissue`` or ``haze``, companded, as priors learn them.
+    """Write simulated RF frames of ``tissue`` or ``haze`` to train a prior on.
 
     Frame n is that of `simulate_echoes` number n at a random level and with random polarity, since
-    neither tells tissue from haze. Values beyond 1 are clipped, as receivers do.
+    neither tells tissue from haze. It is linear; training compands it after further changes of
+    gain. Values beyond 1 are clipped, as receivers do.
 
     Args:
         path: an HDF5 file. It will hold ``rf`` (frames, depths, beams), float16 in [-1, 1], and as
-            attributes kind, split, mu and sector.
+            attributes kind, split and sector.
         kind: ``tissue`` or ``haze``.
         frames: their number.
         split: ``train``, ``validation`` or ``test``.
@@ -60,7 +58,7 @@ def write_training_frames(
     part = path.with_name(path.name + ".part")
     shape = (frames, grid.depths, grid.beams)
     with h5py.File(part, "w") as file:
-        file.attrs.update(kind=kind, split=split, mu=MU, **asdict(grid))
+        file.attrs.update(kind=kind, split=split, **asdict(grid))
         rf = file.create_dataset("rf", shape, np.float16, chunks=(1, *shape[1:]))
         for n in range(frames):
             rf[n] = _frame(simulate_echoes([n], split, grid), kind, split, n)[0, 0].numpy()
@@ -72,4 +70,4 @@ def write_training_frames(
 def _frame(echoes: EchoFrames, kind: str, split: str, item: int) -> Tensor:
     rng = item_generator(item, (SPLITS.index(split),), GAINS)
     gain = 10 ** (rng.uniform(*LEVELS_DB[kind]) / 20) * rng.choice((-1, 1))
-    return compand((gain * getattr(echoes, kind)).clamp(-1, 1), MU)
+    return (gain * getattr(echoes, kind)).clamp(-1, 1)

@@ -40,9 +40,9 @@ def sample_grid(trainer: Trainer) -> list[Tensor]:
     """Return rows of unconditional samples, of the size of the largest crops."""
     from wellposed.solvers.unconditional import sample
 
-    prior, size = trainer.averaged, max(trainer.settings.image_size)
-    device = trainer.accelerator.device
-    images = sample(prior, COUNT, (size, size), steps=SAMPLING_STEPS, seed=0, device=device)
+    prior, device = trainer.averaged, trainer.accelerator.device
+    sides = trainer.held_crops.sides(max(trainer.settings.image_size))
+    images = sample(prior, COUNT, sides, steps=SAMPLING_STEPS, seed=0, device=device)
     units = prior.to_units(images)
     real = torch.cat([units.real, units.imag], 1) if units.is_complex() else units
     return list(real.split(COUNT // 2))

@@ -30,6 +30,9 @@ VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 VALIDATION_CROPS = 32
 
+ALL_CROPS = ("aspect", "flips", "polarity", "companding", "complex_phase", "foreground")
+"""Settings of the crops that those for validation share."""
+
 
 class Trainer:
     """The state of one training run: network, averaged weights, optimiser and step.
@@ -52,8 +55,8 @@ class Trainer:
         reading = {k: getattr(s, k) for k in Reading.__dataclass_fields__}
         self.collection = Collection(s.data, Reading(**reading))
         train, held = self.collection.split(s.held_out)
-        common: dict[str, Any] = dict(complex_phase=s.complex_phase, foreground=s.foreground)
-        crops = Crops(train, max(s.image_size), s.axes, s.zoom, s.gain, **common)
+        common = {k: getattr(s, k) for k in ALL_CROPS}
+        crops = Crops(train, max(s.image_size), axes=s.axes, zoom=s.zoom, gain=s.gain, **common)
         # A held-out slab is thin, so it is cut only across the axis it was held out along.
         self.held_crops = Crops(held, s.image_size[0], **common)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes

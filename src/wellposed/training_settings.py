@@ -7,6 +7,9 @@ from typing import Any
 
 from wellposed.errors import require, require_choice
 
+FLIPS = {"all": (0, 1), "sideways": (1,), "none": ()}
+"""Axes of images, rows and columns, that may be reversed."""
+
 SCHEDULES = ("linear", "cosine", "ve", "flow")
 PREDICTIONS = {
     "linear": ("edm", "noise", "sample", "velocity"),
@@ -47,10 +50,14 @@ class TrainingSettings:
     data_range: tuple[float, float] = _setting((0.0, 1.0), "Values of -1 and 1 in the network.")
     held_out: float = _setting(0.05, "Fraction of the data kept for validation.")
 
-    image_size: tuple[int, ...] = _setting((64,), "Sides of the crops, taken in turn: 64,128.")
+    image_size: tuple[int, ...] = _setting((64,), "Widths of the crops, taken in turn: 64,128.")
+    aspect: float = _setting(1.0, "Height over width of the crops.")
     axes: tuple[int, ...] = _setting((0,), "Axes of volumes that slices are taken across: 0,1,2.")
     zoom: tuple[float, float] = _setting((1.0, 1.0), "Random magnification of crops.")
+    flips: str = _setting("all", "Mirror images that count: all, sideways, none.")
     gain: tuple[float, float] = _setting((1.0, 1.0), "Random intensity factor.")
+    polarity: bool = _setting(False, "Signals: random sign.")
+    companding: float = _setting(0.0, "Linear RF: mu of the mu-law, 255; 0 for none.")
     foreground: float = _setting(0.0, "Mean below which a crop counts as empty.")
     complex_phase: bool = _setting(False, "Complex images: magnitudes with random smooth phase.")
 
@@ -112,8 +119,14 @@ class TrainingSettings:
         require(math.isfinite(self.foreground), "foreground", self.foreground, "a finite number")
         low, high = self.data_range
         require(low < high, "data_range", self.data_range, "(low, high) with low < high")
-        centred = not self.complex_phase or low == -high
-        require(centred, "data_range", self.data_range, "symmetric, as (-1, 1), if complex")
+        signed = self.complex_phase or self.polarity or self.companding > 0
+        centred = not signed or low == -high
+        require(centred, "data_range", self.data_range, "symmetric, as (-1, 1), if signed")
+        require_choice("flips", self.flips, FLIPS)
+        mu = self.companding
+        require(0 <= mu < math.inf, "companding", mu, "0, or a positive number as 255")
+        real = not (self.complex_phase and mu > 0)
+        require(real, "companding", mu, "0 with complex_phase, whose magnitudes have no sign")
 
     def _check_diffusion(self) -> None:
         require_choice("schedule", self.schedule, SCHEDULES)
@@ -129,6 +142,10 @@ class TrainingSettings:
         for size in self.image_size or (0,):
             fits = size > 0 and size % stride == 0
             require(fits, "image_size", size, f"a positive multiple of the network's {stride}")
+            tall = self.aspect * size
+            fits = 0 < tall < math.inf and tall % stride == 0
+            accepted = f"heights that are positive multiples of the network's {stride}"
+            require(fits, "aspect", self.aspect, accepted)
 
     def decisive(self) -> dict[str, Any]:
         """Return the settings that decide the weights, as JSON has them."""
