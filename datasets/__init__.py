@@ -31,6 +31,15 @@ if TYPE_CHECKING:
     from wellposed.datasets.results import write_result as write_result
     from wellposed.datasets.tomopy import ParallelScan as ParallelScan
     from wellposed.datasets.tomopy import load_tomopy as load_tomopy
+    from wellposed.datasets.ultrasound import ChannelData as ChannelData
+    from wellposed.datasets.ultrasound import EchoFrames as EchoFrames
+    from wellposed.datasets.ultrasound import RFFrames as RFFrames
+    from wellposed.datasets.ultrasound import Sector as Sector
+    from wellposed.datasets.ultrasound import delay_and_sum as delay_and_sum
+    from wellposed.datasets.ultrasound import load_pymust as load_pymust
+    from wellposed.datasets.ultrasound import load_rf_metaimage as load_rf_metaimage
+    from wellposed.datasets.ultrasound import simulate_echoes as simulate_echoes
+    from wellposed.datasets.ultrasound import write_training_frames as write_training_frames
 
 _HOME = {
     "dicom": ("DicomSeries", "read_dicom_series"),
@@ -45,6 +54,17 @@ _HOME = {
     "nifti": ("NiftiVolume", "load_nifti", "write_nifti"),
     "results": ("write_result",),
     "tomopy": ("ParallelScan", "load_tomopy"),
+    "ultrasound": (
+        "ChannelData",
+        "EchoFrames",
+        "RFFrames",
+        "Sector",
+        "delay_and_sum",
+        "load_pymust",
+        "load_rf_metaimage",
+        "simulate_echoes",
+        "write_training_frames",
+    ),
 }
 
 __all__ = sorted(name for names in _HOME.values() for name in names)

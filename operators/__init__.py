@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wellposed.operators.coil_processing import root_sum_of_squares as root_sum_of_squares
     from wellposed.operators.coils import espirit as espirit
     from wellposed.operators.coils import simulate_sensitivity_maps as simulate_sensitivity_maps
+    from wellposed.operators.companding import Companded as Companded
     from wellposed.operators.compressed_sensing import CompressedSensing as CompressedSensing
     from wellposed.operators.compressed_sensing import WalshHadamard as WalshHadamard
     from wellposed.operators.ct import ConeBeamCT as ConeBeamCT
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from wellposed.operators.nufft import NUFFT as NUFFT
     from wellposed.operators.stacked import Stacked as Stacked
     from wellposed.operators.super_resolution import SuperResolution as SuperResolution
+    from wellposed.operators.superposition import Superposition as Superposition
     from wellposed.operators.trajectories import golden_angles as golden_angles
     from wellposed.operators.trajectories import pipe_menon_density as pipe_menon_density
     from wellposed.operators.trajectories import radial_trajectory as radial_trajectory
@@ -78,6 +80,7 @@ _HOME = {
         "root_sum_of_squares",
     ),
     "coils": ("espirit", "simulate_sensitivity_maps"),
+    "companding": ("Companded",),
     "compressed_sensing": ("CompressedSensing", "WalshHadamard"),
     "ct": ("ConeBeamCT", "Detector", "FanBeamCT", "Panel", "ParallelBeamCT"),
     "ct.counts": (
@@ -100,6 +103,7 @@ _HOME = {
     "nufft": ("NUFFT",),
     "stacked": ("Stacked",),
     "super_resolution": ("SuperResolution",),
+    "superposition": ("Superposition",),
     "trajectories": (
         "golden_angles",
         "pipe_menon_density",

@@ -14,6 +14,8 @@ from wellposed.priors.loading import available, load
 from wellposed.priors.network_prior import NetworkPrior
 from wellposed.priors.patchwise import Patchwise
 from wellposed.priors.prior import Prior
+from wellposed.priors.product import Product
+from wellposed.priors.proximal import NuclearNorm, Proximal, TotalVariation
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 from wellposed.priors.slicewise import Slicewise
 
@@ -29,13 +31,17 @@ __all__ = [
     "Given",
     "Latent",
     "NetworkPrior",
+    "NuclearNorm",
     "Patchwise",
     "Prior",
+    "Product",
+    "Proximal",
     "Rescheduled",
     "Schedule",
     "Slicewise",
     "Stationary",
     "Tabulated",
+    "TotalVariation",
     "available",
     "load",
 ]

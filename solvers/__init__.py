@@ -14,6 +14,7 @@ from wellposed.solvers.dps import DPS
 from wellposed.solvers.flowchef import FlowChef
 from wellposed.solvers.from_deepinv import as_reconstructor, from_deepinv
 from wellposed.solvers.mmps import MMPS
+from wellposed.solvers.noisy_projection import NoisyProjection
 from wellposed.solvers.pigdm import PiGDM
 from wellposed.solvers.pnp_dm import PnPDM
 from wellposed.solvers.problem import Problem
@@ -31,6 +32,7 @@ __all__ = [
     "DiffPIR",
     "DiffusionMBIR",
     "FlowChef",
+    "NoisyProjection",
     "PiGDM",
     "PnPDM",
     "Problem",

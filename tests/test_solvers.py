@@ -32,6 +32,7 @@ from wellposed.solvers import (
     DDIMProjection,
     DiffPIR,
     FlowChef,
+    NoisyProjection,
     PiGDM,
     PnPDM,
     Problem,
@@ -55,6 +56,8 @@ SOLVERS = {
     "ddnm": DDNM(steps=6),
     "ddrm": DDRM(steps=6),
     "diffpir": DiffPIR(steps=6),
+    "noisy-projection": NoisyProjection(steps=6),
+    "noisy-projection-shared": NoisyProjection(steps=6, noise="shared", start=2.0),
 }
 
 

@@ -554,7 +554,7 @@ def test_devices_that_are_not_there_are_named(device, photos, tmp_path):
 def test_images_too_small_are_named_before_training(photos, tmp_path):
     out = tmp_path / "out"
     large = settings(photos, out, image_size=(16, 64))
-    with pytest.raises(errors.ShapeError, match=r"crops of 64 pixels .* 0\.png has .* side of 20"):
+    with pytest.raises(errors.ShapeError, match=r"of 64 x 64 pixels .* 0\.png has .* of 20 x 24"):
         train(large, progress=killer(1))
     assert not out.exists()
     Image.fromarray(np.zeros((40, 12), np.uint8)).save(tmp_path / "narrow.png")

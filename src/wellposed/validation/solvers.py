@@ -18,6 +18,10 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "DPS": {"DPS": {}, "DPS, zeta 1": {"zeta": 1.0}},
     "DDRM": {"DDRM": {"steps": 20}},
     "DiffPIR": {"DiffPIR": {}, "DiffPIR, lambda 1": {"lambda_": 1.0}},
+    "NoisyProjection": {
+        "NoisyProjection": {},
+        "NoisyProjection, shared noise": {"noise": "shared"},
+    },
     "PiGDM": {"PiGDM": {}, "PiGDM, by the score": {"guidance": "score"}},
     "PnPDM": {"PnPDM": {}, "PnPDM, rho_min .05": {"prior_steps": 10, "rho_min": 0.05}},
     "DDIMProjection": {"DDIMProjection": {"steps": 50}},

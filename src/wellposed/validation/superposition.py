@@ -94,12 +94,7 @@ def superposition_errors(
 
 def superposition_solvers(budget: int = 100) -> dict[str, Solver]:
     """Return the zero-shot solvers that are measured on the toy, of so many steps at most."""
-    few: dict[str, Any] = {"steps": budget, "spacing": "karras"}
-    own = {
-        "NoisyProjection": NoisyProjection(**few),
-        "NoisyProjection, shared noise": NoisyProjection(noise="shared", **few),
-    }
-    several = {name: capped(solver, budget) for name, solver in recorded_solvers().items()} | own
+    several = {name: capped(solver, budget) for name, solver in recorded_solvers().items()}
     case = superposition_problem(process("vp"))
     return {name: solver for name, solver in several.items() if _accepts(solver, case)}
 
