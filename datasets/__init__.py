@@ -33,12 +33,15 @@ if TYPE_CHECKING:
     from wellposed.datasets.tomopy import load_tomopy as load_tomopy
     from wellposed.datasets.ultrasound import ChannelData as ChannelData
     from wellposed.datasets.ultrasound import EchoFrames as EchoFrames
+    from wellposed.datasets.ultrasound import Recording as Recording
     from wellposed.datasets.ultrasound import RFFrames as RFFrames
     from wellposed.datasets.ultrasound import Sector as Sector
     from wellposed.datasets.ultrasound import delay_and_sum as delay_and_sum
     from wellposed.datasets.ultrasound import load_pymust as load_pymust
+    from wellposed.datasets.ultrasound import load_recording as load_recording
     from wellposed.datasets.ultrasound import load_rf_metaimage as load_rf_metaimage
     from wellposed.datasets.ultrasound import simulate_echoes as simulate_echoes
+    from wellposed.datasets.ultrasound import write_hazy_frames as write_hazy_frames
     from wellposed.datasets.ultrasound import write_training_frames as write_training_frames
 
 _HOME = {
@@ -58,11 +61,14 @@ _HOME = {
         "ChannelData",
         "EchoFrames",
         "RFFrames",
+        "Recording",
         "Sector",
         "delay_and_sum",
         "load_pymust",
+        "load_recording",
         "load_rf_metaimage",
         "simulate_echoes",
+        "write_hazy_frames",
         "write_training_frames",
     ),
 }

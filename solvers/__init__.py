@@ -8,6 +8,7 @@ from wellposed.solvers.ddnm import DDNM
 from wellposed.solvers.ddrm import DDRM
 from wellposed.solvers.dds import DDS
 from wellposed.solvers.dds_3d import DDS3D
+from wellposed.solvers.dehazing import Dehazed, Dehazing, dehaze
 from wellposed.solvers.diffpir import DiffPIR
 from wellposed.solvers.diffusion_mbir import DiffusionMBIR
 from wellposed.solvers.dps import DPS
@@ -29,6 +30,8 @@ __all__ = [
     "DPS",
     "MMPS",
     "DDIMProjection",
+    "Dehazed",
+    "Dehazing",
     "DiffPIR",
     "DiffusionMBIR",
     "FlowChef",
@@ -40,6 +43,7 @@ __all__ = [
     "Solver",
     "State",
     "as_reconstructor",
+    "dehaze",
     "from_deepinv",
     "sharding",
 ]

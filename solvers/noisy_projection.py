@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 from wellposed.errors import require, require_choice
 from wellposed.noise import NoiseSource
-from wellposed.solvers.base import Solver, State
+from wellposed.solvers.base import State
 from wellposed.solvers.likelihood import misfit_gradient
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.transition import implied_noise, levels, transition, variance
+from wellposed.solvers.warm_start import WarmStart
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoisyProjection(Solver):
+class NoisyProjection(WarmStart):
     r"""Projection guidance: each noisy image is pulled towards the measurement, noised alike.
 
     For each pair of times t -> s::
@@ -49,35 +50,17 @@ class NoisyProjection(Solver):
     spacing: str = "geometric"
     step_size: float = 0.5
     noise: str = "fresh"
-    start: float = math.inf
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.step_size < math.inf, "step_size", self.step_size, "finite, at least 0")
         require_choice("noise", self.noise, ("fresh", "shared"))
-        require(self.start > 0, "start", self.start, "a positive number or math.inf")
 
     def check(self, problem: Problem) -> None:
         """Refuse noisy images where the operator is not linear, and a start below all times."""
         if self.noise == "fresh":
             problem.require_linear('NoisyProjection(noise="fresh")')
-        lowest = float(problem.prior.schedule.ratio(super().times(problem)[-2]))
-        require(
-            self.start >= lowest, "start", self.start, f"at least {lowest:.3g}, the last level"
-        )
-
-    def times(self, problem: Problem) -> list[float]:
-        """Return the times of the schedule from ``start`` on."""
-        ratio, times = problem.prior.schedule.ratio, super().times(problem)
-        return [t for t in times if float(ratio(t)) <= self.start]
-
-    def init(self, problem: Problem, noise: NoiseSource) -> State:
-        """Start from pure noise, or from the noisy pseudo-inverse."""
-        if math.isinf(self.start):
-            return super().init(problem, noise)
-        x0 = problem.A_dagger()
-        alpha, sigma = problem.prior.schedule(self.times(problem)[0])
-        return State(alpha * x0 + sigma * noise.draw(x0), x0)
+        super().check(problem)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource

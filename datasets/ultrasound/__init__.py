@@ -18,6 +18,12 @@ from wellposed.datasets.ultrasound.processing import (
     log_compress,
     scan_convert,
 )
+from wellposed.datasets.ultrasound.recordings import (
+    Recording,
+    load_recording,
+    write_hazy_frames,
+)
+from wellposed.datasets.ultrasound.scores import dehazing_scores
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.datasets.ultrasound.simulator import EchoFrames, simulate_echoes
 from wellposed.datasets.ultrasound.training_frames import write_training_frames
@@ -26,22 +32,26 @@ __all__ = [
     "ChannelData",
     "EchoFrames",
     "RFFrames",
+    "Recording",
     "Sector",
     "autocorrelation_width",
     "b_mode",
     "cnr",
     "compand",
     "contrast",
+    "dehazing_scores",
     "delay_and_sum",
     "envelope",
     "expand",
     "gcnr",
     "ks_statistic",
     "load_pymust",
+    "load_recording",
     "load_rf_metaimage",
     "log_compress",
     "scan_convert",
     "simulate_echoes",
     "speckle_snr",
+    "write_hazy_frames",
     "write_training_frames",
 ]

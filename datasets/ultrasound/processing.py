@@ -14,6 +14,9 @@ from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.errors import DtypeError, ShapeError, require
 from wellposed.operators.sizes import require_size
 
+LOUDEST = 1.5
+"""Magnitude that RF may reach: hazy frames leave [-1, 1] a little where tissue is loudest."""
+
 
 def compand(x: Tensor, mu: float = 255.0) -> Tensor:
     """Return ``sgn(x) ln(1 + mu |x|) / ln(1 + mu)``, which maps [-1, 1] onto itself.

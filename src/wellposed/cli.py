@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from wellposed import __version__
+from wellposed.dehaze_command import dehaze
 from wellposed.errors import ArgumentError, WellposedError, require_choice
 from wellposed.reconstruct_command import reconstruct
 from wellposed.training_settings import TrainingSettings
@@ -110,6 +111,7 @@ def list_() -> None:
 
 
 app.command()(_fail_clearly(reconstruct))
+app.command()(_fail_clearly(dehaze))
 
 
 @app.command()

@@ -1,0 +1,118 @@
+"""RF frames in files: hazy ones to clean, with what is known of them."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.datasets.checks import finite, reading
+from wellposed.datasets.ultrasound.metaimage import load_rf_metaimage
+from wellposed.datasets.ultrasound.processing import LOUDEST
+from wellposed.datasets.ultrasound.sector import Sector
+from wellposed.datasets.ultrasound.simulator import simulate_echoes
+from wellposed.errors import FileError, require
+
+KNOWN = ("tissue", "cavity", "myocardium")
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """RF frames, about [-1, 1].
+
+    Attributes:
+        rf: float32 (B, 1, depths, beams); what was stored is ``rf * scale``.
+        scale: 1 unless the file's largest magnitude is far from that.
+        sector: the grid, if the file tells.
+        known: of simulated ones clean ``tissue``, and the masks ``cavity`` and ``myocardium``.
+    """
+
+    rf: Tensor
+    scale: float
+    sector: Sector | None
+    known: dict[str, Tensor]
+
+
+def load_recording(path: str | Path) -> Recording:
+    """Load RF frames of HDF5 or MetaImage files (.h5, .hdf5, .mha, .mhd).
+
+    Of HDF5 the data set ``rf`` (frames, depths, beams) or one frame (depths, beams), with the
+    values of `Sector` as attributes if the beams leave one point; `write_hazy_frames` makes such.
+
+    Raises:
+        FileError: missing, unreadable, without ``rf``, not finite, or all zero; names the file.
+    """
+    path = Path(path)
+    if path.suffix in (".mha", ".mhd"):
+        return Recording(load_rf_metaimage(path).rf, 1.0, None, {})
+    if path.suffix not in (".h5", ".hdf5"):
+        raise FileError(f"path: got {path.name}, accepted: .h5, .hdf5, .mha, .mhd")
+    with reading(path, "HDF5"), h5py.File(path) as file:
+        if "rf" not in file or file["rf"].ndim not in (2, 3) or file["rf"].dtype.kind not in "iuf":
+            raise FileError(f"path: {path.name} has no real 'rf' (frames, depths, beams)")
+        frames = finite(path, "rf", file["rf"][()]).astype(np.float32)
+        known = {name: file[name][()] for name in KNOWN if name in file}
+        sector = _sector(dict(file.attrs))
+    peak = float(np.abs(frames).max())
+    if peak == 0:
+        raise FileError(f"path: {path.name} holds zeros alone, accepted: RF data")
+    scale = peak if peak > LOUDEST else 1.0
+    rf = _frames(frames) / scale
+    known_frames = {name: _frames(values) for name, values in known.items()}
+    for name, values in known_frames.items():
+        if values.shape != rf.shape:
+            raise FileError(
+                f"path: {path.name} holds '{name}' of shape {tuple(values.shape)}, accepted: that "
+                f"of 'rf', {tuple(rf.shape)}"
+            )
+    if "tissue" in known_frames:
+        known_frames["tissue"] = known_frames["tissue"].float() / scale
+    fits = sector is not None and (sector.depths, sector.beams) == tuple(rf.shape[-2:])
+    return Recording(rf, scale, sector if fits else None, known_frames)
+
+
+def write_hazy_frames(
+    path: str | Path,
+    hearts: int,
+    level_db: float = -34.0,
+    split: str = "test",
+    frames: int | None = None,
+    sector: Sector | None = None,
+) -> Path:
+    """Write simulated hazy RF frames with their clean tissue, to try dehazing on.
+
+    Args:
+        path: an HDF5 file; see `load_recording`.
+        hearts: number of hearts, a frame of each, or a sequence one after the other.
+        level_db: of the haze, see `EchoFrames.hazy`.
+        split: ``train``, ``validation`` or ``test``.
+        frames: in a beat; single frames if not given.
+        sector: the grid.
+
+    Raises:
+        ArgumentError: no hearts, or another suffix; see `simulate_echoes`.
+    """
+    path, grid = Path(path), sector or Sector()
+    require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name that ends in .h5 or .hdf5")
+    echoes = simulate_echoes(range(hearts), split, grid, frames)
+    content = {"rf": echoes.hazy(level_db), **{name: getattr(echoes, name) for name in KNOWN}}
+    part = path.with_name(path.name + ".part")
+    with h5py.File(part, "w") as file:
+        file.attrs.update(level_db=level_db, split=split, **asdict(grid))
+        for name, values in content.items():
+            file[name] = values.flatten(0, -3).numpy()
+    return part.replace(path)
+
+
+def _frames(values: np.ndarray) -> Tensor:
+    """Return frames (B, 1, depths, beams) of one or several."""
+    return torch.from_numpy(np.ascontiguousarray(values.reshape(-1, 1, *values.shape[-2:])))
+
+
+def _sector(attributes: dict[str, object]) -> Sector | None:
+    values = {f.name: attributes[f.name] for f in fields(Sector) if f.name in attributes}
+    if len(values) < len(fields(Sector)):
+        return None
+    return Sector(**{name: np.asarray(value).item() for name, value in values.items()})

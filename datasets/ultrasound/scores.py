@@ -1,0 +1,42 @@
+"""How well haze was taken out, where the tissue is known."""
+
+from torch import Tensor
+
+from wellposed.datasets.ultrasound.metrics import gcnr, ks_statistic
+from wellposed.datasets.ultrasound.processing import b_mode, envelope
+from wellposed.errors import ShapeError
+from wellposed.metrics import psnr
+
+
+def dehazing_scores(
+    rf: Tensor, tissue: Tensor, cavity: Tensor | None = None, myocardium: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Return scores of RF frames (B, 1, depths, beams) against the clean tissue's, (B,) each.
+
+    Grey values are those of 60 dB under the largest envelope of each clean frame.
+
+    Args:
+        rf: hazy or dehazed.
+        tissue: clean, of the same shape.
+        cavity: mask of blood; for gcnr.
+        myocardium: mask of its wall; for gcnr and ks.
+
+    Returns:
+        ``psnr_rf`` and ``psnr_b_mode`` in dB of a peak of 1; with the masks ``gcnr`` of the two
+        regions, and ``ks`` of the wall's grey values against those of the clean frame, which is
+        small where its speckle survived. gcnr alone can be had by wiping out the cavity.
+
+    Raises:
+        ShapeError: shapes differ.
+    """
+    if rf.shape != tissue.shape or rf.ndim != 4:
+        raise ShapeError(
+            f"tissue: got {tuple(tissue.shape)}, accepted: {tuple(rf.shape)} as rf, four axes"
+        )
+    peak = envelope(tissue).flatten(1).amax(1)
+    grey, clean = (b_mode(v, 60.0, peak) for v in (rf, tissue))
+    scores = {"psnr_rf": psnr(rf, tissue), "psnr_b_mode": psnr(grey, clean)}
+    if cavity is not None and myocardium is not None:
+        scores["gcnr"] = gcnr(grey, cavity, myocardium)
+        scores["ks"] = ks_statistic(grey, clean, myocardium)
+    return scores

@@ -1,0 +1,46 @@
+"""What solvers share that may start from the measurement at an intermediate noise level."""
+
+import math
+from dataclasses import dataclass
+
+from wellposed.errors import require
+from wellposed.noise import NoiseSource
+from wellposed.solvers.base import Solver, State
+from wellposed.solvers.problem import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStart(Solver):
+    """Base of solvers that leave out the times of much noise if asked.
+
+    Args:
+        steps: of the whole schedule; those above ``start`` are left out.
+        start: the run starts from the pseudo-inverse of y, noised to this ``sigma / alpha``; from
+            pure noise where infinite.
+    """
+
+    start: float = math.inf
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.start > 0, "start", self.start, "a positive number or math.inf")
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a start below all times."""
+        super().check(problem)
+        lowest = float(problem.prior.schedule.ratio(super().times(problem)[-2]))
+        accepted = f"at least {lowest:.3g}, the last level"
+        require(self.start >= lowest, "start", self.start, accepted)
+
+    def times(self, problem: Problem) -> list[float]:
+        """Return the times of the schedule from ``start`` on."""
+        ratio, times = problem.prior.schedule.ratio, super().times(problem)
+        return [t for t in times if float(ratio(t)) <= self.start]
+
+    def init(self, problem: Problem, noise: NoiseSource) -> State:
+        """Start from pure noise, or from the noisy pseudo-inverse."""
+        if math.isinf(self.start):
+            return super().init(problem, noise)
+        x0 = problem.A_dagger()
+        alpha, sigma = problem.prior.schedule(self.times(problem)[0])
+        return State(alpha * x0 + sigma * noise.draw(x0), x0)

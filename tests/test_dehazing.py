@@ -1,0 +1,366 @@
+"""Haze taken out by two priors: the preset, recordings, scores and the command."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from wellposed import errors, solvers
+from wellposed.cli import app
+from wellposed.datasets.ultrasound import (
+    Sector,
+    compand,
+    dehazing_scores,
+    expand,
+    load_recording,
+    simulate_echoes,
+    write_hazy_frames,
+)
+from wellposed.operators import Companded, Denoising, Superposition
+from wellposed.priors import (
+    VE,
+    Diagonal,
+    GaussianPrior,
+    NuclearNorm,
+    Product,
+    Proximal,
+    Stationary,
+    Tabulated,
+)
+from wellposed.priors.training import TrainingSettings, train
+from wellposed.solvers import Dehazing, Problem, dehaze
+from wellposed.solvers.residual_sharing import ResidualSharing
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+COARSE = Sector(depths=256, beams=64, centre_mhz=0.45, beam_width=2.0)
+FEW = Dehazing(steps=12)
+
+
+def spectrum(images):
+    return torch.fft.fft2(images, norm="ortho").abs().square().mean(0).clamp(min=1e-6)
+
+
+@pytest.fixture(scope="module")
+def hearts():
+    return simulate_echoes(range(3), "validation", COARSE)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Gaussian priors with the spectra of companded tissue and of strong haze."""
+    train = simulate_echoes(range(12), "train", COARSE)
+    schedule = Tabulated.linear()
+    frames = compand(train.tissue), compand((0.08 * train.haze).clamp(-1, 1))
+    return [GaussianPrior(0.0, Stationary(spectrum(v)), schedule) for v in frames]
+
+
+def pixelwise(std):
+    return GaussianPrior(0.0, Diagonal(torch.tensor(std**2)), Tabulated.linear())
+
+
+def test_severe_haze_becomes_less(hearts, pair):
+    """By spectra alone, which tell little: wide from narrow speckle."""
+    hazy = hearts.hazy(-22)
+    found = dehaze(hazy, *pair, Dehazing(steps=30, rms=(0.3, 0.35)))
+    before, after = (
+        dehazing_scores(v, hearts.tissue)["psnr_rf"].mean() for v in (hazy, found.tissue)
+    )
+    assert after > before + 1
+    # What was taken for haze is more like it than like the tissue.
+    alike = [
+        torch.corrcoef(torch.stack([found.haze.flatten(), v.flatten()]))[0, 1]
+        for v in (hearts.haze, hearts.tissue)
+    ]
+    assert alike[0] > alike[1] + 0.2
+    assert found.tissue.shape == found.haze.shape == hazy.shape
+    assert found.nfe < 30
+    assert found.frames_per_second == pytest.approx(3 / found.seconds)
+
+
+def test_frames_are_by_themselves(hearts, pair):
+    hazy = hearts.hazy(-28)
+    together = dehaze(hazy, *pair, FEW, seed=3)
+    in_batches = dehaze(hazy, *pair, Dehazing(steps=12, batch_size=2), seed=3)
+    torch.testing.assert_close(in_batches.tissue, together.tissue, atol=1e-4, rtol=1e-3)
+    first = dehaze(hazy[:1], *pair, FEW, seed=3)
+    torch.testing.assert_close(first.haze, together.haze[:1], atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(dehaze(hazy[:1], *pair, FEW, seed=4).tissue, first.tissue)
+
+
+def test_the_parts_add_up_to_the_measurement(hearts, pair):
+    """But for what companded values beyond their range round away."""
+    y = hearts.hazy(-28)
+    found = dehaze(y, *pair, Dehazing(steps=12, gamma=0.5))
+    torch.testing.assert_close(found.tissue + found.haze, y, atol=1e-5, rtol=1e-4)
+
+
+def problem(y, tissue, haze, weights=(1.0, 1.0)):
+    whole = Denoising(tuple(y.shape[1:]))
+    operator = Companded(Superposition([whole, whole], weights))
+    return Problem.create(compand(y), operator, Product([tissue, haze], (1, 1)))
+
+
+def test_the_misfit_is_shared_as_a_linearised_posterior_does():
+    """Per pixel, against the two-by-two equations in linear values."""
+    generator = torch.Generator().manual_seed(0)
+    y, x0 = (0.5 * torch.randn(1, c, 6, 5, generator=generator).double() for c in (1, 2))
+    solver, weights = ResidualSharing(rms=(0.3, 0.1)), torch.tensor([1.0, 0.7]).double()
+    level = torch.tensor(0.2).double()
+    at = problem(y.clamp(-1, 1), pixelwise(0.3), pixelwise(0.1), tuple(weights.tolist()))
+    found = expand(solver.shared(x0, level, at))
+    unsure = [0.2 * r / (0.2**2 + r**2) ** 0.5 for r in (0.3, 0.1)]
+    v = x0.clone().requires_grad_()
+    slopes = torch.autograd.grad(expand(v).sum(), v)[0]
+    variances = torch.tensor(unsure).double().view(1, 2, 1, 1).square() * slopes.square()
+    linear, w = expand(x0), weights.view(1, 2, 1, 1)
+    gap = y.clamp(-1, 1) - (w * linear).sum(1, keepdim=True)
+    gain = variances * w / (w**2 * variances).sum(1, keepdim=True)
+    torch.testing.assert_close(found, linear + gain * gap)
+
+
+def test_sharing_beats_the_published_gradient_steps(hearts, pair):
+    """Whose derivative is large where tissue and haze cancel."""
+    y, published = hearts.hazy(-22), solvers.NoisyProjection(steps=30, noise="shared", start=1.0)
+    scores = [
+        dehazing_scores(dehaze(y, *pair, how).tissue, hearts.tissue)["psnr_rf"].mean()
+        for how in (Dehazing(steps=30), Dehazing(solver=published))
+    ]
+    assert scores[0] > scores[1]
+
+
+@pytest.mark.parametrize(
+    ("operator", "solver", "message"),
+    [
+        (Denoising((2, 8, 8)), ResidualSharing(), "operator: got Denoising, accepted by"),
+        (
+            Companded(Superposition([Denoising((1, 8, 8))] * 2), compressed_data=False),
+            ResidualSharing(),
+            "operator: got Companded",
+        ),
+        (
+            Companded(Superposition([Denoising((1, 8, 8))] * 2)),
+            ResidualSharing(rms=(1.0,)),
+            "rms: got",
+        ),
+        (
+            Companded(Superposition([Denoising((1, 8, 8))] * 2)),
+            ResidualSharing(start=1e-6),
+            "start: got 1e-06, accepted: at least",
+        ),
+    ],
+)
+def test_what_cannot_be_shared_is_named(operator, solver, message):
+    prior = Product([pixelwise(0.3), pixelwise(0.3)], (1, 1))
+    with pytest.raises(errors.ArgumentError, match=message):
+        solver(0.1 * torch.ones(1, *operator.measurement_size), operator, prior)
+
+
+def test_gamma_is_the_haze_in_the_measurement(hearts):
+    """The same prior explains twice as much with a weight of two."""
+    y, loud = hearts.hazy(-22)[:1], pixelwise(0.3)
+    taken = [
+        float(dehaze(y, loud, pixelwise(0.1), Dehazing(steps=30, gamma=g)).haze.norm())
+        for g in (0.5, 1.0, 2.0)
+    ]
+    assert taken[0] < taken[1] < taken[2]
+
+
+def test_tiles_do_not_show(hearts):
+    """Of a prior that looks at each pixel alone, tiles give the same."""
+    y, blocks = hearts.hazy(-28)[:1], (pixelwise(0.3), pixelwise(0.2))
+    whole, tiled = (dehaze(y, *blocks, Dehazing(steps=12, tile=t)) for t in (None, 48))
+    torch.testing.assert_close(tiled.tissue, whole.tissue, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("solver", [solvers.DiffPIR, solvers.DPS])
+def test_other_solvers_and_regularisers_take_their_place(solver, hearts):
+    """A block need not be a network; and a schedule need not be the other's."""
+    low_rank = Proximal(NuclearNorm(5.0), VE(), channels=1)
+    how = Dehazing(solver=solver(steps=6, spacing="karras"))
+    found = dehaze(hearts.hazy(-28)[:1], pixelwise(0.3), low_rank, how)
+    assert found.nfe == 6
+    assert bool(found.tissue.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"rf": np.zeros((1, 1, 8, 8))}, errors.DtypeError, "rf: got ndarray"),
+        ({"rf": torch.ones(1, 1, 8, 8).long()}, errors.DtypeError, "rf: got torch.int64"),
+        ({"rf": torch.ones(8, 8)}, errors.ShapeError, r"rf: got \(8, 8\), accepted: \(B, 1, d"),
+        ({"rf": torch.full((1, 1, 8, 8), 9.0)}, errors.ArgumentError, "rf: got .* up to 9"),
+        ({"rf": torch.zeros(1, 1, 8, 8)}, errors.ArgumentError, "rf: got .*not all 0"),
+        ({"rf": torch.full((1, 1, 8, 8), torch.nan)}, errors.NonFiniteError, "rf"),
+        ({"tissue": None}, errors.ArgumentError, "tissue: got .NoneType., accepted: a real prior"),
+        ({"haze": Proximal(NuclearNorm(), data_range=(0, 1))}, errors.ArgumentError, "haze: got"),
+    ],
+)
+def test_bad_input_is_named(change, error, message):
+    good = {"rf": torch.ones(1, 1, 8, 8), "tissue": pixelwise(0.3), "haze": pixelwise(0.3)}
+    with pytest.raises(error, match=message):
+        dehaze(**good | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gamma": 0.0}, "gamma: got 0.0"),
+        ({"mu": float("inf")}, "mu: got inf"),
+        ({"rms": (0.3, 0.0)}, "rms: got"),
+        ({"rms": (0.3,)}, "rms: got"),
+        ({"batch_size": 0}, "batch_size: got 0"),
+        ({"steps": 0}, "steps: got 0"),
+        ({"start": -1.0}, "start: got -1.0"),
+        ({"zeta": 1.5}, "zeta: got 1.5"),
+        ({"tile": 1}, "tile: got 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(change, message):
+    with pytest.raises(errors.ArgumentError, match=message):
+        Dehazing(**change)
+
+
+# Recordings and scores
+
+
+def test_recordings_come_back_as_simulated(hearts, tmp_path):
+    path = write_hazy_frames(tmp_path / "a.h5", 3, -28, "validation", sector=COARSE)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+    back = load_recording(path)
+    torch.testing.assert_close(back.rf, hearts.hazy(-28))
+    for name, values in back.known.items():
+        torch.testing.assert_close(values, getattr(hearts, name))
+    assert set(back.known) == {"tissue", "cavity", "myocardium"}
+    assert back.sector == COARSE
+    assert back.scale == 1
+
+
+def test_a_beat_becomes_frames(tmp_path):
+    path = write_hazy_frames(tmp_path / "a.h5", 1, frames=3, sector=COARSE)
+    beat = simulate_echoes([0], "test", COARSE, frames=3)
+    torch.testing.assert_close(load_recording(path).rf[:, 0], beat.hazy(-34)[0, 0])
+
+
+def test_measured_numbers_are_scaled_and_need_no_grid(tmp_path):
+    stored = np.random.default_rng(0).integers(-900, 900, (2, 32, 16))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["rf"] = stored
+    back = load_recording(tmp_path / "a.h5")
+    assert back.scale == np.abs(stored).max()
+    torch.testing.assert_close(back.rf[:, 0] * back.scale, torch.tensor(stored).float())
+    assert back.sector is None
+    assert back.known == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "a.h5 has no real 'rf'"),
+        ({"rf": np.zeros((2, 8, 8))}, "zeros alone"),
+        ({"rf": np.full((2, 8, 8), np.nan)}, "rf"),
+        ({"rf": np.ones((2, 8, 8)), "tissue": np.ones((1, 8, 8))}, "'tissue' of shape"),
+        ({"rf": np.ones(8)}, "has no real 'rf'"),
+    ],
+)
+def test_recordings_that_cannot_be_read_are_named(content, message, tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, value in content.items():
+            file[name] = value
+    with pytest.raises(errors.FileError, match=message):
+        load_recording(tmp_path / "a.h5")
+
+
+def test_files_of_other_kinds_are_named(tmp_path):
+    (tmp_path / "a.h5").write_bytes(b"no HDF5")
+    for name, message in (("a.h5", "cannot read"), ("b.h5", "no such file"), ("a.png", "h5")):
+        with pytest.raises(errors.FileError, match=message):
+            load_recording(tmp_path / name)
+    with pytest.raises(errors.ArgumentError, match="path"):
+        write_hazy_frames(tmp_path / "a.npy", 1, sector=COARSE)
+
+
+def test_scores_fall_with_haze(hearts):
+    regions = hearts.cavity, hearts.myocardium
+    clean = dehazing_scores(hearts.tissue, hearts.tissue, *regions)
+    assert bool((clean["ks"] == 0).all())
+    assert bool(clean["psnr_b_mode"].isinf().all())
+    rows = [dehazing_scores(hearts.hazy(v), hearts.tissue, *regions) for v in (-34, -22)]
+    for name, sign in (("psnr_rf", 1), ("psnr_b_mode", 1), ("gcnr", 1), ("ks", -1)):
+        assert float((sign * (rows[0][name] - rows[1][name])).mean()) > 0, name
+    assert set(dehazing_scores(hearts.tissue, hearts.tissue)) == {"psnr_rf", "psnr_b_mode"}
+    with pytest.raises(errors.ShapeError, match="tissue"):
+        dehazing_scores(hearts.tissue, hearts.tissue[:1])
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory):
+    """A folder of a prior that has hardly been trained."""
+    folder = tmp_path_factory.mktemp("prior")
+    np.save(folder / "rf.npy", 0.1 * np.random.default_rng(0).normal(size=(20, 32, 16)))
+    tiny = dict(image_size=(8,), aspect=2.0, widths=(8, 8), layers=1, steps=1, batch_size=2)
+    signed = dict(data_range=(-1.0, 1.0), polarity=True, companding=255.0)
+    return train(
+        TrainingSettings(data=(str(folder / "rf.npy"),), out=str(folder / "p"), **tiny, **signed)
+    )
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["dehaze", *map(str, arguments)])
+
+
+def test_the_command_writes_rf_pictures_and_metrics(prior, tmp_path):
+    path = write_hazy_frames(tmp_path / "hazy.h5", 1, -28, frames=3, sector=COARSE)
+    out = tmp_path / "out"
+    options = ("--tissue", prior, "--haze", prior, "--steps", 8, "--batch-size", 2)
+    result = invoke(path, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    names = ["b_mode.gif", "b_mode.png", "dehazed.h5", "metrics.json"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert {"residual", "haze_db", "hazy_gcnr", "gcnr", "ks", "psnr_rf"} <= metrics.keys()
+    assert all(f"{name} " in result.output for name in metrics)
+    y = load_recording(path)
+    with h5py.File(out / "dehazed.h5") as file:
+        x, h = (torch.from_numpy(file[name][()])[:, None] for name in ("rf", "haze"))
+        assert file.attrs["depth_mm"] == COARSE.depth_mm
+    assert metrics["residual"] == pytest.approx(float((y.rf - x - h).norm() / y.rf.norm()))
+    score = dehazing_scores(x, **y.known)["psnr_rf"].mean()
+    assert metrics["psnr_rf"] == pytest.approx(float(score), rel=1e-4)
+    with Image.open(out / "b_mode.png") as png, Image.open(out / "b_mode.gif") as gif:
+        assert gif.n_frames == 3
+        assert png.size == gif.size
+        assert png.size[0] % 4 == 0  # hazy, dehazed, haze, clean
+
+
+def test_the_command_takes_measured_frames(prior, tmp_path):
+    stored = np.random.default_rng(0).integers(-900, 900, (32, 16))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["rf"] = stored
+    options = ("--tissue", prior, "--haze", prior, "--steps", 8)
+    assert invoke(tmp_path / "a.h5", "--out", tmp_path / "out", *options).exit_code == 0
+    names = ["b_mode.png", "dehazed.h5", "metrics.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
+    with h5py.File(tmp_path / "out" / "dehazed.h5") as file:
+        assert np.abs(file["rf"][()]).max() > 5  # in the values of the input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("missing.h5",), "error: path: no such file"),
+        (("missing.h5", "--gamma", "0"), "error: gamma: got 0"),
+        (("missing.h5", "--steps", "0"), "error: steps: got 0"),
+    ],
+)
+def test_the_command_names_what_is_wrong(arguments, message, tmp_path):
+    result = invoke(*arguments, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "out").exists()
