@@ -1,0 +1,200 @@
+"""Dehazing of held-out simulated beats at four levels of haze, against other methods.
+
+    python benchmarks/dehazing.py --tissue tissue-rf --haze haze-rf --unet unet.pt --out out/
+
+Writes dehazing.json after each row, which a later call keeps and goes on from, dehazing.md and a
+panel. Settings of BM3D and of the nuclear norm are chosen by PSNR of RF on hearts of the
+validation split, for each level; the priors' methods have one setting for all levels. Real
+recordings (--real, MetaImage or HDF5) have no truth: of them the Kolmogorov-Smirnov distance of
+grey values to the input's is shown, and how much was taken out.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from dehazing_methods import Beats, methods
+from PIL import Image
+from torch import Tensor
+
+from wellposed import priors
+from wellposed.datasets.ultrasound import (
+    Sector,
+    b_mode,
+    envelope,
+    ks_statistic,
+    load_recording,
+    scan_convert,
+)
+from wellposed.report import format_table
+from wellposed.solvers import Dehazing, dehaze
+
+LEVELS = (-40.0, -34.0, -28.0, -22.0)
+STEPS = (200, 50, 20, 10)
+SPEED_LEVEL = -28.0
+SCORES = {"psnr_rf": "PSNR RF", "psnr_b_mode": "PSNR B-mode", "gcnr": "gCNR", "ks": "KS"}
+
+
+def speed(options: argparse.Namespace, steps: int, test: Beats) -> dict[str, float]:
+    """Return scores and frames per second of the preset."""
+    how = Dehazing(steps=steps, batch_size=options.batch_size)
+    blocks = [priors.load(p).to(options.device) for p in (options.tissue, options.haze)]
+    y = test.hazy(SPEED_LEVEL).to(options.device)
+    dehaze(y[:1], *blocks, how)  # warm
+    found = dehaze(y, *blocks, how)
+    facts = {"nfe": float(found.nfe), "frames_per_second": found.frames_per_second}
+    return test.scores(found.tissue.cpu()) | facts
+
+
+def real(options: argparse.Namespace, path: Path) -> dict[str, float]:
+    """Return how much a recording changed; its depth is resampled to the priors' pulse first."""
+    rf = to_pulse(load_recording(path).rf[: options.real_frames], Sector())
+    rf = rf / rf.abs().max()
+    blocks = [priors.load(p) for p in (options.tissue, options.haze)]
+    found = dehaze(rf, *blocks, Dehazing(steps=options.steps, batch_size=options.batch_size))
+    peak = envelope(rf).flatten(1).amax(1)
+    grey = [b_mode(v, 60.0, peak) for v in (rf, found.tissue)]
+    seen = grey[0] > 0.4  # tissue, not what is dark
+    distance = ks_statistic(grey[1], grey[0], seen)
+    share = 20 * (found.haze.norm() / rf.norm()).log10()
+    return {"ks": float(distance.mean()), "haze_db": float(share)}
+
+
+def to_pulse(rf: Tensor, sector: Sector) -> Tensor:
+    """Resample the depth so that the pulse has as many samples a cycle as the priors'."""
+    spectrum = torch.fft.rfft(rf, dim=-2).abs().square().mean((0, 1, 3))
+    place = torch.arange(len(spectrum)) / rf.shape[-2]
+    measured = float((spectrum * place).sum() / spectrum.sum())
+    depths = round(rf.shape[-2] * measured / (sector.centre_mhz / sector.sampling_mhz))
+    kept = min(depths, rf.shape[-2]) // 2 + 1
+    padded = rf.new_zeros(*rf.shape[:-2], depths // 2 + 1, rf.shape[-1], dtype=torch.complex64)
+    padded[..., :kept, :] = torch.fft.rfft(rf, dim=-2)[..., :kept, :]
+    return torch.fft.irfft(padded, depths, dim=-2) * depths / rf.shape[-2]
+
+
+def document(record: dict[str, Any]) -> str:
+    """Return the tables as markdown."""
+    p = record["protocol"]
+    parts = [
+        "# Dehazing of simulated RF\n\n"
+        f"Made by `python benchmarks/dehazing.py`: {p['hearts']} held-out hearts, {p['frames']} "
+        f"frames of a beat each. PSNR in dB of a peak of 1; KS of the wall's grey values to the "
+        "clean ones. gCNR alone can be had by wiping out the cavity: see KS beside it.\n"
+    ]
+    heads = ["method", *SCORES.values(), "s / frame", "setting"]
+    for level, rows in record["levels"].items():
+        table = [
+            [name, *(f"{row[s]:.3f}" for s in SCORES), f"{row['seconds']:.2f}", row["setting"]]
+            for name, row in rows.items()
+        ]
+        parts.append(f"## Haze of {float(level):g} dB\n\n{format_table(heads, table)}\n")
+    for title, key, columns in (
+        (
+            f"Speed at {SPEED_LEVEL:g} dB, {p['device']}",
+            "speed",
+            (*SCORES, "nfe", "frames_per_second"),
+        ),
+        ("Real recordings", "real", ("ks", "haze_db")),
+    ):
+        if record[key]:
+            table = [[n, *(f"{row[c]:.3f}" for c in columns)] for n, row in record[key].items()]
+            parts.append(f"## {title}\n\n{format_table(['', *columns], table)}\n")
+    return "\n".join(parts)
+
+
+def panel(found: dict[str, Tensor], test: Beats, sector: Sector) -> Image.Image:
+    """Return B-mode pictures of the first frame, side by side."""
+    peak = envelope(test.tissue[:1]).amax()
+    grey = [scan_convert(b_mode(v[:1], 60.0, peak), sector, 320)[0, 0] for v in found.values()]
+    return Image.fromarray((255 * torch.cat(grey, -1)).round().byte().numpy())
+
+
+class Record:
+    """What was found, kept in a file after each row.
+
+    Raises:
+        SystemExit: the folder holds results of another protocol.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        keys = ("hearts", "frames", "steps", "device")
+        protocol = {key: getattr(options, key) for key in keys}
+        self.out, self.path = options.out, options.out / "dehazing.json"
+        self.values: dict[str, Any] = {"protocol": protocol, "levels": {}, "speed": {}, "real": {}}
+        if self.path.exists():
+            kept = json.loads(self.path.read_text())
+            if kept["protocol"] != protocol:
+                raise SystemExit(f"--out: {self.path} is of {kept['protocol']}; take another one")
+            self.values = kept
+
+    def save(self) -> None:
+        """Write the record and its tables."""
+        self.path.write_text(json.dumps(self.values, indent=1) + "\n")
+        (self.out / "dehazing.md").write_text(document(self.values))
+
+
+def compare(options: argparse.Namespace, record: Record, sector: Sector, test: Beats) -> None:
+    """Fill in the rows of all levels that the record lacks, and draw the panels."""
+    tuning = Beats.simulate(options.tuning, "validation", options.frames, sector)
+    for level in options.levels:
+        y, found = test.hazy(level), dict[str, Tensor]()
+        rows = record.values["levels"].setdefault(f"{level:g}", {})
+        for name, prepare in methods(options, level, test, tuning).items():
+            if name in rows:
+                continue
+            method, setting = prepare()
+            started = time.perf_counter()
+            found[name] = method(y)
+            seconds = (time.perf_counter() - started) / len(y)
+            rows[name] = test.scores(found[name]) | {"seconds": seconds, "setting": setting}
+            record.save()
+        if found:
+            found["clean"] = test.tissue
+            panel(found, test, sector).save(options.out / f"dehazing{level:g}.png")
+
+
+def run(options: argparse.Namespace, sector: Sector) -> dict[str, Any]:
+    """Fill in all that the record lacks, and return it."""
+    record = Record(options)
+    test = Beats.simulate(options.hearts, "test", options.frames, sector)
+    compare(options, record, sector, test)
+    for steps in options.speed:
+        if str(steps) not in record.values["speed"]:
+            record.values["speed"][str(steps)] = speed(options, steps, test)
+            record.save()
+    for file in options.real:
+        if file.name not in record.values["real"]:
+            record.values["real"][file.name] = real(options, file)
+            record.save()
+    return record.values
+
+
+def main(arguments: list[str] | None = None, sector: Sector | None = None) -> None:
+    """Read the options, run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tissue", default="tissue-rf", help="prior: shipped, or a folder")
+    parser.add_argument("--haze", default="haze-rf")
+    parser.add_argument("--unet", type=Path, help="of dehazing_unet.py; left out if not given")
+    parser.add_argument("--out", type=Path, default=Path("out/dehazing"))
+    parser.add_argument("--hearts", type=int, default=6)
+    parser.add_argument("--frames", type=int, default=4)
+    parser.add_argument("--tuning", type=int, default=2, help="hearts to tune on")
+    parser.add_argument("--levels", type=float, nargs="*", default=list(LEVELS))
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--speed", type=int, nargs="*", default=list(STEPS))
+    parser.add_argument("--real", type=Path, nargs="*", default=[])
+    parser.add_argument("--real-frames", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--device", default="cpu", help="of the speed's rows")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    print(document(run(options, sector or Sector())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The methods that `dehazing.py` compares, and the beats it compares them on."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from dehazing_unet import load_dehazer
+from torch import Tensor
+
+from wellposed import priors
+from wellposed.datasets.ultrasound import (
+    EchoFrames,
+    Sector,
+    compand,
+    dehazing_scores,
+    expand,
+    simulate_echoes,
+)
+from wellposed.priors import Diagonal, GaussianPrior, Prior
+from wellposed.solvers import Dehazing, DiffPIR, dehaze
+
+Method = Callable[[Tensor], Tensor]
+Family = Callable[[float], Method]
+Rows = dict[str, Callable[[], tuple[Method, str]]]
+
+
+@dataclass(frozen=True)
+class Beats:
+    """Hearts of a split, frames of each beat one after the other.
+
+    Attributes:
+        tissue, haze, cavity, myocardium: (hearts * frames, 1, depths, beams).
+        frames: in a beat.
+    """
+
+    tissue: Tensor
+    haze: Tensor
+    cavity: Tensor
+    myocardium: Tensor
+    frames: int
+
+    @classmethod
+    def simulate(cls, hearts: int, split: str, frames: int, sector: Sector) -> "Beats":
+        """Return beats."""
+        echoes: EchoFrames = simulate_echoes(range(hearts), split, sector, frames)
+        parts = (v.transpose(1, 2).flatten(0, 1) for v in vars(echoes).values())
+        return cls(*parts, frames)
+
+    def hazy(self, level: float) -> Tensor:
+        """Return frames behind haze of a level."""
+        return self.tissue + 10 ** (level / 20) * self.haze
+
+    def scores(self, rf: Tensor) -> dict[str, float]:
+        """Return mean scores."""
+        values = dehazing_scores(rf, self.tissue, self.cavity, self.myocardium)
+        return {name: float(v.clamp(max=99).mean()) for name, v in values.items()}
+
+
+def by_bm3d(rf: Tensor, sigma: float) -> Tensor:
+    """Return BM3D of companded frames."""
+    from bm3d import bm3d
+
+    frames = [bm3d(frame[0].numpy(), sigma) for frame in compand(rf)]
+    return expand(torch.from_numpy(np.stack(frames)).to(rf)[:, None])
+
+
+def by_nuclear_norm(rf: Tensor, frames: int, weight: float, iterations: int = 60) -> Tensor:
+    """Return the sparse part of each beat, principal component pursuit.
+
+    ``min ||L||_* + weight ||S||_1``, ``L + S = Y``, one row for each frame: haze stands still, so
+    that it is of low rank. By the alternating directions of Candes et al., "Robust principal
+    component analysis?", 2011, arXiv 0912.3599; weight in units of ``1 / sqrt(pixels)``.
+    """
+    beats = rf.reshape(-1, frames, rf[0].numel())
+    sparse = [_pursuit(Y, weight / Y.shape[1] ** 0.5, iterations) for Y in beats]
+    return torch.stack(sparse).view_as(rf)
+
+
+def _pursuit(Y: Tensor, weight: float, iterations: int) -> Tensor:
+    mu = Y.numel() / (4 * Y.abs().sum())
+    S, dual = torch.zeros_like(Y), torch.zeros_like(Y)
+    for _ in range(iterations):
+        U, s, Vh = torch.linalg.svd(Y - S + dual / mu, full_matrices=False)
+        L = (U * (s - 1 / mu).clamp(min=0)) @ Vh
+        gap = Y - L + dual / mu
+        S = gap.sign() * (gap.abs() - weight / mu).clamp(min=0)
+        dual = dual + mu * (Y - L - S)
+    return Y - L
+
+
+def by_one_prior(rf: Tensor, tissue: Prior, rms: float, steps: int) -> Tensor:
+    """Return companded frames denoised by the tissue's prior alone: haze is white noise to it."""
+    from wellposed.operators import Denoising
+
+    operator = Denoising(rf.shape[1:], rms)
+    solver = DiffPIR(steps=steps, spacing="geometric", lambda_=1.0, zeta=1.0)
+    frames = [solver(compand(y), operator, tissue, seed=n).mean for n, y in enumerate(rf.split(1))]
+    return expand(torch.cat(frames))
+
+
+def by_two_priors(rf: Tensor, tissue: Prior, haze: Prior, settings: Dehazing) -> Tensor:
+    """Return the tissue of the preset."""
+    return dehaze(rf, tissue, haze, settings).tissue
+
+
+def white_noise(tissue: Prior, rms: float) -> Prior:
+    """Return companded white noise as a prior."""
+    return GaussianPrior(0.0, Diagonal(torch.tensor(rms**2)), tissue.schedule)
+
+
+def best(make: Family, values: tuple[float, ...], y: Tensor, at: Beats) -> float:
+    """Return the setting of the highest PSNR of RF."""
+    return max(values, key=lambda value: at.scores(make(value)(y))["psnr_rf"])
+
+
+def methods(options: argparse.Namespace, level: float, test: Beats, tuning: Beats) -> Rows:
+    """Return for each row what makes its method and tells its setting, when it is needed."""
+    y = tuning.hazy(level)
+    rms = float(compand((10 ** (level / 20) * tuning.haze).clamp(-1, 1)).std())
+
+    def tuned(make: Family, values: tuple[float, ...]) -> tuple[Method, str]:
+        value = best(make, values, y, tuning)
+        return make(value), f"{value:g}"
+
+    def nuclear(weight: float) -> Method:
+        return partial(by_nuclear_norm, frames=test.frames, weight=weight)
+
+    def found(name: str) -> Prior:
+        return priors.load(getattr(options, name))
+
+    how = Dehazing(steps=options.steps, batch_size=options.batch_size)
+    rows: Rows = {
+        "hazy": lambda: (lambda rf: rf, ""),
+        "BM3D": lambda: tuned(lambda s: partial(by_bm3d, sigma=s), (0.05, 0.1, 0.2, 0.3)),
+        "nuclear norm": lambda: tuned(nuclear, (0.5, 1.0, 2.0, 4.0)),
+    }
+    if options.unet is not None:
+        rows["U-Net"] = lambda: (load_dehazer(options.unet).dehaze, "")
+    one = partial(by_one_prior, rms=rms, steps=options.steps)
+    rows["one prior"] = lambda: (partial(one, tissue=found("tissue")), f"sigma {rms:.3f}")
+
+    def white() -> tuple[Method, str]:
+        tissue = found("tissue")
+        haze = white_noise(tissue, rms)
+        return partial(by_two_priors, tissue=tissue, haze=haze, settings=how), f"rms {rms:.3f}"
+
+    def two() -> tuple[Method, str]:
+        blocks = {name: found(name) for name in ("tissue", "haze")}
+        return partial(by_two_priors, **blocks, settings=how), f"{options.steps} steps"
+
+    return rows | {"white noise as second": white, "two priors": two}
