@@ -21,10 +21,8 @@ from torch import Tensor
 
 from wellposed import priors, solvers
 from wellposed.metrics import psnr, ssim
-from wellposed.operators import Denoising, LinearOperator
-from wellposed.operators.superposition import Superposition
-from wellposed.priors import GaussianPrior, Stationary
-from wellposed.priors.product import Product
+from wellposed.operators import Denoising, LinearOperator, Superposition
+from wellposed.priors import GaussianPrior, Product, Stationary
 from wellposed.report import format_table
 
 PHOTO = Path(__file__).parents[1] / "tests" / "data" / "held_out" / "kodak_08.png"

@@ -242,10 +242,14 @@ SETTINGS = {
     "held_out": 0.1,
     "image_size": (32, 64),
     "axes": (0,),
+    "aspect": 2.0,
     "zoom": (0.5, 2.0),
+    "flips": "sideways",
     "gain": (0.9, 1.1),
+    "polarity": True,
+    "companding": 255.0,
     "foreground": 0.1,
-    "complex_phase": True,
+    "complex_phase": False,
     "schedule": "flow",
     "prediction": "sample",
     "noise_levels": "uniform",
@@ -274,6 +278,8 @@ def spelled(name, value):
     option = f"--{name.replace('_', '-')}"
     if value is True:
         return [option]
+    if value is False:
+        return [f"--no-{name.replace('_', '-')}"]
     if name == "data":
         return [part for path in value for part in (option, path)]
     if name in ("image_size", "axes", "widths"):
@@ -299,7 +305,7 @@ TRAINING_MISTAKES = {
     "prediction": (["--prediction", "nois"], "Did you mean 'noise'"),
     "schedule": (["--schedule", "cosin"], "Did you mean 'cosine'"),
     "device": (["--device", "gpu"], "device: got 'gpu', accepted: cpu"),
-    "small images": (["--image-size", "64"], "photo.png has slices with a side of 24"),
+    "small images": (["--image-size", "64"], "but photo.png has slices of "),
     "other channels": (["--data", "grey.png"], "grey.png has 1 channels, accepted: 3"),
     "no file": (["--data", "missing.png"], "no such file"),
     "truncated file": (["--data", "truncated.png"], "truncated.png"),
