@@ -5,8 +5,8 @@
 Writes dehazing.json after each row, which a later call keeps and goes on from, dehazing.md and a
 panel. Settings of BM3D and of the nuclear norm are chosen by PSNR of RF on hearts of the
 validation split, for each level; the priors' methods have one setting for all levels. Real
-recordings (--real, MetaImage or HDF5) have no truth: of them the Kolmogorov-Smirnov distance of
-grey values to the input's is shown, and how much was taken out.
+recordings (--real, MetaImage, HDF5 or PyMUST) have no truth: of them the Kolmogorov-Smirnov
+distance of grey values to the input's is shown, and how much was taken out.
 """
 
 import argparse
@@ -24,8 +24,10 @@ from wellposed import priors
 from wellposed.datasets.ultrasound import (
     Sector,
     b_mode,
+    delay_and_sum,
     envelope,
     ks_statistic,
+    load_pymust,
     load_recording,
     scan_convert,
 )
@@ -51,7 +53,7 @@ def speed(options: argparse.Namespace, steps: int, test: Beats) -> dict[str, flo
 
 def real(options: argparse.Namespace, path: Path) -> dict[str, float]:
     """Return how much a recording changed; its depth is resampled to the priors' pulse first."""
-    rf = to_pulse(load_recording(path).rf[: options.real_frames], Sector())
+    rf = to_pulse(recorded(path)[: options.real_frames], Sector())
     rf = rf / rf.abs().max()
     blocks = [priors.load(p) for p in (options.tissue, options.haze)]
     found = dehaze(rf, *blocks, Dehazing(steps=options.steps, batch_size=options.batch_size))
@@ -61,6 +63,16 @@ def real(options: argparse.Namespace, path: Path) -> dict[str, float]:
     distance = ks_statistic(grey[1], grey[0], seen)
     share = 20 * (found.haze.norm() / rf.norm()).log10()
     return {"ks": float(distance.mean()), "haze_db": float(share)}
+
+
+def recorded(path: Path) -> Tensor:
+    """Return RF frames of a file; the channels of a plane wave in .mat are beamformed."""
+    if path.suffix != ".mat":
+        return load_recording(path).rf
+    data = load_pymust(path)
+    step = data.speed / (8 * data.centre_mhz)  # four samples a cycle, there and back
+    reach = (data.start_us + data.rf.shape[1] / data.sampling_mhz) * data.speed / 2
+    return delay_and_sum(data, torch.arange(2.0, 0.9 * reach, step))
 
 
 def to_pulse(rf: Tensor, sector: Sector) -> Tensor:

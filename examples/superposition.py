@@ -92,6 +92,7 @@ def main() -> None:
     found = {
         "none": y,
         "one prior, DiffPIR": pir(y - other.mean(), alone, natural, seed=0).mean,
+        "one prior, DDS": dds(y - other.mean(), alone, natural, seed=0).mean,
         "both priors, DiffPIR": operator.split(pir(y, operator, both, seed=0).mean)[0],
         "both priors, DDS": operator.split(dds(y, operator, both, seed=0).mean)[0],
     }

@@ -1,6 +1,7 @@
 """Haze taken out by two priors: the preset, recordings, scores and the command."""
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ from wellposed.datasets.ultrasound import (
     dehazing_scores,
     expand,
     load_recording,
+    load_rf_metaimage,
     simulate_echoes,
     write_hazy_frames,
 )
@@ -254,6 +256,13 @@ def test_measured_numbers_are_scaled_and_need_no_grid(tmp_path):
     torch.testing.assert_close(back.rf[:, 0] * back.scale, torch.tensor(stored).float())
     assert back.sector is None
     assert back.known == {}
+
+
+def test_metaimages_are_recordings():
+    liver = Path(__file__).parent / "data" / "mouse_liver_rf.mha"
+    back, stored = load_recording(liver), load_rf_metaimage(liver)
+    assert torch.equal(back.rf, stored.rf)
+    assert back.scale == stored.scale > 1
 
 
 @pytest.mark.parametrize(

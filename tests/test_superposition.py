@@ -566,5 +566,5 @@ def test_the_example_runs(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("sys.argv", [script.name, *options])
     runpy.run_path(str(script), run_name="__main__")
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert len(rows) == 6
+    assert len(rows) == 7
     assert (tmp_path / "rain.png").stat().st_size > 0

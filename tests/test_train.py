@@ -559,7 +559,7 @@ def test_images_too_small_are_named_before_training(photos, tmp_path):
     assert not out.exists()
     Image.fromarray(np.zeros((40, 12), np.uint8)).save(tmp_path / "narrow.png")
     one_small = settings(photos, out, data=(str(photos), str(tmp_path / "narrow.png")))
-    with pytest.raises(errors.ShapeError, match=r"crops of 16 .* narrow\.png has .* side of 12"):
+    with pytest.raises(errors.ShapeError, match=r"crops of 16 .* narrow\.png has .* of 40 x 12"):
         train(one_small, progress=killer(1))
     both = settings(photos, out, data=(str(photos),), window=(0.0, 1.0), percentile=99.0)
     with pytest.raises(errors.ArgumentError, match="window"):

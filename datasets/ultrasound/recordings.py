@@ -46,7 +46,8 @@ def load_recording(path: str | Path) -> Recording:
     """
     path = Path(path)
     if path.suffix in (".mha", ".mhd"):
-        return Recording(load_rf_metaimage(path).rf, 1.0, None, {})
+        stored = load_rf_metaimage(path)
+        return Recording(stored.rf, stored.scale, None, {})
     if path.suffix not in (".h5", ".hdf5"):
         raise FileError(f"path: got {path.name}, accepted: .h5, .hdf5, .mha, .mhd")
     with reading(path, "HDF5"), h5py.File(path) as file:
