@@ -8,17 +8,22 @@ from wellposed.priors.analytic import (
     GaussianPrior,
     Stationary,
 )
+from wellposed.priors.codec import Codec
 from wellposed.priors.from_diffusers import DiffusersPrior
 from wellposed.priors.latent import Latent
 from wellposed.priors.loading import available, load
+from wellposed.priors.mean_reverting import MeanReverting, rddm, rddm_from_ddim, resshift
 from wellposed.priors.network_prior import NetworkPrior
 from wellposed.priors.patchwise import Patchwise
 from wellposed.priors.prior import Prior
+from wellposed.priors.restorer import Degraded, Restorer
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 from wellposed.priors.slicewise import Slicewise
 
 __all__ = [
     "VE",
+    "Codec",
+    "Degraded",
     "DenoiserPrior",
     "Diagonal",
     "DiffusersPrior",
@@ -28,14 +33,19 @@ __all__ = [
     "GaussianPrior",
     "Given",
     "Latent",
+    "MeanReverting",
     "NetworkPrior",
     "Patchwise",
     "Prior",
     "Rescheduled",
+    "Restorer",
     "Schedule",
     "Slicewise",
     "Stationary",
     "Tabulated",
     "available",
     "load",
+    "rddm",
+    "rddm_from_ddim",
+    "resshift",
 ]
