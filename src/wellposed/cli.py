@@ -16,6 +16,7 @@ import typer
 
 from wellposed import __version__
 from wellposed.errors import ArgumentError, WellposedError, require_choice
+from wellposed.restoration_settings import RestorationSettings
 from wellposed.training_settings import TrainingSettings
 from wellposed.validate_command import validate
 
@@ -352,19 +353,46 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node 4 -m wellposed train ... (or accelerate launch).
     """
-    import torch
-
     from wellposed.priors.training import train as run
+
+    folder = _run_training(run, _settings_from(TrainingSettings, options), device, threads)
+    if folder is not None:
+        typer.echo(f"wrote the prior to {folder}; use it with --prior {folder}")
+
+
+@app.command()
+@_fail_clearly
+@_with_options_of(RestorationSettings)
+def train_restoration(
+    *,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
+    **options: Any,
+) -> None:
+    """Train a restorer on images of your own; run again to continue after a kill.
+
+    Images are degraded as they are needed, or come in pairs (--degradation pairs).
+    """
+    from wellposed.priors.training.restoration import train_restoration as run
+
+    folder = _run_training(run, _settings_from(RestorationSettings, options), device, threads)
+    if folder is not None:
+        typer.echo(f"wrote the restorer to {folder}; use it with --model {folder}")
+
+
+def _run_training(
+    run: Callable[..., Path], settings: Any, device: str, threads: int
+) -> Path | None:
+    """Train with a progress bar; return the folder, or None in all processes but the first."""
+    import torch
 
     if threads > 0:
         torch.set_num_threads(threads)
-    settings = _settings_from(TrainingSettings, options)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if int(os.environ.get("RANK", "0")) > 0:  # one of several processes draws and reports
         run(settings, device)
-        return
-    folder = _with_progress(lambda report: run(settings, device, report), settings.steps)
-    typer.echo(f"wrote the prior to {folder}; use it with --prior {folder}")
+        return None
+    return _with_progress(lambda report: run(settings, device, report), settings.steps)
 
 
 def _integers(option: str, text: str) -> tuple[int, ...]:

@@ -1,0 +1,28 @@
+"""Pictures written while a restorer is trained."""
+
+import copy
+from pathlib import Path
+
+import torch
+
+from wellposed.priors.training.pictures import write_grid
+from wellposed.priors.training.restoration import RestorationTrainer
+
+COUNT = 6
+
+
+@torch.no_grad()
+def write_pictures(trainer: RestorationTrainer, folder: Path) -> None:
+    """Write ``restored_STEP.png``: rows of clean, degraded and restored held-out crops."""
+    from wellposed.solvers import IRSDE, RDDM, ResShift
+
+    s = trainer.settings
+    samplers = {"resshift": ResShift(steps=4), "ir-sde": IRSDE(steps=10), "rddm": RDDM(steps=5)}
+    batch = trainer.held.draw(range(COUNT), COUNT, 1, s.image_size[0])
+    clean, degraded = (v.to(trainer.accelerator.device) for v in batch[:2])
+    restorer = copy.copy(trainer.averaged)
+    restorer.upsample = 1  # crops come enlarged
+    restored = samplers[s.process](degraded, None, restorer, seed=0).samples[0]
+    low, high = s.data_range
+    rows = [2 * (v - low) / (high - low) - 1 for v in (clean, degraded, restored)]
+    write_grid(rows, folder / f"restored_{trainer.step:07d}.png")
