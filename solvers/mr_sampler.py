@@ -16,7 +16,6 @@ from wellposed.solvers.transition import Levels, levels
 
 GRIDS = ("linspace", "linear-lambda", "karras-n", "karras-t", "leading", "trailing")
 ORDERS = {"ode": (1, 2, 3), "sde": (1, 2)}
-ORDER_RULES = ("lower-final", "full", "published")
 RHO = 7.0
 
 
@@ -42,7 +41,8 @@ class MRSampler(Restoration):
     r"""MR Sampler: multistep exponential integrator of the reverse ODE or SDE, orders 1 to 3.
 
     With ``u = x - m``, ``lambda = log(alpha / sigma)``, ``h = lambda_s - lambda_t``, and ``q`` the
-    output (``x0 - m`` or ``eps``) extrapolated to ``q + D1 ... + D2 ...`` from those before::
+    output (``x0 - m`` or ``eps``), whose derivatives in lambda times ``h`` and ``h^2`` are ``D1``
+    and ``D2``, by divided differences with the outputs before::
 
         ode, data:  u_s = sigma_s / sigma_t u - alpha_s (f1 q - f2 D1 + f3 D2)
                     f1 = e^-h - 1,  f2 = f1 / h + 1,  f3 = f2 / h - 1 / 2
@@ -61,7 +61,8 @@ class MRSampler(Restoration):
     Reference: "MRS: A Fast Sampler for Mean Reverting Diffusion based on ODE and SDE Solvers",
     ICLR 2025, arXiv 2502.07856. The published code interpolates alpha, sigma and lambda each for
     itself between whole times; here they come from the one schedule. Its grids "trailing" and
-    "karras-t" end before 0, where noise is left; here their last time is 0.
+    "karras-t" end before 0, where noise is left; here their last time is 0. Its third order has
+    half of ``D2``, as DPM-Solver++'s, and converges as the second; here it is whole.
 
     Args:
         order: 1, 2 or, for the ODE, 3; the first steps are of lower order.
@@ -69,9 +70,10 @@ class MRSampler(Restoration):
         parametrization: "data" or "noise".
         spacing: "linspace" in t, "linear-lambda", "karras-n" (rho 7 on sigma / alpha),
             "karras-t" (rho 7 on t), "leading" or "trailing"; see `grid`.
-        order_rule: "lower-final" lowers the order towards the last step; "full" does not, which
-            suits the parametrization by noise; "published", below 10 steps, lowers it up to the
-            last step but one and takes the last in full.
+        lower_order_final: lower the order towards the last step, 3 2 1; the parametrization by
+            noise is better without.
+        published: instead, the published code's orders (below 10 steps they fall to 1 up to the
+            last step but one, and the last one is in full) and its half of ``D2``.
     """
 
     steps: int = 20
@@ -79,7 +81,8 @@ class MRSampler(Restoration):
     order: int = 2
     method: str = "ode"
     parametrization: str = "data"
-    order_rule: str = "lower-final"
+    lower_order_final: bool = True
+    published: bool = False
 
     spacings: ClassVar[tuple[str, ...]] = GRIDS
 
@@ -88,7 +91,6 @@ class MRSampler(Restoration):
         orders = ORDERS[require_choice("method", self.method, ORDERS)]
         require(self.order in orders, "order", self.order, f"{orders} by method {self.method!r}")
         require_choice("parametrization", self.parametrization, ("data", "noise"))
-        require_choice("order_rule", self.order_rule, ORDER_RULES)
 
     def times(self, problem: Problem) -> list[float]:
         """Return the decreasing times of the run, ending in 0."""
@@ -121,11 +123,10 @@ class MRSampler(Restoration):
     def order_of(self, number: int) -> int:
         """Return the order of a step, counted from 1."""
         order = min(self.order, number)
-        if self.order_rule == "lower-final":
-            return min(order, self.steps - number + 1)
-        if self.order_rule == "published" and self.steps < 10 and number < self.steps:
-            return min(order, self.steps - number)
-        return order
+        if self.published:
+            falls = self.steps < 10 and number < self.steps
+            return min(order, self.steps - number) if falls else order
+        return min(order, self.steps - number + 1) if self.lower_order_final else order
 
     def _differences(
         self, state: MRState, q: Tensor, times: tuple[float, ...], problem: Problem
@@ -143,7 +144,8 @@ class MRSampler(Restoration):
             return d0, 0.0
         r1 = (at_t1 - at_t2) / h
         d1 = (state.q1 - state.q2) / r1
-        return d0 + (d0 - d1) * r / (r + r1), (d0 - d1) / (r + r1)
+        D2 = (d0 - d1) / (r + r1)
+        return d0 + r * D2, D2 if self.published else 2 * D2
 
     def _data(
         self,
@@ -196,20 +198,21 @@ def grid(schedule: Schedule, steps: int, spacing: str) -> Tensor:
     "karras-t" goes to time 1. The grids in ``sigma / alpha`` go down to that of ``t = 0``, or,
     where it is 0, to the schedule's smallest and then to 0.
     """
-    T, u = schedule.T, torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    T, left = schedule.T, torch.arange(steps, -1, -1, dtype=torch.float64)
     whole = isinstance(T, int)
     if spacing == "linspace":
-        times = T * (1 - u)
+        times = T * left / steps
     elif spacing == "leading":
         size = T // (steps + 1) if whole else T / (steps + 1)
-        times = (size or T / (steps + 1)) * torch.arange(steps, -1, -1, dtype=torch.float64)
+        times = (size or T / (steps + 1)) * left
     elif spacing == "trailing":
-        times = T * (1 - u * steps / (steps + 1))
+        times = T * (left + 1) / (steps + 1)
     elif spacing == "karras-t":
-        times = _rho(T, 1.0 if whole else float(schedule.time_at(schedule.min_ratio)), u)
+        last = 1.0 if whole else float(schedule.time_at(schedule.min_ratio))
+        times = _rho(T, last, 1 - left / steps)
     else:
-        return _by_ratio(schedule, steps, spacing)
-    return torch.cat([times[:-1], times.new_zeros(1)])
+        times = _by_ratio(schedule, steps, spacing)
+    return torch.cat([times[:-1].clamp(max=T), times.new_zeros(1)])
 
 
 def _by_ratio(schedule: Schedule, steps: int, spacing: str) -> Tensor:
@@ -219,8 +222,7 @@ def _by_ratio(schedule: Schedule, steps: int, spacing: str) -> Tensor:
         return schedule.times(steps, "karras" if spacing == "karras-n" else "geometric")
     u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     ratios = _rho(high, low, u) if spacing == "karras-n" else high * (low / high) ** u
-    times = schedule.time_at(ratios)
-    return torch.cat([times[:-1], times.new_zeros(1)])
+    return schedule.time_at(ratios)
 
 
 def _rho(high: float, low: float, u: Tensor) -> Tensor:

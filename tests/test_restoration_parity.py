@@ -127,7 +127,7 @@ def test_mr_sampler_follows_the_published_one(kind, parametrization, predicts):
         method=kind[:3],
         order=int(kind[3]),
         parametrization=parametrization,
-        order_rule="published",
+        published=True,
     )
     orders = [solver.order_of(number) for number in range(1, 6)]
     assert orders == d[f"{kind}/orders"].tolist()
