@@ -10,7 +10,7 @@ from wellposed.noise import NoiseSource
 from wellposed.priors.prediction import TWO_HEADS, Parts
 from wellposed.solvers.base import State
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.restoration import Restoration, remaining_noise
+from wellposed.solvers.restoration import Restoration, has_range, remaining_noise
 from wellposed.solvers.transition import Levels, variance
 
 PATHS = ("joint", "residual-first")
@@ -48,7 +48,8 @@ class RDDM(Restoration):
     Args:
         eta: share of fresh noise: 0, as published for restoration, to 1, the ancestral chain. With
             fresh noise ``eps`` is what clipping has left besides x0 and r, as in that chain.
-        clip: keep residuals and the result within [-1, 1] units, as published; latents are not.
+        clip: keep residuals and the result within [-1, 1] units, as published; not of complex or
+            latent images.
         path: "joint" or "residual-first".
     """
 
@@ -86,7 +87,7 @@ class RDDM(Restoration):
             schedule(at_s.noise)[1],
         )
         parts = _parts_at(x, at_t, level, problem)
-        if self.clip and problem.prior.is_affine:
+        if self.clip and has_range(problem):
             parts = clipped(parts, x, level, problem)
         x0, r, eps = self.consistent(parts, x, level, problem)
         if s == 0:

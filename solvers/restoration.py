@@ -76,6 +76,11 @@ class Restoration(Solver):
         return Parts(x0, residual, remaining_noise(x_t, x0, residual, level))
 
 
+def has_range(problem: Problem) -> bool:
+    """Tell whether images have a range, [-1, 1] in units: real ones on pixels."""
+    return problem.prior.is_affine and not problem.image_dtype.is_complex
+
+
 def remaining_noise(x_t: Tensor, x0: Tensor, residual: Tensor, level: Levels) -> Tensor:
     """Return what ``x_t`` holds besides a clean image and a residual, as noise ``eps``."""
     return (x_t - x0 - (1 - level.alpha_t) * residual) / level.sigma_t
@@ -97,7 +102,7 @@ class ResShift(Restoration):
     Shifting", NeurIPS 2023, arXiv 2307.12348.
 
     Args:
-        clip: keep estimates on pixels within [-1, 1] units, as published; latents are not.
+        clip: keep estimates within [-1, 1] units, as published; not of complex or latent images.
     """
 
     steps: int = 15
@@ -109,7 +114,7 @@ class ResShift(Restoration):
         """Denoise, pull to the data if asked to, shift towards ``m`` again."""
         level, m = levels(problem.prior.schedule, t, s), problem.anchor
         parts = problem.parts(state.x, t)
-        if self.clip and problem.prior.is_affine:
+        if self.clip and has_range(problem):
             parts = parts._replace(x0=parts.x0.clamp(-1, 1))
         x0 = self.consistent(parts, state.x, level, problem).x0
         if s == 0:

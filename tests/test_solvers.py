@@ -26,14 +26,18 @@ from wellposed.solvers import (
     DDRM,
     DDS,
     DPS,
+    IRSDE,
     MMPS,
+    RDDM,
     DDIMProjection,
     DiffPIR,
     FlowChef,
+    MRSampler,
     PiGDM,
     PnPDM,
     Problem,
     REDDiff,
+    ResShift,
 )
 
 # One row per solver: a new one is added here and nowhere else in the tests.
@@ -53,6 +57,10 @@ SOLVERS = {
     "ddnm": DDNM(steps=6),
     "ddrm": DDRM(steps=6),
     "diffpir": DiffPIR(steps=6),
+    "resshift": ResShift(steps=6, data_steps=3),
+    "ir-sde": IRSDE(steps=6, data_steps=3),
+    "rddm": RDDM(steps=6, data_steps=3, path="residual-first"),
+    "mr-sampler": MRSampler(steps=6, data_steps=3, order=3),
 }
 
 

@@ -25,8 +25,8 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 def recorded_solvers() -> dict[str, Solver]:
     """Return the solvers whose errors are kept in ``docs/posterior.md``, by name.
 
-    All that `wellposed.solvers` offers, with the defaults of each paper and `BUDGET` steps; the
-    times are spaced so that equivalent processes give equal samples.
+    All zero-shot ones that `wellposed.solvers` offers, with the defaults of each paper and
+    `BUDGET` steps; the times are spaced so that equivalent processes give equal samples.
     """
     from wellposed import solvers
 
@@ -34,6 +34,8 @@ def recorded_solvers() -> dict[str, Solver]:
     recorded: dict[str, Solver] = {}
     for cls in offered:
         if not isinstance(cls, type) or not issubclass(cls, Solver) or cls is Solver:
+            continue
+        if cls.restores:  # samplers of trained restorers, to which the data are a condition
             continue
         for label, settings in SETTINGS.get(cls.__name__, {cls.__name__: {}}).items():
             fields: dict[str, Any] = {"steps": BUDGET, "spacing": "karras"} | settings
