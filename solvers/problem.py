@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wellposed.errors import ArgumentError, ShapeError, check_finite
 from wellposed.operators.linalg import conjugate_gradient, inner, per_item, whole_norm
@@ -15,10 +15,12 @@ from wellposed.priors.prediction import Parts
 from wellposed.priors.prior import Prior
 from wellposed.priors.restorer import Degraded, Restorer
 from wellposed.solvers.problem_checks import (
+    Unknown,
     check_adjoint,
     check_measurement,
     check_tensor,
     is_linear_operator,
+    restorer_condition,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ class Problem:
         )
         problem = cls(y, operator, prior, shape, back.dtype, is_linear)
         if isinstance(prior, Restorer):
-            problem.condition = _condition(image, prior, back.shape)
+            problem.condition = restorer_condition(image, prior, back.shape)
         offset = problem.A_centre if is_linear and prior.centre != 0 else 0.0
         problem.y = (y - offset) / prior.scale
         return problem
@@ -101,7 +103,7 @@ class Problem:
         y = check_finite("y", y).detach()
         sides = (n * prior.upsample for n in y.shape[2:])
         clean = torch.Size((*y.shape[:2], *sides))
-        condition, shape = _condition(y, prior, clean), prior.unit_shape(clean)
+        condition, shape = restorer_condition(y, prior, clean), prior.unit_shape(clean)
         return cls(y, Unknown(), prior, shape, y.dtype, is_linear=False, condition=condition)
 
     @property
@@ -257,22 +259,6 @@ class Problem:
     def zeros(self) -> Tensor:
         """Return a zero image of the problem's shape, dtype and device."""
         return torch.zeros(self.image_shape, dtype=self.image_dtype, device=self.y.device)
-
-
-class Unknown(nn.Module):
-    """Stands for the operator of a restoration whose degradation is not known."""
-
-
-def _condition(image: Tensor, prior: Restorer, clean: torch.Size) -> Degraded:
-    """Return what a restorer is told of degraded images, those of clean ones of a shape."""
-    sides = tuple(n * prior.upsample for n in image.shape[2:])
-    if image.is_complex() or image.ndim != 4 or sides != tuple(clean[2:]):
-        raise ShapeError(
-            f"y: got shape {tuple(image.shape)}, accepted: degraded images that the prior "
-            f"upsamples {prior.upsample} times to the operator's {tuple(clean)}"
-        )
-    with torch.no_grad():
-        return prior.degraded(image)
 
 
 def _is_ours(operator: "Physics") -> bool:

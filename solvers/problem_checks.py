@@ -1,14 +1,32 @@
-"""What is checked of a measurement and its operator before the first network call."""
+"""What is checked of a measurement, its operator and prior before the first network call."""
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, DeviceError, DtypeError, ShapeError, check_finite
 from wellposed.operators.linalg import inner
+from wellposed.priors.restorer import Degraded, Restorer
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
+
+
+class Unknown(nn.Module):
+    """Stands for the operator of a restoration whose degradation is not known."""
+
+
+def restorer_condition(image: Tensor, prior: Restorer, clean: torch.Size) -> Degraded:
+    """Return what a restorer is told of degraded images, those of clean ones of a shape."""
+    sides = tuple(n * prior.upsample for n in image.shape[2:])
+    if image.is_complex() or image.ndim != 4 or sides != tuple(clean[2:]):
+        raise ShapeError(
+            f"y: got shape {tuple(image.shape)}, accepted: degraded images that the prior "
+            f"upsamples {prior.upsample} times to the operator's {tuple(clean)}"
+        )
+    with torch.no_grad():
+        return prior.degraded(image)
 
 
 def check_measurement(y: Tensor, operator: "Physics | None") -> None:

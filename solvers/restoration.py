@@ -33,7 +33,8 @@ class Restoration(Solver):
     any `Restorer`, whose degraded image is ``m``, and with ``m = 0`` that of a plain prior. Where
     the operator is known, ``data_steps`` of conjugate gradients pull each estimate to the data as
     `DDS` does, ``x0' = CG(I + gamma A^H A, x0 + gamma A^H y; start x0)``, and the noise that is
-    kept is the one implied by ``x0'``.
+    kept is the one implied by ``x0'``. That helps a network that knows the degradation less well,
+    as one trained on many; a large ``gamma`` brings the noise of the measurement into the image.
 
     Args:
         data_steps: conjugate-gradient steps for each network evaluation; 0 leaves the operator

@@ -331,6 +331,48 @@ def test_data_steps_use_what_the_network_does_not_know():
     )
 
 
+class BlurOracle(nn.Module):
+    """The exact network for stationary images, a blur that it takes for another, and noise."""
+
+    def __init__(self, schedule, spectrum, response, noise):
+        super().__init__()
+        power = spectrum * response.abs() ** 2 + noise**2
+        self.schedule = schedule
+        self.wiener = spectrum * response.conj() / power
+        self.spread = spectrum * noise**2 / power
+
+    def forward(self, x_t, label, given):
+        alpha, sigma = (v.view(-1, 1, 1, 1) for v in self.schedule(label))
+        X, M = torch.fft.fft2(x_t), torch.fft.fft2(given.anchor)
+        mean = self.wiener * M
+        gain = alpha * self.spread / (alpha**2 * self.spread + sigma**2)
+        return torch.fft.ifft2(mean + gain * (X - M - alpha * (mean - M))).real
+
+
+@pytest.mark.parametrize("name", ["resshift", "ir-sde", "rddm", "mr ode 2", "mr sde 2"])
+def test_data_steps_help_a_restorer_that_knows_another_blur(name):
+    frequency = torch.fft.fftfreq(32, dtype=torch.float64)
+    square = frequency[:, None] ** 2 + frequency**2
+    spectrum = 0.04 / (1 + (10 * square.sqrt()) ** 3)
+    z = torch.fft.fft2(image(32, items=4, seed=2) - 0.5) * 12**0.5
+    truth = torch.fft.ifft2(spectrum.sqrt() * z).real
+    true, assumed = (
+        Blur(gaussian_kernel(width, 9), (1, 32, 32), noise_sigma=0.02) for width in (1.5, 2.0)
+    )
+    impulse = torch.zeros(1, 1, 32, 32, dtype=torch.float64)
+    impulse[..., 0, 0] = 1
+    response, schedule = torch.fft.fft2(assumed.A(impulse)), MeanReverting(30)
+    network = BlurOracle(schedule, spectrum, response, 0.02)
+    prior = Restorer(network, schedule, label=lambda t: t, channels=1, data_range=(-1, 1))
+    y, distances = true.measure(truth, seed=3), []
+    for options in ({}, {"data_steps": 10, "gamma": 3.0}, {"data_steps": 10, "gamma": 1e3}):
+        sampler = replace(SAMPLERS[name], steps=20, **options)
+        result = sampler(y, true, prior, seed=0)
+        distances.append(float((result.samples[0] - truth).square().mean().sqrt()))
+    assert distances[1] < 0.97 * distances[0]
+    assert distances[2] > distances[1]  # the noise of the measurement goes into the image
+
+
 def test_data_steps_work_with_super_resolution():
     operator = SuperResolution((1, 16, 16), 4, noise_sigma=0.01)
     prior, truth = restorer("resshift", upsample=4, data_range=(0, 1)), image(16)
@@ -418,3 +460,14 @@ def test_bad_calls_are_named_before_the_network_runs(call, message):
     with pytest.raises(ValueError, match=message):
         call(prior, image())
     assert prior.network.calls == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@every_sampler
+def test_cuda_gives_what_the_cpu_gives(name):
+    prior, y, sampler = restorer("rddm"), image(items=2), replace(SAMPLERS[name], steps=5)
+    on_cpu = sampler(y, None, prior, seed=0).samples
+    on_gpu = sampler(y.cuda(), None, prior.cuda(), seed=0).samples
+    assert on_gpu.is_cuda
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0, atol=1e-6)
