@@ -128,7 +128,7 @@ def generalised_gaussian(
         plateau: the second form.
     """
     _require_odd(size)
-    for name, value in (("widths", min(widths)), ("beta", beta)):
+    for name, value in (("widths", widths[0]), ("widths", widths[1]), ("beta", beta)):
         require(0 < value < math.inf, name, value, "positive numbers")
     x = torch.arange(size, dtype=torch.float64) - size // 2
     y = x[:, None]
@@ -223,8 +223,8 @@ def _noisy(image: Tensor, order: Order, rng: np.random.Generator) -> Tensor:
     if rng.random() < 0.5:
         noise = rng.uniform(*order.noise) / 255 * rng.standard_normal(tuple(seen.shape))
     else:
-        counts = rng.poisson(255 * seen.double().numpy())
-        noise = rng.uniform(*order.poisson) * (counts / 255 - seen.double().numpy())
+        size, mean = rng.uniform(*order.poisson), seen.double().numpy()
+        noise = size * (rng.poisson(255 * mean) / 255 - mean)
     return (image + torch.from_numpy(noise).to(image.dtype)).clamp(0, 1)
 
 

@@ -131,7 +131,7 @@ class RestorationTrainer(Run):
             output = prior.predict(x_t, t, m)
         size = prior.schedule.terminal_std
         truth = target(prior.predicts, Parts(x0, m - x0, eps), alpha, sigma, size)
-        error = output.float() - truth
+        error = output - truth
         loss = error.square().mean() if s.criterion == "mse" else error.abs().mean()
         if self.lpips is None:
             return loss
@@ -201,5 +201,5 @@ def process(s: RestorationSettings) -> dict[str, Any]:
     else:
         # Where nothing of the image is left, noise alone tells nothing of it.
         own = {"sum_scale": s.sum_scale, "floor": 1e-6 if s.predicts == "noise" else 0.0}
-    steps = {} if s.T is None else {"T": s.T}
+    steps = {} if s.process_steps is None else {"T": s.process_steps}
     return {"name": s.process, **steps, **own}

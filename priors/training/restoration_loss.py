@@ -9,6 +9,7 @@ from wellposed.errors import ArgumentError
 from wellposed.priors.prediction import Parts
 from wellposed.priors.prior import broadcast
 from wellposed.priors.restorer import Restorer
+from wellposed.solvers.transition import Levels, implied_noise, transition, variance
 
 
 def target(
@@ -46,15 +47,13 @@ def optimal_reverse(prior: Restorer, x_t: Tensor, t: Tensor, m: Tensor, x0: Tens
         m: the degraded images, in units.
         x0: the clean ones.
     """
-    alpha_t, sigma_t = (broadcast(v, x_t) for v in prior.schedule(t))
-    alpha_s = broadcast(prior.schedule(t - 1)[0], x_t)
-    variance, step = sigma_t**2 / (1 - alpha_t**2), alpha_t / alpha_s
-    decay = -step.log()
-    eps = prior.parts(x_t, t, m).eps.float()
-    reached = x_t + decay * (x_t - m) - 2 * variance * decay / sigma_t * eps
-    kept = step * (1 - alpha_s**2) / (1 - alpha_t**2)
-    clean = alpha_s * (1 - step**2) / (1 - alpha_t**2)
-    best = m + kept * (x_t - m) + clean * (x0 - m)
+    values = (*prior.schedule(t), *prior.schedule(t - 1))
+    level = Levels(*(broadcast(v, x_t) for v in values))
+    decay = (level.alpha_s / level.alpha_t).log()
+    noise = 2 * level.sigma_t * decay / (1 - level.alpha_t**2)
+    reached = x_t + decay * (x_t - m) - noise * prior.parts(x_t, t, m).eps
+    true_eps, none = implied_noise(x_t, x0, level, m), torch.zeros_like(x_t)
+    best = transition(x0, true_eps, none, level, variance("markov", level), m)
     return (reached - best).abs().mean()
 
 

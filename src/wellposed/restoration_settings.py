@@ -79,7 +79,7 @@ class ProcessSettings:
     """The restoration process that is learnt, and the loss."""
 
     process: str = setting("resshift", "resshift, ir-sde or rddm.")
-    T: int | None = setting(None, "Steps of the process; default: 15, 100 and 1000.")
+    process_steps: int | None = setting(None, "Its steps T; default: 15, 100 and 1000.")
     kappa: float = setting(2.0, "ResShift: noise at the end, in the network's units.")
     min_noise: float = setting(0.04, "ResShift: smallest noise; .2 for T 4.")
     max_sigma: float = setting(10.0, "IR-SDE: noise at the end, in levels of 255 of the images.")
@@ -107,9 +107,13 @@ class ProcessSettings:
         require_choice("loss", self.criterion, LOSSES)
         fits = self.process == "ir-sde" or self.criterion != "optimal"
         require(fits, "loss", self.criterion, "mse or l1, but for ir-sde")
+        if self.process_steps is not None:
+            require_integer("process_steps", self.process_steps, 1)
         for name in ("kappa", "max_sigma", "sum_scale"):
             require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "above 0")
         require(0 <= self.lpips < math.inf, "lpips", self.lpips, "at least 0")
+        clean = self.lpips == 0 or self.predicts in ("sample", "residual")
+        require(clean, "lpips", self.lpips, "0, but for the predictions sample or residual")
         two = 2 if self.predicts == "residual+noise" else 1
         require(1 <= self.networks <= two, "networks", self.networks, "1, or 2 for residual+noise")
 
