@@ -484,6 +484,12 @@ def test_lpips_without_weights_is_refused(photos, tmp_path, monkeypatch):
     monkeypatch.setattr("torchmetrics.image.LearnedPerceptualImagePatchSimilarity", offline)
     with pytest.raises(errors.ArgumentError, match=r"lpips: .*no route to host.*accepted: 0"):
         trainer_of(photos, tmp_path, process="resshift", lpips=1.0)
+    for n in range(4):
+        np.save(tmp_path / f"{n}.npy", colours(seed=n)[..., 0])
+    with pytest.raises(
+        errors.ArgumentError, match=r"lpips: got 1\.0, accepted: 0 for .* of 1 chan"
+    ):
+        trainer_of(tmp_path, tmp_path / "out", process="resshift", lpips=1.0)
 
 
 # Steps and runs

@@ -22,6 +22,7 @@ from wellposed.priors.restorer_store import (
     load_codec,
     save_restorer,
 )
+from wellposed.priors.training.batches import to_units
 from wellposed.priors.training.loop import follow
 from wellposed.priors.training.pairs import Measured, PairBatches, paired, shrinkage
 from wellposed.priors.training.restoration_loss import load_lpips, optimal_reverse, target
@@ -71,6 +72,8 @@ class RestorationTrainer(Run):
                 require(size % factor == 0, "image_size", size, f"a multiple of {factor}")
         self.upsample = s.upsample
         self.batches, self.held = self._pairs()
+        coloured = s.lpips == 0 or self.channels == 3
+        require(coloured, "lpips", s.lpips, f"0 for images of {self.channels} channel(s), not 3")
         self.lpips = load_lpips(self.accelerator.device) if s.lpips > 0 else None
         channels = self.codec.latent_channels if self.codec else self.channels
         heads = 2 if "+" in s.predicts else 1
@@ -135,11 +138,9 @@ class RestorationTrainer(Run):
         loss = error.square().mean() if s.criterion == "mse" else error.abs().mean()
         if self.lpips is None:
             return loss
-        estimate = m - output if prior.predicts == "residual" else output
-        return loss + s.lpips * self.lpips(self._visible(prior, estimate), 2 * clean - 1).mean()
-
-    def _visible(self, prior: Restorer, x0: Tensor) -> Tensor:
-        return (2 * prior.to_public(x0) - 1).clamp(-1, 1)
+        estimate = prior.to_public(m - output if prior.predicts == "residual" else output)
+        seen, truth = (to_units(v, s.data_range).clamp(-1, 1) for v in (estimate, clean))
+        return loss + s.lpips * self.lpips(seen, truth).mean()
 
     @torch.no_grad()
     def validate(self) -> tuple[float, ...]:

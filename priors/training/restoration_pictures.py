@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from wellposed.priors.training.batches import to_units
 from wellposed.priors.training.pictures import write_grid
 from wellposed.priors.training.restoration import RestorationTrainer
 
@@ -23,6 +24,5 @@ def write_pictures(trainer: RestorationTrainer, folder: Path) -> None:
     restorer = copy.copy(trainer.averaged)
     restorer.upsample = 1  # crops come enlarged
     restored = samplers[s.process](degraded, None, restorer, seed=0).samples[0]
-    low, high = s.data_range
-    rows = [2 * (v - low) / (high - low) - 1 for v in (clean, degraded, restored)]
+    rows = [to_units(v, s.data_range) for v in (clean, degraded, restored)]
     write_grid(rows, folder / f"restored_{trainer.step:07d}.png")
