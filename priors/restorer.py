@@ -183,6 +183,17 @@ class Restorer(Prior):
             raise ShapeError(f"network: returned shape {tuple(output.shape)}, accepted: {wanted}")
         return output.to(x_t.dtype)
 
+    def given(self, condition: Any) -> Prior:
+        """Refuse: solvers would take the degraded image that is fixed for none at all.
+
+        Raises:
+            ArgumentError: always.
+        """
+        raise ArgumentError(
+            "prior: a restorer cannot fix its degraded image, accepted: the image as the "
+            "measurement of a solver: ResShift, IRSDE, RDDM or MRSampler"
+        )
+
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Refuse: a restorer denoises around a degraded image, which the protocol lacks.
 

@@ -43,7 +43,8 @@ class RDDM(Restoration):
     published code also drops all noise at the end of the first half and starts the second from
     that, as if it were noisy; here the noise stays.
 
-    Reference: "Residual Denoising Diffusion Models", CVPR 2024, arXiv 2308.13712.
+    Reference: "Residual Denoising Diffusion Models", CVPR 2024, arXiv 2308.13712. Times between
+    whole ones are rounded, where the published code cuts them off.
 
     Args:
         eta: share of fresh noise: 0, as published for restoration, to 1, the ancestral chain. With

@@ -452,6 +452,7 @@ def test_samplers_name_bad_fields(make, message):
             "upsamples 1 times to the operator's",
         ),
         (lambda p, y: p(y, 0.1), "a restorer needs the degraded image"),
+        (lambda p, y: p.given(y), "cannot fix its degraded image"),
         (lambda p, y: p.denoise(y, 3.0), "condition: got None"),
     ],
 )
