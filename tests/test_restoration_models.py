@@ -5,6 +5,9 @@ from the papers' code: names and shapes of all tensors. What the networks should
 here once more, from those names, with torchvision's window attention and diffusers' autoencoder.
 """
 
+import copy
+import functools
+import json
 import math
 
 import pytest
@@ -15,12 +18,14 @@ from safetensors.torch import save_file
 from torchvision.models import swin_transformer
 
 from wellposed import errors
+from wellposed.priors import restoration
 from wellposed.priors.mean_reverting import MeanReverting, rddm, resshift
 from wellposed.priors.restoration import FAMILIES, load_restorer, nafnet, unet, vq
 from wellposed.priors.restoration import resshift as resshift_family
 from wellposed.priors.restoration.layers import ChannelNorm, pad
 from wellposed.priors.restoration.swin import SwinConfig, WindowAttention
 from wellposed.priors.restorer import Degraded
+from wellposed.priors.restorer_store import RestorationUNet
 from wellposed.solvers import IRSDE, RDDM, ResShift
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -473,11 +478,15 @@ def saved(folder, state, name="model.pth"):
     return path
 
 
-def loaded_resshift(folder, name="resshift_s4.pth", code=None, **layout):
-    """A tiny ResShift restorer, and the weights of its network."""
+TINY_CODE = weights(vq_layout(**TINY_VQ))
+
+
+@functools.cache
+def tiny_resshift(**layout):
+    """A tiny ResShift restorer of four steps, and the weights of its network."""
     state = weights(resshift_layout(**TINY_SWIN, **layout))
-    code = saved(folder, weights(vq_layout(**{**TINY_VQ, **(code or {})})), "code.pth")
-    return load_restorer(saved(folder, state, name), autoencoder=code), state
+    code = vq.load_autoencoder(TINY_CODE, "path: a copy")
+    return resshift_family.build(state, "path: 'resshift_s4.pth'", {"autoencoder": code}), state
 
 
 def called(network, seen, label, degraded):
@@ -491,10 +500,9 @@ def called(network, seen, label, degraded):
 @pytest.mark.parametrize(
     ("layout", "make", "millions"),
     [
-        # IR-SDE: 137.1 million parameters in Refusion, table 1; RDDM: 36.26 each of its U-Nets;
-        # ResShift: 118.59 and 55.32 of the autoencoder, as in the comparison of ProSR.
-        (irsde_layout(), lambda s: unet.ResidualUNet(unet.read_config(s)), 137.15),
-        (rddm_layout(), lambda s: unet.ResidualUNet(unet.read_config(s)), 36.26),
+        # Millions of parameters of ResShift and of its autoencoder as ProSR's comparison has them.
+        (irsde_layout(), lambda s: unet.ResidualUNet(unet.read_config(s)), None),
+        (rddm_layout(), lambda s: unet.ResidualUNet(unet.read_config(s)), None),
         (
             rddm_layout(ending="shared"),
             lambda s: unet.SharedUNet(unet.read_config(s, "final_conv_2")),
@@ -667,9 +675,9 @@ def test_window_attention_is_torchvisions(shift, size):
 
 
 @pytest.mark.parametrize("halvings", [0, 1, 2])
-def test_resshift_network(tmp_path, halvings):
+def test_resshift_network(halvings):
     """Super-resolution by 4 and 2, and restoration at the same size, told apart by the weights."""
-    restorer, state = loaded_resshift(tmp_path, halvings=halvings)
+    restorer, state = tiny_resshift(halvings=halvings)
     assert restorer.upsample == 4 >> halvings
     x, image = normal(2, 3, 8, 12), normal(2, 3, 8 << halvings, 12 << halvings, seed=1)
     expected = resshift_by_hand(state, x, LABELS, image, heads=2, window=2)
@@ -677,9 +685,9 @@ def test_resshift_network(tmp_path, halvings):
     assert relative(got, expected) < 1e-5
 
 
-def test_resshift_restorer(tmp_path):
+def test_resshift_restorer():
     """It sees scaled latents, the index of the time, and the degraded image in [-1, 1]."""
-    restorer, state = loaded_resshift(tmp_path)
+    restorer, state = tiny_resshift(halvings=0)
     y = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     degraded = restorer.degraded(y)
     upsampled = F.interpolate(y, scale_factor=4.0, mode="bicubic")
@@ -692,9 +700,12 @@ def test_resshift_restorer(tmp_path):
 
 
 def test_steps_are_read_off_the_published_names_or_asked_for(tmp_path):
-    restorer, state = loaded_resshift(tmp_path, "resshift_realsrx4_s15_v2.pth")
-    assert torch.equal(restorer.schedule.sigma, resshift().sigma)
-    path, code = saved(tmp_path, state, "model.pth"), tmp_path / "code.pth"
+    _, state = tiny_resshift(halvings=0)
+    code = saved(tmp_path, TINY_CODE, "code.pth")
+    path = saved(tmp_path, {"state_dict": state}, "resshift_realsrx4_s15_v2.pth")
+    published = load_restorer(path, autoencoder=code).schedule
+    assert torch.equal(published.sigma, resshift().sigma)
+    path = saved(tmp_path, state, "model.pth")
     assert load_restorer(path, autoencoder=code, steps=4).schedule.T == 4
     assert load_restorer(path, autoencoder=code, schedule=resshift(7)).schedule.T == 7
     with pytest.raises(errors.ArgumentError, match="steps: got None, accepted: 15 or 4"):
@@ -801,9 +812,9 @@ def test_rddm_takes_sides_that_its_levels_halve_as_they_are(tmp_path):
     assert relative(restorer.predict(x, LABELS[:1], m), expected) < 1e-5
 
 
-def test_resshift_pads_latents_and_the_degraded_image_alike(tmp_path):
+def test_resshift_pads_latents_and_the_degraded_image_alike():
     """To multiples of a window at the coarsest level: here 4 latents, 8 pixels of the image."""
-    restorer, state = loaded_resshift(tmp_path, halvings=1)
+    restorer, state = tiny_resshift(halvings=1)
     x, image = normal(1, 3, 7, 6), normal(1, 3, 14, 12, seed=1)
     padded = (F.pad(x, (0, 2, 0, 1), "reflect"), F.pad(image, (0, 4, 0, 2), "reflect"))
     expected = resshift_by_hand(state, padded[0], LABELS[:1], padded[1], 2, 2)[..., :7, :6]
@@ -825,7 +836,7 @@ def test_padding_refuses_what_reflection_cannot_reach():
 def test_networks_in_other_precisions(tmp_path, family):
     """Images keep their dtype, whatever the network's; labels are not rounded to bfloat16."""
     if family == "resshift":
-        restorer = loaded_resshift(tmp_path)[0]
+        restorer = copy.deepcopy(tiny_resshift(halvings=0)[0])
     else:
         restorer = load_restorer(saved(tmp_path, weights(LAYOUTS[family])))
     x, image, t = normal(1, 3, 8, 8), normal(1, 3, 8, 8, seed=1), torch.tensor([3.0])
@@ -843,7 +854,7 @@ def test_every_family_restores(tmp_path):
     made = {
         IRSDE(steps=2): load_restorer(saved(tmp_path, weights(irsde_layout(16, (1, 2))))),
         RDDM(steps=2): load_restorer(saved(tmp_path, joined(rddm_nets(("unet0.", "unet1."))))),
-        ResShift(steps=4): loaded_resshift(tmp_path)[0],
+        ResShift(steps=4): tiny_resshift(halvings=0)[0],
     }
     for solver, restorer in made.items():
         result = solver(y, None, restorer, seed=0).mean
@@ -854,9 +865,9 @@ def test_every_family_restores(tmp_path):
         assert relative(result[:1], alone) < 1e-3
 
 
-def test_inpainting_is_told_the_mask(tmp_path):
+def test_inpainting_is_told_the_mask():
     """A fourth channel of the degraded image, of which the anchor takes no notice."""
-    restorer, state = loaded_resshift(tmp_path, image=4, halvings=2)
+    restorer, state = tiny_resshift(image=4, halvings=2)
     y = torch.rand(1, 4, 16, 32, generator=torch.Generator().manual_seed(0))
     y[:, 3:] = (y[:, 3:] > 0.5).float()
     degraded = restorer.degraded(y)
@@ -868,6 +879,40 @@ def test_inpainting_is_told_the_mask(tmp_path):
     assert ResShift(steps=4)(y, None, restorer, seed=0).mean.shape == (1, 3, 16, 32)
     with pytest.raises(errors.ShapeError, match="y: got 3 channels, accepted: 4"):
         restorer.degraded(y[:, :3])
+
+
+# One's own
+
+
+OWN = {
+    "network": {"channels": 3, "widths": [8, 16], "layers": 1, "heads": 1, "networks": 1},
+    "process": {"name": "resshift", "T": 4},
+    "predicts": "sample",
+    "sees": "pixel",
+    "upsample": 2,
+    "channels": 3,
+    "data_range": [0.0, 1.0],
+    "latent": False,
+}
+
+
+def test_folders_and_shipped_names(tmp_path, monkeypatch):
+    state = RestorationUNet(**OWN["network"]).state_dict()
+    state = {k: v.contiguous() for k, v in state.items()}
+    for folder in (tmp_path / "mine", tmp_path / "shipped" / "resshift-x2"):
+        folder.mkdir(parents=True)
+        saved(folder, state, "model.safetensors")
+        (folder / "config.json").write_text(json.dumps(OWN))
+    monkeypatch.setattr(restoration, "RESTORERS", tmp_path / "shipped")
+    line = "3 channel(s), 2 times larger, trained as resshift"
+    assert restoration.available_restorers() == {"resshift-x2": line}
+    for source in (tmp_path / "mine", "resshift-x2"):
+        restorer = load_restorer(source)
+        assert (restorer.upsample, restorer.schedule.T) == (2, 4)
+        with pytest.raises(errors.ArgumentError, match=r"options: got .* accepted: none"):
+            load_restorer(source, schedule=resshift())
+    with pytest.raises(errors.UnknownNameError, match="Did you mean 'resshift-x2'"):
+        load_restorer("resshift-x3")
 
 
 # Bad input
@@ -926,8 +971,8 @@ def test_rddm_refuses_predictions_of_other_networks(tmp_path):
 
 
 def test_resshift_needs_its_autoencoder(tmp_path):
-    _, state = loaded_resshift(tmp_path)
-    path, code = tmp_path / "resshift_s4.pth", tmp_path / "code.pth"
+    _, state = tiny_resshift(halvings=0)
+    path, code = saved(tmp_path, state, "resshift_s4.pth"), saved(tmp_path, TINY_CODE, "code.pth")
     with pytest.raises(errors.ArgumentError, match="autoencoder: got None, accepted: the file of"):
         load_restorer(path)
     with pytest.raises(errors.CheckpointError, match=r"autoencoder: .* is none of ResShift's"):
