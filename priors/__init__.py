@@ -16,6 +16,7 @@ from wellposed.priors.mean_reverting import MeanReverting, rddm, rddm_from_ddim,
 from wellposed.priors.network_prior import NetworkPrior
 from wellposed.priors.patchwise import Patchwise
 from wellposed.priors.prior import Prior
+from wellposed.priors.restoration import available_restorers, load_restorer
 from wellposed.priors.restorer import Degraded, Restorer
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 from wellposed.priors.slicewise import Slicewise
@@ -44,7 +45,9 @@ __all__ = [
     "Stationary",
     "Tabulated",
     "available",
+    "available_restorers",
     "load",
+    "load_restorer",
     "rddm",
     "rddm_from_ddim",
     "resshift",
