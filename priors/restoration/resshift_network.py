@@ -49,13 +49,12 @@ class ResShiftNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.unet, self.multiple, self.halvings = unet, multiple, len(features)
-        taken, latents = unet.config.channels
-        self.image_channels = features[0][0] if features else taken - latents
+        seen, latents = unet.config.channels
+        self.image_channels = features[0][0] if features else seen - latents
         layers: list[nn.Module] = []
         for taken, width, returned in features:
-            shrink = nn.Conv2d(width, returned, 3, 2, padding=1)
-            named = nn.Sequential(OrderedDict(op=shrink))
-            layers += [nn.Conv2d(taken, width, 3, padding=1), nn.SiLU(), named]
+            halve = nn.Sequential(OrderedDict(op=nn.Conv2d(width, returned, 3, 2, padding=1)))
+            layers += [nn.Conv2d(taken, width, 3, padding=1), nn.SiLU(), halve]
         self.feature_extractor = nn.Sequential(*layers)
 
     def forward(self, seen: Tensor, label: Tensor, degraded: Degraded) -> Tensor:
