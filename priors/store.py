@@ -24,6 +24,9 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 }
 
 
+RESTORER = "is a restorer of degraded images, accepted: a prior; see priors.load_restorer"
+
+
 def build_prior(network: nn.Module, config: dict[str, Any]) -> NetworkPrior:
     """Return the prior that a config describes.
 
@@ -77,6 +80,8 @@ def load_prior(folder: Path) -> NetworkPrior:
     where = f"prior: {str(folder)!r}"
     try:
         config = read_config(folder)
+        if "process" in config:
+            raise CheckpointError(f"{where} {RESTORER}")
         state = load_file(folder / "model.safetensors")
         network = ConvUNet(**config["network"])
         prior = build_prior(network, config)

@@ -19,6 +19,7 @@ from wellposed.solvers.problem_checks import (
     check_adjoint,
     check_measurement,
     check_tensor,
+    is_decomposable,
     is_linear_operator,
     restorer_condition,
 )
@@ -263,14 +264,6 @@ class Problem:
 
 def _is_ours(operator: "Physics") -> bool:
     return type(operator).__module__.startswith("wellposed.")
-
-
-def is_decomposable(operator: "Physics") -> bool:
-    """Tell whether an operator has its singular value decomposition at hand."""
-    # Loading it loads deepinv, which takes seconds.
-    from wellposed.operators.decomposable import Decomposable
-
-    return isinstance(operator, Decomposable)
 
 
 def _pseudo_inverse(operator: "Physics", y: Tensor) -> Tensor:

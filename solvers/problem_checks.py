@@ -63,6 +63,14 @@ def is_linear_operator(operator: "Physics") -> bool:
     return isinstance(operator, LinearPhysics)
 
 
+def is_decomposable(operator: "Physics") -> bool:
+    """Tell whether an operator has its singular value decomposition at hand."""
+    # Loading it loads deepinv, which takes seconds.
+    from wellposed.operators.decomposable import Decomposable
+
+    return isinstance(operator, Decomposable)
+
+
 def check_adjoint(operator: "Physics", y: Tensor, back: Tensor, tolerance: float = 0.02) -> None:
     """Raise if ``A_adjoint`` is not the adjoint of ``A``.
 

@@ -322,8 +322,10 @@ def test_mistakes_in_training_give_one_clear_line(files, tmp_path, monkeypatch, 
 
 
 def test_command_names_are_those_of_the_papers():
-    assert [kebab(n) for n in ("DDS", "REDDiff", "DPS", "DDIMProjection", "DiffusionMBIR")] == [
-        *("dds", "red-diff", "dps", "ddim-projection", "diffusion-mbir")
+    names = ("DDS", "REDDiff", "DDIMProjection", "DiffusionMBIR", "ResShift", "IRSDE", "MRSampler")
+    assert [kebab(name) for name in names] == [
+        *("dds", "red-diff", "ddim-projection", "diffusion-mbir", "resshift", "ir-sde"),
+        "mr-sampler",
     ]
 
 

@@ -17,7 +17,7 @@ from diffusers import VQModel
 from safetensors.torch import save_file
 from torchvision.models import swin_transformer
 
-from wellposed import errors
+from wellposed import errors, priors
 from wellposed.priors import restoration
 from wellposed.priors.mean_reverting import MeanReverting, rddm, resshift
 from wellposed.priors.restoration import FAMILIES, load_restorer, nafnet, unet, vq
@@ -913,6 +913,9 @@ def test_folders_and_shipped_names(tmp_path, monkeypatch):
             load_restorer(source, schedule=resshift())
     with pytest.raises(errors.UnknownNameError, match="Did you mean 'resshift-x2'"):
         load_restorer("resshift-x3")
+    for source in (tmp_path / "mine", "resshift-x2", saved(tmp_path, weights(LAYOUTS["irsde"]))):
+        with pytest.raises(errors.CheckpointError, match=r"see priors\.load_restorer"):
+            priors.load(source)
 
 
 # Bad input

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wellposed.priors.checkpoints.ddpm_network import _Attention, _downsample, _norm, _upsample
+from wellposed.priors.checkpoints.ddpm_network import Attention, downsample, group_norm, upsample
 from wellposed.priors.checkpoints.family import State, count_after, load_network, top_names
 
 CHUNK = 4096
@@ -55,9 +55,9 @@ class _ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.norm1 = _norm(channels)
+        self.norm1 = group_norm(channels)
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
-        self.norm2 = _norm(width)
+        self.norm2 = group_norm(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         if channels != width:
             self.nin_shortcut = nn.Conv2d(channels, width, 1)
@@ -96,11 +96,11 @@ class _Coder(nn.Module):
         self.mid = nn.Sequential(
             OrderedDict(
                 block_1=_ResidualBlock(coarsest, coarsest),
-                attn_1=_Attention(coarsest),
+                attn_1=Attention(coarsest),
                 block_2=_ResidualBlock(coarsest, coarsest),
             )
         )
-        self.norm_out = _norm(last)
+        self.norm_out = group_norm(last)
         self.conv_out = nn.Conv2d(last, returned, 3, padding=1)
 
     def end(self, h: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class _Encoder(_Coder):
         self.down = nn.ModuleList()
         for i, (width, blocks) in enumerate(zip(widths, config.blocks, strict=True)):
             last = i == len(widths) - 1
-            resample = None if last else _downsample(width)
+            resample = None if last else downsample(width)
             channels = widths[max(i - 1, 0)]
             self.down.append(_Level(channels, width, blocks, "downsample", resample))
 
@@ -131,7 +131,7 @@ class _Decoder(_Coder):
         super().__init__(config.coded, coarsest, coarsest, widths[0], config.channels)
         self.up = nn.ModuleList()
         for i, (width, blocks) in enumerate(zip(widths, config.blocks, strict=True)):
-            resample = _upsample(width) if i else None
+            resample = upsample(width) if i else None
             channels = widths[min(i + 1, len(widths) - 1)]
             self.up.append(_Level(channels, width, blocks + 1, "upsample", resample))
 

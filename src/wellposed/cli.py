@@ -49,7 +49,7 @@ def _fail_clearly(command: Command) -> Command:
 def kebab(name: str) -> str:
     """Return a class name as the command line spells it: REDDiff -> red-diff."""
     # Names whose parts capitals do not tell.
-    spelled = {"PiGDM": "pigdm", "PnPDM": "pnp-dm"}
+    spelled = {"PiGDM": "pigdm", "PnPDM": "pnp-dm", "ResShift": "resshift", "IRSDE": "ir-sde"}
     words = r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])"
     return spelled.get(name) or re.sub(words, "-", name).lower()
 
