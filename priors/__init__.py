@@ -14,7 +14,7 @@ from wellposed.priors.latent import Latent
 from wellposed.priors.loading import available, load
 from wellposed.priors.mean_reverting import MeanReverting, rddm, rddm_from_ddim, resshift
 from wellposed.priors.network_prior import NetworkPrior
-from wellposed.priors.patchwise import Patchwise
+from wellposed.priors.patchwise import Patchwise, tiled
 from wellposed.priors.prior import Prior
 from wellposed.priors.restoration import available_restorers, load_restorer
 from wellposed.priors.restorer import Degraded, Restorer
@@ -51,4 +51,5 @@ __all__ = [
     "rddm",
     "rddm_from_ddim",
     "resshift",
+    "tiled",
 ]
