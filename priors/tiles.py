@@ -64,17 +64,14 @@ class Tiles:
             scale: pixels of an estimate for one of the image.
         """
         total = weights = torch.zeros(())
-        for tile in product(*(self.along(n) for n in sides)):
-            part = estimate(*tile)
+        for rows, columns in product(*(self.along(n) for n in sides)):
+            part = estimate(rows, columns)
             if weights.ndim == 0:
                 total = part.new_zeros(*part.shape[:-2], *(scale * n for n in sides))
                 weights = part.real.new_zeros(total.shape[-2:])
-            rows, columns = (
-                self._window(place, n, scale, weights)
-                for place, n in zip(tile, sides, strict=True)
-            )
-            place = (..., *(scaled(side, scale) for side in tile))
-            weight = rows[:, None] * columns
+            down = self._window(rows, sides[0], scale, weights)
+            weight = down[:, None] * self._window(columns, sides[1], scale, weights)
+            place = (..., scaled(rows, scale), scaled(columns, scale))
             total[place] += weight * part
             weights[place] += weight
         return total / weights

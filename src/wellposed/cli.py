@@ -17,6 +17,7 @@ import typer
 from wellposed import __version__
 from wellposed.errors import ArgumentError, WellposedError, require_choice
 from wellposed.restoration_settings import RestorationSettings
+from wellposed.restore_command import restore_files
 from wellposed.training_settings import TrainingSettings
 from wellposed.validate_command import validate
 
@@ -70,13 +71,20 @@ def parse_settings(cls: type, assignments: list[str]) -> dict[str, Any]:
         ArgumentError: not of the form name=value.
         UnknownNameError: the solver has no such hyper-parameter.
     """
+    settings = parse_assignments("--set", assignments)
+    for name in settings:
+        require_choice("--set", name, cls.__dataclass_fields__)  # type: ignore[attr-defined]
+    return settings
+
+
+def parse_assignments(option: str, assignments: list[str]) -> dict[str, Any]:
+    """Return the ``name=value`` strings of an option by name; `ArgumentError` where one is not."""
     words = {"inf": math.inf, "true": True, "false": False, "none": None}
     settings = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise ArgumentError(f"--set: got {assignment!r}, accepted: name=value")
-        require_choice("--set", name, cls.__dataclass_fields__)  # type: ignore[attr-defined]
+            raise ArgumentError(f"{option}: got {assignment!r}, accepted: name=value")
         try:
             word = text.lower()
             settings[name] = words[word] if word in words else ast.literal_eval(text)
@@ -96,8 +104,9 @@ def _main(
 
 @app.command("list")
 def list_() -> None:
-    """List operators, solvers and priors, one line each."""
+    """List operators, solvers, priors and restorers, one line each."""
     from wellposed.priors.loading import available
+    from wellposed.priors.restoration import available_restorers
     from wellposed.solvers.base import describe
     from wellposed.tasks import OPERATORS
 
@@ -105,6 +114,8 @@ def list_() -> None:
         "operators": {name: line for name, (line, _) in OPERATORS.items()},
         "solvers": {name: describe(cls) for name, cls in solver_classes().items()},
         "priors": available() or {"(none shipped)": "train one with wellposed train"},
+        "restorers": available_restorers()
+        or {"(none shipped)": "train one with wellposed train-restoration"},
     }
     for title, lines in sections.items():
         typer.echo(title)
@@ -416,6 +427,7 @@ def _with_progress(run: Callable[[Callable[[int, float], None]], Path], total: i
         return run(report)
 
 
+app.command("restore")(_fail_clearly(restore_files))
 app.command()(_fail_clearly(validate))
 
 
