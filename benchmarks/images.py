@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from image_methods import METHODS, Method, Settings
 from image_problems import TASKS, Case, build_case
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 from tune import TUNED, add, read
 
@@ -73,7 +73,12 @@ def main() -> None:
             print(f"{name} left out: {error}")
             continue
         run_task(name, case, tuned["results"].get(TASKS[name].family, {}), protocol, args)
-    args.table.write_text(document(read(args.out, protocol)))
+    record = read(args.out, protocol)
+    args.table.write_text(document(record))
+    if args.pictures is not None:
+        mosaic(record["results"], args.pictures, protocol["size"]).save(
+            args.table.with_suffix(".png")
+        )
 
 
 def run_task(
@@ -142,6 +147,23 @@ def save(images: Tensor, folder: Path | None, name: str) -> None:
     Image.fromarray(pixels).save(folder / f"{name}.png")
 
 
+def mosaic(results: dict[str, Any], folder: Path, size: int) -> Image.Image:
+    """Return one picture of the first images: a row for each task, a column for each method."""
+    methods = ["truth", *dict.fromkeys(method for task in results.values() for method in task)]
+    margin, top = 90, 28
+    whole = Image.new("RGB", (margin + len(methods) * (size + 2), top + len(results) * (size + 2)))
+    pen = ImageDraw.Draw(whole)
+    for column, method in enumerate(methods):
+        pen.text((margin + column * (size + 2), 2), method.replace(" ", "\n", 1))
+        for row, task in enumerate(results):
+            pen.text((2, top + row * (size + 2) + size // 2), task)
+            file = folder / f"{task}-{method}.png"
+            if file.exists():
+                place = (margin + column * (size + 2), top + row * (size + 2))
+                whole.paste(Image.open(file).convert("RGB"), place)
+    return whole
+
+
 def document(record: dict[str, Any]) -> str:
     """Return the tables of a record, in Markdown."""
     protocol, results = record["protocol"], record["results"]
@@ -150,6 +172,7 @@ def document(record: dict[str, Any]) -> str:
     methods = list(dict.fromkeys(method for task in results.values() for method in task))
     rows = [[m, *(_pair(task.get(m), "psnr") for task in results.values())] for m in methods]
     text.append(format_table(["method", *results], rows))
+    text.append("\n![the first image of each task, one sample](images.png)")
     text.append(
         "\n-: the method takes no such problem (DDRM needs a singular value decomposition, "
         "deepinv's DDRM a mask, deepinv's samplers real images). SSIM, seconds of the processor "

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import re
 import sys
 import time
@@ -53,7 +54,7 @@ class TotalVariation(VolumeSolver):
 
 
 def arguments(
-    description: str | None, out: str, slices: str, side: int, mbir_steps: int
+    description: str | None, out: str, slices: str, side: int, steps: int
 ) -> argparse.Namespace:
     """Return the command line that the examples of volumes have."""
     parser = argparse.ArgumentParser(
@@ -63,12 +64,12 @@ def arguments(
     parser.add_argument("--out", type=Path, default=Path("out") / out)
     parser.add_argument("--slices", default=slices, help="A:B, slices A to B - 1")
     parser.add_argument("--side", type=int, default=side, help="least side of a slice, or 2 x it")
-    parser.add_argument("--steps", type=int, default=50, help="steps of DDS")
+    parser.add_argument("--steps", type=int, default=steps, help="steps of DDS")
     parser.add_argument(
         "--mbir-steps",
         type=int,
-        default=mbir_steps,
-        help="of DiffusionMBIR, 2 calls each; 0: none",
+        default=0,
+        help="of DiffusionMBIR, 2 calls each; 0: without it",
     )
     parser.add_argument("--iterations", type=int, default=100, help="of ADMM for TV")
     parser.add_argument(
@@ -167,9 +168,10 @@ def _timed(method: Method, case: Case) -> tuple[Tensor, list[str]]:
 
 
 def _quality(image: Tensor, case: Case) -> list[str]:
-    """Return PSNR and SSIM in each plane, and the residual."""
+    """Return PSNR and SSIM, if a plane holds its window, in each plane, and the residual."""
     planes = (plane_quality(image, case.reference, axis) for axis in PLANES.values())
-    return [*(f"{p:.2f}, {s:.3f}" for p, s in planes), f"{residual(case, image):.3g}"]
+    told = [f"{p:.2f}, {'-' if math.isnan(s) else f'{s:.3f}'}" for p, s in planes]
+    return [*told, f"{residual(case, image):.3g}"]
 
 
 def _slug(*words: str) -> str:

@@ -37,7 +37,7 @@ CHOSEN: Settings = {
     "3-D TV": {"lam": [3e-4]},
     "DDS, slices": {"gamma": [20.0]},
     "DDS3D": {"rho": [0.1], "lam": [0.005]},
-    "DiffusionMBIR": {"rho": [0.01], "lam": [0.005]},
+    "DiffusionMBIR": {"rho": [0.01], "lam": [0.005 / 2]},  # of the data range, 2
 }
 GRID: Settings = {
     "3-D TV": {"lam": [3e-4, 1e-3, 3e-3]},
@@ -65,7 +65,7 @@ def zero_filled(case: Case) -> Tensor:
 
 def main() -> None:
     """Compare the methods."""
-    options = arguments(__doc__, "volume-mri", TEST, side=137, mbir_steps=0)
+    options = arguments(__doc__, "volume-mri", TEST, side=137, steps=50)
     volume = load_nifti(options.data)
     positive = volume.volume[volume.volume > 0]
     brightest = torch.quantile(positive[:: 1 + len(positive) // 1_000_000], 0.998)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
-from wellposed.operators.linalg import inner, norm, per_item
+from wellposed.operators.linalg import inner, largest_eigenvalue, norm
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,7 @@ def operator_norm(
 
     The largest of all items where ``start`` holds several.
     """
-    value = norm(start)
-    v = start
-    for _ in range(iterations):
-        v = normal(v / per_item(torch.where(value > 0, value, 1), v))
-        value = norm(v)
-    return float(value.max())
+    return float(largest_eigenvalue(normal, start, iterations).max())
 
 
 def _single_precision(operator: Any) -> torch.dtype:

@@ -56,7 +56,7 @@ def largest_eigenvalue(
 
     Args:
         apply: the map on tensors (B, ...), acting on each item alone.
-        start: not orthogonal to the leading eigenvector, (B, ...); ``A^H y`` for ``A^H A``.
+        start: not orthogonal to the leading eigenvector, (B, ...).
         iterations: their number; the estimate comes from below.
         total: sums per-item numbers over the processes that hold parts of an item.
 
@@ -148,11 +148,11 @@ def conjugate_gradient(
         size = torch.maximum(size, curvature / _divisor(pp))  # from below to ||A||
         active = active & ~(curvature <= eps * size * pp)
         alpha = torch.where(active, rr / torch.where(active, curvature, 1), 0)
-        x = x + per_item(alpha, x) * p
-        r = r - per_item(alpha, r) * q
+        x = x.addcmul(per_item(alpha, x).to(x.dtype), p)
+        r = r.addcmul(per_item(-alpha, r).to(r.dtype), q)
         new = torch.where(active, total(inner(r, r)), rr)
         beta = torch.where(active, new / torch.where(active, rr, 1), 0)
-        p = torch.where(per_item(active, p), r + per_item(beta, p) * p, p)
+        p = r.addcmul(per_item(beta, p).to(p.dtype), p)
         taken, rr = taken + active, new
         active = active & (rr > _rounding(eps, bb, size, x, total))
         history.append(rr)

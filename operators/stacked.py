@@ -1,10 +1,11 @@
 """A planar operator on every slice of a volume."""
 
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
-from wellposed.errors import ArgumentError
+from wellposed.errors import ArgumentError, require
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.sizes import require_size
 from wellposed.operators.slab import Slab
@@ -16,19 +17,28 @@ class Stacked(LinearOperator):
     Measurements (B, K, D, ...) have the slices behind their first axis.
 
     Args:
-        operator: acts on images; of masks or maps it may hold one set, for all slices.
+        operator: acts on images; it holds one set of masks or maps for all slices, or one for
+            each, as coil maps are, and one noise level.
         slices: their number D.
         slab: which of more slices they are, where other processes hold the rest, see
             `solvers.sharding`.
     """
 
+    incidental: ClassVar[frozenset[str]] = frozenset({"slab", "img_size", "measurement_size"})
+    """What differs from process to process; see `fingerprint`."""
+
     def __init__(self, operator: LinearOperator, slices: int, slab: Slab | None = None) -> None:
         require_size("slices", slices)
-        if operator.items != 1 or len(operator.img_size) != 3:
+        require(isinstance(operator, LinearOperator), "operator", operator, "a LinearOperator")
+        if operator.items not in (1, slices) or len(operator.img_size) != 3:
             raise ArgumentError(
                 f"operator: holds parameters for {operator.items} images of size "
-                f"{tuple(operator.img_size)}, accepted: one for all images (C, H, W)"
+                f"{tuple(operator.img_size)}, accepted: one for all images (C, H, W), or one for "
+                f"each of the {slices} slices"
             )
+        levels = operator.noise_model.sigma.numel()
+        accepted = "one noise level for all slices"
+        require(operator.items == 1 or levels == 1, "operator", f"{levels} levels", accepted)
         channels, *image = operator.img_size
         first, *measurement = operator.measurement_size
         super().__init__(
@@ -63,5 +73,7 @@ class Stacked(LinearOperator):
         return self._by_slice(y, self.operator.restrict)
 
     def _by_slice(self, value: Tensor, apply: Any) -> Tensor:
+        if self.operator.items > 1 and len(value) > 1:  # it knows the slices of one volume
+            return torch.cat([self._by_slice(volume, apply) for volume in value.split(1)])
         slices = value.transpose(1, 2).flatten(0, 1)
         return apply(slices).unflatten(0, (len(value), -1)).transpose(1, 2)

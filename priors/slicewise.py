@@ -6,13 +6,13 @@ import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from wellposed.errors import ShapeError, require
+from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.priors.prior import Prior
 
 
@@ -52,8 +52,10 @@ class Slicewise(Prior):
             device at once.
 
     Raises:
-        ArgumentError: an option outside these.
+        ArgumentError: no prior on images, or an option outside these.
     """
+
+    incidental: ClassVar[frozenset[str]] = frozenset({"chunk", "device"})
 
     def __init__(
         self,
@@ -64,26 +66,27 @@ class Slicewise(Prior):
         precision: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        require(prior.is_affine, "prior", type(prior).__name__, "a prior on images")
+        images = isinstance(prior, Prior) and prior.is_affine
+        require(images, "prior", type(prior).__name__, "a prior on images")
         super().__init__(prior.schedule, prior.channels, prior.is_complex, prior.data_range)
-        axes = tuple(axes)
-        distinct = 0 < len(axes) == len(set(axes)) and set(axes) <= {2, 3, 4}
+        listed = isinstance(axes, tuple | list)
+        distinct = listed and 0 < len(axes) == len(set(axes)) and set(axes) <= {2, 3, 4}
         require(distinct, "axes", axes, "distinct ones of 2, 3 and 4")
         whole = isinstance(chunk, int) and not isinstance(chunk, bool) and chunk >= 1
         require(chunk is None or whole, "chunk", chunk, "None or an integer of at least 1")
         known = precision in (None, torch.bfloat16, torch.float16)
         require(known, "precision", precision, "None, torch.bfloat16 or torch.float16")
-        self.prior, self.axes, self.chunk, self.precision = prior, axes, chunk, precision
-        self.device = None if device is None else torch.device(device)
+        self.prior, self.axes = prior, tuple(axes)
+        self.chunk, self.precision = chunk, precision
+        try:
+            self.device = None if device is None else torch.device(device)
+        except (RuntimeError, TypeError) as error:
+            raise ArgumentError(f"device: got {device!r}, accepted: None or a device") from error
 
     def in_chunks(self, chunk: int) -> "Slicewise":
         """Return this prior with another chunk."""
         where = self.device
         return Slicewise(self.prior, self.axes, chunk, precision=self.precision, device=where)
-
-    def extra_repr(self) -> str:
-        """Tell what decides the result; a part of a run's identity, see `RunFolder`."""
-        return f"axes={self.axes}, precision={self.precision}"
 
     def axis_at(self, t: float | Tensor) -> int:
         """Return the axis that is cut at time ``t``."""

@@ -5,6 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,8 +22,9 @@ from wellposed.priors.schedule import SPACINGS
 from wellposed.progress import track
 from wellposed.reconstruction import Reconstruction
 from wellposed.run_checkpoint import RunFolder, identify
-from wellposed.solvers.problem import Problem, measured_numbers, misfit
-from wellposed.solvers.sharding import check_shared, drawn_seed, naming
+from wellposed.solvers.misfit import misfit, noisy_numbers
+from wellposed.solvers.problem import Problem
+from wellposed.solvers.sharding import agreed_seed, check_shared, naming
 from wellposed.solvers.transition import starting_std
 
 if TYPE_CHECKING:
@@ -169,7 +171,7 @@ class Solver(ABC):
         seed: int | None = None,
         noise: NoiseSource | None = None,
         callback: Callback | None = None,
-        checkpoint: str | Path | None = None,
+        checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int = 10,
     ) -> Reconstruction:
         """Reconstruct ``x`` from ``y = A(x) + n``.
@@ -205,16 +207,19 @@ class Solver(ABC):
             require(checkpoint is None, "checkpoint", checkpoint, "None with recorded noise")
         folder = None
         if checkpoint is not None:
+            path = isinstance(checkpoint, (str, PathLike))
+            require(path, "checkpoint", checkpoint, "None or the path of a folder")
             folder = RunFolder(Path(checkpoint), checkpoint_every, slab_of(operator))
         problem, seed = self._prepare(y, operator, prior, num_samples, seed, folder)
         started, evaluations, samples, residuals = time.perf_counter(), 0, [], []
+        measured = noisy_numbers(problem)
         for number, (part, identities) in enumerate(self._batches(problem, num_samples)):
             own = ItemNoise(seed, identities, first_slice=problem.slab.start)
             source = own if noise is None else noise
             u = self._run_or_load(part, source, callback, folder, number)
             evaluations = max(evaluations, part.evaluations)
             samples.append(part.to_public(u))
-            residuals.append(misfit(part, u))
+            residuals.append(misfit(part, u, measured))
         joined = torch.cat(samples) if len(samples) > 1 else samples[0]
         return Reconstruction(
             samples=joined.unflatten(0, (num_samples, len(y))),
@@ -224,7 +229,7 @@ class Solver(ABC):
             solver=type(self).__name__,
             settings=asdict(self),
             seed=None if noise is not None else seed,
-            measured=measured_numbers(problem) if _is_noisy(problem) else None,
+            measured=measured,
         )
 
     def _prepare(
@@ -246,9 +251,9 @@ class Solver(ABC):
             )
         self.check(problem)
         check_shared(self, problem)
-        if seed is None:
-            seed = saved.get("seed", drawn_seed(problem.slab, y.device))
-        ItemNoise(seed, [()])  # refuses a bad seed before a folder is claimed for it
+        # Before a folder is claimed for it.
+        wanted = saved.get("seed") if seed is None else seed
+        seed = agreed_seed(wanted, problem.slab, y.device)
         if len(problem.image_shape) == 5:
             memory = plan(self, problem, num_samples, saved.get("chunk"))
             memory.log()
@@ -302,10 +307,6 @@ def _is_finite(state: State, problem: Problem) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_noisy(problem: Problem) -> bool:
-    return bool((problem.noise_sigma > 0).all())
 
 
 def describe(solver: type[Solver]) -> str:

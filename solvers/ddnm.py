@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wellposed.errors import require
 from wellposed.noise import NoiseSource
-from wellposed.operators.linalg import conjugate_gradient, per_item
+from wellposed.operators.linalg import per_item
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.problem_checks import is_decomposable
@@ -62,6 +62,12 @@ class DDNM(Solver):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         fits = self.travel_repeats == 1 or self.travel_length < self.steps
         require(fits, "travel_length", self.travel_length, f"below steps = {self.steps}")
+
+    def check(self, problem: Problem) -> None:
+        """Refuse noisy data without fresh noise, of which theirs is a part."""
+        super().check(problem)
+        noisy = bool((problem.noise_sigma > 0).any())
+        require(self.eta > 0 or not noisy, "eta", self.eta, "above 0 where y is noisy")
 
     def times(self, problem: Problem) -> list[float]:
         """Return the times of the run; with time travel they go up between stretches."""
@@ -123,15 +129,11 @@ def by_gradients(
     x0: Tensor, z: Tensor, budget: Tensor, problem: Problem, noise: NoiseSource
 ) -> tuple[Tensor, Tensor]:
     """Return ``x0'`` and ``n / sqrt(v)`` by conjugate gradients; see `by_coordinates`."""
-    # At the last step the budget is zero; noisy data then weigh next to nothing.
-    damping = (problem.noise_sigma / budget.clamp(min=1e-12)).square()
+    if budget == 0:  # the last step: only data without noise may be set
+        sigma = problem.noise_sigma
+        noisy = per_item(sigma > 0, x0)
+        return torch.where(noisy, x0, problem.proximal(x0, torch.zeros_like(sigma))), z
+    damping = (problem.noise_sigma / budget).square()
     x0 = problem.proximal(x0, damping)
-    if budget == 0:
-        return x0, z
-    d = per_item(damping, x0)
-    b = d * (math.sqrt(3) * noise.draw(x0) - z) / 2
-
-    def apply(x: Tensor) -> Tensor:
-        return problem.normal(x) + d * x
-
-    return x0, z + conjugate_gradient(apply, b, iterations=100, tolerance=1e-6).x
+    b = per_item(damping, x0) * (math.sqrt(3) * noise.draw(x0) - z) / 2
+    return x0, z + problem.damped_inverse(b, damping)

@@ -22,7 +22,8 @@ from wellposed.noise import SAMPLING, item_generator
 from wellposed.priors.prior import Prior
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers.base import Solver
-from wellposed.solvers.problem import Problem, misfit
+from wellposed.solvers.misfit import misfit, noisy_numbers
+from wellposed.solvers.problem import Problem
 
 if TYPE_CHECKING:
     from deepinv.models import Reconstructor
@@ -101,14 +102,16 @@ class DeepinvSolver:
         samples = [self._sample(y, operator, denoiser, (seed, n)) for n in range(num_samples)]
         if not all(bool(x.isfinite().all()) for x in samples):
             raise SamplingError(f"{self.name} of deepinv: non-finite values in a sample")
+        measured = noisy_numbers(problem)
         return Reconstruction(
             samples=torch.stack(samples),
-            residual=torch.stack([misfit(problem, prior.to_units(x)) for x in samples]),
+            residual=torch.stack([misfit(problem, prior.to_units(x), measured) for x in samples]),
             nfe=denoiser.calls // num_samples,
             seconds=time.perf_counter() - started,
             solver=f"deepinv:{self.name}",
             settings=dict(self.options),
             seed=seed,
+            measured=measured,
         )
 
     def _check(self, problem: Problem) -> None:
@@ -133,7 +136,7 @@ class DeepinvSolver:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(word)
             # Copies: deepinv's samplers write into measurements and operators.
-            x = self._build(denoiser, y.device)(y.detach().clone(), copy.copy(operator))
+            x = self._build(denoiser, y.device)(y.detach().clone(), _own_settings(operator))
         return x.detach().to(y.dtype)
 
     def _build(self, denoiser: nn.Module, device: torch.device) -> Callable[..., Tensor]:
@@ -145,6 +148,12 @@ class DeepinvSolver:
         if self.name != "DDRM":
             settings["device"] = device
         return getattr(deepinv.sampling, self.name)(**settings)
+
+
+def _own_settings(operator: "Physics") -> "Physics":
+    """Return a copy whose settings may be changed; it shares the tensors."""
+    shared = {id(tensor): tensor for tensor in (*operator.buffers(), *operator.parameters())}
+    return copy.deepcopy(operator, shared)
 
 
 class CountedDenoiser(nn.Module):

@@ -1,13 +1,14 @@
 """The likelihood of the data, alone and coupled with a Gaussian around an image."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from wellposed.noise import NoiseSource
-from wellposed.operators.linalg import norm, per_item
-from wellposed.solvers.problem import Problem
+from wellposed.noise import ItemNoise, NoiseSource
+from wellposed.operators.linalg import largest_eigenvalue, per_item
+from wellposed.solvers.problem import Problem, is_decomposable
 
 NOISE_FREE = 0.01
 """Noise level assumed of noise-free data, in units: DAPS's published one."""
@@ -31,13 +32,12 @@ def misfit_gradient(x: Tensor, problem: Problem) -> Tensor:
 
 def squared_norm(problem: Problem, iterations: int = 20) -> Tensor:
     """Return ``||A||^2`` of each item, shape (B,), by power iterations; 1 if A is not linear."""
-    v = problem.back_projection if problem.is_linear else problem.zeros()
-    value = norm(v)
     if not problem.is_linear:
-        return torch.ones_like(value)
-    for _ in range(iterations):
-        v = problem.normal(v / per_item(torch.where(value > 0, value, 1), v))
-        value = norm(v)
+        return torch.ones_like(problem.noise_sigma)
+    # Whatever y is, noise has a part along the leading singular vector.
+    start = problem.zeros()
+    start = start + ItemNoise(0, [(0,)]).draw(start[:1])
+    value = largest_eigenvalue(problem.normal, start, iterations)
     return torch.where(value > 0, value, 1)
 
 
@@ -72,6 +72,9 @@ class Coupled:
     ) -> Tensor:
         """Return ``z`` after unadjusted Langevin steps, biased by about ``learning_rate / 2``.
 
+        Where the operator is ``Decomposable`` they are taken at once: in its coordinates they are
+        autoregressions, whose law after any number of steps is known.
+
         Args:
             z: start.
             noise: source of the steps' noise.
@@ -80,11 +83,46 @@ class Coupled:
                 stable below 2.
             norm2: ``||A||^2`` of each item, from `squared_norm`.
         """
-        curvature = norm2 / self.sigma**2 + 1 / self.rho**2
-        h = per_item(learning_rate / curvature, z)
-        weight = per_item(self.sigma**-2, z)
+        length = learning_rate / (norm2 / self.sigma**2 + 1 / self.rho**2)
+        if self.problem.is_linear and is_decomposable(self.problem.operator):
+            return self._langevin_at_once(z, noise.draw(z), steps, length)
+        h, weight = per_item(length, z), per_item(self.sigma**-2, z)
         for _ in range(steps):
             gradient = weight * misfit_gradient(z, self.problem)
             gradient = gradient + (z - self.centre) / self.rho**2
             z = z - h * gradient + (2 * h).sqrt() * noise.draw(z)
         return z
+
+    def _langevin_at_once(self, z: Tensor, xi: Tensor, steps: int, length: Tensor) -> Tensor:
+        operator: Any = self.problem.operator
+        gap = operator.U_adjoint(self.problem.y - self.problem.A(self.centre))
+        s, _, kept = self.problem.spectrum(gap)
+        s, precision = torch.where(kept, s, 0), 1 / self.rho**2
+        sigma2 = per_item(self.sigma, gap).square()
+        start, h, h_i = z - self.centre, per_item(length, z), per_item(length, gap)
+        everywhere = _autoregression(start, 0.0, h * precision, precision, xi, steps)
+        V_start, V_xi = operator.V_adjoint(start), operator.V_adjoint(xi)
+        alone = _autoregression(V_start, 0.0, h_i * precision, precision, V_xi, steps)
+        curvature = s.square() / sigma2 + precision
+        target = s / sigma2 * gap / curvature
+        seen = _autoregression(V_start, target, h_i * curvature, curvature, V_xi, steps)
+        return self.centre + everywhere + operator.V(seen - alone)
+
+
+def _autoregression(
+    x: Tensor,
+    target: Tensor | float,
+    rate: Tensor,
+    curvature: Tensor | float,
+    xi: Tensor,
+    steps: int,
+) -> Tensor:
+    """Return ``x`` after steps ``x <- x - rate (x - target) + sqrt(2 rate / curvature) noise``.
+
+    All noise together is ``xi`` times its standard deviation.
+    """
+    rate = rate.double()
+    left = (1 - rate) ** steps
+    grown = -torch.expm1(2 * steps * (1 - rate).abs().log())  # 1 - left^2, exact for small rates
+    std = (2 * grown / (curvature * (2 - rate))).sqrt()
+    return target + left.to(xi.real.dtype) * (x - target) + std.to(xi.real.dtype) * xi

@@ -54,19 +54,29 @@ class MMPS(Solver):
     ) -> State:
         """Denoise, condition, take a DDIM step."""
         level = levels(problem.prior.schedule, t, s)
-        x0, vjp = problem.denoise_with_vjp(state.x, t)
-        sigma2 = per_item(problem.noise_sigma**2, problem.y)
-
-        def spread(v: Tensor) -> Tensor:
-            return level.sigma_t**2 / level.alpha_t * vjp(problem.A_adjoint(v))  # V A^T v
-
-        def apply(v: Tensor) -> Tensor:
-            return sigma2 * v + problem.A(spread(v))
-
-        b = problem.y - problem.A(x0)
-        x0 = x0 + spread(conjugate_gradient(apply, b, iterations=self.cg_steps).x)
+        # At alpha_t = 0 the Jacobian is zero and tells nothing of the covariance.
+        x0 = (
+            self._conditioned(state.x, t, problem)
+            if level.alpha_t > 0
+            else problem.denoise(state.x, t)
+        )
         if s == 0:
             return State(x0, x0)
         eps = implied_noise(state.x, x0, level)
         v = variance("markov", level, self.eta)
         return State(transition(x0, eps, noise.draw(x0), level, v), x0)
+
+    def _conditioned(self, x_t: Tensor, t: float, problem: Problem) -> Tensor:
+        """Return ``x0'``, the estimate of ``E[x_0 | x_t, y]``."""
+        x0, vjp = problem.denoise_with_vjp(x_t, t)
+        alpha, sigma = problem.prior.schedule(t)
+        sigma2 = per_item(problem.noise_sigma**2, problem.y)
+
+        def spread(v: Tensor) -> Tensor:
+            return sigma**2 / alpha * vjp(problem.A_adjoint(v))  # V A^T v
+
+        def apply(v: Tensor) -> Tensor:
+            return sigma2 * v + problem.A(spread(v))
+
+        b = problem.y - problem.A(x0)
+        return x0 + spread(conjugate_gradient(apply, b, iterations=self.cg_steps).x)

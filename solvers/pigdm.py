@@ -63,7 +63,8 @@ class PiGDM(Solver):
         # The proximal correction is r_t^2 A^T (r_t^2 A A^T + sigma_y^2)^-1 (y - A x0).
         pull = vjp(problem.proximal(x0, problem.noise_sigma**2 / r2) - x0)
         by_score = self.guidance == "score"
-        x0 = x0 + square / level.alpha_t * pull if by_score else x0
+        # Pure noise (alpha_t = 0) says nothing of x_0; its weight would be infinite.
+        x0 = x0 + square / level.alpha_t * pull if by_score and level.alpha_t > 0 else x0
         z = noise.draw(x0) if s > 0 else torch.zeros_like(x0)
         v = variance("markov", level, self.eta)
         x_s = transition(x0, implied_noise(state.x, x0, level), z, level, v)

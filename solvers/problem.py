@@ -1,5 +1,6 @@
 """The inverse problem as solvers see it: measurement, operator and prior in the prior's units."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, ShapeError, check_finite
-from wellposed.operators.linalg import conjugate_gradient, inner, per_item, whole_norm
+from wellposed.operators.linalg import conjugate_gradient, per_item
 from wellposed.operators.slab import Slab, slab_of
 from wellposed.priors.prediction import Parts
 from wellposed.priors.prior import Prior
@@ -26,6 +27,9 @@ from wellposed.solvers.problem_checks import (
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
+
+PROXIMAL_STEPS = 100
+"""Conjugate-gradient steps of a data term at most."""
 
 
 @dataclass
@@ -125,9 +129,17 @@ class Problem:
         return self.prior.to_public(u)
 
     def denoise(self, x_t: Tensor, t: float) -> Tensor:
-        """Return ``E[x_0 | x_t]``, counting the evaluation."""
+        """Return ``E[x_0 | x_t]``, counting the evaluation; differentiable if ``x_t`` asks."""
         self.evaluations += 1
-        return self.prior.denoise(x_t, t, self.condition)
+        wanted = x_t.requires_grad and torch.is_grad_enabled()
+        with torch.set_grad_enabled(wanted):
+            x0 = self.prior.denoise(x_t, t, self.condition)
+        if wanted and not x0.requires_grad:
+            raise ArgumentError(
+                f"prior: {type(self.prior).__name__} cannot be differentiated, accepted by such "
+                "solvers: one whose denoise keeps the graph"
+            )
+        return x0
 
     def parts(self, x_t: Tensor, t: float) -> Parts:
         """Return what ``x_t`` is made of, see `Parts`, counting the evaluation."""
@@ -207,8 +219,10 @@ class Problem:
         """Return ``argmin_x ||A x - y||^2 + weight ||x - x0||^2``, for linear problems.
 
         With ``weight = sigma_y^2 / v`` the posterior mean of ``x ~ N(x0, v I)``; with 0 the
-        projection ``x0 + A^+ (y - A x0)``. In closed form where the operator is ``Decomposable``,
-        by at most 100 CG steps else.
+        projection ``x0 + A^+ (y - A x0)``. In closed form where the operator is ``Decomposable``;
+        else by conjugate gradients to a relative residual of 1e-6, with a warning where
+        `PROXIMAL_STEPS` leave more than 1e-3. A projection ends there without one: more steps
+        would only fit what the operator hardly sees.
 
         Args:
             x0: images (B, ...), in units.
@@ -218,11 +232,21 @@ class Problem:
             gap = self.operator.U_adjoint(self.y - self.A(x0))
             s, _, kept = self.spectrum(gap)
             return x0 + self.operator.V(kept * s / (s.square() + per_item(weight, gap)) * gap)
-        w, b = per_item(weight, x0), self.back_projection - self.normal(x0)
-        d = conjugate_gradient(
-            lambda d: self.normal(d) + w * d, b, iterations=100, tolerance=1e-6
-        ).x
-        return x0 + d
+        return x0 + self.damped_inverse(self.back_projection - self.normal(x0), weight)
+
+    def damped_inverse(self, b: Tensor, weight: Tensor) -> Tensor:
+        """Return ``(A^H A + weight)^-1 b`` by conjugate gradients; see `proximal`."""
+        w = per_item(weight, b)
+        found = conjugate_gradient(
+            lambda d: self.normal(d) + w * d, b, iterations=PROXIMAL_STEPS, tolerance=1e-6
+        )
+        if bool(((found.residuals[-1] > 1e-3) & (weight > 0)).any()):
+            warnings.warn(
+                f"{PROXIMAL_STEPS} conjugate-gradient steps left more than 1e-3 of the residual: "
+                "the noise level is small for this operator",
+                stacklevel=2,
+            )
+        return found.x
 
     def spectrum(self, coordinates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what a ``Decomposable`` operator measures, broadcast over its coordinates.
@@ -272,29 +296,3 @@ def _pseudo_inverse(operator: "Physics", y: Tensor) -> Tensor:
     # A foreign physics' own pseudo-inverse may change its settings; ours does not.
     b = operator.A_adjoint(y)
     return conjugate_gradient(operator.A_adjoint_A, b, iterations=100, tolerance=1e-5).x
-
-
-def misfit(problem: Problem, u: Tensor) -> Tensor:
-    """Return the data misfit of each item over its expected norm, shape (B,).
-
-    ``||A x - y|| / (sigma sqrt(m))``, about 1 for a posterior sample; ``m`` counts measured real
-    numbers. For noise-free problems ``||A x - y|| / ||y||``; NaN where the operator is unknown.
-    """
-    if isinstance(problem.operator, Unknown):
-        return torch.full((len(u),), torch.nan, dtype=u.real.dtype, device=u.device)
-    total = problem.slab.sum
-    distance, sigma = whole_norm(problem.A(u) - problem.y, total), problem.noise_sigma
-    y, scale = problem.y, problem.prior.scale
-    if not bool((sigma > 0).all()):
-        # Of linear problems, problem.y lacks what the prior's centre would measure.
-        centre = problem.A_centre if problem.is_linear else 0.0
-        return distance * scale / whole_norm(y * scale + centre, total).clamp(min=1e-30)
-    return distance / (sigma * measured_numbers(problem).sqrt())
-
-
-def measured_numbers(problem: Problem) -> Tensor:
-    """Return how many real numbers of each item were measured, in all slabs, shape (B,)."""
-    operator, y = problem.operator, problem.y
-    measured = torch.ones_like(y)
-    measured = operator.restrict(measured) if hasattr(operator, "restrict") else measured
-    return problem.slab.sum(inner(measured, measured)) * (2 if y.is_complex() else 1)

@@ -106,7 +106,10 @@ class REDDiff(Solver):
         """Start from a plain reconstruction of the measurement."""
         direct = self.start == "pseudo-inverse"
         mu = problem.A_dagger() if direct else problem.back_projection
-        zeros = torch.zeros_like(as_real(mu))
+        # Squares of gradients underflow in half precision.
+        zeros = torch.zeros_like(
+            as_real(mu), dtype=torch.promote_types(mu.real.dtype, torch.float32)
+        )
         return REDDiffState(mu, mu, zeros, zeros, 0)
 
     def step(
@@ -120,7 +123,10 @@ class REDDiff(Solver):
         z = noise.draw(mu)
         x_t = alpha * x0 + sigma * z
         eps = (x_t - alpha * problem.denoise(x_t, t)) / sigma
-        weight = self.regularization * WEIGHTINGS[self.weighting](sigma / alpha)
+        # Pure noise (alpha = 0) says nothing of the image.
+        weight = (
+            self.regularization * WEIGHTINGS[self.weighting](sigma / alpha) if alpha > 0 else 0
+        )
         mean = self.reduction == "mean"
         d, m = ((as_real(v)[0].numel() if mean else 1) for v in (mu, problem.y))
         gradient = weight * (eps - z) / d + self.obs_weight * misfit_gradient(x0, problem) / m
@@ -128,12 +134,13 @@ class REDDiff(Solver):
 
     def _adam(self, state: REDDiffState, x0: Tensor, gradient: Tensor) -> REDDiffState:
         """Return the state after Adam's update (Kingma and Ba 2015)."""
-        g, count = as_real(gradient), state.count + 1
+        g, count = as_real(gradient).to(state.first.dtype), state.count + 1
         first = self.beta1 * state.first + (1 - self.beta1) * g
         second = self.beta2 * state.second + (1 - self.beta2) * g**2
         deviation = (second / (1 - self.beta2**count)).sqrt() + self.epsilon
         update = self.learning_rate / (1 - self.beta1**count) * first / deviation
-        return REDDiffState(state.x - like(update, gradient), x0, first, second, count)
+        update = like(update.to(gradient.real.dtype), gradient)
+        return REDDiffState(state.x - update, x0, first, second, count)
 
     def finish(self, state: State) -> Tensor:
         """Return ``mu`` or the published code's lagging ``x0``."""

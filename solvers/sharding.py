@@ -50,8 +50,8 @@ def shard(y: Tensor, operator: "Physics") -> "tuple[Tensor, Stacked]":
 
     Args:
         y: the whole measurement, (B, K, D, ...).
-        operator: a `Stacked` one; one that couples slices, as cones and 3-D transforms do, cannot
-            be shared.
+        operator: a `Stacked` one, of one operator for all slices; one that couples slices, as
+            cones and 3-D transforms do, cannot be shared.
 
     Raises:
         ArgumentError: of another kind, or with fewer slices than there are processes.
@@ -64,10 +64,13 @@ def shard(y: Tensor, operator: "Physics") -> "tuple[Tensor, Stacked]":
             f"operator: {type(operator).__name__} may couple slices, accepted in several "
             "processes: operators.Stacked, which measures slice by slice"
         )
+    once = slab_of(operator).processes == 1
+    require(once, "operator", "a part of a volume", "the whole, which is shared once")
     operator._check("y", y, operator.measurement_size, operator.complex_measurement)
     depth, processes = operator.img_size[1], share_of(1).processes
     if processes == 1:
         return y, operator
+    _require_one_for_all(operator.operator)
     accepted = f"at least {processes}, as many as there are processes"
     require(depth >= processes, "operator", f"{depth} slices", accepted)
     slab = ProcessSlab(depth)
@@ -115,13 +118,15 @@ def spread(
             solver raises.
         ProcessLostError: a process died.
     """
+    batch = isinstance(y, Tensor) and y.ndim > 0
+    require(batch, "y", type(y).__name__, "a batch of measurements, (B, ...)")
     share = share_of(len(y))
     if share.processes == 1:
         return solver(y, operator, prior, num_samples=num_samples, seed=seed)
     _require_one_for_all(operator)
-    whole = isinstance(num_samples, int) and num_samples >= 1
-    require(whole, "num_samples", num_samples, "an integer of at least 1")
-    seed = drawn_seed(ProcessSlab(len(y)), y.device) if seed is None else seed
+    count = isinstance(num_samples, int) and num_samples >= 1
+    require(count, "num_samples", num_samples, "an integer of at least 1")
+    seed = agreed_seed(seed, ProcessSlab(len(y)), y.device)
     start, stop = share.starts[share.rank : share.rank + 2]
     if start == stop:
         return None
@@ -138,23 +143,37 @@ def spread(
         gathered(torch.cat([getattr(r, name) for r in results]), 1, share)
         for name in ("samples", "residual")
     )
+    first, seconds = results[0], sum(r.seconds for r in results)
+    measured = None if first.measured is None else gathered(first.measured, 0, share)
     if share.rank > 0:
         return None
-    seconds = sum(r.seconds for r in results)
-    return replace(results[0], samples=samples, residual=residual, seconds=seconds, seed=seed)
+    whole = replace(first, samples=samples, residual=residual, measured=measured)
+    return replace(whole, seconds=seconds, seed=seed)
 
 
 def _require_one_for_all(operator: "Physics") -> None:
     sigma = getattr(getattr(operator, "noise_model", None), "sigma", None)
     levels = 1 if sigma is None else torch.as_tensor(sigma).numel()
     each = max(getattr(operator, "items", 1), levels)
-    require(each == 1, "operator", f"parameters for {each} items", "one for all items")
+    require(each == 1, "operator", f"parameters for {each} items", "one for all of them")
 
 
-def drawn_seed(slab: Slab, device: torch.device) -> int:
-    """Return a random seed, the same in all processes."""
-    own = torch.tensor([secrets.randbits(31)], device=device)
-    return int(slab.sum(own)) % 2**31
+def agreed_seed(seed: int | None, slab: Slab, device: torch.device) -> int:
+    """Return the seed, or a random one for ``None``, the same in all processes.
+
+    Raises:
+        ArgumentError: no seed, or the processes were given different ones.
+    """
+    own = secrets.randbits(31) if seed is None else seed
+    ItemNoise(own, [()])  # refuses what is no seed
+
+    def total(number: int) -> int:
+        return int(slab.sum(torch.tensor([number], device=device)))
+
+    first = total(own % 2**31 if slab.rank == 0 else 0)
+    others = total(seed is not None and own % 2**31 != first)
+    require(others == 0, "seed", seed, "the same in all processes")
+    return first if seed is None else seed
 
 
 def check_shared(solver: "Solver", problem: "Problem") -> None:

@@ -52,7 +52,8 @@ class VolumeSolver(Solver):
     images are in. The published numbers are absolute, for images in [0, 1] and the published CT
     operator, whose ``||A||^2`` is 390 at 256 x 256 pixels: rho 10 and lambda .04 for 8 views are
     10 / 390 and .04 / 390 here, lambda .4 for views of 0 to 119 degrees is .4 / 390. For MRI, with
-    ``||A||^2 = 1``, DiffusionMBIR has rho .01 and lambda .005.
+    ``||A||^2 = 1`` and magnitudes up to 1, DiffusionMBIR has rho .01 and lambda .005: .0025 here,
+    since the data range of complex images is -1 to 1.
 
     Args:
         rho: penalty of ADMM over ``||A||^2``.

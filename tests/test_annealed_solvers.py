@@ -7,6 +7,7 @@ from itertools import pairwise
 import diffusers
 import pytest
 import torch
+from torch import nn
 
 from wellposed import errors
 from wellposed.noise import ItemNoise
@@ -146,6 +147,64 @@ def test_langevin_from_elsewhere_reaches_the_draw():
     assert error < 0.2
 
 
+class Numbers:
+    """The same number for every draw."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def draw(self, like):
+        return torch.full_like(like, self.value)
+
+
+@pytest.mark.parametrize("rate", [1e-6, 0.3, 1.0, 1.8])
+def test_langevin_at_once_has_the_law_of_its_steps(rate):
+    """Its mean is that of the steps, one by one; its variance adds up as theirs."""
+    problem, rho, steps = gaussian(2), 0.2, 7
+    hidden = replace(problem, operator=Undecomposed(problem.operator))
+    z, centre = problem.zeros() + torch.randn(1, 1, 4, 4).double(), problem.zeros() + 0.3
+    norm2 = squared_norm(problem)
+    found, expected = (
+        Coupled(p, noise_level(p), centre, rho).langevin(z, Numbers(0.0), steps, rate, norm2)
+        for p in (problem, hidden)
+    )
+    torch.testing.assert_close(found, expected)
+    # One step more of each direction's autoregression, on eigenvectors of the curvature.
+    A, sigma = problem.operator.matrix, problem.noise_sigma[0]
+    curvature, vectors = torch.linalg.eigh(A.T @ A / sigma**2 + torch.eye(16) / rho**2)
+    h = rate / (norm2[0] / sigma**2 + 1 / rho**2)
+    variance = sum(2 * h * (1 - h * curvature) ** (2 * k) for k in range(steps))
+    noise = torch.eye(16).double().reshape(16, 1, 4, 4)
+    many = replace(problem, y=problem.y[:1].expand(16, -1), image_shape=torch.Size([16, 1, 4, 4]))
+    target = Coupled(many, noise_level(many), many.zeros() + 0.3, rho)
+    moved = target.langevin(z[:1].expand(16, 1, 4, 4), Given(noise), steps, rate, norm2[:1])
+    root = (moved - found[0]).flatten(1)
+    exact = vectors @ torch.diag(variance) @ vectors.T
+    torch.testing.assert_close(root.T @ root, exact, rtol=1e-6, atol=1e-9 * float(exact.max()))
+
+
+class Given:
+    def __init__(self, value):
+        self.value = value
+
+    def draw(self, like):
+        return self.value
+
+
+class Undecomposed(nn.Module):
+    """An operator without its decomposition."""
+
+    def __init__(self, operator):
+        super().__init__()
+        self.operator, self.noise_model = operator, operator.noise_model
+
+    def A(self, x):
+        return self.operator.A(x)
+
+    def A_adjoint(self, y):
+        return self.operator.A_adjoint(y)
+
+
 def test_the_operators_norm_is_per_item():
     mask = torch.ones(2, 3, 4, 4)
     operator = Inpainting(mask, noise_sigma=0.1)
@@ -155,7 +214,7 @@ def test_the_operators_norm_is_per_item():
     top = torch.linalg.svdvals(problem.operator.matrix)[0] ** 2
     assert float(squared_norm(problem)) == pytest.approx(float(top), rel=0.02)
     silent = replace(problem, y=torch.zeros_like(problem.y))
-    assert float(squared_norm(silent)) == 1
+    assert torch.equal(squared_norm(silent), squared_norm(problem))
 
 
 @pytest.mark.parametrize("kind", ["linear", "nonlinear"])

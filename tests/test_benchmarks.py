@@ -186,6 +186,9 @@ def test_tables_hold_the_figures(tmp_path, monkeypatch):
     assert "refused" not in text
     with Image.open(pictures / "inpaint-box-good.png") as picture:
         assert picture.size == (32, 32)
+        shown = images.mosaic(record["results"], pictures, 32)
+        # The columns are the truth and both methods; the first method's picture is in the second.
+        assert shown.crop((124, 28, 156, 60)).tobytes() == picture.convert("RGB").tobytes()
 
 
 def test_the_headline_compares_at_no_less_quality(tmp_path):

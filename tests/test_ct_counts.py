@@ -152,7 +152,24 @@ def test_stacks_measure_slice_by_slice(name):
     torch.testing.assert_close(op.restrict(y)[:, :, 1], op.operator.restrict(y[:, :, 1]))
 
 
+def test_slices_may_have_maps_of_their_own():
+    mask, maps = (random(5) > 0.3).double(), torch.randn(4, 3, 6, 5, dtype=torch.complex128)
+    op = Stacked(MultiCoilMRI(mask, maps), 4)
+    assert check_operator(op, dtype=torch.complex128).passes(1e-12)
+    x = random(2, *op.img_size).to(torch.complex128)
+    y, back = op.A(x), op.A_adjoint_A(x)
+    for k in range(4):
+        one = MultiCoilMRI(mask, maps[k])
+        torch.testing.assert_close(y[:, :, k], one.A(x[:, :, k]))
+        torch.testing.assert_close(back[:, :, k], one.A_adjoint_A(x[:, :, k]))
+
+
 def test_what_cannot_be_stacked_is_named():
+    with pytest.raises(errors.ArgumentError, match="operator: got 3"):
+        Stacked(3, 2)
+    each = Inpainting(torch.ones(2, 1, 4, 4), noise_sigma=torch.tensor([0.1, 0.2]))
+    with pytest.raises(errors.ArgumentError, match="operator: got '2 levels'"):
+        Stacked(each, 2)
     with pytest.raises(errors.ArgumentError, match="slices: got 0"):
         Stacked(ParallelBeamCT(6, 4), 0)
     with pytest.raises(errors.ArgumentError, match="parameters for 2 images"):

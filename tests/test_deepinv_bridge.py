@@ -56,8 +56,11 @@ def test_samples_are_a_reconstruction_in_our_terms(name):
     y = operator.measure(x)
     kept = y.clone()
     settings = (operator.max_iter, operator.tol, operator.solver)
+    level = operator.noise_model.sigma.clone()
     result = solver(name)(y, operator, prior(), num_samples=3, seed=0)
     assert result.samples.shape == (3, 2, 1, 16, 16)
+    assert result.chi_square.shape == (3, 2)
+    assert torch.equal(operator.noise_model.sigma, level)
     assert result.samples.dtype == y.dtype
     assert result.residual.shape == (3, 2)
     assert (result.solver, result.seed) == (f"deepinv:{name}", 0)

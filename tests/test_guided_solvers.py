@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
 from wellposed import errors
 from wellposed.noise import ItemNoise, RecordedNoise
@@ -80,6 +81,10 @@ def plain_problem(name="vp", seed=0, sigma=0.1):
 
 def blur(sigma=0.05):
     return Blur(gaussian_kernel(0.8, 3), (1, 5, 6), sigma)
+
+
+def identity():
+    return Inpainting(torch.ones(4, 4), 1)
 
 
 def padded_blur(sigma=0.05):
@@ -500,3 +505,46 @@ def test_solvers_are_values():
     for kind in ALL.values():
         with pytest.raises(dataclasses.FrozenInstanceError):
             kind().steps = 3
+
+
+def test_ddnm_takes_nothing_from_noisy_data_without_fresh_noise():
+    y, operator, prior = decomposed_problem()
+    with pytest.raises(errors.ArgumentError, match="eta: got 0, accepted: above 0"):
+        DDNM(eta=0)(y, operator, prior)
+    y, operator, prior = decomposed_problem(sigma=0.0)
+    assert DDNM(eta=0, steps=5)(y, operator, prior).nfe == 5
+
+
+def test_steps_that_do_not_suffice_for_a_small_noise_are_told_of():
+    class Graded(LinearOperator):
+        spread = torch.logspace(0, -6, 400, dtype=torch.float64).reshape(1, 20, 20)
+
+        def forward_map(self, x):
+            return self.spread * x
+
+        def adjoint_map(self, y):
+            return self.spread * y
+
+    operator = Graded((1, 20, 20), (1, 20, 20), 1e-7)
+    problem = Problem.create(random(1, 1, 20, 20), operator, GaussianPrior(0.0, 1.0))
+    with pytest.warns(UserWarning, match="the noise level is small"):
+        problem.proximal(problem.zeros(), problem.noise_sigma**2)
+
+
+def test_the_gradient_step_needs_no_forward_mode_derivative():
+    """Fused attention, as in decoders, has none."""
+
+    class Attending(nn.Module):
+        def forward(self, x):
+            tokens = x.flatten(2)
+            found = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+            return x + found.reshape(x.shape)
+
+    problem = Problem.create(random(1, 1, 4, 4).float(), identity(), GaussianPrior(0.0, 1.0))
+    problem.is_linear, problem.A = False, Attending()
+    x0, weight = problem.zeros() + 0.1, torch.ones(1)
+
+    def objective(x):
+        return float((problem.A(x) - problem.y).square().sum() + (x - x0).square().sum())
+
+    assert objective(gradient_step(x0, weight, problem)) < objective(x0)

@@ -187,7 +187,7 @@ def test_tolerance_stops_each_item_at_its_first_good_iterate(dtype, tolerance):
     # Single precision cannot meet 1e-6 on all of them: those stop at rounding and say so.
     assert found.converged.all() or (tolerance == 1e-6 and dtype != F64)
     assert len(found.residuals) == found.iterations.max() + 1
-    assert bool((true_residual(A, found.x, b) < 1.05 * tolerance + 3e-6 * (dtype != F64)).all())
+    assert bool((true_residual(A, found.x, b) < 1.05 * tolerance + 5e-6 * (dtype != F64)).all())
     for i, k in enumerate(found.iterations.tolist()):
         assert bool(found.residuals[k, i] <= tolerance) == bool(found.converged[i])
         assert tolerance < found.residuals[k - 1, i]

@@ -1,5 +1,6 @@
 """Long runs: killed at any moment and called again, they give the same result bit for bit."""
 
+import copy
 import dataclasses
 import logging
 import os
@@ -8,13 +9,15 @@ import sys
 
 import pytest
 import torch
+from deepinv.physics import Downsampling
 
 from wellposed import errors, progress
-from wellposed.operators import Inpainting, MultiCoilMRI, Stacked, random_mask
+from wellposed.fingerprint import fingerprint
+from wellposed.operators import ConeBeamCT, Inpainting, MultiCoilMRI, Stacked, random_mask
 from wellposed.operators import simulate_sensitivity_maps as maps
-from wellposed.priors import GaussianPrior, Stationary, Tabulated
+from wellposed.priors import VE, GaussianPrior, NetworkPrior, Stationary, Tabulated
 from wellposed.priors.slicewise import Slicewise
-from wellposed.run_checkpoint import RunFolder, fingerprint
+from wellposed.run_checkpoint import RunFolder
 from wellposed.solvers import DAPS, DDNM, DDS, DPS, DiffPIR, REDDiff, State
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -234,6 +237,8 @@ def test_what_is_no_folder_is_named(tmp_path):
     file.write_text("a file")
     with pytest.raises(errors.FileError, match="checkpoint: cannot read"):
         DDS(steps=5)(*real(), seed=3, checkpoint=file)
+    with pytest.raises(errors.ArgumentError, match="checkpoint: got True, accepted"):
+        DDS(steps=5)(*real(), seed=3, checkpoint=True)
 
 
 @pytest.mark.parametrize("every", [0, 1.5, True])
@@ -292,6 +297,46 @@ def test_fingerprints_tell_weights_and_structure():
     assert fingerprint(layers[0]) == before
     layers[0].weight.data.view(-1)[4] += 1e-6
     assert fingerprint(layers[0]) != before
+
+
+def network(schedule=VP, prediction="noise", **images):
+    layer = torch.nn.Conv2d(1, 1, 3, padding=1)
+    torch.nn.init.constant_(layer.weight, 0.1)
+    torch.nn.init.zeros_(layer.bias)
+    return Slicewise(NetworkPrior(layer, schedule, prediction, lambda t: t, channels=1, **images))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (network(), network(Tabulated.cosine())),
+        (network(VE(378.0, 0.01)), network(VE(100.0, 0.01))),
+        (network(), network(prediction="sample")),
+        (network(), network(data_range=(0.0, 1.0))),
+        (GaussianPrior(0.5, 0.1), GaussianPrior(0.4, 0.1)),
+        (GaussianPrior(0.5, 0.1), GaussianPrior(0.5, 0.2)),
+        (ConeBeamCT((4, 10, 10), 3, 30.0, 45.0), ConeBeamCT((4, 10, 10), 3, 31.0, 45.0)),
+        *[[Downsampling((1, 8, 8), None, factor) for factor in (2, 4)]],
+    ],
+)
+def test_fingerprints_tell_settings_that_are_no_tensors(one, other):
+    """Schedules, ranges, geometries: with them the same weights give another volume."""
+    assert fingerprint(one) != fingerprint(other)
+    assert fingerprint(one) == fingerprint(copy.deepcopy(one))
+
+
+@pytest.mark.parametrize("make", [real, complex_, images])
+def test_a_run_leaves_the_fingerprints_as_they_are(make):
+    y, operator, prior = make()
+    before = fingerprint(operator), fingerprint(prior)
+    DDS(steps=2)(y, operator, prior, seed=0)
+    assert (fingerprint(operator), fingerprint(prior)) == before
+
+
+def test_fingerprints_end_where_modules_hold_each_other():
+    first, second = torch.nn.ReLU(), torch.nn.ReLU()
+    first.held, second.owner = [second], {"by": first}
+    assert fingerprint(first) == fingerprint(first)
 
 
 def test_batch_jobs_log_their_pace(caplog, monkeypatch):

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from wellposed import errors, memory
+from wellposed.host_memory import left_in_groups
 from wellposed.live_peak import LivePeak, prior_peak
 from wellposed.operators import Inpainting, MultiCoilMRI, Stacked, random_mask
 from wellposed.operators import simulate_sensitivity_maps as maps
 from wellposed.priors import GaussianPrior, NetworkPrior, Tabulated
 from wellposed.priors.networks import ConvUNet
+from wellposed.priors.prior import Prior
 from wellposed.priors.slicewise import Slicewise
 from wellposed.solvers import (
     DAPS,
@@ -94,6 +96,17 @@ def test_a_prior_that_looks_at_values_denoises_one_image():
     peak = prior_peak(prior, x)
     assert prior.network.largest == 1
     assert 6 * 64 * 4 <= peak <= 6 * (2 * 64 * 4 + 300)
+
+
+class Numerical(Prior):
+    """Leaves torch, as classical denoisers do."""
+
+    def denoise(self, x_t, t, condition=None):
+        return torch.from_numpy(x_t.numpy() / 2)
+
+
+def test_a_prior_that_computes_with_numpy_is_measured_too():
+    assert prior_peak(Numerical(VP), image(6, 1, 8, 8)) >= 0
 
 
 def stacked(depth=12, side=16, dtype=torch.float32):
@@ -289,3 +302,21 @@ def test_the_process_grows_about_as_planned():
     command = [sys.executable, "-c", GROWTH]
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert 0.4 < float(output.stdout) < 1.5
+
+
+def group(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / f"memory.{name}").write_text(f"{text}\n")
+
+
+def test_limits_of_containers_count(tmp_path):
+    """Every group above the process's own limits it; cached files can be dropped."""
+    group(tmp_path, max="max", current=9)
+    group(tmp_path / "job", max=1000, current=700, stat="anon 600\ninactive_file 100")
+    group(tmp_path / "job" / "step", max="max", current=700)
+    assert list(left_in_groups("0::/job/step\n", tmp_path)) == [400]
+    group(tmp_path / "memory" / "job", limit_in_bytes=500, usage_in_bytes=600)
+    both = "9:pids:/job\n4:cpu,memory:/job\n0::/elsewhere\n"
+    assert list(left_in_groups(both, tmp_path)) == [0]
+    assert list(left_in_groups("", tmp_path)) == []

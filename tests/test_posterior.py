@@ -15,7 +15,8 @@ from wellposed.validation.gaussian import (
     gaussian_problem,
     process,
 )
-from wellposed.validation.run import QUICK, measure
+from wellposed.validation.report import summary
+from wellposed.validation.run import FULL, QUICK, measure
 from wellposed.validation.solvers import recorded_solvers
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -81,3 +82,13 @@ def test_more_steps_of_deterministic_dds_converge():
     }
     errors = [float((results[n] - results[640]).norm()) for n in (20, 40, 80)]
     assert errors[0] > 1.5 * errors[1] > 1.5 * 1.5 * errors[2]
+
+
+def test_the_published_table_is_of_all_solvers_at_full_effort():
+    docs = Path(__file__).parents[1] / "docs"
+    stored = json.loads((docs / "posterior.json").read_text())
+    assert stored["effort"] == json.loads(json.dumps(vars(FULL)))
+    assert set(stored["solvers"]) == {"floor", *recorded_solvers()}
+    text = (docs / "posterior.md").read_text()
+    assert summary(stored["solvers"]) in text
+    assert "wellposed validate --out" in text

@@ -227,7 +227,7 @@ def test_fewer_steps_than_times_leave_no_noise_in():
 
 
 class Stub(nn.Module):
-    calls = 0
+    calls, incidental = 0, ("calls",)
 
     def forward(self, x, label, given):
         self.calls += 1

@@ -230,6 +230,21 @@ def test_a_seed_is_drawn_once_for_all(tmp_path):
     torch.testing.assert_close(samples, DDS(steps=2)(*ct(), seed=seed).samples)
 
 
+def test_seeds_that_differ_are_refused_by_all(tmp_path):
+    def work(rank):
+        y, operator, prior = ct()
+        part, large = sharding.shard(y, operator), 2**70 + 5
+        DDS(steps=1)(*part, prior, seed=large)
+        with pytest.raises(errors.ArgumentError, match=r"seed: got .*, accepted: the same in all"):
+            DDS(steps=1)(*part, prior, seed=large + rank)
+        with pytest.raises(errors.ArgumentError, match=r"seed: got .*, accepted: the same in all"):
+            sharding.spread(DDS(steps=1), *images(), seed=rank)
+        with pytest.raises(errors.ArgumentError, match="operator: got 'a part of a volume'"):
+            sharding.shard(*part)
+
+    assert in_processes(3, work, tmp_path) == [0, 0, 0], told(tmp_path)
+
+
 LOST = DDS3D(steps=5, batch_size=1, cg_steps=2)
 
 
@@ -342,17 +357,23 @@ def test_items_are_what_they_are_in_one_process(count, tmp_path):
         drawn = sharding.spread(DDS(steps=3), *images())
         assert all((r is None) == (rank > 0) for r in (*found, drawn))
         if rank == 0:
-            found = [(r.samples, r.residual, r.nfe, r.seed) for r in (*found, drawn)]
+            found = [(r.samples, r.residual, r.nfe, r.seed, r.measured) for r in (*found, drawn)]
             torch.save(found, tmp_path / "found")
 
     assert in_processes(count, work, tmp_path) == [0] * count, told(tmp_path)
     *found, drawn = torch.load(tmp_path / "found", weights_only=True)
-    for (solver, problem), (samples, residual, nfe, seed) in zip(cases, found, strict=True):
+    for (solver, problem), (samples, residual, *facts, measured) in zip(cases, found, strict=True):
         one = solver(*problem, num_samples=2, seed=5)
         assert torch.equal(samples, one.samples)
         assert torch.equal(residual, one.residual)
-        assert (nfe, seed) == (one.nfe, 5)
+        assert torch.equal(measured, one.measured)
+        assert facts == [one.nfe, 5]
     assert torch.equal(drawn[0], DDS(steps=3)(*images(), seed=drawn[3]).samples)
+
+
+def test_a_batch_is_spread_and_nothing_else():
+    with pytest.raises(errors.ArgumentError, match="y: got 'int', accepted: a batch"):
+        sharding.spread(DDS(steps=1), 3, *images()[1:])
 
 
 def test_operators_with_parameters_for_each_item_are_not_spread(tmp_path):
@@ -390,11 +411,15 @@ def test_measurements_that_do_not_fit_are_refused():
             sharding.shard(wrong, operator)
 
 
-def test_more_processes_than_slices_are_refused(tmp_path):
+def test_what_cannot_be_shared_is_refused(tmp_path):
     def work(rank):
         y, operator, _ = ct(depth=2)
         with pytest.raises(errors.ArgumentError, match="operator: got '2 slices', accepted: at"):
             sharding.shard(y, operator)
+        masks = torch.stack([random_mask(8, 6, 0.5, seed)[None].float() for seed in range(3)])
+        each = Stacked(Inpainting(masks), 3)
+        with pytest.raises(errors.ArgumentError, match="operator: got 'parameters for 3 items'"):
+            sharding.shard(torch.zeros(1, 1, 3, 8, 6), each)
 
     assert in_processes(3, work, tmp_path) == [0] * 3, told(tmp_path)
 

@@ -193,17 +193,20 @@ def test_of_independent_pixels_it_is_the_prior_over_the_volume():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"axes": 2}, "axes: got 2"),
         ({"axes": ()}, "axes: got"),
         ({"axes": (1,)}, "axes: got"),
         ({"axes": (2, 2)}, "axes: got"),
         ({"chunk": 0}, "chunk: got 0"),
         ({"chunk": True}, "chunk: got True"),
         ({"precision": torch.float64}, "precision: got torch.float64"),
+        ({"device": "gpu"}, "device: got 'gpu'"),
+        ({"prior": torch.nn.Identity()}, "prior: got 'Identity', accepted: a prior on images"),
     ],
 )
 def test_bad_options_are_named(arguments, message):
     with pytest.raises(errors.ArgumentError, match=message):
-        Slicewise(GaussianPrior(0.0, 1.0, VP), **arguments)
+        Slicewise(**{"prior": GaussianPrior(0.0, 1.0, VP), **arguments})
 
 
 def test_images_are_refused():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from wellposed import errors
 from wellposed.noise import ItemNoise
 from wellposed.operators import (
     Blur,
@@ -19,7 +20,8 @@ from wellposed.operators import (
     simulate_sensitivity_maps,
     uniform_random_lines,
 )
-from wellposed.priors import NetworkPrior, Tabulated
+from wellposed.priors import Flow, GaussianPrior, NetworkPrior, Tabulated
+from wellposed.priors.schedule import SPACINGS
 from wellposed.solvers import (
     DAPS,
     DDNM,
@@ -319,3 +321,34 @@ def test_cuda_gives_what_the_cpu_gives(solver, make):
     on_gpu = solver(y.cuda(), operator.cuda(), prior.cuda(), seed=0).samples
     assert on_gpu.is_cuda
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0, atol=1e-6)
+
+
+@every_solver
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_flows_start_at_pure_noise(solver, spacing):
+    """At t = 1 the signal is gone, alpha = 0; some spacings begin there."""
+    if spacing != "karras" and isinstance(solver, DAPS | PnPDM):
+        pytest.skip("anneals in its own levels")
+    operator = Inpainting((images(1, 1, 8, 8, seed=1) > 0.4)[0].double(), noise_sigma=0.05)
+    prior = GaussianPrior(0.2, 0.1, Flow())
+    y = operator.measure(prior.draw(images(1, 1, 8, 8)))
+    result = dataclasses.replace(solver, spacing=spacing)(y, operator, prior, seed=0)
+    assert bool(result.samples.isfinite().all())
+
+
+@pytest.mark.parametrize("name", ["dps", "mmps", "pigdm"])
+def test_a_prior_without_derivative_is_named(name):
+    y, operator, prior = inpainting(1)
+    prior.denoise = lambda x_t, t, condition=None: x_t.detach()
+    with pytest.raises(errors.ArgumentError, match="NetworkPrior cannot be differentiated"):
+        SOLVERS[name](y, operator, prior)
+
+
+@pytest.mark.parametrize("name", ["dds", "red-diff", "ddnm"])
+def test_steps_taken_by_hand_keep_no_graph(name):
+    y, operator, prior = inpainting(1)
+    prior.network.weight = nn.Parameter(torch.ones(()))
+    problem, noise = Problem.create(y, operator, prior), ItemNoise(0, [(0, 0)])
+    state = SOLVERS[name].init(problem, noise)
+    t, s = SOLVERS[name].times(problem)[:2]
+    assert not SOLVERS[name].step(state, t, s, problem, noise).x.requires_grad

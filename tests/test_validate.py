@@ -390,7 +390,9 @@ def test_all_recorded_solvers_are_those_offered():
     offered = {n for n in solvers.__all__ if isinstance(getattr(solvers, n), type)}
     offered -= {"ResShift", "IRSDE", "RDDM", "MRSampler"}  # of trained restorers
     recorded = {type(s).__name__ for s in recorded_solvers().values()}
-    assert {n for n in offered if issubclass(getattr(solvers, n), Solver)} - {"Solver"} == recorded
+    of_volumes = {"DDS3D", "DiffusionMBIR"}
+    found = {n for n in offered if issubclass(getattr(solvers, n), Solver)} - {"Solver"}
+    assert found - of_volumes == recorded
     assert {s.spacing for s in recorded_solvers().values()} == {"karras"}
 
 
@@ -423,9 +425,7 @@ def test_the_command_writes_table_plot_and_record(tmp_path):
 
 
 def test_the_command_adds_to_what_a_folder_holds(tmp_path):
-    """Where it was made with the same effort; the floor is not measured again."""
-    other = {"effort": {"budget": 1}, "solvers": {"DPS": "of another effort"}}
-    (tmp_path / "posterior.json").write_text(json.dumps(other))
+    """The floor is not measured again."""
     assert run("red-diff", "--quick", "--out", tmp_path).exit_code == 0
     stored = json.loads((tmp_path / "posterior.json").read_text())
     assert set(stored["solvers"]) == {"floor", "REDDiff"}
@@ -438,14 +438,29 @@ def test_the_command_adds_to_what_a_folder_holds(tmp_path):
     assert cells(text, "MMPS")[1] == "25"
 
 
+def test_the_command_writes_over_no_table_it_cannot_add_to(tmp_path):
+    other = {"effort": {"budget": 1}, "solvers": {"DPS": "of another effort"}}
+    (tmp_path / "posterior.json").write_text(json.dumps(other))
+    result = run("red-diff", "--quick", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "results of another effort" in result.stderr
+    (tmp_path / "posterior.json").unlink()
+    (tmp_path / "posterior.md").write_text("hours of work")
+    result = run("red-diff", "--quick", "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "--out: cannot add to" in result.stderr
+    assert (tmp_path / "posterior.md").read_text() == "hours of work"
+
+
 def test_the_command_names_what_is_wrong(tmp_path):
     result = run("red-dif", "--quick")
     assert result.exit_code == 2
     assert "Did you mean 'red-diff'?" in result.stderr
+    assert run("dds3d", "--quick").exit_code == 2
     (tmp_path / "file").write_text("")
     result = run("red-diff", "--quick", "--out", tmp_path / "file" / "below")
     assert result.exit_code == 2
-    assert "--out: cannot use" in result.stderr
+    assert "--out: cannot add to" in result.stderr
 
 
 def test_tables_mark_averages_over_some_problems(records):

@@ -1,6 +1,9 @@
 """Whole volumes on the command line: what is taken, measured, kept and written where."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import nibabel
 import numpy as np
@@ -22,10 +25,6 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 
 AFFINE = np.array([[0, 2, 0, 5], [-1.5, 0, 0, 7], [0, 0, 3, -20], [0, 0, 0, 1.0]])
 D, H, W = 6, 16, 20
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 def tiny_prior(folder, channels, complex_):
@@ -62,12 +61,14 @@ def files(tmp_path_factory):
     return folder
 
 
-def reconstruct(files, out, name, operator, *more):
+def arguments(files, out, name, operator, *more):
     prior = files / ("complex" if operator == "mri" else "grey")
-    return run(
-        *("reconstruct", files / name, "--operator", operator, "--simulate", "--prior", prior),
-        *("--out", out, *more),
-    )
+    words = ["reconstruct", files / name, "--operator", operator, "--simulate", "--prior", prior]
+    return [str(word) for word in (*words, "--out", out, *more)]
+
+
+def reconstruct(files, out, name, operator, *more):
+    return CliRunner().invoke(app, arguments(files, out, name, operator, *more))
 
 
 SHORT = ["--set", "steps=2"]
@@ -191,6 +192,72 @@ def test_a_killed_run_goes_on_from_its_checkpoint(files, tmp_path, monkeypatch):
         for folder in ("o", "unbroken")
     )
     assert torch.equal(ours, theirs)
+
+
+def torchrun(words):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [sys.executable, *launcher, "-m", "wellposed", *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_torchrun_shares_the_slices(files, tmp_path):
+    """And process 0 writes the volume that one process gives."""
+    more = ["--solver", "dds3d", "--set", "steps=2", "--views", 4]
+    done = reconstruct(files, tmp_path / "one", "volume.npy", "ct", *more)
+    assert done.exit_code == 0, done.output
+    output = torchrun(arguments(files, tmp_path / "two", "volume.npy", "ct", *more))
+    assert output.returncode == 0, output.stderr
+    assert output.stdout.count("wrote") == 1
+    one, two = (Reconstruction.load(tmp_path / n / "reconstruction.h5") for n in ("one", "two"))
+    torch.testing.assert_close(two.samples, one.samples, rtol=0, atol=1e-5)
+
+
+def test_torchrun_deals_out_images(files, tmp_path):
+    """Each is what it is alone, whichever process does it."""
+    rng, more = np.random.default_rng(1), ["--solver", "dds", "--views", 4, *SHORT]
+    for n in range(3):
+        np.save(tmp_path / f"slice-{n}.npy", rng.random((H, W)).astype(np.float32))
+    alone = reconstruct(files, tmp_path / "alone", tmp_path / "slice-2.npy", "ct", *more)
+    assert alone.exit_code == 0, alone.output
+    others = [str(tmp_path / f"slice-{n}.npy") for n in (1, 2)]
+    words = arguments(files, tmp_path / "out", tmp_path / "slice-0.npy", "ct", *others, *more)
+    output = torchrun(words)
+    assert output.returncode == 0, output.stderr
+    assert output.stdout.count("wrote") == 3
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["slice-0", "slice-1", "slice-2"]
+    found = Reconstruction.load(tmp_path / "out" / "slice-2" / "reconstruction.h5")
+    expected = Reconstruction.load(tmp_path / "alone" / "reconstruction.h5")
+    assert torch.equal(found.samples, expected.samples)
+
+
+def test_a_file_that_fails_keeps_none_from_being_done(files, tmp_path):
+    (tmp_path / "broken.npy").write_bytes(b"no array")
+    others = [files / "image.npy", files / "volume.npy"]
+    more = ["--solver", "dds", "--views", 4, *SHORT, "--checkpoint", tmp_path / "run"]
+    done = reconstruct(files, tmp_path / "out", tmp_path / "broken.npy", "ct", *others, *more)
+    assert done.exit_code == 2
+    assert "INPUT: 1 of 3 failed: broken.npy: path: cannot read" in done.output
+    for folder in ("out", "run"):
+        assert sorted(p.name for p in (tmp_path / folder).iterdir()) == ["image", "volume"]
+
+
+def test_files_of_one_name_are_refused(files, tmp_path):
+    done = reconstruct(files, tmp_path, "image.npy", "ct", tmp_path / "image.h5")
+    assert done.exit_code == 2
+    assert "INPUT: got \"several files called 'image'\", accepted: one of each name" in done.output
+
+
+def test_there_are_images_for_all_processes(files, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = reconstruct(files, tmp_path, "image.npy", "ct", "--solver", "dds")
+    assert done.exit_code == 2
+    assert "INPUT: got '1 images for 2 processes', accepted: a volume" in done.output
 
 
 DDS3D = ["--solver", "dds3d"]

@@ -16,6 +16,7 @@ import typer
 
 from wellposed import __version__
 from wellposed.errors import ArgumentError, WellposedError, require_choice
+from wellposed.reconstruct_command import reconstruct
 from wellposed.restoration_settings import RestorationSettings
 from wellposed.restore_command import restore_files
 from wellposed.training_settings import TrainingSettings
@@ -28,9 +29,6 @@ app = typer.Typer(
     add_completion=False,
 )
 Command = TypeVar("Command", bound=Callable[..., None])
-
-PRIORS = {"mri": "brain-mri", "ct": "ct"}
-"""Shipped priors of operators; that of the others is natural."""
 
 
 def _fail_clearly(command: Command) -> Command:
@@ -123,139 +121,7 @@ def list_() -> None:
             typer.echo(f"  {name:18s} {line}")
 
 
-@app.command()
-@_fail_clearly
-def reconstruct(  # noqa: PLR0913 - the options of a command are its signature
-    input_: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="PNG, JPEG, NPY, HDF5 or NIfTI.")
-    ],
-    operator: Annotated[str, typer.Option(help="Forward operator, see `wellposed list`.")],
-    out: Annotated[Path, typer.Option(help="Folder for the result.")],
-    prior: Annotated[
-        str | None,
-        typer.Option(
-            help="Shipped prior, or folder of a trained or diffusers one; default: brain-mri for "
-            "MRI, ct for CT, else natural."
-        ),
-    ] = None,
-    solver: Annotated[str, typer.Option(help="Solver, see `wellposed list`.")] = "dds",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Hyper-parameter, e.g. gamma=5; repeatable.")
-    ] = None,
-    num_samples: Annotated[
-        int | None, typer.Option(help="Posterior samples; default: 4, of volumes 1.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of masks, simulated noise and samples.")] = 0,
-    simulate: Annotated[
-        bool, typer.Option(help="INPUT is a clean image: measure it first, then compare.")
-    ] = False,
-    noise_sigma: Annotated[float, typer.Option(help="Noise level of the measurement.")] = 0.0,
-    factor: Annotated[int, typer.Option(help="Super-resolution factor.")] = 4,
-    kernel: Annotated[str, typer.Option(help="Super-resolution kernel.")] = "bicubic",
-    blur_sigma: Annotated[float, typer.Option(help="Gaussian blur, pixels.")] = 3.0,
-    mask: Annotated[Path | None, typer.Option(help="Inpainting: image of known pixels.")] = None,
-    keep: Annotated[float, typer.Option(help="Inpainting: fraction kept at random.")] = 0.5,
-    acceleration: Annotated[float, typer.Option(help="MRI undersampling.")] = 4.0,
-    coils: Annotated[int, typer.Option(help="Simulated MRI coils.")] = 8,
-    views: Annotated[int, typer.Option(help="CT views, equally spaced over --arc.")] = 60,
-    arc: Annotated[
-        float, typer.Option(help="Degrees of the CT views; below 180 a limited angle.")
-    ] = 180.0,
-    window: Annotated[
-        tuple[float, float] | None,
-        typer.Option(
-            help="Values of a clean image taken for 0 and 1; default: -1000 1000 for CT in HU, "
-            "else 0 and the 99.8 percentile."
-        ),
-    ] = None,
-    axis: Annotated[
-        int, typer.Option(help="Axis across which a volume is sliced; NIfTI as (D, H, W).")
-    ] = 0,
-    slice_: Annotated[int | None, typer.Option("--slice", help="Slice; default: middle.")] = None,
-    volume: Annotated[
-        bool,
-        typer.Option(
-            "--volume", help="Reconstruct the volume; implied by --slices and solvers of volumes."
-        ),
-    ] = False,
-    slices: Annotated[
-        str | None,
-        typer.Option(metavar="A:B", help="Slices A to B - 1 of a volume; default: all."),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the run: after a kill, go on from it.")
-    ] = None,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between two states kept.")] = 10,
-) -> None:
-    """Reconstruct a measurement, or a simulated one of a clean image or volume (--simulate)."""
-    classes = solver_classes()
-    cls = classes[require_choice("--solver", solver, classes)]
-    method = cls(**parse_settings(cls, set_ or []))
-    whole = volume or slices is not None or (_is_of_volumes(cls) and slice_ is None)
-    if whole and slice_ is not None:
-        raise ArgumentError("--slice: got one with --volume or --slices, accepted: one of these")
-    from wellposed.tasks import TaskOptions, build_task
-
-    options = TaskOptions(
-        simulate=simulate,
-        noise_sigma=noise_sigma,
-        seed=seed,
-        factor=factor,
-        kernel=kernel,
-        blur_sigma=blur_sigma,
-        mask=mask,
-        keep=keep,
-        acceleration=acceleration,
-        coils=coils,
-        views=views,
-        arc=arc,
-        window=window,
-        axis=axis,
-        slice=slice_,
-        volume=whole,
-        slices=None if slices is None else _range("--slices", slices),
-    )
-    task = build_task(input_, operator, options)
-    from wellposed.priors import Slicewise
-    from wellposed.priors.loading import load
-    from wellposed.summary import summarize
-
-    model = load(prior or PRIORS.get(operator, "natural"))
-    _show_log()
-    reference = task.operator.A_dagger(task.y)
-    result = method(
-        task.y,
-        task.operator,
-        Slicewise(model) if whole else model,
-        num_samples=num_samples if num_samples is not None else 1 if whole else 4,
-        seed=seed,
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
-    )
-    path = result.save(out, reference=reference, truth=task.truth)
-    placed = [] if task.source is None else task.source.write(result, out)
-    typer.echo(summarize(result, reference, task.truth))
-    typer.echo(f"wrote {' and '.join(map(str, [path, path.with_suffix('.png'), *placed]))}")
-
-
-def _is_of_volumes(solver: type) -> bool:
-    from wellposed.solvers.volume_tv import VolumeSolver
-
-    return issubclass(solver, VolumeSolver)
-
-
-def _range(option: str, text: str) -> tuple[int, int]:
-    try:
-        first, end = map(int, text.split(":"))
-    except ValueError:
-        raise ArgumentError(f"{option}: got {text!r}, accepted: A:B, as 100:116") from None
-    return first, end
-
-
-def _show_log() -> None:
-    """Write the package's messages, as plans and progress are, to stderr."""
-    logging.basicConfig(format="%(asctime)s %(message)s")
-    logging.getLogger("wellposed").setLevel(logging.INFO)
+app.command()(_fail_clearly(reconstruct))
 
 
 @app.command()

@@ -85,7 +85,7 @@ def prior_peak(prior: Prior, x: Tensor) -> int:
             with LivePeak() as peak:
                 functional_call(call, meta, (torch.empty_like(x, device="meta"), t))
             return peak.peak
-        except RuntimeError:
+        except (RuntimeError, TypeError):  # the latter by NumPy
             one = torch.zeros_like(x[:1])
             with LivePeak() as peak:
                 prior.denoise(one, t)

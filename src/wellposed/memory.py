@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 
 from wellposed.errors import ArgumentError
+from wellposed.host_memory import free_host_bytes
 from wellposed.live_peak import LivePeak, prior_peak
 from wellposed.priors.prior import Prior
 from wellposed.priors.slicewise import Slicewise
@@ -211,7 +211,7 @@ def free_bytes(device: torch.device) -> int:
     """
     if device.type != "cuda":
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        return int(psutil.virtual_memory().available) // processes
+        return free_host_bytes() // processes
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + cached
 

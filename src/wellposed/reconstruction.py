@@ -30,7 +30,8 @@ class Reconstruction:
         solver: name of the method.
         settings: its hyper-parameters.
         seed: the seed of the random draws; ``None`` if they were recorded ones.
-        measured: real numbers measured of each item, (B,); ``None`` when noise-free.
+        measured: real numbers measured of each item, (B,), 0 for an item without noise; ``None``
+            if none has any.
     """
 
     samples: Tensor
@@ -58,18 +59,21 @@ class Reconstruction:
         )
 
     def quantile(self, q: float) -> Tensor:
-        """Return the map below which a fraction ``q`` of the samples lies, (B, C, ...), real.
+        """Return the map below which another sample lies with probability ``q``, (B, C, ...).
 
-        Between samples it is interpolated linearly; of complex images it is that of the magnitude.
+        The k-th of N ordered samples has ``q = k / (N + 1)``, and between them it is interpolated
+        linearly (Weibull 1939); beyond the first or last it is these. Of complex images it is that
+        of the magnitude.
         """
         require(0 <= q <= 1, "q", q, "a fraction from 0 to 1")
         return self._quantiles(q)[0]
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
-        """Return the ends of the central interval that holds a fraction ``level`` of the samples.
+        """Return the ends of the central interval that holds another sample with chance ``level``.
 
-        Of complex images it is that of the magnitude. Whether the truth lies inside as often is
-        the solver's merit; `uncertainty.Conformal` makes it so.
+        Ends are those of `quantile`; N samples reach a level of ``(N - 1) / (N + 1)``, that of
+        the interval from the least to the largest, which higher levels get too. Whether the truth
+        lies inside as often is the solver's merit; `uncertainty.Conformal` makes it so.
         """
         require(0 < level < 1, "level", level, "a fraction between 0 and 1")
         require(len(self.samples) >= 2, "samples", "a single one", "2 or more for an interval")
@@ -86,17 +90,17 @@ class Reconstruction:
 
     @property
     def chi_square(self) -> Tensor:
-        """``||A x - y||^2 / (m sigma^2)`` of each sample, (N, B).
+        """``||A x - y||^2 / (m sigma^2)`` of each sample, (N, B); NaN for items without noise.
 
         Over measurements it is 1 on average for posterior samples, with standard deviation
         ``sqrt(2 / m)``; for their mean it is less.
 
         Raises:
-            ArgumentError: the problem is noise-free.
+            ArgumentError: no item has noise.
         """
         if self.measured is None:
             raise ArgumentError("chi_square: has no meaning for a noise-free measurement")
-        return self.residual.square()
+        return torch.where(self.measured > 0, self.residual.square(), torch.nan)
 
     @property
     def suspicious(self) -> Tensor:
@@ -108,13 +112,14 @@ class Reconstruction:
         if self.measured is None:
             return torch.zeros_like(self.residual[0], dtype=torch.bool)
         gap = (self.chi_square.median(0).values - 1).abs()
+        # NaN, of items without noise, is never more.
         return gap > SUSPICIOUS * (2 / self.measured.to(gap)).sqrt()
 
     def _quantiles(self, *fractions: float) -> list[Tensor]:
         # torch.quantile refuses more than 16 million values.
         values = self.samples.abs() if self.samples.is_complex() else self.samples
         ordered, last = values.sort(0).values, len(values) - 1
-        places = [fraction * last for fraction in fractions]
+        places = [min(max(q * (last + 2) - 1, 0), last) for q in fractions]
         return [
             torch.lerp(ordered[int(p)], ordered[min(int(p) + 1, last)], p - int(p)) for p in places
         ]

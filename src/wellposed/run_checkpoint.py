@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from wellposed.errors import CheckpointError, FileError, require
+from wellposed.fingerprint import bytes_of, fingerprint
 from wellposed.operators.slab import Slab
 
 State = TypeVar("State", bound=Any)
@@ -224,7 +225,7 @@ def identify(solver: Any, problem: Any, y: Tensor, num_samples: int, seed: int) 
 
     Args:
         solver: the solver; its settings count one by one.
-        problem: of it, operator and prior, by class names, weights and buffers.
+        problem: of it, operator and prior, see `fingerprint`.
         y: the measurement, by shape, dtype and a hash of its values, or this process's part.
         num_samples: samples per item.
         seed: decides the draws.
@@ -244,27 +245,13 @@ def identify(solver: Any, problem: Any, y: Tensor, num_samples: int, seed: int) 
     }
 
 
-def fingerprint(module: nn.Module) -> str:
-    """Return a module's class name and a hash of its structure, weights and buffers."""
-    digest = hashlib.sha256(repr(module).encode())
-    for name, value in (*module.named_parameters(), *module.named_buffers()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(_bytes(value))
-    return f"{type(module).__name__} {digest.hexdigest()[:16]}"
-
-
 def _whole(y: Tensor, slab: Slab) -> tuple[list[int], str]:
     """Return shape and hash of a measurement of which processes may hold slabs, along axis 2."""
     slices = y.unbind(2) if y.ndim > 2 else (y,)
     hashes = [hashlib.sha256(b"%d " % k) for k in range(slab.start, slab.start + len(slices))]
     for digest, part in zip(hashes, slices, strict=True):
-        digest.update(_bytes(part))
+        digest.update(bytes_of(part))
     # Sums of 40 bits are exact in a float64.
     own = sum(int.from_bytes(digest.digest()[:5], "big") for digest in hashes)
     depth, total = slab.sum(torch.tensor([len(slices), own], device=y.device)).tolist()
     return [*y.shape[:2], *([depth] if y.ndim > 2 else []), *y.shape[3:]], f"{total:x}"
-
-
-def _bytes(value: Tensor) -> memoryview:
-    flat = value.detach().cpu().resolve_conj().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data

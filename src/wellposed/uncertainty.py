@@ -101,7 +101,9 @@ def _moments(reconstruction: Reconstruction) -> tuple[Tensor, Tensor]:
     require(len(samples) >= 2, "reconstruction", "a single sample", "2 samples or more")
     values = samples.abs() if samples.is_complex() else samples
     std, mean = torch.std_mean(values, 0)
-    return mean, std.clamp(min=torch.finfo(std.dtype).tiny)
+    # Below rounding a spread is none, and scores over it would mean nothing.
+    info = torch.finfo(std.dtype)
+    return mean, torch.maximum(std, 4 * info.eps * mean.abs() + info.tiny)
 
 
 def _scores(reconstruction: Reconstruction, truth: Tensor) -> Tensor:

@@ -33,9 +33,9 @@ refuses; "*" an average over those it accepts.
   d_y projections; {mixtures} problems per cell, {mixture_samples} samples, {slices} directions:
   sliced Wasserstein distance over that between two exact sample sets, averaged over the cells.
 - **Lévy**: the Gaussian case of arXiv 2509.12821, random walks of length 64 at 25 dB, {signals}
-  signals, 50 samples: mean squared error of the sample mean over the least possible one, in dB,
-  and the probability of the 90 % region.
-- At most {budget} steps in these tests.
+  signals, 50 samples: expected squared error of the sample mean over the least possible one, in
+  dB, and the probability, under the exact posterior, of the samples' region of level 90 %.
+- At most {budget} steps in these tests (PnPDM, which anneals in its steps: 100).
 - **order**: slope of the error of the mean over the number of steps, on the first kind of problem
   with antithetic noise; 0 is a bias that more steps do not remove.
 - **VP/VE/flow**: largest difference between the samples of equivalent processes.
@@ -81,17 +81,23 @@ def validate(
 def _kept(folder: Path, effort: "Effort") -> "dict[str, Record]":
     """Return the records that an earlier run of the same effort left in the folder.
 
-    Makes the folder, before hours are spent on what goes there.
+    Makes the folder, before hours are spent on what goes there. A table whose records are missing
+    or of another effort is not written over.
     """
+    path, table = folder / RECORDS, folder / "posterior.md"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stored = json.loads((folder / RECORDS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+        if not path.exists() and not table.exists():
+            return {}
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise FileError(f"--out: cannot use {str(folder / RECORDS)!r}: {error}") from error
-    same = isinstance(stored, dict) and stored.get("effort") == _plain(effort)
-    return stored["solvers"] if same else {}
+        raise FileError(f"--out: cannot add to {str(path)!r}: {error}") from error
+    if not (isinstance(stored, dict) and stored.get("effort") == _plain(effort)):
+        raise FileError(
+            f"--out: {str(path)!r} holds results of another effort, which one table cannot mix; "
+            "accepted: a folder of the same effort (with or without --quick), or an empty one"
+        )
+    return stored["solvers"]
 
 
 def _plain(effort: "Effort") -> object:
@@ -100,13 +106,13 @@ def _plain(effort: "Effort") -> object:
 
 def _chosen(names: list[str]) -> "dict[str, Solver]":
     """Return the recorded settings of the solvers that go by these command-line names."""
-    from wellposed.cli import kebab, solver_classes
+    from wellposed.cli import kebab
     from wellposed.validation.solvers import recorded_solvers
 
+    recorded = {label: (kebab(type(s).__name__), s) for label, s in recorded_solvers().items()}
     for name in names:
-        require_choice("SOLVER", name, solver_classes())
-    recorded = recorded_solvers().items()
-    return {k: s for k, s in recorded if not names or kebab(type(s).__name__) in names}
+        require_choice("SOLVER", name, sorted({known for known, _ in recorded.values()}))
+    return {k: s for k, (known, s) in recorded.items() if not names or known in names}
 
 
 def _write(records: "dict[str, Record]", effort: "Effort", command: str, folder: Path) -> None:

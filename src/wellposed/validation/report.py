@@ -126,4 +126,4 @@ def _plot_ratios(axes: Any, records: dict[str, Record]) -> None:
     axes.barh(list(shown), list(shown.values()), color="0.6")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.invert_yaxis()
-    axes.set(xscale="log", title="mixture: sliced Wasserstein over that of exact samples")
+    axes.set(xscale="log", title="mixture: distance over that of exact samples")

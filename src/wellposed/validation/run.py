@@ -1,7 +1,7 @@
 """All exact-posterior tests of one solver."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from time import process_time
 from typing import Any
@@ -22,7 +22,7 @@ from wellposed.validation.gaussian import (
 )
 from wellposed.validation.levy import MATRICES, levy_errors, levy_problem
 from wellposed.validation.mixtures import CELLS, half_width, mixture_distances, mixture_problem
-from wellposed.validation.solvers import BUDGET
+from wellposed.validation.solvers import BUDGET, capped
 
 Record = dict[str, Any]
 """What was measured of one solver: numbers, or `REFUSED` or `DIVERGED` where there is none."""
@@ -42,7 +42,7 @@ class Effort:
         matrices: operators of the Levy test.
         signals: signals of the Levy test, 50 samples each.
         steps: numbers of steps whose errors tell the order of convergence.
-        budget: solvers take at most so many steps in all other tests.
+        budget: solvers take at most so many steps in all other tests, see `capped`.
     """
 
     kinds: tuple[str, ...] = tuple(PROBLEMS)
@@ -50,7 +50,7 @@ class Effort:
     samples: int = 1000
     cells: tuple[tuple[int, int], ...] = CELLS
     mixtures: int = 20
-    mixture_samples: int = 1000
+    mixture_samples: int = 500
     slices: int = 1000
     matrices: tuple[str, ...] = tuple(MATRICES)
     signals: int = 20
@@ -77,7 +77,7 @@ QUICK = Effort(
 def measure(solver: Solver | None, effort: Effort) -> Record:
     """Return what all tests say of a solver; of ``None``, of exact samples: the floor."""
     if solver is not None:
-        solver = replace(solver, steps=min(solver.steps, effort.budget))
+        solver = capped(solver, effort.budget)
     started = process_time()
     record: Record = {
         "gaussian": {kind: _gaussian(solver, kind, effort) for kind in effort.kinds},

@@ -1,8 +1,11 @@
 """Which solvers are measured, with which settings."""
 
+from dataclasses import replace
 from typing import Any
 
 from wellposed.solvers.base import Solver
+from wellposed.solvers.pnp_dm import PnPDM
+from wellposed.solvers.volume_tv import VolumeSolver
 
 BUDGET = 100
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
@@ -22,18 +25,27 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 """Settings shown besides each paper's defaults, by solver; ``BUDGET`` steps unless they say."""
 
 
+def capped(solver: Solver, budget: int) -> Solver:
+    """Return a solver of at most so many steps; a Gibbs sampler keeps what it anneals in."""
+    if isinstance(solver, PnPDM):
+        return solver
+    return replace(solver, steps=min(solver.steps, budget))
+
+
 def recorded_solvers() -> dict[str, Solver]:
     """Return the solvers whose errors are kept in ``docs/posterior.md``, by name.
 
-    All zero-shot ones that `wellposed.solvers` offers, with the defaults of each paper and
-    `BUDGET` steps; the times are spaced so that equivalent processes give equal samples.
+    All zero-shot ones that `wellposed.solvers` offers for images, with the defaults of each paper
+    and `BUDGET` steps; the times are spaced so that equivalent processes give equal samples.
     """
     from wellposed import solvers
 
     offered = [getattr(solvers, name) for name in solvers.__all__]
     recorded: dict[str, Solver] = {}
     for cls in offered:
-        if not isinstance(cls, type) or not issubclass(cls, Solver) or cls is Solver:
+        if not isinstance(cls, type) or not issubclass(cls, Solver):
+            continue
+        if cls is Solver or issubclass(cls, VolumeSolver):
             continue
         if cls.restores:  # samplers of trained restorers, to which the data are a condition
             continue

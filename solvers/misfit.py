@@ -1,0 +1,53 @@
+"""How far a reconstruction is from the data, over what noise explains."""
+
+import torch
+from torch import Tensor
+
+from wellposed.noise import ItemNoise
+from wellposed.operators.linalg import whole_norm
+from wellposed.solvers.problem import Problem
+from wellposed.solvers.problem_checks import Unknown
+
+
+def misfit(problem: Problem, u: Tensor, measured: Tensor | None) -> Tensor:
+    """Return the data misfit of each item over its expected norm, shape (B,).
+
+    ``||A x - y|| / (sigma sqrt(m))``, about 1 for a posterior sample; for noise-free items
+    ``||A x - y|| / ||y||``; NaN where the operator is unknown.
+
+    Args:
+        problem: gives ``A``, ``y`` and the noise levels.
+        u: images in units.
+        measured: ``m`` of each item, from `noisy_numbers`; or of the one item of a whole batch.
+    """
+    if isinstance(problem.operator, Unknown):
+        return torch.full((len(u),), torch.nan, dtype=u.real.dtype, device=u.device)
+    total, sigma = problem.slab.sum, problem.noise_sigma
+    distance = whole_norm(problem.A(u) - problem.y, total)
+    expected = sigma if measured is None else sigma * measured.sqrt().to(sigma)
+    if bool((sigma > 0).all()):
+        return distance / expected
+    # Of linear problems, problem.y lacks what the prior's centre would measure.
+    offset = problem.A_centre / problem.prior.scale if problem.is_linear else 0.0
+    whole = whole_norm(problem.y + offset, total).clamp(min=torch.finfo(sigma.dtype).tiny)
+    return distance / torch.where(sigma > 0, expected, whole)
+
+
+def measured_numbers(problem: Problem) -> Tensor:
+    """Return how many real numbers of each item were measured, over all slabs, (B,), float64."""
+    operator, y = problem.operator, problem.y
+    if hasattr(operator, "restrict"):
+        measured = operator.restrict(torch.ones_like(y)) != 0
+    elif problem.is_linear:
+        # A foreign operator's mask: where nothing arrives from any image, and y is empty.
+        probe = ItemNoise(0, [(0,)]).draw(y[:1]).expand_as(y)
+        measured = (problem.A(problem.A_adjoint(probe)) != 0) | (y != 0)
+    else:
+        measured = torch.ones_like(y, dtype=torch.bool)
+    return problem.slab.sum(measured.flatten(1).sum(1).double()) * (2 if y.is_complex() else 1)
+
+
+def noisy_numbers(problem: Problem) -> Tensor | None:
+    """Return `measured_numbers`, 0 for items without noise; ``None`` where none has any."""
+    noisy = problem.noise_sigma > 0
+    return measured_numbers(problem) * noisy if bool(noisy.any()) else None

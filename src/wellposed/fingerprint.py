@@ -1,0 +1,72 @@
+"""A hash of all that decides what a module computes."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from pathlib import PurePath
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+PLAIN = (str, bytes, int, float, complex, type(None), torch.dtype, np.generic, Enum, PurePath)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Return a module's class name and a hash of weights, buffers and public attributes.
+
+    Those of its submodules, and of the objects it holds, as a schedule or a geometry, count too.
+    Of functions the name counts alone. What a class names in ``incidental`` is left out: it does
+    not decide the result.
+    """
+    digest = hashlib.sha256()
+    for fact in _facts(module, "", ()):
+        digest.update(fact)
+    return f"{type(module).__name__} {digest.hexdigest()[:16]}"
+
+
+def _facts(value: Any, place: str, above: tuple[int, ...]) -> Iterator[bytes | memoryview]:
+    """Yield what a value is and is made of; ``above`` are the objects that hold it."""
+    if id(value) in above:
+        return
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        value = torch.tensor(value)
+    if isinstance(value, Tensor) and value.layout == torch.strided:
+        yield f"{place} {value.dtype} {tuple(value.shape)}".encode()
+        yield bytes_of(value)
+        return
+    yield f"{place} {_name(value)}".encode()
+    for name, part in _parts(value).items():
+        yield from _facts(part, f"{place}.{name}", (*above, id(value)))
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, set | frozenset):
+        return repr(sorted(map(repr, value)))
+    kind = value if isinstance(value, type | FunctionType) else type(value)
+    return repr(value) if isinstance(value, PLAIN) else kind.__qualname__
+
+
+def _parts(value: Any) -> dict[str, Any]:
+    """Return what a value holds, by name."""
+    if isinstance(value, list | tuple):
+        return {str(index): part for index, part in enumerate(value)}
+    if isinstance(value, Mapping):
+        return {str(key): part for key, part in value.items()}
+    if isinstance(value, (*PLAIN, type, FunctionType)):
+        return {}
+    hidden = {"training", *getattr(type(value), "incidental", ())}
+    own = getattr(value, "__dict__", {})
+    parts = {n: v for n, v in own.items() if not n.startswith("_") and n not in hidden}
+    if isinstance(value, nn.Module):
+        # Private ones too: what is registered is no cache.
+        parts |= {**value._parameters, **value._buffers, **value._modules}
+    return parts
+
+
+def bytes_of(value: Tensor) -> memoryview:
+    """Return a tensor's values as they lie in memory."""
+    flat = value.detach().cpu().resolve_conj().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
