@@ -174,9 +174,9 @@ def random_kernel(order: Order, rng: np.random.Generator) -> Tensor:
     angle = float(rng.uniform(-math.pi, math.pi))
     if shape == "gaussian":
         return generalised_gaussian(size, (wide, narrow), angle)
-    # Half of the shapes are more peaked than a Gaussian, and half flatter.
-    low, high = (1.0, 2.0) if shape == "plateau" else (1.0, 4.0)
-    beta = float(rng.uniform(0.5, 1) if rng.random() < 0.5 else rng.uniform(low, high))
+    # Half of the shapes are at most as flat as at 1, and half at least.
+    low, high = (1.0, 2.0) if shape == "plateau" else (0.5, 4.0)
+    beta = float(rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high))
     return generalised_gaussian(size, (wide, narrow), angle, beta, shape == "plateau")
 
 

@@ -92,6 +92,25 @@ def test_random_kernels_keep_the_brightness_and_are_of_all_kinds(order):
     assert isotropic / 400 == pytest.approx(0.1 + 0.9 * 0.69, abs=0.07)
 
 
+def test_shapes_are_in_the_published_ranges(monkeypatch):
+    """Generalised Gaussians from .5 to 4, plateaus from 1 to 2, where half of them are 1."""
+    seen = {False: [], True: []}
+
+    def noted(size, widths, angle, beta=1.0, plateau=False):
+        seen[plateau].append(beta)
+        return generalised_gaussian(size, widths, angle, beta, plateau)
+
+    monkeypatch.setattr(degradations, "generalised_gaussian", noted)
+    for n in range(2000):
+        random_kernel(FIRST, stream(n))
+    shaped = np.array([beta for beta in seen[False] if beta != 1])
+    assert 0.5 <= shaped.min() < 0.6 and 3.9 < shaped.max() <= 4
+    assert np.mean(shaped < 1) == pytest.approx(0.5, abs=0.1)
+    plateaus = np.array(seen[True])
+    assert plateaus.min() == 1 and 1.9 < plateaus.max() <= 2
+    assert np.mean(plateaus == 1) == pytest.approx(0.5, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
