@@ -591,6 +591,12 @@ def test_a_trained_restorer_is_the_average_in_half_precision(photos, finished):
     assert result.samples.shape == (1, 2, 3, 20, 24)
 
 
+@pytest.mark.parametrize("process", ["resshift", "rddm"])
+def test_pictures_take_no_more_steps_than_the_process(photos, tmp_path, process):
+    s = settings(photos, tmp_path, process=process, process_steps=2, steps=1)
+    assert (train_restoration(s) / "images" / "restored_0000001.png").is_file()
+
+
 def test_a_run_leaves_its_curve_pictures_and_card(finished):
     lines = (finished / "loss.csv").read_text().splitlines()
     assert lines[0] == (

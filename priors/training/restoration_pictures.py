@@ -18,7 +18,12 @@ def write_pictures(trainer: RestorationTrainer, folder: Path) -> None:
     from wellposed.solvers import IRSDE, RDDM, ResShift
 
     s = trainer.settings
-    samplers = {"resshift": ResShift(steps=4), "ir-sde": IRSDE(steps=10), "rddm": RDDM(steps=5)}
+    T = trainer.averaged.schedule.T
+    samplers = {
+        "resshift": ResShift(steps=min(4, T)),
+        "ir-sde": IRSDE(steps=10),
+        "rddm": RDDM(steps=min(5, T)),
+    }
     batch = trainer.held.draw(range(COUNT), COUNT, 1, s.image_size[0])
     clean, degraded = (v.to(trainer.accelerator.device) for v in batch[:2])
     restorer = copy.copy(trainer.averaged)
