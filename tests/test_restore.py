@@ -156,6 +156,7 @@ MISTAKES = {
     "setting": (["small", "--set", "gama=1"], "Did you mean 'gamma'"),
     "assignment": (["small", "--load", "steps"], "--load: got 'steps', accepted: name=value"),
     "option": (["small", "--load", "steps=4"], "options: got {'steps': 4}"),
+    "option of no family": (["small", "--load", "source=4"], "options: got {'source': 4}"),
     "samples": (["small", "--samples", 0], "num_samples: got 0"),
     "tile": (["small", "--tile", 32], "tile: got 32"),
     "operator": (["small", "--operator", "mri"], "--operator: unknown name 'mri'"),
@@ -182,6 +183,32 @@ def test_nothing_is_enlarged_by_a_restorer_of_the_same_size(photos, deblur, tmp_
     done = run(photos / "mixed", *options)
     assert done.exit_code == 2
     assert "--operator: got 'super-resolution', accepted: other ones" in done.output
+
+
+@pytest.mark.parametrize("truth", [False, True])
+def test_no_file_that_is_read_is_written_over(photos, x4, truth):
+    options = ["--truth", photos / "clean"] if truth else []
+    folder = photos / ("clean" if truth else "small")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    done = run(photos / "small", "--model", x4, "--out", f"{folder}/../{folder.name}", *options)
+    assert done.exit_code == 2
+    assert "--out: got the folder of" in done.output
+    assert before == {path: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_colours_are_refused_before_anything_is_restored(photos, tmp_path):
+    grey = tmp_path / "grey"
+    grey.mkdir()
+    for path in (photos / "clean").iterdir():
+        Image.open(path).convert("L").save(grey / path.name)
+    tiny = dict(image_size=(16,), widths=(8, 16), layers=1, steps=1, batch_size=2, warmup=1)
+    s = RestorationSettings(data=(str(grey),), out=str(tmp_path / "own"), process="rddm", **tiny)
+    model, out = train_restoration(s), tmp_path / "out"
+    for arguments in ([photos / "mixed"], [grey / "0.png", "--truth", photos / "clean"]):
+        done = run(*arguments, "--model", model, "--out", out)
+        assert done.exit_code == 2, done.output
+        assert "is in colours, accepted: grey images" in done.output
+        assert not out.exists()
 
 
 # The library

@@ -46,7 +46,7 @@ def available_restorers() -> dict[str, str]:
     return lines
 
 
-def load_restorer(source: str | Path, **options: Any) -> Restorer:
+def load_restorer(source: str | Path, /, **options: Any) -> Restorer:
     """Load a trained restoration network.
 
     Args:

@@ -75,11 +75,12 @@ def restore_files(  # noqa: PLR0913 - the options of a command are its signature
     if operator is not None:
         require_choice("--operator", operator, OPERATORS)
     files = _paired(_images(inputs), truth)
+    _check_folder(out, [path for pair in files for path in pair if path is not None])
     restorer = load_restorer(model, **parse_assignments("--load", load or []))
     shrinks = operator != "super-resolution" or restorer.upsample > 1
     require(shrinks, "--operator", operator, f"other ones by {model!r}, which enlarges nothing")
     method = _sampler(sampler, steps, set_ or [], operator is not None, restorer)
-    _check_sizes(files, restorer.upsample)
+    _check_shapes(files, restorer)
     options = TaskOptions(
         factor=restorer.upsample, kernel=kernel, blur_sigma=blur_sigma, mask=mask
     )
@@ -129,10 +130,21 @@ def _paired(files: list[Path], truth: Path | None) -> Files:
     return [(file, clean[file.stem]) for file in files]
 
 
-def _check_sizes(files: Files, upsample: int) -> None:
-    """Raise before the first evaluation where a file is no image, or of another size."""
+def _check_folder(out: Path, files: list[Path]) -> None:
+    """Raise where what is written could take the place of a file that is read."""
+    there = next((file for file in files if file.resolve().parent == out.resolve()), None)
+    if there is not None:
+        raise ArgumentError(f"--out: got the folder of {str(there)!r}, accepted: another one")
+
+
+def _check_shapes(files: Files, restorer: "Restorer") -> None:
+    """Raise before the first evaluation where a file is no image, or of another size or kind."""
+    upsample = restorer.upsample
     for file, clean in files:
         height, width, _ = image_shape(file)
+        for path in filter(None, (file, clean)):
+            if restorer.channels == 1 < image_shape(path)[2]:
+                raise ShapeError(f"INPUT: {path.name} is in colours, accepted: grey images")
         wanted = (upsample * height, upsample * width)
         if clean is not None and image_shape(clean)[:2] != wanted:
             raise ShapeError(
