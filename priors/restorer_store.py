@@ -126,6 +126,8 @@ def read_restorer(folder: Path) -> Restorer:
     where = f"restorer: {str(folder)!r}"
     try:
         config = read_config(folder)
+        if "schedule" in config:
+            raise CheckpointError(f"{where} is a prior, accepted: a restorer; see priors.load")
         state = load_file(folder / "model.safetensors")
         network = RestorationUNet(**config["network"])
         codec = load_codec(folder / AUTOENCODER) if config["latent"] else None

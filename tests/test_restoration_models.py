@@ -918,6 +918,13 @@ def test_folders_and_shipped_names(tmp_path, monkeypatch):
             priors.load(source)
 
 
+def test_a_folder_of_a_prior_is_named_as_one(tmp_path):
+    prior = OWN | {"schedule": "linear"}
+    (tmp_path / "config.json").write_text(json.dumps(prior))
+    with pytest.raises(errors.CheckpointError, match=r"is a prior, .* see priors\.load"):
+        load_restorer(tmp_path)
+
+
 # Bad input
 
 
