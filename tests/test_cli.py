@@ -134,6 +134,8 @@ MISTAKES = {
     "hyper-parameter": ({"--set": "gama=3"}, "Did you mean 'gamma'"),
     "assignment": ({"--set": "gamma"}, "name=value"),
     "value": ({"--set": "gamma=-3"}, "gamma: got -3"),
+    "no hyper-parameter": ({"--set": "linear_only=true"}, "--set: unknown name 'linear_only'"),
+    "a sampler that ignores the input": ({"--solver": "ir-sde"}, "--set data_steps=5"),
     "text value": ({"--set": "eta=high"}, "eta"),
     "noise": ({"--noise-sigma": -1}, "noise_sigma: got -1"),
     "no mask": ({}, "--simulate"),

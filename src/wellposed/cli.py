@@ -71,7 +71,7 @@ def parse_settings(cls: type, assignments: list[str]) -> dict[str, Any]:
     """
     settings = parse_assignments("--set", assignments)
     for name in settings:
-        require_choice("--set", name, cls.__dataclass_fields__)  # type: ignore[attr-defined]
+        require_choice("--set", name, [field.name for field in dataclasses.fields(cls)])
     return settings
 
 

@@ -104,6 +104,8 @@ def reconstruct(  # noqa: PLR0913 - the options of a command are its signature
     classes = solver_classes()
     cls = classes[require_choice("--solver", solver, classes)]
     method = cls(**parse_settings(cls, set_ or []))
+    uses_data = getattr(method, "data_steps", 1) > 0
+    require(uses_data, "--solver", solver, "with a prior: --set data_steps=5, or it ignores INPUT")
     whole = volume or slices is not None or (_is_of_volumes(cls) and slice_ is None)
     if whole and slice_ is not None:
         raise ArgumentError("--slice: got one with --volume or --slices, accepted: one of these")
