@@ -55,8 +55,10 @@ def tiled(restorer: Restorer, size: int = 256, overlap: int = 64) -> Restorer:
         overlap: least number of pixels shared by neighbours.
 
     Raises:
-        ArgumentError: tiles that do not overlap so.
+        ArgumentError: no restorer, or tiles that do not overlap so.
     """
+    kind = type(restorer).__name__
+    require(isinstance(restorer, Restorer), "restorer", kind, "a Restorer; Patchwise of priors")
     factor = 1 if restorer.autoencoder is None else restorer.autoencoder.factor
     tiles = Tiles(size // factor, overlap // factor, math.lcm(STRIDE, restorer.upsample))
     twin = copy.copy(restorer)

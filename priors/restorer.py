@@ -51,6 +51,7 @@ class Restorer(Prior):
         predicts: what it predicts, see `to_sample`, or two of RDDM, see `from_heads`. A
             ``velocity`` is that of unit noise, ``alpha s eps - (sigma / s) (x_0 - m)`` with ``s``
             the schedule's terminal deviation; the schedule must have alpha^2 + (sigma / s)^2 = 1.
+            For a ``flow`` it must have alpha + sigma = 1.
         sees: how it sees ``x_t``, one of `INPUTS`.
         label: turns time into the network's label: ``t - 1`` for tables (ResShift, RDDM) and
             ``t`` for other schedules (IR-SDE) by default.
@@ -73,6 +74,8 @@ class Restorer(Prior):
         autoencoder: Autoencoder | None = None,
         **images: Any,
     ) -> None:
+        require(isinstance(network, nn.Module), "network", type(network).__name__, "a module")
+        require(isinstance(schedule, Schedule), "schedule", type(schedule).__name__, "a Schedule")
         super().__init__(schedule, **{"channels": 3, "data_range": (0.0, 1.0), **images})
         self.predicts = require_choice("predicts", predicts, (*PREDICTIONS, *TWO_HEADS))
         self.sees = require_choice("sees", sees, INPUTS)
@@ -81,8 +84,7 @@ class Restorer(Prior):
         self.network, self.upsample, self.autoencoder = network, upsample, autoencoder
         first = 1.0 if isinstance(schedule, Tabulated) else 0.0
         self.label = label or (lambda t: (t - first).clamp(min=0))
-        if predicts == "velocity":
-            _require_circle(schedule)
+        _require_fitting(predicts, schedule)
 
     @property
     def is_affine(self) -> bool:
@@ -219,10 +221,14 @@ def degraded_of(condition: Any) -> Degraded:
     return Degraded(condition, condition)
 
 
-def _require_circle(schedule: Schedule) -> None:
-    """Raise unless ``alpha^2 + (sigma / s)^2 = 1``, which a velocity turns on."""
+def _require_fitting(predicts: str, schedule: Schedule) -> None:
+    """Raise unless the schedule is one for which the prediction tells the clean image."""
     alpha, sigma = schedule(torch.linspace(0.25, 0.75, 3, dtype=torch.float64) * schedule.T)
-    gap = alpha**2 + (sigma / schedule.terminal_std) ** 2 - 1
-    round_ = bool((gap.abs() < 1e-3).all())
-    name = type(schedule).__name__
-    require(round_, "schedule", name, "alpha^2 + (sigma / s)^2 = 1 where velocity is predicted")
+    gaps = {
+        "velocity": ("alpha^2 + (sigma / s)^2", alpha**2 + (sigma / schedule.terminal_std) ** 2),
+        "flow": ("alpha + sigma", alpha + sigma),
+    }
+    if predicts in gaps:
+        what, value = gaps[predicts]
+        fits, name = bool(((value - 1).abs() < 1e-3).all()), type(schedule).__name__
+        require(fits, "schedule", name, f"{what} = 1 where {predicts} is predicted")

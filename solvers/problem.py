@@ -19,6 +19,7 @@ from wellposed.solvers.problem_checks import (
     Unknown,
     check_adjoint,
     check_measurement,
+    check_prior,
     check_tensor,
     is_decomposable,
     is_linear_operator,
@@ -71,15 +72,11 @@ class Problem:
         """
         if operator is None and isinstance(prior, Restorer):
             return cls._blind(y, prior)
+        check_prior(prior)
         check_measurement(y, operator)
         assert operator is not None
         y = y.detach()
-        if not isinstance(prior, Prior):
-            raise ArgumentError(
-                f"prior: got {type(prior).__name__}, accepted: a wellposed Prior; wrap a deepinv "
-                "denoiser in priors.DenoiserPrior, a diffusers model in priors.DiffusersPrior"
-            )
-        back, image = operator.A_adjoint(y), y
+        back = operator.A_adjoint(y)
         y = operator.restrict(y) if hasattr(operator, "restrict") else y
         prior.check_image(back)
         if is_linear_operator(operator):
@@ -90,7 +87,7 @@ class Problem:
         )
         problem = cls(y, operator, prior, shape, back.dtype, is_linear)
         if isinstance(prior, Restorer):
-            problem.condition = restorer_condition(image, prior, back.shape)
+            problem.condition = restorer_condition(y, prior, back.shape)
         offset = problem.A_centre if is_linear and prior.centre != 0 else 0.0
         problem.y = (y - offset) / prior.scale
         return problem

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, DeviceError, DtypeError, ShapeError, check_finite
 from wellposed.operators.linalg import inner
+from wellposed.priors.prior import Prior
 from wellposed.priors.restorer import Degraded, Restorer
 
 if TYPE_CHECKING:
@@ -27,6 +28,21 @@ def restorer_condition(image: Tensor, prior: Restorer, clean: torch.Size) -> Deg
         )
     with torch.no_grad():
         return prior.degraded(image)
+
+
+def check_prior(prior: Prior) -> None:
+    """Raise unless ``prior`` is one, and its condition one that solvers give."""
+    if not isinstance(prior, Prior):
+        raise ArgumentError(
+            f"prior: got {type(prior).__name__}, accepted: a wellposed Prior; wrap a deepinv "
+            "denoiser in priors.DenoiserPrior, a diffusers model in priors.DiffusersPrior"
+        )
+    held = any(isinstance(part, Restorer) for part in prior.modules())
+    if held and not isinstance(prior, Restorer):
+        raise ArgumentError(
+            f"prior: got a restorer inside {type(prior).__name__}, accepted: the restorer itself; "
+            "for large images priors.tiled(restorer)"
+        )
 
 
 def check_measurement(y: Tensor, operator: "Physics | None") -> None:

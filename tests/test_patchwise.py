@@ -207,6 +207,8 @@ def test_bad_tiles_are_named(arguments, message):
 
 
 def test_bad_tiles_of_restorers_are_named():
+    with pytest.raises(errors.ArgumentError, match="restorer: got 'GaussianPrior'"):
+        tiled(GaussianPrior(0.0, 1.0, VP), 64, 16)
     restorer = Restorer(Local(1), resshift(4), upsample=3)
     with pytest.raises(errors.ArgumentError, match="overlap: got 25, accepted: from 0 to half"):
         tiled(restorer, 48, 25)

@@ -16,7 +16,10 @@ from wellposed.priors import (
     Flow,
     GaussianPrior,
     MeanReverting,
+    Patchwise,
+    Rescheduled,
     Restorer,
+    Slicewise,
     Tabulated,
     rddm,
     resshift,
@@ -373,6 +376,14 @@ def test_data_steps_help_a_restorer_that_knows_another_blur(name):
     assert distances[2] > distances[1]  # the noise of the measurement goes into the image
 
 
+def test_what_an_operator_has_not_measured_does_not_count():
+    """Restorers of inpainting are trained on images that are 0 there."""
+    prior, y = restorer(), image(8)
+    operator = Inpainting((image(8, seed=3)[0] > 0.5).double(), noise_sigma=0.1)
+    samples = [IRSDE(steps=3)(v, operator, prior, seed=0).samples for v in (y, operator.A(y))]
+    assert torch.equal(*samples)
+
+
 def test_data_steps_work_with_super_resolution():
     operator = SuperResolution((1, 16, 16), 4, noise_sigma=0.01)
     prior, truth = restorer("resshift", upsample=4, data_range=(0, 1)), image(16)
@@ -415,6 +426,8 @@ def test_grids_go_down_to_0_on_every_schedule(spacing, schedule):
 
 # Bad input.
 
+ONES = torch.ones(1, 8, 8)
+
 
 @pytest.mark.parametrize(
     ("make", "message"),
@@ -451,6 +464,9 @@ def test_samplers_name_bad_fields(make, message):
             lambda p, y: ResShift()(y, SuperResolution((1, 32, 32), 4), p),
             "upsamples 1 times to the operator's",
         ),
+        (lambda p, y: IRSDE()(y, None, Patchwise(p, 16, 4)), "inside Patchwise"),
+        (lambda p, y: IRSDE()(y[:, :, None], Inpainting(ONES), Slicewise(p)), "inside Slicewise"),
+        (lambda p, y: DDS()(y, Inpainting(ONES), Rescheduled(p, VE(1.0))), "inside Rescheduled"),
         (lambda p, y: p(y, 0.1), "a restorer needs the degraded image"),
         (lambda p, y: p.given(y), "cannot fix its degraded image"),
         (lambda p, y: p.denoise(y, 3.0), "condition: got None"),

@@ -234,13 +234,16 @@ def test_restorers_name_bad_arguments():
         "upsample": lambda: Restorer(network, resshift(), upsample=0),
         "is_complex": lambda: Restorer(network, resshift(), is_complex=True, data_range=(-1, 1)),
         "schedule": lambda: Restorer(network, resshift(), "velocity"),
+        "schedule: got 'MeanReverting'": lambda: Restorer(network, MeanReverting(), "flow"),
+        "schedule: got 'str'": lambda: Restorer(network, "resshift"),
+        "network: got 'function'": lambda: Restorer(lambda x, t, given: x, resshift()),
         "prediction": lambda: from_heads("noise", m, m, 1.0, 1.0, m),
         "t": lambda: Restorer(network, rddm(9), "noise").denoise(m, 9.0, m),
         "network": lambda: Restorer(network, rddm(9), "sample+noise").denoise(m, 9.0, m),
         "condition": lambda: Restorer(network, rddm(9)).denoise(m, 9.0),
     }
     for argument, call in bad.items():
-        with pytest.raises(ArgumentError, match=f"^{argument}: "):
+        with pytest.raises(ArgumentError, match=f"^{argument}[:,] "):
             call()
 
 
