@@ -64,7 +64,7 @@ def rddm(
     "Residual Denoising Diffusion Models", 2023, arXiv 2308.13712.
 
     Args:
-        T: number of steps.
+        T: number of steps, at least 2.
         sum_scale: variance of the noise at T, in (0, 1]; beyond 1 the published code clips it.
         residual: how the residual's steps go with t: "decreased" as published, proportional to
             ``T + 1 - t``; "increased", to ``t``; or "average", all equal.
@@ -72,7 +72,7 @@ def rddm(
         floor: smallest alpha. At T it is 0, where a network that predicts noise alone says
             nothing of x_0; the published code has 1e-6 there for such networks.
     """
-    require(isinstance(T, int) and T >= 1, "T", T, "an integer of at least 1")
+    require(isinstance(T, int) and T >= 2, "T", T, "an integer of at least 2")
     require(0 < sum_scale <= 1, "sum_scale", sum_scale, "0 < sum_scale <= 1")
     require(0 <= floor < 1, "floor", floor, "0 <= floor < 1")
     residual_sum, noise_sum = _sums("residual", residual, T), _sums("noise", noise, T)
@@ -111,7 +111,7 @@ class MeanReverting(Schedule):
 
     Args:
         max_sigma: lambda in grey levels of 255: the process runs on images in [0, 1].
-        T: number of steps.
+        T: number of steps, at least 2.
         eps: signal left at T.
         theta: "cosine" as published, "linear" or "constant".
         shifted: ``Theta_0 = 0`` as in IR-SDE. Without, as in the code of DA-CLIP and the MR
@@ -127,7 +127,7 @@ class MeanReverting(Schedule):
         shifted: bool = True,
     ) -> None:
         require(0 < max_sigma < math.inf, "max_sigma", max_sigma, "above 0, in grey levels of 255")
-        require(isinstance(T, int) and T >= 1, "T", T, "an integer of at least 1")
+        require(isinstance(T, int) and T >= 2, "T", T, "an integer of at least 2")
         require(0 < eps < 1, "eps", eps, "0 < eps < 1")
         speeds = _thetas(require_choice("theta", theta, THETAS), T)
         total = torch.cumsum(speeds, 0) - (speeds[0] if shifted else 0.0)

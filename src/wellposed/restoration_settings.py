@@ -108,7 +108,7 @@ class ProcessSettings:
         fits = self.process == "ir-sde" or self.criterion != "optimal"
         require(fits, "loss", self.criterion, "mse or l1, but for ir-sde")
         if self.process_steps is not None:
-            require_integer("process_steps", self.process_steps, 1)
+            require_integer("process_steps", self.process_steps, 2)
         for name in ("kappa", "max_sigma", "sum_scale"):
             require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "above 0")
         require(0 <= self.lpips < math.inf, "lpips", self.lpips, "at least 0")
