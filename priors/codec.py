@@ -49,6 +49,7 @@ class Codec(nn.Module):
         self.autoencoder: Any = autoencoder.eval().requires_grad_(False)
         config: Any = self.autoencoder.config
         self.scaling_factor, self.shift_factor = float(scaling_factor), float(shift_factor)
+        self.image_channels = int(config.in_channels)
         self.latent_channels = int(config.get("vq_embed_dim") or config.latent_channels)
         self.factor = 2 ** (len(config.block_out_channels) - 1)
 

@@ -120,7 +120,7 @@ def stream(seed=0):
         ({"networks": 2}, "networks: got 2"),
         ({"image_size": (12,), "widths": (8, 8, 8)}, "image_size: got 12"),
         ({"data_range": (1.0, 1.0)}, "data_range: got"),
-        ({"process_steps": 0}, "process_steps: got 0"),
+        ({"process_steps": 1}, "process_steps: got 1"),
         ({"steps": 0}, "steps: got 0"),
     ],
 )
@@ -420,6 +420,14 @@ def test_crops_that_no_latents_fit_are_named(photos, tmp_path):
         trainer_of(photos, tmp_path, image_size=(20,), autoencoder=str(folder))
     with pytest.raises(errors.CheckpointError, match="nowhere"):
         trainer_of(photos, tmp_path, autoencoder=str(tmp_path / "nowhere"))
+
+
+def test_grey_images_are_not_coded_as_colours(tmp_path):
+    Image.fromarray(np.round(colours()[..., 0] * 255).astype(np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.round(colours()[..., 1] * 255).astype(np.uint8)).save(tmp_path / "b.png")
+    folder = autoencoder(tmp_path / "vae", "vq")
+    with pytest.raises(errors.ArgumentError, match=r"autoencoder: got 'one of 3 channel\(s\)'"):
+        latent_trainer(tmp_path, tmp_path / "out", folder)
 
 
 def autoencoder(folder, kind, levels=3):

@@ -67,6 +67,9 @@ class RestorationTrainer(Run):
         self.codec = None if s.autoencoder is None else load_codec(Path(s.autoencoder))
         if self.codec is not None:
             self.codec.to(self.accelerator.device)
+            taken, accepted = self.codec.image_channels, f"one of {self.channels}, as the images"
+            fits = taken == self.channels
+            require(fits, "autoencoder", f"one of {taken} channel(s)", accepted)
             for size in s.image_size:
                 factor = self.codec.factor
                 require(size % factor == 0, "image_size", size, f"a multiple of {factor}")
