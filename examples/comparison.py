@@ -121,15 +121,15 @@ def sampler(
 
 
 def variants(methods: Mapping[str, Callable[..., Any]], settings: Settings) -> dict[str, Method]:
-    """Return each method at all combinations of its settings, which tell several apart."""
+    """Return each method at all combinations of its settings; those of several tell them apart."""
     found: dict[str, Method] = {}
     for name, method in methods.items():
         grid = settings.get(name, {})
         combinations = list(itertools.product(*grid.values()))
         for values in combinations:
             chosen = dict(zip(grid, values, strict=True))
-            label = ", ".join([name, *(f"{key} {value:g}" for key, value in chosen.items())])
-            found[name if len(combinations) == 1 else label] = partial(method, **chosen)
+            told = [f"{key} {value:g}" for key, value in chosen.items() if len(grid[key]) > 1]
+            found[", ".join([name, *told])] = partial(method, **chosen)
     return found
 
 
