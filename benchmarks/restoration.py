@@ -78,13 +78,13 @@ class Task:
 TASKS = {
     "deblur": Task(
         "Gaussian blur of 1.5 pixels and noise .03",
-        "deblur-irsde",
+        "irsde-deblur",
         lambda n: operators.Blur(operators.gaussian_kernel(1.5, 15), (3, n, n), 0.03),
         1.0,
     ),
     "x4": Task(
         "bicubic reduction by 4 and noise .01",
-        "x4-resshift",
+        "resshift-x4",
         lambda n: operators.SuperResolution((3, n, n), 4, "bicubic", 0.01),
         1 / 16,
     ),

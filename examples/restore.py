@@ -26,7 +26,7 @@ from wellposed.restoring import default_sampler, default_steps, enlarged, restor
 from wellposed.solvers import DDS
 
 PHOTO = Path(__file__).parent / "data" / "kodak_23.png"
-RESTORERS = {"blurred": "deblur-irsde", "reduced": "x4-resshift"}
+RESTORERS = {"blurred": "irsde-deblur", "reduced": "resshift-x4"}
 GAMMA = {"blurred": 0.1, "reduced": 10.0}
 """Weights of the data: of the order of the noise, as tuned for the table of all solvers."""
 

@@ -140,8 +140,8 @@ def restorers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("restorers")
     tiny = dict(image_size=(16,), widths=(8, 16), layers=1, steps=2, batch_size=2, warmup=1)
     kinds = {
-        "deblur-irsde": ("ir-sde", "deblurring"),
-        "x4-resshift": ("resshift", "super-resolution"),
+        "irsde-deblur": ("ir-sde", "deblurring"),
+        "resshift-x4": ("resshift", "super-resolution"),
     }
     for name, (process, degradation) in kinds.items():
         out = str(folder / name)
