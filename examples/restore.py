@@ -28,7 +28,7 @@ from wellposed.solvers import DDS
 PHOTO = Path(__file__).parent / "data" / "kodak_23.png"
 RESTORERS = {"blurred": "irsde-deblur", "reduced": "resshift-x4"}
 GAMMA = {"blurred": 0.1, "reduced": 10.0}
-"""Weights of the data: of the order of the noise, as tuned for the table of all solvers."""
+"""Weights of the data in DDS, as tuned for the table of all solvers."""
 
 
 class Methods:
@@ -56,7 +56,7 @@ class Methods:
         restorer = self.restorers[case.name]
         cls = default_sampler(restorer)
         steps = self.steps or default_steps(restorer, cls)
-        sampler = cls(steps=steps, data_steps=data_steps, gamma=GAMMA[case.name])
+        sampler = cls(steps=steps, data_steps=data_steps)
         known = case.operator if data_steps > 0 else None
         return restore(case.y, restorer, sampler, known, self.samples, seed=0)
 
