@@ -149,9 +149,11 @@ class _Job:
 
 def _jobs(inputs: list[Path], out: Path, checkpoint: Path | None) -> list[_Job]:
     """Return what to do; folders of their own where there are several files."""
+    from wellposed.datasets.files import stem_of
+
     if len(inputs) == 1:
         return [_Job(inputs[0], out, checkpoint)]
-    names = [path.name.removesuffix(".gz").rsplit(".", 1)[0] for path in inputs]
+    names = [stem_of(path) for path in inputs]
     double = next((name for name in names if names.count(name) > 1), None)
     require(double is None, "INPUT", f"several files called {double!r}", "one of each name")
     return [
