@@ -11,6 +11,7 @@ thread. LPIPS is left out: its networks are downloads, and not part of this pack
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tune import TUNED, add, read
 
 from wellposed.errors import FileError, SamplingError
 from wellposed.metrics import psnr, ssim
+from wellposed.reconstruction import Reconstruction
 from wellposed.report import displayable, format_table
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -105,9 +107,17 @@ def run_task(
 
 
 def figures(
-    case: Case, method: Method, settings: Settings, nfe: int, samples: int
+    case: Case,
+    method: Method,
+    settings: Settings,
+    nfe: int,
+    samples: int,
+    more: Callable[[Reconstruction, Tensor], dict[str, Tensor]] = lambda result, truth: {},
 ) -> tuple[dict[str, Any], Tensor]:
-    """Return the figures of a method on a case, none if it diverged, and its first sample."""
+    """Return the figures of a method on a case, none if it diverged, and its first sample.
+
+    ``more`` returns others of a result and the truth.
+    """
     started = time.process_time()
     try:
         result = method.run(case, settings, nfe, samples, seed=1)
@@ -121,6 +131,7 @@ def figures(
         "ssim_one": ssim(one, case.truth),
         "ssim_mean": ssim(mean, case.truth),
         "residual": result.residual,
+        **more(result, case.truth),
     }
     numbers = {key: round(float(value.mean()), 4) for key, value in quality.items()}
     cost = {"nfe": result.nfe, "seconds": round(seconds, 3), "images": len(case.truth)}

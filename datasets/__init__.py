@@ -10,6 +10,7 @@ if __name__ == "datasets":
     raise ImportError("this is wellposed.datasets; import it under that name")
 
 if TYPE_CHECKING:
+    from wellposed.datasets.degradations import RealWorld as RealWorld
     from wellposed.datasets.dicom import DicomSeries as DicomSeries
     from wellposed.datasets.dicom import read_dicom_series as read_dicom_series
     from wellposed.datasets.dicom_writer import write_dicom_series as write_dicom_series
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from wellposed.datasets.ultrasound import write_training_frames as write_training_frames
 
 _HOME = {
+    "degradations": ("RealWorld",),
     "dicom": ("DicomSeries", "read_dicom_series"),
     "dicom_writer": ("write_dicom_series",),
     "encoding": ("center_crop",),

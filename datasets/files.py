@@ -24,6 +24,12 @@ def suffix_of(path: str | Path) -> str:
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
+def stem_of(path: str | Path) -> str:
+    """Return a file's name without its suffix, as `suffix_of` tells it."""
+    name = Path(path).name
+    return name[: len(name) - len(suffix_of(name))]
+
+
 def read_array(path: str | Path, key: str | None = None, min_axes: int = 2) -> np.ndarray:
     """Return the array stored in a file.
 

@@ -35,7 +35,7 @@ class Case:
         name: what the table and the pictures call it.
         y: measurement (1, ...).
         operator: what made it, acting on images of values about [0, 1].
-        reference: image (1, 1, H, W) in such values.
+        reference: image (1, 1 or 3, H, W) in such values.
         window: values shown black and white.
         region: 1 where images are compared and shown, 0 elsewhere, as in the reference.
     """
@@ -121,15 +121,15 @@ def sampler(
 
 
 def variants(methods: Mapping[str, Callable[..., Any]], settings: Settings) -> dict[str, Method]:
-    """Return each method at all combinations of its settings, which tell several apart."""
+    """Return each method at all combinations of its settings; those of several tell them apart."""
     found: dict[str, Method] = {}
     for name, method in methods.items():
         grid = settings.get(name, {})
         combinations = list(itertools.product(*grid.values()))
         for values in combinations:
             chosen = dict(zip(grid, values, strict=True))
-            label = ", ".join([name, *(f"{key} {value:g}" for key, value in chosen.items())])
-            found[name if len(combinations) == 1 else label] = partial(method, **chosen)
+            told = [f"{key} {value:g}" for key, value in chosen.items() if len(grid[key]) > 1]
+            found[", ".join([name, *told])] = partial(method, **chosen)
     return found
 
 
@@ -182,7 +182,7 @@ def residual(case: Case, image: Tensor) -> float:
 def write_panel(path: Path, case: Case, results: Sequence[Result]) -> None:
     """Write the reference and all images, and below the spread of samples and all errors."""
     truth = displayable(case.reference[0])
-    height, width = truth.shape
+    height, width = truth.shape[:2]
     columns = 1 + len(results)
     figure = Figure(figsize=(1.8 * columns, 3.6 * height / width + 0.5), dpi=96)
     canvas = FigureCanvasAgg(figure)
@@ -195,17 +195,23 @@ def write_panel(path: Path, case: Case, results: Sequence[Result]) -> None:
     axes[1, 0].set_axis_off()
     for (above, below), result in zip(axes.T[1:], results, strict=True):
         image = displayable((case.region * result.image)[0])
+        image = image.clip(0, 1) if image.ndim == 3 else image
         quality = f"{_psnr(result, case):.2f} dB, {_ssim(result, case):.3f}"
         _draw(above, image, f"{result.name}\n{quality}", **grey)
-        _draw(below, abs(image - truth), f"|error|, 0 to {widest:.2g}", **heat)
+        _draw(below, _grey(abs(image - truth)), f"|error|, 0 to {widest:.2g}", **heat)
         if result.std is not None:
             spread = displayable((case.region * result.std)[0])
-            _draw(axes[1, 0], spread, f"std of samples, 0 to {widest:.2g}", **heat)
+            _draw(axes[1, 0], _grey(spread), f"std of samples, 0 to {widest:.2g}", **heat)
     top = 1 - 0.34 / figure.get_figheight()
     figure.subplots_adjust(0.003, 0.003, 0.997, top, 0.015, 0.32 / figure.get_figheight())
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     picture.quantize(64).save(path, optimize=True)  # a third of the bytes of full colour
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    """Return the mean over the colours, where there are any."""
+    return image.mean(-1) if image.ndim == 3 else image
 
 
 def _draw(axis: Axes, image: object, title: str, **style: object) -> None:

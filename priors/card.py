@@ -8,7 +8,7 @@ def model_card(config: dict[str, Any]) -> str:
     training, network = config["training"], config["network"]
     kind = "complex (real and imaginary part)" if config["complex"] else "real"
     levels = training["levels"]
-    rows = _thinned(training["history"])
+    rows = thinned(training["history"])
     curve = "\n".join("| " + " | ".join(f"{v:.5g}" for v in row) + " |" for row in rows)
     heads = " | ".join(["step", "training", "held-out", *(f"MSE at {v:g}" for v in levels)])
     lines = "|" + "---|" * (3 + len(levels))
@@ -40,7 +40,7 @@ denoising error of held-out crops at levels of sigma / alpha, images being in [-
 """
 
 
-def _thinned(history: list[Any], count: int = 12) -> list[Any]:
+def thinned(history: list[Any], count: int = 12) -> list[Any]:
     """Return about ``count`` rows, the last one among them."""
     step = max(1, -(-len(history) // count))
     return history[::-1][::step][::-1]

@@ -51,6 +51,16 @@ def read_pipeline(
     return _load(unet), config, latent and _load(latent)
 
 
+def load_autoencoder(folder: Path) -> Any:
+    """Return the ``AutoencoderKL`` or ``VQModel`` in a folder.
+
+    Raises:
+        CheckpointError: no such folder, another kind of model, or weights that do not fit.
+    """
+    _check_kind(folder, "AutoencoderKL", "VQModel")
+    return _load(folder)
+
+
 def _other_parts(folder: Path, accepted: tuple[str, ...]) -> list[str]:
     """Return the parts of a pipeline besides network and scheduler, if all are accepted."""
     parts = {name for name in AUTOENCODERS if (folder / name).is_dir()}

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wellposed.errors import UnknownNameError, require, unknown_name
+from wellposed.errors import CheckpointError, UnknownNameError, require, unknown_name
 from wellposed.priors.checkpoints import identify
 from wellposed.priors.checkpoints.family import check_options
 from wellposed.priors.checkpoints.reading import REFUSED, SUFFIXES, read_state
 from wellposed.priors.diffusers_files import HUB_ID
 from wellposed.priors.from_diffusers import load_diffusers
 from wellposed.priors.prior import Prior
-from wellposed.priors.store import load_prior, read_config
+from wellposed.priors.store import RESTORER, load_prior, read_config
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -60,6 +60,7 @@ def read_checkpoint(source: str | Path, **options: Any) -> Checkpoint:
     path = WEIGHTS / source if str(source) in available() else Path(source)
     if path.is_file() or path.suffix in (*SUFFIXES, *REFUSED):
         state = read_state(path)
+        _refuse_restorer(path, state)
         family = identify(state, path)
         return Checkpoint(family.name, family.build(state, f"path: {str(path)!r}", options))
     if path.is_dir() and _is_ours(path):
@@ -68,7 +69,21 @@ def read_checkpoint(source: str | Path, **options: Any) -> Checkpoint:
     if path.is_dir() or (isinstance(source, str) and HUB_ID.fullmatch(source)):
         check_options(options, "data_range", "is_complex")
         return Checkpoint("diffusers", load_diffusers(source, **options))
+    _refuse_restorer(source)
     raise UnknownNameError(unknown_name("prior", str(source), available()))
+
+
+def _refuse_restorer(source: str | Path, state: dict[str, Any] | None = None) -> None:
+    """Raise where a shipped name, or the weights of a file, are those of a restorer."""
+    from wellposed.priors.restoration import FAMILIES, available_restorers  # it builds on this
+
+    is_one = (
+        str(source) in available_restorers()
+        if state is None
+        else any(family.matches(state) for family in FAMILIES)
+    )
+    if is_one:
+        raise CheckpointError(f"source: {str(source)!r} {RESTORER}")
 
 
 def _is_ours(folder: Path) -> bool:

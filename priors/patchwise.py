@@ -1,26 +1,29 @@
-"""A prior over images larger than its network or the memory can take."""
+"""Priors and restorers of images larger than their network or the memory can take."""
 
+import copy
 import math
-from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wellposed.errors import require
+from wellposed.priors.codec import Autoencoder
 from wellposed.priors.prior import Prior
+from wellposed.priors.restorer import Degraded, Restorer
+from wellposed.priors.tiles import Tiles, scaled
+
+STRIDE = 8
+"""Of most U-Nets: pixels that far apart are alike to them."""
 
 
 class Patchwise(Prior):
-    """Denoises an image tile by tile and blends the overlapping tiles smoothly.
+    """Denoises an image tile by tile and blends the overlapping tiles smoothly, see `Tiles`.
 
-    ``E[x_0 | x_t]`` is the average of the tiles' estimates with weights that fall to zero towards
-    the inner edges of each tile as a squared sine, so that neither the missing context there nor
-    a seam shows. Memory is that of one tile, whatever the image; one call counts as one
-    evaluation.
+    Memory is that of one tile, whatever the image; one call counts as one evaluation.
 
     Args:
-        prior: a prior on images.
+        prior: a prior on images; see `tiled` for a `Restorer`.
         size: side of the tiles in pixels.
         overlap: least number of pixels shared by neighbours; about the network's reach.
     """
@@ -28,38 +31,87 @@ class Patchwise(Prior):
     def __init__(self, prior: Prior, size: int = 256, overlap: int = 64) -> None:
         require(prior.is_affine, "prior", type(prior).__name__, "a prior on images")
         super().__init__(prior.schedule, prior.channels, prior.is_complex, prior.data_range)
-        require(size >= 2, "size", size, "at least 2")
-        require(0 <= overlap <= size // 2, "overlap", overlap, "from 0 to half the size")
-        self.prior, self.size, self.overlap = prior, size, overlap
+        self.prior, self.tiles = prior, Tiles(size, overlap)
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
         """Return the blended estimate of all tiles; see `Prior.denoise`."""
-        total, weights = torch.zeros_like(x_t), x_t.real.new_zeros(x_t.shape[-2:])
-        for rows, columns in product(*(self._tiles(n) for n in x_t.shape[-2:])):
-            tile = (..., rows, columns)
-            weight = self._window(rows, x_t)[:, None] * self._window(columns, x_t, -1)
-            total[tile] += weight * self.prior.denoise(x_t[tile], t, condition)
-            weights[tile] += weight
-        return total / weights
+        return self.tiles.blend(
+            x_t.shape[-2:],
+            lambda rows, columns: self.prior.denoise(x_t[..., rows, columns], t, condition),
+        )
 
-    def _tiles(self, length: int) -> list[slice]:
-        """Return evenly spread tiles that cover an axis, the last one flush with its end."""
-        if length <= self.size:
-            return [slice(0, length)]
-        count = math.ceil((length - self.overlap) / (self.size - self.overlap))
-        starts = [round(i * (length - self.size) / (count - 1)) for i in range(count)]
-        return [slice(start, start + self.size) for start in starts]
 
-    def _window(self, tile: slice, x_t: Tensor, axis: int = -2) -> Tensor:
-        """Return the weights along one axis: ramps at inner edges, none at the image's own."""
-        places = torch.arange(tile.start, tile.stop, dtype=x_t.real.dtype, device=x_t.device)
-        weight = torch.ones_like(places)
-        if tile.start > 0:
-            weight = weight * self._ramp(places - tile.start)
-        if tile.stop < x_t.shape[axis]:
-            weight = weight * self._ramp(tile.stop - 1 - places)
-        return weight
+def tiled(restorer: Restorer, size: int = 256, overlap: int = 64) -> Restorer:
+    """Return a restorer whose networks see an image tile by tile, blended as `Tiles` are.
 
-    def _ramp(self, depth: Tensor) -> Tensor:
-        share = (depth + 0.5) / max(1, self.overlap)
-        return torch.sin(torch.pi / 2 * share.clamp(0, 1)) ** 2
+    The diffusion remains that of the whole image, so that overlapping tiles have the same noise
+    and nothing has to be matched. Networks, and the autoencoder of a latent restorer, take the
+    memory of one tile; only a sampler's few arrays are as large as the image. A restorer of
+    `wellposed train-restoration` thus takes 89 MB instead of 512 for 1024 x 1024 pixels.
+
+    Args:
+        restorer: the restorer; its weights are shared, not copied.
+        size: side of the tiles in pixels of the restored image.
+        overlap: least number of pixels shared by neighbours.
+
+    Raises:
+        ArgumentError: no restorer, or tiles that do not overlap so.
+    """
+    kind = type(restorer).__name__
+    require(isinstance(restorer, Restorer), "restorer", kind, "a Restorer; Patchwise of priors")
+    factor = 1 if restorer.autoencoder is None else restorer.autoencoder.factor
+    tiles = Tiles(size // factor, overlap // factor, math.lcm(STRIDE, restorer.upsample))
+    twin = copy.copy(restorer)
+    twin._modules = dict(restorer._modules)  # which a shallow copy of a module shares
+    twin.network = TiledNetwork(restorer.network, tiles)
+    if restorer.autoencoder is not None:
+        twin.autoencoder = TiledAutoencoder(restorer.autoencoder, tiles)
+    return twin
+
+
+class TiledNetwork(nn.Module):
+    """A `Restorer`'s network that is asked tile by tile."""
+
+    def __init__(self, network: nn.Module, tiles: Tiles) -> None:
+        super().__init__()
+        self.network, self.tiles = network, tiles
+
+    def forward(self, seen: Tensor, label: Tensor, degraded: Degraded) -> Tensor:
+        """Return the blended predictions of all tiles; the degraded image may have other sides."""
+        sides = seen.shape[-2:]
+        there = degraded.image.shape[-2:]
+
+        def estimate(rows: slice, columns: slice) -> Tensor:
+            place = (..., scaled(rows, there[0], sides[0]), scaled(columns, there[1], sides[1]))
+            given = Degraded(degraded.anchor[..., rows, columns], degraded.image[place])
+            return self.network(seen[..., rows, columns], label, given)
+
+        return self.tiles.blend(sides, estimate)
+
+
+class TiledAutoencoder(nn.Module):
+    """An `Autoencoder` that works tile by tile; tiles are those of the latents."""
+
+    def __init__(self, autoencoder: Autoencoder, tiles: Tiles) -> None:
+        super().__init__()
+        self.autoencoder, self.tiles = autoencoder, tiles
+        self.factor, self.latent_channels = autoencoder.factor, autoencoder.latent_channels
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the blended latents of images whose sides are multiples of the factor."""
+        f, (height, width) = self.factor, x.shape[-2:]
+        sides = torch.Size((height // f, width // f))
+        return self.tiles.blend(
+            sides,
+            lambda rows, columns: self.autoencoder.encode(
+                x[..., scaled(rows, f), scaled(columns, f)]
+            ),
+        )
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the blended images of latents."""
+        return self.tiles.blend(
+            z.shape[-2:],
+            lambda rows, columns: self.autoencoder.decode(z[..., rows, columns]),
+            self.factor,
+        )

@@ -3,12 +3,15 @@
 All formulas are for the kernel ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, require_choice
 
 PREDICTIONS = ("noise", "sample", "velocity", "flow", "score", "residual", "edm")
+TWO_HEADS = ("residual+noise", "residual+sum", "sample+noise", "sample+sum")
 
 
 def magnitude(alpha: float | Tensor, sigma: float | Tensor, sigma_data: float) -> Tensor:
@@ -84,3 +87,51 @@ def training_target(
             f"prediction: {prediction!r} needs an anchor; accepted: {list(targets)}"
         )
     return targets[prediction]()
+
+
+class Parts(NamedTuple):
+    """What ``x_t`` is made of, as a network sees it.
+
+    Of a network with one head they satisfy ``x_t = x0 + (1 - alpha_t) residual + sigma_t eps`` and
+    ``residual = m - x0``; of one with two heads not always, see `from_heads`.
+
+    Attributes:
+        x0: estimate of the clean image.
+        residual: estimate of ``m - x_0``.
+        eps: estimate of the noise.
+    """
+
+    x0: Tensor
+    residual: Tensor
+    eps: Tensor
+
+
+def from_heads(
+    prediction: str,
+    output: Tensor,
+    x_t: Tensor,
+    alpha: float | Tensor,
+    sigma: float | Tensor,
+    anchor: float | Tensor,
+) -> Parts:
+    """Return the parts of ``x_t`` that a network with two outputs stands for.
+
+    "Residual Denoising Diffusion Models", 2023, arXiv 2308.13712: what the published code calls
+    pred_res_noise, pred_res_add_noise, pred_x0_noise and pred_x0_add_noise. Without a clean image
+    among the outputs it is ``x0 = x_t - (1 - alpha) residual - sigma eps``.
+
+    Args:
+        prediction: ``residual+noise``, ``residual+sum`` (second: their sum), ``sample+noise`` or
+            ``sample+sum`` (second: clean image plus noise).
+        output: both outputs, stacked along the channels (B, 2 C, ...).
+        x_t: noisy image.
+        alpha: see `to_sample`.
+        sigma: likewise.
+        anchor: likewise.
+    """
+    require_choice("prediction", prediction, TWO_HEADS)
+    first, second = output.chunk(2, dim=1)
+    eps = second - first if prediction.endswith("+sum") else second
+    if prediction.startswith("sample"):
+        return Parts(first, anchor - first, eps)
+    return Parts(x_t - (1 - alpha) * first - sigma * eps, first, eps)

@@ -24,6 +24,9 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 }
 
 
+RESTORER = "is a restorer of degraded images, accepted: a prior; see priors.load_restorer"
+
+
 def build_prior(network: nn.Module, config: dict[str, Any]) -> NetworkPrior:
     """Return the prior that a config describes.
 
@@ -47,6 +50,11 @@ def build_prior(network: nn.Module, config: dict[str, Any]) -> NetworkPrior:
 
 
 def save_prior(folder: Path, network: nn.Module, config: dict[str, Any]) -> None:
+    """Write a prior's weights, config and model card; see `save_model`."""
+    save_model(folder, network, config, model_card(config))
+
+
+def save_model(folder: Path, network: nn.Module, config: dict[str, Any], card: str) -> None:
     """Write weights (float16), config and model card into ``folder``, replacing older ones."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().half().contiguous().cpu() for k, v in network.state_dict().items()}
@@ -54,7 +62,7 @@ def save_prior(folder: Path, network: nn.Module, config: dict[str, Any]) -> None
     (folder / "model.part").write_bytes(save(state))
     (folder / "model.part").replace(folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    (folder / "README.md").write_text(model_card(config))
+    (folder / "README.md").write_text(card)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -72,6 +80,8 @@ def load_prior(folder: Path) -> NetworkPrior:
     where = f"prior: {str(folder)!r}"
     try:
         config = read_config(folder)
+        if "process" in config:
+            raise CheckpointError(f"{where} {RESTORER}")
         state = load_file(folder / "model.safetensors")
         network = ConvUNet(**config["network"])
         prior = build_prior(network, config)

@@ -15,11 +15,14 @@ from wellposed.solvers.dps import DPS
 from wellposed.solvers.flowchef import FlowChef
 from wellposed.solvers.from_deepinv import as_reconstructor, from_deepinv
 from wellposed.solvers.mmps import MMPS
+from wellposed.solvers.mr_sampler import MRSampler
 from wellposed.solvers.noisy_projection import NoisyProjection
 from wellposed.solvers.pigdm import PiGDM
 from wellposed.solvers.pnp_dm import PnPDM
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.rddm import RDDM
 from wellposed.solvers.red_diff import REDDiff
+from wellposed.solvers.restoration import IRSDE, ResShift
 
 __all__ = [
     "DAPS",
@@ -28,7 +31,9 @@ __all__ = [
     "DDS",
     "DDS3D",
     "DPS",
+    "IRSDE",
     "MMPS",
+    "RDDM",
     "DDIMProjection",
     "Dehazed",
     "Dehazing",
@@ -36,10 +41,12 @@ __all__ = [
     "DiffusionMBIR",
     "FlowChef",
     "NoisyProjection",
+    "MRSampler",
     "PiGDM",
     "PnPDM",
     "Problem",
     "REDDiff",
+    "ResShift",
     "Solver",
     "State",
     "as_reconstructor",

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from wellposed.errors import SamplingError, require, require_choice
+from wellposed.errors import ArgumentError, SamplingError, require, require_choice
 from wellposed.memory import plan
 from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.operators.slab import slab_of
 from wellposed.priors.prior import Prior
+from wellposed.priors.restorer import Restorer
 from wellposed.priors.schedule import SPACINGS
 from wellposed.progress import track
 from wellposed.reconstruction import Reconstruction
@@ -49,7 +50,7 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class Solver(ABC):
-    """Base of all zero-shot solvers: fields are the paper's hyper-parameters.
+    """Base of all solvers: fields are the paper's hyper-parameters.
 
     Args:
         steps: network evaluations (for "leading" see `Schedule.times`).
@@ -71,11 +72,14 @@ class Solver(ABC):
             if hyper.type is bool:
                 require(isinstance(value, bool), hyper.name, value, "True or False")
         require(_is_count(self.steps), "steps", self.steps, "an integer of at least 1")
-        require_choice("spacing", self.spacing, SPACINGS)
+        require_choice("spacing", self.spacing, self.spacings)
         whole = self.batch_size is None or _is_count(self.batch_size)
         require(whole, "batch_size", self.batch_size, "None or an integer of at least 1")
 
+    spacings: ClassVar[tuple[str, ...]] = SPACINGS
     linear_only: ClassVar[bool] = False
+    restores: ClassVar[bool] = False
+    """Whether it samples around a degraded image, as a `Restorer` needs."""
     in_slabs: ClassVar[bool] = False
     """Whether processes may share a volume: all sums over it go through `Problem.slab`."""
 
@@ -160,7 +164,7 @@ class Solver(ABC):
     def __call__(  # noqa: PLR0913 - the options of a run are its signature
         self,
         y: Tensor,
-        operator: "Physics",
+        operator: "Physics | None",
         prior: Prior,
         *,
         num_samples: int = 1,
@@ -177,7 +181,8 @@ class Solver(ABC):
 
         Args:
             y: measurements, batch first; the result follows their dtype and device.
-            operator: a wellposed operator or deepinv physics, in public units.
+            operator: a wellposed operator or deepinv physics, in public units; None for a
+                `Restorer` of images degraded in an unknown way, whose residual then is NaN.
             prior: the prior.
             num_samples: posterior samples per item.
             seed: decides every random draw; ``None`` draws a seed and records it. Sample n of
@@ -230,7 +235,7 @@ class Solver(ABC):
     def _prepare(
         self,
         y: Tensor,
-        operator: "Physics",
+        operator: "Physics | None",
         prior: Prior,
         num_samples: int,
         seed: int | None,
@@ -239,6 +244,11 @@ class Solver(ABC):
         """Return the checked problem and the seed: given, that of the folder's run, or drawn."""
         saved = {} if folder is None else folder.read()
         problem, chunk = Problem.create(y, operator, prior), None
+        if isinstance(prior, Restorer) and not self.restores:
+            raise ArgumentError(
+                f"prior: {type(self).__name__} starts from pure noise, accepted with a restorer: "
+                "ResShift, IRSDE, RDDM or MRSampler"
+            )
         self.check(problem)
         check_shared(self, problem)
         # Before a folder is claimed for it.
@@ -286,10 +296,7 @@ class Solver(ABC):
         size = self.batch_size or num_samples
         for start in range(0, num_samples, size):
             numbers = range(start, min(start + size, num_samples))
-            shape = torch.Size([len(numbers), *problem.image_shape[1:]])
-            y = problem.y.expand(len(numbers), *problem.y.shape[1:])
-            chunk = replace(problem, y=y, image_shape=shape, evaluations=0)
-            yield chunk, [(n, 0) for n in numbers]
+            yield problem.repeated(len(numbers)), [(n, 0) for n in numbers]
 
 
 def _is_finite(state: State, problem: Problem) -> bool:

@@ -11,7 +11,8 @@ from wellposed.errors import require
 from wellposed.noise import NoiseSource
 from wellposed.operators.linalg import per_item
 from wellposed.solvers.base import Solver, State
-from wellposed.solvers.problem import Problem, is_decomposable
+from wellposed.solvers.problem import Problem
+from wellposed.solvers.problem_checks import is_decomposable
 from wellposed.solvers.transition import implied_noise, levels, renoise, transition, variance
 
 

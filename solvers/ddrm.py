@@ -10,7 +10,8 @@ from torch import Tensor
 from wellposed.errors import ArgumentError, require
 from wellposed.noise import NoiseSource
 from wellposed.solvers.base import Solver, State
-from wellposed.solvers.problem import Problem, is_decomposable
+from wellposed.solvers.problem import Problem
+from wellposed.solvers.problem_checks import is_decomposable
 from wellposed.solvers.transition import (
     Levels,
     implied_noise,

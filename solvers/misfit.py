@@ -6,19 +6,22 @@ from torch import Tensor
 from wellposed.noise import ItemNoise
 from wellposed.operators.linalg import whole_norm
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.problem_checks import Unknown
 
 
 def misfit(problem: Problem, u: Tensor, measured: Tensor | None) -> Tensor:
     """Return the data misfit of each item over its expected norm, shape (B,).
 
     ``||A x - y|| / (sigma sqrt(m))``, about 1 for a posterior sample; for noise-free items
-    ``||A x - y|| / ||y||``.
+    ``||A x - y|| / ||y||``; NaN where the operator is unknown.
 
     Args:
         problem: gives ``A``, ``y`` and the noise levels.
         u: images in units.
         measured: ``m`` of each item, from `noisy_numbers`; or of the one item of a whole batch.
     """
+    if isinstance(problem.operator, Unknown):
+        return torch.full((len(u),), torch.nan, dtype=u.real.dtype, device=u.device)
     total, sigma = problem.slab.sum, problem.noise_sigma
     distance = whole_norm(problem.A(u) - problem.y, total)
     expected = sigma if measured is None else sigma * measured.sqrt().to(sigma)

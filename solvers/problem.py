@@ -2,17 +2,29 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from wellposed.errors import ArgumentError, DeviceError, DtypeError, ShapeError, check_finite
-from wellposed.operators.linalg import conjugate_gradient, inner, per_item
+from wellposed.errors import ArgumentError, ShapeError, check_finite
+from wellposed.operators.linalg import conjugate_gradient, per_item
 from wellposed.operators.slab import Slab, slab_of
+from wellposed.priors.prediction import Parts
 from wellposed.priors.prior import Prior
+from wellposed.priors.restorer import Degraded, Restorer
+from wellposed.solvers.problem_checks import (
+    Unknown,
+    check_adjoint,
+    check_measurement,
+    check_prior,
+    check_tensor,
+    is_decomposable,
+    is_linear_operator,
+    restorer_condition,
+)
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
@@ -29,14 +41,18 @@ class Problem:
     ``(y - A centre) / scale = A u + n / scale``. Solvers see only ``u``. The units of a latent
     prior are an autoencoder's code, so that no measurement is linear in them.
 
+    With a `Restorer` as prior the measurement is the degraded image, whose operator need not be
+    known.
+
     Attributes:
-        y: measurement in units (B, ...).
+        y: measurement in units (B, ...); of an `Unknown` operator the degraded image itself.
         operator: the operator, acting on public images; of linear problems on units times the
             prior's ``scale``, which differ only by the prior's centre and, of a `Product`, by the
             units of its blocks.
         prior: the prior.
         image_shape: shape (B, C, ...) of the images.
         evaluations: calls of the prior so far.
+        condition: what a `Restorer` is told; None for plain priors.
     """
 
     y: Tensor
@@ -46,33 +62,64 @@ class Problem:
     image_dtype: torch.dtype
     is_linear: bool
     evaluations: int = field(default=0)
+    condition: Degraded | None = None
 
     @classmethod
-    def create(cls, y: Tensor, operator: "Physics", prior: Prior) -> "Problem":
+    def create(cls, y: Tensor, operator: "Physics | None", prior: Prior) -> "Problem":
         """Check ``y``, operator and prior against each other; raise before any network call.
 
         Raises:
             DtypeError, ShapeError, DeviceError, NonFiniteError, ArgumentError: see
                 `wellposed.errors`; the message names the argument and what is accepted.
         """
-        _check_measurement(y, operator)
+        if operator is None and isinstance(prior, Restorer):
+            return cls._blind(y, prior)
+        check_prior(prior)
+        check_measurement(y, operator)
+        assert operator is not None
         y = y.detach()
-        if not isinstance(prior, Prior):
-            raise ArgumentError(
-                f"prior: got {type(prior).__name__}, accepted: a wellposed Prior; wrap a deepinv "
-                "denoiser in priors.DenoiserPrior, a diffusers model in priors.DiffusersPrior"
-            )
         back = operator.A_adjoint(y)
         y = operator.restrict(y) if hasattr(operator, "restrict") else y
         prior.check_image(back)
-        if _is_linear(operator):
-            _check_adjoint(operator, y, back)
-        acting = prior.in_units(operator) if _is_linear(operator) else None
+        if is_linear_operator(operator):
+            check_adjoint(operator, y, back)
+        acting = prior.in_units(operator) if is_linear_operator(operator) else None
         is_linear, shape = acting is not None, prior.unit_shape(back.shape)
         problem = cls(y, acting if is_linear else operator, prior, shape, back.dtype, is_linear)
+        if isinstance(prior, Restorer):
+            problem.condition = restorer_condition(y, prior, back.shape)
         centred = not is_linear or not bool(prior.to_units(problem.zeros()).any())
         problem.y = (y if centred else y - problem.A_centre) / prior.scale
         return problem
+
+    @classmethod
+    def _blind(cls, y: Tensor, prior: Restorer) -> "Problem":
+        """Return the problem of restoring degraded images (B, C, h, w) by an unknown operator."""
+        check_tensor(y)
+        if y.ndim != 4 or y.is_complex():
+            raise ShapeError(
+                f"y: got {y.dtype} of shape {tuple(y.shape)}, accepted: real degraded images "
+                "(B, C, h, w)"
+            )
+        prior.check_image(y)
+        y = check_finite("y", y).detach()
+        sides = (n * prior.upsample for n in y.shape[2:])
+        clean = torch.Size((*y.shape[:2], *sides))
+        condition, shape = restorer_condition(y, prior, clean), prior.unit_shape(clean)
+        return cls(y, Unknown(), prior, shape, y.dtype, is_linear=False, condition=condition)
+
+    @property
+    def anchor(self) -> Tensor | float:
+        """``m`` of the diffusion, in units: the degraded image of a `Restorer`, 0 else."""
+        return 0.0 if self.condition is None else self.condition.anchor
+
+    def repeated(self, count: int) -> "Problem":
+        """Return the problem of ``count`` samples of its one item, none evaluated so far."""
+        given = self.condition
+        if given is not None:
+            given = Degraded(*(v.expand(count, *v.shape[1:]) for v in given))
+        y, shape = self.y.expand(count, *self.y.shape[1:]), (count, *self.image_shape[1:])
+        return replace(self, y=y, image_shape=torch.Size(shape), evaluations=0, condition=given)
 
     def to_public(self, u: Tensor) -> Tensor:
         """Return images in public values."""
@@ -83,13 +130,21 @@ class Problem:
         self.evaluations += 1
         wanted = x_t.requires_grad and torch.is_grad_enabled()
         with torch.set_grad_enabled(wanted):
-            x0 = self.prior.denoise(x_t, t)
+            x0 = self.prior.denoise(x_t, t, self.condition)
         if wanted and not x0.requires_grad:
             raise ArgumentError(
                 f"prior: {type(self.prior).__name__} cannot be differentiated, accepted by such "
                 "solvers: one whose denoise keeps the graph"
             )
         return x0
+
+    def parts(self, x_t: Tensor, t: float) -> Parts:
+        """Return what ``x_t`` is made of, see `Parts`, counting the evaluation."""
+        if isinstance(self.prior, Restorer):
+            self.evaluations += 1
+            return self.prior.parts(x_t, t, self.condition)
+        x0, (alpha, sigma) = self.denoise(x_t, t), self.prior.schedule(t)
+        return Parts(x0, -x0, (x_t - alpha * x0) / sigma)
 
     def denoise_with_vjp(self, x_t: Tensor, t: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Return ``E[x_0 | x_t]`` and the map ``v -> J^T v`` with its Jacobian ``J`` in ``x_t``.
@@ -113,7 +168,7 @@ class Problem:
         Raises:
             ShapeError: the operator holds neither one level nor one for each item.
         """
-        sigma = getattr(self.operator.noise_model, "sigma", None)
+        sigma = getattr(getattr(self.operator, "noise_model", None), "sigma", None)
         like = self.y.real
         sigma = torch.zeros(1) if sigma is None else torch.as_tensor(sigma).flatten()
         if len(sigma) not in (1, len(like)):
@@ -211,7 +266,9 @@ class Problem:
 
     def require_linear(self, solver: str) -> None:
         """Raise unless the measurement is linear in units."""
-        if not _is_linear(self.operator):
+        if isinstance(self.operator, Unknown):
+            raise ArgumentError(f"operator: got None, accepted by {solver}: a linear operator")
+        if not is_linear_operator(self.operator):
             raise ArgumentError(
                 f"operator: {type(self.operator).__name__} is not linear, accepted by {solver}: "
                 "a linear operator"
@@ -227,64 +284,13 @@ class Problem:
         return torch.zeros(self.image_shape, dtype=self.image_dtype, device=self.y.device)
 
 
-def _check_measurement(y: Tensor, operator: "Physics") -> None:
-    complete = callable(getattr(operator, "A", None)) and hasattr(operator, "A_adjoint")
-    if not (isinstance(operator, nn.Module) and complete):
-        raise ArgumentError(
-            f"operator: got {type(operator).__name__}, accepted: a wellposed operator or a "
-            "deepinv physics with A and A_adjoint"
-        )
-    if not isinstance(y, Tensor):
-        raise DtypeError(f"y: got {type(y).__name__}, accepted: a torch.Tensor")
-    if not (y.is_floating_point() or y.is_complex()):
-        raise DtypeError(f"y: got {y.dtype}, accepted: floating-point or complex; scale to [0, 1]")
-    if y.ndim < 2 or y.numel() == 0:
-        raise ShapeError(f"y: got shape {tuple(y.shape)}, accepted: (B, ...), batch first")
-    for tensor in (*operator.buffers(), *operator.parameters()):
-        if tensor.device != y.device:
-            raise DeviceError(
-                f"operator: lives on {tensor.device} but y on {y.device}; move one with .to()"
-            )
-    check_finite("y", y)
-
-
 def _is_ours(operator: "Physics") -> bool:
     return type(operator).__module__.startswith("wellposed.")
 
 
-def _is_linear(operator: "Physics") -> bool:
-    from deepinv.physics import LinearPhysics
-
-    return isinstance(operator, LinearPhysics)
-
-
-def is_decomposable(operator: "Physics") -> bool:
-    """Tell whether an operator has its singular value decomposition at hand."""
-    # Loading it loads deepinv, which takes seconds.
-    from wellposed.operators.decomposable import Decomposable
-
-    return isinstance(operator, Decomposable)
-
-
 def _pseudo_inverse(operator: "Physics", y: Tensor) -> Tensor:
-    if _is_ours(operator) or not _is_linear(operator):
+    if _is_ours(operator) or not is_linear_operator(operator):
         return operator.A_dagger(y)
     # A foreign physics' own pseudo-inverse may change its settings; ours does not.
     b = operator.A_adjoint(y)
     return conjugate_gradient(operator.A_adjoint_A, b, iterations=100, tolerance=1e-5).x
-
-
-def _check_adjoint(operator: "Physics", y: Tensor, back: Tensor, tolerance: float = 0.02) -> None:
-    """Raise if ``A_adjoint`` is not the adjoint of ``A``.
-
-    With ``x = A^H y``: ``<A x, y>`` must equal ``||x||^2``. These terms add up coherently, so a
-    mismatch of a few percent shows, where random vectors would hide it.
-    """
-    square = inner(back, back)
-    gap = (inner(operator.A(back), y) - square).abs()
-    if bool((gap > tolerance * square.clamp(min=1e-300)).any()):
-        raise ArgumentError(
-            f"operator: A_adjoint of {type(operator).__name__} is not the adjoint of A (relative "
-            f"mismatch {float((gap / square).max()):.3g}), accepted: mismatch below {tolerance}; "
-            "see operators.check_operator"
-        )

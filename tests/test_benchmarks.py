@@ -14,7 +14,8 @@ from PIL import Image
 
 from wellposed import solvers
 from wellposed.errors import ArgumentError, FileError, SamplingError
-from wellposed.priors import load
+from wellposed.priors import MeanReverting, Restorer, load, resshift
+from wellposed.priors.restorer_store import RestorationUNet
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import Problem
 from wellposed.solvers.likelihood import squared_norm
@@ -23,9 +24,12 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.usefixtures("single_thread")
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(BENCHMARKS)
-    problems, methods, tune, images, speed, overhead = (
+    problems, methods, tune, images, speed, overhead, restoration, restoration_report = (
         importlib.import_module(name)
-        for name in ("image_problems", "image_methods", "tune", "images", "speed", "overhead")
+        for name in (
+            *("image_problems", "image_methods", "tune", "images", "speed", "overhead"),
+            *("restoration", "restoration_report"),
+        )
     )
 PROTOCOL = {"nfe": 5, "trials": 3, "size": 32}
 
@@ -219,3 +223,91 @@ def test_the_stopwatch_counts_calls_and_gradients(name, per_step):
     total, network = overhead.measure(lambda: methods.METHODS[name].run(found, {}, 5, 2), watch)
     assert (watch.calls, watch.gradients) == (5, 5 * per_step)
     assert 0 < network < total
+
+
+# Restorers
+
+RESTORATION = {"images": 2, "size": 32, "samples": 2, "trials": 2}
+
+
+def toy_restorer(name):
+    network = RestorationUNet(3, (8, 16), 1)
+    if name == "x4":
+        return Restorer(network, resshift(4), "residual", "pixel", upsample=4)
+    return Restorer(network, MeanReverting(max_sigma=25), "velocity", "difference")
+
+
+def photographs(count, seed):
+    return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", restoration.TASKS)
+def test_restoration_problems_are_what_they_say(name):
+    found = restoration.TASKS[name].case(photographs(2, 0), toy_restorer(name), seed=0)
+    problem = Problem.create(found.y, found.operator, found.prior)
+    assert squared_norm(problem).tolist() == pytest.approx([found.norm2] * 2, rel=0.15)
+    noise = found.y - found.operator.A(found.truth)
+    assert float(noise.std()) == pytest.approx(float(found.operator.noise_model.sigma), rel=0.1)
+
+
+def test_figures_tell_samples_from_the_mean():
+    """Of any number of variables of one law, each is as good a sample given nothing."""
+    draws = torch.randn(3, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    sampled = Reconstruction(draws[:2], torch.ones(2, 2), 1, 0.0, "exact")
+    for value in restoration.sampling(sampled, draws[2]).values():
+        assert value.tolist() == pytest.approx([1, 1], abs=0.05)
+    mean = Reconstruction(torch.zeros_like(draws[:2]), torch.ones(2, 2), 1, 0.0, "mean")
+    for value in restoration.sampling(mean, draws[2]).values():
+        assert value.tolist() == [0, 0]
+    near = restoration.sampling(sampled, draws[2], lambda x, y: (x + y).flatten(1).mean(1))
+    inside = draws[0].clamp(0, 1).mean((1, 2, 3))
+    expected = 2 * inside - 1 + 2 * draws[2].mean((1, 2, 3)) - 1
+    torch.testing.assert_close(near["lpips_one"], expected)
+
+
+@pytest.mark.parametrize("name", restoration.TASKS)
+def test_restorers_are_measured_once(name, tmp_path, monkeypatch):
+    out, restorer = tmp_path / "restoration.json", toy_restorer(name)
+    monkeypatch.setattr(restoration, "TRIALS", 2)
+    monkeypatch.setattr(restoration, "TRIAL_NFE", 2)
+    common = (restorer, photographs(2, 0), photographs(1, 1), [2, 5], None, out, RESTORATION)
+    restoration.run(name, *common)
+    record = json.loads(out.read_text())
+    assert set(record["results"]) == {f"{name}: {method}" for method in restoration.SAMPLERS}
+    for place, runs in record["results"].items():
+        limited = name == "x4" and not place.endswith(restoration_report.ZERO_SHOT)
+        assert set(runs) - {"settings"} == ({"2"} if limited else {"2", "5"}), place
+        assert all(runs[n]["nfe"] == int(n) for n in runs if n != "settings")
+    restorer.network = None  # is not asked again
+    restoration.run(name, *common)
+    assert json.loads(out.read_text()) == record
+    restoration_report.write(record, {name: "a line"}, tmp_path / "restoration.md")
+    text = (tmp_path / "restoration.md").read_text()
+    assert f"- **{name}**, a line" in text
+    assert "LPIPS is left out" in text
+    with Image.open(tmp_path / "restoration.png") as picture:
+        assert min(picture.size) > 300
+
+
+def test_the_baseline_is_reached_for_good():
+    def runs(*psnrs):
+        return {
+            n: {"psnr_one": p, "detail": 1.0, "spread": 1.0}
+            for n, p in zip((5, 10, 20), psnrs, strict=True)
+        }
+
+    found = {
+        restoration_report.BASELINE: runs(20.0, 25.0, 26.0),
+        "fast": runs(25.9, 26.1, 26.0),
+        "lucky": runs(25.9, 24.0, 25.9),
+        "smooth": {n: {**row, "detail": 0.5} for n, row in runs(26.0, 26.0, 26.0).items()},
+        restoration_report.ZERO_SHOT: runs(26.0, 26.0, 26.0),
+    }
+    assert restoration_report.headline(found)[1:] == [
+        f"- {restoration_report.BASELINE}: 20",
+        *("- fast: 5", "- lucky: 20", "- smooth: never"),
+    ]
+    results = {f"x4: {name}": {str(n): row for n, row in r.items()} for name, r in found.items()}
+    results["x4: lost"] = {"settings": {"gamma": 1}, "5": {"error": "diverged"}}
+    results["deblur: fast"] = {"10": {}}
+    assert restoration_report.rows_of(results, "x4") == {**found, "lost": {}}

@@ -134,6 +134,8 @@ MISTAKES = {
     "hyper-parameter": ({"--set": "gama=3"}, "Did you mean 'gamma'"),
     "assignment": ({"--set": "gamma"}, "name=value"),
     "value": ({"--set": "gamma=-3"}, "gamma: got -3"),
+    "no hyper-parameter": ({"--set": "linear_only=true"}, "--set: unknown name 'linear_only'"),
+    "a sampler that ignores the input": ({"--solver": "ir-sde"}, "--set data_steps=5"),
     "text value": ({"--set": "eta=high"}, "eta"),
     "noise": ({"--noise-sigma": -1}, "noise_sigma: got -1"),
     "no mask": ({}, "--simulate"),
@@ -328,8 +330,10 @@ def test_mistakes_in_training_give_one_clear_line(files, tmp_path, monkeypatch, 
 
 
 def test_command_names_are_those_of_the_papers():
-    assert [kebab(n) for n in ("DDS", "REDDiff", "DPS", "DDIMProjection", "DiffusionMBIR")] == [
-        *("dds", "red-diff", "dps", "ddim-projection", "diffusion-mbir")
+    names = ("DDS", "REDDiff", "DDIMProjection", "DiffusionMBIR", "ResShift", "IRSDE", "MRSampler")
+    assert [kebab(name) for name in names] == [
+        *("dds", "red-diff", "ddim-projection", "diffusion-mbir", "resshift", "ir-sde"),
+        "mr-sampler",
     ]
 
 

@@ -10,14 +10,18 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from wellposed import operators
 from wellposed.datasets import load_htc2022
 from wellposed.errors import FileError
 from wellposed.operators.inpainting import Denoising
+from wellposed.priors.training.restoration import train_restoration
+from wellposed.restoration_settings import RestorationSettings
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES, DATA = ROOT / "examples", Path(__file__).parent / "data"
+PHOTO = DATA / "held_out" / "kodak_08.png"
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +29,7 @@ def examples_on_the_path(monkeypatch):
     """As for a script, its folder comes first; what it imports is forgotten afterwards."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield
-    for name in ("comparison", "ct_measured", "ct_sparse_views", "mri_multicoil"):
+    for name in ("comparison", "ct_measured", "ct_sparse_views", "mri_multicoil", "restore"):
         sys.modules.pop(name, None)
 
 
@@ -128,6 +132,42 @@ def test_multicoil_mri(monkeypatch, capsys, tmp_path):
     assert table[cases[0], "CG-SENSE"][0] > table[cases[0], "zero-filled"][0]
     # The noise level is known: what fits the data leaves about the noise.
     assert 0.5 < table[cases[0], "CG-SENSE"][2] < 2
+
+
+@pytest.fixture(scope="module")
+def restorers(tmp_path_factory):
+    """Restorers after two steps of training, under the names of those shipped."""
+    folder = tmp_path_factory.mktemp("restorers")
+    tiny = dict(image_size=(16,), widths=(8, 16), layers=1, steps=2, batch_size=2, warmup=1)
+    kinds = {
+        "irsde-deblur": ("ir-sde", "deblurring"),
+        "resshift-x4": ("resshift", "super-resolution"),
+    }
+    for name, (process, degradation) in kinds.items():
+        out = str(folder / name)
+        more = dict(process=process, degradation=degradation, prediction="residual")
+        train_restoration(RestorationSettings(data=(str(PHOTO),), out=out, **tiny, **more))
+    return folder
+
+
+def test_restoring_a_photograph(monkeypatch, capsys, restorers, tmp_path):
+    photo, out = tmp_path / "photo.png", tmp_path / "out"
+    Image.open(PHOTO).crop((0, 0, 50, 66)).save(photo)  # cut to 48 x 64
+    command = ["restore.py", photo, "--samples", 2, "--steps", 2, "--out", out]
+    command += ["--restorers", restorers]
+    monkeypatch.setattr("sys.argv", list(map(str, command)))
+    runpy.run_path(str(EXAMPLES / "restore.py"), run_name="__main__")
+    lines = (out / "table.md").read_text().splitlines()
+    assert lines == [x for x in capsys.readouterr().out.splitlines() if x.startswith("|")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    table = {(row[0], row[1]): [float(cell) for cell in row[2:]] for row in rows}
+    sampled = ("restorer", "restorer and operator", "DDS, zero-shot")
+    kinds = [f"{name}, {kind}" for name in sampled for kind in ("one sample", "mean of 2")]
+    check(table, out, ["blurred", "reduced"], ["degraded", *kinds])
+    for case in ("blurred", "reduced"):
+        # Told the operator, even an untrained restorer fits the data.
+        known, blind = (table[case, f"{name}, one sample"][2] for name in sampled[1::-1])
+        assert known < blind
 
 
 @pytest.mark.slow

@@ -22,6 +22,12 @@ def test_import_is_light():
     assert python(code).stdout.strip() == "[]"
 
 
+def test_the_command_starts_light():
+    heavy = ("torch", "deepinv", "diffusers", "matplotlib", "numpy")
+    code = f"import sys, wellposed.cli; print([m for m in {heavy} if m in sys.modules])"
+    assert python(code).stdout.strip() == "[]"
+
+
 def test_solvers_and_priors_do_not_import_deepinv_diffusers_or_matplotlib():
     heavy = ("deepinv", "diffusers", "matplotlib")
     code = (

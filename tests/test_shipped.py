@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from wellposed import priors
+from wellposed import operators, priors
 from wellposed.datasets import read_array
+from wellposed.metrics import psnr
 from wellposed.noise import MEASUREMENT, ItemNoise
+from wellposed.priors.restoration import available_restorers
+from wellposed.restoring import enlarged, restore
+from wellposed.solvers import MRSampler, ResShift
 
 ROOT = Path(__file__).parent.parent
 
@@ -85,6 +89,52 @@ def test_tiles_leave_no_seam(name):
     assert float(gap.mean()) < 0.003 * float((whole - y).abs().mean())
     assert float(jump[..., 75:115].max()) < 0.006  # tiles end at 80 and 112
     assert error_db(tiled, image) < error_db(whole, image) + 0.002
+
+
+SIZE = (3, 192, 192)
+RESTORERS = {
+    "irsde-deblur": (
+        operators.Blur(operators.gaussian_kernel(1.5, 15), SIZE, 0.03),
+        MRSampler(steps=5),
+        0.6,
+    ),
+    "resshift-x4": (operators.SuperResolution(SIZE, 4, "bicubic", 0.01), ResShift(steps=4), 0.1),
+}
+
+
+@pytest.mark.parametrize("name", RESTORERS)
+def test_restorers_restore_what_they_have_not_seen(name):
+    """A sample beats the degraded photograph; the mean beats a sample, and has less detail."""
+    operator, sampler, gain = RESTORERS[name]
+    image, restorer = photograph(), priors.load_restorer(name)
+    y = operator.measure(image, seed=0)
+    found = restore(y, restorer, sampler, num_samples=2, seed=0)
+    before = float(psnr(enlarged(y, restorer), image))
+    assert float(psnr(found.samples[0], image)) > before + gain
+    assert float(psnr(found.mean, image)) > float(psnr(found.samples[0], image)) + 0.1
+    sharp = [float(x.diff(dim=-1).square().mean()) for x in (found.samples[0], found.mean, image)]
+    assert sharp[1] < sharp[0] < 1.2 * sharp[2]
+
+
+@pytest.mark.parametrize("name", RESTORERS)
+def test_tiles_of_restorers_leave_no_seam(name):
+    operator, sampler, _ = RESTORERS[name]
+    restorer = priors.load_restorer(name)
+    y = operator.measure(photograph(), seed=0)
+    whole = sampler(y, None, restorer, seed=0).samples[0]
+    gap = sampler(y, None, priors.tiled(restorer, 128, 32), seed=0).samples[0] - whole
+    assert float(gap.abs().max()) < 0.004
+    assert float(gap.diff(dim=-1).abs().max()) < 0.004
+
+
+def test_every_shipped_restorer_is_listed_small_and_has_a_card():
+    folders = [p.parent for p in (ROOT / "priors/weights/restorers").glob("*/config.json")]
+    assert {f.name for f in folders} == set(available_restorers()) == set(RESTORERS)
+    for folder in folders:
+        assert (folder / "model.safetensors").stat().st_size < 20e6
+        card = (folder / "README.md").read_text()
+        for part in ("licence of the data", "hardware", "psnr_degraded"):
+            assert part in card, (folder.name, part)
 
 
 def test_every_shipped_prior_is_listed_small_and_has_a_card():

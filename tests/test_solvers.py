@@ -21,22 +21,25 @@ from wellposed.operators import (
     uniform_random_lines,
 )
 from wellposed.priors import Flow, GaussianPrior, NetworkPrior, Tabulated
-from wellposed.priors.schedule import SPACINGS
 from wellposed.solvers import (
     DAPS,
     DDNM,
     DDRM,
     DDS,
     DPS,
+    IRSDE,
     MMPS,
+    RDDM,
     DDIMProjection,
     DiffPIR,
     FlowChef,
+    MRSampler,
     NoisyProjection,
     PiGDM,
     PnPDM,
     Problem,
     REDDiff,
+    ResShift,
 )
 
 # One row per solver: a new one is added here and nowhere else in the tests.
@@ -58,6 +61,10 @@ SOLVERS = {
     "diffpir": DiffPIR(steps=6),
     "noisy-projection": NoisyProjection(steps=6),
     "noisy-projection-shared": NoisyProjection(steps=6, noise="shared", start=2.0),
+    "resshift": ResShift(steps=6, data_steps=3),
+    "ir-sde": IRSDE(steps=6, data_steps=3),
+    "rddm": RDDM(steps=6, data_steps=3, path="residual-first"),
+    "mr-sampler": MRSampler(steps=6, data_steps=3, order=3),
 }
 
 
@@ -318,8 +325,14 @@ def test_cuda_gives_what_the_cpu_gives(solver, make):
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0, atol=1e-6)
 
 
-@every_solver
-@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize(
+    ("solver", "spacing"),
+    [
+        pytest.param(solver, spacing, id=f"{name}-{spacing}")
+        for name, solver in SOLVERS.items()
+        for spacing in solver.spacings
+    ],
+)
 def test_flows_start_at_pure_noise(solver, spacing):
     """At t = 1 the signal is gone, alpha = 0; some spacings begin there."""
     if spacing != "karras" and isinstance(solver, DAPS | PnPDM):

@@ -64,12 +64,13 @@ def decibels(row):
 def test_thorax(monkeypatch, capsys, tmp_path, ball):
     out = tmp_path / "out"
     table = run(monkeypatch, capsys, "volume_ct.py", ball, out, "--mbir-steps", "1")
-    methods = ["FBP", "3-D TV", "DDS, slices", "DDS3D", "DiffusionMBIR"]
+    joined = ["DDS3D, cg_steps 5", "DDS3D, cg_steps 20"]
+    methods = ["FBP", "3-D TV", "DDS, slices", *joined, "DiffusionMBIR"]
     scans = ["8 views", "0 to 119 degrees"]
     assert list(table) == [(scan, method) for scan in scans for method in methods]
     assert {path.name for path in out.glob("*.png")} == {"8-views.png", "0-to-119-degrees.png"}
     for scan in scans:
-        assert [table[scan, method][4] for method in methods] == ["0", "0", "2", "2", "2"]
+        assert [table[scan, method][4] for method in methods] == ["0", "0", *["2"] * 4]
         # The ball is what total variation is for, and 20 sweeps fit the data.
         assert decibels(table[scan, "3-D TV"]) > decibels(table[scan, "FBP"]) + 3
         assert float(table[scan, "3-D TV"][3]) < 0.05

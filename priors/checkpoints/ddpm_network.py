@@ -32,7 +32,8 @@ class DDPMConfig:
     shortcut: str = "nin_shortcut"
 
 
-def _norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Return DDPM's normalisation of images of so many channels."""
     return nn.GroupNorm(GROUPS, channels, eps=1e-6)
 
 
@@ -41,10 +42,10 @@ class _ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, width: int, config: DDPMConfig) -> None:
         super().__init__()
-        self.norm1 = _norm(channels)
+        self.norm1 = group_norm(channels)
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
         self.temb_proj = nn.Linear(4 * config.features, width)
-        self.norm2 = _norm(width)
+        self.norm2 = group_norm(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.shortcut = config.shortcut if channels != width else None
         if self.shortcut:
@@ -58,12 +59,12 @@ class _ResidualBlock(nn.Module):
         return h + (getattr(self, self.shortcut)(x) if self.shortcut else x)
 
 
-class _Attention(nn.Module):
+class Attention(nn.Module):
     """Self-attention over all pixels, of one head."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = _norm(channels)
+        self.norm = group_norm(channels)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -76,13 +77,15 @@ class _Attention(nn.Module):
         return x + self.proj_out(h.reshape(x.shape))
 
 
-def _downsample(width: int) -> nn.Module:
+def downsample(width: int) -> nn.Module:
+    """Return the convolution that halves the sides of images of ``width`` channels."""
     # Padded at the right and at the bottom only, as TensorFlow does for even sides.
     pad, conv = nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(width, width, 3, stride=2)
     return nn.Sequential(OrderedDict(pad=pad, conv=conv))
 
 
-def _upsample(width: int) -> nn.Module:
+def upsample(width: int) -> nn.Module:
+    """Return what doubles the sides of images of ``width`` channels."""
     conv = nn.Conv2d(width, width, 3, padding=1)
     return nn.Sequential(OrderedDict(resize=nn.Upsample(scale_factor=2), conv=conv))
 
@@ -94,7 +97,7 @@ class _Level(nn.Module):
         super().__init__()
         width, attention = config.widths[level], config.attention[level]
         self.block = nn.ModuleList(_ResidualBlock(c, width, config) for c in inputs)
-        self.attn = nn.ModuleList(_Attention(width) for _ in inputs if attention)
+        self.attn = nn.ModuleList(Attention(width) for _ in inputs if attention)
 
     def step(self, i: int, h: Tensor, embedding: Tensor) -> Tensor:
         h = self.block[i](h, embedding)
@@ -107,7 +110,7 @@ class _DownLevel(_Level):
     def __init__(self, inputs: list[int], level: int, config: DDPMConfig) -> None:
         super().__init__(inputs, level, config)
         last = level == len(config.widths) - 1
-        self.downsample = None if last else _downsample(config.widths[level])
+        self.downsample = None if last else downsample(config.widths[level])
 
     def forward(self, h: Tensor, embedding: Tensor) -> list[Tensor]:
         outputs = []
@@ -122,7 +125,7 @@ class _UpLevel(_Level):
 
     def __init__(self, inputs: list[int], level: int, config: DDPMConfig) -> None:
         super().__init__(inputs, level, config)
-        self.upsample = _upsample(config.widths[level]) if level > 0 else nn.Identity()
+        self.upsample = upsample(config.widths[level]) if level > 0 else nn.Identity()
 
     def forward(self, h: Tensor, embedding: Tensor, outputs: list[Tensor]) -> Tensor:
         for i in range(len(self.block)):
@@ -134,7 +137,7 @@ class _Middle(nn.Module):
     def __init__(self, width: int, config: DDPMConfig) -> None:
         super().__init__()
         self.block_1 = _ResidualBlock(width, width, config)
-        self.attn_1 = _Attention(width)
+        self.attn_1 = Attention(width)
         self.block_2 = _ResidualBlock(width, width, config)
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
@@ -181,7 +184,7 @@ class DDPMUNet(nn.Module):
             below = widths[min(level + 1, len(widths) - 1)]
             inputs = [h + skips.pop() for h in [below] + [width] * blocks]
             self.up.insert(0, _UpLevel(inputs, level, config))
-        self.norm_out = _norm(widths[0])
+        self.norm_out = group_norm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], returned, 3, padding=1)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:

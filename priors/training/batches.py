@@ -8,12 +8,13 @@ from torch.utils.data import Dataset
 from wellposed.datasets.crops import Crops
 from wellposed.errors import ArgumentError
 from wellposed.priors.schedule import VE, Flow, Schedule
+from wellposed.restoration_settings import RestorationSettings
 from wellposed.training_settings import TrainingSettings
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-class TrainingBatches(Dataset[Batch]):
+class TrainingBatches(Dataset[tuple[Tensor, ...]]):
     """The batch of every step: clean crops in units, places of their noise levels, noise.
 
     Args:
@@ -26,8 +27,14 @@ class TrainingBatches(Dataset[Batch]):
         ArgumentError: the crops of a step cannot be shared equally among the processes.
     """
 
+    settings: TrainingSettings | RestorationSettings
+
     def __init__(
-        self, crops: Crops, settings: TrainingSettings, rank: int = 0, world: int = 1
+        self,
+        crops: Crops,
+        settings: TrainingSettings | RestorationSettings,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.crops, self.settings, self.rank, self.world = crops, settings, rank, world
         for size in settings.image_size:
@@ -43,34 +50,54 @@ class TrainingBatches(Dataset[Batch]):
         s = self.settings
         return max(1, round(s.batch_size * (s.image_size[0] / size) ** 2))
 
-    def __getitem__(self, step: int) -> Batch:
-        """Return (x0, u, eps): (B, C, H, W), (B,) in (0, 1), and noise like x0."""
+    def __getitem__(self, step: int) -> tuple[Tensor, ...]:
+        """Return this process's share of the batch of a step, see `draw`."""
         s = self.settings
         size = s.image_size[step % len(s.image_size)]
         count = self.count(size)
         mine = count // self.world
         items = range(self.rank * mine, (self.rank + 1) * mine)
-        return draw_batch(self.crops, items, count, s, step, size)
+        return self.draw(items, count, step, size)
+
+    def draw(self, items: range, count: int, step: int, size: int) -> tuple[Tensor, ...]:
+        """Return (x0, u, eps): (B, C, H, W), (B,) in (0, 1), and noise like x0."""
+        return draw_batch(self.crops, items, count, self.settings, step, size)
 
 
 def draw_batch(
-    crops: Crops, items: range, count: int, settings: TrainingSettings, step: int, size: int
+    crops: Crops,
+    items: range,
+    count: int,
+    settings: TrainingSettings | RestorationSettings,
+    step: int,
+    size: int,
 ) -> Batch:
-    """Return the given items of a batch of ``count``, see `TrainingBatches`.
+    """Return the given items of a batch of ``count``, see `TrainingBatches`."""
+    seed = settings.seed
+    x0 = to_units(crops.batch(items, seed, step, size), settings.data_range)
+    u = draw_places(items, count, seed, step)
+    return x0, u, draw_noise(items, seed, step, tuple(x0.shape[1:]))
 
-    The places of the noise levels are spread evenly over the batch, shifted at random.
+
+# Unlike crops', seeds of four words: trailing zeros do not count, (a, b) is (a, b, 0).
+
+
+def draw_places(items: range, count: int, seed: int, step: int) -> Tensor:
+    """Return the places of the noise levels in (0, 1) of some items of a batch of ``count``.
+
+    They are spread evenly over the batch, shifted at random.
     """
-    x0 = to_units(crops.batch(items, settings.seed, step, size), settings.data_range)
-    # Unlike crops', seeds of four words: trailing zeros do not count, (a, b) is (a, b, 0).
-    shift = np.random.default_rng((settings.seed, step, 0, 2)).random()
-    u = (torch.tensor([*items], dtype=torch.float64) + shift) / count
+    shift = np.random.default_rng((seed, step, 0, 2)).random()
+    return (torch.tensor([*items], dtype=torch.float64) + shift) / count
+
+
+def draw_noise(items: range, seed: int, step: int, shape: tuple[int, ...]) -> Tensor:
+    """Return standard normal noise of a shape for each item, float32 (len(items), *shape)."""
     eps = [
-        np.random.default_rng((settings.seed, step, item, 1)).standard_normal(
-            tuple(x0.shape[1:]), np.float32
-        )
+        np.random.default_rng((seed, step, item, 1)).standard_normal(shape, np.float32)
         for item in items
     ]
-    return x0, u, torch.from_numpy(np.stack(eps))
+    return torch.from_numpy(np.stack(eps))
 
 
 def to_units(x: Tensor, data_range: tuple[float, float]) -> Tensor:

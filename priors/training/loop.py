@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.logging import get_logger
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from wellposed.errors import require
-from wellposed.priors.store import save_prior
-from wellposed.priors.training.batches import Batch
-from wellposed.priors.training.pictures import write_pictures
-from wellposed.priors.training.trainer import VALIDATION_LEVELS, Trainer
+from wellposed.priors.training.run import Run
+from wellposed.priors.training.trainer import Trainer
 from wellposed.training_settings import TrainingSettings
 
 logger = get_logger(__name__)  # of the first process alone
@@ -33,8 +32,13 @@ def train(
         progress: called as ``progress(step, loss)`` after every step with the running mean of
             the loss.
     """
-    out = Path(settings.out)
-    trainer, checkpoint = Trainer(settings, device), out / "checkpoint.pt"
+    return follow(Trainer(settings, device), progress)
+
+
+def follow(trainer: Run, progress: Callable[[int, float], None] | None = None) -> Path:
+    """Take all steps of a run, from its checkpoint on if there is one; see `train`."""
+    settings, out = trainer.settings, Path(trainer.settings.out)
+    checkpoint = out / "checkpoint.pt"
     _on_first_process(trainer, lambda: (out / "images").mkdir(parents=True, exist_ok=True))
     if checkpoint.exists():
         trainer.load_checkpoint(checkpoint)
@@ -61,7 +65,7 @@ def train(
     return out
 
 
-def _batches(trainer: Trainer) -> Iterable[Batch]:
+def _batches(trainer: Run) -> Iterable[tuple[Tensor, ...]]:
     """Return the batches of the steps to come, prepared by workers if there are any."""
     settings = trainer.settings
     return DataLoader(
@@ -75,16 +79,16 @@ def _batches(trainer: Trainer) -> Iterable[Batch]:
     )
 
 
-def _on_first_process(trainer: Trainer, write: Callable[[], None]) -> None:
+def _on_first_process(trainer: Run, write: Callable[[], None]) -> None:
     if trainer.accelerator.is_main_process:
         write()
     trainer.accelerator.wait_for_everyone()
 
 
-def export(trainer: Trainer, out: Path) -> None:
+def export(trainer: Run, out: Path) -> None:
     """Write the averaged weights, their config and model card, the loss curve and pictures."""
-    save_prior(out, trainer.average, trainer.config())
+    trainer.save(out)
     with open(out / "loss.csv", "w", newline="") as file:
-        heads = ("step", "loss", "held_out_loss", *(f"mse_at_{v:g}" for v in VALIDATION_LEVELS))
+        heads = ("step", "loss", "held_out_loss", *trainer.curve)
         csv.writer(file).writerows([heads, *trainer.history])
-    write_pictures(trainer, out / "images")
+    trainer.draw(out / "images")

@@ -17,7 +17,8 @@ SAMPLING_STEPS = 20
 def write_pictures(trainer: Trainer, folder: Path) -> None:
     """Write ``denoised_STEP.png`` and ``samples_STEP.png``."""
     for kind, draw in (("denoised", denoising_grid), ("samples", sample_grid)):
-        _write(draw(trainer), trainer, folder / f"{kind}_{trainer.step:07d}.png")
+        path = folder / f"{kind}_{trainer.step:07d}.png"
+        write_grid(draw(trainer), path, trainer.settings.complex_phase)
 
 
 @torch.no_grad()
@@ -48,11 +49,18 @@ def sample_grid(trainer: Trainer) -> list[Tensor]:
     return list(real.split(COUNT // 2))
 
 
-def _write(rows: list[Tensor], trainer: Trainer, path: Path) -> None:
+def write_grid(rows: list[Tensor], path: Path, complex_phase: bool = False) -> None:
+    """Write rows of images (B, C, H, W) in [-1, 1] as one picture: in grey, or in colour if RGB.
+
+    Args:
+        rows: one tensor each.
+        path: a PNG file.
+        complex_phase: the two channels are the parts of complex images; write magnitudes.
+    """
     from PIL import Image
 
     grid = torch.cat([torch.cat(list(row), -1) for row in rows], -2).cpu().numpy()
-    if trainer.settings.complex_phase:
+    if complex_phase:
         grey = np.hypot(*grid)
     elif len(grid) == 3:
         grey = (grid.transpose(1, 2, 0) + 1) / 2

@@ -17,7 +17,10 @@ import typer
 from wellposed import __version__
 from wellposed.dehaze_command import dehaze
 from wellposed.errors import ArgumentError, WellposedError, require_choice
+from wellposed.inspect_command import inspect
 from wellposed.reconstruct_command import reconstruct
+from wellposed.restoration_settings import RestorationSettings
+from wellposed.restore_command import restore_files
 from wellposed.training_settings import TrainingSettings
 from wellposed.validate_command import validate
 
@@ -47,7 +50,7 @@ def _fail_clearly(command: Command) -> Command:
 def kebab(name: str) -> str:
     """Return a class name as the command line spells it: REDDiff -> red-diff."""
     # Names whose parts capitals do not tell.
-    spelled = {"PiGDM": "pigdm", "PnPDM": "pnp-dm"}
+    spelled = {"PiGDM": "pigdm", "PnPDM": "pnp-dm", "ResShift": "resshift", "IRSDE": "ir-sde"}
     words = r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])"
     return spelled.get(name) or re.sub(words, "-", name).lower()
 
@@ -68,13 +71,20 @@ def parse_settings(cls: type, assignments: list[str]) -> dict[str, Any]:
         ArgumentError: not of the form name=value.
         UnknownNameError: the solver has no such hyper-parameter.
     """
+    settings = parse_assignments("--set", assignments)
+    for name in settings:
+        require_choice("--set", name, [field.name for field in dataclasses.fields(cls)])
+    return settings
+
+
+def parse_assignments(option: str, assignments: list[str]) -> dict[str, Any]:
+    """Return the ``name=value`` strings of an option by name; `ArgumentError` where one is not."""
     words = {"inf": math.inf, "true": True, "false": False, "none": None}
     settings = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise ArgumentError(f"--set: got {assignment!r}, accepted: name=value")
-        require_choice("--set", name, cls.__dataclass_fields__)  # type: ignore[attr-defined]
+            raise ArgumentError(f"{option}: got {assignment!r}, accepted: name=value")
         try:
             word = text.lower()
             settings[name] = words[word] if word in words else ast.literal_eval(text)
@@ -94,8 +104,9 @@ def _main(
 
 @app.command("list")
 def list_() -> None:
-    """List operators, solvers and priors, one line each."""
+    """List operators, solvers, priors and restorers, one line each."""
     from wellposed.priors.loading import available
+    from wellposed.priors.restoration import available_restorers
     from wellposed.solvers.base import describe
     from wellposed.tasks import OPERATORS
 
@@ -103,6 +114,8 @@ def list_() -> None:
         "operators": {name: line for name, (line, _) in OPERATORS.items()},
         "solvers": {name: describe(cls) for name, cls in solver_classes().items()},
         "priors": available() or {"(none shipped)": "train one with wellposed train"},
+        "restorers": available_restorers()
+        or {"(none shipped)": "train one with wellposed train-restoration"},
     }
     for title, lines in sections.items():
         typer.echo(title)
@@ -112,55 +125,7 @@ def list_() -> None:
 
 app.command()(_fail_clearly(reconstruct))
 app.command()(_fail_clearly(dehaze))
-
-
-@app.command()
-@_fail_clearly
-def inspect(
-    path: Annotated[str, typer.Argument(help="Shipped prior, folder, checkpoint file or hub id.")],
-    image: Annotated[
-        list[Path] | None, typer.Option(help="Clean image to test on; repeatable.")
-    ] = None,
-    size: Annotated[int, typer.Option(help="Images are cropped to this side at most.")] = 128,
-) -> None:
-    """Tell what a checkpoint is, test whether it denoises, and warn if it was misread."""
-    from wellposed.priors.doctor import LEVELS, describe, diagnose
-    from wellposed.priors.loading import read_checkpoint
-    from wellposed.report import format_table
-
-    checkpoint = read_checkpoint(path)
-    facts = [("family", checkpoint.family), *describe(checkpoint.prior).items()]
-    typer.echo(format_table(["", path], [list(fact) for fact in facts]) + "\n")
-    prior = getattr(checkpoint.prior, "prior", checkpoint.prior)
-    diagnosis = diagnose(prior, _test_images(prior, image or [], size))
-    gains = [f"{diagnosis.gains[level]:+.1f}" for level in LEVELS]
-    typer.echo(format_table(["sigma / alpha", *map(str, LEVELS)], [["gain in dB", *gains]]) + "\n")
-    low, high = diagnosis.sample_range
-    typer.echo(f"its own samples lie in {low:.2f}..{high:.2f}, public images in 0..1")
-    for warning in diagnosis.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    if diagnosis.warnings:
-        raise typer.Exit(1)
-    typer.echo("nothing looks wrong")
-
-
-def _test_images(prior: Any, paths: list[Path], size: int) -> Any:
-    """Return central crops of image files, equal in size, or None for the default ones."""
-    if not paths:
-        return None
-    import torch
-
-    from wellposed.datasets.collection import Collection
-    from wellposed.datasets.crops import central_crop, random_phase
-
-    stacks = Collection(paths).whole()
-    side = min(size, *(n for stack in stacks for n in stack.shape[1:3]))
-    crops = []
-    for stack in stacks:
-        image = torch.from_numpy(stack.array()[stack.shape[0] // 2]).movedim(-1, 0)
-        crops.append(central_crop(image, side))
-    images = torch.stack(crops)
-    return random_phase(images, seed=0) if prior.is_complex else images
+app.command()(_fail_clearly(inspect))
 
 
 def _with_options_of(settings: type) -> Callable[[Command], Command]:
@@ -220,19 +185,46 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node 4 -m wellposed train ... (or accelerate launch).
     """
-    import torch
-
     from wellposed.priors.training import train as run
+
+    folder = _run_training(run, _settings_from(TrainingSettings, options), device, threads)
+    if folder is not None:
+        typer.echo(f"wrote the prior to {folder}; use it with --prior {folder}")
+
+
+@app.command()
+@_fail_clearly
+@_with_options_of(RestorationSettings)
+def train_restoration(
+    *,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
+    **options: Any,
+) -> None:
+    """Train a restorer on images of your own; run again to continue after a kill.
+
+    Images are degraded as they are needed, or come in pairs (--degradation pairs).
+    """
+    from wellposed.priors.training.restoration import train_restoration as run
+
+    folder = _run_training(run, _settings_from(RestorationSettings, options), device, threads)
+    if folder is not None:
+        typer.echo(f"wrote the restorer to {folder}; use it with --model {folder}")
+
+
+def _run_training(
+    run: Callable[..., Path], settings: Any, device: str, threads: int
+) -> Path | None:
+    """Train with a progress bar; return the folder, or None in all processes but the first."""
+    import torch
 
     if threads > 0:
         torch.set_num_threads(threads)
-    settings = _settings_from(TrainingSettings, options)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if int(os.environ.get("RANK", "0")) > 0:  # one of several processes draws and reports
         run(settings, device)
-        return
-    folder = _with_progress(lambda report: run(settings, device, report), settings.steps)
-    typer.echo(f"wrote the prior to {folder}; use it with --prior {folder}")
+        return None
+    return _with_progress(lambda report: run(settings, device, report), settings.steps)
 
 
 def _integers(option: str, text: str) -> tuple[int, ...]:
@@ -256,6 +248,7 @@ def _with_progress(run: Callable[[Callable[[int, float], None]], Path], total: i
         return run(report)
 
 
+app.command("restore")(_fail_clearly(restore_files))
 app.command()(_fail_clearly(validate))
 
 

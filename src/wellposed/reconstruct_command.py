@@ -104,6 +104,8 @@ def reconstruct(  # noqa: PLR0913 - the options of a command are its signature
     classes = solver_classes()
     cls = classes[require_choice("--solver", solver, classes)]
     method = cls(**parse_settings(cls, set_ or []))
+    uses_data = getattr(method, "data_steps", 1) > 0
+    require(uses_data, "--solver", solver, "with a prior: --set data_steps=5, or it ignores INPUT")
     whole = volume or slices is not None or (_is_of_volumes(cls) and slice_ is None)
     if whole and slice_ is not None:
         raise ArgumentError("--slice: got one with --volume or --slices, accepted: one of these")
@@ -147,9 +149,11 @@ class _Job:
 
 def _jobs(inputs: list[Path], out: Path, checkpoint: Path | None) -> list[_Job]:
     """Return what to do; folders of their own where there are several files."""
+    from wellposed.datasets.files import stem_of
+
     if len(inputs) == 1:
         return [_Job(inputs[0], out, checkpoint)]
-    names = [path.name.removesuffix(".gz").rsplit(".", 1)[0] for path in inputs]
+    names = [stem_of(path) for path in inputs]
     double = next((name for name in names if names.count(name) > 1), None)
     require(double is None, "INPUT", f"several files called {double!r}", "one of each name")
     return [

@@ -96,10 +96,12 @@ class Reconstruction:
         ``sqrt(2 / m)``; for their mean it is less.
 
         Raises:
-            ArgumentError: no item has noise.
+            ArgumentError: no item has noise, or the operator is unknown.
         """
         if self.measured is None:
-            raise ArgumentError("chi_square: has no meaning for a noise-free measurement")
+            raise ArgumentError(
+                "chi_square: has no meaning for a noise-free measurement or an unknown operator"
+            )
         return torch.where(self.measured > 0, self.residual.square(), torch.nan)
 
     @property

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from wellposed.errors import FileError
+
 if TYPE_CHECKING:
     from wellposed.reconstruction import Reconstruction
 
@@ -20,6 +22,22 @@ def displayable(image: Tensor) -> np.ndarray:
         image = image[:, image.shape[1] // 2]
     array = image.numpy()
     return array.transpose(1, 2, 0) if len(array) == 3 else array.mean(0)
+
+
+def write_png(image: Tensor, path: Path) -> None:
+    """Write an image (C, H, W) in [0, 1], with 8 bits; what lies outside is cut off.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    from PIL import Image
+
+    pixels = (displayable(image).clip(0, 1) * 255).round().astype(np.uint8)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    except OSError as error:
+        raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
 
 
 def write_panel(

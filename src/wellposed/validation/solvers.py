@@ -39,8 +39,8 @@ def capped(solver: Solver, budget: int) -> Solver:
 def recorded_solvers() -> dict[str, Solver]:
     """Return the solvers whose errors are kept in ``docs/posterior.md``, by name.
 
-    All that `wellposed.solvers` offers for images, with the defaults of each paper and `BUDGET`
-    steps; the times are spaced so that equivalent processes give equal samples.
+    All zero-shot ones that `wellposed.solvers` offers for images, with the defaults of each paper
+    and `BUDGET` steps; the times are spaced so that equivalent processes give equal samples.
     """
     from wellposed import solvers
 
@@ -50,6 +50,8 @@ def recorded_solvers() -> dict[str, Solver]:
         if not isinstance(cls, type) or not issubclass(cls, Solver):
             continue
         if cls is Solver or issubclass(cls, VolumeSolver):
+            continue
+        if cls.restores:  # samplers of trained restorers, to which the data are a condition
             continue
         for label, settings in SETTINGS.get(cls.__name__, {cls.__name__: {}}).items():
             fields: dict[str, Any] = {"steps": BUDGET, "spacing": "karras"} | settings

@@ -1,0 +1,164 @@
+"""Schedules of trained restoration processes: ResShift, IR-SDE and RDDM.
+
+They are the kernel of `wellposed.priors.schedule` with the degraded image as anchor ``m``: from
+the clean image at ``t = 0`` to the degraded one plus noise at ``t = T``.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import require, require_choice
+from wellposed.priors.schedule import Schedule, Tabulated
+
+THETAS = ("cosine", "linear", "constant")
+SUMS = ("decreased", "increased", "average")
+
+
+def resshift(
+    T: int = 15,
+    kappa: float = 2.0,
+    min_noise: float = 0.04,
+    power: float = 0.3,
+    max_noise: float = 0.99,
+) -> Tabulated:
+    """Return ResShift's schedule: ``alpha = 1 - eta``, ``sigma = kappa sqrt(eta)``.
+
+    ``sqrt(eta)`` grows from ``min(min_noise / kappa, min_noise)`` at ``t = 1`` to ``max_noise`` at
+    ``t = T``, as ``first (max_noise / first)^(((t - 1) / (T - 1))^power)``.
+
+    "ResShift: Efficient Diffusion Model for Image Super-resolution by Residual Shifting", 2023,
+    arXiv 2307.12348; the four-step models (arXiv 2403.07319) have T 4 and min_noise .2.
+
+    Args:
+        T: number of steps, at least 2.
+        kappa: noise level, in the units of images in [-1, 1] or of their latents.
+        min_noise: sets the smallest noise.
+        power: of the growth.
+        max_noise: sqrt(eta) at T, below 1.
+    """
+    require(isinstance(T, int) and T >= 2, "T", T, "an integer of at least 2")
+    for name, value in (("kappa", kappa), ("power", power)):
+        require(0 < value < math.inf, name, value, "above 0")
+    first = min(min_noise / kappa, min_noise)
+    require(0 < first < max_noise < 1, "min_noise", min_noise, "0 < min_noise < max_noise < 1")
+    ramp = torch.linspace(0, 1, T, dtype=torch.float64) ** power
+    root_eta = torch.cat([ramp.new_zeros(1), first * (max_noise / first) ** ramp])
+    return Tabulated(1 - root_eta**2, kappa * root_eta)
+
+
+def rddm(
+    T: int = 1000,
+    sum_scale: float = 1.0,
+    residual: str = "decreased",
+    noise: str = "increased",
+    floor: float = 0.0,
+) -> Tabulated:
+    """Return RDDM's schedule: ``alpha = 1 - sum_i alpha_i``, ``sigma^2 = sum_i beta_i^2``.
+
+    The steps ``alpha_i`` of the residual add up to 1 over the ``T`` steps, those ``beta_i^2`` of
+    the noise to ``sum_scale``.
+
+    "Residual Denoising Diffusion Models", 2023, arXiv 2308.13712.
+
+    Args:
+        T: number of steps, at least 2.
+        sum_scale: variance of the noise at T, in (0, 1]; beyond 1 the published code clips it.
+        residual: how the residual's steps go with t: "decreased" as published, proportional to
+            ``T + 1 - t``; "increased", to ``t``; or "average", all equal.
+        noise: the same of the noise's; "increased" as published.
+        floor: smallest alpha. At T it is 0, where a network that predicts noise alone says
+            nothing of x_0; the published code has 1e-6 there for such networks.
+    """
+    require(isinstance(T, int) and T >= 2, "T", T, "an integer of at least 2")
+    require(0 < sum_scale <= 1, "sum_scale", sum_scale, "0 < sum_scale <= 1")
+    require(0 <= floor < 1, "floor", floor, "0 <= floor < 1")
+    residual_sum, noise_sum = _sums("residual", residual, T), _sums("noise", noise, T)
+    return Tabulated((1 - residual_sum).clamp(min=floor), (sum_scale * noise_sum).sqrt())
+
+
+def _sums(argument: str, rule: str, T: int) -> Tensor:
+    """Return the sums over the first 0 to T of T steps that add up to 1."""
+    require_choice(argument, rule, SUMS)
+    t = torch.arange(T + 1, dtype=torch.float64)
+    if rule == "average":
+        return t / T
+    return t * (t + 1 if rule == "increased" else 2 * T + 1 - t) / (T * (T + 1))
+
+
+def rddm_from_ddim(betas: Any) -> Tabulated:
+    """Return the schedule of an RDDM converted from a DDPM: ``sum alpha = 1 - sqrt(alpha_bar)``.
+
+    With ``sum beta^2 = 1 - alpha_bar`` (RDDM, section 4.1) its kernel is that of the DDPM.
+
+    Args:
+        betas: (T,), of the DDPM; RDDM's are linear from 1e-4 to .02.
+    """
+    return Tabulated.from_betas(betas)
+
+
+class MeanReverting(Schedule):
+    """IR-SDE's: ``alpha_t = exp(-Theta_t dt)``, ``sigma_t = lambda sqrt(1 - alpha_t^2)``.
+
+    ``Theta_t`` sums the speeds ``theta`` up to t and is interpolated linearly between whole times;
+    ``dt = -log(eps) / Theta_T``, so that ``alpha_T = eps``. The noise at T is that of the limit,
+    ``lambda``, as in the published code.
+
+    "Image Restoration with Mean-Reverting Stochastic Differential Equations", 2023,
+    arXiv 2301.11699.
+
+    Args:
+        max_sigma: lambda in grey levels of 255: the process runs on images in [0, 1].
+        T: number of steps, at least 2.
+        eps: signal left at T.
+        theta: "cosine" as published, "linear" or "constant".
+        shifted: ``Theta_0 = 0`` as in IR-SDE. Without, as in the code of DA-CLIP and the MR
+            Sampler (2025, arXiv 2502.07856), ``t = 0`` keeps a little noise.
+    """
+
+    def __init__(
+        self,
+        max_sigma: float = 10.0,
+        T: int = 100,
+        eps: float = 0.005,
+        theta: str = "cosine",
+        shifted: bool = True,
+    ) -> None:
+        require(0 < max_sigma < math.inf, "max_sigma", max_sigma, "above 0, in grey levels of 255")
+        require(isinstance(T, int) and T >= 2, "T", T, "an integer of at least 2")
+        require(0 < eps < 1, "eps", eps, "0 < eps < 1")
+        speeds = _thetas(require_choice("theta", theta, THETAS), T)
+        total = torch.cumsum(speeds, 0) - (speeds[0] if shifted else 0.0)
+        self.T = T
+        self.terminal_std = max_sigma / 255
+        self.decay = -math.log(eps) * total / total[-1]
+        self.min_ratio = float(self.ratio(1.0))
+
+    def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        low = t.cpu().floor().clamp(0, self.T - 1)
+        index = low.long()
+        decay = torch.lerp(self.decay[index], self.decay[index + 1], t.cpu() - low).to(t.device)
+        return torch.exp(-decay), self.terminal_std * torch.sqrt(-torch.expm1(-2 * decay))
+
+    def time_at(self, ratio: float | Tensor) -> Tensor:
+        ratio = torch.as_tensor(ratio, dtype=torch.float64)
+        decay = 0.5 * torch.log1p((ratio.cpu() / self.terminal_std) ** 2)
+        decay = decay.clamp(float(self.decay[0]), float(self.decay[-1]))
+        low = (torch.searchsorted(self.decay, decay, right=True) - 1).clamp(0, self.T - 1)
+        gap = self.decay[low + 1] - self.decay[low]
+        return (low + (decay - self.decay[low]) / gap).to(ratio.device)
+
+
+def _thetas(rule: str, T: int) -> Tensor:
+    """Return the speeds theta at times 0 to T."""
+    if rule == "constant":
+        return torch.ones(T + 1, dtype=torch.float64)
+    if rule == "linear":
+        scale = 1000 / (T + 1)
+        return torch.linspace(1e-4 * scale, 0.02 * scale, T + 1, dtype=torch.float64)
+    u = torch.arange(T + 3, dtype=torch.float64) / (T + 2)
+    falling = torch.cos((u + 0.008) / 1.008 * torch.pi / 2) ** 2
+    return 1 - falling[1:-1] / falling[0]

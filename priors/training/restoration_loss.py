@@ -1,0 +1,78 @@
+"""What restorers are trained to minimise."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import ArgumentError
+from wellposed.priors.prediction import Parts
+from wellposed.priors.prior import broadcast
+from wellposed.priors.restorer import Restorer
+from wellposed.solvers.transition import Levels, implied_noise, transition, variance
+
+
+def target(
+    predicts: str, parts: Parts, alpha: Tensor, sigma: Tensor, terminal_std: float = 1.0
+) -> Tensor:
+    """Return what a network should output, the inverse of what `Restorer` makes of it.
+
+    Args:
+        predicts: ``noise``, ``sample``, ``residual``, ``velocity`` or ``residual+noise``.
+        parts: the clean image, the residual ``m - x_0`` and the noise that ``x_t`` is made of.
+        alpha: the schedule's, broadcastable.
+        sigma: likewise.
+        terminal_std: ``s`` of the velocity ``alpha s eps - (sigma / s) (x_0 - m)``.
+    """
+    if predicts == "velocity":
+        return alpha * terminal_std * parts.eps + sigma / terminal_std * parts.residual
+    if predicts == "residual+noise":
+        return torch.cat([parts.residual, parts.eps], 1)
+    return {"noise": parts.eps, "sample": parts.x0, "residual": parts.residual}[predicts]
+
+
+def optimal_reverse(prior: Restorer, x_t: Tensor, t: Tensor, m: Tensor, x0: Tensor) -> Tensor:
+    """Return IR-SDE's loss: how far one reverse step goes from the best one, L1.
+
+    With the decay ``F = log(alpha_s / alpha_t)`` of the step from t to ``s = t - 1`` and
+    ``lambda^2 = sigma_t^2 / (1 - alpha_t^2)``, the mean of the network's Euler step is
+    ``x_t + F (x_t - m) - 2 lambda^2 F / sigma_t eps``, and the best point to go to the mean of
+    ``p(x_s | x_t, x_0)``. "Image Restoration with Mean-Reverting Stochastic Differential
+    Equations", 2023, arXiv 2301.11699, eq. 13 to 15.
+
+    Args:
+        prior: the restorer, of IR-SDE's process.
+        x_t: noisy images (B, C, H, W), in units.
+        t: whole times (B,).
+        m: the degraded images, in units.
+        x0: the clean ones.
+    """
+    values = (*prior.schedule(t), *prior.schedule(t - 1))
+    level = Levels(*(broadcast(v, x_t) for v in values))
+    decay = (level.alpha_s / level.alpha_t).log()
+    noise = 2 * level.sigma_t * decay / (1 - level.alpha_t**2)
+    reached = x_t + decay * (x_t - m) - noise * prior.parts(x_t, t, m).eps
+    true_eps, none = implied_noise(x_t, x0, level, m), torch.zeros_like(x_t)
+    best = transition(x0, true_eps, none, level, variance("markov", level), m)
+    return (reached - best).abs().mean()
+
+
+def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return LPIPS of VGG, of images (B, 3, H, W) in [-1, 1]: one value per item.
+
+    "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018,
+    arXiv 1801.03924; as torchmetrics has it, with the weights that torchvision downloads.
+
+    Raises:
+        ArgumentError: the weights cannot be had.
+    """
+    from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
+
+    try:
+        metric = LearnedPerceptualImagePatchSimilarity(net_type="vgg")
+    except Exception as error:  # a missing package or whatever the download raises
+        raise ArgumentError(
+            f"lpips: the weights of VGG cannot be had ({error}), accepted: 0, or a machine on "
+            "which torchvision has downloaded them"
+        ) from error
+    return metric.net.to(device).eval().requires_grad_(False)
