@@ -2,11 +2,11 @@
 
     python benchmarks/dehazing.py --tissue tissue-rf --haze haze-rf --unet unet.pt --out out/
 
-Writes dehazing.json after each row, which a later call keeps and goes on from, dehazing.md and a
-panel. Settings of BM3D and of the nuclear norm are chosen by PSNR of RF on hearts of the
-validation split, for each level; the priors' methods have one setting for all levels. Real
-recordings (--real, MetaImage, HDF5 or PyMUST) have no truth: of them the Kolmogorov-Smirnov
-distance of grey values to the input's is shown, and how much was taken out.
+Writes dehazing.json after each row, which a later call keeps and goes on from, dehazing.md and
+pictures of each level's first frame. Settings of BM3D and of the nuclear norm are chosen by PSNR
+of RF on hearts of the validation split, for each level; the priors' methods have one setting for
+all levels. Real recordings (--real, MetaImage, HDF5 or PyMUST) have no truth: of them the
+Kolmogorov-Smirnov distance of grey values to the input's is shown, and how much was taken out.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from dehazing_methods import Beats, methods
 from PIL import Image
@@ -96,16 +97,22 @@ def document(record: dict[str, Any]) -> str:
         f"frames of a beat each. PSNR in dB of a peak of 1; KS of the wall's grey values to the "
         "clean ones. gCNR alone can be had by wiping out the cavity: see KS beside it.\n"
     ]
-    heads = ["method", *SCORES.values(), "s / frame", "setting"]
+    heads = ["method", *SCORES.values(), "s / frame", "on", "setting"]
     for level, rows in record["levels"].items():
         table = [
-            [name, *(f"{row[s]:.3f}" for s in SCORES), f"{row['seconds']:.2f}", row["setting"]]
+            [
+                name,
+                *(f"{row[s]:.3f}" for s in SCORES),
+                f"{row['seconds']:.2f}",
+                row["device"],
+                row["setting"],
+            ]
             for name, row in rows.items()
         ]
         parts.append(f"## Haze of {float(level):g} dB\n\n{format_table(heads, table)}\n")
     for title, key, columns in (
         (
-            f"Speed at {SPEED_LEVEL:g} dB, {p['device']}",
+            f"Speed at {SPEED_LEVEL:g} dB",
             "speed",
             (*SCORES, "nfe", "frames_per_second"),
         ),
@@ -117,11 +124,15 @@ def document(record: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def panel(found: dict[str, Tensor], test: Beats, sector: Sector) -> Image.Image:
-    """Return B-mode pictures of the first frame, side by side."""
-    peak = envelope(test.tissue[:1]).amax()
-    grey = [scan_convert(b_mode(v[:1], 60.0, peak), sector, 320)[0, 0] for v in found.values()]
-    return Image.fromarray((255 * torch.cat(grey, -1)).round().byte().numpy())
+def picture(rf: Tensor, test: Beats, sector: Sector) -> Image.Image:
+    """Return the B-mode picture of a first frame, in decibels below the clean one's loudest."""
+    grey = b_mode(rf[:1], 60.0, envelope(test.tissue[:1]).amax())
+    return Image.fromarray((255 * scan_convert(grey, sector, 320)[0, 0]).round().byte().numpy())
+
+
+def panel(paths: list[Path]) -> Image.Image:
+    """Return pictures side by side."""
+    return Image.fromarray(np.concatenate([np.asarray(Image.open(path)) for path in paths], 1))
 
 
 class Record:
@@ -132,7 +143,7 @@ class Record:
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
-        keys = ("hearts", "frames", "steps", "device")
+        keys = ("hearts", "frames", "steps")
         protocol = {key: getattr(options, key) for key in keys}
         self.out, self.path = options.out, options.out / "dehazing.json"
         self.values: dict[str, Any] = {"protocol": protocol, "levels": {}, "speed": {}, "real": {}}
@@ -152,20 +163,25 @@ def compare(options: argparse.Namespace, record: Record, sector: Sector, test: B
     """Fill in the rows of all levels that the record lacks, and draw the panels."""
     tuning = Beats.simulate(options.tuning, "validation", options.frames, sector)
     for level in options.levels:
-        y, found = test.hazy(level), dict[str, Tensor]()
+        y, folder = test.hazy(level).to(options.device), options.out / f"frames{level:g}"
+        folder.mkdir(exist_ok=True)
         rows = record.values["levels"].setdefault(f"{level:g}", {})
         for name, prepare in methods(options, level, test, tuning).items():
-            if name in rows:
+            if name in rows or (options.rows and name not in options.rows):
                 continue
             method, setting = prepare()
+            if options.device != "cpu":
+                method(y[: test.frames])  # warm
             started = time.perf_counter()
-            found[name] = method(y)
+            found = method(y).cpu()
             seconds = (time.perf_counter() - started) / len(y)
-            rows[name] = test.scores(found[name]) | {"seconds": seconds, "setting": setting}
+            facts = {"seconds": seconds, "setting": setting, "device": options.device}
+            rows[name] = test.scores(found) | facts
+            picture(found, test, sector).save(folder / f"{name}.png")
             record.save()
-        if found:
-            found["clean"] = test.tissue
-            panel(found, test, sector).save(options.out / f"dehazing{level:g}.png")
+        picture(test.tissue, test, sector).save(folder / "clean.png")
+        paths = [folder / f"{name}.png" for name in (*rows, "clean")]
+        panel(paths).save(options.out / f"dehazing{level:g}.png")
 
 
 def run(options: argparse.Namespace, sector: Sector) -> dict[str, Any]:
@@ -174,8 +190,9 @@ def run(options: argparse.Namespace, sector: Sector) -> dict[str, Any]:
     test = Beats.simulate(options.hearts, "test", options.frames, sector)
     compare(options, record, sector, test)
     for steps in options.speed:
-        if str(steps) not in record.values["speed"]:
-            record.values["speed"][str(steps)] = speed(options, steps, test)
+        name = f"{steps} steps, {options.device}"
+        if name not in record.values["speed"]:
+            record.values["speed"][name] = speed(options, steps, test)
             record.save()
     for file in options.real:
         if file.name not in record.values["real"]:
@@ -200,7 +217,8 @@ def main(arguments: list[str] | None = None, sector: Sector | None = None) -> No
     parser.add_argument("--real", type=Path, nargs="*", default=[])
     parser.add_argument("--real-frames", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--device", default="cpu", help="of the speed's rows")
+    parser.add_argument("--rows", nargs="*", help="methods to run; default: all")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)

@@ -20,11 +20,14 @@ from wellposed.datasets.ultrasound import (
     simulate_echoes,
 )
 from wellposed.priors import Diagonal, GaussianPrior, Prior
-from wellposed.solvers import Dehazing, DiffPIR, dehaze
+from wellposed.solvers import Dehazing, DiffPIR, NoisyProjection, dehaze
 
 Method = Callable[[Tensor], Tensor]
 Family = Callable[[float], Method]
 Rows = dict[str, Callable[[], tuple[Method, str]]]
+
+PUBLISHED_STEPS = 200
+"""Of the published projection guidance."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def by_bm3d(rf: Tensor, sigma: float) -> Tensor:
     """Return BM3D of companded frames."""
     from bm3d import bm3d
 
-    frames = [bm3d(frame[0].numpy(), sigma) for frame in compand(rf)]
+    frames = [bm3d(frame[0].cpu().numpy(), sigma) for frame in compand(rf)]
     return expand(torch.from_numpy(np.stack(frames)).to(rf)[:, None])
 
 
@@ -91,14 +94,16 @@ def _pursuit(Y: Tensor, weight: float, iterations: int) -> Tensor:
     return Y - L
 
 
-def by_one_prior(rf: Tensor, tissue: Prior, rms: float, steps: int) -> Tensor:
+def by_one_prior(rf: Tensor, tissue: Prior, rms: float, how: Dehazing) -> Tensor:
     """Return companded frames denoised by the tissue's prior alone: haze is white noise to it."""
     from wellposed.operators import Denoising
 
-    operator = Denoising(rf.shape[1:], rms)
-    solver = DiffPIR(steps=steps, spacing="geometric", lambda_=1.0, zeta=1.0)
-    frames = [solver(compand(y), operator, tissue, seed=n).mean for n, y in enumerate(rf.split(1))]
-    return expand(torch.cat(frames))
+    operator = Denoising(rf.shape[1:], rms).to(rf.device)
+    solver = DiffPIR(steps=how.steps, spacing="geometric", lambda_=1.0, zeta=1.0)
+    parts = compand(rf).split(how.batch_size)
+    return expand(
+        torch.cat([solver(y, operator, tissue, seed=n).mean for n, y in enumerate(parts)])
+    )
 
 
 def by_two_priors(rf: Tensor, tissue: Prior, haze: Prior, settings: Dehazing) -> Tensor:
@@ -129,7 +134,7 @@ def methods(options: argparse.Namespace, level: float, test: Beats, tuning: Beat
         return partial(by_nuclear_norm, frames=test.frames, weight=weight)
 
     def found(name: str) -> Prior:
-        return priors.load(getattr(options, name))
+        return priors.load(getattr(options, name)).to(options.device)
 
     how = Dehazing(steps=options.steps, batch_size=options.batch_size)
     rows: Rows = {
@@ -138,17 +143,27 @@ def methods(options: argparse.Namespace, level: float, test: Beats, tuning: Beat
         "nuclear norm": lambda: tuned(nuclear, (0.5, 1.0, 2.0, 4.0)),
     }
     if options.unet is not None:
-        rows["U-Net"] = lambda: (load_dehazer(options.unet).dehaze, "")
-    one = partial(by_one_prior, rms=rms, steps=options.steps)
+        rows["U-Net"] = lambda: (load_dehazer(options.unet).to(options.device).dehaze, "")
+    one = partial(by_one_prior, rms=rms, how=how)
     rows["one prior"] = lambda: (partial(one, tissue=found("tissue")), f"sigma {rms:.3f}")
 
     def white() -> tuple[Method, str]:
         tissue = found("tissue")
-        haze = white_noise(tissue, rms)
+        haze = white_noise(tissue, rms).to(options.device)
         return partial(by_two_priors, tissue=tissue, haze=haze, settings=how), f"rms {rms:.3f}"
 
     def two() -> tuple[Method, str]:
         blocks = {name: found(name) for name in ("tissue", "haze")}
         return partial(by_two_priors, **blocks, settings=how), f"{options.steps} steps"
 
-    return rows | {"white noise as second": white, "two priors": two}
+    def published() -> tuple[Method, str]:
+        blocks = {name: found(name) for name in ("tissue", "haze")}
+        solver = NoisyProjection(steps=PUBLISHED_STEPS, noise="shared", start=1.0)
+        projection = Dehazing(solver=solver, batch_size=options.batch_size)
+        return partial(by_two_priors, **blocks, settings=projection), f"{PUBLISHED_STEPS} steps"
+
+    return rows | {
+        "white noise as second": white,
+        "two priors": two,
+        "two priors, projection": published,
+    }

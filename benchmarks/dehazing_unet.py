@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from wellposed.datasets.collection import Collection, Reading
 from wellposed.datasets.crops import Crops
@@ -41,7 +42,7 @@ class Dehazer(nn.Module):
 
 def load_dehazer(path: Path) -> Dehazer:
     """Return the averaged network of a checkpoint."""
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location="cpu")
     model = Dehazer(tuple(state["widths"]), state["layers"])
     model.load_state_dict(state["average"])
     return model.eval()
@@ -54,32 +55,39 @@ def signal_crops(path: Path, width: int) -> Crops:
     return Crops(stacks, width, **options)
 
 
-def batch(crops: tuple[Crops, Crops], size: int, step: int) -> tuple[Tensor, Tensor]:
-    """Return companded hazy crops and companded tissue."""
-    tissue, haze = (c.batch(range(size), seed, step) for seed, c in enumerate(crops))
-    return compand((tissue + haze).clamp(-1, 1)), compand(tissue.clamp(-1, 1))
+class HazyCrops(Dataset[tuple[Tensor, Tensor]]):
+    """For each step companded hazy crops and companded tissue."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.crops = [signal_crops(path, options.width) for path in (options.tissue, options.haze)]
+        self.items = range(options.batch_size)
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the batch of a step."""
+        tissue, haze = (c.batch(self.items, seed, step) for seed, c in enumerate(self.crops))
+        return compand((tissue + haze).clamp(-1, 1)), compand(tissue.clamp(-1, 1))
 
 
 def train(options: argparse.Namespace) -> None:
     """Train, or go on."""
-    crops = tuple(signal_crops(path, options.width) for path in (options.tissue, options.haze))
     torch.manual_seed(0)
     widths = tuple(options.widths)
-    model, average = Dehazer(widths, options.layers), Dehazer(widths, options.layers)
+    model, average = (Dehazer(widths, options.layers).to(options.device) for _ in range(2))
     average.load_state_dict(model.state_dict())
     average.requires_grad_(False)
     optimizer, step, mean = torch.optim.AdamW(model.parameters(), 5e-4, weight_decay=0.0), 0, 0.0
     if options.out.exists():
-        state = torch.load(options.out, weights_only=True)
+        state = torch.load(options.out, weights_only=True, map_location=options.device)
         step, mean = state["step"], state["loss"]
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
-    while step < options.steps:
+    todo, workers = range(step, options.steps), options.workers
+    loader = DataLoader(HazyCrops(options), None, sampler=todo, num_workers=workers)
+    for y, x in loader:
         for group in optimizer.param_groups:  # falls over the last 30 %
             group["lr"] = 5e-4 * min(1.0, (options.steps - step) / (0.3 * options.steps))
-        y, x = batch(crops, options.batch_size, step)
-        loss = F.mse_loss(model(y), x)
+        loss = F.mse_loss(model(y.to(options.device)), x.to(options.device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -115,6 +123,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=list(WIDTHS))
     parser.add_argument("--layers", type=int, default=LAYERS)
     parser.add_argument("--save-every", type=int, default=200)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare crops")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)

@@ -46,6 +46,7 @@ def supervise(out, folder, steps):
 
 
 def test_the_comparison_has_all_rows_and_goes_on(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(methods, "PUBLISHED_STEPS", 6)
     # Minutes and an optional package elsewhere.
     monkeypatch.setattr(methods, "by_bm3d", lambda rf, sigma: (1 - sigma) * rf)
     with h5py.File(tmp_path / "measured.h5", "w") as file:
@@ -61,11 +62,11 @@ def test_the_comparison_has_all_rows_and_goes_on(folder, tmp_path, monkeypatch, 
     names = {"hazy", "BM3D", "nuclear norm", "U-Net", "one prior", "white noise as second"}
     for level in ("-34", "-22"):
         rows = record["levels"][level]
-        assert set(rows) == names | {"two priors"}
+        assert set(rows) == names | {"two priors", "two priors, projection"}
         assert all(math.isfinite(row[s]) for row in rows.values() for s in dehazing.SCORES)
         assert (tmp_path / "out" / f"dehazing{level}.png").exists()
-    assert set(record["speed"]) == {"4", "6"}
-    assert record["speed"]["4"]["nfe"] < record["speed"]["6"]["nfe"]
+    few, more = (record["speed"][f"{steps} steps, cpu"] for steps in (4, 6))
+    assert few["nfe"] < more["nfe"]
     assert 0 <= record["real"]["measured.h5"]["ks"] <= 1
     assert "two priors" in capsys.readouterr().out
     monkeypatch.setattr(methods, "dehaze", None)  # nothing is run again
@@ -76,15 +77,15 @@ def test_the_comparison_has_all_rows_and_goes_on(folder, tmp_path, monkeypatch, 
 
 def test_training_the_network_goes_on_to_the_same_weights(folder, tmp_path, monkeypatch):
     whole = torch.load(folder / "unet.pt", weights_only=True)
-    drawn = unet.batch
+    drawn = unet.HazyCrops.__getitem__
 
-    def interrupted(crops, size, step):
+    def interrupted(crops, step):
         if step == 3:
             raise KeyboardInterrupt
-        return drawn(crops, size, step)
+        return drawn(crops, step)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(unet, "batch", interrupted)
+        patch.setattr(unet.HazyCrops, "__getitem__", interrupted)
         supervise(tmp_path / "a.pt", folder, steps=4)
     assert torch.load(tmp_path / "a.pt", weights_only=True)["step"] == 2
     again = supervise(tmp_path / "a.pt", folder, steps=4)

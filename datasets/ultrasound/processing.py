@@ -14,7 +14,7 @@ from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.errors import DtypeError, ShapeError, require
 from wellposed.operators.sizes import require_size
 
-LOUDEST = 1.5
+LOUDEST = 2.0
 """Magnitude that RF may reach: hazy frames leave [-1, 1] a little where tissue is loudest."""
 
 
