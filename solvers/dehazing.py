@@ -47,12 +47,12 @@ class Dehazing:
     """
 
     steps: int = 50
-    start: float = 1.0
+    start: float = 1.4
     zeta: float = 1.0
     solver: Solver | None = None
     gamma: float = 1.0
     mu: float = 255.0
-    rms: tuple[float, float] = (0.29, 0.2)
+    rms: tuple[float, float] = (0.29, 0.26)
     tile: int | None = None
     batch_size: int = 8
 

@@ -62,7 +62,11 @@ def test_the_comparison_has_all_rows_and_goes_on(folder, tmp_path, monkeypatch, 
     names = {"hazy", "BM3D", "nuclear norm", "U-Net", "one prior", "white noise as second"}
     for level in ("-34", "-22"):
         rows = record["levels"][level]
-        assert set(rows) == names | {"two priors", "two priors, projection"}
+        assert set(rows) == names | {
+            "two priors",
+            "two priors, mean of 4",
+            "two priors, projection",
+        }
         assert all(math.isfinite(row[s]) for row in rows.values() for s in dehazing.SCORES)
         assert (tmp_path / "out" / f"dehazing{level}.png").exists()
     few, more = (record["speed"][f"{steps} steps, cpu"] for steps in (4, 6))

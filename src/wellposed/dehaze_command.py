@@ -26,7 +26,7 @@ def dehaze(  # noqa: PLR0913 - the options of a command are its signature
     ),
     haze: Annotated[str, typer.Option(help="Prior of haze: shipped, or a folder.")] = "haze-rf",
     steps: Annotated[int, typer.Option(help="Steps of the whole schedule.")] = 50,
-    start: Annotated[float, typer.Option(help="Noise over signal to start from.")] = 1.0,
+    start: Annotated[float, typer.Option(help="Noise over signal to start from.")] = 1.4,
     gamma: Annotated[float, typer.Option(help="Strength: more takes out more.")] = 1.0,
     tile: Annotated[
         int | None, typer.Option(help="Side of overlapping tiles; default: whole frames.")
