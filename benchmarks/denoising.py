@@ -3,12 +3,13 @@
     python benchmarks/denoising.py natural --data kodak24/ --count 6 --whole 512 --card
     python benchmarks/denoising.py ct --data train_slices_256.h5 --held-out --count 12 --card
     python benchmarks/denoising.py brain-mri --data studyforrest_t1.nii.gz --card
+    python benchmarks/denoising.py tissue-rf --data tissue-test.h5 --size 128 --card
 
-Images are read as the prior's training images were; ``--held-out`` takes those that training left
-out. Noise is Gaussian, its levels are in public values ([0, 1]), of complex images per real and
-imaginary part. The thresholds of TV and wavelets are the best of a few for every level and these
-very images, which favours them; complex images go through the baselines as two real ones. Needs
-the extra ``benchmarks``.
+Images are read as the prior's training images were, RF companded; ``--held-out`` takes those that
+training left out. Noise is Gaussian, its levels are in public values ([0, 1]; of RF [-1, 1]), of
+complex images per real and imaginary part. The thresholds of TV and wavelets are the best of a few
+for every level and these very images, which favours them; complex images go through the baselines
+as two real ones. Needs the extra ``benchmarks``.
 
 The second table gives the same pixels to the prior in pieces of several sizes: it tells whether a
 network trained on crops works as well on whole images.
@@ -26,6 +27,7 @@ from torch import Tensor
 from wellposed import priors
 from wellposed.datasets.collection import Collection, Reading
 from wellposed.datasets.crops import central_crop, random_phase
+from wellposed.datasets.ultrasound import compand
 from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.priors.loading import WEIGHTS
 from wellposed.priors.store import read_config
@@ -104,6 +106,8 @@ def load_images(args: argparse.Namespace, config: dict, size: int) -> Tensor:
     step = max(1, len(places) // args.count)
     chosen = [stack.array()[row] for stack, row in places[::step][: args.count]]
     images = torch.stack([central_crop(torch.from_numpy(i).movedim(-1, 0), size) for i in chosen])
+    if training.get("companding"):
+        images = compand(images.clamp(-1, 1), training["companding"])
     return random_phase(images, seed=0) if config["complex"] else images
 
 

@@ -24,14 +24,15 @@ class Patchwise(Prior):
 
     Args:
         prior: a prior on images; see `tiled` for a `Restorer`.
-        size: side of the tiles in pixels.
+        size: side of the tiles in pixels; a multiple of 8, as the overlap, lets every tile start
+            where it looks alike to a U-Net.
         overlap: least number of pixels shared by neighbours; about the network's reach.
     """
 
     def __init__(self, prior: Prior, size: int = 256, overlap: int = 64) -> None:
         require(prior.is_affine, "prior", type(prior).__name__, "a prior on images")
         super().__init__(prior.schedule, prior.channels, prior.is_complex, prior.data_range)
-        self.prior, self.tiles = prior, Tiles(size, overlap)
+        self.prior, self.tiles = prior, Tiles(size, overlap, math.gcd(STRIDE, size, overlap))
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
         """Return the blended estimate of all tiles; see `Prior.denoise`."""

@@ -70,6 +70,18 @@ def test_the_overlap_hides_missing_context():
     assert 1e-3 < float(nearly) < errors_[0] / 4
 
 
+class Blocks(nn.Module):
+    """Averages over squares of eight pixels, as a U-Net's coarse levels see them."""
+
+    def forward(self, x, label):
+        return nn.functional.interpolate(nn.functional.avg_pool2d(x, 8), scale_factor=8)
+
+
+def test_tiles_start_where_a_strided_network_sees_them_as_in_the_whole_image():
+    prior, x_t = NetworkPrior(Blocks(), VP, "sample"), random(1, 1, 104, 88)
+    torch.testing.assert_close(Patchwise(prior, 48, 16).denoise(x_t, 5), prior.denoise(x_t, 5))
+
+
 def test_tiles_bound_the_memory():
     network = Reach(1)
     Patchwise(NetworkPrior(network, VP, "sample"), 16, 4).denoise(random(1, 1, 200, 30), 5)

@@ -351,3 +351,16 @@ def test_the_network_names_images_too_small_to_pad():
     network = ConvUNet(1, (8, 16))
     with pytest.raises(errors.ShapeError, match="x: got images of 2 x 16"):
         network(torch.zeros(1, 1, 2, 16), torch.zeros(1))
+
+
+def test_cards_tell_how_crops_of_signals_are_varied(finished):
+    config = json.loads((finished / "config.json").read_text())
+    assert "gain [1.0, 1.0], flips, transposition |" in model_card(config)
+    signals = {"flips": "sideways", "polarity": True, "companding": 255.0, "aspect": 2.0}
+    config["training"].update(signals)
+    card = model_card(config)
+    assert "sideways flips, polarity, then mu-law of 255 |" in card
+    assert "pixels, 2 times as tall |" in card
+    for name in signals:  # as priors have it that were trained before these settings
+        del config["training"][name]
+    assert "flips, transposition |" in model_card(config)
