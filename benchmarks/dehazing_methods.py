@@ -113,8 +113,7 @@ def by_two_priors(
     rf: Tensor, tissue: Prior, haze: Prior, settings: Dehazing, samples: int = 1
 ) -> Tensor:
     """Return the tissue of the preset, the mean of some samples."""
-    found = [dehaze(rf, tissue, haze, settings, seed=seed).tissue for seed in range(samples)]
-    return torch.stack(found).mean(0)
+    return dehaze(rf, tissue, haze, settings, num_samples=samples).tissue
 
 
 def white_noise(tissue: Prior, rms: float) -> Prior:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -80,16 +80,23 @@ class Dehazed:
     """What `dehaze` found.
 
     Attributes:
-        tissue: linear RF (B, 1, depths, beams).
+        tissue: linear RF (B, 1, depths, beams), the mean over the samples.
         haze: likewise, as it lies in the measurement: times gamma.
-        nfe: evaluations of each network, for each frame.
+        spread: standard deviation of the samples of the tissue; ``None`` of a single one.
+        nfe: evaluations of each network, for each sample of each frame.
         seconds: wall time.
     """
 
     tissue: Tensor
     haze: Tensor
+    spread: Tensor | None
     nfe: int
     seconds: float
+
+    def cpu(self) -> "Dehazed":
+        """Return the same on the CPU."""
+        spread = None if self.spread is None else self.spread.cpu()
+        return replace(self, tissue=self.tissue.cpu(), haze=self.haze.cpu(), spread=spread)
 
     @property
     def frames_per_second(self) -> float:
@@ -103,6 +110,7 @@ def dehaze(
     haze: Prior,
     settings: Dehazing | None = None,
     *,
+    num_samples: int = 1,
     seed: int = 0,
 ) -> Dehazed:
     """Separate RF frames into tissue and haze, ``y = x + gamma h``, by a posterior sample.
@@ -118,25 +126,33 @@ def dehaze(
         tissue: a prior on companded RF of tissue, one channel.
         haze: likewise of haze; `priors.Proximal` ones and exact ones do too.
         settings: how.
+        num_samples: posterior samples of each frame. One has speckle as tissue has; the mean of
+            several is nearer to the truth, and smoother where they differ.
         seed: decides every draw.
 
     Raises:
         ShapeError, ArgumentError, NonFiniteError: ``rf`` of another shape or range, priors that
-            do not go together.
+            do not go together, no samples.
     """
     how = settings or Dehazing()
     _check_rf(rf)
+    counted = isinstance(num_samples, int) and num_samples >= 1
+    require(counted, "num_samples", num_samples, "an integer of at least 1")
     operator = _sum(rf.shape[1:], how).to(rf.device)
     prior, method = _product(tissue, haze, how), how.method()
     started, parts, nfe = time.perf_counter(), [], 0
     for first in range(0, len(rf), how.batch_size):
-        frames = compand(rf[first : first + how.batch_size], how.mu)
-        noise = ItemNoise(seed, [(0, first + n) for n in range(len(frames))])
-        found = method(frames, operator, prior, noise=noise)
-        parts.append(expand(found.samples[0], how.mu))
-        nfe = found.nfe
-    x, h = torch.cat(parts).split(1, 1)
-    return Dehazed(x, how.gamma * h, nfe, time.perf_counter() - started)
+        frames, samples = compand(rf[first : first + how.batch_size], how.mu), []
+        for sample in range(num_samples):
+            noise = ItemNoise(seed, [(sample, first + n) for n in range(len(frames))])
+            found = method(frames, operator, prior, noise=noise)
+            samples.append(expand(found.samples[0], how.mu))
+            nfe = found.nfe
+        parts.append(torch.stack(samples))
+    both = torch.cat(parts, 1)
+    x, h = both.mean(0).split(1, 1)
+    spread = both[:, :, :1].std(0) if num_samples > 1 else None
+    return Dehazed(x, how.gamma * h, spread, nfe, time.perf_counter() - started)
 
 
 def _sum(size: torch.Size, how: Dehazing) -> "Companded":

@@ -93,6 +93,20 @@ def test_frames_are_by_themselves(hearts, pair):
     assert not torch.allclose(dehaze(hazy[:1], *pair, FEW, seed=4).tissue, first.tissue)
 
 
+def test_samples_are_averaged_and_their_spread_is_told(hearts, pair):
+    y = hearts.hazy(-22)
+    found = [dehaze(y, *pair, FEW, num_samples=n, seed=2) for n in (1, 3, 12)]
+    assert found[0].spread is None
+    assert not torch.allclose(found[1].tissue, found[0].tissue)
+    first = dehaze(y[:1], *pair, FEW, num_samples=3, seed=2)
+    torch.testing.assert_close(first.spread, found[1].spread[:1], atol=1e-4, rtol=1e-3)
+    score = [dehazing_scores(v.tissue, hearts.tissue)["psnr_rf"].mean() for v in found]
+    assert score[2] > score[0] + 0.5
+    # The mean of n samples is off from a sample by (1 + 1 / n) times the spread's square.
+    gap = (found[2].tissue - found[0].tissue).square().mean() / found[2].spread.square().mean()
+    assert 0.7 < float(gap) < 1.3
+
+
 def test_the_parts_add_up_to_the_measurement(hearts, pair):
     """But for what companded values beyond their range round away."""
     y = hearts.hazy(-28)
@@ -352,12 +366,14 @@ def test_the_command_takes_measured_frames(prior, tmp_path):
     stored = np.random.default_rng(0).integers(-900, 900, (32, 16))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["rf"] = stored
-    options = ("--tissue", prior, "--haze", prior, "--steps", 8)
+    options = ("--tissue", prior, "--haze", prior, "--steps", 8, "--samples", 2)
     assert invoke(tmp_path / "a.h5", "--out", tmp_path / "out", *options).exit_code == 0
     names = ["b_mode.png", "dehazed.h5", "metrics.json"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
     with h5py.File(tmp_path / "out" / "dehazed.h5") as file:
         assert np.abs(file["rf"][()]).max() > 5  # in the values of the input
+        assert file["spread"].shape == file["rf"].shape
+        assert 0 < np.mean(file["spread"][()]) < np.abs(file["rf"][()]).max()
 
 
 @pytest.mark.parametrize(
@@ -366,6 +382,7 @@ def test_the_command_takes_measured_frames(prior, tmp_path):
         (("missing.h5",), "error: path: no such file"),
         (("missing.h5", "--gamma", "0"), "error: gamma: got 0"),
         (("missing.h5", "--steps", "0"), "error: steps: got 0"),
+        (("missing.h5", "--device", "gpu"), "error: --device: got 'gpu', accepted: cpu"),
     ],
 )
 def test_the_command_names_what_is_wrong(arguments, message, tmp_path):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wellposed.errors import FileError
+from wellposed.errors import FileError, require
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,26 +32,31 @@ def dehaze(  # noqa: PLR0913 - the options of a command are its signature
         int | None, typer.Option(help="Side of overlapping tiles; default: whole frames.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Frames worked on at once.")] = 8,
+    samples: Annotated[int, typer.Option(help="Posterior samples, to take the mean of.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Decides every draw.")] = 0,
     frame_ms: Annotated[int, typer.Option(help="Duration of a frame of the GIF.")] = 60,
 ) -> None:
     """Take haze out of ultrasound RF frames with a prior of tissue and one of haze.
 
-    Writes dehazed.h5 (RF of tissue and haze), b_mode.png and, of sequences, b_mode.gif: hazy,
-    dehazed, haze and, where the file holds it, clean; and metrics.json.
+    Writes dehazed.h5 (RF of tissue and haze, of several samples the mean and the tissue's spread),
+    b_mode.png and, of sequences, b_mode.gif: hazy, dehazed, haze and, where the file holds it,
+    clean; and metrics.json.
     """
     from wellposed.datasets.ultrasound.recordings import load_recording
     from wellposed.priors.loading import load
     from wellposed.solvers.dehazing import Dehazing
     from wellposed.solvers.dehazing import dehaze as run
 
+    _require_device(device)
     how = Dehazing(steps=steps, start=start, gamma=gamma, tile=tile, batch_size=batch_size)
     recording = load_recording(input_)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"--out: cannot write {str(out)!r}: {error}") from error
-    found = run(recording.rf, load(tissue), load(haze), how, seed=seed)
+    x, h, rf = load(tissue).to(device), load(haze).to(device), recording.rf.to(device)
+    found = run(rf, x, h, how, num_samples=samples, seed=seed).cpu()
     _write_rf(found, recording, out / "dehazed.h5")
     _write_pictures(found, recording, out, frame_ms)
     table = measured(found, recording)
@@ -59,6 +64,13 @@ def dehaze(  # noqa: PLR0913 - the options of a command are its signature
     for name, value in table.items():
         typer.echo(f"{name:22s} {value:.4g}")
     typer.echo(f"wrote {out}")
+
+
+def _require_device(device: str) -> None:
+    import torch
+
+    known = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    require(device in known, "--device", device, ", ".join(known))
 
 
 def measured(found: "Dehazed", recording: "Recording") -> dict[str, float]:
@@ -87,8 +99,10 @@ def _write_rf(found: "Dehazed", recording: "Recording", path: Path) -> None:
     import h5py
 
     with h5py.File(path, "w") as file:
-        file["rf"] = (recording.scale * found.tissue[:, 0]).cpu().numpy()
-        file["haze"] = (recording.scale * found.haze[:, 0]).cpu().numpy()
+        file["rf"] = (recording.scale * found.tissue[:, 0]).numpy()
+        file["haze"] = (recording.scale * found.haze[:, 0]).numpy()
+        if found.spread is not None:
+            file["spread"] = (recording.scale * found.spread[:, 0]).numpy()
         if recording.sector is not None:
             file.attrs.update(asdict(recording.sector))
 
@@ -120,7 +134,7 @@ def side_by_side(found: "Dehazed", recording: "Recording") -> "Tensor":
     peak = envelope(recording.rf).amax()
     reference = peak.expand(len(recording.rf))
     images = [_on_screen(b_mode(p, 60.0, reference), recording.sector) for p in parts]
-    return torch.cat(images, -1)[:, 0].cpu()
+    return torch.cat(images, -1)[:, 0]
 
 
 def _on_screen(grey: "Tensor", sector: "Sector | None") -> "Tensor":
