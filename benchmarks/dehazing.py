@@ -6,7 +6,8 @@ Writes dehazing.json after each row, which a later call keeps and goes on from, 
 pictures of each level's first frame. Settings of BM3D and of the nuclear norm are chosen by PSNR
 of RF on hearts of the validation split, for each level; the priors' methods have one setting for
 all levels. Real recordings (--real, MetaImage, HDF5 or PyMUST) have no truth: of them the
-Kolmogorov-Smirnov distance of grey values to the input's is shown, and how much was taken out.
+Kolmogorov-Smirnov distance of grey values to the input's is shown, how much was taken out, and a
+picture of both.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from dehazing_methods import Beats, methods
 from PIL import Image
 from torch import Tensor
@@ -60,6 +62,8 @@ def real(options: argparse.Namespace, path: Path) -> dict[str, float]:
     found = dehaze(rf, *blocks, Dehazing(steps=options.steps, batch_size=options.batch_size))
     peak = envelope(rf).flatten(1).amax(1)
     grey = [b_mode(v, 60.0, peak) for v in (rf, found.tissue)]
+    both = F.interpolate(torch.cat(grey, -1)[:1], (480, 640), mode="bilinear", antialias=True)
+    as_image(both[0, 0].clamp(0, 1)).save(options.out / f"dehazing-{path.stem}.png")
     seen = grey[0] > 0.4  # tissue, not what is dark
     distance = ks_statistic(grey[1], grey[0], seen)
     share = 20 * (found.haze.norm() / rf.norm()).log10()
@@ -127,7 +131,12 @@ def document(record: dict[str, Any]) -> str:
 def picture(rf: Tensor, test: Beats, sector: Sector) -> Image.Image:
     """Return the B-mode picture of a first frame, in decibels below the clean one's loudest."""
     grey = b_mode(rf[:1], 60.0, envelope(test.tissue[:1]).amax())
-    return Image.fromarray((255 * scan_convert(grey, sector, 320)[0, 0]).round().byte().numpy())
+    return as_image(scan_convert(grey, sector, 320)[0, 0])
+
+
+def as_image(grey: Tensor) -> Image.Image:
+    """Return values in [0, 1] as a picture."""
+    return Image.fromarray((255 * grey).round().byte().numpy())
 
 
 def panel(paths: list[Path]) -> Image.Image:

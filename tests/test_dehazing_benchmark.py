@@ -72,6 +72,7 @@ def test_the_comparison_has_all_rows_and_goes_on(folder, tmp_path, monkeypatch, 
     few, more = (record["speed"][f"{steps} steps, cpu"] for steps in (4, 6))
     assert few["nfe"] < more["nfe"]
     assert 0 <= record["real"]["measured.h5"]["ks"] <= 1
+    assert (tmp_path / "out" / "dehazing-measured.png").exists()
     assert "two priors" in capsys.readouterr().out
     monkeypatch.setattr(methods, "dehaze", None)  # nothing is run again
     dehazing.main(options, COARSE)
