@@ -144,8 +144,8 @@ def methods(options: argparse.Namespace, level: float, test: Beats, tuning: Beat
     how = Dehazing(steps=options.steps, batch_size=options.batch_size)
     rows: Rows = {
         "hazy": lambda: (lambda rf: rf, ""),
-        "BM3D": lambda: tuned(lambda s: partial(by_bm3d, sigma=s), (0.05, 0.1, 0.2, 0.3)),
-        "nuclear norm": lambda: tuned(nuclear, (0.5, 1.0, 2.0, 4.0)),
+        "BM3D": lambda: tuned(lambda s: partial(by_bm3d, sigma=s), (0.02, 0.05, 0.1, 0.2, 0.3)),
+        "nuclear norm": lambda: tuned(nuclear, (0.005, 0.01, 0.02, 0.05, 0.1, 0.5)),
     }
     if options.unet is not None:
         rows["U-Net"] = lambda: (load_dehazer(options.unet).to(options.device).dehaze, "")
