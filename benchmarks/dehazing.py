@@ -98,8 +98,9 @@ def document(record: dict[str, Any]) -> str:
     parts = [
         "# Dehazing of simulated RF\n\n"
         f"Made by `python benchmarks/dehazing.py`: {p['hearts']} held-out hearts, {p['frames']} "
-        f"frames of a beat each. PSNR in dB of a peak of 1; KS of the wall's grey values to the "
-        "clean ones. gCNR alone can be had by wiping out the cavity: see KS beside it.\n"
+        "frames of a beat each. PSNR in dB of a peak of 1; KS of the wall's grey values to the "
+        "clean ones. gCNR alone can be had by wiping out the cavity: see KS beside it. Pictures, "
+        "of 60 dB, have the rows' order, the truth last.\n"
     ]
     heads = ["method", *SCORES.values(), "s / frame", "on", "setting"]
     for level, rows in record["levels"].items():
@@ -113,7 +114,8 @@ def document(record: dict[str, Any]) -> str:
             ]
             for name, row in rows.items()
         ]
-        parts.append(f"## Haze of {float(level):g} dB\n\n{format_table(heads, table)}\n")
+        seen = f"![{', '.join([*rows, 'clean'])}](dehazing{level}.png)"
+        parts.append(f"## Haze of {float(level):g} dB\n\n{format_table(heads, table)}\n\n{seen}\n")
     for title, key, columns in (
         (
             f"Speed at {SPEED_LEVEL:g} dB",
