@@ -27,8 +27,8 @@ class Dehazing:
 
     Args:
         steps: of the whole schedule; those above ``start`` are left out.
-        start: noise level over signal from which the run starts, with the measurement shared
-            equally among tissue and haze.
+        start: noise level over signal above which the run does not start, with the measurement
+            shared among tissue and haze by the pseudo-inverse: equally if gamma is 1.
         zeta: share of fresh noise in each step's, 0 to 1.
         solver: another one in place of `ResidualSharing`, of those that take nonlinear operators;
             then the above does not count. As published:
@@ -37,7 +37,7 @@ class Dehazing:
         mu: strength of the companding that the priors were trained with.
         rms: root mean squares of companded tissue and haze, which decide how the misfit is shared
             at first. A gradient step of another solver moves the haze ``(rms[1] / rms[0])^2``
-            times as far as the tissue.
+            times as far as the tissue; a `ResidualSharing` has its own.
         tile: side of the overlapping tiles in which frames pass the networks, for large frames
             or little memory; ``None`` for whole ones.
         batch_size: frames that are worked on at once.
@@ -160,7 +160,8 @@ def _product(tissue: Prior, haze: Prior, how: Dehazing) -> Product:
         fits = prior.channels in (None, 1) and prior.data_range == (-1.0, 1.0)
         require(fits, name, f"{prior.channels} channels in {prior.data_range}", accepted)
         blocks.append(Patchwise(prior, how.tile, how.tile // 4) if how.tile else prior)
-    weights = None if how.solver is None else (1.0, (how.rms[1] / how.rms[0]) ** 2)
+    sharing = isinstance(how.method(), ResidualSharing)
+    weights = None if sharing else (1.0, (how.rms[1] / how.rms[0]) ** 2)
     return Product(blocks, (1, 1), weights)
 
 

@@ -1,6 +1,7 @@
 """Haze taken out by two priors: the preset, recordings, scores and the command."""
 
 import json
+import math
 from pathlib import Path
 
 import h5py
@@ -26,6 +27,7 @@ from wellposed.operators import Companded, Denoising, Superposition
 from wellposed.priors import (
     VE,
     Diagonal,
+    Flow,
     GaussianPrior,
     NuclearNorm,
     Product,
@@ -122,6 +124,37 @@ def test_the_misfit_is_shared_as_a_linearised_posterior_does():
     gap = y.clamp(-1, 1) - (w * linear).sum(1, keepdim=True)
     gain = variances * w / (w**2 * variances).sum(1, keepdim=True)
     torch.testing.assert_close(found, linear + gain * gap)
+
+
+def test_sharing_does_not_depend_on_the_units_of_blocks():
+    """``rms`` are in units: in units of twice the size half of them mean the same."""
+    generator = torch.Generator().manual_seed(0)
+    y, x0 = (0.3 * torch.randn(1, c, 6, 5, generator=generator).double() for c in (1, 2))
+    wide = pixelwise(0.1)
+    wide.data_range = (-2.0, 2.0)
+    found, level = [], torch.tensor(1e9).double()
+    for haze, rms in ((pixelwise(0.1), (0.3, 0.2)), (wide, (0.3, 0.1))):
+        at = problem(y.clamp(-1, 1), pixelwise(0.3), haze, (1.0, 0.7))
+        shared = ResidualSharing(rms=rms).shared(at.prior.to_units(x0), level, at)
+        found.append(at.to_public(shared))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_sharing_as_the_solver_is_the_preset(hearts, pair):
+    y, how = hearts.hazy(-28)[:1], dict(steps=6, start=2.0, zeta=0.3, rms=(0.3, 0.1))
+    preset = dehaze(y, *pair, Dehazing(**how))
+    given = dehaze(y, *pair, Dehazing(solver=ResidualSharing(**how)))
+    assert torch.equal(given.tissue, preset.tissue)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "geometric"])
+def test_sharing_starts_from_pure_noise(spacing):
+    """Also of a flow, whose first time has no signal."""
+    blocks = [GaussianPrior(0.0, Diagonal(torch.tensor(v)), Flow()) for v in (0.09, 0.04)]
+    at = problem(0.2 * torch.ones(1, 1, 6, 5), *blocks)
+    solver = ResidualSharing(steps=6, spacing=spacing, start=math.inf)
+    found = solver(at.y, at.operator, at.prior, seed=0).samples
+    torch.testing.assert_close(at.operator.A(found[0]), at.y)
 
 
 def test_sharing_beats_the_published_gradient_steps(hearts, pair):
