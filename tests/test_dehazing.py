@@ -22,6 +22,7 @@ from wellposed.datasets.ultrasound import (
     load_rf_metaimage,
     simulate_echoes,
     write_hazy_frames,
+    write_training_frames,
 )
 from wellposed.operators import Companded, Denoising, Superposition
 from wellposed.priors import (
@@ -301,11 +302,17 @@ def test_metaimages_are_recordings():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "a.h5 has no real 'rf'"),
+        ({}, "a.h5 has no data set 'rf'"),
         ({"rf": np.zeros((2, 8, 8))}, "zeros alone"),
         ({"rf": np.full((2, 8, 8), np.nan)}, "rf"),
         ({"rf": np.ones((2, 8, 8)), "tissue": np.ones((1, 8, 8))}, "'tissue' of shape"),
-        ({"rf": np.ones(8)}, "has no real 'rf'"),
+        ({"rf": np.ones(8)}, "'rf' in a.h5 has shape"),
+        ({"rf": np.ones((8, 8), complex)}, "'rf' of complex128"),
+        ({"rf": np.ones((0, 8, 8))}, "'rf' of .*not empty"),
+        ({"rf": np.full((8, 8), 1e300)}, "'rf' in a.h5 holds 64 NaN or infinite"),
+        ({"rf": np.ones((8, 8)), "tissue": np.full((8, 8), np.nan)}, "'tissue' in a.h5 holds 64"),
+        ({"rf": np.ones((8, 8)), "tissue": np.full((8, 8), 1j)}, "'tissue' of complex128"),
+        ({"rf": np.ones((8, 8)), "cavity": "all"}, "'cavity' in a.h5 has shape"),
     ],
 )
 def test_recordings_that_cannot_be_read_are_named(content, message, tmp_path):
@@ -314,6 +321,37 @@ def test_recordings_that_cannot_be_read_are_named(content, message, tmp_path):
             file[name] = value
     with pytest.raises(errors.FileError, match=message):
         load_recording(tmp_path / "a.h5")
+
+
+def test_faint_rf_is_scaled_and_masks_may_be_numbers(tmp_path):
+    stored = 1e-5 * np.random.default_rng(0).normal(size=(2, 8, 8))
+    mask = (stored > 0).astype(np.uint8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["rf"], file["tissue"], file["cavity"] = stored, stored / 2, 255 * mask
+    back = load_recording(tmp_path / "a.h5")
+    assert back.rf.abs().max() == 1
+    torch.testing.assert_close(back.known["tissue"], back.rf / 2)
+    assert torch.equal(back.known["cavity"][:, 0], torch.from_numpy(mask).bool())
+
+
+def test_grids_that_cannot_be_are_named_with_the_file(tmp_path):
+    path = write_hazy_frames(tmp_path / "a.h5", 1, sector=COARSE)
+    with h5py.File(path, "a") as file:
+        file.attrs["centre_mhz"] = 100.0
+    with pytest.raises(errors.FileError, match=r"a\.h5 tells of a grid that cannot be: depths"):
+        load_recording(path)
+
+
+def test_files_that_cannot_be_written_are_named(tmp_path):
+    path = tmp_path / "missing" / "a.h5"
+    for write in (
+        lambda: write_hazy_frames(path, 1, sector=COARSE),
+        lambda: write_training_frames(path, "haze", 1, sector=COARSE),
+    ):
+        with pytest.raises(errors.FileError, match=r"path: cannot write .*missing/a\.h5"):
+            write()
+    with pytest.raises(errors.ArgumentError, match="level_db: got nan"):
+        write_hazy_frames(tmp_path / "a.h5", 1, math.nan, sector=COARSE)
 
 
 def test_files_of_other_kinds_are_named(tmp_path):
