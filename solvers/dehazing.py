@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,13 +60,16 @@ class Dehazing:
     def __post_init__(self) -> None:
         for name in ("gamma", "mu"):
             value = getattr(self, name)
-            require(0 < value < math.inf, name, value, "a positive number")
-        usable = len(self.rms) == 2 and all(0 < value < math.inf for value in self.rms)
+            require(_is_positive(value), name, value, "a positive number")
+        pair = isinstance(self.rms, Sequence) and len(self.rms) == 2
+        usable = pair and all(map(_is_positive, self.rms))
         require(usable, "rms", self.rms, "two positive numbers, of tissue and of haze")
         counted = isinstance(self.batch_size, int) and self.batch_size >= 1
         require(counted, "batch_size", self.batch_size, "an integer of at least 1")
         tiled = self.tile is None or (isinstance(self.tile, int) and self.tile >= 8)
         require(tiled, "tile", self.tile, "None or an integer of at least 8")
+        given = self.solver is None or isinstance(self.solver, Solver)
+        require(given, "solver", self.solver, "None or a solver")
         self.method()
 
     def method(self) -> Solver:
@@ -73,6 +77,10 @@ class Dehazing:
         if self.solver is not None:
             return self.solver
         return ResidualSharing(steps=self.steps, start=self.start, rms=self.rms, zeta=self.zeta)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < math.inf
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """Sums of companded images: what is left over is shared out where the sum is linear."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,10 @@ class ResidualSharing(WarmStart):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        usable = len(self.rms) > 0 and all(0 < value < math.inf for value in self.rms)
+        several = isinstance(self.rms, Sequence) and len(self.rms) > 0
+        usable = several and all(
+            isinstance(value, (int, float)) and 0 < value < math.inf for value in self.rms
+        )
         require(usable, "rms", self.rms, "positive numbers, one for each block")
         require(0 <= self.zeta <= 1, "zeta", self.zeta, "0 <= zeta <= 1")
 
