@@ -38,6 +38,17 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise FileError(f"path: cannot read {str(path)!r} as {kind}: {error}") from error
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an `OSError` within into a `FileError` that names the file."""
+    try:
+        yield
+    except WellposedError:
+        raise
+    except OSError as error:
+        raise FileError(f"path: cannot write {str(path)!r}: {error}") from error
+
+
 def stored_array(path: Path, group: Any, key: str, axes: tuple[int, ...]) -> Any:
     """Return the data set ``key`` of an HDF5 file or group, not yet read.
 

@@ -1,7 +1,7 @@
 """Random training crops from photographs, slices and volumes, reproducible step by step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -62,6 +62,7 @@ class Crops:
 
     stacks: Sequence[Images]
     size: int = 64
+    _: KW_ONLY
     aspect: float = 1.0
     axes: tuple[int, ...] = (0,)
     zoom: tuple[float, float] = (1.0, 1.0)

@@ -46,9 +46,13 @@ class Superposition(LinearOperator):
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
         first = _checked(operators)
-        weights = [1.0] * len(operators) if weights is None else list(weights)
-        usable = len(weights) == len(operators) and all(
-            isinstance(weight, (int, float)) and math.isfinite(weight) for weight in weights
+        weights = [1.0] * len(operators) if weights is None else weights
+        usable = (
+            isinstance(weights, Sequence)
+            and len(weights) == len(operators)
+            and all(
+                isinstance(weight, (int, float)) and math.isfinite(weight) for weight in weights
+            )
         )
         accepted = f"{len(operators)} finite numbers, not all 0"
         require(usable and any(weights), "weights", weights, accepted)
@@ -96,6 +100,9 @@ class AlignedSuperposition(Superposition, Decomposable):
 
     With ``A_k = U diag(s_k) V_k^H`` the singular values are ``s = sqrt(sum_k w_k^2 s_k^2)`` and
     ``V`` puts into block k the coordinates times ``w_k s_k / s``, by ``V_k``.
+
+    Raises:
+        ArgumentError: as `Superposition`, or operators of several ``U``.
     """
 
     def __init__(
@@ -105,6 +112,7 @@ class AlignedSuperposition(Superposition, Decomposable):
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
         super().__init__(operators, weights, noise_sigma)
+        require(_share_U(operators), "operators", operators, "Decomposable ones of one U")
         values = [w * s for w, s in zip(self.weights, self._own_values(), strict=True)]
         s = sum(value.square() for value in values)
         self.register_buffer("singular_values", torch.as_tensor(s).sqrt())

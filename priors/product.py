@@ -49,20 +49,23 @@ class Product(Prior):
         channels: Sequence[int] | None = None,
         step_weights: Sequence[float] | None = None,
     ) -> None:
+        _check_blocks(priors)
         blocks = list(priors)
-        _check_blocks(blocks)
         told = [prior.channels for prior in blocks] if channels is None else channels
-        sizes = [c for c in told if isinstance(c, int) and c >= 1]
-        known = len(sizes) == len(told) == len(blocks)
+        listed = isinstance(told, Sequence) and len(told) == len(blocks)
+        known = listed and all(isinstance(c, int) and c >= 1 for c in told)
         require(known, "channels", told, f"those of each of the {len(blocks)} priors")
-        weights = [1.0] * len(blocks) if step_weights is None else list(step_weights)
-        usable = len(weights) == len(blocks) and all(
-            isinstance(w, (int, float)) and 0 < w < math.inf for w in weights
+        weights = [1.0] * len(blocks) if step_weights is None else step_weights
+        usable = (
+            isinstance(weights, Sequence)
+            and len(weights) == len(blocks)
+            and all(isinstance(w, (int, float)) and 0 < w < math.inf for w in weights)
         )
         require(usable, "step_weights", weights, f"{len(blocks)} positive numbers")
         gains, first = [math.sqrt(weight) for weight in weights], blocks[0]
         unit = first.scale * gains[0]
         ends = (first.centre - unit, first.centre + unit)
+        sizes = [int(c) for c in told if c is not None]
         super().__init__(first.schedule, sum(sizes), first.is_complex, ends)
         self.sizes, self.gains = sizes, gains
         self.priors: Any = nn.ModuleList(blocks)
@@ -161,8 +164,10 @@ class _Louder(Schedule):
         return self.schedule.time_at(torch.as_tensor(ratio, dtype=torch.float64) / self.gain)
 
 
-def _check_blocks(priors: list[Prior]) -> None:
-    ours = len(priors) > 0 and all(isinstance(prior, Prior) for prior in priors)
+def _check_blocks(priors: Sequence[Prior]) -> None:
+    several = isinstance(priors, Sequence) and len(priors) > 0
+    require(several, "priors", type(priors).__name__, "a list of one Prior or more")
+    ours = all(isinstance(prior, Prior) for prior in priors)
     require(ours, "priors", [type(prior).__name__ for prior in priors], "one Prior or more")
     for prior in priors:
         require(prior.is_affine, "priors", type(prior).__name__, "priors on images, of one range")

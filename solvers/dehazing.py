@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,8 @@ class Dehazing:
 
     Args:
         steps: of the whole schedule; those above ``start`` are left out.
-        start: noise level over signal from which the run starts, with the measurement shared
-            equally among tissue and haze.
+        start: noise level over signal above which the run does not start, with the measurement
+            shared among tissue and haze by the pseudo-inverse: equally if gamma is 1.
         zeta: share of fresh noise in each step's, 0 to 1.
         solver: another one in place of `ResidualSharing`, of those that take nonlinear operators;
             then the above does not count. As published:
@@ -37,7 +38,7 @@ class Dehazing:
         mu: strength of the companding that the priors were trained with.
         rms: root mean squares of companded tissue and haze, which decide how the misfit is shared
             at first. A gradient step of another solver moves the haze ``(rms[1] / rms[0])^2``
-            times as far as the tissue.
+            times as far as the tissue; a `ResidualSharing` has its own.
         tile: side of the overlapping tiles in which frames pass the networks, for large frames
             or little memory; ``None`` for whole ones.
         batch_size: frames that are worked on at once.
@@ -59,13 +60,16 @@ class Dehazing:
     def __post_init__(self) -> None:
         for name in ("gamma", "mu"):
             value = getattr(self, name)
-            require(0 < value < math.inf, name, value, "a positive number")
-        usable = len(self.rms) == 2 and all(0 < value < math.inf for value in self.rms)
+            require(_is_positive(value), name, value, "a positive number")
+        pair = isinstance(self.rms, Sequence) and len(self.rms) == 2
+        usable = pair and all(map(_is_positive, self.rms))
         require(usable, "rms", self.rms, "two positive numbers, of tissue and of haze")
         counted = isinstance(self.batch_size, int) and self.batch_size >= 1
         require(counted, "batch_size", self.batch_size, "an integer of at least 1")
         tiled = self.tile is None or (isinstance(self.tile, int) and self.tile >= 8)
         require(tiled, "tile", self.tile, "None or an integer of at least 8")
+        given = self.solver is None or isinstance(self.solver, Solver)
+        require(given, "solver", self.solver, "None or a solver")
         self.method()
 
     def method(self) -> Solver:
@@ -73,6 +77,10 @@ class Dehazing:
         if self.solver is not None:
             return self.solver
         return ResidualSharing(steps=self.steps, start=self.start, rms=self.rms, zeta=self.zeta)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +184,8 @@ def _product(tissue: Prior, haze: Prior, how: Dehazing) -> Product:
         fits = prior.channels in (None, 1) and prior.data_range == (-1.0, 1.0)
         require(fits, name, f"{prior.channels} channels in {prior.data_range}", accepted)
         blocks.append(Patchwise(prior, how.tile, how.tile // 4) if how.tile else prior)
-    weights = None if how.solver is None else (1.0, (how.rms[1] / how.rms[0]) ** 2)
+    sharing = isinstance(how.method(), ResidualSharing)
+    weights = None if sharing else (1.0, (how.rms[1] / how.rms[0]) ** 2)
     return Product(blocks, (1, 1), weights)
 
 

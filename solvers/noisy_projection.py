@@ -42,8 +42,7 @@ class NoisyProjection(WarmStart):
         spacing: "geometric", equal in log noise, as the published VE process nearly is.
         step_size: .5 as published, in the prior's units; stable below ``2 / ||A||^2``.
         noise: of the measurement, "fresh" as published or "shared".
-        start: the run starts from the pseudo-inverse of y, noised to this ``sigma / alpha``; from
-            pure noise where infinite. Published is the time .8 of 1, at which it is 5.16.
+        start: see `WarmStart`. Published is the time .8 of 1, at which it is 5.16.
     """
 
     steps: int = 200

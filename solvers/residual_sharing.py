@@ -1,6 +1,7 @@
 """Sums of companded images: what is left over is shared out where the sum is linear."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ class ResidualSharing(WarmStart):
     For each pair of times t -> s, with ``E = C^-1`` and the weights w_k of the sum::
 
         x0_k = E[x_k | x_t],   s_t = sigma_t / alpha_t
-        r_k^2 = s_t^2 rms_k^2 / (s_t^2 + rms_k^2)
+        r_k^2 = s_t^2 rms_k^2 / (s_t^2 + rms_k^2),  times the size of block k's unit squared
         v_k  = (w_k r_k E'(x0_k))^2
         x0_k <- C(E(x0_k) + v_k / (w_k sum_j v_j) (E(y) - sum_j w_j E(x0_j)))
         x_s  = alpha_s x0 + sigma_s (sqrt(1 - zeta) eps + sqrt(zeta) z),  eps implied by x0
@@ -39,8 +40,7 @@ class ResidualSharing(WarmStart):
         steps: of the whole schedule; those above ``start`` are left out.
         rms: of the blocks in units, one for each.
         zeta: share of fresh noise in the variance, 0 (deterministic) to 1.
-        start: the run starts from the pseudo-inverse of y, noised to this ``sigma / alpha``; from
-            pure noise where infinite.
+        start: see `WarmStart`.
     """
 
     steps: int = 50
@@ -50,7 +50,10 @@ class ResidualSharing(WarmStart):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        usable = len(self.rms) > 0 and all(0 < value < math.inf for value in self.rms)
+        several = isinstance(self.rms, Sequence) and len(self.rms) > 0
+        usable = several and all(
+            isinstance(value, (int, float)) and 0 < value < math.inf for value in self.rms
+        )
         require(usable, "rms", self.rms, "positive numbers, one for each block")
         require(0 <= self.zeta <= 1, "zeta", self.zeta, "0 <= zeta <= 1")
 
@@ -91,10 +94,13 @@ class ResidualSharing(WarmStart):
         mu, total = companded.mu, companded.operator
         blocks = total.split(problem.to_public(x0))
         linear = [expand(block, mu) for block in blocks]
-        unsure = [level**2 * r**2 / (level**2 + r**2) for r in self.rms]
+        # Written so that an infinite level, of pure noise, leaves rms^2.
+        unsure = [r**2 / (1 + r**2 / level**2) for r in self.rms]
+        unit = problem.to_public(torch.ones_like(x0)) - problem.to_public(torch.zeros_like(x0))
+        units = [block.square() for block in total.split(unit)]
         shares = [
-            w**2 * r2 * slope(block, mu) ** 2
-            for w, r2, block in zip(total.weights, unsure, blocks, strict=True)
+            w**2 * r2 * scale2 * slope(block, mu) ** 2
+            for w, r2, scale2, block in zip(total.weights, unsure, units, blocks, strict=True)
         ]
         y = expand(problem.y * problem.prior.scale, mu)
         gap = y - sum(w * x for w, x in zip(total.weights, linear, strict=True))

@@ -15,8 +15,8 @@ class WarmStart(Solver):
 
     Args:
         steps: of the whole schedule; those above ``start`` are left out.
-        start: the run starts from the pseudo-inverse of y, noised to this ``sigma / alpha``; from
-            pure noise where infinite.
+        start: the run starts from the pseudo-inverse of y, noised to the largest ``sigma / alpha``
+            of the schedule's times that is not above this; from pure noise where infinite.
     """
 
     start: float = math.inf

@@ -1,6 +1,7 @@
 """Haze taken out by two priors: the preset, recordings, scores and the command."""
 
 import json
+import math
 from pathlib import Path
 
 import h5py
@@ -21,11 +22,13 @@ from wellposed.datasets.ultrasound import (
     load_rf_metaimage,
     simulate_echoes,
     write_hazy_frames,
+    write_training_frames,
 )
 from wellposed.operators import Companded, Denoising, Superposition
 from wellposed.priors import (
     VE,
     Diagonal,
+    Flow,
     GaussianPrior,
     NuclearNorm,
     Product,
@@ -138,6 +141,37 @@ def test_the_misfit_is_shared_as_a_linearised_posterior_does():
     torch.testing.assert_close(found, linear + gain * gap)
 
 
+def test_sharing_does_not_depend_on_the_units_of_blocks():
+    """``rms`` are in units: in units of twice the size half of them mean the same."""
+    generator = torch.Generator().manual_seed(0)
+    y, x0 = (0.3 * torch.randn(1, c, 6, 5, generator=generator).double() for c in (1, 2))
+    wide = pixelwise(0.1)
+    wide.data_range = (-2.0, 2.0)
+    found, level = [], torch.tensor(1e9).double()
+    for haze, rms in ((pixelwise(0.1), (0.3, 0.2)), (wide, (0.3, 0.1))):
+        at = problem(y.clamp(-1, 1), pixelwise(0.3), haze, (1.0, 0.7))
+        shared = ResidualSharing(rms=rms).shared(at.prior.to_units(x0), level, at)
+        found.append(at.to_public(shared))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_sharing_as_the_solver_is_the_preset(hearts, pair):
+    y, how = hearts.hazy(-28)[:1], dict(steps=6, start=2.0, zeta=0.3, rms=(0.3, 0.1))
+    preset = dehaze(y, *pair, Dehazing(**how))
+    given = dehaze(y, *pair, Dehazing(solver=ResidualSharing(**how)))
+    assert torch.equal(given.tissue, preset.tissue)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "geometric"])
+def test_sharing_starts_from_pure_noise(spacing):
+    """Also of a flow, whose first time has no signal."""
+    blocks = [GaussianPrior(0.0, Diagonal(torch.tensor(v)), Flow()) for v in (0.09, 0.04)]
+    at = problem(0.2 * torch.ones(1, 1, 6, 5), *blocks)
+    solver = ResidualSharing(steps=6, spacing=spacing, start=math.inf)
+    found = solver(at.y, at.operator, at.prior, seed=0).samples
+    torch.testing.assert_close(at.operator.A(found[0]), at.y)
+
+
 def test_sharing_beats_the_published_gradient_steps(hearts, pair):
     """Whose derivative is large where tissue and haze cancel."""
     y, published = hearts.hazy(-22), solvers.NoisyProjection(steps=30, noise="shared", start=1.0)
@@ -228,6 +262,10 @@ def test_bad_input_is_named(change, error, message):
         ({"mu": float("inf")}, "mu: got inf"),
         ({"rms": (0.3, 0.0)}, "rms: got"),
         ({"rms": (0.3,)}, "rms: got"),
+        ({"rms": 0.3}, "rms: got 0.3"),
+        ({"rms": (0.3, "a")}, "rms: got"),
+        ({"gamma": "a"}, "gamma: got 'a'"),
+        ({"solver": "dps"}, "solver: got 'dps'"),
         ({"batch_size": 0}, "batch_size: got 0"),
         ({"steps": 0}, "steps: got 0"),
         ({"start": -1.0}, "start: got -1.0"),
@@ -282,11 +320,17 @@ def test_metaimages_are_recordings():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "a.h5 has no real 'rf'"),
+        ({}, "a.h5 has no data set 'rf'"),
         ({"rf": np.zeros((2, 8, 8))}, "zeros alone"),
         ({"rf": np.full((2, 8, 8), np.nan)}, "rf"),
         ({"rf": np.ones((2, 8, 8)), "tissue": np.ones((1, 8, 8))}, "'tissue' of shape"),
-        ({"rf": np.ones(8)}, "has no real 'rf'"),
+        ({"rf": np.ones(8)}, "'rf' in a.h5 has shape"),
+        ({"rf": np.ones((8, 8), complex)}, "'rf' of complex128"),
+        ({"rf": np.ones((0, 8, 8))}, "'rf' of .*not empty"),
+        ({"rf": np.full((8, 8), 1e300)}, "'rf' in a.h5 holds 64 NaN or infinite"),
+        ({"rf": np.ones((8, 8)), "tissue": np.full((8, 8), np.nan)}, "'tissue' in a.h5 holds 64"),
+        ({"rf": np.ones((8, 8)), "tissue": np.full((8, 8), 1j)}, "'tissue' of complex128"),
+        ({"rf": np.ones((8, 8)), "cavity": "all"}, "'cavity' in a.h5 has shape"),
     ],
 )
 def test_recordings_that_cannot_be_read_are_named(content, message, tmp_path):
@@ -295,6 +339,37 @@ def test_recordings_that_cannot_be_read_are_named(content, message, tmp_path):
             file[name] = value
     with pytest.raises(errors.FileError, match=message):
         load_recording(tmp_path / "a.h5")
+
+
+def test_faint_rf_is_scaled_and_masks_may_be_numbers(tmp_path):
+    stored = 1e-5 * np.random.default_rng(0).normal(size=(2, 8, 8))
+    mask = (stored > 0).astype(np.uint8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["rf"], file["tissue"], file["cavity"] = stored, stored / 2, 255 * mask
+    back = load_recording(tmp_path / "a.h5")
+    assert back.rf.abs().max() == 1
+    torch.testing.assert_close(back.known["tissue"], back.rf / 2)
+    assert torch.equal(back.known["cavity"][:, 0], torch.from_numpy(mask).bool())
+
+
+def test_grids_that_cannot_be_are_named_with_the_file(tmp_path):
+    path = write_hazy_frames(tmp_path / "a.h5", 1, sector=COARSE)
+    with h5py.File(path, "a") as file:
+        file.attrs["centre_mhz"] = 100.0
+    with pytest.raises(errors.FileError, match=r"a\.h5 tells of a grid that cannot be: depths"):
+        load_recording(path)
+
+
+def test_files_that_cannot_be_written_are_named(tmp_path):
+    path = tmp_path / "missing" / "a.h5"
+    for write in (
+        lambda: write_hazy_frames(path, 1, sector=COARSE),
+        lambda: write_training_frames(path, "haze", 1, sector=COARSE),
+    ):
+        with pytest.raises(errors.FileError, match=r"path: cannot write .*missing/a\.h5"):
+            write()
+    with pytest.raises(errors.ArgumentError, match="level_db: got nan"):
+        write_hazy_frames(tmp_path / "a.h5", 1, math.nan, sector=COARSE)
 
 
 def test_files_of_other_kinds_are_named(tmp_path):

@@ -29,7 +29,7 @@ from wellposed.operators import (
 from wellposed.operators.check import dense_matrix
 from wellposed.operators.companding import Companded
 from wellposed.operators.decomposable import Decomposable
-from wellposed.operators.superposition import Superposition
+from wellposed.operators.superposition import AlignedSuperposition, Superposition
 from wellposed.priors import VE, GaussianPrior, NetworkPrior, Tabulated
 from wellposed.priors.analytic import Stationary
 from wellposed.priors.product import Product
@@ -166,6 +166,8 @@ def test_only_operators_of_one_U_are_aligned():
     blurs = [Blur(gaussian_kernel(width, 5), SIZE) for width in (0.5, 1.0)]
     assert not isinstance(Superposition(blurs), Decomposable)
     assert isinstance(Superposition(2 * blurs[:1]), Decomposable)
+    with pytest.raises(ArgumentError, match="of one U"):
+        AlignedSuperposition([Denoising(SIZE), blurs[0]])
     for operator in (aligned(), general()):
         copied = copy.deepcopy(operator)
         x = random(1, *operator.img_size)
@@ -194,6 +196,7 @@ def test_what_no_block_measures_has_no_noise():
         ([Denoising(SIZE), CompressedSensing(SIZE, 0.5, 2)], {}, ShapeError, "operators"),
         ([Denoising(SIZE), Denoising(SIZE, complex_image=True)], {}, ArgumentError, "real and"),
         ([Denoising(SIZE)] * 2, {"weights": (1,)}, ArgumentError, "weights"),
+        ([Denoising(SIZE)] * 2, {"weights": 2.0}, ArgumentError, "weights: got 2.0"),
         ([Denoising(SIZE)] * 2, {"weights": (0, 0)}, ArgumentError, "weights"),
         ([Denoising(SIZE)] * 2, {"weights": (1, math.nan)}, ArgumentError, "weights"),
         ([Denoising(SIZE)] * 2, {"weights": (1, "2")}, ArgumentError, "weights"),
@@ -308,6 +311,9 @@ def test_priors_that_do_not_go_together_are_named():
         ([network(), complex_prior], {}, "real and complex"),
         ([GaussianPrior(0.0, 1.0)], {}, "channels"),
         ([network(), network()], {"channels": (1,)}, "channels"),
+        (network(), {}, "priors: got 'NetworkPrior'"),
+        ([network(), network()], {"channels": 2}, "channels: got 2"),
+        ([network(), network()], {"step_weights": 2.0}, "step_weights: got 2.0"),
         ([network(), network()], {"step_weights": (1, 0)}, "step_weights"),
         ([network(), network()], {"step_weights": (1,)}, "step_weights"),
         ([network(), network()], {"step_weights": (1, None)}, "step_weights"),

@@ -88,6 +88,8 @@ def test_measured_rf_of_a_liver():
         ({"swap": ("NDims", "ElementNumberOfChannels = 2\nNDims")}, "2 component"),
         ({"swap": ("5 4 3", "5 4 4")}, "DimSize = 5 4 4 and holds 60"),
         ({"swap": ("5 4 3", "60")}, "two or three axes"),
+        ({"swap": ("5 4 3", "-5 -4 3")}, "DimSize = -5 -4 3"),
+        ({"swap": ("5 4 3", "0 4 3"), "bytes": 0}, "DimSize = 0 4 3"),
         ({"swap": ("ObjectType = Image", "no header")}, "no header of a MetaImage"),
         ({"swap": ("DimSize", "Size")}, "cannot read"),
         ({"swap": ("LOCAL", "gone.raw")}, "cannot read"),
@@ -129,6 +131,10 @@ def test_channel_data_of_pymust(tmp_path):
     ("wrong", "message"),
     [
         ({"fs": None}, "param"),
+        ({"fs": "fast"}, "param.fs"),
+        ({"pitch": 0.0}, "param.pitch"),
+        ({"c": np.nan}, "param.c"),
+        ({"t0": np.ones(3)}, "param.t0"),
         ({"rf": np.ones(5)}, "cannot|no real 'RF'"),
         ({"rf": np.ones((6, 8), complex)}, "no real 'RF'"),
         ({"rf": np.full((6, 8), np.nan)}, "NaN"),
@@ -216,6 +222,7 @@ def test_where_nothing_was_recorded_is_silence():
     ("depths", "f_number", "message"),
     [
         (torch.ones(2, 2), 1.5, "depths_mm"),
+        (torch.ones(0), 1.5, "depths_mm"),
         (torch.tensor([0.0, 1.0]), 1.5, "depths_mm"),
         (torch.ones(2), 0.0, "f_number"),
     ],

@@ -127,6 +127,9 @@ def test_metrics_are_per_item_and_differentiable():
         (lambda x: speckle_snr(x, EVERY[:0]), "region"),
         (lambda x: ks_statistic(x, x[:, :, :5], LEFT), "reference"),
         (lambda x: autocorrelation_width(x[0]), "envelope"),
+        (lambda x: autocorrelation_width(x.long()), "envelope: got torch.int64"),
+        (lambda x: gcnr(x.long(), LEFT, ~LEFT), "image: got torch.int64"),
+        (lambda x: ks_statistic(x.long(), x.long(), LEFT), "image: got torch.int64"),
     ],
 )
 def test_bad_input(call, message):

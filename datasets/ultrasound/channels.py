@@ -1,8 +1,10 @@
 """Signals of an array's elements after a plane wave, and their beamforming."""
 
+import math
 from dataclasses import dataclass
 from math import pi
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,14 +58,28 @@ def load_pymust(path: str | Path) -> ChannelData:
     if np.any(param.get("TXdelay", 0)):
         raise FileError(f"path: {path.name} has TXdelay that are not 0, accepted: a plane wave")
     frames = np.atleast_3d(finite(path, "RF", rf).astype(np.float32)).transpose(2, 0, 1)
+    values = {name: _number(path, name, param[name]) for name in sorted(needed)}
+    start = _number(path, "t0", param.get("t0", 0), least=-math.inf)
     return ChannelData(
         torch.from_numpy(np.ascontiguousarray(frames)),
-        float(param["fs"]) / 1e6,
-        float(param["fc"]) / 1e6,
-        float(param["pitch"]) * 1e3,
-        float(param.get("t0", 0)) * 1e6,
-        float(param["c"]) / 1e3,
+        values["fs"] / 1e6,
+        values["fc"] / 1e6,
+        values["pitch"] * 1e3,
+        start * 1e6,
+        values["c"] / 1e3,
     )
+
+
+def _number(path: Path, name: str, value: Any, least: float = 0.0) -> float:
+    """Return a finite number of ``param`` above ``least``."""
+    number = np.asarray(value)
+    single = number.size == 1 and number.dtype.kind in "iuf"
+    if not (single and least < float(number.item()) < math.inf):
+        raise FileError(
+            f"path: {path.name} has param.{name} = {value!r}, accepted: a finite number"
+            f"{' above 0' if least == 0 else ''}"
+        )
+    return float(number.item())
 
 
 def delay_and_sum(data: ChannelData, depths_mm: Tensor, f_number: float = 1.5) -> Tensor:
@@ -87,7 +103,7 @@ def delay_and_sum(data: ChannelData, depths_mm: Tensor, f_number: float = 1.5) -
             not positive.
     """
     require(f_number > 0, "f_number", f_number, "a positive number")
-    if depths_mm.ndim != 1:
+    if depths_mm.ndim != 1 or len(depths_mm) == 0:
         raise ShapeError(f"depths_mm: got shape {tuple(depths_mm.shape)}, accepted: (D,)")
     positive = bool((depths_mm > 0).all())
     require(positive, "depths_mm", "a depth of 0 or less", "positive numbers")

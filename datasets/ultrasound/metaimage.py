@@ -59,7 +59,7 @@ def load_rf_metaimage(path: str | Path) -> RFFrames:
             payload = zlib.decompress(payload)
         sides = [int(n) for n in header["DimSize"].split()]
         values = finite(path, source, np.frombuffer(payload, _dtype(path, header)))
-        if len(sides) not in (2, 3) or values.size != np.prod(sides):
+        if len(sides) not in (2, 3) or min(sides) < 1 or values.size != np.prod(sides):
             raise FileError(
                 f"path: {path.name} says DimSize = {header['DimSize']} and holds {values.size} "
                 "values, accepted: that many, on two or three axes"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from wellposed.datasets.ultrasound.processing import require_real
 from wellposed.errors import DtypeError, ShapeError, require
 from wellposed.operators.sizes import require_size
 
@@ -123,6 +124,7 @@ def autocorrelation_width(envelope: Tensor) -> Tensor:
     Raises:
         ShapeError: not four axes.
     """
+    require_real("envelope", envelope)
     if envelope.ndim != 4:
         raise ShapeError(f"envelope: got {tuple(envelope.shape)}, accepted: (B, C, H, W)")
     mean_free = envelope - envelope.mean((-2, -1), keepdim=True)
@@ -152,6 +154,7 @@ def _by_regions(value: Callable[..., Tensor], image: Tensor, **regions: Tensor) 
 
 def _mask(name: str, region: Tensor, image: Tensor) -> Tensor:
     """Return a region as a mask of the image's shape that holds pixels of every item."""
+    require_real("image", image)
     if region.dtype != torch.bool:
         raise DtypeError(f"{name}: got {region.dtype}, accepted: torch.bool")
     try:

@@ -43,6 +43,12 @@ def expand(v: Tensor, mu: float = 255.0) -> Tensor:
     return sign * (torch.expm1(math.log1p(mu) * inside) / mu + slope * beyond)
 
 
+def require_real(name: str, values: Tensor) -> None:
+    """Raise `DtypeError` unless values are real and floating-point."""
+    if not values.is_floating_point():
+        raise DtypeError(f"{name}: got {values.dtype}, accepted: real and floating-point")
+
+
 def _parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return sign, magnitude up to 1, and what is beyond."""
     sign = torch.where(x < 0, -1.0, 1.0).to(x.dtype)  # a sign of 0 would lose the slope there
@@ -60,8 +66,7 @@ def envelope(rf: Tensor) -> Tensor:
     Raises:
         DtypeError: ``rf`` is not floating-point.
     """
-    if not rf.is_floating_point():
-        raise DtypeError(f"rf: got {rf.dtype}, accepted: real and floating-point")
+    require_real("rf", rf)
     depth = rf.shape[-2]
     weight = rf.new_zeros(depth, 1)
     weight[0] = 1
@@ -85,8 +90,11 @@ def log_compress(
     Raises:
         ArgumentError: a range or reference that is not positive.
     """
+    require_real("envelope", envelope)
     require(dynamic_range > 0, "dynamic_range", dynamic_range, "a positive number of dB")
     peak = envelope.flatten(1).amax(1) if reference is None else torch.as_tensor(reference)
+    counted = peak.numel() in (1, len(envelope))
+    require(counted, "reference", reference, f"one value, or each of the {len(envelope)} items'")
     peak = peak.to(envelope).reshape(-1, *[1] * (envelope.ndim - 1))
     given = reference is None or bool((peak > 0).all())
     require(given, "reference", reference, "positive values")
@@ -121,6 +129,7 @@ def scan_convert(image: Tensor, sector: Sector, height: int = 512, fill: float =
         raise ShapeError(
             f"image: got {tuple(image.shape)}, accepted: (B, C, {sector.depths}, {sector.beams})"
         )
+    require_real("image", image)
     height = require_size("height", height)
     half = math.radians(sector.degrees) / 2
     width = 2 * math.ceil(height * math.sin(half))

@@ -1,5 +1,6 @@
 """RF frames in files: hazy ones to clean, with what is known of them."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -8,14 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.datasets.checks import finite, reading
+from wellposed.datasets.checks import finite, reading, stored_array, writing
 from wellposed.datasets.ultrasound.metaimage import load_rf_metaimage
 from wellposed.datasets.ultrasound.processing import LOUDEST
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.datasets.ultrasound.simulator import simulate_echoes
-from wellposed.errors import FileError, require
+from wellposed.errors import ArgumentError, FileError, require
 
 KNOWN = ("tissue", "cavity", "myocardium")
+
+FAINTEST = 0.1
+"""Least magnitude of RF that is taken as it is stored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,27 +55,24 @@ def load_recording(path: str | Path) -> Recording:
     if path.suffix not in (".h5", ".hdf5"):
         raise FileError(f"path: got {path.name}, accepted: .h5, .hdf5, .mha, .mhd")
     with reading(path, "HDF5"), h5py.File(path) as file:
-        if "rf" not in file or file["rf"].ndim not in (2, 3) or file["rf"].dtype.kind not in "iuf":
-            raise FileError(f"path: {path.name} has no real 'rf' (frames, depths, beams)")
-        frames = finite(path, "rf", file["rf"][()]).astype(np.float32)
-        known = {name: file[name][()] for name in KNOWN if name in file}
-        sector = _sector(dict(file.attrs))
+        frames = _stored(path, file, "rf")
+        known = {name: _stored(path, file, name) for name in KNOWN if name in file}
+        sector = _sector(path, dict(file.attrs))
     peak = float(np.abs(frames).max())
     if peak == 0:
         raise FileError(f"path: {path.name} holds zeros alone, accepted: RF data")
-    scale = peak if peak > LOUDEST else 1.0
-    rf = _frames(frames) / scale
-    known_frames = {name: _frames(values) for name, values in known.items()}
-    for name, values in known_frames.items():
-        if values.shape != rf.shape:
+    scale = 1.0 if FAINTEST <= peak <= LOUDEST else peak
+    rf = _frames(frames / scale)
+    for name, values in known.items():
+        if _frames(values).shape != rf.shape:
             raise FileError(
-                f"path: {path.name} holds '{name}' of shape {tuple(values.shape)}, accepted: that "
-                f"of 'rf', {tuple(rf.shape)}"
+                f"path: {path.name} holds '{name}' of shape {values.shape}, accepted: that "
+                f"of 'rf', {frames.shape}"
             )
-    if "tissue" in known_frames:
-        known_frames["tissue"] = known_frames["tissue"].float() / scale
+    tissue = {k: _frames(v / scale) for k, v in known.items() if k == "tissue"}
+    masks = {k: _frames(v != 0) for k, v in known.items() if k != "tissue"}
     fits = sector is not None and (sector.depths, sector.beams) == tuple(rf.shape[-2:])
-    return Recording(rf, scale, sector if fits else None, known_frames)
+    return Recording(rf, scale, sector if fits else None, tissue | masks)
 
 
 def write_hazy_frames(
@@ -93,18 +94,34 @@ def write_hazy_frames(
         sector: the grid.
 
     Raises:
-        ArgumentError: no hearts, or another suffix; see `simulate_echoes`.
+        ArgumentError: no hearts, a level that is not finite, or another suffix; see
+            `simulate_echoes`.
+        FileError: the file cannot be written.
     """
     path, grid = Path(path), sector or Sector()
     require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name that ends in .h5 or .hdf5")
+    require(math.isfinite(level_db), "level_db", level_db, "a finite number of dB")
     echoes = simulate_echoes(range(hearts), split, grid, frames)
     content = {"rf": echoes.hazy(level_db), **{name: getattr(echoes, name) for name in KNOWN}}
     part = path.with_name(path.name + ".part")
-    with h5py.File(part, "w") as file:
+    with writing(path), h5py.File(part, "w") as file:
         file.attrs.update(level_db=level_db, split=split, **asdict(grid))
         for name, values in content.items():
             file[name] = values.flatten(0, -3).numpy()
     return part.replace(path)
+
+
+def _stored(path: Path, file: h5py.File, name: str) -> np.ndarray:
+    """Return real frames (frames, depths, beams), or one, as float32."""
+    stored = stored_array(path, file, name, (2, 3))
+    if stored.dtype.kind not in "iufb" or stored.size == 0:
+        raise FileError(
+            f"path: {path.name} holds '{name}' of {stored.dtype} and shape {stored.shape}, "
+            "accepted: real (frames, depths, beams), not empty"
+        )
+    values = stored[()]
+    with np.errstate(over="ignore"):  # what is too large for float32 is named as infinite
+        return finite(path, name, values.astype(np.float32))
 
 
 def _frames(values: np.ndarray) -> Tensor:
@@ -112,8 +129,11 @@ def _frames(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values.reshape(-1, 1, *values.shape[-2:])))
 
 
-def _sector(attributes: dict[str, object]) -> Sector | None:
+def _sector(path: Path, attributes: dict[str, object]) -> Sector | None:
     values = {f.name: attributes[f.name] for f in fields(Sector) if f.name in attributes}
     if len(values) < len(fields(Sector)):
         return None
-    return Sector(**{name: np.asarray(value).item() for name, value in values.items()})
+    try:
+        return Sector(**{name: np.asarray(value).item() for name, value in values.items()})
+    except ArgumentError as error:
+        raise FileError(f"path: {path.name} tells of a grid that cannot be: {error}") from error

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 from torch import Tensor
 
+from wellposed.datasets.checks import writing
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.datasets.ultrasound.simulator import SPLITS, EchoFrames, simulate_echoes
 from wellposed.errors import require, require_choice
@@ -49,6 +50,7 @@ def write_training_frames(
 
     Raises:
         ArgumentError: an unknown kind or split, no frames, or a path of another suffix.
+        FileError: the file cannot be written.
     """
     path, grid = Path(path), sector or Sector()
     require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name that ends in .h5 or .hdf5")
@@ -57,7 +59,7 @@ def write_training_frames(
     require_size("frames", frames)
     part = path.with_name(path.name + ".part")
     shape = (frames, grid.depths, grid.beams)
-    with h5py.File(part, "w") as file:
+    with writing(path), h5py.File(part, "w") as file:
         file.attrs.update(kind=kind, split=split, **asdict(grid))
         rf = file.create_dataset("rf", shape, np.float16, chunks=(1, *shape[1:]))
         for n in range(frames):

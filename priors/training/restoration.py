@@ -98,7 +98,8 @@ class RestorationTrainer(Run):
         latent = (self.codec.latent_channels, self.codec.factor) if self.codec else None
         train, held = (self._stacks(part) for part in self.collection.split(s.held_out))
         largest, first = (n + 2 * s.margin for n in (max(s.image_size), s.image_size[0]))
-        crops = Crops(train, largest, s.axes, s.zoom, s.gain, foreground=s.foreground)
+        augmented: dict[str, Any] = dict(axes=s.axes, zoom=s.zoom, gain=s.gain)
+        crops = Crops(train, largest, foreground=s.foreground, **augmented)
         held_crops = Crops(held, first, foreground=s.foreground)
         share = self.accelerator.process_index, self.accelerator.num_processes
         degradation = self._degradation()
