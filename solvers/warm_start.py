@@ -29,7 +29,7 @@ class WarmStart(Solver):
         """Refuse a start below all times."""
         super().check(problem)
         lowest = float(problem.prior.schedule.ratio(super().times(problem)[-2]))
-        accepted = f"at least {lowest:.3g}, the last level"
+        accepted = f"at least {lowest:.3g}, the lowest level of {self.steps} steps; or more steps"
         require(self.start >= lowest, "start", self.start, accepted)
 
     def times(self, problem: Problem) -> list[float]:

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -24,6 +25,7 @@ from wellposed.datasets.ultrasound import (
     write_hazy_frames,
     write_training_frames,
 )
+from wellposed.datasets.ultrasound.__main__ import write
 from wellposed.operators import Companded, Denoising, Superposition
 from wellposed.priors import (
     VE,
@@ -331,6 +333,7 @@ def test_metaimages_are_recordings():
         ({"rf": np.ones((8, 8)), "tissue": np.full((8, 8), np.nan)}, "'tissue' in a.h5 holds 64"),
         ({"rf": np.ones((8, 8)), "tissue": np.full((8, 8), 1j)}, "'tissue' of complex128"),
         ({"rf": np.ones((8, 8)), "cavity": "all"}, "'cavity' in a.h5 has shape"),
+        ({"rf": np.ones((8, 8)), "cavity": np.zeros((8, 8))}, "frames whose 'cavity' is empty"),
     ],
 )
 def test_recordings_that_cannot_be_read_are_named(content, message, tmp_path):
@@ -362,14 +365,34 @@ def test_grids_that_cannot_be_are_named_with_the_file(tmp_path):
 
 def test_files_that_cannot_be_written_are_named(tmp_path):
     path = tmp_path / "missing" / "a.h5"
-    for write in (
+    for written in (
         lambda: write_hazy_frames(path, 1, sector=COARSE),
         lambda: write_training_frames(path, "haze", 1, sector=COARSE),
     ):
         with pytest.raises(errors.FileError, match=r"path: cannot write .*missing/a\.h5"):
-            write()
+            written()
     with pytest.raises(errors.ArgumentError, match="level_db: got nan"):
         write_hazy_frames(tmp_path / "a.h5", 1, math.nan, sector=COARSE)
+
+
+def test_frames_are_written_from_the_command_line(tmp_path):
+    run = typer.Typer()
+    run.command()(write)
+    out = tmp_path / "a.h5"
+    arguments = ["tissue", str(out), "--frames", "1", "--split", "test"]
+    wrong = CliRunner().invoke(run, [*arguments, "--level", "-20"])
+    assert wrong.exit_code == 2
+    assert "--level and --beat are of hazy frames" in wrong.output
+    assert not out.exists()
+    assert CliRunner().invoke(run, arguments).exit_code == 0
+    with h5py.File(out) as file:
+        assert file["rf"].shape == (1, 1024, 128)
+    hazy = ["hazy", str(out), "--frames", "1"]
+    assert CliRunner().invoke(run, [*hazy, "--level", "-20"]).exit_code == 0
+    loud = load_recording(out).rf
+    assert CliRunner().invoke(run, hazy).exit_code == 0
+    torch.testing.assert_close(load_recording(out).rf, simulate_echoes([0], "train").hazy(-34))
+    assert float(loud.norm()) > float(load_recording(out).rf.norm())
 
 
 def test_files_of_other_kinds_are_named(tmp_path):

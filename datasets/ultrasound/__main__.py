@@ -21,15 +21,19 @@ def write(
     out: Annotated[Path, typer.Argument(help="HDF5 file to write.")],
     frames: Annotated[int, typer.Option(help="Their number; 0.26 MB each.")] = 500,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
-    level: Annotated[float, typer.Option(help="hazy: level of the haze in dB.")] = -34.0,
+    level: Annotated[
+        float | None, typer.Option(help="hazy: level of the haze in dB.", show_default="-34")
+    ] = None,
     beat: Annotated[bool, typer.Option(help="hazy: frames of one heart's beat.")] = False,
 ) -> None:
     """Write simulated RF frames (1024 depths x 128 beams) to train a prior on."""
     try:
         if kind == "hazy":
             hearts, length = (1, frames) if beat else (frames, None)
-            write_hazy_frames(out, hearts, level, split, length)
+            write_hazy_frames(out, hearts, -34.0 if level is None else level, split, length)
             return
+        if level is not None or beat:
+            raise typer.BadParameter(f"--level and --beat are of hazy frames, not of {kind}")
         with Progress() as bar:
             task = bar.add_task(kind, total=frames)
             write_training_frames(

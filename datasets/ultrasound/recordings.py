@@ -46,7 +46,8 @@ def load_recording(path: str | Path) -> Recording:
     values of `Sector` as attributes if the beams leave one point; `write_hazy_frames` makes such.
 
     Raises:
-        FileError: missing, unreadable, without ``rf``, not finite, or all zero; names the file.
+        FileError: missing, unreadable, without ``rf``, not finite, all zero, or with a mask that is
+            empty in a frame; names the file.
     """
     path = Path(path)
     if path.suffix in (".mha", ".mhd"):
@@ -71,6 +72,11 @@ def load_recording(path: str | Path) -> Recording:
             )
     tissue = {k: _frames(v / scale) for k, v in known.items() if k == "tissue"}
     masks = {k: _frames(v != 0) for k, v in known.items() if k != "tissue"}
+    for name, mask in masks.items():
+        if not bool(mask.flatten(1).any(1).all()):
+            raise FileError(
+                f"path: {path.name} has frames whose '{name}' is empty, accepted: none"
+            )
     fits = sector is not None and (sector.depths, sector.beams) == tuple(rf.shape[-2:])
     return Recording(rf, scale, sector if fits else None, tissue | masks)
 
