@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 class Dehazing:
     """How `dehaze` goes about it.
 
+    The defaults of start, zeta and rms had the highest PSNR of RF on six simulated hearts of the
+    validation split at four levels of haze, of those that gained at each, in 50 steps.
+
     Args:
         steps: of the whole schedule; those above ``start`` are left out.
         start: noise level over signal above which the run does not start, with the measurement

@@ -46,8 +46,8 @@ def load_recording(path: str | Path) -> Recording:
     values of `Sector` as attributes if the beams leave one point; `write_hazy_frames` makes such.
 
     Raises:
-        FileError: missing, unreadable, without ``rf``, not finite, all zero, or with a mask that is
-            empty in a frame; names the file.
+        FileError: missing, unreadable, without ``rf``, not finite, all zero, or with a mask that
+            is empty in a frame; names the file.
     """
     path = Path(path)
     if path.suffix in (".mha", ".mhd"):
