@@ -100,7 +100,7 @@ def document(record: dict[str, Any]) -> str:
         f"Made by `python benchmarks/dehazing.py`: {p['hearts']} held-out hearts, {p['frames']} "
         "frames of a beat each. PSNR in dB of a peak of 1; KS of the wall's grey values to the "
         "clean ones. gCNR alone can be had by wiping out the cavity: see KS beside it. Pictures, "
-        "of 60 dB, have the rows' order, the truth last. Seconds say little if the machine is busy.\n"
+        "of 60 dB, have the rows' order, the truth last. Seconds are of one thread.\n"
     ]
     heads = ["method", *SCORES.values(), "s / frame", "on", "setting"]
     for level, rows in record["levels"].items():
