@@ -100,7 +100,8 @@ def document(record: dict[str, Any]) -> str:
         f"Made by `python benchmarks/dehazing.py`: {p['hearts']} held-out hearts, {p['frames']} "
         "frames of a beat each. PSNR in dB of a peak of 1; KS of the wall's grey values to the "
         "clean ones. gCNR alone can be had by wiping out the cavity: see KS beside it. Pictures, "
-        "of 60 dB, have the rows' order, the truth last. Seconds are of one thread.\n"
+        "of 60 dB, have the order of the rows, from left to right and down, the truth last. "
+        "Seconds are of one thread.\n"
     ]
     heads = ["method", *SCORES.values(), "s / frame", "on", "setting"]
     for level, rows in record["levels"].items():
@@ -143,9 +144,12 @@ def as_image(grey: Tensor) -> Image.Image:
     return Image.fromarray((255 * grey).round().byte().numpy())
 
 
-def panel(paths: list[Path]) -> Image.Image:
-    """Return pictures side by side."""
-    return Image.fromarray(np.concatenate([np.asarray(Image.open(path)) for path in paths], 1))
+def panel(paths: list[Path], columns: int = 3) -> Image.Image:
+    """Return pictures in rows."""
+    pictures = [np.asarray(Image.open(path)) for path in paths]
+    pictures += [np.zeros_like(pictures[0])] * (-len(pictures) % columns)
+    rows = [pictures[n : n + columns] for n in range(0, len(pictures), columns)]
+    return Image.fromarray(np.vstack([np.hstack(row) for row in rows]))
 
 
 class Record:
