@@ -14,6 +14,7 @@ from torch import Tensor
 
 from wellposed.datasets.crops import random_phase
 from wellposed.datasets.phantoms import dead_leaves
+from wellposed.datasets.ultrasound import compand, simulate_echoes
 from wellposed.errors import NonFiniteError, require
 from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.priors.latent import Latent
@@ -35,6 +36,9 @@ RANGES = {
     (-1 / 255, 1 / 255): "[0, 255]",
 }
 """Usual data ranges of real images, and where they put public [0, 1] in the network."""
+
+HAZE = 0.03
+"""Root mean square of the synthetic haze."""
 
 SAMPLES, SIZE, STEPS = 4, 64, 20
 """Number and side of the images of the test, and steps of sampling."""
@@ -83,7 +87,8 @@ def diagnose(prior: Prior, images: Tensor | None = None, seed: int = 0) -> Diagn
     Args:
         prior: a prior on images, of any kind.
         images: clean images (B, C, H, W) in public values, like those it was trained on;
-            synthetic ones (dead leaves, with smooth phase for complex priors) by default.
+            synthetic ones by default: dead leaves, with smooth phase for complex priors; simulated
+            RF, of tissue and of haze, for priors of companded RF.
         seed: of the noise and the synthetic images.
 
     Raises:
@@ -132,10 +137,12 @@ def _better_prediction(
 
 
 def _range_warning(prior: Prior, low: float, high: float) -> list[str]:
-    """Compare the values of samples with the public [0, 1], or magnitudes up to about 1."""
+    """Compare the values of samples with the public [0, 1], or magnitudes up to about 1, or RF."""
     if prior.is_complex:
         fits = 0.1 < high < 3
         hint = ""
+    elif is_signal(prior):
+        fits, hint = -1.25 < low < -0.05 and 0.05 < high < 1.25, ""
     else:
         fits = _looks_public(low, high)
         units = prior.to_units(torch.tensor([low, high])).tolist()
@@ -146,7 +153,17 @@ def _range_warning(prior: Prior, low: float, high: float) -> list[str]:
         hint = f"; its network may have been trained on {' or '.join(found)}" if found else ""
     if fits:
         return []
-    return [f"its samples lie in {low:.2g}..{high:.2g}, public images in 0..1{hint}"]
+    return [f"its samples lie in {low:.2g}..{high:.2g}, {usual_range(prior)}{hint}"]
+
+
+def usual_range(prior: Prior) -> str:
+    """Return where public values of such images usually lie, in words."""
+    return "companded RF in -1..1" if is_signal(prior) else "public images in 0..1"
+
+
+def is_signal(prior: Prior) -> bool:
+    """Tell whether a prior is of companded RF."""
+    return isinstance(prior, NetworkPrior) and prior.is_signal
 
 
 def _looks_public(low: float, high: float) -> bool:
@@ -177,5 +194,14 @@ def _gains(prior: Prior, images: Tensor, levels: list[float], seed: int) -> list
 def _synthetic(prior: Prior, seed: int) -> Tensor:
     channels = prior.channels or 0
     require(channels > 0, "images", None, "clean images, as the prior takes any channels")
+    if is_signal(prior):
+        return _echoes(seed)
     images = dead_leaves(SAMPLES, channels, SIZE, seed)
     return random_phase(images, seed) if prior.is_complex else images
+
+
+def _echoes(seed: int) -> Tensor:
+    """Return companded tissue and haze (2, 1, 128, 128) of middle depths."""
+    frames = simulate_echoes([seed], "validation")
+    both = torch.cat([frames.tissue, HAZE * frames.haze])
+    return compand(both[:, :, 448:576].clamp(-1, 1))

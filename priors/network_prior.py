@@ -34,6 +34,9 @@ class NetworkPrior(Prior):
         ArgumentError: no label for a continuous schedule, no ``sigma_data`` for ``edm``.
     """
 
+    is_signal = False
+    """Whether images are companded RF, about 0, instead of intensities; set by `store`."""
+
     def __init__(
         self,
         network: nn.Module,

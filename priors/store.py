@@ -33,11 +33,11 @@ def build_prior(network: nn.Module, config: dict[str, Any]) -> NetworkPrior:
     Args:
         network: a network that takes EDM's label and scaled input.
         config: ``schedule``, ``prediction``, ``sigma_data``, ``channels``, ``complex`` and
-            ``data_range``.
+            ``data_range``; ``training`` if there is one.
     """
     schedule = SCHEDULES[config["schedule"]]()
     low, high = config["data_range"]
-    return NetworkPrior(
+    prior = NetworkPrior(
         network,
         schedule,
         config["prediction"],
@@ -47,6 +47,8 @@ def build_prior(network: nn.Module, config: dict[str, Any]) -> NetworkPrior:
         is_complex=config["complex"],
         data_range=(low, high),
     )
+    prior.is_signal = config.get("training", {}).get("companding", 0) > 0
+    return prior
 
 
 def save_prior(folder: Path, network: nn.Module, config: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ def inspect(
     size: Annotated[int, typer.Option(help="Images are cropped to this side at most.")] = 128,
 ) -> None:
     """Tell what a checkpoint is, test whether it denoises, and warn if it was misread."""
-    from wellposed.priors.doctor import LEVELS, describe, diagnose
+    from wellposed.priors.doctor import LEVELS, describe, diagnose, usual_range
     from wellposed.priors.loading import read_checkpoint
     from wellposed.report import format_table
 
@@ -26,7 +26,7 @@ def inspect(
     gains = [f"{diagnosis.gains[level]:+.1f}" for level in LEVELS]
     typer.echo(format_table(["sigma / alpha", *map(str, LEVELS)], [["gain in dB", *gains]]) + "\n")
     low, high = diagnosis.sample_range
-    typer.echo(f"its own samples lie in {low:.2f}..{high:.2f}, public images in 0..1")
+    typer.echo(f"its own samples lie in {low:.2f}..{high:.2f}, {usual_range(prior)}")
     for warning in diagnosis.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if diagnosis.warnings:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -70,7 +70,7 @@ def validate(
     command = " ".join(["wellposed validate", *(["--quick"] if quick else []), f"--out {out}"])
     records = _kept(out, effort) if out is not None else {}
     for name in track([n for n in chosen if n != "floor" or n not in records], "solvers"):
-        records[name] = measure(chosen[name], effort)
+        records[name] = rounded(measure(chosen[name], effort))
         if out is not None:
             _write(records, effort, command, out)
     typer.echo(summary({name: records[name] for name in chosen}))
@@ -127,13 +127,13 @@ def _write(records: "dict[str, Record]", effort: "Effort", command: str, folder:
         **vars(effort),
     )
     (folder / "posterior.md").write_text(text, encoding="utf-8")
-    stored = {"effort": _plain(effort), "solvers": rounded(records)}
+    stored = {"effort": _plain(effort), "solvers": records}
     (folder / RECORDS).write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     write_plot(records, folder / "posterior.png")
 
 
-def rounded(record: object) -> object:
-    """Return a record with its numbers rounded to six significant digits."""
+def rounded(record: Any) -> Any:
+    """Return a record with its numbers rounded to six significant digits, as they are stored."""
     if isinstance(record, dict):
         return {name: rounded(value) for name, value in record.items()}
     return float(f"{record:.6g}") if isinstance(record, float) else record
