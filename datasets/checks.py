@@ -39,7 +39,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: str | Path) -> Iterator[None]:
     """Turn an `OSError` within into a `FileError` that names the file."""
     try:
         yield

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.datasets.checks import as_stored, finite, reading
+from wellposed.datasets.checks import as_stored, finite, reading, writing
 from wellposed.datasets.files import NIFTI_SUFFIXES, open_nifti, suffix_of
 from wellposed.errors import FileError, require
 
@@ -82,7 +82,5 @@ def write_nifti(path: str | Path, volume: Tensor | np.ndarray, reference: NiftiV
     image = nibabel.Nifti1Image(
         values[..., 0] if channels == 1 else values, reference.affine, header
     )
-    try:
+    with writing(path):
         nibabel.save(image, path)
-    except OSError as error:
-        raise FileError(f"path: cannot write {str(path)!r}: {error}") from error

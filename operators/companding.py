@@ -1,12 +1,11 @@
 """Operators whose images are companded."""
 
-import math
 from typing import Any
 
 from torch import Tensor
 
 from wellposed.datasets.ultrasound.processing import compand, expand
-from wellposed.errors import require
+from wellposed.errors import is_positive, require
 from wellposed.operators.base import LinearOperator, check_batch
 from wellposed.operators.nonlinear import NonlinearOperator
 
@@ -42,7 +41,7 @@ class Companded(NonlinearOperator):
         real = isinstance(operator, LinearOperator)
         real = real and not (operator.complex_image or operator.complex_measurement)
         require(real, "operator", operator, "a real wellposed linear operator")
-        require(isinstance(mu, (int, float)) and 0 < mu < math.inf, "mu", mu, "a positive number")
+        require(is_positive(mu), "mu", mu, "a positive number")
         super().__init__(operator.img_size, operator.measurement_size, noise_sigma)
         self.operator, self.mu, self.compressed_data = operator, float(mu), compressed_data
         self.to(operator.device)

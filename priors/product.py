@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import ArgumentError, ShapeError, require
+from wellposed.errors import ArgumentError, ShapeError, is_positive, require
 from wellposed.priors.adapters import Rescheduled
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import Schedule
@@ -59,7 +59,7 @@ class Product(Prior):
         usable = (
             isinstance(weights, Sequence)
             and len(weights) == len(blocks)
-            and all(isinstance(w, (int, float)) and 0 < w < math.inf for w in weights)
+            and all(map(is_positive, weights))
         )
         require(usable, "step_weights", weights, f"{len(blocks)} positive numbers")
         gains, first = [math.sqrt(weight) for weight in weights], blocks[0]

@@ -1,6 +1,5 @@
 """Haze taken out of ultrasound: tissue and haze sampled together, each with a prior of its own."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wellposed.datasets.ultrasound.processing import LOUDEST, compand, expand
-from wellposed.errors import DtypeError, ShapeError, check_finite, require
+from wellposed.errors import DtypeError, ShapeError, check_finite, is_positive, require
 from wellposed.noise import ItemNoise
 from wellposed.priors.patchwise import Patchwise
 from wellposed.priors.prior import Prior
@@ -63,9 +62,9 @@ class Dehazing:
     def __post_init__(self) -> None:
         for name in ("gamma", "mu"):
             value = getattr(self, name)
-            require(_is_positive(value), name, value, "a positive number")
+            require(is_positive(value), name, value, "a positive number")
         pair = isinstance(self.rms, Sequence) and len(self.rms) == 2
-        usable = pair and all(map(_is_positive, self.rms))
+        usable = pair and all(map(is_positive, self.rms))
         require(usable, "rms", self.rms, "two positive numbers, of tissue and of haze")
         counted = isinstance(self.batch_size, int) and self.batch_size >= 1
         require(counted, "batch_size", self.batch_size, "an integer of at least 1")
@@ -80,10 +79,6 @@ class Dehazing:
         if self.solver is not None:
             return self.solver
         return ResidualSharing(steps=self.steps, start=self.start, rms=self.rms, zeta=self.zeta)
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, (int, float)) and 0 < value < math.inf
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wellposed.datasets.ultrasound.processing import compand, expand
-from wellposed.errors import ArgumentError, require
+from wellposed.errors import ArgumentError, is_positive, require
 from wellposed.noise import NoiseSource
 from wellposed.solvers.base import State
 from wellposed.solvers.problem import Problem
@@ -51,9 +51,7 @@ class ResidualSharing(WarmStart):
     def __post_init__(self) -> None:
         super().__post_init__()
         several = isinstance(self.rms, Sequence) and len(self.rms) > 0
-        usable = several and all(
-            isinstance(value, (int, float)) and 0 < value < math.inf for value in self.rms
-        )
+        usable = several and all(map(is_positive, self.rms))
         require(usable, "rms", self.rms, "positive numbers, one for each block")
         require(0 <= self.zeta <= 1, "zeta", self.zeta, "0 <= zeta <= 1")
 

@@ -98,8 +98,9 @@ class RestorationTrainer(Run):
         latent = (self.codec.latent_channels, self.codec.factor) if self.codec else None
         train, held = (self._stacks(part) for part in self.collection.split(s.held_out))
         largest, first = (n + 2 * s.margin for n in (max(s.image_size), s.image_size[0]))
-        augmented: dict[str, Any] = dict(axes=s.axes, zoom=s.zoom, gain=s.gain)
-        crops = Crops(train, largest, foreground=s.foreground, **augmented)
+        crops = Crops(
+            train, largest, axes=s.axes, zoom=s.zoom, gain=s.gain, foreground=s.foreground
+        )
         held_crops = Crops(held, first, foreground=s.foreground)
         share = self.accelerator.process_index, self.accelerator.num_processes
         degradation = self._degradation()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from wellposed.datasets.collection import Collection, Reading
-from wellposed.errors import CheckpointError, DeviceError
+from wellposed.errors import CheckpointError, DeviceError, require_device
 from wellposed.priors.state import finite_state
 
 
@@ -179,9 +179,7 @@ def _accelerator(device: str) -> Accelerator:
     Raises:
         DeviceError: neither cpu nor cuda, no CUDA device, or training on another one before.
     """
-    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        accepted = "cpu, cuda" if torch.cuda.is_available() else "cpu; torch finds no CUDA device"
-        raise DeviceError(f"device: got {device!r}, accepted: {accepted}")
+    require_device("device", device)
     accelerator = Accelerator(cpu=device == "cpu")
     if accelerator.device.type != device:
         raise DeviceError(

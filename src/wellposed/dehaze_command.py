@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wellposed.errors import FileError, require
+from wellposed.errors import FileError, require_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,7 @@ def dehaze(  # noqa: PLR0913 - the options of a command are its signature
     from wellposed.solvers.dehazing import Dehazing
     from wellposed.solvers.dehazing import dehaze as run
 
-    _require_device(device)
+    require_device("--device", device)
     how = Dehazing(steps=steps, start=start, gamma=gamma, tile=tile, batch_size=batch_size)
     recording = load_recording(input_)
     try:
@@ -64,13 +64,6 @@ def dehaze(  # noqa: PLR0913 - the options of a command are its signature
     for name, value in table.items():
         typer.echo(f"{name:22s} {value:.4g}")
     typer.echo(f"wrote {out}")
-
-
-def _require_device(device: str) -> None:
-    import torch
-
-    known = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    require(device in known, "--device", device, ", ".join(known))
 
 
 def measured(found: "Dehazed", recording: "Recording") -> dict[str, float]:

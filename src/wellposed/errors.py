@@ -5,6 +5,7 @@ Every error of the package derives from `WellposedError`, and argument errors al
 idioms work.
 """
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,21 @@ def unknown_name(argument: str, name: str, known: Iterable[str]) -> str:
     near = get_close_matches(str(name), choices, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"{argument}: unknown name {name!r}.{hint} Known: {', '.join(choices)}"
+
+
+def is_positive(value: object) -> bool:
+    """Tell whether a value is a positive and finite number."""
+    return isinstance(value, (int, float)) and 0 < value < math.inf
+
+
+def require_device(argument: str, device: str) -> None:
+    """Raise `DeviceError` unless ``device`` is cpu, or cuda where torch finds one."""
+    import torch
+
+    found = torch.cuda.is_available()
+    if device not in ("cpu", "cuda") or (device == "cuda" and not found):
+        accepted = "cpu, cuda" if found else "cpu; torch finds no CUDA device"
+        raise DeviceError(f"{argument}: got {device!r}, accepted: {accepted}")
 
 
 def check_finite(name: str, value: "Tensor") -> "Tensor":
