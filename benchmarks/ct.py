@@ -37,8 +37,8 @@ import torch
 from ct_peers import KINDS, PEERS, Peer, Scan
 from torch import Tensor
 
+from wellposed.figures import format_table
 from wellposed.operators.ct.conventions import from_package
-from wellposed.report import format_table
 
 Key = tuple[str, str, int]
 

@@ -8,8 +8,8 @@ import runpy
 from pathlib import Path
 
 from wellposed import priors, solvers
+from wellposed.figures import format_table
 from wellposed.metrics import psnr, ssim
-from wellposed.report import format_table
 
 DEMO = Path(__file__).parent.parent / "examples" / "demo.py"
 

@@ -34,7 +34,7 @@ from wellposed.datasets.ultrasound import (
     load_recording,
     scan_convert,
 )
-from wellposed.report import format_table
+from wellposed.figures import format_table
 from wellposed.solvers import Dehazing, dehaze
 
 LEVELS = (-40.0, -34.0, -28.0, -22.0)

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from wellposed.datasets.collection import Collection, Reading
-from wellposed.datasets.crops import Crops
+from wellposed.datasets.images.crops import Crops
+from wellposed.datasets.images.image_files import Collection, Reading
 from wellposed.datasets.ultrasound import compand, expand
-from wellposed.priors.networks import ConvUNet
+from wellposed.priors.networks.conv_unet import ConvUNet
 
 WIDTHS, LAYERS = (64, 128, 192), 2
 """The priors' own."""

@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 
 from wellposed import priors
-from wellposed.datasets.collection import Collection, Reading
-from wellposed.datasets.crops import central_crop, random_phase
+from wellposed.datasets.images.crops import central_crop, random_phase
+from wellposed.datasets.images.image_files import Collection, Reading
 from wellposed.datasets.ultrasound import compand
+from wellposed.figures import format_table
 from wellposed.noise import MEASUREMENT, ItemNoise
-from wellposed.priors.loading import WEIGHTS
-from wellposed.priors.store import read_config
-from wellposed.report import format_table
+from wellposed.priors.stored.registry import WEIGHTS
+from wellposed.priors.stored.store import read_config
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4)
 PIECES = (64, 128, 256, 512)

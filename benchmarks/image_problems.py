@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wellposed import operators, priors
 from wellposed.datasets import load_nifti, read_array
-from wellposed.datasets.crops import central_crop, random_phase
+from wellposed.datasets.images.crops import central_crop, random_phase
 from wellposed.errors import require_choice
 from wellposed.operators import LinearOperator
 

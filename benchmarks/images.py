@@ -24,9 +24,9 @@ from torch import Tensor
 from tune import TUNED, add, read
 
 from wellposed.errors import FileError, SamplingError
+from wellposed.figures import displayable, format_table
 from wellposed.metrics import psnr, ssim
 from wellposed.reconstruction import Reconstruction
-from wellposed.report import displayable, format_table
 
 DOCS = Path(__file__).parent.parent / "docs"
 LONG_DPS, LONG_STEPS = "DPS, 1000 steps", 1000

@@ -22,9 +22,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from wellposed.operators.nufft import NUFFT, ToeplitzNormal
-from wellposed.operators.trajectories import radial_trajectory
-from wellposed.report import format_table
+from wellposed.figures import format_table
+from wellposed.operators.mri.nufft import NUFFT, ToeplitzNormal
+from wellposed.operators.mri.trajectories import radial_trajectory
 
 
 @dataclass(frozen=True)

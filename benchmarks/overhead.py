@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from wellposed import operators, priors
 from wellposed.errors import ArgumentError
-from wellposed.report import format_table
+from wellposed.figures import format_table
 
 HEADER = ["problem", "method", "NFE", "VJP", "total s", "network s", "overhead"]
 

@@ -20,7 +20,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import nn
 
 from wellposed import priors
-from wellposed.report import format_table
+from wellposed.figures import format_table
 
 SIZES, BATCHES = (64, 256, 512), (1, 8)
 LARGEST = 8 * 256 * 256

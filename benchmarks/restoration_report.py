@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from wellposed.report import format_table
+from wellposed.figures import format_table
 
 Runs = dict[str, dict[int, dict[str, Any]]]
 """Figures by method and evaluations."""

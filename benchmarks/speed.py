@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tune import add, read, search
 
-from wellposed.report import format_table
+from wellposed.figures import format_table
 
 TASK = "mri4"
 STEPS = {"DDS": (5, 10, 20, 50, 100), "DPS": (20, 50, 100, 250, 1000)}

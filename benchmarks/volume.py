@@ -6,8 +6,8 @@ DDS with a Slicewise prior (a small untrained network by default) on stacked inp
 in a process of its own. The peak is the kernel's, on top of what the process holds before the run,
 with an allocator that gives freed memory back at once; "beyond" is what it exceeds the solver's
 arrays of the volume's size by (`Solver.volume_arrays`), which must not grow with the depth: it is
-the prior on a chunk, or less where that peak is not the largest. The plan is `wellposed.memory`'s.
-The time is the processor's, the lesser of two runs.
+the prior on a chunk, or less where that peak is not the largest. The plan is
+`wellposed.runs.memory`'s. The time is the processor's, the lesser of two runs.
 """
 
 import argparse
@@ -21,10 +21,11 @@ from itertools import pairwise
 import psutil
 import torch
 
-from wellposed import memory, operators, priors, solvers
-from wellposed.priors.networks import ConvUNet
-from wellposed.priors.slicewise import Slicewise
-from wellposed.report import format_table
+from wellposed import operators, priors, solvers
+from wellposed.figures import format_table
+from wellposed.priors.adapters.slicewise import Slicewise
+from wellposed.priors.networks.conv_unet import ConvUNet
+from wellposed.runs import memory
 from wellposed.solvers.problem import Problem
 
 MB = 1e6

@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from wellposed import Reconstruction
+from wellposed.figures import displayable, format_table
+from wellposed.linalg import norm
 from wellposed.metrics import psnr, ssim
 from wellposed.operators import LinearOperator
-from wellposed.operators.linalg import norm
 from wellposed.priors import Prior
-from wellposed.report import displayable, format_table
 from wellposed.solvers import DDS
 
 

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed import Reconstruction, operators, priors, solvers
+from wellposed import Reconstruction, linalg, operators, priors, solvers
+from wellposed.figures import format_table
 from wellposed.metrics import psnr, ssim
-from wellposed.report import format_table
-from wellposed.tasks import Task, measured_mri
+from wellposed.operators.presets import Task, measured_mri
 
 DATA = Path(__file__).parent / "data"
 NOISE = 0.01  # per real and imaginary part; in (a) about what the rim of k-space shows
@@ -77,7 +77,7 @@ def zero_filled(task: Task) -> Tensor:
 
 def cg_sense(task: Task, weight: float = 0.01) -> Tensor:
     """Return the CG-SENSE image ``(A^H A + weight)^-1 A^H y``."""
-    return operators.conjugate_gradient(
+    return linalg.conjugate_gradient(
         lambda x: task.operator.A_adjoint_A(x) + weight * x,
         task.operator.A_adjoint(task.y),
         iterations=100,

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from wellposed import operators, priors
 from wellposed.datasets import load_nifti
-from wellposed.datasets.crops import random_phase
+from wellposed.datasets.images.crops import random_phase
 
 # Places along the third axis of the file, .67 mm apart.
 TEST, TUNING = (240, 280), (220,)

@@ -22,8 +22,8 @@ from torch import Tensor
 from wellposed import Reconstruction, operators, priors
 from wellposed.datasets import read_array
 from wellposed.operators import LinearOperator
-from wellposed.restoring import default_sampler, default_steps, enlarged, restore
 from wellposed.solvers import DDS
+from wellposed.solvers.restoration.restore import default_sampler, default_steps, enlarged, restore
 
 PHOTO = Path(__file__).parent / "data" / "kodak_23.png"
 RESTORERS = {"blurred": "irsde-deblur", "reduced": "resshift-x4"}

@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from wellposed import priors, solvers
+from wellposed.figures import format_table
 from wellposed.metrics import psnr, ssim
 from wellposed.operators import Denoising, LinearOperator, Superposition
 from wellposed.priors import GaussianPrior, Product, Stationary
-from wellposed.report import format_table
 
 PHOTO = Path(__file__).parents[1] / "tests" / "data" / "held_out" / "kodak_08.png"
 NOISE = 0.01

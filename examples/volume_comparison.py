@@ -17,15 +17,15 @@ from comparison import Case, Method, residual
 from torch import Tensor
 
 from wellposed import Reconstruction
+from wellposed.cli.inputs import cut
 from wellposed.datasets import NiftiVolume, write_nifti
 from wellposed.errors import require
+from wellposed.figures import format_table
 from wellposed.noise import NoiseSource
 from wellposed.priors import Prior, Slicewise
-from wellposed.report import format_table
 from wellposed.solvers import DDS, DDS3D, DiffusionMBIR, Problem, Solver, State
-from wellposed.solvers.volume_tv import VolumeSolver, VolumeState
-from wellposed.task_input import cut
-from wellposed.volume_report import plane_quality, write_planes
+from wellposed.solvers.volumes.tv import VolumeSolver, VolumeState
+from wellposed.volume_figures import plane_quality, write_planes
 
 PLANES = {"axial": 2, "coronal": 3, "sagittal": 4}
 

@@ -26,7 +26,7 @@ from volume_comparison import arguments, run, slab, volume_methods
 
 from wellposed import operators, priors
 from wellposed.datasets import load_nifti
-from wellposed.datasets.crops import random_phase
+from wellposed.datasets.images.crops import random_phase
 
 # Places along the third axis of the file, .67 mm apart.
 TEST, TUNING = "240:252", "216:224"

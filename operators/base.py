@@ -8,6 +8,7 @@ import torch
 from deepinv.physics import GaussianNoise, LinearPhysics, Physics
 from torch import Tensor
 
+from wellposed.checks import require_size
 from wellposed.errors import (
     ArgumentError,
     DeviceError,
@@ -16,10 +17,9 @@ from wellposed.errors import (
     check_finite,
     require,
 )
+from wellposed.linalg import conjugate_gradient
 from wellposed.noise import MEASUREMENT, ItemNoise
-from wellposed.operators.linalg import conjugate_gradient
 from wellposed.operators.proximal import proximal_by_cg
-from wellposed.operators.sizes import require_size
 
 
 class GaussianPhysics(Physics):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
-from wellposed.operators.linalg import inner, largest_eigenvalue, norm
+from wellposed.linalg import inner, largest_eigenvalue, norm
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 from wellposed.datasets.ultrasound.processing import compand, expand
 from wellposed.errors import is_positive, require
 from wellposed.operators.base import LinearOperator, check_batch
-from wellposed.operators.nonlinear import NonlinearOperator
+from wellposed.operators.image.nonlinear import NonlinearOperator
 
 
 class Companded(NonlinearOperator):

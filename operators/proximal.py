@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ShapeError, require
-from wellposed.operators.linalg import conjugate_gradient, per_item
+from wellposed.linalg import conjugate_gradient, per_item
 
 
 def as_weight(gamma: float | Tensor, like: Tensor) -> Tensor:

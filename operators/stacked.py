@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from wellposed.checks import require_size
 from wellposed.errors import ArgumentError, require
 from wellposed.operators.base import LinearOperator
-from wellposed.operators.sizes import require_size
-from wellposed.operators.slab import Slab
+from wellposed.parallel.part import Slab
 
 
 class Stacked(LinearOperator):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.decomposable import Decomposable
-from wellposed.operators.slab import slab_of
+from wellposed.parallel.part import slab_of
 
 
 class Superposition(LinearOperator):

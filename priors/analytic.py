@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, ShapeError, require
+from wellposed.linalg import conjugate_gradient
 from wellposed.noise import ItemNoise
-from wellposed.operators.linalg import conjugate_gradient
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
 

@@ -111,7 +111,7 @@ class Prior(nn.Module):
 
     def given(self, condition: Any) -> "Prior":
         """Return this conditional prior with its condition fixed, e.g. to a class."""
-        from wellposed.priors.adapters import Given
+        from wellposed.priors.adapters.rescheduled import Given
 
         return Given(self, condition)
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wellposed.checks import require_size
 from wellposed.errors import ShapeError, require, require_choice
-from wellposed.operators.linalg import per_item
-from wellposed.operators.sizes import require_size
-from wellposed.operators.slab import Slab
-from wellposed.priors.adapters import DenoiserPrior
+from wellposed.linalg import per_item
+from wellposed.parallel.part import Slab
+from wellposed.priors.adapters.rescheduled import DenoiserPrior
 from wellposed.priors.schedule import Schedule
 
 Prox = Callable[[Tensor, Tensor], Tensor]

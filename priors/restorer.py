@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
-from wellposed.priors.codec import Autoencoder
+from wellposed.priors.adapters.autoencoder import Autoencoder
 from wellposed.priors.prediction import PREDICTIONS, TWO_HEADS, Parts, from_heads, to_sample
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated

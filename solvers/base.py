@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, SamplingError, require, require_choice
-from wellposed.memory import plan
 from wellposed.noise import ItemNoise, NoiseSource
-from wellposed.operators.slab import slab_of
+from wellposed.parallel.part import slab_of
+from wellposed.parallel.sharding import agreed_seed, check_shared, naming
 from wellposed.priors.prior import Prior
 from wellposed.priors.restorer import Restorer
 from wellposed.priors.schedule import SPACINGS
-from wellposed.progress import track
+from wellposed.priors.transition import starting_std
 from wellposed.reconstruction import Reconstruction
-from wellposed.run_checkpoint import RunFolder, identify
+from wellposed.runs.checkpoint import RunFolder, identify
+from wellposed.runs.memory import plan
+from wellposed.runs.progress import track
 from wellposed.solvers.misfit import misfit, noisy_numbers
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.sharding import agreed_seed, check_shared, naming
-from wellposed.solvers.transition import starting_std
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics

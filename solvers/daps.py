@@ -8,10 +8,10 @@ from torch import Tensor
 
 from wellposed.errors import require, require_choice
 from wellposed.noise import NoiseSource
+from wellposed.priors.sampling import reverse, times_between
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.likelihood import Coupled, noise_level, squared_norm
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.reverse import reverse, times_between
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from wellposed.errors import require
 from wellposed.noise import NoiseSource
+from wellposed.priors.transition import implied_noise, levels, transition, variance
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.transition import implied_noise, levels, transition, variance
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import require
+from wellposed.linalg import per_item
 from wellposed.noise import NoiseSource
-from wellposed.operators.linalg import per_item
+from wellposed.priors.transition import implied_noise, levels, renoise, transition, variance
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.problem_checks import is_decomposable
-from wellposed.solvers.transition import implied_noise, levels, renoise, transition, variance
 
 
 @dataclass(frozen=True, kw_only=True)

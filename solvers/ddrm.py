@@ -9,10 +9,7 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, require
 from wellposed.noise import NoiseSource
-from wellposed.solvers.base import Solver, State
-from wellposed.solvers.problem import Problem
-from wellposed.solvers.problem_checks import is_decomposable
-from wellposed.solvers.transition import (
+from wellposed.priors.transition import (
     Levels,
     implied_noise,
     levels,
@@ -20,6 +17,9 @@ from wellposed.solvers.transition import (
     transition,
     variance,
 )
+from wellposed.solvers.base import Solver, State
+from wellposed.solvers.problem import Problem
+from wellposed.solvers.problem_checks import is_decomposable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import require
+from wellposed.linalg import inner, norm, per_item
 from wellposed.noise import NoiseSource
-from wellposed.operators.linalg import inner, norm, per_item
+from wellposed.priors.transition import implied_noise, levels, transition, variance
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.transition import implied_noise, levels, transition, variance
 
 
 @dataclass(frozen=True, kw_only=True)

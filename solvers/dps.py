@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 
 from wellposed.errors import require
+from wellposed.linalg import norm
 from wellposed.noise import NoiseSource
-from wellposed.operators.linalg import norm
+from wellposed.priors.transition import implied_noise, levels, transition, variance
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.transition import implied_noise, levels, transition, variance
 
 
 @dataclass(frozen=True, kw_only=True)

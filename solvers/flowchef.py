@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from wellposed.errors import require
 from wellposed.noise import NoiseSource
+from wellposed.priors.transition import implied_noise, levels, transition, variance
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.likelihood import misfit_gradient
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.transition import implied_noise, levels, transition, variance
 
 
 @dataclass(frozen=True, kw_only=True)

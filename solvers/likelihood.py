@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wellposed.linalg import largest_eigenvalue, per_item
 from wellposed.noise import ItemNoise, NoiseSource
-from wellposed.operators.linalg import largest_eigenvalue, per_item
 from wellposed.solvers.problem import Problem, is_decomposable
 
 NOISE_FREE = 0.01

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from wellposed.linalg import whole_norm
 from wellposed.noise import ItemNoise
-from wellposed.operators.linalg import whole_norm
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.problem_checks import Unknown
 

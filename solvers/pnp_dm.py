@@ -9,10 +9,10 @@ from torch import Tensor
 
 from wellposed.errors import require, require_choice
 from wellposed.noise import NoiseSource
+from wellposed.priors.sampling import times_between
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.likelihood import Coupled, noise_level, squared_norm
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.reverse import times_between
 
 
 @dataclass(frozen=True, kw_only=True)

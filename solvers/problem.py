@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, ShapeError, check_finite
-from wellposed.operators.linalg import conjugate_gradient, per_item
-from wellposed.operators.slab import Slab, slab_of
+from wellposed.linalg import conjugate_gradient, per_item
+from wellposed.parallel.part import Slab, slab_of
 from wellposed.priors.prediction import Parts
 from wellposed.priors.prior import Prior
 from wellposed.priors.restorer import Degraded, Restorer

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, DeviceError, DtypeError, ShapeError, check_finite
-from wellposed.operators.linalg import inner
+from wellposed.linalg import inner
 from wellposed.priors.prior import Prior
 from wellposed.priors.restorer import Degraded, Restorer
 

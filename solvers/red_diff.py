@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import require, require_choice
+from wellposed.linalg import as_real, like
 from wellposed.noise import NoiseSource
-from wellposed.operators.linalg import as_real, like
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.likelihood import misfit_gradient
 from wellposed.solvers.problem import Problem

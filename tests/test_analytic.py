@@ -7,7 +7,7 @@ from scipy.stats import chi2, multivariate_normal, norm
 
 from wellposed import errors
 from wellposed.operators.check import dense_matrix
-from wellposed.operators.mri import MultiCoilMRI
+from wellposed.operators.mri.cartesian import MultiCoilMRI
 from wellposed.priors import (
     VE,
     Diagonal,

@@ -27,10 +27,10 @@ from wellposed.priors import (
     Stationary,
     Tabulated,
 )
+from wellposed.priors.sampling import reverse, times_between
 from wellposed.solvers import DAPS, DPS, DDIMProjection, FlowChef, PnPDM, Problem, REDDiff
 from wellposed.solvers.likelihood import Coupled, misfit_gradient, noise_level, squared_norm
 from wellposed.solvers.pnp_dm import _reverse_sde
-from wellposed.solvers.reverse import reverse, times_between
 from wellposed.validation.gaussian import PROCESSES, MatrixOperator, gaussian_problem, process
 
 pytestmark = pytest.mark.usefixtures("single_thread")

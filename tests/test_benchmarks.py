@@ -15,7 +15,7 @@ from PIL import Image
 from wellposed import solvers
 from wellposed.errors import ArgumentError, FileError, SamplingError
 from wellposed.priors import MeanReverting, Restorer, load, resshift
-from wellposed.priors.restorer_store import RestorationUNet
+from wellposed.priors.stored.restorer_store import RestorationUNet
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import Problem
 from wellposed.solvers.likelihood import squared_norm

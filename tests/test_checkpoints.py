@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 
 from wellposed import errors
 from wellposed.operators import Inpainting, SingleCoilMRI
-from wellposed.priors import Tabulated, available, load, loading
+from wellposed.priors import Tabulated, available, load
 from wellposed.priors.checkpoints import adm, ddpm
-from wellposed.priors.checkpoints.adm_network import ADMUNet
-from wellposed.priors.checkpoints.ddpm_network import DDPMConfig, DDPMUNet
-from wellposed.priors.checkpoints.reading import read_state
-from wellposed.priors.loading import WEIGHTS
+from wellposed.priors.networks.adm import ADMUNet
+from wellposed.priors.networks.ddpm import DDPMConfig, DDPMUNet
+from wellposed.priors.stored import registry as loading
+from wellposed.priors.stored.reading import read_state
+from wellposed.priors.stored.registry import WEIGHTS
 from wellposed.solvers import DDS
 
 pytestmark = pytest.mark.usefixtures("single_thread")

@@ -8,10 +8,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from wellposed import Reconstruction
-from wellposed.cli import app, kebab
-from wellposed.priors.networks import ConvUNet
-from wellposed.priors.store import save_prior
-from wellposed.training_settings import TrainingSettings
+from wellposed.cli.app import app
+from wellposed.cli.options import kebab
+from wellposed.priors.networks.conv_unet import ConvUNet
+from wellposed.priors.stored.store import save_prior
+from wellposed.priors.training.settings import TrainingSettings
 
 RUNNER = CliRunner()
 
@@ -175,7 +176,7 @@ def test_a_measurement_keeps_its_units(files, tmp_path):
     assert done.exit_code == 0, done.output
     with h5py.File(tmp_path / "reconstruction.h5") as file:
         reference = file["reference"][()]
-    from wellposed.tasks import TaskOptions, build_task
+    from wellposed.operators.presets import TaskOptions, build_task
 
     task = build_task(tmp_path / "noisy.npy", "deblurring", TaskOptions(blur_sigma=1.0))
     np.testing.assert_array_equal(task.y[0, 0].numpy(), noisy)
@@ -183,7 +184,7 @@ def test_a_measurement_keeps_its_units(files, tmp_path):
 
 
 def test_a_colour_array_is_one_image(files, tmp_path):
-    from wellposed.tasks import TaskOptions, build_task
+    from wellposed.operators.presets import TaskOptions, build_task
 
     np.save(tmp_path / "colour.npy", np.random.default_rng(0).random((24, 32, 3)))
     task = build_task(tmp_path / "colour.npy", "inpainting", TaskOptions(simulate=True))

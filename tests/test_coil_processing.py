@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, NonFiniteError, ShapeError
-from wellposed.operators.coil_processing import (
+from wellposed.operators.mri.cartesian import MultiCoilMRI, ifft2c
+from wellposed.operators.mri.coils import (
     compress_coils,
     mix_coils,
     noise_covariance,
     prewhiten,
     root_sum_of_squares,
 )
-from wellposed.operators.coils import espirit
-from wellposed.operators.mri import MultiCoilMRI, ifft2c
+from wellposed.operators.mri.sensitivity import espirit
 
 C64, C128 = torch.complex64, torch.complex128
 BRAIN = Path(__file__).parents[1] / "examples" / "data" / "sigpy_brain_kspace.npy"

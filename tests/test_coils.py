@@ -8,14 +8,18 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, NonFiniteError, ShapeError
-from wellposed.operators.coils import espirit, find_calibration, simulate_sensitivity_maps
-from wellposed.operators.linalg import conjugate_gradient
-from wellposed.operators.masks import (
+from wellposed.linalg import conjugate_gradient
+from wellposed.operators.mri.cartesian import MultiCoilMRI, fft2c, ifft2c
+from wellposed.operators.mri.masks import (
     equispaced_lines,
     gaussian_random_2d,
     uniform_random_lines,
 )
-from wellposed.operators.mri import MultiCoilMRI, fft2c, ifft2c
+from wellposed.operators.mri.sensitivity import (
+    espirit,
+    find_calibration,
+    simulate_sensitivity_maps,
+)
 
 BRAIN = Path(__file__).parents[1] / "examples" / "data" / "sigpy_brain_kspace.npy"
 

@@ -7,16 +7,16 @@ from tests.conftest import random
 
 from wellposed import errors
 from wellposed.operators.base import LinearOperator
-from wellposed.operators.blur import Blur
 from wellposed.operators.check import check_operator, dense_matrix
 from wellposed.operators.decomposable import Separable
-from wellposed.operators.inpainting import Denoising, Inpainting, random_mask
-from wellposed.operators.jpeg import JPEG
-from wellposed.operators.mri import MultiCoilMRI
-from wellposed.operators.noncartesian import NonCartesianMRI
-from wellposed.operators.nonlinear import PhaseRetrieval
+from wellposed.operators.image.blur import Blur
+from wellposed.operators.image.inpainting import Denoising, Inpainting, random_mask
+from wellposed.operators.image.jpeg import JPEG
+from wellposed.operators.image.nonlinear import PhaseRetrieval
+from wellposed.operators.image.super_resolution import SuperResolution
+from wellposed.operators.mri.cartesian import MultiCoilMRI
+from wellposed.operators.mri.noncartesian import NonCartesianMRI
 from wellposed.operators.stacked import Stacked
-from wellposed.operators.super_resolution import SuperResolution
 from wellposed.operators.whitened import Whitened
 
 pytestmark = pytest.mark.usefixtures("single_thread")

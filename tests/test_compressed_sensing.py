@@ -9,7 +9,7 @@ import torch
 
 from wellposed import errors
 from wellposed.operators.check import check_operator, dense_matrix
-from wellposed.operators.compressed_sensing import CompressedSensing, WalshHadamard
+from wellposed.operators.image.compressed_sensing import CompressedSensing, WalshHadamard
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

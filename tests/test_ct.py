@@ -13,11 +13,11 @@ from deepinv.physics import Tomography
 from skimage.transform import radon
 
 from wellposed import errors
+from wellposed.linalg import conjugate_gradient
 from wellposed.operators.check import check_operator, dense_matrix
 from wellposed.operators.ct import Detector, ParallelBeamCT
 from wellposed.operators.ct.conventions import from_package, to_package
 from wellposed.operators.ct.fbp import view_weights
-from wellposed.operators.linalg import conjugate_gradient
 
 F64 = torch.float64
 GEOMETRIES = [

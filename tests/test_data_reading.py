@@ -13,9 +13,9 @@ from PIL import Image
 
 from wellposed import errors
 from wellposed.datasets import read_array
-from wellposed.datasets.collection import Collection, Reading, Stack, find_files
-from wellposed.datasets.crops import Crops, random_phase
 from wellposed.datasets.files import image_shape
+from wellposed.datasets.images.crops import Crops, random_phase
+from wellposed.datasets.images.image_files import Collection, Reading, Stack, find_files
 from wellposed.datasets.ultrasound import expand
 
 pytestmark = pytest.mark.usefixtures("single_thread")

@@ -10,9 +10,9 @@ import scipy.io
 import torch
 
 from wellposed import errors
-from wellposed.datasets.htc import load_htc2022
-from wellposed.datasets.mat import read_mat
-from wellposed.datasets.tomopy import load_tomopy
+from wellposed.datasets.ct.htc import load_htc2022
+from wellposed.datasets.ct.mat import read_mat
+from wellposed.datasets.ct.tomopy import load_tomopy
 
 DATA = Path(__file__).parent / "data"
 HTC = DATA / "htc2022" / "htc2022_ta_full.mat"

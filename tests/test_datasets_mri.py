@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from wellposed import errors
-from wellposed.datasets.encoding import center_crop, parse_header
-from wellposed.datasets.fastmri import load_fastmri
-from wellposed.operators.coils import espirit, simulate_sensitivity_maps
-from wellposed.operators.mri import MultiCoilMRI, fft2c, ifft2c
+from wellposed.datasets.mri.encoding import center_crop, parse_header
+from wellposed.datasets.mri.fastmri import load_fastmri
+from wellposed.operators.mri.cartesian import MultiCoilMRI, fft2c, ifft2c
+from wellposed.operators.mri.sensitivity import espirit, simulate_sensitivity_maps
 
 SLICES, COILS, H, W = 3, 4, 40, 28
 SPACE = """

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from wellposed import datasets, errors
-from wellposed.datasets.dicom import read_dicom_series
-from wellposed.datasets.images import load_images
-from wellposed.datasets.nifti import load_nifti
-from wellposed.datasets.results import write_result
+from wellposed.datasets.images.photos import load_images
+from wellposed.datasets.volumes.dicom import read_dicom_series
+from wellposed.datasets.volumes.nifti import load_nifti
+from wellposed.datasets.volumes.results import write_result
 from wellposed.reconstruction import Reconstruction
 
 MEASURED = Path(__file__).parent / "data" / "dicom"

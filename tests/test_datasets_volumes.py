@@ -12,10 +12,10 @@ import torch
 from pydicom import uid
 
 from wellposed import errors
-from wellposed.datasets.dicom import DicomSeries, read_dicom_series
-from wellposed.datasets.dicom_writer import write_dicom_series
-from wellposed.datasets.hyperspectral import load_hyperspectral
-from wellposed.datasets.nifti import load_nifti, write_nifti
+from wellposed.datasets.images.hyperspectral import load_hyperspectral
+from wellposed.datasets.volumes.dicom import DicomSeries, read_dicom_series
+from wellposed.datasets.volumes.dicom_writer import write_dicom_series
+from wellposed.datasets.volumes.nifti import load_nifti, write_nifti
 
 MEASURED = Path(__file__).parent / "data" / "dicom"
 

@@ -8,8 +8,7 @@ import torch
 from scipy.ndimage import convolve
 
 from wellposed import errors
-from wellposed.datasets import degradations
-from wellposed.datasets.degradations import (
+from wellposed.datasets.images.degradations import (
     FIRST,
     SECOND,
     RealWorld,
@@ -17,6 +16,7 @@ from wellposed.datasets.degradations import (
     random_kernel,
     sinc_kernel,
 )
+from wellposed.datasets.images.photos import degradations
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

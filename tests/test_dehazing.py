@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from wellposed import errors, solvers
-from wellposed.cli import app
+from wellposed.cli.app import app
 from wellposed.datasets.ultrasound import (
     Sector,
     compand,
@@ -40,7 +40,7 @@ from wellposed.priors import (
 )
 from wellposed.priors.training import TrainingSettings, train
 from wellposed.solvers import Dehazing, Problem, dehaze
-from wellposed.solvers.residual_sharing import ResidualSharing
+from wellposed.solvers.separation.residual_sharing import ResidualSharing
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 COARSE = Sector(depths=256, beams=64, centre_mhz=0.45, beam_width=2.0)

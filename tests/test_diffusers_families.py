@@ -11,7 +11,7 @@ from scipy.integrate import quad
 
 from wellposed import errors
 from wellposed.noise import MEASUREMENT, ItemNoise
-from wellposed.priors.from_diffusers import DiffusersPrior, load_diffusers
+from wellposed.priors.checkpoints.diffusers import DiffusersPrior, load_diffusers
 from wellposed.priors.schedule import VE
 
 pytestmark = pytest.mark.usefixtures("single_thread")

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from wellposed import errors, priors
-from wellposed.datasets.phantoms import dead_leaves
+from wellposed.datasets.images.phantoms import dead_leaves
 from wellposed.priors import VE, Flow, GaussianPrior, NetworkPrior, Stationary, Tabulated
-from wellposed.priors.doctor import LEVELS, diagnose
-from wellposed.priors.network_prior import log_noise_label
+from wellposed.priors.network import log_noise_label
 from wellposed.priors.prediction import training_target
+from wellposed.validation.doctor import LEVELS, diagnose
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

@@ -15,9 +15,9 @@ from PIL import Image
 from wellposed import operators
 from wellposed.datasets import load_htc2022
 from wellposed.errors import FileError
-from wellposed.operators.inpainting import Denoising
+from wellposed.operators.image.inpainting import Denoising
 from wellposed.priors.training.restoration import train_restoration
-from wellposed.restoration_settings import RestorationSettings
+from wellposed.priors.training.restoration_settings import RestorationSettings
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES, DATA = ROOT / "examples", Path(__file__).parent / "data"

@@ -27,10 +27,10 @@ from wellposed.operators.base import LinearOperator
 from wellposed.operators.check import dense_matrix
 from wellposed.priors import GaussianPrior
 from wellposed.priors.analytic import Full
+from wellposed.priors.transition import levels, renoise
 from wellposed.solvers import DDNM, DDRM, MMPS, DiffPIR, PiGDM, Problem, State
 from wellposed.solvers.ddnm import by_coordinates, by_gradients
 from wellposed.solvers.diffpir import gradient_step
-from wellposed.solvers.transition import levels, renoise
 from wellposed.validation.gaussian import (
     PROCESSES,
     MatrixOperator,

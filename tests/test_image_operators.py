@@ -11,13 +11,13 @@ import torch
 from tests.conftest import random, relative
 
 from wellposed import errors
-from wellposed.operators.blur import Blur, PaddedBlur, SeparableBlur
 from wellposed.operators.check import check_operator, dense_matrix
 from wellposed.operators.decomposable import Decomposable
-from wellposed.operators.inpainting import Denoising, Inpainting, random_mask
-from wellposed.operators.kernels import gaussian_kernel, motion_kernel, uniform_kernel
+from wellposed.operators.image.blur import Blur, PaddedBlur, SeparableBlur
+from wellposed.operators.image.inpainting import Denoising, Inpainting, random_mask
+from wellposed.operators.image.kernels import gaussian_kernel, motion_kernel, uniform_kernel
+from wellposed.operators.image.super_resolution import SuperResolution, bicubic_matrix
 from wellposed.operators.proximal import proximal_by_cg
-from wellposed.operators.super_resolution import SuperResolution, bicubic_matrix
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from wellposed.cli import app
-from wellposed.datasets.phantoms import dead_leaves
+from wellposed.cli.app import app
+from wellposed.datasets.images.phantoms import dead_leaves
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

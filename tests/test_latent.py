@@ -12,8 +12,8 @@ from torch import nn
 from wellposed import errors
 from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.priors import VE, Diagonal, GaussianPrior, NetworkPrior, Tabulated
-from wellposed.priors.from_diffusers import DiffusersPrior, load_diffusers
-from wellposed.priors.latent import Latent
+from wellposed.priors.adapters.latent import Latent
+from wellposed.priors.checkpoints.diffusers import DiffusersPrior, load_diffusers
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wellposed import errors
-from wellposed.operators.linalg import (
+from wellposed.linalg import (
     as_real,
     conjugate_gradient,
     inner,

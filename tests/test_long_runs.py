@@ -11,13 +11,14 @@ import pytest
 import torch
 from deepinv.physics import Downsampling
 
-from wellposed import errors, progress
-from wellposed.fingerprint import fingerprint
+from wellposed import errors
 from wellposed.operators import ConeBeamCT, Inpainting, MultiCoilMRI, Stacked, random_mask
 from wellposed.operators import simulate_sensitivity_maps as maps
 from wellposed.priors import VE, GaussianPrior, NetworkPrior, Stationary, Tabulated
-from wellposed.priors.slicewise import Slicewise
-from wellposed.run_checkpoint import RunFolder
+from wellposed.priors.adapters.slicewise import Slicewise
+from wellposed.runs import progress
+from wellposed.runs.checkpoint import RunFolder
+from wellposed.runs.fingerprint import fingerprint
 from wellposed.solvers import DAPS, DDNM, DDS, DPS, DiffPIR, REDDiff, State
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -30,7 +31,7 @@ from pathlib import Path
 import torch
 from wellposed.operators import Inpainting, Stacked, random_mask
 from wellposed.priors import GaussianPrior, Stationary, Tabulated
-from wellposed.priors.slicewise import Slicewise
+from wellposed.priors.adapters.slicewise import Slicewise
 from wellposed.solvers import DDS
 
 torch.set_num_threads(1)
@@ -342,7 +343,7 @@ def test_fingerprints_end_where_modules_hold_each_other():
 def test_batch_jobs_log_their_pace(caplog, monkeypatch):
     monkeypatch.setattr(progress, "LOG_EVERY", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    with caplog.at_level(logging.INFO, "wellposed.progress"):
+    with caplog.at_level(logging.INFO, "wellposed.runs.progress"):
         assert list(progress.track(range(4, 7), "DDS", done=4)) == [4, 5, 6]
     assert len(caplog.messages) == 3
     assert caplog.messages[0].startswith("DDS: step 5 of 7, ")
@@ -353,7 +354,7 @@ def test_a_line_is_logged_once_a_minute_only(caplog, monkeypatch):
     clock = iter(range(0, 1000, 25))
     monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    with caplog.at_level(logging.INFO, "wellposed.progress"):
+    with caplog.at_level(logging.INFO, "wellposed.runs.progress"):
         list(progress.track(range(8), "DDS"))
     assert caplog.messages == [
         "DDS: step 3 of 8, 25 s/step, 0:02:05 left",

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from wellposed.errors import ArgumentError, UnknownNameError
-from wellposed.operators.fastmri_masks import fastmri_lines
-from wellposed.operators.masks import (
+from wellposed.operators.mri.fastmri_masks import fastmri_lines
+from wellposed.operators.mri.masks import (
     equispaced_lines,
     gaussian_random_2d,
     poisson_disc_2d,

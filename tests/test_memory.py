@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from wellposed import errors, memory
-from wellposed.host_memory import left_in_groups
-from wellposed.live_peak import LivePeak, prior_peak
+from wellposed import errors
 from wellposed.operators import Inpainting, MultiCoilMRI, Stacked, random_mask
 from wellposed.operators import simulate_sensitivity_maps as maps
 from wellposed.priors import GaussianPrior, NetworkPrior, Tabulated
-from wellposed.priors.networks import ConvUNet
+from wellposed.priors.adapters.slicewise import Slicewise
+from wellposed.priors.networks.conv_unet import ConvUNet
 from wellposed.priors.prior import Prior
-from wellposed.priors.slicewise import Slicewise
+from wellposed.runs import memory
+from wellposed.runs.allocation import LivePeak, prior_peak
+from wellposed.runs.host_memory import left_in_groups
 from wellposed.solvers import (
     DAPS,
     DDNM,
@@ -280,9 +281,9 @@ LINUX = os.access("/proc/self/clear_refs", os.W_OK)
 GROWTH = """
 import psutil, torch
 torch.set_num_threads(1)
-from wellposed.live_peak import prior_peak
+from wellposed.runs.allocation import prior_peak
 from wellposed.priors import NetworkPrior, Tabulated
-from wellposed.priors.networks import ConvUNet
+from wellposed.priors.networks.conv_unet import ConvUNet
 prior = NetworkPrior(
     ConvUNet(1, (32, 48), 1), Tabulated.linear(), "edm", lambda t: t / 1000, 0.5
 )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, ShapeError
 from wellposed.operators.check import check_operator, dense_matrix
-from wellposed.operators.mri import DynamicMRI, MultiCoilMRI, MultiCoilMRI3D, fftc, ifftc
+from wellposed.operators.mri.cartesian import DynamicMRI, MultiCoilMRI, MultiCoilMRI3D, fftc, ifftc
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, NonFiniteError, ShapeError
+from wellposed.linalg import conjugate_gradient
 from wellposed.operators.check import check_operator, dense_matrix
-from wellposed.operators.coils import espirit, simulate_sensitivity_maps
-from wellposed.operators.linalg import conjugate_gradient
-from wellposed.operators.mri import MultiCoilMRI, fft2c, ifft2c
-from wellposed.operators.noncartesian import NonCartesianMRI, OffResonanceMRI, gridded_kspace
-from wellposed.operators.nufft import NUFFT
-from wellposed.operators.trajectories import (
+from wellposed.operators.mri.cartesian import MultiCoilMRI, fft2c, ifft2c
+from wellposed.operators.mri.noncartesian import NonCartesianMRI, OffResonanceMRI, gridded_kspace
+from wellposed.operators.mri.nufft import NUFFT
+from wellposed.operators.mri.sensitivity import espirit, simulate_sensitivity_maps
+from wellposed.operators.mri.trajectories import (
     golden_angles,
     pipe_menon_density,
     radial_trajectory,

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from wellposed import errors
-from wellposed.operators.jpeg import JPEG
-from wellposed.operators.nonlinear import PhaseRetrieval
+from wellposed.operators.image.jpeg import JPEG
+from wellposed.operators.image.nonlinear import PhaseRetrieval
 from wellposed.priors import GaussianPrior, Stationary
 from wellposed.solvers import DDS, DPS, REDDiff
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, NonFiniteError, ShapeError
 from wellposed.operators.check import dense_matrix
-from wellposed.operators.gridding import Gridding, KaiserBessel
-from wellposed.operators.mri import fftc
-from wellposed.operators.nufft import MAX_IMAGES, NUFFT, ToeplitzNormal
+from wellposed.operators.mri.cartesian import fftc
+from wellposed.operators.mri.gridding import Gridding, KaiserBessel
+from wellposed.operators.mri.nufft import MAX_IMAGES, NUFFT, ToeplitzNormal
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

@@ -14,12 +14,16 @@ from torch.nn import functional
 
 from wellposed import errors
 from wellposed.operators.base import LinearOperator
-from wellposed.operators.blur import Blur
 from wellposed.operators.check import OperatorReport, check_operator, dense_matrix, operator_norm
-from wellposed.operators.inpainting import Inpainting, box_mask, random_mask
-from wellposed.operators.kernels import gaussian_kernel, motion_kernel
-from wellposed.operators.mri import MultiCoilMRI, SingleCoilMRI, fft2c, ifft2c
-from wellposed.operators.super_resolution import SuperResolution, average_matrix, bicubic_matrix
+from wellposed.operators.image.blur import Blur
+from wellposed.operators.image.inpainting import Inpainting, box_mask, random_mask
+from wellposed.operators.image.kernels import gaussian_kernel, motion_kernel
+from wellposed.operators.image.super_resolution import (
+    SuperResolution,
+    average_matrix,
+    bicubic_matrix,
+)
+from wellposed.operators.mri.cartesian import MultiCoilMRI, SingleCoilMRI, fft2c, ifft2c
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

@@ -24,7 +24,7 @@ def test_import_is_light():
 
 def test_the_command_starts_light():
     heavy = ("torch", "deepinv", "diffusers", "matplotlib", "numpy")
-    code = f"import sys, wellposed.cli; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, wellposed.cli.app; print([m for m in {heavy} if m in sys.modules])"
     assert python(code).stdout.strip() == "[]"
 
 

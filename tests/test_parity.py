@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from wellposed.noise import RecordedNoise
-from wellposed.operators.inpainting import Inpainting
-from wellposed.operators.mri import MultiCoilMRI
+from wellposed.operators.image.inpainting import Inpainting
+from wellposed.operators.mri.cartesian import MultiCoilMRI
 from wellposed.priors import GaussianPrior, Tabulated
+from wellposed.priors.transition import Levels, implied_noise, transition, variance
 from wellposed.solvers import DDS, REDDiff
-from wellposed.solvers.transition import Levels, implied_noise, transition, variance
 
 DATA = Path(__file__).parent / "data" / "parity"
 

@@ -16,7 +16,7 @@ from wellposed.priors import (
     resshift,
     tiled,
 )
-from wellposed.priors.restorer_store import RestorationUNet
+from wellposed.priors.stored.restorer_store import RestorationUNet
 from wellposed.solvers import DDS, IRSDE
 
 VP = Tabulated.linear()

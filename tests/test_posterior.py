@@ -17,7 +17,7 @@ from wellposed.validation.gaussian import (
 )
 from wellposed.validation.report import summary
 from wellposed.validation.run import FULL, QUICK, measure
-from wellposed.validation.solvers import recorded_solvers
+from wellposed.validation.settings import recorded_solvers
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 RECORD = json.loads((Path(__file__).parent / "data" / "posterior.json").read_text())["solvers"]

@@ -14,7 +14,7 @@ from torch import nn
 
 from wellposed import errors
 from wellposed.noise import MEASUREMENT, ItemNoise
-from wellposed.operators.inpainting import Inpainting, random_mask
+from wellposed.operators.image.inpainting import Inpainting, random_mask
 from wellposed.priors import (
     VE,
     DenoiserPrior,
@@ -28,7 +28,7 @@ from wellposed.priors import (
     Stationary,
     Tabulated,
 )
-from wellposed.priors.network_prior import log_noise_label
+from wellposed.priors.network import log_noise_label
 from wellposed.priors.prediction import PREDICTIONS, to_sample, training_target
 from wellposed.solvers import DDS
 

@@ -8,8 +8,8 @@ from PIL import Image
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from wellposed import Reconstruction, errors
+from wellposed.figures import format_table
 from wellposed.metrics import nmse, psnr, ssim
-from wellposed.report import format_table
 
 
 def result(complex_=False, count=3):

@@ -25,7 +25,7 @@ from wellposed.priors import (
     resshift,
 )
 from wellposed.solvers import DDS, IRSDE, RDDM, MRSampler, Problem, ResShift
-from wellposed.solvers.mr_sampler import grid
+from wellposed.solvers.restoration.mr_sampler import grid
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

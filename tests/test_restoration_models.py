@@ -18,14 +18,16 @@ from safetensors.torch import save_file
 from torchvision.models import swin_transformer
 
 from wellposed import errors, priors
-from wellposed.priors import restoration
-from wellposed.priors.mean_reverting import MeanReverting, rddm, resshift
-from wellposed.priors.restoration import FAMILIES, load_restorer, nafnet, unet, vq
-from wellposed.priors.restoration import resshift as resshift_family
-from wellposed.priors.restoration.layers import ChannelNorm, pad
-from wellposed.priors.restoration.swin import SwinConfig, WindowAttention
+from wellposed.priors.checkpoints import resshift as resshift_family
+from wellposed.priors.networks import nafnet, vq
+from wellposed.priors.networks import restoration_unet as unet
+from wellposed.priors.networks.layers import ChannelNorm, pad
+from wellposed.priors.networks.swin import SwinConfig, WindowAttention
+from wellposed.priors.processes import MeanReverting, rddm, resshift
 from wellposed.priors.restorer import Degraded
-from wellposed.priors.restorer_store import RestorationUNet
+from wellposed.priors.stored import restorers as restoration
+from wellposed.priors.stored.restorer_store import RestorationUNet
+from wellposed.priors.stored.restorers import FAMILIES, load_restorer
 from wellposed.solvers import IRSDE, RDDM, ResShift
 
 pytestmark = pytest.mark.usefixtures("single_thread")

@@ -11,15 +11,15 @@ from torch import nn
 from typer.testing import CliRunner
 
 from wellposed import errors
-from wellposed.cli import app
+from wellposed.cli.app import app
 from wellposed.datasets import read_array
 from wellposed.metrics import psnr, ssim
 from wellposed.operators import SuperResolution
 from wellposed.priors import MeanReverting, Restorer, load_restorer, rddm, resshift, tiled
 from wellposed.priors.training.restoration import train_restoration
-from wellposed.restoration_settings import RestorationSettings
-from wellposed.restoring import default_sampler, default_steps, restore
+from wellposed.priors.training.restoration_settings import RestorationSettings
 from wellposed.solvers import IRSDE, RDDM, MRSampler, ResShift
+from wellposed.solvers.restoration.restore import default_sampler, default_steps, restore
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

@@ -20,9 +20,9 @@ from wellposed.priors import (
     resshift,
 )
 from wellposed.priors.prediction import from_heads
+from wellposed.priors.transition import levels
 from wellposed.solvers import RDDM, Problem, ResShift
-from wellposed.solvers.rddm import clipped
-from wellposed.solvers.transition import levels
+from wellposed.solvers.restoration.rddm import clipped
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

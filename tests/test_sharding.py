@@ -16,6 +16,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from wellposed import errors
+from wellposed.linalg import inner
 from wellposed.noise import ItemNoise
 from wellposed.operators import (
     ConeBeamCT,
@@ -28,15 +29,15 @@ from wellposed.operators import (
     simulate_sensitivity_maps,
     uniform_random_lines,
 )
-from wellposed.operators.linalg import inner
-from wellposed.operators.slab import Slab
+from wellposed.parallel import sharding
+from wellposed.parallel.distributed import ProcessSlab
+from wellposed.parallel.part import Slab
 from wellposed.priors import GaussianPrior, Stationary, Tabulated
-from wellposed.priors.slicewise import Slicewise
+from wellposed.priors.adapters.slicewise import Slicewise
 from wellposed.reconstruction import Reconstruction
-from wellposed.run_checkpoint import identify
-from wellposed.solvers import DDS, DDS3D, DPS, DiffPIR, DiffusionMBIR, Problem, sharding
-from wellposed.solvers.process_slab import ProcessSlab
-from wellposed.solvers.volume_tv import AXES
+from wellposed.runs.checkpoint import identify
+from wellposed.solvers import DDS, DDS3D, DPS, DiffPIR, DiffusionMBIR, Problem
+from wellposed.solvers.volumes.tv import AXES
 
 pytestmark = [
     pytest.mark.usefixtures("single_thread"),
@@ -461,8 +462,9 @@ import sys
 import torch
 from wellposed.operators import Inpainting, Stacked, random_mask
 from wellposed.priors import GaussianPrior
-from wellposed.priors.slicewise import Slicewise
-from wellposed.solvers import DDS3D, sharding
+from wellposed.priors.adapters.slicewise import Slicewise
+from wellposed.solvers import DDS3D
+from wellposed.parallel import sharding
 
 torch.set_num_threads(1)
 operator = Stacked(Inpainting(random_mask(8, 6, 0.5, 0), 1, noise_sigma=0.05), 3)

@@ -14,9 +14,9 @@ from wellposed.datasets import read_array
 from wellposed.datasets.ultrasound import compand, dehazing_scores, simulate_echoes
 from wellposed.metrics import psnr
 from wellposed.noise import MEASUREMENT, ItemNoise
-from wellposed.priors.restoration import available_restorers
-from wellposed.restoring import enlarged, restore
+from wellposed.priors.stored.restorers import available_restorers
 from wellposed.solvers import Dehazing, MRSampler, ResShift, dehaze
+from wellposed.solvers.restoration.restore import enlarged, restore
 
 ROOT = Path(__file__).parent.parent
 

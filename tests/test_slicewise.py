@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from wellposed import errors
-from wellposed.live_peak import LivePeak
 from wellposed.operators import Inpainting, Stacked, random_mask
 from wellposed.priors import Flow, GaussianPrior, NetworkPrior, Tabulated
-from wellposed.priors.slicewise import Slicewise
+from wellposed.priors.adapters.slicewise import Slicewise
+from wellposed.runs.allocation import LivePeak
 from wellposed.solvers import DDS, DPS
 
 pytestmark = pytest.mark.usefixtures("single_thread")

@@ -31,8 +31,8 @@ from wellposed.operators.companding import Companded
 from wellposed.operators.decomposable import Decomposable
 from wellposed.operators.superposition import AlignedSuperposition, Superposition
 from wellposed.priors import VE, GaussianPrior, NetworkPrior, Tabulated
+from wellposed.priors.adapters.product import Product
 from wellposed.priors.analytic import Stationary
-from wellposed.priors.product import Product
 from wellposed.priors.proximal import NuclearNorm, Proximal, TotalVariation
 from wellposed.solvers import (
     DAPS,
@@ -49,7 +49,7 @@ from wellposed.solvers import (
     Problem,
     REDDiff,
 )
-from wellposed.solvers.noisy_projection import NoisyProjection
+from wellposed.solvers.separation.noisy_projection import NoisyProjection
 from wellposed.validation.gaussian import BatchNoise, draw_samples
 from wellposed.validation.superposition import (
     exact_posterior,

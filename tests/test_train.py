@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from wellposed import errors
-from wellposed.priors.store import build_prior
+from wellposed.priors.stored.store import build_prior
 from wellposed.priors.training import Trainer, TrainingSettings, train
 from wellposed.priors.training.batches import (
     TrainingBatches,
@@ -27,8 +27,8 @@ from wellposed.priors.training.batches import (
     training_times,
 )
 from wellposed.priors.training.pictures import sample_grid
+from wellposed.priors.training.settings import FREE, PREDICTIONS
 from wellposed.priors.training.trainer import VALIDATION_LEVELS
-from wellposed.training_settings import FREE, PREDICTIONS
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

@@ -13,17 +13,21 @@ from torch import nn
 from typer.testing import CliRunner
 
 from wellposed import errors
-from wellposed.cli import app
-from wellposed.datasets.collection import Collection, Reading
+from wellposed.cli.app import app
+from wellposed.datasets.images.image_files import Collection, Reading
 from wellposed.operators import Blur, SuperResolution, gaussian_kernel
+from wellposed.operators.presets import OPERATORS as TASKS
 from wellposed.priors import MeanReverting, Restorer
-from wellposed.priors.restorer_store import read_restorer
+from wellposed.priors.stored.restorer_store import read_restorer
 from wellposed.priors.training.pairs import Measured, PairBatches, paired
 from wellposed.priors.training.restoration import RestorationTrainer, train_restoration
 from wellposed.priors.training.restoration_loss import optimal_reverse
-from wellposed.restoration_settings import OPERATORS, PREDICTIONS, RestorationSettings
+from wellposed.priors.training.restoration_settings import (
+    OPERATORS,
+    PREDICTIONS,
+    RestorationSettings,
+)
 from wellposed.solvers import IRSDE
-from wellposed.tasks import OPERATORS as TASKS
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

@@ -7,7 +7,7 @@ import torch
 from tests.conftest import relative
 
 from wellposed import errors
-from wellposed.datasets.collection import Collection, Reading
+from wellposed.datasets.images.image_files import Collection, Reading
 from wellposed.datasets.ultrasound import (
     Sector,
     autocorrelation_width,
@@ -18,9 +18,9 @@ from wellposed.datasets.ultrasound import (
     speckle_snr,
     write_training_frames,
 )
-from wellposed.datasets.ultrasound.heart import draw_heart, squeeze
-from wellposed.datasets.ultrasound.scatterers import Scatterers, echoes, spread
-from wellposed.datasets.ultrasound.tissue import electronic_noise
+from wellposed.datasets.ultrasound.simulation.heart import draw_heart, squeeze
+from wellposed.datasets.ultrasound.simulation.scatterers import Scatterers, echoes, spread
+from wellposed.datasets.ultrasound.simulation.tissue import electronic_noise
 
 COARSE = Sector(depths=256, beams=64, centre_mhz=0.45, beam_width=2.0)
 EVERY = torch.ones(1, dtype=torch.bool)

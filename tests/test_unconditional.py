@@ -6,8 +6,8 @@ from torch import nn
 
 from wellposed import errors
 from wellposed.priors import Diagonal, Flow, GaussianPrior, NetworkPrior, Tabulated
+from wellposed.priors.sampling import sample
 from wellposed.priors.schedule import SPACINGS, VE
-from wellposed.solvers.unconditional import sample
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

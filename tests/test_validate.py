@@ -12,7 +12,7 @@ from scipy.stats import chi2, norm
 from typer.testing import CliRunner
 
 from wellposed import errors
-from wellposed.cli import app
+from wellposed.cli.app import app
 from wellposed.errors import ArgumentError
 from wellposed.metrics import crps
 from wellposed.operators import check_operator
@@ -39,7 +39,7 @@ from wellposed.validation.levy import MATRICES, covariance, levy_errors, levy_pr
 from wellposed.validation.mixtures import UnitMixture, mixture_distances, mixture_problem
 from wellposed.validation.report import details, summary
 from wellposed.validation.run import DIVERGED, QUICK, REFUSED, measure
-from wellposed.validation.solvers import recorded_solvers
+from wellposed.validation.settings import recorded_solvers
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 F64 = torch.float64

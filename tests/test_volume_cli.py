@@ -12,14 +12,14 @@ import torch
 from typer.testing import CliRunner
 
 from wellposed import Reconstruction
-from wellposed.cli import app
+from wellposed.cli.app import app
+from wellposed.cli.inputs import HOUNSFIELD, read_input
 from wellposed.errors import ArgumentError, ShapeError
 from wellposed.metrics import psnr, ssim
-from wellposed.priors.networks import ConvUNet
-from wellposed.priors.store import save_prior
-from wellposed.task_input import HOUNSFIELD, read_input
-from wellposed.tasks import TaskOptions, build_task
-from wellposed.volume_report import plane_quality, slices_across, write_planes
+from wellposed.operators.presets import TaskOptions, build_task
+from wellposed.priors.networks.conv_unet import ConvUNet
+from wellposed.priors.stored.store import save_prior
+from wellposed.volume_figures import plane_quality, slices_across, write_planes
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

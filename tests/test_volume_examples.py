@@ -12,7 +12,7 @@ import torch
 from wellposed.datasets import load_nifti
 from wellposed.errors import ArgumentError
 from wellposed.operators import Stacked
-from wellposed.operators.inpainting import Denoising
+from wellposed.operators.image.inpainting import Denoising
 from wellposed.priors import Tabulated
 from wellposed.priors.prior import Prior
 

@@ -13,6 +13,7 @@ import torch
 from deepinv.physics import LinearPhysics
 
 from wellposed import errors
+from wellposed.linalg import inner, largest_eigenvalue
 from wellposed.noise import ItemNoise, RecordedNoise
 from wellposed.operators import (
     ConeBeamCT,
@@ -26,11 +27,10 @@ from wellposed.operators import (
     uniform_random_lines,
 )
 from wellposed.operators.check import dense_matrix
-from wellposed.operators.linalg import inner, largest_eigenvalue
 from wellposed.priors import VE, GaussianPrior, Tabulated
 from wellposed.priors.prior import Prior
 from wellposed.solvers import DDS, DDS3D, DiffusionMBIR, Problem
-from wellposed.solvers.volume_tv import AXES, Slab, VolumeState, soft_threshold
+from wellposed.solvers.volumes.tv import AXES, Slab, VolumeState, soft_threshold
 from wellposed.validation import PROCESSES, process
 
 pytestmark = pytest.mark.usefixtures("single_thread")

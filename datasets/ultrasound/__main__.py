@@ -12,7 +12,7 @@ import typer
 from rich.progress import Progress
 
 from wellposed.datasets.ultrasound.recordings import write_hazy_frames
-from wellposed.datasets.ultrasound.training_frames import write_training_frames
+from wellposed.datasets.ultrasound.simulation.training_frames import write_training_frames
 from wellposed.errors import WellposedError
 
 

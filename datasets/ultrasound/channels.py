@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wellposed.datasets.checks import finite
-from wellposed.datasets.mat import read_mat
+from wellposed.datasets.ct.mat import read_mat
 from wellposed.errors import FileError, ShapeError, require
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from wellposed.checks import require_size
 from wellposed.datasets.ultrasound.processing import require_real
 from wellposed.errors import DtypeError, ShapeError, require
-from wellposed.operators.sizes import require_size
 
 
 def gcnr(image: Tensor, first: Tensor, second: Tensor, bins: int = 256) -> Tensor:

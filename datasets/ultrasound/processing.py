@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wellposed.checks import require_size
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.errors import DtypeError, ShapeError, require
-from wellposed.operators.sizes import require_size
 
 LOUDEST = 2.0
 """Magnitude that RF may reach: hazy frames leave [-1, 1] a little where tissue is loudest."""

@@ -13,7 +13,7 @@ from wellposed.datasets.checks import finite, reading, stored_array, writing
 from wellposed.datasets.ultrasound.metaimage import load_rf_metaimage
 from wellposed.datasets.ultrasound.processing import LOUDEST
 from wellposed.datasets.ultrasound.sector import Sector
-from wellposed.datasets.ultrasound.simulator import simulate_echoes
+from wellposed.datasets.ultrasound.simulation.simulator import simulate_echoes
 from wellposed.errors import ArgumentError, FileError, require
 
 KNOWN = ("tissue", "cavity", "myocardium")

@@ -6,8 +6,8 @@ from math import ceil, log, pi, radians, sqrt
 import torch
 from torch import Tensor
 
+from wellposed.checks import require_size
 from wellposed.errors import require
-from wellposed.operators.sizes import require_size
 
 SOUND_MM_PER_US = 1.54
 """Speed of sound in soft tissue."""

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wellposed.checks import require_size
 from wellposed.errors import ShapeError
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.ct.fbp import ramp_filter, single_or_double
 from wellposed.operators.ct.joseph import ConeGeometry, JosephProjector, Panel
 from wellposed.operators.ct.operators import require_distances, require_length, view_angles
 from wellposed.operators.ct.projectors import apply_pair
-from wellposed.operators.sizes import require_size
 
 
 class ConeBeamCT(LinearOperator):

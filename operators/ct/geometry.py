@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wellposed.checks import require_size
 from wellposed.errors import require
-from wellposed.operators.sizes import require_size
 
 # Weights below this share of a pixel come from rounding of cos and sin at axis-aligned views.
 NEGLIGIBLE = 1e-12

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wellposed.checks import require_size
 from wellposed.errors import require
 from wellposed.operators.ct.operators import require_length
-from wellposed.operators.sizes import require_size
 
 SLABS = 16
 """Slabs through which a view's rays are followed at a time: few for memory, enough for threads."""

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
+from wellposed.linalg import conjugate_gradient
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.ct.fbp import filtered_backprojection
 from wellposed.operators.ct.geometry import Detector, Geometry, is_length
 from wellposed.operators.ct.projectors import apply_pair, make_projector
-from wellposed.operators.linalg import conjugate_gradient
 
 MEMORY = 2e9
 """Bytes that a stored matrix and its transpose may take."""

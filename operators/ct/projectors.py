@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from wellposed.operators.ct.fbp import single_or_double
 from wellposed.operators.ct.geometry import Geometry
+from wellposed.operators.ct.sparse import StoredMatrix
 from wellposed.operators.ct.symmetry import Plan, make_plan
-from wellposed.operators.sparse import StoredMatrix
 
 logger = logging.getLogger(__name__)
 

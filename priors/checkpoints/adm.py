@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-from wellposed.priors.checkpoints.adm_network import ADMConfig, ADMUNet
 from wellposed.priors.checkpoints.family import (
     DDPM_OPTIONS,
     Family,
@@ -15,7 +14,8 @@ from wellposed.priors.checkpoints.family import (
     load_network,
     top_names,
 )
-from wellposed.priors.network_prior import NetworkPrior
+from wellposed.priors.network import NetworkPrior
+from wellposed.priors.networks.adm import ADMConfig, ADMUNet
 
 HEADS = ("num_head_channels", "num_heads")
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from wellposed.priors.checkpoints.ddpm_network import DDPMConfig, DDPMUNet
 from wellposed.priors.checkpoints.family import (
     DDPM_OPTIONS,
     Family,
@@ -14,7 +13,8 @@ from wellposed.priors.checkpoints.family import (
     load_network,
     top_names,
 )
-from wellposed.priors.network_prior import NetworkPrior
+from wellposed.priors.network import NetworkPrior
+from wellposed.priors.networks.ddpm import DDPMConfig, DDPMUNet
 
 
 def matches(state: State) -> bool:

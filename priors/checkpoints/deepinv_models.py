@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from wellposed.priors.adapters import DenoiserPrior
+from wellposed.priors.adapters.rescheduled import DenoiserPrior
 from wellposed.priors.checkpoints.family import (
     Family,
     State,

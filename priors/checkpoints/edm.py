@@ -19,7 +19,7 @@ from wellposed.priors.checkpoints.family import (
     load_network,
     top_names,
 )
-from wellposed.priors.network_prior import NetworkPrior, log_noise_label
+from wellposed.priors.network import NetworkPrior, log_noise_label
 from wellposed.priors.schedule import VE, Schedule
 
 OPTIONS = ("schedule", "data_range", "is_complex", "sigma_data")

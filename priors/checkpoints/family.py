@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, CheckpointError, require, require_choice
-from wellposed.priors.network_prior import NetworkPrior
+from wellposed.priors.network import NetworkPrior
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import Schedule, Tabulated
-from wellposed.priors.state import load_strictly
+from wellposed.priors.stored.state import load_strictly
 
 State = Mapping[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)

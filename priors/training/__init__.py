@@ -5,8 +5,6 @@ was killed and started again ends with the same weights, and one spread over sev
 follows the same losses.
 """
 
-from wellposed.priors.training.loop import train
-from wellposed.priors.training.trainer import Trainer
-from wellposed.training_settings import TrainingSettings
+import lazy_loader
 
-__all__ = ["Trainer", "TrainingSettings", "train"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

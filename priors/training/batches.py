@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wellposed.datasets.crops import Crops
+from wellposed.datasets.images.crops import Crops
 from wellposed.errors import ArgumentError
 from wellposed.priors.schedule import VE, Flow, Schedule
-from wellposed.restoration_settings import RestorationSettings
-from wellposed.training_settings import TrainingSettings
+from wellposed.priors.training.restoration_settings import RestorationSettings
+from wellposed.priors.training.settings import TrainingSettings
 
 Batch = tuple[Tensor, Tensor, Tensor]
 

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from wellposed.errors import require
 from wellposed.priors.training.run import Run
+from wellposed.priors.training.settings import TrainingSettings
 from wellposed.priors.training.trainer import Trainer
-from wellposed.training_settings import TrainingSettings
 
 logger = get_logger(__name__)  # of the first process alone
 

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.datasets.collection import Collection, Reading, Stack
-from wellposed.datasets.crops import Crops, central_crop
+from wellposed.datasets.images.crops import Crops, central_crop
+from wellposed.datasets.images.image_files import Collection, Reading, Stack
 from wellposed.errors import FileError, ShapeError
+from wellposed.operators.presets import OPERATORS, TaskOptions
 from wellposed.priors.training.batches import TrainingBatches, draw_noise, draw_places
-from wellposed.restoration_settings import RestorationSettings
-from wellposed.tasks import OPERATORS, TaskOptions
+from wellposed.priors.training.restoration_settings import RestorationSettings
 
 Degradation = Callable[[Tensor, np.random.Generator], Tensor]
 """From a clean crop (C, H, W) and its random numbers to a degraded one (C, h, w)."""

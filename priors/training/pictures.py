@@ -39,7 +39,7 @@ def denoising_grid(trainer: Trainer) -> list[Tensor]:
 
 def sample_grid(trainer: Trainer) -> list[Tensor]:
     """Return rows of unconditional samples, of the size of the largest crops."""
-    from wellposed.solvers.unconditional import sample
+    from wellposed.priors.sampling import sample
 
     prior, device = trainer.averaged, trainer.accelerator.device
     sides = trainer.held_crops.sides(max(trainer.settings.image_size))

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.datasets.collection import Reading
-from wellposed.datasets.crops import Crops
-from wellposed.datasets.degradations import RealWorld
+from wellposed.datasets.images.crops import Crops
+from wellposed.datasets.images.degradations import RealWorld
+from wellposed.datasets.images.image_files import Reading
 from wellposed.errors import require
 from wellposed.metrics import psnr
-from wellposed.priors.networks import parameters_in_millions
+from wellposed.priors.networks.conv_unet import parameters_in_millions
 from wellposed.priors.prediction import Parts
 from wellposed.priors.prior import broadcast
 from wellposed.priors.restorer import Restorer
-from wellposed.priors.restorer_store import (
+from wellposed.priors.stored.restorer_store import (
     RestorationUNet,
     build_restorer,
     load_codec,
@@ -26,8 +26,8 @@ from wellposed.priors.training.batches import to_units
 from wellposed.priors.training.loop import follow
 from wellposed.priors.training.pairs import Measured, PairBatches, paired, shrinkage
 from wellposed.priors.training.restoration_loss import load_lpips, optimal_reverse, target
+from wellposed.priors.training.restoration_settings import PAIRS, REAL_WORLD, RestorationSettings
 from wellposed.priors.training.run import Run
-from wellposed.restoration_settings import PAIRS, REAL_WORLD, RestorationSettings
 
 PLACES = (0.1, 0.25, 0.5, 0.75, 1.0)
 """Times, as fractions of T, from which held-out crops are estimated in one step."""

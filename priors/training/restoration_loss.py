@@ -9,7 +9,7 @@ from wellposed.errors import ArgumentError
 from wellposed.priors.prediction import Parts
 from wellposed.priors.prior import broadcast
 from wellposed.priors.restorer import Restorer
-from wellposed.solvers.transition import Levels, implied_noise, transition, variance
+from wellposed.priors.transition import Levels, implied_noise, transition, variance
 
 
 def target(

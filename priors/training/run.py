@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from wellposed.datasets.collection import Collection, Reading
+from wellposed.datasets.images.image_files import Collection, Reading
 from wellposed.errors import CheckpointError, DeviceError, require_device
-from wellposed.priors.state import finite_state
+from wellposed.priors.stored.state import finite_state
 
 
 class Run(ABC):

@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.datasets.crops import Crops
-from wellposed.priors.network_prior import NetworkPrior
-from wellposed.priors.networks import ConvUNet, parameters_in_millions
+from wellposed.datasets.images.crops import Crops
+from wellposed.priors.network import NetworkPrior
+from wellposed.priors.networks.conv_unet import ConvUNet, parameters_in_millions
 from wellposed.priors.prediction import training_target
 from wellposed.priors.prior import broadcast
-from wellposed.priors.store import build_prior, save_prior
+from wellposed.priors.stored.store import build_prior, save_prior
 from wellposed.priors.training.batches import Batch, TrainingBatches, draw_batch, training_times
 from wellposed.priors.training.run import Run
-from wellposed.training_settings import TrainingSettings
+from wellposed.priors.training.settings import TrainingSettings
 
 VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 """Levels of sigma / alpha at which the denoising error on held-out crops is recorded."""

@@ -1,6 +1,6 @@
 """``python -m wellposed``, which launchers of several processes use."""
 
-from wellposed.cli import main
+from wellposed.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -158,7 +158,7 @@ class Reconstruction:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write_hdf5(path, reference, truth)
-            from wellposed.report import write_panel
+            from wellposed.figures import write_panel
 
             write_panel(self, path.with_suffix(".png"), reference, truth)
         except OSError as error:

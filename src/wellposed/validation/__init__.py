@@ -9,7 +9,7 @@ from wellposed.validation.gaussian import (
     process,
 )
 from wellposed.validation.run import FULL, QUICK, Effort, measure
-from wellposed.validation.solvers import recorded_solvers
+from wellposed.validation.settings import recorded_solvers
 
 __all__ = [
     "FULL",

@@ -10,11 +10,11 @@ from torch import Tensor
 from wellposed.errors import ShapeError, require_choice
 from wellposed.noise import MEASUREMENT, SAMPLING, ItemNoise, item_generator
 from wellposed.operators.base import LinearOperator
-from wellposed.operators.blur import SeparableBlur
 from wellposed.operators.decomposable import Decomposable, Separable
-from wellposed.operators.inpainting import Inpainting, random_mask
-from wellposed.operators.kernels import gaussian_kernel
-from wellposed.operators.super_resolution import SuperResolution
+from wellposed.operators.image.blur import SeparableBlur
+from wellposed.operators.image.inpainting import Inpainting, random_mask
+from wellposed.operators.image.kernels import gaussian_kernel
+from wellposed.operators.image.super_resolution import SuperResolution
 from wellposed.priors.analytic import Covariance, Diagonal, Full, GaussianPrior, Stationary
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from wellposed.report import format_table
+from wellposed.figures import format_table
 from wellposed.validation.errors import LEVELS
 from wellposed.validation.run import Record
 

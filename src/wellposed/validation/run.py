@@ -22,7 +22,7 @@ from wellposed.validation.gaussian import (
 )
 from wellposed.validation.levy import MATRICES, levy_errors, levy_problem
 from wellposed.validation.mixtures import CELLS, half_width, mixture_distances, mixture_problem
-from wellposed.validation.solvers import BUDGET, capped
+from wellposed.validation.settings import BUDGET, capped
 
 Record = dict[str, Any]
 """What was measured of one solver: numbers, or `REFUSED` or `DIVERGED` where there is none."""

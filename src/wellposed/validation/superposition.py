@@ -14,20 +14,20 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError
 from wellposed.noise import ItemNoise
-from wellposed.operators.inpainting import Denoising
+from wellposed.operators.image.inpainting import Denoising
 from wellposed.operators.superposition import Superposition
+from wellposed.priors.adapters.product import Product
 from wellposed.priors.analytic import Full, GaussianPrior
-from wellposed.priors.product import Product
 from wellposed.priors.schedule import VE, Schedule
 from wellposed.solvers.base import Solver
 from wellposed.solvers.dps import DPS
 from wellposed.solvers.mmps import MMPS
-from wellposed.solvers.noisy_projection import NoisyProjection
 from wellposed.solvers.pigdm import PiGDM
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.separation.noisy_projection import NoisyProjection
 from wellposed.validation.errors import average, compare
 from wellposed.validation.gaussian import BatchNoise, process
-from wellposed.validation.solvers import capped, recorded_solvers
+from wellposed.validation.settings import capped, recorded_solvers
 
 POINTS, NOISE = 32, 0.1
 LENGTHS, VARIANCES = (4.0, 1.0), (1.0, 0.5)

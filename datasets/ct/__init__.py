@@ -1,0 +1,1 @@
+"""Measured sinograms, and the MAT files they come in."""

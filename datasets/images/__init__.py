@@ -1,0 +1,1 @@
+"""Photographs, image files for training, degradations, phantoms and hyperspectral cubes."""

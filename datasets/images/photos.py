@@ -1,0 +1,69 @@
+"""Folders of photographs as one batch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.checks import require_size
+from wellposed.datasets.files import IMAGE_SUFFIXES, read_array, suffix_of
+from wellposed.datasets.images.crops import central_crop
+from wellposed.errors import FileError, ShapeError
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFolder:
+    """Images of one size.
+
+    Attributes:
+        images: float32 (B, C, H, W) in [0, 1], grey or RGB.
+        files: their files, in order.
+    """
+
+    images: Tensor
+    files: tuple[Path, ...]
+
+
+def load_images(folder: str | Path, size: int | None = None) -> ImageFolder:
+    """Load all PNG, JPEG, BMP and TIFF files in a folder and below, in the order of their paths.
+
+    Args:
+        folder: where they are.
+        size: side of the central square that is taken of each; whole images by default.
+
+    Raises:
+        FileError: no such folder, no images in it, or one that cannot be read; names it.
+        ShapeError: images of several sizes or numbers of channels, or smaller than ``size``;
+            names one.
+        ArgumentError: ``size`` is not an integer of at least 1.
+    """
+    if size is not None:
+        require_size("size", size)
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileError(f"folder: no such folder {str(folder)!r}")
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and suffix_of(p) in IMAGE_SUFFIXES)
+    if not files:
+        raise FileError(f"folder: no {', '.join(IMAGE_SUFFIXES)} files in {str(folder)!r}")
+    images = [_read(file, size) for file in files]
+    for file, image in zip(files, images, strict=True):
+        if image.shape != images[0].shape:
+            raise ShapeError(
+                f"folder: {file.name} has shape {tuple(image.shape)}, accepted: "
+                f"{tuple(images[0].shape)}, as {files[0].name} has; set a size to crop images to"
+            )
+    return ImageFolder(torch.stack(images), tuple(files))
+
+
+def _read(file: Path, size: int | None) -> Tensor:
+    """Return an image (C, H, W)."""
+    pixels = torch.from_numpy(np.atleast_3d(read_array(file))).permute(2, 0, 1)
+    if size is None:
+        return pixels
+    if min(pixels.shape[1:]) < size:
+        raise ShapeError(
+            f"size: got {size}, but {file.name} has {pixels.shape[1]} x {pixels.shape[2]} pixels"
+        )
+    return central_crop(pixels, size)

@@ -1,0 +1,1 @@
+"""Measured k-space: fastMRI and ISMRMRD."""

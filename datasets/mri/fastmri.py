@@ -1,0 +1,131 @@
+"""The HDF5 files of fastMRI: k-space of the slices of a volume."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.datasets.checks import finite, one_or_all, reading, stored_array
+from wellposed.datasets.mri.encoding import Encoding, parse_header
+from wellposed.errors import FileError
+
+REFERENCES = ("reconstruction_rss", "reconstruction_esc")
+"""Keys of the dataset's own images: root-sum-of-squares, emulated single coil."""
+
+
+@dataclass(frozen=True, eq=False)
+class FastMRI:
+    """Slices of a fastMRI volume, batched.
+
+    Coil maps are not in the files: ``operators.espirit(scan.kspace, calibration=None)`` estimates
+    them. ``center_crop(image, scan.recon_size)`` crops a reconstruction like the reference.
+
+    Attributes:
+        kspace: (B, coils, H, W) complex, centred and of the orthonormal transform, as
+            `operators.mri.cartesian.fft2c` has it; H is the readout, W the phase encoding. Zero
+            where not measured.
+        mask: (B, H, W) float32, 1 where measured.
+        reference: the file's own magnitude images (B, 1, h, w), or None.
+        recon_size: (h, w) of the images after cropping.
+        encoding: matrix sizes and fields of view in mm of the file's header, or None.
+    """
+
+    kspace: Tensor
+    mask: Tensor
+    reference: Tensor | None
+    recon_size: tuple[int, int]
+    encoding: Encoding | None
+
+
+def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
+    """Load a multi-coil or single-coil file in the layout of fastMRI.
+
+    ``kspace`` is (slices, coils, H, W) or (slices, H, W); ``mask`` (W,), one of `REFERENCES` and
+    ``ismrmrd_header`` are optional. Without a mask in the file, what is not zero was measured.
+
+    Zbontar et al., "fastMRI: An Open Dataset and Benchmarks for Accelerated MRI", 2018,
+    arXiv:1811.08839.
+
+    Args:
+        path: an HDF5 file.
+        slice: the only slice to read, from 0; all by default.
+
+    Raises:
+        FileError: missing or unreadable, another layout, NaN or infinite values, or sizes or a
+            mask that contradict the k-space; names the file.
+        ArgumentError: no such slice.
+    """
+    path = Path(path)
+    with reading(path, "HDF5"), h5py.File(path, "r") as file:
+        stored = stored_array(path, file, "kspace", (3, 4))
+        if stored.dtype.kind != "c":
+            raise FileError(f"path: 'kspace' in {path.name} is {stored.dtype}, accepted: complex")
+        chosen = one_or_all("slice", slice, len(stored))
+        kspace = torch.from_numpy(finite(path, "kspace", stored[chosen]))
+        reference = _read_reference(path, file, len(stored), chosen)
+        columns = stored_array(path, file, "mask", (1,))[()] if "mask" in file else None
+        header = file["ismrmrd_header"][()] if "ismrmrd_header" in file else None
+    kspace = kspace[:, None] if kspace.ndim == 3 else kspace
+    encoding = None if header is None else _encoding(path, header, kspace)
+    mask = (kspace != 0).any(1) if columns is None else _line_mask(path, columns, kspace)
+    size = _recon_size(kspace, encoding, reference)
+    return FastMRI(kspace, mask.float(), reference, size, encoding)
+
+
+def _read_reference(path: Path, file: Any, count: int, chosen: slice) -> Tensor | None:
+    key = next((key for key in REFERENCES if key in file), None)
+    if key is None:
+        return None
+    stored = stored_array(path, file, key, (3,))
+    if len(stored) != count:
+        raise FileError(
+            f"path: {path.name} has {len(stored)} slices in {key!r} but {count} in 'kspace'"
+        )
+    images = finite(path, key, stored[chosen]).astype(np.float32)
+    return torch.from_numpy(images)[:, None]
+
+
+def _encoding(path: Path, header: bytes | str, kspace: Tensor) -> Encoding:
+    encoding = parse_header(path, header)
+    stored, size = tuple(kspace.shape[-2:]), encoding.encoded_size[1:]
+    if stored != size:
+        raise FileError(
+            f"path: 'kspace' in {path.name} is {stored[0]} x {stored[1]}, its header says "
+            f"{size[0]} x {size[1]}"
+        )
+    return encoding
+
+
+def _line_mask(path: Path, columns: np.ndarray, kspace: Tensor) -> Tensor:
+    """Return the file's mask of columns, for every pixel, checked against the k-space."""
+    if columns.shape != kspace.shape[-1:]:
+        raise FileError(
+            f"path: 'mask' in {path.name} has {len(columns)} entries for the "
+            f"{kspace.shape[-1]} columns of 'kspace'"
+        )
+    measured = (kspace != 0).any(1)
+    filled = measured.any(0).any(0)
+    sampled = torch.from_numpy(columns != 0)
+    stray = int((filled & ~sampled).sum())
+    if stray:
+        raise FileError(
+            f"path: 'kspace' in {path.name} has data in {stray} columns where 'mask' is 0"
+        )
+    # fastMRI's masks run on over the zeros that fill up a partial acquisition.
+    return (sampled & filled).expand_as(measured)
+
+
+def _recon_size(
+    kspace: Tensor, encoding: Encoding | None, reference: Tensor | None
+) -> tuple[int, int]:
+    """Return the size of the reference, else the header's, else the whole image's."""
+    height, width = kspace.shape[-2:]
+    if reference is not None:
+        height, width = reference.shape[-2:]
+    elif encoding is not None:  # some images are wider than their k-space
+        height, width = map(min, zip((height, width), encoding.recon_size[1:], strict=True))
+    return height, width

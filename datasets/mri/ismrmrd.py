@@ -1,0 +1,186 @@
+"""Raw scanner data in the ISMRMRD format: acquisitions sorted into k-space."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.datasets.checks import finite, reading, stored_array
+from wellposed.datasets.mri.acquisitions import Frame, frame_of, grid, grid_calibration, stack
+from wellposed.datasets.mri.encoding import Encoding, parse_header
+from wellposed.errors import FileError
+
+CARTESIAN = ("cartesian", "epi")
+SKIPPED = (
+    "ACQ_IS_PHASECORR_DATA",
+    "ACQ_IS_NAVIGATION_DATA",
+    "ACQ_IS_HPFEEDBACK_DATA",
+    "ACQ_IS_DUMMYSCAN_DATA",
+    "ACQ_IS_RTFEEDBACK_DATA",
+    "ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA",
+    "ACQ_IS_PHASE_STABILIZATION_REFERENCE",
+    "ACQ_IS_PHASE_STABILIZATION",
+)
+"""Acquisitions that are neither image, nor calibration, nor noise."""
+
+
+@dataclass(frozen=True, eq=False)
+class RawScan:
+    """A scan as the scanner measured it, one batch item for each frame.
+
+    Attributes:
+        kspace: complex64. Cartesian: (B, coils, H, W) or, with partitions, (B, coils, D, H, W);
+            H is the readout, W the phase encoding; centred, zero where not measured, repeated
+            lines averaged. Otherwise (B, coils, readouts, samples).
+        mask: float32, 1 where measured, (B, H, W) or (B, D, H, W); None if not Cartesian.
+        trajectory: places of the samples in k-space as they are stored, float32 (B, readouts,
+            samples, 2 or 3); None if Cartesian.
+        calibration: the acquisitions flagged as calibration of parallel imaging, sorted like
+            ``kspace``, for `wellposed.operators.espirit`; frames without their own share that of
+            their slice. None if there are none or if not Cartesian.
+        noise: samples without signal, complex64 (coils, samples), scaled to the bandwidth of
+            the image data, for prewhitening; None if there are none.
+        frames: which slice, contrast, ... every batch item is.
+        positions: centres of the frames in the patient's coordinates (left, posterior,
+            superior) in mm, float32 (B, 3).
+        directions: unit vectors along the readout, phase encoding and slices, in its rows, in
+            the same coordinates, float32 (B, 3, 3).
+        encoding: matrix sizes and fields of view in mm.
+    """
+
+    kspace: Tensor
+    mask: Tensor | None
+    trajectory: Tensor | None
+    calibration: Tensor | None
+    noise: Tensor | None
+    frames: tuple[Frame, ...]
+    positions: Tensor
+    directions: Tensor
+    encoding: Encoding
+
+
+def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) -> RawScan:
+    """Load raw data through the package ``ismrmrd``, which ``wellposed[ismrmrd]`` installs.
+
+    Acquisitions of noise and calibration are kept apart; navigators, phase corrections and other
+    `SKIPPED` ones are left out; reversed readouts are turned (samples to discard and the centre
+    are counted as they are stored). Segments and averages belong to
+    one frame, every other counter makes frames.
+
+    Inati et al., "ISMRM Raw data format: A proposed standard for MRI raw datasets", Magnetic
+    Resonance in Medicine 77, 2017, https://doi.org/10.1002/mrm.26089.
+
+    Args:
+        path: an HDF5 file.
+        group: the data set inside the file.
+        encoding: which of the header's encodings.
+
+    Raises:
+        ImportError: the package is not installed.
+        FileError: missing or unreadable, another layout, nothing measured, NaN or infinite
+            values, calibration for other slices only, or acquisitions that contradict the header
+            or each other; names the file.
+    """
+    path = Path(path)
+    space, every = _read(path, group, encoding)
+    noise = [a for a in every if _has(a, "ACQ_IS_NOISE_MEASUREMENT")]
+    image, calibration = _split([a for a in every if a.encoding_space_ref == encoding])
+    if not image:
+        raise FileError(f"path: {path.name} holds no image acquisition of encoding {encoding}")
+    _check_readouts(path, [*image, *calibration, *noise])
+    first = {frame_of(a): a for a in reversed(image)}
+    frames = tuple(sorted(first))
+    geometry = torch.tensor([_geometry(first[frame]) for frame in frames])
+    mask = trajectory = reference = None
+    if space.trajectory in CARTESIAN:
+        kspace, mask = grid(path, image, frames, space)
+        reference = grid_calibration(path, calibration, frames, space) if calibration else None
+    else:
+        kspace, trajectory = stack(path, image, frames)
+    return RawScan(
+        kspace=kspace,
+        mask=mask,
+        trajectory=trajectory,
+        calibration=reference,
+        noise=_noise(noise, image[0]),
+        frames=frames,
+        positions=geometry[:, 0],
+        directions=geometry[:, 1:],
+        encoding=space,
+    )
+
+
+def _read(path: Path, group: str, encoding: int) -> tuple[Encoding, list[Any]]:
+    """Return the header and all acquisitions of a file."""
+    package = _package()
+    with reading(path, "ISMRMRD"), h5py.File(path, "r") as file:
+        # At once: the package's own reader takes milliseconds for each of thousands of records.
+        records = stored_array(path, file, f"{group}/data", (1,))[()]
+        header = parse_header(path, stored_array(path, file, f"{group}/xml", (1,))[0], encoding)
+        return header, [_acquisition(package, record) for record in records]
+
+
+def _acquisition(package: Any, record: Any) -> Any:
+    made = package.Acquisition(record["head"])
+    made.data[:] = record["data"].view(np.complex64).reshape(made.data.shape)
+    made.traj[:] = record["traj"].reshape(made.traj.shape)
+    return made
+
+
+def _package() -> Any:
+    try:
+        import ismrmrd
+    except ImportError as error:
+        raise ImportError(
+            "load_ismrmrd needs the package ismrmrd: pip install 'wellposed[ismrmrd]'"
+        ) from error
+    return ismrmrd
+
+
+def _has(acquisition: Any, *flags: str) -> bool:
+    package = _package()
+    return any(acquisition.is_flag_set(getattr(package, flag)) for flag in flags)
+
+
+def _split(acquisitions: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+    """Return the acquisitions of the image and those of the calibration; some are both."""
+    used = [a for a in acquisitions if not _has(a, "ACQ_IS_NOISE_MEASUREMENT", *SKIPPED)]
+    both = "ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING"
+    alone = [_has(a, "ACQ_IS_PARALLEL_CALIBRATION") and not _has(a, both) for a in used]
+    image = [a for a, only in zip(used, alone, strict=True) if not only]
+    return image, [a for a, only in zip(used, alone, strict=True) if only or _has(a, both)]
+
+
+def _check_readouts(path: Path, acquisitions: list[Any]) -> None:
+    coils = acquisitions[0].active_channels
+    for acquisition in acquisitions:
+        if acquisition.active_channels != coils:
+            raise FileError(
+                f"path: {path.name} has acquisitions of {coils} and of "
+                f"{acquisition.active_channels} coils"
+            )
+        finite(path, "data", acquisition.data)
+
+
+def _geometry(acquisition: Any) -> list[list[float]]:
+    a = acquisition
+    return [list(vector) for vector in (a.position, a.read_dir, a.phase_dir, a.slice_dir)]
+
+
+def _noise(noise: list[Any], image: Any) -> Tensor | None:
+    if not noise:
+        return None
+    # Its variance is proportional to the bandwidth, hence to 1 / dwell time.
+    scales = [
+        (a.sample_time_us / image.sample_time_us) ** 0.5
+        if a.sample_time_us > 0 < image.sample_time_us
+        else 1.0
+        for a in noise
+    ]
+    samples = [scale * a.data for scale, a in zip(scales, noise, strict=True)]
+    return torch.from_numpy(np.concatenate(samples, 1).astype(np.complex64))

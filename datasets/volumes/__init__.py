@@ -1,0 +1,1 @@
+"""Volumes with geometry: DICOM and NIfTI, in and out."""

@@ -1,0 +1,53 @@
+"""Results written where the measured volume lies."""
+
+from pathlib import Path
+
+from wellposed.datasets.volumes.dicom import DicomSeries
+from wellposed.datasets.volumes.dicom_writer import write_dicom_series
+from wellposed.datasets.volumes.nifti import NiftiVolume, write_nifti
+from wellposed.errors import ArgumentError, FileError
+from wellposed.reconstruction import Reconstruction
+
+
+def write_result(
+    result: Reconstruction, folder: str | Path, reference: DicomSeries | NiftiVolume
+) -> tuple[Path, Path]:
+    """Write mean and standard deviation with the geometry of what was loaded.
+
+    As two DICOM series, in the folders ``mean`` and ``std``, or as ``mean.nii.gz`` and
+    ``std.nii.gz``, by the kind of the reference. Values are written as they are; attenuation
+    becomes Hounsfield units by
+    ``dataclasses.replace(result, samples=to_hounsfield(result.samples))`` before.
+
+    Args:
+        result: of one volume, (N, 1, 1, D, H, W), or of its slices as a batch, (N, D, 1, H, W).
+            Of complex images the magnitude of the mean is written.
+        folder: created if missing.
+        reference: what `read_dicom_series` or `load_nifti` returned.
+
+    Returns:
+        The two folders or files.
+
+    Raises:
+        ArgumentError: the reference is of another kind.
+        ShapeError, NonFiniteError: the result is not of the shape of the reference, or holds NaN
+            or infinite values.
+        FileError: the folder cannot be written, or holds DICOM files where a series is to go.
+    """
+    folder = Path(folder)
+    volumes = {"mean": result.mean, "std": result.std}
+    volumes = {k: v.abs() if v.is_complex() else v for k, v in volumes.items()}
+    if isinstance(reference, DicomSeries):
+        for name, volume in volumes.items():
+            write_dicom_series(folder / name, volume, reference, f"{result.solver} {name}")
+        return folder / "mean", folder / "std"
+    if not isinstance(reference, NiftiVolume):
+        got = type(reference).__name__
+        raise ArgumentError(f"reference: got {got}, accepted: a DicomSeries or a NiftiVolume")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"folder: cannot write {str(folder)!r}: {error}") from error
+    for name, volume in volumes.items():
+        write_nifti(folder / f"{name}.nii.gz", volume, reference)
+    return folder / "mean.nii.gz", folder / "std.nii.gz"

@@ -1,0 +1,99 @@
+"""Denoising and inpainting: the operators that act pixel by pixel."""
+
+from collections.abc import Sequence
+from numbers import Integral
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.checks import require_size
+from wellposed.errors import require
+from wellposed.operators.base import binary_mask
+from wellposed.operators.decomposable import Decomposable
+
+
+class Denoising(Decomposable):
+    """The identity: ``y = x + n``.
+
+    Args:
+        image_size: shape of one image, (C, H, W) or (C, D, H, W).
+        noise_sigma: noise level in ``y``.
+        complex_image: whether images are complex tensors.
+    """
+
+    def __init__(
+        self,
+        image_size: Sequence[int],
+        noise_sigma: float | Tensor = 0.0,
+        *,
+        complex_image: bool = False,
+    ) -> None:
+        super().__init__(
+            image_size,
+            image_size,
+            noise_sigma,
+            complex_image=complex_image,
+            complex_measurement=complex_image,
+        )
+        self.register_buffer("singular_values", torch.ones(()))
+
+
+class Inpainting(Decomposable):
+    """Keeps the pixels where a mask is 1 and zeroes the others: ``y = M x``.
+
+    Args:
+        mask: 0 or 1, shape (H, W), (C, H, W) or (B, C, H, W).
+        channels: channels of the image, for masks given as (H, W).
+        noise_sigma: noise level in ``y``.
+    """
+
+    def __init__(self, mask: Tensor, channels: int = 3, noise_sigma: float | Tensor = 0.0) -> None:
+        require_size("channels", channels)
+        mask = torch.as_tensor(mask)
+        mask = mask.expand(channels, *mask.shape) if mask.ndim == 2 else mask
+        mask = binary_mask(mask, 4)
+        super().__init__(mask.shape[1:], mask.shape[1:], noise_sigma, items=len(mask))
+        self.register_buffer("singular_values", mask)
+        self.to(mask.device)
+
+    @property
+    def mask(self) -> Tensor:
+        """The mask, (1, C, H, W) or (B, C, H, W)."""
+        return self.singular_values
+
+    def restrict(self, y: Tensor) -> Tensor:
+        """Return ``y`` with zeros where no pixel is known."""
+        return self.mask.to(y.dtype) * y
+
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
+        """Return the known pixels, zero elsewhere."""
+        return self.A_adjoint(y)
+
+
+def random_mask(height: int, width: int, keep: float, seed: int = 0) -> Tensor:
+    """Return a mask (H, W) that keeps exactly ``round(keep H W)`` pixels chosen at random."""
+    require_size("height", height)
+    require_size("width", width)
+    require(0 < keep <= 1, "keep", keep, "a fraction in (0, 1]")
+    count = max(1, round(keep * height * width))
+    order = np.random.default_rng(seed).permutation(height * width)
+    mask = torch.zeros(height * width)
+    mask[torch.from_numpy(order[:count])] = 1
+    return mask.view(height, width)
+
+
+def box_mask(
+    height: int, width: int, box: tuple[int, int], corner: tuple[int, int] | None = None
+) -> Tensor:
+    """Return a mask (H, W) that loses a box of size ``(rows, columns)``; centred by default."""
+    for name, pair in (("box", box), ("corner", (0, 0) if corner is None else corner)):
+        two = isinstance(pair, Sequence) and len(pair) == 2
+        two = two and all(isinstance(side, Integral) for side in pair)
+        require(two, name, pair, "two integers (rows, columns)")
+    top, left = corner or ((height - box[0]) // 2, (width - box[1]) // 2)
+    inside = 0 <= top and 0 <= left and top + box[0] <= height and left + box[1] <= width
+    require(inside and min(box) > 0, "box", (box, corner), f"a box inside {height} x {width}")
+    mask = torch.ones(height, width)
+    mask[top : top + box[0], left : left + box[1]] = 0
+    return mask

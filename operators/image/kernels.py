@@ -1,0 +1,52 @@
+"""Blur kernels: Gaussian, uniform, camera shake. All float64 of sum 1, centred."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.checks import require_size
+from wellposed.errors import ArgumentError, require
+
+
+def gaussian_kernel(sigma: float, size: int = 61) -> Tensor:
+    """Return a (size, size) Gaussian kernel of standard deviation ``sigma`` pixels, sum 1."""
+    require(0 < sigma < math.inf, "sigma", sigma, "a positive number of pixels")
+    require_size("size", size)
+    u = torch.arange(size, dtype=torch.float64) - size // 2
+    line = torch.exp(-0.5 * (u / sigma) ** 2)
+    line = line / line.sum()
+    return torch.outer(line, line)
+
+
+def uniform_kernel(size: int = 9) -> Tensor:
+    """Return a (size, size) kernel of equal weights, sum 1."""
+    require_size("size", size)
+    return torch.full((size, size), 1 / size**2, dtype=torch.float64)
+
+
+def motion_kernel(size: int = 61, intensity: float = 0.5, seed: int = 0) -> Tensor:
+    """Return a (size, size) random camera-shake kernel, sum 1.
+
+    A smooth random walk of the camera, splatted bilinearly; ``intensity`` in (0, 1] sets how far
+    it strays (0 would be a straight line).
+    """
+    if not 0 < intensity <= 1:
+        raise ArgumentError(f"intensity: got {intensity!r}, accepted: a number in (0, 1]")
+    require_size("size", size)
+    rng, count = np.random.default_rng(seed), 512
+    turns = np.cumsum(rng.normal(0, 0.35 * intensity, count)) + rng.uniform(0, 2 * np.pi)
+    path = np.cumsum(np.stack([np.sin(turns), np.cos(turns)]), 1)
+    path -= path.mean(1, keepdims=True)
+    path *= min(0.4 * size, (size - 1) // 2) / np.abs(path).max()
+    points = np.clip(path + size // 2, 0, size - 1)
+    low = np.floor(points).astype(int)
+    u, kernel = points - low, np.zeros((size, size))
+    for dy in (0, 1):
+        for dx in (0, 1):
+            weight = np.abs(1 - dy - u[0]) * np.abs(1 - dx - u[1])
+            # On the last row or column the neighbour outside has no weight.
+            at = np.minimum([low[0] + dy, low[1] + dx], size - 1)
+            np.add.at(kernel, tuple(at), weight)
+    return torch.from_numpy(kernel / kernel.sum())

@@ -1,0 +1,1 @@
+"""Operators of magnetic resonance imaging, masks, trajectories and coils."""

@@ -1,0 +1,217 @@
+"""Cartesian magnetic resonance imaging on complex tensors: slices, volumes, moving images."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import DtypeError, ShapeError
+from wellposed.operators.base import LinearOperator, as_buffer, binary_mask
+from wellposed.operators.mri.coils import root_sum_of_squares
+
+
+def fftc(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return the centred orthonormal Fourier transform over ``axes``."""
+    shifted = torch.fft.ifftshift(x, dim=axes)
+    return torch.fft.fftshift(torch.fft.fftn(shifted, dim=axes, norm="ortho"), dim=axes)
+
+
+def ifftc(k: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return the inverse of `fftc`."""
+    shifted = torch.fft.ifftshift(k, dim=axes)
+    return torch.fft.fftshift(torch.fft.ifftn(shifted, dim=axes, norm="ortho"), dim=axes)
+
+
+def fft2c(x: Tensor) -> Tensor:
+    """Return the centred orthonormal 2-D Fourier transform over the last two axes."""
+    return fftc(x, (-2, -1))
+
+
+def ifft2c(k: Tensor) -> Tensor:
+    """Return the inverse of `fft2c`."""
+    return ifftc(k, (-2, -1))
+
+
+class CartesianMRI(LinearOperator):
+    """Undersampled multi-coil Cartesian MRI: ``y_c = M F (S_c x)``; what its kinds share.
+
+    Images are complex (B, 1, *grid), k-space is complex (B, coils, *grid) with zeros where
+    nothing was measured. ``F`` is the centred orthonormal Fourier transform over some axes of the
+    grid (fastMRI's ``fft2c`` over two).
+
+    Args:
+        mask: 0 or 1, shape (1 or B, *grid).
+        maps: complex, shape (1 or B, coils, *grid); axes of the grid may be 1.
+        axes: the axes ``F`` runs over, counted from the last.
+        noise_sigma: noise in the real and in the imaginary part of k-space.
+
+    Raises:
+        ShapeError: there are masks and maps for different numbers of items.
+    """
+
+    def __init__(
+        self, mask: Tensor, maps: Tensor, axes: tuple[int, ...], noise_sigma: float | Tensor
+    ) -> None:
+        if 1 != len(mask) != len(maps) != 1:
+            raise ShapeError(
+                f"mask: got {len(mask)} of them for {len(maps)} sets of maps, accepted: 1 or "
+                f"{len(maps)}"
+            )
+        grid = mask.shape[1:]
+        super().__init__(
+            (1, *grid),
+            (maps.shape[1], *grid),
+            noise_sigma,
+            complex_image=True,
+            complex_measurement=True,
+            items=max(len(mask), len(maps)),
+        )
+        self.register_buffer("mask", mask[:, None].contiguous())
+        self.register_buffer("sensitivity_maps", maps)
+        # The normal operator needs no shift of images or k-space when the mask carries it, and
+        # along an axis on which the mask is constant the transform cancels with its inverse.
+        self.register_buffer("_shifted_mask", torch.fft.ifftshift(self.mask, dim=axes))
+        varies = [a for a in axes if bool((self.mask != self.mask.narrow(a, 0, 1)).any())]
+        self._axes = tuple(varies) or axes[-1:]
+        self._transformed = axes
+        self.to(maps.device)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        coil_images = self.sensitivity_maps.to(x.dtype) * x
+        return self.mask.to(x.real.dtype) * fftc(coil_images, self._transformed)
+
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        coil_images = ifftc(self.mask.to(y.real.dtype) * y, self._transformed)
+        return (self.sensitivity_maps.to(y.dtype).conj() * coil_images).sum(1, keepdim=True)
+
+    def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
+        """Return ``A^H A x`` without shifts, transforming only axes on which the mask varies."""
+        self._check("x", x, self.img_size, True)
+        maps = self.sensitivity_maps.to(x.dtype)
+        # In place on temporaries: half the time goes into fresh memory otherwise.
+        k = torch.fft.fftn(maps * x, dim=self._axes).mul_(self._shifted_mask.to(x.real.dtype))
+        conjugate = torch.fft.ifftn(k, dim=self._axes).conj_physical_().mul_(maps)
+        return conjugate.sum(1, keepdim=True).conj_physical_()
+
+    def restrict(self, y: Tensor) -> Tensor:
+        """Return k-space with zeros where the mask is zero."""
+        return self.mask.to(y.real.dtype) * y
+
+    def coil_combined_rss(self, y: Tensor) -> Tensor:
+        """Return the root-sum-of-squares magnitude of zero-filled coil images, (B, 1, *grid)."""
+        self._check("y", y, self.measurement_size, True)
+        return root_sum_of_squares(ifftc(y, self._transformed))
+
+
+class MultiCoilMRI(CartesianMRI):
+    """Undersampled multi-coil Cartesian MRI of slices: ``y_c = M F (S_c x)``.
+
+    Images are complex (B, 1, H, W), k-space is complex (B, coils, H, W).
+
+    Args:
+        mask: sampling mask (H, W) or (B, H, W), 0 or 1; a line mask (W,) or (1, W) is spread
+            over the rows.
+        sensitivity_maps: complex coil maps (coils, H, W) or (B, coils, H, W).
+        noise_sigma: noise in the real and in the imaginary part of k-space.
+
+    Raises:
+        ShapeError, DtypeError, ArgumentError: mask and maps do not fit each other, maps are not
+            complex, the mask holds other values than 0 and 1 or is empty.
+    """
+
+    def __init__(
+        self, mask: Tensor, sensitivity_maps: Tensor, noise_sigma: float | Tensor = 0.0
+    ) -> None:
+        maps = coil_maps(sensitivity_maps, 2)
+        super().__init__(_spread_mask(mask, maps.shape[-2:]), maps, (-2, -1), noise_sigma)
+
+
+class SingleCoilMRI(MultiCoilMRI):
+    """Undersampled single-coil Cartesian MRI: ``y = M F x``, k-space (B, 1, H, W).
+
+    Args:
+        mask: sampling mask (H, W) or (B, H, W).
+        noise_sigma: noise in the real and in the imaginary part of k-space.
+    """
+
+    def __init__(self, mask: Tensor, noise_sigma: float | Tensor = 0.0) -> None:
+        mask = binary_mask(mask, 3)
+        ones = torch.ones(1, *mask.shape[-2:], dtype=torch.complex64, device=mask.device)
+        super().__init__(mask, ones, noise_sigma)
+
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
+        """Return the zero-filled image, the exact pseudo-inverse."""
+        return self.A_adjoint(y)
+
+
+class MultiCoilMRI3D(CartesianMRI):
+    """Undersampled multi-coil Cartesian MRI of volumes, with the 3-D transform.
+
+    Images are complex (B, 1, D, H, W), k-space is complex (B, coils, D, H, W). Where the readout
+    is fully sampled the mask is the same along that axis, and the normal operator transforms the
+    other two only.
+
+    Args:
+        mask: sampling mask (D, H, W) or (B, D, H, W), 0 or 1; any axis may be 1, over which it
+            is spread, and missing leading axes count as 1.
+        sensitivity_maps: complex coil maps (coils, D, H, W) or (B, coils, D, H, W).
+        noise_sigma: noise in the real and in the imaginary part of k-space.
+
+    Raises:
+        ShapeError, DtypeError, ArgumentError: as `MultiCoilMRI`.
+    """
+
+    def __init__(
+        self, mask: Tensor, sensitivity_maps: Tensor, noise_sigma: float | Tensor = 0.0
+    ) -> None:
+        maps = coil_maps(sensitivity_maps, 3)
+        super().__init__(_spread_mask(mask, maps.shape[-3:]), maps, (-3, -2, -1), noise_sigma)
+
+
+class DynamicMRI(CartesianMRI):
+    """Undersampled multi-coil Cartesian MRI of moving slices, with a mask for each frame.
+
+    Images are complex (B, 1, T, H, W), k-space is complex (B, coils, T, H, W); frames are
+    transformed one by one, in 2-D, and see the same coils.
+
+    Args:
+        mask: sampling masks (T, H, W) or (B, T, H, W), 0 or 1; line masks (T, 1, W) are spread
+            over the rows.
+        sensitivity_maps: complex coil maps (coils, H, W) or (B, coils, H, W).
+        noise_sigma: noise in the real and in the imaginary part of k-space.
+
+    Raises:
+        ShapeError, DtypeError, ArgumentError: as `MultiCoilMRI`, or the mask has no frames.
+    """
+
+    def __init__(
+        self, mask: Tensor, sensitivity_maps: Tensor, noise_sigma: float | Tensor = 0.0
+    ) -> None:
+        maps = coil_maps(sensitivity_maps, 2)
+        mask = torch.as_tensor(mask)
+        if mask.ndim not in (3, 4):
+            raise ShapeError(f"mask: got {tuple(mask.shape)}, accepted: (T, H, W) or (B, T, H, W)")
+        grid = (mask.shape[-3], *maps.shape[-2:])
+        super().__init__(_spread_mask(mask, grid), maps[:, :, None], (-2, -1), noise_sigma)
+
+
+def coil_maps(sensitivity_maps: Tensor, axes: int) -> Tensor:
+    """Return checked complex maps as a buffer (1 or B, coils, ...) of ``axes`` spatial axes."""
+    maps = as_buffer("sensitivity_maps", sensitivity_maps, axes + 2)
+    if not maps.is_complex():
+        raise DtypeError(f"sensitivity_maps: got {maps.dtype}, accepted: complex tensors")
+    return maps
+
+
+def _spread_mask(mask: Tensor, grid: Sequence[int]) -> Tensor:
+    """Return a mask (1 or B, *grid) of one with fewer leading axes, or axes of 1."""
+    mask = torch.as_tensor(mask)
+    if 0 < mask.ndim < len(grid):
+        mask = mask[(None,) * (len(grid) - mask.ndim)]
+    mask = binary_mask(mask, len(grid) + 1)
+    if any(m not in (1, n) for m, n in zip(mask.shape[1:], grid, strict=True)):
+        raise ShapeError(
+            f"mask: got {tuple(mask.shape)}, accepted: ({', '.join(map(str, grid))}) as the maps "
+            f"have"
+        )
+    return mask.expand(-1, *grid)

@@ -1,0 +1,224 @@
+"""Sampling masks for undersampled k-space: lines in one direction, points in two.
+
+Every mask is float32 of 0 and 1 on the CPU, belongs to centred k-space (as `fft2c` gives it) and
+is a function of its arguments alone: random ones draw from a generator of their own, made from
+``seed``. The fully sampled block of n lines starts at ``size // 2 - n // 2``.
+"""
+
+from math import isfinite
+from numbers import Real
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.checks import require_size
+from wellposed.errors import ArgumentError, require
+
+
+def uniform_random_lines(
+    width: int, acceleration: float, center_fraction: float = 0.08, seed: int = 0
+) -> Tensor:
+    """Return a line mask (W,): the centre and lines drawn uniformly from the rest.
+
+    The mask of the MRI experiments of DDS (Chung et al., "Decomposed Diffusion Sampler for
+    Accelerating Large-Scale Inverse Problems", 2023, arXiv:2303.05754): the central
+    ``int(center_fraction W)`` lines are kept and random ones added. The published code draws
+    those with replacement and may hit the centre, so it takes fewer lines than it says; here
+    they are drawn without replacement outside the centre, so that exactly
+    ``round(W / acceleration)`` lines are taken.
+
+    Args:
+        width: number W of lines.
+        acceleration: W over the number of lines taken, at least 1.
+        center_fraction: fraction of the lines in the fully sampled centre, 0 to 1.
+        seed: of the random draw.
+
+    Raises:
+        ArgumentError: an argument out of range, or more lines in the centre than the
+            acceleration allows.
+    """
+    center = _center_count("width", width, center_fraction)
+    total = _total(width, acceleration, center)
+    mask = _center_mask(width, center)
+    others = np.flatnonzero(mask == 0)
+    mask[np.random.default_rng(seed).choice(others, total - center, replace=False)] = 1
+    return torch.from_numpy(mask)
+
+
+def equispaced_lines(
+    width: int, acceleration: int, center_fraction: float = 0.08, offset: int = 0
+) -> Tensor:
+    """Return a line mask (W,): lines ``offset``, ``offset + acceleration``, ... and the centre.
+
+    What a scanner does for GRAPPA (Griswold et al., "Generalized autocalibrating partially
+    parallel acquisitions", 2002). The central ``int(center_fraction W)`` lines come on top, so
+    the mask takes somewhat more than ``W / acceleration`` lines.
+
+    Args:
+        width: number W of lines.
+        acceleration: distance between two lines, an integer of at least 1.
+        center_fraction: fraction of the lines in the fully sampled centre, 0 to 1.
+        offset: first line, 0 to ``acceleration - 1``.
+
+    Raises:
+        ArgumentError: an argument out of range.
+    """
+    center = _center_count("width", width, center_fraction)
+    require_size("acceleration", acceleration, 1, width)
+    require_size("offset", offset, 0, acceleration - 1)
+    mask = _center_mask(width, center)
+    mask[offset::acceleration] = 1
+    return torch.from_numpy(mask)
+
+
+def gaussian_random_2d(
+    height: int,
+    width: int,
+    acceleration: float,
+    center_fraction: float = 0.08,
+    spread: float = 0.25,
+    seed: int = 0,
+) -> Tensor:
+    """Return a variable-density mask (H, W) of points, densest at the centre of k-space.
+
+    As in compressed sensing with two phase-encoding directions (Lustig et al., "Sparse MRI",
+    2007). A central block of ``int(center_fraction H)`` by ``int(center_fraction W)`` points is
+    kept; the others are drawn without replacement with weights
+    ``exp(-((i / H)^2 + (j / W)^2) / (2 spread^2))``, i and j counted from the centre, so that
+    exactly ``round(H W / acceleration)`` points are taken.
+
+    Args:
+        height: rows H of the mask.
+        width: columns W of the mask.
+        acceleration: H W over the number of points taken, at least 1.
+        center_fraction: fraction of each axis in the fully sampled block, 0 to 1.
+        spread: standard deviation of the density, as a fraction of each axis.
+        seed: of the random draw.
+
+    Raises:
+        ArgumentError: an argument out of range, or more points in the central block than the
+            acceleration allows.
+    """
+    block, total = _center_block(height, width, acceleration, center_fraction)
+    require(_positive(spread), "spread", spread, "a finite number > 0")
+    i, j = ((np.arange(n) - n // 2) / n for n in (height, width))
+    log_weight = -(i[:, None] ** 2 + j**2) / (2 * spread**2)
+    # The largest of log-weights plus Gumbel noise are a weighted draw without replacement, which
+    # stays exact where the weights themselves would underflow.
+    keys = log_weight + np.random.default_rng(seed).gumbel(size=log_weight.shape)
+    keys[block == 1] = np.inf
+    mask = np.zeros(height * width, dtype=np.float32)
+    mask[np.argsort(-keys, axis=None, kind="stable")[:total]] = 1
+    return torch.from_numpy(mask.reshape(height, width))
+
+
+def poisson_disc_2d(
+    height: int, width: int, acceleration: float, center_fraction: float = 0.08, seed: int = 0
+) -> Tensor:
+    """Return a variable-density Poisson-disc mask (H, W): random points that keep their distance.
+
+    As in compressed sensing with two phase-encoding directions (Vasanawala et al., "Practical
+    parallel imaging compressed sensing MRI", 2011, doi:10.1109/ISBI.2011.5872579), by throwing
+    darts (Cook, "Stochastic sampling in computer graphics", 1986): in random order a point is
+    taken unless one taken before, p, is nearer than ``scale r(p)``, where r is the distance from
+    the centre in units of half the width along j and half the height along i. So the density
+    falls off as ``1 / r^2``. The scale is the largest, to 2^-16 of the longer side,
+    with which ``round(H W / acceleration)`` points fit, the central block of
+    ``int(center_fraction H)`` by ``int(center_fraction W)`` included; exactly as many are taken.
+
+    Args:
+        height: rows H of the mask.
+        width: columns W of the mask.
+        acceleration: H W over the number of points taken, at least 1.
+        center_fraction: fraction of each axis in the fully sampled block, 0 to 1.
+        seed: of the random order.
+
+    Raises:
+        ArgumentError: an argument out of range, or more points in the central block than the
+            acceleration allows.
+    """
+    block, total = _center_block(height, width, acceleration, center_fraction)
+    order = np.random.default_rng(seed).permutation(height * width)
+    i, j = (2 * (np.arange(n) - n // 2) / n for n in (height, width))
+    radius = np.hypot(i[:, None], j)
+    low, high = 0.0, float(max(height, width))
+    mask = _throw_darts(block, order, 0 * radius, total)
+    for _ in range(16):
+        scale = (low + high) / 2
+        darts = _throw_darts(block, order, scale * radius, total)
+        if darts.sum() == total:
+            mask, low = darts, scale
+        else:
+            high = scale
+    return torch.from_numpy(mask)
+
+
+def _throw_darts(
+    block: np.ndarray, order: np.ndarray, reach: np.ndarray, total: int
+) -> np.ndarray:
+    """Return the mask of ``block`` and of points that no earlier one reaches, up to ``total``."""
+    (height, width), mask = block.shape, block.copy()
+    free = mask == 0
+    missing = total - int(mask.sum())
+    offset2 = np.add.outer(np.arange(1 - height, height) ** 2, np.arange(1 - width, width) ** 2)
+    places = (axis.tolist() for axis in np.unravel_index(order, block.shape))
+    for i, j in zip(*places, strict=True):
+        if missing == 0:
+            break
+        if not free[i, j]:
+            continue
+        mask[i, j], missing = 1, missing - 1
+        if reach[i, j] > 1:
+            distance2 = offset2[height - 1 - i :, width - 1 - j :]
+            _block(free, distance2, (i, j), reach[i, j])
+    return mask
+
+
+def _block(free: np.ndarray, distance2: np.ndarray, point: tuple[int, int], reach: float) -> None:
+    """Block in place the points of ``free`` nearer to ``point`` than ``reach``."""
+    (i, j), r = point, int(reach)
+    window = slice(max(i - r, 0), i + r + 1), slice(max(j - r, 0), j + r + 1)
+    around = free[window]
+    around &= distance2[window][: around.shape[0], : around.shape[1]] >= reach**2
+
+
+def _positive(value: float) -> bool:
+    return isinstance(value, Real) and isfinite(value) and value > 0
+
+
+def _center_count(name: str, size: int, fraction: float) -> int:
+    require_size(name, size)
+    inside = isinstance(fraction, Real) and 0 <= fraction <= 1
+    require(inside, "center_fraction", fraction, "a fraction in [0, 1]")
+    return int(fraction * size)
+
+
+def _center_mask(size: int, count: int) -> np.ndarray:
+    mask = np.zeros(size, dtype=np.float32)
+    start = size // 2 - count // 2
+    mask[start : start + count] = 1
+    return mask
+
+
+def _center_block(
+    height: int, width: int, acceleration: float, fraction: float
+) -> tuple[np.ndarray, int]:
+    """Return the mask (H, W) of the central block, and how many points are to be taken in all."""
+    rows = _center_count("height", height, fraction)
+    columns = _center_count("width", width, fraction)
+    block = np.outer(_center_mask(height, rows), _center_mask(width, columns))
+    return block, _total(height * width, acceleration, rows * columns)
+
+
+def _total(size: int, acceleration: float, center: int) -> int:
+    """Return how many of ``size`` samples the acceleration allows, at least the central ones."""
+    usable = _positive(acceleration) and 1 <= acceleration <= size
+    require(usable, "acceleration", acceleration, f"a number from 1 to {size}")
+    total = round(size / acceleration)
+    if total < center:
+        raise ArgumentError(
+            f"acceleration: got {acceleration!r}, accepted: at most {size / center:.4g}, as the "
+            f"centre takes {center} of {size} samples; or lower center_fraction"
+        )
+    return total

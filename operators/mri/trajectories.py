@@ -1,0 +1,177 @@
+"""Trajectories of non-Cartesian MRI, and the density of their samples.
+
+Frequencies are in cycles per field of view, float64, in the order of the image's axes: (rows,
+columns), with rows counted downwards. Pixels are square, so that a circle of frequencies in
+cycles per pixel, of radius 1/2, is an ellipse of half axes (H / 2, W / 2) here.
+"""
+
+from collections.abc import Sequence
+from math import pi, sqrt
+from numbers import Integral
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.checks import require_size
+from wellposed.errors import ArgumentError, ShapeError, check_finite, require
+from wellposed.operators.mri.nufft import NUFFT
+
+GOLDEN_ANGLE = 180 * (sqrt(5) - 1) / 2
+"""Degrees between spokes that fill the half circle evenly, however many there are."""
+
+
+def golden_angles(views: int) -> Tensor:
+    """Return the angles (views,) of golden-angle spokes, in degrees from 0 to 360.
+
+    Winkelmann, Schaeffter, Koehler, Eggers and Doessel, "An optimal radial profile order based
+    on the golden ratio for time-resolved MRI", IEEE Transactions on Medical Imaging 26, 2007,
+    doi:10.1109/TMI.2006.885337.
+
+    Raises:
+        ArgumentError: ``views`` is not an integer of at least 1.
+    """
+    require_size("views", views)
+    return torch.arange(views, dtype=torch.float64) * GOLDEN_ANGLE % 360
+
+
+def radial_trajectory(angles: int | Tensor, samples: int, image_size: Sequence[int]) -> Tensor:
+    """Return full spokes through the centre of k-space, shape (views, samples, 2).
+
+    Sample j of a spoke has the radius ``(j - samples // 2) / samples`` in cycles per pixel, so
+    twice as many samples as pixels are the usual readout oversampling. Its transform is that of
+    the projection of the same angle of `ParallelBeamCT` (Fourier slice theorem): at 0 degrees
+    along the columns, at 90 degrees against the rows.
+
+    Args:
+        angles: degrees counter-clockwise, shape (views,), or the number of views spaced equally
+            over [0, 180).
+        samples: of each spoke.
+        image_size: (H, W).
+
+    Raises:
+        ArgumentError, ShapeError, NonFiniteError: a number is not an integer of at least 1, or
+            angles are not a vector, or not finite.
+    """
+    if isinstance(angles, Integral):
+        views = require_size("angles", angles)
+        angles = torch.arange(views, dtype=torch.float64) * (180 / views)
+    angles = check_finite("angles", torch.as_tensor(angles, dtype=torch.float64))
+    if angles.ndim != 1 or len(angles) == 0:
+        raise ShapeError(f"angles: got shape {tuple(angles.shape)}, accepted: (views,)")
+    require_size("samples", samples)
+    radius = (torch.arange(samples, dtype=torch.float64) - samples // 2) / samples
+    return _polar(radius, torch.deg2rad(angles)[:, None], image_size)
+
+
+def spiral_trajectory(
+    interleaves: int, samples: int, image_size: Sequence[int], turns: float | None = None
+) -> Tensor:
+    """Return Archimedean spirals from the centre outwards, shape (interleaves, samples, 2).
+
+    Each is traversed at constant speed, as far as the gradient's amplitude and not its slew
+    rate is the limit, and they are turned against each other by equal angles.
+
+    Args:
+        interleaves: number of spirals.
+        samples: of each spiral, at least 2.
+        image_size: (H, W).
+        turns: revolutions of each; by default as many as keep the arms one cycle per field of
+            view apart, ``max(H, W) / (2 interleaves)``.
+
+    Raises:
+        ArgumentError: an argument out of range.
+    """
+    require_size("interleaves", interleaves)
+    require_size("samples", samples, 2)
+    height, width = _checked_pair(image_size)
+    turns = max(height, width) / (2 * interleaves) if turns is None else turns
+    require(0 < turns < np.inf, "turns", turns, "a number > 0")
+    angle = np.linspace(0, 2 * pi * turns, 100_001)
+    length = angle * np.sqrt(1 + angle**2) + np.arcsinh(angle)  # twice, of radius = angle
+    angle = np.interp(np.linspace(0, length[-1], int(samples)), length, angle)
+    along = torch.from_numpy(angle)
+    start = torch.arange(interleaves, dtype=torch.float64)[:, None] * (2 * pi / interleaves)
+    return _polar(along / (4 * pi * turns), along + start, image_size)
+
+
+def ramp_density(trajectory: Tensor, image_size: Sequence[int]) -> Tensor:
+    """Return the cell of k-space that each sample of equally spaced full spokes stands for.
+
+    The two samples of each spoke on a ring of width d and radius r share its area: each stands
+    for ``pi r d / views``, corrected at the centre so that smooth spectra are integrated to the
+    fourth order. In (cycles per field of view)^2, so that `NUFFT.adjoint` of weighted samples
+    has the scale of the image.
+
+    Args:
+        trajectory: spokes in cycles per field of view, (views, samples, 2).
+        image_size: (H, W).
+
+    Returns:
+        Weights (views, samples), float64.
+
+    Raises:
+        ShapeError, ArgumentError: the trajectory is not one of spokes of two or more samples,
+            or all samples of a spoke are at one place.
+    """
+    shape = tuple(trajectory.shape) if isinstance(trajectory, Tensor) else ()
+    if len(shape) != 3 or shape[2] != 2 or shape[0] < 1 or shape[1] < 2:
+        raise ShapeError(f"trajectory: got {shape}, accepted: (views, samples >= 2, 2)")
+    height, width = _checked_pair(image_size)
+    sides = torch.tensor([height, width], device=trajectory.device)
+    per_pixel = check_finite("trajectory", trajectory).double() / sides
+    step = per_pixel.diff(dim=1).norm(dim=-1).mean()
+    require(bool(step > 0), "trajectory", "samples at one place", "samples along spokes")
+    radius = per_pixel.norm(dim=-1) / step
+    nearest = radius.amin(1, keepdim=True)
+    # What the sum over a line of the kinked |r| lacks of its integral (Euler and Maclaurin),
+    # given to the samples next to the kink.
+    lack = (nearest**2 - nearest + 1 / 6) * (1 - radius).clamp(min=0)
+    return pi * (radius + lack) * step**2 * (height * width / len(trajectory))
+
+
+def pipe_menon_density(
+    trajectory: Tensor, image_size: Sequence[int], iterations: int = 30
+) -> Tensor:
+    """Return the cell of k-space that each sample of any trajectory stands for.
+
+    Pipe and Menon, "Sampling density compensation in MRI: rationale and an iterative numerical
+    solution", Magnetic Resonance in Medicine 41, 1999,
+    doi:10.1002/(SICI)1522-2594(199901)41:1<179::AID-MRM25>3.0.CO;2-V. The weights that make the
+    samples, spread by the gridding kernel and read back, one everywhere:
+    ``w <- w / (C w)``. In (cycles per field of view)^d, as `ramp_density`.
+
+    Args:
+        trajectory: cycles per field of view, (..., d).
+        image_size: the d sides of the image.
+        iterations: of the fixed point.
+
+    Returns:
+        Weights of the shape of the trajectory without its last axis, float64.
+
+    Raises:
+        As `NUFFT`, and ArgumentError for ``iterations`` below 1.
+    """
+    require_size("iterations", iterations)
+    # This kernel, three cycles per field of view wide, has a transform that is broad over the
+    # image and vanishes beyond twice its sides: it couples the samples that the image couples.
+    nufft = NUFFT(trajectory, image_size, width=6, oversampling=2)
+    weights = torch.ones(nufft.samples, 1, dtype=torch.float64, device=trajectory.device)
+    for _ in range(iterations):
+        weights = weights / nufft.gridding.interpolate(nufft.gridding.spread(weights))
+    # The kernel has unit integral in cells of the grid, which are smaller than the cycles.
+    cells = [n / g for n, g in zip(nufft.image_size, nufft.grid_size, strict=True)]
+    return weights.view(trajectory.shape[:-1]) * float(np.prod(cells))
+
+
+def _polar(radius: Tensor, angle: Tensor, image_size: Sequence[int]) -> Tensor:
+    """Return (..., 2) for radii in cycles per pixel and angles counter-clockwise in radians."""
+    height, width = _checked_pair(image_size)
+    return torch.stack([-height * radius * angle.sin(), width * radius * angle.cos()], -1)
+
+
+def _checked_pair(image_size: Sequence[int]) -> tuple[int, int]:
+    size = tuple(image_size) if isinstance(image_size, Sequence) else ()
+    if len(size) != 2:
+        raise ArgumentError(f"image_size: got {image_size!r}, accepted: (H, W)")
+    return require_size("image_size", size[0]), require_size("image_size", size[1])

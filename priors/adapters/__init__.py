@@ -1,0 +1,1 @@
+"""Priors made of other priors."""

@@ -1,0 +1,222 @@
+"""Diffusers models as priors."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import ArgumentError, CheckpointError, ShapeError, require, require_choice
+from wellposed.priors.adapters.latent import Latent
+from wellposed.priors.checkpoints.diffusers_files import AUTOENCODERS, read_pipeline
+from wellposed.priors.network import NetworkPrior, log_noise_label
+from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
+
+PREDICTION_TYPES = {"epsilon": "noise", "sample": "sample", "v_prediction": "velocity"}
+# Of the preconditioned network F of Karras et al.; both types predict F up to its sign.
+EDM_SIGNS = {"epsilon": 1.0, "v_prediction": -1.0}
+
+
+class _Call(nn.Module):
+    """Gives a diffusers model the plain call ``network(x, label[, class]) -> tensor``."""
+
+    def __init__(self, model: nn.Module, sign: float) -> None:
+        super().__init__()
+        self.model, self.sign = model, sign
+
+    def forward(self, x: Tensor, label: Tensor, *classes: Tensor) -> Tensor:
+        return self.sign * self.model(x, label, *classes, return_dict=False)[0]
+
+
+class DiffusersPrior(NetworkPrior):
+    """A diffusers ``UNet2DModel`` on pixels with its scheduler.
+
+    Schedulers with ``alphas_cumprod`` (DDPM, DDIM, PNDM, DPM-Solver, ...) become a tabulated
+    schedule, flow-matching ones `Flow`, ``EDMEuler`` and ``EDMDPMSolverMultistep`` (Karras et al.,
+    "Elucidating the Design Space", 2022, arXiv 2206.00364) `VE` with their preconditioning, and
+    ``ScoreSdeVe`` and ``ScoreSdeVp`` (Song et al., "Score-Based Generative Modeling through SDEs",
+    2021, arXiv 2011.13456) `VE` and a table of the continuous VP at 1000 times. A network with
+    ``num_class_embeds`` is conditional: fix its class with ``prior.given(class)``. The network is
+    put in evaluation mode and frozen.
+
+    Args:
+        unet: the network, e.g. ``diffusers.UNet2DModel``.
+        scheduler: a diffusers scheduler or its config (a mapping).
+        data_range: public values of -1 and 1 in the network. By default images are [0, 1], or
+            [-1, 1] if complex; ``ScoreSdeVe`` networks have [0, 1] images themselves.
+        is_complex: two real channels stand for one complex one.
+
+    Raises:
+        ArgumentError: a scheduler or network of another kind.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        scheduler: Any,
+        data_range: tuple[float, float] | None = None,
+        is_complex: bool = False,
+    ) -> None:
+        diffusion = _diffusion(scheduler)
+        network: Any = unet.config
+        _check_network(network)
+        channels = int(network.in_channels)
+        even = not is_complex or channels % 2 == 0
+        require(even, "is_complex", f"True and {channels} channels", "an even number of them")
+        super().__init__(
+            _Call(unet.eval().requires_grad_(False), diffusion.sign),
+            diffusion.schedule,
+            diffusion.prediction,
+            diffusion.label,
+            diffusion.sigma_data,
+            network.get("num_class_embeds"),
+            channels=channels // 2 if is_complex else channels,
+            is_complex=is_complex,
+            data_range=data_range or ((-1.0, 1.0) if is_complex else diffusion.data_range),
+        )
+        self.multiple = 2 ** (len(network.block_out_channels) - 1)
+
+    def check_image(self, x: Tensor) -> None:
+        """Raise unless images like ``x`` suit this prior; see `Prior.check_image`."""
+        super().check_image(x)
+        if any(side % self.multiple for side in x.shape[-2:]):
+            raise ShapeError(
+                f"prior: made for images with sides in multiples of {self.multiple}, but the "
+                f"operator's images are {' x '.join(map(str, x.shape[-2:]))}"
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        data_range: tuple[float, float] | None = None,
+        is_complex: bool = False,
+    ) -> "DiffusersPrior":
+        """Load a pixel diffusion as `load_diffusers` does; a latent one is refused.
+
+        Raises:
+            CheckpointError: see `load_diffusers`.
+        """
+        unet, scheduler, _ = read_pipeline(path, ())
+        with _blamed_on(path):
+            return cls(unet, scheduler, data_range, is_complex)
+
+
+def load_diffusers(
+    path: str | Path, data_range: tuple[float, float] | None = None, is_complex: bool = False
+) -> DiffusersPrior | Latent:
+    """Load a folder written by diffusers, or a repository of the Hugging Face hub.
+
+    That is what ``DDPMPipeline(unet, scheduler).save_pretrained(folder)`` writes (``unet/`` and
+    ``scheduler/``), the files of both in one folder, or what ``LDMPipeline`` writes, with an
+    autoencoder in ``vqvae/`` or ``vae/`` besides. Weights are read from safetensors or, where
+    there are none, from ``.bin`` files, as tensors alone. Without a network hub ids are looked up
+    in the cache.
+
+    Args:
+        path: a folder, or a hub id ``owner/name``.
+        data_range: public values of -1 and 1, see `DiffusersPrior` and `Latent`.
+        is_complex: see `DiffusersPrior`; no latent prior is.
+
+    Returns:
+        A `DiffusersPrior`, or a `Latent` around one where there is an autoencoder.
+
+    Raises:
+        CheckpointError: not found, no ``UNet2DModel`` with a scheduler and perhaps an
+            ``AutoencoderKL`` or ``VQModel``, or weights that are damaged or do not fit.
+    """
+    unet, scheduler, autoencoder = read_pipeline(path, AUTOENCODERS)
+    with _blamed_on(path):
+        if autoencoder is None:
+            return DiffusersPrior(unet, scheduler, data_range, is_complex)
+        require(not is_complex, "is_complex", is_complex, "False for a latent prior")
+        latents = DiffusersPrior(unet, scheduler, (-1.0, 1.0))
+        return Latent.from_config(latents, autoencoder, data_range or (0.0, 1.0))
+
+
+@contextmanager
+def _blamed_on(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError) as error:  # ours, or those of a garbled config
+        raise CheckpointError(f"path: {str(path)!r} is no usable prior: {error}") from error
+
+
+def _check_network(config: Any) -> None:
+    taken, returned = int(config.in_channels), int(config.out_channels)
+    known = returned in (taken, 2 * taken)
+    got = f"{taken} channels in and {returned} out"
+    require(known, "unet", got, "as many out as in, or twice as many (learned variance)")
+    classes, times = config.get("class_embed_type"), config.get("time_embedding_type")
+    by_number = "classes given by number (num_class_embeds), or none"
+    require(classes is None, "unet", f"class_embed_type {classes!r}", by_number)
+    require(times != "learned", "unet", "learned embeddings of time", "computed ones")
+
+
+@dataclass(frozen=True)
+class _Diffusion:
+    """What a scheduler tells of its network, see `NetworkPrior`; ``sign`` is its output's."""
+
+    schedule: Schedule
+    prediction: str
+    label: Callable[[Tensor], Tensor] | None = None
+    sigma_data: float | None = None
+    sign: float = 1.0
+    data_range: tuple[float, float] = (0.0, 1.0)
+
+
+def _diffusion(scheduler: Any) -> _Diffusion:
+    config = getattr(scheduler, "config", scheduler)
+    if not isinstance(config, Mapping):
+        got = type(scheduler).__name__
+        raise ArgumentError(f"scheduler: got {got}, accepted: a diffusers scheduler or its config")
+    name = str(config.get("_class_name", type(scheduler).__name__))
+    for family, read in FAMILIES.items():
+        if family in name:
+            return read(config)
+    kind = str(config.get("prediction_type", "epsilon"))
+    require_choice("prediction_type", kind, PREDICTION_TYPES)
+    discrete = config.get("timestep_type", "discrete") == "discrete"
+    require(discrete, "timestep_type", config.get("timestep_type"), "'discrete'")
+    return _Diffusion(Tabulated.from_diffusers(scheduler), PREDICTION_TYPES[kind])
+
+
+def _flow(config: Mapping[str, Any]) -> _Diffusion:
+    train_steps = float(config.get("num_train_timesteps", 1000))
+    return _Diffusion(Flow(), "flow", lambda t: train_steps * t)
+
+
+def _edm(config: Mapping[str, Any]) -> _Diffusion:
+    kind = str(config.get("prediction_type", "epsilon"))
+    require_choice("prediction_type", kind, EDM_SIGNS)
+    schedule = VE(config.get("sigma_max", 80.0), config.get("sigma_min", 2e-3))
+    sigma_data = float(config.get("sigma_data", 0.5))
+    return _Diffusion(schedule, "edm", log_noise_label(schedule), sigma_data, EDM_SIGNS[kind])
+
+
+def _score_ve(config: Mapping[str, Any]) -> _Diffusion:
+    low, high = float(config.get("sigma_min", 0.01)), float(config.get("sigma_max", 1348.0))
+    # The network divides by its label, the noise level, and takes its logarithm.
+    label = lambda t: t.clamp(min=low)  # noqa: E731
+    return _Diffusion(VE(high, low), "score", label, data_range=(-1.0, 1.0))
+
+
+def _score_vp(config: Mapping[str, Any]) -> _Diffusion:
+    low, high = float(config.get("beta_min", 0.1)), float(config.get("beta_max", 20.0))
+    u = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    log_alpha = -0.25 * u**2 * (high - low) - 0.5 * u * low
+    sigma = (-torch.expm1(2 * log_alpha)).sqrt()
+    # Trained on times in (0, 1], of which the network sees 999 u.
+    table = Tabulated(log_alpha.exp(), sigma, terminal_std=1.0)
+    return _Diffusion(table, "noise", lambda t: 0.999 * t)
+
+
+FAMILIES: dict[str, Callable[[Mapping[str, Any]], _Diffusion]] = {
+    "Flow": _flow,
+    "EDM": _edm,
+    "ScoreSdeVe": _score_ve,
+    "ScoreSdeVp": _score_vp,
+}

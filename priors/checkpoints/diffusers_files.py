@@ -1,0 +1,142 @@
+"""The files of diffusers' pipelines: found, checked and read; nothing in them is executed."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wellposed.errors import CheckpointError
+from wellposed.priors.stored.state import finite_state
+
+AUTOENCODERS = ("vqvae", "vae")
+
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+NETWORK_FOLDERS = ("", "unet/", *(f"{name}/" for name in AUTOENCODERS))
+CONFIGS = [
+    "model_index.json",
+    *(f"{folder}config.json" for folder in NETWORK_FOLDERS),
+    *(f"{folder}scheduler_config.json" for folder in ("", "scheduler/")),
+]
+WEIGHTS, BIN_WEIGHTS = (
+    [
+        f"{folder}diffusion_pytorch_model{kind}"
+        for folder in NETWORK_FOLDERS
+        for kind in (suffix, f"-*{suffix}", f"{suffix}.index.json")
+    ]
+    for suffix in (".safetensors", ".bin")
+)
+
+
+def read_pipeline(
+    path: str | Path, autoencoders: tuple[str, ...]
+) -> tuple[Any, dict[str, Any], Any]:
+    """Return network, scheduler's config and autoencoder, ``None`` if there is no such part."""
+    local = Path(path).is_dir()
+    folder = Path(path) if local else _fetch(path, CONFIGS)
+    unet, scheduler = (
+        folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler")
+    )
+    # All that configs tell is checked before any weights are fetched.
+    latent = next((folder / name for name in _other_parts(folder, autoencoders)), None)
+    _check_kind(unet, "UNet2DModel")
+    if latent:
+        _check_kind(latent, "AutoencoderKL", "VQModel")
+    config = _read_json(scheduler, "scheduler_config.json")
+    if not local:
+        _fetch(path, WEIGHTS)
+        if not any(unet.glob("*.safetensors")):
+            _fetch(path, BIN_WEIGHTS)
+    return _load(unet), config, latent and _load(latent)
+
+
+def load_autoencoder(folder: Path) -> Any:
+    """Return the ``AutoencoderKL`` or ``VQModel`` in a folder.
+
+    Raises:
+        CheckpointError: no such folder, another kind of model, or weights that do not fit.
+    """
+    _check_kind(folder, "AutoencoderKL", "VQModel")
+    return _load(folder)
+
+
+def _other_parts(folder: Path, accepted: tuple[str, ...]) -> list[str]:
+    """Return the parts of a pipeline besides network and scheduler, if all are accepted."""
+    parts = {name for name in AUTOENCODERS if (folder / name).is_dir()}
+    if (folder / "model_index.json").is_file():
+        parts |= {k for k in _read_json(folder, "model_index.json") if not k.startswith("_")}
+    others = sorted(parts - {"unet", "scheduler"})
+    refused = [name for name in others if name not in accepted]
+    if refused:
+        also = f", and {' or '.join(accepted)}" if accepted else " only, a pixel diffusion"
+        raise CheckpointError(
+            f"path: the pipeline in {str(folder)!r} also has {', '.join(refused)}, accepted: one "
+            f"that takes no text or image: unet and scheduler{also}"
+        )
+    return others
+
+
+def _fetch(path: str | Path, patterns: list[str]) -> Path:
+    """Return the cached folder of a hub repository with the files that match ``patterns``."""
+    if not isinstance(path, str) or not HUB_ID.fullmatch(path):
+        raise CheckpointError(
+            f"path: no such folder {str(path)!r}, accepted: a folder written by diffusers' "
+            "save_pretrained, or a hub id 'owner/name'"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(path, allow_patterns=patterns))
+    except Exception as error:  # clients of the hub raise what their HTTP library does
+        raise CheckpointError(
+            f"path: {path!r} is no folder here, and the Hugging Face hub did not give it "
+            f"(offline, pass a local folder): {error}"
+        ) from error
+
+
+def _check_kind(folder: Path, *accepted: str) -> None:
+    kind = _read_json(folder, "config.json").get("_class_name")
+    if kind not in accepted:
+        raise CheckpointError(
+            f"path: {str(folder)!r} holds a {kind}, accepted: a {' or '.join(accepted)}"
+        )
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / name).read_text()))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"path: {str(folder)!r} lacks {name}, accepted: a folder written by diffusers' "
+            "DDPMPipeline(unet, scheduler).save_pretrained"
+        ) from error
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"path: cannot read {str(folder / name)!r}: {error}") from error
+
+
+def _load(folder: Path) -> nn.Module:
+    """Load a network and insist that the file holds all of its weights and no other."""
+    import diffusers
+
+    kind = _read_json(folder, "config.json")["_class_name"]
+    safe = any(folder.glob("*.safetensors")) or not any(folder.glob("*.bin"))
+    try:
+        network, info = getattr(diffusers, kind).from_pretrained(
+            str(folder),
+            use_safetensors=safe,  # else .bin, which diffusers reads with weights_only
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+        )
+    except Exception as error:  # diffusers raises many kinds
+        raise CheckpointError(
+            f"path: cannot load a {kind} from {'safetensors' if safe else '.bin'} in "
+            f"{str(folder)!r}: {error}"
+        ) from error
+    wrong = {k: sorted(map(str, v))[:5] for k, v in info.items() if v}
+    if wrong:
+        raise CheckpointError(f"path: weights in {str(folder)!r} do not fit: {wrong}")
+    if not finite_state(network.state_dict()):
+        raise CheckpointError(f"path: weights in {str(folder)!r} hold NaN or infinite values")
+    return network

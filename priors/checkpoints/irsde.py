@@ -1,0 +1,93 @@
+"""Checkpoints of IR-SDE and Refusion: the conditional U-Net and NAFNet."""
+
+from typing import Any
+
+from wellposed.priors.checkpoints.family import State, check_options, load_network, top_names
+from wellposed.priors.checkpoints.restorer_family import (
+    RestorerFamily,
+    image_pair,
+    schedule_option,
+)
+from wellposed.priors.networks import nafnet
+from wellposed.priors.networks import restoration_unet as unet
+from wellposed.priors.networks.layers import Conditioned
+from wellposed.priors.networks.nafnet import ConditionalNAFNet
+from wellposed.priors.networks.restoration_unet import ResidualUNet
+from wellposed.priors.processes import MeanReverting
+from wellposed.priors.restorer import Restorer
+
+OPTIONS = ("schedule", "upsample", "data_range")
+
+
+def matches_unet(state: State) -> bool:
+    """Tell whether a state dict has the modules of IR-SDE's U-Net."""
+    known = {"init_conv", "time_mlp", "downs", "mid_attn", "ups", "final_conv"}
+    return known <= top_names(state) and "mid_block1.block1.norm.weight" not in state
+
+
+def matches_nafnet(state: State) -> bool:
+    """Tell whether a state dict has the modules of the conditional NAFNet."""
+    return {"intro", "time_mlp", "encoders", "middle_blks", "ending"} <= top_names(state)
+
+
+def build_unet(state: State, where: str, options: dict[str, Any]) -> Restorer:
+    """Return IR-SDE's U-Net as a restorer; arguments and errors as those of `build_nafnet`.
+
+    DA-CLIP's is told the degradation by a vision-language model and does not fit.
+    """
+
+    def make(state: State) -> ResidualUNet:
+        config = unet.read_config(state)
+        image_pair(config.channels)
+        return ResidualUNet(config)
+
+    network = load_network(make, state, where)
+    config = network.config
+    levels = len(config.widths) - 1
+    return _restorer(Conditioned(network, 2**levels), config.channels[1], options)
+
+
+def build_nafnet(state: State, where: str, options: dict[str, Any]) -> Restorer:
+    """Return the conditional NAFNet of Refusion as a restorer.
+
+    It predicts the noise of a mean-reverting process on images in [0, 1].
+
+    Args:
+        state: the state dict.
+        where: how error messages begin, naming the file.
+        options: what the weights do not tell: ``schedule``, by default that of deraining,
+            ``MeanReverting(max_sigma=10)`` (published are also 30 for super-resolution and
+            inpainting, 50 for Refusion and 70 for denoising); ``upsample``, 1 by default, the
+            factor of super-resolution, whose images the network sees upsampled; ``data_range``.
+
+    Raises:
+        CheckpointError: weights that do not fit, or are not finite.
+        ArgumentError: an unknown option, or an impossible value of one.
+    """
+
+    def make(state: State) -> ConditionalNAFNet:
+        config = nafnet.read_config(state)
+        image_pair(config.channels)
+        return ConditionalNAFNet(config)
+
+    network = load_network(make, state, where)
+    multiple, channels = 2 ** len(network.config.encoders), network.config.channels[1]
+    return _restorer(Conditioned(network, multiple, "constant"), channels, options)
+
+
+def _restorer(network: Conditioned, channels: int, options: dict[str, Any]) -> Restorer:
+    check_options(options, *OPTIONS)
+    return Restorer(
+        network,
+        schedule_option(options, MeanReverting),
+        predicts="noise",
+        sees="difference",
+        upsample=options.get("upsample", 1),
+        channels=channels,
+        # The process runs on public values as they are.
+        data_range=options.get("data_range", (-1.0, 1.0)),
+    )
+
+
+UNET = RestorerFamily("IR-SDE (U-Net)", matches_unet, build_unet)
+NAFNET = RestorerFamily("IR-SDE / Refusion (NAFNet)", matches_nafnet, build_nafnet)

@@ -1,0 +1,175 @@
+"""Checkpoints of RDDM: one U-Net, two, or two heads on one encoder."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wellposed.errors import ArgumentError, CheckpointError, require_choice
+from wellposed.priors.checkpoints.family import State, check_options, load_network
+from wellposed.priors.checkpoints.restorer_family import (
+    RestorerFamily,
+    image_pair,
+    schedule_option,
+)
+from wellposed.priors.networks.layers import Conditioned
+from wellposed.priors.networks.restoration_unet import (
+    ResidualUNet,
+    SharedUNet,
+    UNetConfig,
+    read_config,
+)
+from wellposed.priors.prediction import TWO_HEADS
+from wellposed.priors.processes import rddm
+from wellposed.priors.restorer import Restorer
+from wellposed.priors.schedule import Schedule, Tabulated
+
+OPTIONS = ("schedule", "predicts", "data_range")
+ONE_HEAD = ("residual", "noise")
+FLOOR = 1e-6
+"""The published code's smallest alpha where the noise alone is predicted."""
+# Where the trainer keeps weights, the averaged ones first; they are what is sampled with.
+PREFIXES = ("ema_model.", "model.")
+NETS = ("unet0.", "unet1.")
+
+
+class RDDMNetwork(nn.Module):
+    """RDDM's network: its heads (B, C, H, W) or (B, 2 C, H, W) of ``x_t`` and labels.
+
+    Args:
+        nets: one network, or one for the residual and one for the noise.
+        labels: turns times (B,) into the labels (2, B) of both, or (1, B).
+    """
+
+    def __init__(self, nets: list[ResidualUNet], labels: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.nets, self.labels = nn.ModuleList(nets), labels
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Return the heads for images (B, C, H, W) at times (B,), stacked along the channels."""
+        pairs = zip(self.nets, self.labels(t), strict=False)
+        return torch.cat([net(x, label) for net, label in pairs], 1)
+
+
+def index_labels(t: Tensor) -> Tensor:
+    """Return the labels of a trained process: the index of the time, the same for both heads."""
+    return (t - 1).clamp(min=0).expand(2, -1)
+
+
+def independent_labels(schedule: Schedule, predicts: str) -> Callable[[Tensor], Tensor]:
+    """Return the labels of the partially path-independent process: progress, times T.
+
+    The network of the residual is told how much of the residual is in ``x_t``, that of the noise
+    how much noise.
+    """
+
+    def labels(t: Tensor) -> Tensor:
+        alpha, sigma = schedule(t)
+        both = (schedule.T * torch.stack([1 - alpha, sigma])).to(t.dtype)
+        return both[1:] if predicts == "noise" else both
+
+    return labels
+
+
+def matches(state: State) -> bool:
+    """Tell whether a state dict has the modules of RDDM's networks."""
+    state = weights_of(state)
+    nets = ("", NETS[0])
+    return any(
+        f"{net}mid_block1.block1.norm.weight" in state and f"{net}downs.0.3.weight" in state
+        for net in nets
+    )
+
+
+def weights_of(state: State) -> State:
+    """Return the networks' weights in a trainer's state dict, the averaged ones where it has."""
+    for prefix in PREFIXES:
+        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        state = inner or state
+    return state
+
+
+def schedule_of(state: State, floor: float, where: str) -> Tabulated:
+    """Return the schedule that RDDM's trainer keeps beside its networks, else `rddm`.
+
+    Args:
+        state: the trainer's state dict.
+        floor: smallest alpha.
+        where: how error messages begin, naming the file.
+
+    Raises:
+        CheckpointError: tables whose noise does not grow over the residual at every step.
+    """
+    kept = {k.removeprefix(PREFIXES[0]): v for k, v in state.items()}
+    if not {"alphas_cumsum", "betas_cumsum"} <= kept.keys():
+        return rddm(floor=floor)
+    residual, noise = (F.pad(kept[k].double(), (1, 0)) for k in ("alphas_cumsum", "betas_cumsum"))
+    try:
+        return Tabulated((1 - residual).clamp(min=floor), noise)
+    except ArgumentError as error:
+        raise CheckpointError(
+            f"{where}: its tables alphas_cumsum and betas_cumsum are no schedule ({error}); "
+            "accepted: one given as the option schedule"
+        ) from error
+
+
+def build(state: State, where: str, options: dict[str, Any]) -> Restorer:
+    """Return RDDM's networks as a restorer of images in [0, 1].
+
+    The schedule is that in the checkpoint; where the weights come alone it is ``rddm()``. A
+    process converted from DDIM's, ``alpha^2 + sigma^2 = 1``, has the labels of the partially
+    path-independent one.
+
+    Args:
+        state: the state dict, of the networks or of RDDM's trainer.
+        where: how error messages begin, naming the file.
+        options: what the weights do not tell: ``predicts``, "residual" by default for one network
+            (or "noise") and "residual+noise" for two heads (or another of `TWO_HEADS`);
+            ``schedule``; ``data_range``.
+
+    Raises:
+        CheckpointError: weights that do not fit, or are not finite.
+        ArgumentError: an unknown option, or an impossible value of one.
+    """
+    check_options(options, *OPTIONS)
+    nets = _networks(weights_of(state), where)
+    two = len(nets) == 2 or isinstance(nets[0], SharedUNet)
+    known = TWO_HEADS if two else ONE_HEAD
+    predicts = require_choice("predicts", options.get("predicts", known[0]), known)
+    floor = FLOOR if predicts == "noise" else 0.0
+    schedule = schedule_option(options, lambda: schedule_of(state, floor, where))
+    labels = independent_labels(schedule, predicts) if _is_converted(schedule) else index_labels
+    config = nets[0].config
+    return Restorer(
+        Conditioned(RDDMNetwork(nets, labels), 2 ** (len(config.widths) - 2)),
+        schedule,
+        predicts=predicts,
+        label=lambda t: t,
+        channels=image_pair(config.channels),
+        data_range=options.get("data_range", (0.0, 1.0)),
+    )
+
+
+def _networks(state: State, where: str) -> list[ResidualUNet]:
+    parts: list[State] = [
+        {k.removeprefix(net): v for k, v in state.items() if k.startswith(net)} for net in NETS
+    ]
+    nets = [part for part in parts if part] or [state]
+    return [load_network(_network, part, where) for part in nets]
+
+
+def _network(state: State) -> ResidualUNet:
+    shared = "final_conv_2.weight" in state
+    config: UNetConfig = read_config(state, "final_conv_2" if shared else "final_conv")
+    image_pair(config.channels)
+    return (SharedUNet if shared else ResidualUNet)(config)
+
+
+def _is_converted(schedule: Schedule) -> bool:
+    alpha, sigma = schedule(torch.linspace(0, 1, 5, dtype=torch.float64) * schedule.T)
+    return bool((alpha**2 + sigma**2 - 1).abs().max() < 1e-4)
+
+
+FAMILY = RestorerFamily("RDDM", matches, build)

@@ -1,0 +1,181 @@
+"""Checkpoints of ResShift: a U-Net with shifted-window attention, in the latents of a VQ code."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wellposed.errors import CheckpointError, ShapeError, require
+from wellposed.priors.adapters.autoencoder import Autoencoder
+from wellposed.priors.checkpoints.family import State, check_options, count_after, load_network
+from wellposed.priors.checkpoints.restorer_family import RestorerFamily, schedule_option
+from wellposed.priors.networks import vq
+from wellposed.priors.networks.adm import ADMConfig
+from wellposed.priors.networks.resshift import ResShiftNetwork, SwinUNet
+from wellposed.priors.networks.swin import SwinConfig
+from wellposed.priors.processes import resshift
+from wellposed.priors.restorer import Restorer
+from wellposed.priors.schedule import Tabulated
+from wellposed.priors.stored.reading import read_state
+
+OPTIONS = ("autoencoder", "steps", "schedule", "data_range")
+STEPS = {15: 0.04, 4: 0.2}
+"""The published numbers of steps, and the smallest noise of each."""
+TABLE = "attn.relative_position_bias_table"
+EXTRACTOR = "feature_extractor."
+# What follows from the configuration, though the files hold it.
+DERIVED = ("attn.relative_position_index", "attn_mask")
+
+
+class Inpainter(Restorer):
+    """ResShift's networks for inpainting: degraded images have the mask as a fourth channel.
+
+    In public values it is at the upper end where a pixel is unknown (1 of [0, 1]), at the lower
+    one where it is known. What is restored has three channels.
+    """
+
+    def anchor(self, image: Tensor) -> Tensor:
+        """Return ``m`` of images with a mask (B, 4, H, W); `ShapeError` without."""
+        if image.shape[1] != 4:
+            raise ShapeError(
+                f"y: got {image.shape[1]} channels, accepted: 4, the colours and a mask that is "
+                "1 where they are unknown"
+            )
+        return super().anchor(image[:, :3])
+
+
+def matches(state: State) -> bool:
+    """Tell whether a state dict has the modules of ResShift's network."""
+    return "input_blocks.0.0.weight" in state and any(key.endswith(TABLE) for key in state)
+
+
+def read_config(state: State) -> ADMConfig:
+    """Return the U-Net's configuration that names and shapes of weights tell.
+
+    Raises:
+        LookupError, ValueError: a weight that is missing or has an impossible shape.
+    """
+    ups = [k for k in state if k.startswith("output_blocks.") and k.endswith(".conv.weight")]
+    levels, stages = 1 + len(ups), count_after(state, "output_blocks.")
+    if stages % levels:
+        raise ValueError(f"{stages} output blocks on {levels} levels")
+    each = stages // levels
+    names = [f"input_blocks.{1 + level * each}.0.in_layers.2.weight" for level in range(levels)]
+    widths = tuple(len(state[name]) for name in names)
+    return ADMConfig(
+        channels=(state["input_blocks.0.0.weight"].shape[1], len(state["out.2.weight"])),
+        features=state["time_embed.0.weight"].shape[1],
+        widths=widths,
+        blocks=each - 1,
+        attention=(False,) * levels,
+        resampling="conv",
+        scale_shift=len(state["middle_block.0.emb_layers.1.weight"]) == 2 * widths[-1],
+        num_heads=1,
+    )
+
+
+def read_swin(state: State, name: str) -> SwinConfig:
+    """Return the configuration of the layer ``name``; LookupError where a weight is missing.
+
+    Windows are shifted in those blocks for which the file holds a mask of the shifted windows.
+    """
+    places, heads = state[f"{name}.blocks.0.{TABLE}"].shape
+    window, blocks = (math.isqrt(places) + 1) // 2, range(count_after(state, f"{name}.blocks."))
+    return SwinConfig(
+        width=len(state[f"{name}.patch_embed.proj.weight"]),
+        hidden=len(state[f"{name}.blocks.0.mlp.fc1.weight"]),
+        heads=heads,
+        window=window,
+        shifts=tuple(window // 2 * (f"{name}.blocks.{i}.attn_mask" in state) for i in blocks),
+    )
+
+
+def make_network(state: State) -> ResShiftNetwork:
+    """Return the network that a state dict is of, with other weights.
+
+    Raises:
+        LookupError, ValueError: see `read_config`; also a file without masks, see `read_swin`.
+    """
+    if not any(key.endswith("attn_mask") for key in state):
+        raise LookupError("attn_mask, which tells the blocks with shifted windows")
+    config = read_config(state)
+    levels, each = len(config.widths), config.blocks + 1
+    down = [f"input_blocks.{1 + level * each}.1" for level in range(levels)]
+    up = [f"output_blocks.{level * each}.1" for level in range(levels)]
+    swin = [read_swin(state, name) for name in (*down, "middle_block.1", *up)]
+    firsts = range(0, count_after(state, EXTRACTOR), 3)
+    convs = [
+        (state[f"{EXTRACTOR}{i}.weight"], state[f"{EXTRACTOR}{i + 2}.op.weight"]) for i in firsts
+    ]
+    features = [(first.shape[1], len(first), len(second)) for first, second in convs]
+    multiple = swin[0].window * 2 ** (levels - 1)
+    return ResShiftNetwork(SwinUNet(config, swin), features, multiple)
+
+
+def build(state: State, where: str, options: dict[str, Any]) -> Restorer:
+    """Return ResShift's network as a restorer of images in [0, 1].
+
+    Super-resolution by 2 and 4, and restoration of faces, are told apart by the sizes of the
+    network and its autoencoder; a network for inpainting becomes an `Inpainter`.
+
+    Args:
+        state: the state dict.
+        where: how error messages begin, naming the file.
+        options: ``autoencoder``, the file of VQ-f4 or VQ-f8 that the network was trained with, or
+            an `Autoencoder`, which is needed; ``steps``, 15 or 4, by default as the authors name
+            their files (``_s15``, ``_s4``); ``schedule`` instead; ``data_range``.
+
+    Raises:
+        CheckpointError: weights that do not fit, or are not finite.
+        ArgumentError: an unknown option, or an impossible value of one.
+    """
+    check_options(options, *OPTIONS)
+    schedule = schedule_option(options, lambda: _schedule(options.get("steps"), where))
+    network = load_network(lambda _: make_network(state), _renamed(state), where)
+    autoencoder = _autoencoder(options.get("autoencoder"), network.unet.config.channels[1])
+    upsample, rest = divmod(autoencoder.factor, 2**network.halvings)
+    fits, got = rest == 0 and upsample > 0, f"latents {autoencoder.factor} times smaller"
+    require(fits, "autoencoder", got, f"at least {2**network.halvings} times, as the network's")
+    masked = network.image_channels == 4
+    return (Inpainter if masked else Restorer)(
+        network,
+        schedule,
+        sees="latent",
+        upsample=upsample,
+        autoencoder=autoencoder,
+        channels=None if masked else network.image_channels,
+        data_range=options.get("data_range", (0.0, 1.0)),
+    )
+
+
+def _renamed(state: State) -> State:
+    """Return the weights under the names of `ResShiftNetwork`."""
+    kept = {k: v for k, v in state.items() if not k.endswith(DERIVED)}
+    return {k if k.startswith(EXTRACTOR) else f"unet.{k}": v for k, v in kept.items()}
+
+
+def _schedule(steps: Any, where: str) -> Tabulated:
+    """Return the published schedule of a number of steps, or that which the file's name tells."""
+    named = re.search(r"_s(15|4)(?!\d)", where)
+    steps = int(named[1]) if steps is None and named else steps
+    known = steps in STEPS
+    require(known, "steps", steps, "15 or 4, of which the weights tell nothing")
+    return resshift(steps, min_noise=STEPS[steps])
+
+
+def _autoencoder(source: Any, latents: int) -> Autoencoder:
+    """Return an autoencoder from its file, if it is none already."""
+    if isinstance(source, (str, Path)):
+        state, where = read_state(source), f"autoencoder: {str(source)!r}"
+        if not vq.matches(state):
+            raise CheckpointError(f"{where} is none of ResShift's, accepted: VQ-f4 or VQ-f8")
+        source = vq.load_autoencoder(state, where)
+    found = getattr(source, "latent_channels", None)
+    accepted = f"the file of ResShift's VQ autoencoder of {latents} latent channels, or one loaded"
+    require(found == latents, "autoencoder", source if found is None else found, accepted)
+    return source
+
+
+FAMILY = RestorerFamily("ResShift", matches, build)

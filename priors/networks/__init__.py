@@ -1,0 +1,1 @@
+"""Network architectures; parameter names are the published ones."""

@@ -1,0 +1,104 @@
+"""The reverse diffusion of a prior alone, from any noise level; samples of the prior."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import require
+from wellposed.noise import ItemNoise, NoiseSource
+from wellposed.priors.prior import Prior
+from wellposed.priors.schedule import Schedule
+from wellposed.priors.transition import implied_noise, levels, starting_std, transition, variance
+
+
+def times_between(schedule: Schedule, high: float, low: float, steps: int) -> list[float]:
+    """Return ``steps`` decreasing times from one noise level to another, and 0.
+
+    Spaced as Karras et al. (2022, arXiv 2206.00364, eq. 5) space them, "poly-7" by default.
+
+    Args:
+        schedule: whose times; levels above its largest one become that.
+        high: the first level, as ``sigma_t / alpha_t``.
+        low: the last one.
+        steps: number of times before 0; one where ``high`` is not above ``low``.
+    """
+    power, high = 1 / schedule.karras_rho, min(high, float(schedule.ratio(schedule.T)))
+    steps = steps if high > low else 1
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    ratios = (high**power + ramp * (low**power - high**power)) ** schedule.karras_rho
+    return [*schedule.time_at(ratios).tolist(), 0.0]
+
+
+def reverse(
+    denoise: Callable[[Tensor, float], Tensor],
+    x_t: Tensor,
+    schedule: Schedule,
+    times: list[float],
+    eta: float,
+    noise: NoiseSource,
+) -> Tensor:
+    """Return a clean image from ``x_t`` by DDIM (Song, Meng and Ermon 2021, arXiv 2010.02502).
+
+    Args:
+        denoise: ``(x_t, t) -> E[x_0 | x_t]``, called once for each time but the last.
+        x_t: noisy image at ``times[0]``.
+        schedule: of the diffusion.
+        times: decreasing, ending in 0.
+        eta: 0 follows the probability flow by Euler steps, 1 draws from ``p(x_0 | x_t)`` by
+            ancestral steps.
+        noise: drawn from where ``eta`` is not 0.
+    """
+    for t, s in pairwise(times):
+        x0 = denoise(x_t, t)
+        if s == 0:
+            break
+        level = levels(schedule, t, s)
+        z = noise.draw(x_t) if eta > 0 else torch.zeros_like(x_t)
+        v = variance("markov", level, eta)
+        x_t = transition(x0, implied_noise(x_t, x0, level), z, level, v)
+    return x0
+
+
+@torch.no_grad()
+def sample(
+    prior: Prior,
+    count: int,
+    image_size: tuple[int, ...],
+    *,
+    steps: int = 50,
+    eta: float = 0.0,
+    spacing: str = "karras",
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return ``count`` samples of a prior, by DDIM (Song, Meng and Ermon 2021, arXiv 2010.02502).
+
+    Args:
+        prior: the prior; its channels must be known.
+        count: number of samples; each is the same in any number of them.
+        image_size: (H, W).
+        steps: network evaluations.
+        eta: 0 is deterministic, 1 is DDPM.
+        spacing: of the steps, see `Schedule.times`.
+        seed: decides the samples.
+        device: where the prior lives.
+
+    Raises:
+        ArgumentError: an impossible argument, or a prior of any number of channels.
+
+    Returns:
+        Images (count, C, H, W) in public values.
+    """
+    require(prior.channels is not None, "prior", "any number of channels", "a known number")
+    require(isinstance(count, int) and count >= 1, "count", count, "an integer of at least 1")
+    pair = len(image_size) == 2 and all(isinstance(n, int) and n >= 1 for n in image_size)
+    require(pair, "image_size", image_size, "two positive integers (H, W)")
+    schedule, noise = prior.schedule, ItemNoise(seed, [(n,) for n in range(count)])
+    times = schedule.times(steps, spacing).tolist()
+    dtype = torch.complex64 if prior.is_complex else torch.float32
+    x = torch.zeros(count, prior.channels or 1, *image_size, dtype=dtype, device=device)
+    x = starting_std(schedule, times[0]) * noise.draw(x)
+    x0 = reverse(prior.denoise, x, schedule, times, eta, noise)
+    return x0 * prior.scale + prior.centre

@@ -1,0 +1,3 @@
+from .loop import train as train
+from .settings import TrainingSettings as TrainingSettings
+from .trainer import Trainer as Trainer

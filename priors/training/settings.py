@@ -1,0 +1,202 @@
+"""The settings of `wellposed train`: one dataclass, from which the command's options are made.
+
+It is put together of the images, what is learnt of them, and the run; those who learn something
+else of images share the first and the last.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from wellposed.errors import require, require_choice
+
+SCHEDULES = ("linear", "cosine", "ve", "flow")
+PREDICTIONS = {
+    "linear": ("edm", "noise", "sample", "velocity"),
+    "cosine": ("edm", "noise", "sample", "velocity"),
+    "ve": ("edm", "noise", "sample"),
+    "flow": ("flow", "edm", "noise", "sample"),
+}
+"""What may be predicted under each schedule; a velocity needs alpha^2 + sigma^2 = 1."""
+
+# These neither decide the weights nor, as far as `steps` goes, the steps taken so far.
+FREE = ("data", "out", "save_every", "image_every", "workers", "compile")
+
+
+def setting(default: Any, help_: str) -> Any:
+    """Return a field with a default and the help of its option."""
+    return field(default=default, metadata={"help": help_})
+
+
+def require_integer(name: str, value: object, least: int) -> None:
+    """Raise unless a setting is an integer of at least ``least``."""
+    fits = isinstance(value, int) and value >= least
+    require(fits, name, value, f"an integer of at least {least}")
+
+
+def require_pair(name: str, pair: tuple[float, float] | None) -> None:
+    """Raise unless a setting is two finite numbers, or None."""
+    fits = pair is None or (len(pair) == 2 and all(map(math.isfinite, pair)))
+    require(fits, name, pair, "two finite numbers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSettings:
+    """The images that something is trained on, and the crops of them."""
+
+    data: tuple[str, ...] = field(metadata={"help": "Image file, volume or folder; repeatable."})
+    out: str = field(metadata={"help": "Folder for weights, checkpoint and pictures."})
+    name: str = setting("my-prior", "Name for the model card.")
+    licence: str = setting("unknown", "Licence of the data, for the model card.")
+
+    key: str | None = setting(None, "Data set inside HDF5 and MAT files; default: the largest.")
+    group_key: str | None = setting(None, "Vector there that names each slice's patient.")
+    channel_axis: int | None = setting(None, "Axis of the channels of arrays, e.g. -1.")
+    window: tuple[float, float] | None = setting(None, "Stored values of 0 and 1 (-1000 1000).")
+    percentile: float | None = setting(None, "Percentile of positive values scaled to 1.")
+    data_range: tuple[float, float] = setting((0.0, 1.0), "Values of -1 and 1 in the network.")
+    held_out: float = setting(0.05, "Fraction of the data kept for validation.")
+
+    image_size: tuple[int, ...] = setting((64,), "Widths of the crops, taken in turn: 64,128.")
+    axes: tuple[int, ...] = setting((0,), "Axes of volumes that slices are taken across: 0,1,2.")
+    zoom: tuple[float, float] = setting((1.0, 1.0), "Random magnification of crops.")
+    gain: tuple[float, float] = setting((1.0, 1.0), "Random intensity factor.")
+    foreground: float = setting(0.0, "Mean below which a crop counts as empty.")
+
+    def check_images(self) -> None:
+        """Raise unless the images can be."""
+        for name in ("window", "data_range", "zoom", "gain"):
+            require_pair(name, getattr(self, name))
+        require(0 < self.held_out < 0.5, "held_out", self.held_out, "between 0 and 0.5")
+        axes = len(self.axes) > 0 and set(self.axes) <= {0, 1, 2}
+        require(axes, "axes", self.axes, "some of 0, 1, 2")
+        grouped = self.group_key is None or self.axes == (0,)
+        require(grouped, "axes", self.axes, "0 alone with a group_key, whose slices are unordered")
+        for name in ("zoom", "gain"):
+            low, high = getattr(self, name)
+            require(0 < low <= high, name, (low, high), "0 < low <= high")
+        require(math.isfinite(self.foreground), "foreground", self.foreground, "a finite number")
+        low, high = self.data_range
+        require(low < high, "data_range", self.data_range, "(low, high) with low < high")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalSettings:
+    """What makes crops of signals, as of RF on depth and beam, unlike those of photographs."""
+
+    aspect: float = setting(1.0, "Height over width of the crops.")
+    flips: str = setting("all", "Mirror images that count: all, sideways, none.")
+    polarity: bool = setting(False, "Signals: random sign.")
+    companding: float = setting(0.0, "Linear RF: mu of the mu-law, 255; 0 for none.")
+
+    def check_signals(self, image_size: tuple[int, ...], stride: int) -> None:
+        """Raise unless the crops, of these widths, can be and fit the network's stride."""
+        from wellposed.datasets.images.crops import FLIPS  # loads torch, which takes seconds
+
+        require_choice("flips", self.flips, FLIPS)
+        mu = self.companding
+        require(0 <= mu < math.inf, "companding", mu, "0, or a positive number as 255")
+        for width in image_size:
+            tall = self.aspect * width
+            fits = 0 < tall < math.inf and tall % stride == 0
+            accepted = f"heights that are positive multiples of the network's {stride}"
+            require(fits, "aspect", self.aspect, accepted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionSettings:
+    """The diffusion whose prior is learnt."""
+
+    complex_phase: bool = setting(False, "Complex images: magnitudes with random smooth phase.")
+
+    schedule: str = setting("linear", "linear or cosine (VP), ve, flow.")
+    prediction: str = setting("edm", "edm (preconditioned), noise, sample, velocity, flow.")
+    noise_levels: str = setting("lognormal", "lognormal, or uniform in the schedule's time.")
+    log_noise: tuple[float, float] = setting((-1.0, 1.6), "Mean and spread of log sigma / alpha.")
+    sigma_data: float = setting(0.5, "Standard deviation of images in [-1, 1].")
+
+    def check_diffusion(self) -> None:
+        """Raise unless the diffusion can be."""
+        require_choice("schedule", self.schedule, SCHEDULES)
+        require_choice("prediction", self.prediction, PREDICTIONS[self.schedule])
+        require_choice("noise_levels", self.noise_levels, ("lognormal", "uniform"))
+        require_pair("log_noise", self.log_noise)
+        require(self.log_noise[1] > 0, "log_noise", self.log_noise, "(mean, spread > 0)")
+        data = self.sigma_data
+        require(0 < data < math.inf, "sigma_data", data, "a positive number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """The network and the optimisation."""
+
+    widths: tuple[int, ...] = setting((64, 128, 192), "Channels of each resolution level.")
+    layers: int = setting(2, "Residual blocks per level, down and up.")
+
+    steps: int = setting(20_000, "Optimisation steps.")
+    batch_size: int = setting(16, "Crops per step; fewer of larger sizes.")
+    learning_rate: float = setting(5e-4, "Learning rate.")
+    warmup: int = setting(200, "Steps over which it grows to that.")
+    decay: float = setting(0.3, "Last fraction of the steps, over which it falls to zero.")
+    ema: float = setting(0.999, "Averaging of the weights.")
+    clip: float = setting(1.0, "Largest gradient norm.")
+    seed: int = setting(0, "Decides initial weights, crops and noise.")
+    bf16: bool = setting(False, "Autocast to bfloat16.")
+    compile: bool = setting(False, "Compile the network (needs a C++ compiler).")
+    workers: int = setting(0, "Processes that prepare crops beside the training.")
+    save_every: int = setting(500, "Steps between checkpoints.")
+    image_every: int = setting(2000, "Steps between pictures.")
+
+    def check_run(self, image_size: tuple[int, ...]) -> None:
+        """Raise unless the run can be, on images of these sides in the network."""
+        require_integer("layers", self.layers, 1)
+        positive = len(self.widths) > 0 and all(w > 0 for w in self.widths)
+        require(positive, "widths", self.widths, "positive integers")
+        stride = 2 ** len(self.widths)
+        for size in image_size or (0,):
+            fits = size > 0 and size % stride == 0
+            require(fits, "image_size", size, f"a positive multiple of the network's {stride}")
+        for name in ("steps", "batch_size", "save_every", "image_every"):
+            require_integer(name, getattr(self, name), 1)
+        for name in ("seed", "workers", "warmup"):
+            require_integer(name, getattr(self, name), 0)
+        for name in ("learning_rate", "clip"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, name, value, "a positive number")
+        require(0 <= self.ema < 1, "ema", self.ema, "0 <= ema < 1")
+        require(0 <= self.decay <= 1, "decay", self.decay, "0 <= decay <= 1")
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the settings that decide the weights, as JSON has them."""
+        return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in FREE}))
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate: a ramp, a plateau, and a linear fall over the last steps.
+
+        Until the fall begins it does not depend on ``steps``, so that a run may be made longer.
+        """
+        ramp = min(1.0, (step + 1) / max(1, self.warmup))
+        fall = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
+        return self.learning_rate * ramp * fall
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(RunSettings, DiffusionSettings, SignalSettings, ImageSettings):
+    """Everything that decides a trained prior; saved beside its weights.
+
+    Raises:
+        ArgumentError: a setting that cannot be, named with what is accepted.
+    """
+
+    def __post_init__(self) -> None:
+        self.check_images()
+        signed = self.complex_phase or self.polarity or self.companding > 0
+        centred = not signed or self.data_range[0] == -self.data_range[1]
+        require(centred, "data_range", self.data_range, "symmetric, as (-1, 1), if signed")
+        real = not (self.complex_phase and self.companding > 0)
+        accepted = "0 with complex_phase, whose magnitudes have no sign"
+        require(real, "companding", self.companding, accepted)
+        self.check_diffusion()
+        self.check_run(self.image_size)
+        self.check_signals(self.image_size, 2 ** len(self.widths))

@@ -1,0 +1,138 @@
+"""RDDM: residual denoising diffusion models (Liu et al. 2023)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from wellposed.errors import require, require_choice
+from wellposed.noise import NoiseSource
+from wellposed.priors.prediction import TWO_HEADS, Parts
+from wellposed.priors.transition import Levels, variance
+from wellposed.solvers.base import State
+from wellposed.solvers.problem import Problem
+from wellposed.solvers.restoration.base import Restoration, has_range, remaining_noise
+
+PATHS = ("joint", "residual-first")
+
+
+class Clocks(NamedTuple):
+    """Times of the residual, which sets alpha, and of the noise, which sets sigma."""
+
+    residual: float
+    noise: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RDDM(Restoration):
+    r"""RDDM: residual and noise taken away together, or one after the other.
+
+    A network tells the residual ``r = m - x_0`` and the noise ``eps``, or one of them and so the
+    other. For each pair of times t -> s::
+
+        x_s = x_t - (alpha_s - alpha_t) r - (sigma_t - sqrt(sigma_s^2 - v)) eps + sqrt(v) z
+        v   = eta sigma_s^2 (1 - sigma_s^2 / sigma_t^2)
+
+    and at the end ``x_0``. Where both agree, ``x_t = x0 + (1 - alpha_t) r + sigma_t eps``, it is
+    the transition with the variance rule "shift".
+
+    ``path="residual-first"`` is the paper's partially path-independent process: ``alpha`` goes to
+    1 with the noise kept, then the noise goes, in twice the evaluations. The published code tells
+    its two networks the time of the residual and that of the noise; here every network is asked at
+    the time of equal ``sigma / alpha``, where it is exact for any process, see `Rescheduled`. The
+    published code also drops all noise at the end of the first half and starts the second from
+    that, as if it were noisy; here the noise stays.
+
+    Reference: "Residual Denoising Diffusion Models", CVPR 2024, arXiv 2308.13712. Times between
+    whole ones are rounded, where the published code cuts them off.
+
+    Args:
+        eta: share of fresh noise: 0, as published for restoration, to 1, the ancestral chain. With
+            fresh noise ``eps`` is what clipping has left besides x0 and r, as in that chain.
+        clip: keep residuals and the result within [-1, 1] units, as published; not of complex or
+            latent images.
+        path: "joint" or "residual-first".
+    """
+
+    steps: int = 5
+    eta: float = 0.0
+    clip: bool = True
+    path: str = "joint"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.eta <= 1, "eta", self.eta, "0 <= eta <= 1")
+        require_choice("path", self.path, PATHS)
+
+    def times(self, problem: Problem) -> list[float]:
+        """Return the times of the run; the residual's, before the noise's, are shifted by T."""
+        times = super().times(problem)
+        if self.path == "joint":
+            return times
+        return [problem.prior.schedule.T + t for t in times] + times[1:]
+
+    def _clocks(self, t: float, problem: Problem) -> Clocks:
+        T = problem.prior.schedule.T
+        return Clocks(t, t) if self.path == "joint" else Clocks(max(t - T, 0.0), min(t, T))
+
+    def step(
+        self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
+    ) -> State:
+        """Estimate residual and noise, take away their parts between the times."""
+        x, schedule = state.x, problem.prior.schedule
+        at_t, at_s = self._clocks(t, problem), self._clocks(s, problem)
+        level = Levels(
+            schedule(at_t.residual)[0],
+            schedule(at_t.noise)[1],
+            schedule(at_s.residual)[0],
+            schedule(at_s.noise)[1],
+        )
+        parts = _parts_at(x, at_t, level, problem)
+        if self.clip and has_range(problem):
+            parts = clipped(parts, x, level, problem)
+        x0, r, eps = self.consistent(parts, x, level, problem)
+        if s == 0:
+            return State(x0, x0)
+        if self.eta > 0:
+            eps = remaining_noise(x, x0, r, level)
+        v = variance("shift", level, self.eta)
+        kept = (level.sigma_s**2 - v).clamp(min=0).sqrt()
+        x = x - (level.alpha_s - level.alpha_t) * r - (level.sigma_t - kept) * eps
+        return State(x + v.sqrt() * noise.draw(x) if self.eta > 0 else x, x0)
+
+
+def _parts_at(x: Tensor, clocks: Clocks, level: Levels, problem: Problem) -> Parts:
+    """Return the parts of an ``x`` of any alpha and sigma, of two times of the schedule."""
+    if clocks.residual == clocks.noise:
+        return problem.parts(x, clocks.residual)
+    alpha, sigma, m = level.alpha_t, level.sigma_t, problem.anchor
+    t = float(problem.prior.schedule.time_at(sigma / alpha))
+    # Of equal ratio sigma / alpha, so equal but for scale; sigma never vanishes here.
+    scale = problem.prior.schedule(t)[1] / sigma
+    parts = problem.parts(m + scale * (x - m), t)
+    if _predicts(problem) in ("residual+noise", "residual+sum"):
+        return parts._replace(x0=_remainder(x, parts, level))
+    return parts
+
+
+def _predicts(problem: Problem) -> str:
+    return getattr(problem.prior, "predicts", "sample")
+
+
+def _remainder(x: Tensor, parts: Parts, level: Levels) -> Tensor:
+    """Return what is left of ``x`` without residual and noise."""
+    return x - (1 - level.alpha_t) * parts.residual - level.sigma_t * parts.eps
+
+
+def clipped(parts: Parts, x: Tensor, level: Levels, problem: Problem) -> Parts:
+    """Return parts within [-1, 1] units, by the published rule for what the network predicts."""
+    predicts, m = _predicts(problem), problem.anchor
+    x0, eps = parts.x0.clamp(-1, 1), parts.eps
+    if predicts == "noise":
+        return Parts(x0, (m - x0).clamp(-1, 1), eps)
+    r = parts.residual.clamp(-1, 1)
+    if predicts in ("residual+noise", "residual+sum"):
+        return Parts(_remainder(x, Parts(x0, r, eps), level).clamp(-1, 1), r, eps)
+    if predicts in TWO_HEADS:
+        return Parts(x0, r, eps)
+    return Parts((m - r).clamp(-1, 1), r, (x - m + level.alpha_t * r) / level.sigma_t)

@@ -1,0 +1,1 @@
+"""Samplers that separate sums of images, as tissue and haze."""

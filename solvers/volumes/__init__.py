@@ -1,0 +1,1 @@
+"""Samplers of volumes with a prior of slices."""

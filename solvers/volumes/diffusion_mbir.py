@@ -1,0 +1,106 @@
+"""DiffusionMBIR: volumes by a 2-D prior and total variation (Chung et al. 2023)."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import require
+from wellposed.linalg import alone, norm
+from wellposed.noise import NoiseSource
+from wellposed.parallel.part import Slab
+from wellposed.solvers.base import State
+from wellposed.solvers.problem import Problem
+from wellposed.solvers.volumes.tv import VolumeSolver, VolumeState
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionMBIR(VolumeSolver):
+    r"""DiffusionMBIR: predictor, corrector and one sweep of ADMM on the noisy volume.
+
+    For each pair of noise levels ``r = sigma_t / alpha_t`` -> ``q = sigma_s / alpha_s``, on
+    ``x = x_t / alpha_t``, in which every process explodes, with ``score = (E[x_0 | x] - x) / r^2``
+    and ``d`` and ``u`` kept from step to step::
+
+        x <- x + (r^2 - q^2) score(x) + sqrt(r^2 - q^2) z       reverse diffusion
+        x <- x + h score(x) + sqrt(2 h) z,   h = 2 (snr ||z|| / ||score||)^2       Langevin
+        x, d, u <- ADMM sweep from x, see `VolumeSolver`
+
+    Both scores are those of the level r, as published. The norms are means over slices of all the
+    volume: how the prior groups slices does not matter. The result keeps noise of the size of the
+    smallest level, as published.
+
+    Reference: "Solving 3D Inverse Problems using Pre-trained 2D Diffusion Models", CVPR 2023,
+    arXiv 2211.10655. The published code takes the norms over each chunk of slices that its
+    network is given, 12 for CT: ``corrector_chunk=12``. It couples the last slice with the first:
+    ``circular=True``. In 137 of 2000 steps its predictor takes the neighbouring level, truncated
+    in single precision. For CT it ends with ``x + A^T (y - A x) / (A^T A 1)``, a step for
+    operators without negative entries and with little noise, which is left to the caller.
+
+    Args:
+        steps: noise levels, 2000 as published, of two network evaluations each.
+        spacing: geometric, between the schedule's largest and smallest ratio (378 to .01 as
+            published).
+        cg_steps: conjugate-gradient steps; 1 as published.
+        snr: size of Langevin's step; .16 as published.
+        corrector_chunk: slices over which its norms are taken, in chunks of at most that many;
+            all by default.
+        rho, lam, tv_axes, circular: see `VolumeSolver`.
+    """
+
+    steps: int = 2000
+    spacing: str = "geometric"
+    cg_steps: int = 1
+    snr: float = 0.16
+    corrector_chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.snr < 1, "snr", self.snr, "0 < snr < 1")
+        chunk = self.corrector_chunk
+        whole = isinstance(chunk, int) and not isinstance(chunk, bool) and chunk >= 1
+        require(chunk is None or whole, "corrector_chunk", chunk, "None or an integer >= 1")
+
+    def check(self, problem: Problem) -> None:
+        """Refuse chunks of slices in slabs, which they would not know of."""
+        super().check(problem)
+        chunk, shared = self.corrector_chunk, problem.slab.processes > 1
+        accepted = "None where processes share a volume"
+        require(chunk is None or not shared, "corrector_chunk", chunk, accepted)
+
+    def init(self, problem: Problem, noise: NoiseSource) -> VolumeState:
+        """Start from pure noise, over alpha."""
+        start = super().init(problem, noise)
+        alpha, _ = problem.prior.schedule(self.times(problem)[0])
+        return replace(start, x=start.x / alpha, x0=start.x0 / alpha)
+
+    def step(
+        self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
+    ) -> VolumeState:
+        """Predict, correct, take one sweep."""
+        assert isinstance(state, VolumeState)
+        x, schedule = state.x, problem.prior.schedule
+        alpha, r, q = schedule(t)[0], schedule.ratio(t), schedule.ratio(s)
+        score = (problem.denoise(alpha * x, t) - x) / r**2
+        x = x + (r**2 - q**2) * score + (r**2 - q**2).sqrt() * noise.draw(x)
+        x0 = problem.denoise(alpha * x, t)
+        score, z = (x0 - x) / r**2, noise.draw(x)
+        h = self._langevin_step(z, score, problem.slab)
+        x = x + h * score + (2 * h).sqrt() * z
+        x, d, u = self.sweep(x, state, problem)
+        return VolumeState(x, x0, d, u, state.norm2)
+
+    def _langevin_step(self, z: Tensor, score: Tensor, slab: Slab) -> Tensor:
+        """Return ``h`` of each slice, (B, 1, D, 1, 1)."""
+        count, total = 1, slab.sum
+        if self.corrector_chunk is not None:
+            count, total = z.shape[2] // self.corrector_chunk + 1, alone
+        chunks = zip(*(_slice_norms(v).chunk(count, 1) for v in (z, score)), strict=True)
+        ratios = [(total(a.sum(1)) / total(b.sum(1)))[:, None].expand_as(a) for a, b in chunks]
+        h = 2 * (self.snr * torch.cat(ratios, 1)) ** 2
+        return h[:, None, :, None, None]
+
+
+def _slice_norms(v: Tensor) -> Tensor:
+    """Return the norm of each slice of volumes, (B, D)."""
+    return norm(v.transpose(1, 2).flatten(0, 1)).view(len(v), -1)

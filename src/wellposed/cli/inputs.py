@@ -1,0 +1,151 @@
+"""What `wellposed reconstruct` reads: an image or a volume, its units and its place in space."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from wellposed.datasets.files import IMAGE_SUFFIXES, read_array, suffix_of
+from wellposed.datasets.volumes.nifti import NIFTI_SUFFIXES, NiftiVolume, load_nifti
+from wellposed.errors import DtypeError, NonFiniteError, ShapeError, require
+
+if TYPE_CHECKING:
+    from wellposed.operators.presets import TaskOptions
+    from wellposed.reconstruction import Reconstruction
+
+HOUNSFIELD = (-1000.0, 1000.0)
+"""Hounsfield units that count as 0 and 1: air, and twice the attenuation of water."""
+
+LOW_HOUNSFIELD = -200.0
+"""CT images with values below, as only air has, are taken for Hounsfield units."""
+
+
+@dataclass(frozen=True, eq=False)
+class TaskInput:
+    """What was read, ready for an operator.
+
+    Attributes:
+        array: an image (H, W) or (H, W, 3), a volume with its slices first, or k-space
+            (coils, H, W); clean ones in values about [0, 1].
+        window: values of the file that became 0 and 1.
+        axis: axis of the file's (D, H, W) that has become a volume's first.
+        reference: what a volume was taken from, cut to the slices taken; NIfTI only.
+    """
+
+    array: np.ndarray
+    window: tuple[float, float]
+    axis: int
+    reference: NiftiVolume | None
+
+    def write(self, result: "Reconstruction", folder: Path) -> tuple[Path, ...]:
+        """Write mean and std of a volume as NIfTI, in the units of the file and where it lies.
+
+        Returns:
+            The two files, or none where the input has no place in space.
+        """
+        if self.reference is None:
+            return ()
+        from wellposed.datasets.volumes.results import write_result
+
+        low, high = self.window
+        samples = (low + (high - low) * result.samples).movedim(3, 3 + self.axis)
+        return write_result(replace(result, samples=samples), folder, self.reference)
+
+
+def read_input(path: Path, operator: str, options: "TaskOptions") -> TaskInput:
+    """Read a file, take what the options ask for, and scale clean images to [0, 1].
+
+    Axes of NIfTI files are counted as (D, H, W), see `load_nifti`.
+
+    Raises:
+        FileError: the file cannot be read.
+        ArgumentError and subclasses: what it holds, or a slice or window, cannot be used.
+    """
+    array, reference = _read(path)
+    if options.volume:
+        array, reference = _take_slab(array, reference, path, options)
+    else:
+        array, reference = _take_slice(array, path, operator, options), None
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise NonFiniteError(f"input: {bad} of {array.size} values in {path.name} are not finite")
+    low, high = _window(array, operator, options)
+    if (low, high) != (0.0, 1.0):
+        array = (array.astype(np.float32) - low) / (high - low)
+    return TaskInput(array, (low, high), options.axis, reference)
+
+
+def _read(path: Path) -> tuple[np.ndarray, NiftiVolume | None]:
+    if suffix_of(path) in NIFTI_SUFFIXES:
+        reference = load_nifti(path)
+        array = reference.volume[0].numpy()
+        while array.ndim > 2 and len(array) == 1:
+            array = array[0]
+        return array, reference
+    array = read_array(path)
+    if array.dtype.kind not in "biufc":
+        raise DtypeError(f"input: {path.name} holds {array.dtype}, accepted: numbers")
+    return array, None
+
+
+def _take_slice(array: np.ndarray, path: Path, operator: str, o: "TaskOptions") -> np.ndarray:
+    """Take one slice of a volume; photographs and single slices stay as they are."""
+    wanted = 3 if operator == "mri" and np.iscomplexobj(array) else 2
+    colour = array.ndim == 3 and array.shape[-1] == 3 and o.slice is None
+    if suffix_of(path) in IMAGE_SUFFIXES or array.ndim == wanted or colour:
+        return array
+    if array.ndim != wanted + 1:
+        raise ShapeError(
+            f"input: {path.name} holds an array of shape {array.shape}, accepted for {operator}: "
+            f"{wanted} axes, or {wanted + 1} with --slice"
+        )
+    require(0 <= o.axis < array.ndim, "axis", o.axis, f"0 to {array.ndim - 1}")
+    depth = array.shape[o.axis]
+    index = depth // 2 if o.slice is None else o.slice
+    require(0 <= index < depth, "slice", index, f"0 to {depth - 1}")
+    return np.take(array, index, axis=o.axis)
+
+
+def _take_slab(
+    array: np.ndarray, reference: NiftiVolume | None, path: Path, o: "TaskOptions"
+) -> tuple[np.ndarray, NiftiVolume | None]:
+    """Take all slices of a volume, or some, and put them first."""
+    if suffix_of(path) in IMAGE_SUFFIXES or array.ndim != 3 or np.iscomplexobj(array):
+        raise ShapeError(
+            f"input: {path.name} holds {array.dtype} of shape {array.shape}, accepted as a "
+            "volume: real values (D, H, W); for one slice give --slice and a solver of images"
+        )
+    require(0 <= o.axis < 3, "axis", o.axis, "0 to 2")
+    depth = array.shape[o.axis]
+    first, end = (0, depth) if o.slices is None else o.slices
+    require(0 <= first < end <= depth, "slices", f"{first}:{end}", f"A:B, 0 <= A < B <= {depth}")
+    taken = np.take(array, range(first, end), axis=o.axis)
+    if reference is not None:
+        reference = cut(reference, o.axis, first, end)
+    return np.moveaxis(taken, o.axis, 0), reference
+
+
+def cut(reference: NiftiVolume, axis: int, first: int, end: int) -> NiftiVolume:
+    """Return the slices ``first`` to ``end`` across an axis of (D, H, W), where they lie."""
+    affine: Any = reference.affine.copy()
+    affine[:3, 3] += first * affine[:3, 2 - axis]
+    volume = reference.volume.narrow(2 + axis, first, end - first)
+    return replace(reference, volume=volume, affine=affine)
+
+
+def _window(array: np.ndarray, operator: str, o: "TaskOptions") -> tuple[float, float]:
+    """Return the values that become 0 and 1."""
+    if o.window is not None:
+        low, high = o.window
+        require(-np.inf < low < high < np.inf, "window", o.window, "LOW HIGH, LOW < HIGH")
+        require(o.simulate, "window", o.window, "clean images, with --simulate")
+        return o.window
+    if not o.simulate or np.iscomplexobj(array) or (array.min() >= 0 and array.max() <= 1):
+        return 0.0, 1.0
+    if operator == "ct" and array.min() < LOW_HOUNSFIELD:
+        return HOUNSFIELD
+    positive = torch.from_numpy(array[array > 0].astype(np.float32))
+    require(len(positive) > 0, "input", "no positive value", "an image")
+    return 0.0, float(torch.quantile(positive[:: max(1, len(positive) // 1_000_000)], 0.998))

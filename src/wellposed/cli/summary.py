@@ -1,0 +1,44 @@
+"""The table about a result that `wellposed reconstruct` prints."""
+
+from torch import Tensor
+
+from wellposed.figures import format_table
+from wellposed.metrics import psnr, ssim
+from wellposed.reconstruction import Reconstruction
+from wellposed.volume_figures import plane_quality
+
+PLANES = {"D": 2, "H": 3, "W": 4}
+
+
+def summarize(result: Reconstruction, reference: Tensor, truth: Tensor | None) -> str:
+    """Return a table of residual, cost and, with the truth, quality.
+
+    Args:
+        result: samples of one image or volume.
+        reference: a plain reconstruction, (1, C, H, W) or (1, C, D, H, W).
+        truth: the clean image, if it is known. Volumes are compared with it as a whole, and by
+            the slices across each axis.
+    """
+    names = [] if truth is None else ["PSNR", "SSIM"]
+    if truth is not None and truth.ndim == 5:
+        names = ["PSNR", *(f"PSNR, SSIM across {name}" for name in PLANES)]
+
+    def quality(image: Tensor) -> list[str]:
+        return [] if truth is None else _quality(image, truth)
+
+    cost = [str(result.nfe), f"{result.seconds:.1f}"]
+    residual = f"{float(result.residual[0, 0]):.3f}"
+    rows = [
+        ["reference", *quality(reference), "-", "-", "-"],
+        ["one sample", *quality(result.samples[0]), residual, *cost],
+        ["mean", *quality(result.mean), "-", *cost],
+    ]
+    return format_table(["image", *names, "residual", "NFE", "seconds"], rows)
+
+
+def _quality(image: Tensor, truth: Tensor) -> list[str]:
+    decibels = f"{float(psnr(image, truth)):.2f}"
+    if truth.ndim == 4:
+        return [decibels, f"{float(ssim(image, truth)):.4f}"]
+    planes = (plane_quality(image, truth, axis) for axis in PLANES.values())
+    return [decibels, *(f"{p:.2f}, {s:.4f}" for p, s in planes)]

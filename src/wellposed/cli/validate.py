@@ -1,0 +1,139 @@
+"""The command ``wellposed validate``."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wellposed.errors import FileError, require_choice
+
+if TYPE_CHECKING:
+    from wellposed.solvers.base import Solver
+    from wellposed.validation.run import Effort, Record
+
+RECORDS = "posterior.json"
+TEXT = """# How far are the samples from the exact posterior?
+
+Made by `{command}`. Every problem here has a posterior known in closed form; problems, noise and
+samples follow from fixed seeds (0, 1, ... for the problems of a kind), in float64. "floor" are
+exact samples: what a perfect solver would show with so many. "-" is a problem that a solver
+refuses; "*" an average over those it accepts.
+
+{table}
+
+![coverage and distances]({plot})
+
+- **mean, covariance, spread, coverage, CRPS**: {problems} Gaussian problems of each kind below,
+  {samples} samples each. mean: error of the sample mean in posterior standard deviations (root of
+  the trace); covariance: relative Frobenius error; spread: total sample variance over the exact
+  one, below 1 is overconfident; the probability that the central 50 to 95 % intervals of the
+  samples have under the exact posterior; CRPS over that of the exact posterior.
+- **mixture**: the test of MCGdiff (arXiv 2308.07983), 25 Gaussians in d dimensions seen through
+  d_y projections; {mixtures} problems per cell, {mixture_samples} samples, {slices} directions:
+  sliced Wasserstein distance over that between two exact sample sets, averaged over the cells.
+- **Lévy**: the Gaussian case of arXiv 2509.12821, random walks of length 64 at 25 dB, {signals}
+  signals, 50 samples: expected squared error of the sample mean over the least possible one, in
+  dB, and the probability, under the exact posterior, of the samples' region of level 90 %.
+- At most {budget} steps in these tests (PnPDM, which anneals in its steps: 100).
+- **order**: slope of the error of the mean over the number of steps, on the first kind of problem
+  with antithetic noise; 0 is a bias that more steps do not remove.
+- **VP/VE/flow**: largest difference between the samples of equivalent processes.
+- **NFE**: network evaluations per sample; **seconds**: processor time of these tests.
+
+Few of these methods are exact by construction; RED-diff seeks a mode, so its small spread is by
+design.
+
+{details}"""
+
+
+def validate(
+    solver: Annotated[
+        list[str] | None, typer.Argument(help="Solvers, see `wellposed list`; all if none.")
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="Seconds instead of minutes per solver.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for posterior.md, .png and .json; adds to what is there."),
+    ] = None,
+) -> None:
+    """Measure how far the samples of solvers are from exactly known posteriors.
+
+    The results of other solvers in the folder, from runs of the same effort, are kept.
+    """
+    from wellposed.runs.progress import track
+    from wellposed.validation.report import summary
+    from wellposed.validation.run import FULL, QUICK, measure
+
+    chosen: dict[str, Solver | None] = {"floor": None, **_chosen(solver or [])}
+    effort = QUICK if quick else FULL
+    command = " ".join(["wellposed validate", *(["--quick"] if quick else []), f"--out {out}"])
+    records = _kept(out, effort) if out is not None else {}
+    for name in track([n for n in chosen if n != "floor" or n not in records], "solvers"):
+        records[name] = rounded(measure(chosen[name], effort))
+        if out is not None:
+            _write(records, effort, command, out)
+    typer.echo(summary({name: records[name] for name in chosen}))
+    if out is not None:
+        typer.echo(f"wrote {out / 'posterior.md'}, .png and .json")
+
+
+def _kept(folder: Path, effort: "Effort") -> "dict[str, Record]":
+    """Return the records that an earlier run of the same effort left in the folder.
+
+    Makes the folder, before hours are spent on what goes there. A table whose records are missing
+    or of another effort is not written over.
+    """
+    path, table = folder / RECORDS, folder / "posterior.md"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists() and not table.exists():
+            return {}
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"--out: cannot add to {str(path)!r}: {error}") from error
+    if not (isinstance(stored, dict) and stored.get("effort") == _plain(effort)):
+        raise FileError(
+            f"--out: {str(path)!r} holds results of another effort, which one table cannot mix; "
+            "accepted: a folder of the same effort (with or without --quick), or an empty one"
+        )
+    return stored["solvers"]
+
+
+def _plain(effort: "Effort") -> object:
+    return json.loads(json.dumps(vars(effort)))
+
+
+def _chosen(names: list[str]) -> "dict[str, Solver]":
+    """Return the recorded settings of the solvers that go by these command-line names."""
+    from wellposed.cli.options import kebab
+    from wellposed.validation.settings import recorded_solvers
+
+    recorded = {label: (kebab(type(s).__name__), s) for label, s in recorded_solvers().items()}
+    for name in names:
+        require_choice("SOLVER", name, sorted({known for known, _ in recorded.values()}))
+    return {k: s for k, (known, s) in recorded.items() if not names or known in names}
+
+
+def _write(records: "dict[str, Record]", effort: "Effort", command: str, folder: Path) -> None:
+    from wellposed.validation.report import details, summary, write_plot
+
+    sections = [f"## {title}\n\n{table}\n" for title, table in details(records).items()]
+    text = TEXT.format(
+        command=command,
+        table=summary(records),
+        plot="posterior.png",
+        details="\n".join(sections),
+        **vars(effort),
+    )
+    (folder / "posterior.md").write_text(text, encoding="utf-8")
+    stored = {"effort": _plain(effort), "solvers": records}
+    (folder / RECORDS).write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    write_plot(records, folder / "posterior.png")
+
+
+def rounded(record: Any) -> Any:
+    """Return a record with its numbers rounded to six significant digits, as they are stored."""
+    if isinstance(record, dict):
+        return {name: rounded(value) for name, value in record.items()}
+    return float(f"{record:.6g}") if isinstance(record, float) else record

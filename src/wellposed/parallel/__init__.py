@@ -1,0 +1,1 @@
+"""One volume or one batch shared by several processes."""

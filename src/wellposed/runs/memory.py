@@ -1,0 +1,225 @@
+"""How much memory a run over volumes takes, worked out and checked before it starts."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from wellposed.errors import ArgumentError
+from wellposed.runs.host_memory import free_host_bytes
+from wellposed.runs.allocation import LivePeak, prior_peak
+from wellposed.priors.prior import Prior
+from wellposed.priors.adapters.slicewise import Slicewise
+
+if TYPE_CHECKING:
+    from wellposed.solvers.base import Solver
+    from wellposed.solvers.problem import Problem
+
+CHUNKS = (16, 8, 4, 2, 1)
+"""Chunks a plan chooses from; with more slices at once a device is hardly any faster."""
+
+PROCESSES = (2, 4, 8, 16, 32, 64)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a run over volumes will allocate on top of what is there, and what is free.
+
+    Made by `plan`.
+
+    Attributes:
+        prior: the prior, with its chunk chosen.
+        home: where the volumes are.
+        dtype: theirs.
+        volume: bytes of the volumes carried together: all items, or samples of one.
+        together: how many samples of one item these are.
+        arrays: arrays of that size the solver holds at most, `Solver.volume_arrays`.
+        operator: bytes that ``A`` and ``A^H`` of them allocate at most, and those of a residual.
+        results: bytes of all samples.
+        chunk: slices that go through the prior at once; ``None`` where it takes whole volumes.
+        per_slice: bytes that it allocates at most for each slice, or for the volumes.
+        free: bytes free on each device.
+    """
+
+    prior: Prior
+    home: torch.device
+    dtype: torch.dtype
+    volume: int
+    together: int
+    arrays: int
+    operator: int
+    results: int
+    chunk: int | None
+    per_slice: int
+    free: Mapping[torch.device, int]
+
+    @property
+    def parts(self) -> list[tuple[torch.device, str, int]]:
+        """What needs memory where, in bytes."""
+        streamed = isinstance(self.prior, Slicewise) and self.prior.device is not None
+        at_once = (self.chunk or 1) * (2 if streamed else 1)
+        slices = "whole volumes" if self.chunk is None else f"{at_once} slices"
+        return [
+            (self.home, f"{self.arrays} arrays of the solver", self.arrays * self.volume),
+            (self.home, "operator", self.operator),
+            (self.home, "samples", self.results),
+            (_home(self.prior, self.home), f"prior on {slices}", at_once * self.per_slice),
+        ]
+
+    @property
+    def needed(self) -> dict[torch.device, int]:
+        """Bytes needed on each device."""
+        total = dict.fromkeys(self.free, 0)
+        for device, _, size in self.parts:
+            total[device] += size
+        return total
+
+    @property
+    def fits(self) -> bool:
+        """Whether no device needs more than is free."""
+        return all(size <= self.free[device] for device, size in self.needed.items())
+
+    def __str__(self) -> str:
+        """Return what is needed and free on each device, and for what."""
+        lines = []
+        for device, size in self.needed.items():
+            own = [f"{name} {_gb(n)}" for where, name, n in self.parts if where == device]
+            free = _gb(self.free[device])
+            lines.append(f"{_gb(size)} needed on {device}, {free} free ({', '.join(own)})")
+        return "; ".join(lines)
+
+    def log(self) -> None:
+        """Write the plan to the log, level INFO."""
+        _log.info("memory: %s", self)
+
+    def check(self) -> None:
+        """Raise if the run cannot fit.
+
+        Raises:
+            ArgumentError: it cannot; names what would.
+        """
+        if not self.fits:
+            remedies = "; or ".join(self.remedies()) or "a machine of more memory"
+            raise ArgumentError(f"y: the run does not fit: {self}; accepted: {remedies}")
+
+    def remedies(self) -> list[str]:
+        """Return the least changes that would make the run fit, each by itself."""
+        chunk, double = self.chunk or 1, self.dtype in (torch.float64, torch.complex128)
+        families = [
+            {f"Slicewise(chunk={k})": replace(self, chunk=k) for k in CHUNKS if k < chunk},
+            {
+                f"batch_size={k}": self._scaled(k, self.together)
+                for k in range(self.together - 1, 0, -1)
+            },
+            {"y in single precision": self._scaled(1, 2, results=True)} if double else {},
+            {
+                f"{n} processes, each with its own memory": self._scaled(1, n, results=True)
+                for n in PROCESSES
+            },
+        ]
+        fitting = ([name for name, other in f.items() if other.fits] for f in families)
+        return [names[0] for names in fitting if names]
+
+    def _scaled(self, share: int, of: int, results: bool = False) -> "MemoryPlan":
+        """Return the plan for a share of the volumes, and of the samples kept."""
+        return replace(
+            self,
+            volume=self.volume * share // of,
+            operator=self.operator * share // of,
+            results=self.results * share // of if results else self.results,
+        )
+
+
+def plan(
+    solver: "Solver", problem: "Problem", num_samples: int = 1, chunk: int | None = None
+) -> MemoryPlan:
+    """Return the memory plan of a run over volumes.
+
+    The solver's arrays are a number it tells. The operator is measured: it is applied once to
+    zeros. The prior is measured without computing it (`prior_peak`), for a call without
+    gradients. Scratch memory of single torch operations and libraries is not seen.
+
+    Args:
+        solver: the solver.
+        problem: operator, prior and measurement, with images (B, C, D, H, W).
+        num_samples: samples per item.
+        chunk: of a `Slicewise` prior that has none; ``None`` takes the largest of `CHUNKS` that
+            fits, or 1.
+    """
+    items, home = len(problem.y), problem.y.device
+    together = min(solver.batch_size or num_samples, num_samples) if items == 1 else 1
+    volume = problem.zeros().nbytes
+    batches = -(-num_samples // together)
+    slicewise = isinstance(problem.prior, Slicewise)
+    made = MemoryPlan(
+        prior=problem.prior,
+        home=home,
+        dtype=problem.image_dtype,
+        volume=volume * together,
+        together=together,
+        arrays=solver.volume_arrays,
+        operator=_operator_peak(problem) * together,
+        # Several batches are joined in the end, for which both copies are held.
+        results=volume * num_samples * (1 if batches == 1 else 2),
+        chunk=1 if slicewise else None,
+        per_slice=_slice_peak(problem, together),
+        free={device: free_bytes(device) for device in {home, _home(problem.prior, home)}},
+    )
+    return _with_chunk(made, problem.image_shape, chunk)
+
+
+def _with_chunk(made: MemoryPlan, shape: torch.Size, chunk: int | None) -> MemoryPlan:
+    """Return the plan with the prior's own chunk, the one asked for, or the largest that fits."""
+    if not isinstance(made.prior, Slicewise):
+        return made
+    chunk = made.prior.chunk or chunk
+    depth = max(shape[axis] for axis in made.prior.axes)
+    choices = CHUNKS if chunk is None else (chunk,)
+    plans = [replace(made, chunk=min(k, depth)) for k in choices]
+    best = next((p for p in plans if p.fits), plans[-1])
+    return replace(best, prior=made.prior.in_chunks(best.chunk or 1))
+
+
+def _operator_peak(problem: "Problem") -> int:
+    with torch.no_grad(), LivePeak() as peak:
+        x = problem.prior.to_public(problem.zeros())
+        problem.operator.A_adjoint(problem.operator.A(x))
+    return peak.peak + problem.y.nbytes
+
+
+def _slice_peak(problem: "Problem", together: int) -> int:
+    """Return what a prior allocates for a slice, the largest over its axes, or for the volumes."""
+    prior, x = problem.prior, problem.zeros()
+    if not isinstance(prior, Slicewise):
+        return prior_peak(prior, x) * together
+    device = prior.device_of(x)
+    return max(
+        prior_peak(prior.prior, torch.empty_like(x[:1].select(axis, 0), device=device))
+        for axis in prior.axes
+    )
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the bytes that can still be allocated on a device.
+
+    Of host memory this process's share, of those that torchrun started on the machine.
+    """
+    if device.type != "cuda":
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        return free_host_bytes() // processes
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached
+
+
+def _home(prior: Prior, otherwise: torch.device) -> torch.device:
+    weight = next(prior.parameters(), None)
+    return otherwise if weight is None else weight.device
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.3g} GB"
