@@ -464,10 +464,12 @@ def test_each_item_has_its_own_noise_level(name, make):
         pytest.skip("no decomposition")
     sigmas, prior = torch.tensor([0.0, 0.02, 0.5]), GaussianPrior(0.0, 0.2)
     y, solver = make().A(random(3, 1, 5, 6)), ALL[name](steps=6)
+    # Convolutions of a batch may round differently, and CG to 1e-6 then stop a step apart.
+    atol = 1e-5 if make is padded_blur else 1e-8
     batch = solver(y, make(sigmas), prior, seed=1).samples
     for b in range(3):
         alone = solver(y[b : b + 1], make(sigmas[b]), prior, noise=ItemNoise(1, [(0, b)]))
-        torch.testing.assert_close(alone.samples[0], batch[0, b : b + 1], rtol=0, atol=1e-8)
+        torch.testing.assert_close(alone.samples[0], batch[0, b : b + 1], rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("name", ALL)
