@@ -1,3 +1,5 @@
+__all__: list[str]
+
 from .base import Solver as Solver
 from .base import State as State
 from .daps import DAPS as DAPS
