@@ -16,7 +16,7 @@ from wellposed.datasets.images.degradations import (
     random_kernel,
     sinc_kernel,
 )
-from wellposed.datasets.images.photos import degradations
+from wellposed.datasets.images import degradations
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
