@@ -8,6 +8,7 @@ import torch
 from scipy.ndimage import convolve
 
 from wellposed import errors
+from wellposed.datasets.images import degradations
 from wellposed.datasets.images.degradations import (
     FIRST,
     SECOND,
@@ -16,7 +17,6 @@ from wellposed.datasets.images.degradations import (
     random_kernel,
     sinc_kernel,
 )
-from wellposed.datasets.images import degradations
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wellposed.errors import CheckpointError, FileError, require
-from wellposed.runs.fingerprint import bytes_of, fingerprint
 from wellposed.parallel.part import Slab
+from wellposed.runs.fingerprint import bytes_of, fingerprint
 
 State = TypeVar("State", bound=Any)
 
