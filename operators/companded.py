@@ -5,9 +5,10 @@ from typing import Any
 from torch import Tensor
 
 from wellposed.errors import is_positive, require
-from wellposed.operators.base import LinearOperator, check_batch
+from wellposed.operators.base import LinearOperator
 from wellposed.operators.companding import compand, expand
 from wellposed.operators.image.nonlinear import NonlinearOperator
+from wellposed.operators.linear_map import check_batch
 
 
 class Companded(NonlinearOperator):

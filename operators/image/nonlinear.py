@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from wellposed.checks import image_sides, require_size
 from wellposed.errors import require
-from wellposed.operators.base import GaussianPhysics, check_batch, noise_level
+from wellposed.operators.linear_map import GaussianPhysics, check_batch, noise_level
 
 
 class NonlinearOperator(GaussianPhysics):
