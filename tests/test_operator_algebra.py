@@ -247,9 +247,7 @@ def test_masks_of_items_go_together():
         assert check_operator(op, dtype=F64).passes(1e-12)
         with pytest.raises(errors.ShapeError, match=r"got 2 items, accepted: 3"):
             op.A(random(2, *op.img_size))
-    with pytest.raises(
-        errors.ArgumentError, match="@: got .* parameters for 2 and 3"
-    ):
+    with pytest.raises(errors.ArgumentError, match=r"@: got .* parameters for 2 and 3"):
         many @ Inpainting(masks[:2])
     with pytest.raises(errors.ArgumentError, match=r"operators: got operators with parameters"):
         Joint([many, Inpainting(masks[:2])])
