@@ -1,6 +1,6 @@
 """Linear operators and their algebra: products, sums, multiples and adjoints."""
 
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -40,13 +40,22 @@ class LinearOperator(LinearMap):
             1 for any.
     """
 
+    _pattern: ClassVar[str] = ""
+
+    def _formula(self) -> str:
+        """Return the operators that this one is made of, as they are combined."""
+        if not self._pattern:
+            return super()._formula()
+        parts = {name: _named(part) for name, part in self._modules.items()}
+        return self._pattern.format(**vars(self), **parts)
+
     @property
     def H(self) -> "LinearOperator":
         """The adjoint ``A^H``, from measurements to images."""
         return Adjoint(self)
 
     def scaled(self, factor: complex) -> "LinearOperator":
-        """Return ``factor * A``; the factor is finite and not 0."""
+        """Return ``factor * A``; operators also combine by ``@ + - /``, see `LinearOperator`."""
         return Scaled(self, factor)
 
     def stack(self, other: object) -> NoReturn:
@@ -65,8 +74,7 @@ class LinearOperator(LinearMap):
     def __mul__(self, factor: complex) -> "LinearOperator":
         return self.scaled(factor)
 
-    def __rmul__(self, factor: complex) -> "LinearOperator":
-        return self.scaled(factor)
+    __rmul__ = __mul__
 
     def __truediv__(self, divisor: complex) -> "LinearOperator":
         return self.scaled(1 / as_factor("/", divisor, self.complex_measurement))
@@ -75,14 +83,22 @@ class LinearOperator(LinearMap):
         return self.scaled(-1)
 
 
+def _named(part: object) -> str:
+    """Return the name of a part of a _formula, or its own _formula."""
+    combined = isinstance(part, LinearOperator) and part._pattern
+    text = part._formula() if combined else type(part).__name__
+    return f"({text})" if " " in text else text
+
+
 class Composed(LinearOperator):
     """``A B``: ``left`` acts on what ``right`` gives; the noise is that of ``left``.
 
     Raises:
         ShapeError, DtypeError: ``right`` gives other tensors than ``left`` takes.
-        ArgumentError: the operators hold parameters for different numbers of items.
-        DeviceError: they live on several devices.
+        ArgumentError, DeviceError: they are made for several numbers of items, or devices.
     """
+
+    _pattern = "{left} @ {right}"
 
     def __init__(self, left: LinearOperator, right: LinearOperator) -> None:
         if right.measurement_size != left.img_size:
@@ -124,9 +140,10 @@ class Sum(LinearOperator):
 
     Raises:
         ShapeError, DtypeError: the operators take other images or give other measurements.
-        ArgumentError: they hold parameters for different numbers of items.
-        DeviceError: they live on several devices.
+        ArgumentError, DeviceError: they are made for several numbers of items, or devices.
     """
+
+    _pattern = "{first} + {second}"
 
     def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
         require_same_image("+", first, second)
@@ -166,6 +183,8 @@ class Scaled(LinearOperator):
         DtypeError: a complex one for real measurements.
     """
 
+    _pattern = "{factor:.4g} * {operator}"
+
     def __init__(self, operator: LinearOperator, factor: complex) -> None:
         c = as_factor("*", factor, operator.complex_measurement)
         super().__init__(
@@ -204,6 +223,8 @@ class Scaled(LinearOperator):
 
 class Adjoint(LinearOperator):
     """``A^H``, from measurements to images, without noise; its adjoint is ``A`` itself."""
+
+    _pattern = "{operator}.H"
 
     def __init__(self, operator: LinearOperator) -> None:
         super().__init__(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
-from deepinv.physics import GaussianNoise, LinearPhysics, Physics
+from deepinv.physics import LinearPhysics
 from torch import Tensor
 
 from wellposed.checks import require_size
@@ -18,49 +18,14 @@ from wellposed.errors import (
     require,
 )
 from wellposed.linalg import conjugate_gradient
-from wellposed.noise import MEASUREMENT, ItemNoise
+from wellposed.operators.physics import GaussianPhysics
 from wellposed.operators.proximal import proximal_by_cg
 
 
-class GaussianPhysics(Physics):
-    """A measurement with Gaussian noise of known level, one for all items or one for each."""
-
-    def measure(self, x: Tensor, seed: int = 0) -> Tensor:
-        """Return ``A(x) + n``; item i has a noise of its own, drawn from ``seed`` and i."""
-        clean = self.A(x)
-        source = ItemNoise(seed, [(i,) for i in range(len(clean))], MEASUREMENT)
-        return clean + self.restrict(self.noise_std(clean) * source.draw(clean))
-
-    def restrict(self, y: Tensor) -> Tensor:
-        """Return ``y`` with entries that are never measured set to zero (none by default)."""
-        return y
-
-    def noise_std(self, y: Tensor) -> Tensor:
-        """Return the noise level broadcast over ``y``."""
-        sigma = self.noise_model.sigma.to(y.real.dtype).to(y.device)
-        if sigma.numel() not in (1, len(y)):
-            raise ShapeError(
-                f"noise_sigma: holds {sigma.numel()} levels, accepted: 1 or one for each of the "
-                f"{len(y)} items"
-            )
-        return sigma.reshape(-1, *[1] * (y.ndim - 1)) if sigma.ndim else sigma
-
-
 class LinearMap(GaussianPhysics, LinearPhysics):
-    """A linear map ``y = A x + n`` with Gaussian noise of known standard deviation.
+    """A linear map with Gaussian noise that checks what it gets; `LinearOperator` without algebra.
 
-    Subclasses implement ``forward_map`` and ``adjoint_map``; the public ``A`` and ``A_adjoint``
-    check shape, kind and device first. Tensors keep the dtype they come in: stored masks, maps
-    and kernels are cast to it.
-
-    Args:
-        image_size: shape of one image, (C, H, W) or (C, D, H, W).
-        measurement_size: shape of one measurement, without the batch axis.
-        noise_sigma: standard deviation of the noise in ``y``, in the units of ``y``; for complex
-            measurements that of the real and of the imaginary part. A number or one per item.
-        complex_image, complex_measurement: whether ``x`` and ``y`` are complex tensors.
-        items: batch size the operator is made for, where it holds a mask or maps for each item;
-            1 for any.
+    Its arguments, and what subclasses implement, are those of `LinearOperator`.
     """
 
     def __init__(
@@ -74,14 +39,21 @@ class LinearMap(GaussianPhysics, LinearPhysics):
         items: int = 1,
     ) -> None:
         size = tuple(require_size("image_size", side) for side in image_size)
-        sigma = noise_level(noise_sigma)
-        super().__init__(img_size=size, noise_model=GaussianNoise(sigma))
+        super().__init__(noise_sigma, img_size=size)
         self.measurement_size = tuple(
             require_size("measurement_size", side) for side in measurement_size
         )
         self.complex_image = complex_image
         self.complex_measurement = complex_measurement
         self.items = items
+
+    def extra_repr(self) -> str:
+        """Return what `repr` tells: shapes, noise level, kinds, items and device."""
+        kinds = [self.complex_image, self.complex_measurement]
+        told = ["complex"] if all(kinds) else ["complex measurements"] if kinds[1] else []
+        told += [f"items={self.items}"] if self.items > 1 else []
+        told += [f"device={self.device}"] if self.device.type != "cpu" else []
+        return ", ".join([super().extra_repr(), *told])
 
     @abstractmethod
     def forward_map(self, x: Tensor) -> Tensor:
@@ -119,10 +91,7 @@ class LinearMap(GaussianPhysics, LinearPhysics):
         return proximal_by_cg(self.A_adjoint_A, self.A_adjoint(y), z, gamma)
 
     def noise(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """Return ``x`` with noise of the global generator, as deepinv's ``physics(x)`` adds it.
-
-        On the real and the imaginary part, and only where something is measured.
-        """
+        """Return ``x`` plus noise of the global generator, as deepinv's ``physics(x)`` adds it."""
         if not x.is_complex():
             return self.restrict(super().noise(x, **kwargs))
         parts = super().noise(torch.view_as_real(x), **kwargs)
@@ -169,18 +138,6 @@ def check_batch(name: str, value: Tensor, size: Sequence[int], is_complex: bool 
         )
     if value.is_complex() != is_complex or not (is_complex or value.is_floating_point()):
         raise DtypeError(f"{name}: got dtype {value.dtype}, accepted: a {kind} tensor")
-
-
-def noise_level(noise_sigma: float | Tensor) -> Tensor:
-    """Return a checked noise level as a float32 tensor."""
-    accepted = "a finite number >= 0, or one per item"
-    try:
-        sigma = torch.as_tensor(noise_sigma, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentError(f"noise_sigma: got {noise_sigma!r}, accepted: {accepted}") from error
-    usable = sigma.numel() > 0 and bool(((sigma >= 0) & sigma.isfinite()).all())
-    require(usable, "noise_sigma", noise_sigma, accepted)
-    return sigma
 
 
 def as_buffer(name: str, value: Tensor, ndim: int) -> Tensor:
