@@ -85,8 +85,9 @@ class LinearOperator(LinearMap):
 
 def _named(part: object) -> str:
     """Return the name of a part of a _formula, or its own _formula."""
-    combined = isinstance(part, LinearOperator) and part._pattern
-    text = part._formula() if combined else type(part).__name__
+    text = type(part).__name__
+    if isinstance(part, LinearOperator) and part._pattern:
+        text = part._formula()
     return f"({text})" if " " in text else text
 
 
@@ -210,10 +211,12 @@ class Scaled(LinearOperator):
 
     def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
         """Return the operator's own pseudo-inverse of ``y / c``."""
+        self._check("y", y, self.measurement_size, self.complex_measurement)
         return self.operator.A_dagger(y / self.factor)
 
     def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **kwargs: Any) -> Tensor:
         """Return the operator's own proximal solution, of ``y / c`` and ``|c|^2 gamma``."""
+        self._check("y", y, self.measurement_size, self.complex_measurement)
         return self.operator.prox_l2(z, y / self.factor, abs(self.factor) ** 2 * gamma)
 
     def restrict(self, y: Tensor) -> Tensor:
@@ -222,7 +225,7 @@ class Scaled(LinearOperator):
 
 
 class Adjoint(LinearOperator):
-    """``A^H``, from measurements to images, without noise; its adjoint is ``A`` itself."""
+    """``A^H``, from measurements to images, without noise."""
 
     _pattern = "{operator}.H"
 

@@ -1,6 +1,6 @@
 """What linear and nonlinear operators share: deepinv's `Physics` with Gaussian noise."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from deepinv.physics import GaussianNoise, Physics
@@ -34,7 +34,7 @@ class GaussianPhysics(Presented, Physics):
 
     img_size: tuple[int, ...]
     measurement_size: tuple[int, ...]
-    _unlisted = Presented._unlisted | {
+    _unlisted: ClassVar[frozenset[str]] = Presented._unlisted | {
         *("A_adj", "SVD", "forw", "implicit_backward_solver", "max_iter", "sensor_model"),
         *("solver", "stack", "tol"),
     }

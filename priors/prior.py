@@ -4,7 +4,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wellposed.errors import DeviceError, ShapeError, require
 from wellposed.presentation import Presented, parts_of
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from deepinv.physics import Physics
 
 
-class Prior(Presented):
+class Prior(Presented, nn.Module):
     """Base of all priors.
 
     A prior works in its own units, in which its diffusion is ``x_t = alpha_t x_0 + sigma_t eps``

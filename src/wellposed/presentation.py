@@ -1,6 +1,7 @@
 """How modules show themselves: `repr` in a line, `dir` and `help` without what others define."""
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from torch import nn
 
@@ -14,7 +15,7 @@ class _OwnNames(type):
     def __dir__(cls) -> Iterable[str]:
         own = (base for base in cls.__mro__ if base.__module__.split(".")[0] not in FOREIGN)
         names = {name for base in own for name in vars(base)}
-        hidden = getattr(cls, "_unlisted", frozenset())
+        hidden: frozenset[str] = getattr(cls, "_unlisted", frozenset())
         return sorted(name for name in names - hidden if not name.startswith("__"))
 
 
@@ -25,15 +26,20 @@ def parts_of(module: nn.Module, kind: type = nn.Module) -> list[str]:
     return [type(part).__name__ for parts in lists for part in parts if isinstance(part, kind)]
 
 
-class Presented(nn.Module, metaclass=_OwnNames):
-    """A module that is written in one line, and whose names are its own and its parts'."""
+class Presented(metaclass=_OwnNames):
+    """What is written in one line, and shows its own and its parts' names; beside `nn.Module`."""
+
+    _unlisted: ClassVar[frozenset[str]] = frozenset({"extra_repr", "training"})
+    """Names that `dir` leaves out: those that foreign packages ask for, or set."""
+
+    def extra_repr(self) -> str:
+        """Return what `repr` tells."""
+        return ""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
 
     def __dir__(self) -> Iterable[str]:
-        parts = (*self._parameters, *self._buffers, *self._modules)
-        return sorted({*dir(type(self)), *vars(self), *parts, "to"} - self._unlisted)
-
-    _unlisted: frozenset[str] = frozenset({"extra_repr", "training"})
-    """Names that `dir` leaves out: those that foreign packages ask for, or set."""
+        own = vars(self)
+        parts = {*own["_parameters"], *own["_buffers"], *own["_modules"]}
+        return sorted({*dir(type(self)), *own, *parts, "to"} - self._unlisted)

@@ -219,7 +219,7 @@ class Reconstruction:
     def __repr__(self) -> str:
         shape, median = tuple(self.samples.shape), float(self.residual.median())
         items = self.suspicious.nonzero().flatten().tolist()
-        doubt = f" (not that of the noise level in items {items})" if items else ""
+        doubt = f" (inconsistent with the noise level in items {items})" if items else ""
         return (
             f"Reconstruction({self.solver}, samples {shape}, residual {median:.3g}{doubt}, "
             f"nfe {self.nfe}, {self.seconds:.1f} s, seed {self.seed})"
