@@ -51,7 +51,7 @@ class LinearOperator(LinearMap):
 
     @property
     def H(self) -> "LinearOperator":
-        """The adjoint ``A^H``, from measurements to images."""
+        """The adjoint, from measurements to images."""
         return Adjoint(self)
 
     def scaled(self, factor: complex) -> "LinearOperator":
@@ -84,10 +84,9 @@ class LinearOperator(LinearMap):
 
 
 def _named(part: object) -> str:
-    """Return the name of a part of a _formula, or its own _formula."""
-    text = type(part).__name__
-    if isinstance(part, LinearOperator) and part._pattern:
-        text = part._formula()
+    """Return the name of a part of a formula, or its own formula."""
+    combined = part._formula() if isinstance(part, LinearOperator) and part._pattern else ""
+    text = combined or type(part).__name__
     return f"({text})" if " " in text else text
 
 
@@ -135,9 +134,7 @@ class Composed(LinearOperator):
 
 
 class Sum(LinearOperator):
-    """``A + B``: the sum of two measurements of one image.
-
-    Their noise is independent: the level is ``sqrt(sigma_A^2 + sigma_B^2)``.
+    """``A + B`` of one image; independent noise of level ``sqrt(sigma_A^2 + sigma_B^2)``.
 
     Raises:
         ShapeError, DtypeError: the operators take other images or give other measurements.

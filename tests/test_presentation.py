@@ -1,4 +1,4 @@
-"""Priors and results as they show themselves, and priors that pickle; of operators: their tests."""
+"""Priors and results as they show themselves, and priors that pickle."""
 
 import pickle
 import pydoc
@@ -38,6 +38,10 @@ def edm():
     return network(prediction="edm", sigma_data=0.5, label=LogNoiseLabel(schedule))
 
 
+def flow():
+    return NetworkPrior(ConvUNet(1, (8, 16), 1), Flow(), "flow", Label(scale=1000))
+
+
 def full():
     root = random(64, 64)
     return GaussianPrior(random(1, 1, 8, 8), Full(root @ root.T))
@@ -46,16 +50,13 @@ def full():
 PRIORS = {
     "network": (network, (2, 1, 8, 8)),
     "network, edm": (edm, (2, 1, 8, 8)),
-    "network, flow": (
-        lambda: NetworkPrior(ConvUNet(1, (8, 16), 1), Flow(), "flow", Label()),
-        None,
-    ),
+    "network, flow": (flow, None),
     "gaussian": (lambda: GaussianPrior(0.5, 0.1), (2, 1, 8, 8)),
     "gaussian, full": (full, (2, 1, 8, 8)),
     "gaussian, stationary": (lambda: GaussianPrior(0.5, Stationary(torch.ones(1, 8, 8))), None),
     "slicewise": (lambda: Slicewise(network()), (1, 1, 3, 8, 8)),
     "patchwise": (lambda: Patchwise(network(), 16, 8), (1, 1, 20, 24)),
-    "product": (lambda: Product([network(), network()], (1, 2)), (2, 2, 8, 8)),
+    "product": (lambda: Product([network(), network()], step_weights=(1, 2)), (2, 2, 8, 8)),
     "rescheduled": (lambda: Rescheduled(network(), Tabulated.linear()), None),
     "proximal": (lambda: Proximal(NuclearNorm(0.1)), (2, 1, 8, 8)),
 }
@@ -84,7 +85,7 @@ def test_priors_are_told_in_a_line(make, shape):
 
 def test_a_line_tells_what_matters():
     assert repr(network()) == (
-        "NetworkPrior(ConvUNet, 12,337 weights, Tabulated, channels=1, data_range=(-1, 1), "
+        "NetworkPrior(ConvUNet, 46,396 weights, Tabulated, channels=1, data_range=(-1, 1), "
         "prediction=noise)"
     )
     assert repr(GaussianPrior(0.5, 0.1)).startswith("GaussianPrior(mean=0.5, Diagonal, Tabulated")
