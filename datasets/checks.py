@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import require_size
 from wellposed.errors import (
     DtypeError,
     FileError,
     ShapeError,
     WellposedError,
     check_finite,
-    require,
 )
 
 
@@ -69,9 +68,10 @@ def stored_array(path: Path, group: Any, key: str, axes: tuple[int, ...]) -> Any
 
 def one_or_all(argument: str, index: int | None, count: int) -> slice:
     """Return the rows that ``index`` chooses of ``count``; all for None."""
-    usable = index is None or (isinstance(index, Integral) and 0 <= index < count)
-    require(usable, argument, index, f"None, or 0 to {count - 1}")
-    return slice(count) if index is None else slice(index, index + 1)
+    if index is None:
+        return slice(count)
+    first = require_size(argument, index, 0, count - 1)
+    return slice(first, first + 1)
 
 
 def finite(path: Path, key: str, values: np.ndarray) -> np.ndarray:

@@ -1,53 +1,30 @@
-"""The base of wellposed's linear operators: deepinv's `LinearPhysics` that knows its shapes."""
+"""Linear operators and their algebra: products, sums, multiples and adjoints."""
 
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import torch
-from deepinv.physics import GaussianNoise, LinearPhysics, Physics
 from torch import Tensor
 
-from wellposed.checks import require_size
-from wellposed.errors import (
-    ArgumentError,
-    DeviceError,
-    DtypeError,
-    ShapeError,
-    check_finite,
-    require,
+from wellposed.errors import ArgumentError, ShapeError
+from wellposed.operators.compatible import (
+    as_factor,
+    require_items,
+    require_kind,
+    require_same_image,
+    summed_level,
 )
-from wellposed.linalg import conjugate_gradient
-from wellposed.noise import MEASUREMENT, ItemNoise
-from wellposed.operators.proximal import proximal_by_cg
+from wellposed.operators.linear_map import LinearMap
 
 
-class GaussianPhysics(Physics):
-    """A measurement with Gaussian noise of known level, one for all items or one for each."""
-
-    def measure(self, x: Tensor, seed: int = 0) -> Tensor:
-        """Return ``A(x) + n``; item i has a noise of its own, drawn from ``seed`` and i."""
-        clean = self.A(x)
-        source = ItemNoise(seed, [(i,) for i in range(len(clean))], MEASUREMENT)
-        return clean + self.restrict(self.noise_std(clean) * source.draw(clean))
-
-    def restrict(self, y: Tensor) -> Tensor:
-        """Return ``y`` with entries that are never measured set to zero (none by default)."""
-        return y
-
-    def noise_std(self, y: Tensor) -> Tensor:
-        """Return the noise level broadcast over ``y``."""
-        sigma = self.noise_model.sigma.to(y.real.dtype).to(y.device)
-        if sigma.numel() not in (1, len(y)):
-            raise ShapeError(
-                f"noise_sigma: holds {sigma.numel()} levels, accepted: 1 or one for each of the "
-                f"{len(y)} items"
-            )
-        return sigma.reshape(-1, *[1] * (y.ndim - 1)) if sigma.ndim else sigma
-
-
-class LinearOperator(GaussianPhysics, LinearPhysics):
+class LinearOperator(LinearMap):
     """A linear forward operator ``y = A x + n`` with Gaussian noise of known standard deviation.
+
+    Operators combine as matrices do::
+
+        A @ B         x -> A (B x), with the noise of A
+        A + B, A - B  with the independent noise of both
+        c * A, A / c  with the noise times |c| or over it
+        A.H           the adjoint, without noise
 
     Subclasses implement ``forward_map`` and ``adjoint_map``; the public ``A`` and ``A_adjoint``
     check shape, kind and device first. Tensors keep the dtype they come in: stored masks, maps
@@ -63,144 +40,210 @@ class LinearOperator(GaussianPhysics, LinearPhysics):
             1 for any.
     """
 
-    def __init__(
-        self,
-        image_size: Sequence[int],
-        measurement_size: Sequence[int],
-        noise_sigma: float | Tensor = 0.0,
-        *,
-        complex_image: bool = False,
-        complex_measurement: bool = False,
-        items: int = 1,
-    ) -> None:
-        size = tuple(require_size("image_size", side) for side in image_size)
-        sigma = noise_level(noise_sigma)
-        super().__init__(img_size=size, noise_model=GaussianNoise(sigma))
-        self.measurement_size = tuple(
-            require_size("measurement_size", side) for side in measurement_size
-        )
-        self.complex_image = complex_image
-        self.complex_measurement = complex_measurement
-        self.items = items
+    _pattern: ClassVar[str] = ""
 
-    @abstractmethod
-    def forward_map(self, x: Tensor) -> Tensor:
-        """Return ``A x`` for a checked ``x``."""
-
-    @abstractmethod
-    def adjoint_map(self, y: Tensor) -> Tensor:
-        """Return ``A^H y`` for a checked ``y``."""
-
-    def A(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """Return ``A x``, noise-free; ``x`` has shape (B, *image_size)."""
-        self._check("x", x, self.img_size, self.complex_image)
-        return self.forward_map(x)
-
-    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
-        """Return ``A^H y``; ``y`` has shape (B, *measurement_size)."""
-        self._check("y", y, self.measurement_size, self.complex_measurement)
-        return self.adjoint_map(y)
-
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
-        """Return the least-squares image of smallest norm; by conjugate gradients here."""
-        b = self.A_adjoint(y)
-        return conjugate_gradient(self.A_adjoint_A, b, iterations=100, tolerance=1e-5).x
-
-    def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **kwargs: Any) -> Tensor:
-        """Return ``argmin_x gamma/2 ||A x - y||^2 + 1/2 ||x - z||^2``; by CG here.
-
-        Args:
-            z: images (B, *image_size).
-            y: measurements (B, *measurement_size), or one for all.
-            gamma: weight of the data, one number or one per item, >= 0.
-            kwargs: deepinv's, unused.
-        """
-        self._check("z", z, self.img_size, self.complex_image)
-        return proximal_by_cg(self.A_adjoint_A, self.A_adjoint(y), z, gamma)
-
-    def noise(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """Return ``x`` with noise of the global generator, as deepinv's ``physics(x)`` adds it.
-
-        On the real and the imaginary part, and only where something is measured.
-        """
-        if not x.is_complex():
-            return self.restrict(super().noise(x, **kwargs))
-        parts = super().noise(torch.view_as_real(x), **kwargs)
-        return self.restrict(torch.view_as_complex(parts))
-
-    def _check(self, name: str, value: Tensor, size: tuple[int, ...], is_complex: bool) -> None:
-        check_batch(name, value, size, is_complex)
-        if self.items not in (1, len(value)):
-            raise ShapeError(
-                f"{name}: got {len(value)} items, accepted: {self.items}, as this "
-                f"{type(self).__name__} holds a mask or maps for each"
-            )
-        home = self.device
-        if value.device != home:
-            raise DeviceError(
-                f"{name}: lives on {value.device} but the {type(self).__name__} on {home}; "
-                f"move one of them with .to()"
-            )
+    def _formula(self) -> str:
+        """Return the operators that this one is made of, as they are combined."""
+        if not self._pattern:
+            return super()._formula()
+        parts = {name: _named(part) for name, part in self._modules.items()}
+        return self._pattern.format(**vars(self), **parts)
 
     @property
-    def device(self) -> torch.device:
-        """Where the operator lives, and its images and measurements must."""
-        return self._device_holder.device
+    def H(self) -> "LinearOperator":
+        """The adjoint, from measurements to images."""
+        return Adjoint(self)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LinearOperator":
-        """Keep complex buffers complex in a move to a real dtype, as ``.to(torch.float64)``."""
+    def scaled(self, factor: complex) -> "LinearOperator":
+        """Return ``factor * A``; operators also combine by ``@ + - /``, see `LinearOperator`."""
+        return Scaled(self, factor)
 
-        def keep(t: Tensor) -> Tensor:
-            parts = fn(torch.view_as_real(t.resolve_conj())) if t.is_complex() else None
-            return fn(t) if parts is None or parts.is_complex() else torch.view_as_complex(parts)
+    def stack(self, other: object) -> NoReturn:
+        """Raise `ArgumentError`: several measurements of one image are a `Joint`."""
+        raise ArgumentError("stack: gives deepinv's operators, accepted: operators.Joint([A, B])")
 
-        return super()._apply(keep, recurse)
+    def __matmul__(self, other: "LinearOperator") -> "LinearOperator":
+        return Composed(self, other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def __add__(self, other: "LinearOperator") -> "LinearOperator":
+        return Sum(self, other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def __sub__(self, other: "LinearOperator") -> "LinearOperator":
+        return Sum(self, -other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def __mul__(self, factor: complex) -> "LinearOperator":
+        return self.scaled(factor)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: complex) -> "LinearOperator":
+        return self.scaled(1 / as_factor("/", divisor, self.complex_measurement))
+
+    def __neg__(self) -> "LinearOperator":
+        return self.scaled(-1)
 
 
-def check_batch(name: str, value: Tensor, size: Sequence[int], is_complex: bool = False) -> None:
-    """Raise unless ``value`` is a real (or complex) tensor (B, *size) of one item or more."""
-    kind = "complex" if is_complex else "real floating-point"
-    if not isinstance(value, Tensor):
-        raise DtypeError(f"{name}: got {type(value).__name__}, accepted: a {kind} torch.Tensor")
-    if value.ndim != len(size) + 1 or tuple(value.shape[1:]) != tuple(size) or len(value) == 0:
-        raise ShapeError(
-            f"{name}: got shape {tuple(value.shape)}, accepted: "
-            f"(B >= 1, {', '.join(map(str, size))})"
+def _named(part: object) -> str:
+    """Return the name of a part of a formula, or its own formula."""
+    combined = part._formula() if isinstance(part, LinearOperator) and part._pattern else ""
+    text = combined or type(part).__name__
+    return f"({text})" if " " in text else text
+
+
+class Composed(LinearOperator):
+    """``A B``: ``left`` acts on what ``right`` gives; the noise is that of ``left``.
+
+    Raises:
+        ShapeError, DtypeError: ``right`` gives other tensors than ``left`` takes.
+        ArgumentError, DeviceError: they are made for several numbers of items, or devices.
+    """
+
+    _pattern = "{left} @ {right}"
+
+    def __init__(self, left: LinearOperator, right: LinearOperator) -> None:
+        if right.measurement_size != left.img_size:
+            raise ShapeError(
+                f"@: the right operator gives {right.measurement_size}, accepted: "
+                f"{left.img_size}, the image size of the left one"
+            )
+        require_kind("@", right.complex_measurement, left.complex_image)
+        super().__init__(
+            right.img_size,
+            left.measurement_size,
+            left.noise_model.sigma,
+            complex_image=right.complex_image,
+            complex_measurement=left.complex_measurement,
+            items=require_items("@", left, right),
         )
-    if value.is_complex() != is_complex or not (is_complex or value.is_floating_point()):
-        raise DtypeError(f"{name}: got dtype {value.dtype}, accepted: a {kind} tensor")
+        self.left, self.right = left, right
+        self.to(left.device)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        return self.left.A(self.right.A(x))
+
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        return self.right.A_adjoint(self.left.A_adjoint(y))
+
+    def A_adjoint_A(self, x: Tensor, **kwargs: Any) -> Tensor:
+        """Return ``B^H A^H A B x``, by the left operator's own form of ``A^H A``."""
+        return self.right.A_adjoint(self.left.A_adjoint_A(self.right.A(x)))
+
+    def restrict(self, y: Tensor) -> Tensor:
+        """Return ``y`` with entries that are never measured set to zero."""
+        return self.left.restrict(y)
 
 
-def noise_level(noise_sigma: float | Tensor) -> Tensor:
-    """Return a checked noise level as a float32 tensor."""
-    accepted = "a finite number >= 0, or one per item"
-    try:
-        sigma = torch.as_tensor(noise_sigma, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentError(f"noise_sigma: got {noise_sigma!r}, accepted: {accepted}") from error
-    usable = sigma.numel() > 0 and bool(((sigma >= 0) & sigma.isfinite()).all())
-    require(usable, "noise_sigma", noise_sigma, accepted)
-    return sigma
+class Sum(LinearOperator):
+    """``A + B`` of one image; independent noise of level ``sqrt(sigma_A^2 + sigma_B^2)``.
+
+    Raises:
+        ShapeError, DtypeError: the operators take other images or give other measurements.
+        ArgumentError, DeviceError: they are made for several numbers of items, or devices.
+    """
+
+    _pattern = "{first} + {second}"
+
+    def __init__(self, first: LinearOperator, second: LinearOperator) -> None:
+        require_same_image("+", first, second)
+        sizes = first.measurement_size, second.measurement_size
+        if sizes[0] != sizes[1]:
+            raise ShapeError(f"+: got measurements {sizes[0]} and {sizes[1]}, accepted: one size")
+        items = require_items("+", first, second)
+        super().__init__(
+            first.img_size,
+            first.measurement_size,
+            summed_level("+", first, second),
+            complex_image=first.complex_image,
+            complex_measurement=first.complex_measurement,
+            items=items,
+        )
+        self.first, self.second = first, second
+        self.to(first.device)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        return self.first.A(x) + self.second.A(x)
+
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        return self.first.A_adjoint(y) + self.second.A_adjoint(y)
+
+    def restrict(self, y: Tensor) -> Tensor:
+        """Return ``y`` with entries that neither operator measures set to zero."""
+        ones = torch.ones_like(y)
+        measured = (self.first.restrict(ones) != 0) | (self.second.restrict(ones) != 0)
+        return torch.where(measured, y, 0)
 
 
-def as_buffer(name: str, value: Tensor, ndim: int) -> Tensor:
-    """Return a finite tensor with a batch axis prepended where it lacks one (``ndim`` axes)."""
-    value = torch.as_tensor(value)
-    value = value[None] if value.ndim == ndim - 1 else value
-    if value.ndim != ndim:
-        raise ShapeError(f"{name}: got {value.ndim} axes, accepted: {ndim - 1} or {ndim}")
-    if value.numel() == 0:
-        raise ArgumentError(f"{name}: is empty")
-    return check_finite(name, value).clone()
+class Scaled(LinearOperator):
+    """``c A``: the measurement, with its noise, times a number.
+
+    Raises:
+        ArgumentError: ``factor`` is no finite number, or 0.
+        DtypeError: a complex one for real measurements.
+    """
+
+    _pattern = "{factor:.4g} * {operator}"
+
+    def __init__(self, operator: LinearOperator, factor: complex) -> None:
+        c = as_factor("*", factor, operator.complex_measurement)
+        super().__init__(
+            operator.img_size,
+            operator.measurement_size,
+            abs(c) * operator.noise_model.sigma,
+            complex_image=operator.complex_image,
+            complex_measurement=operator.complex_measurement,
+            items=require_items("*", operator),
+        )
+        self.operator, self.factor = operator, c
+        self.to(operator.device)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        return self.factor * self.operator.A(x)
+
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        return self.operator.A_adjoint(self.factor.conjugate() * y)
+
+    def A_adjoint_A(self, x: Tensor, **kwargs: Any) -> Tensor:
+        """Return ``|c|^2 A^H A x``, by the operator's own form of it."""
+        return abs(self.factor) ** 2 * self.operator.A_adjoint_A(x)
+
+    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+        """Return the operator's own pseudo-inverse of ``y / c``."""
+        self._check("y", y, self.measurement_size, self.complex_measurement)
+        return self.operator.A_dagger(y / self.factor)
+
+    def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **kwargs: Any) -> Tensor:
+        """Return the operator's own proximal solution, of ``y / c`` and ``|c|^2 gamma``."""
+        self._check("y", y, self.measurement_size, self.complex_measurement)
+        return self.operator.prox_l2(z, y / self.factor, abs(self.factor) ** 2 * gamma)
+
+    def restrict(self, y: Tensor) -> Tensor:
+        """Return ``y`` with entries that are never measured set to zero."""
+        return self.operator.restrict(y)
 
 
-def binary_mask(mask: Tensor, ndim: int) -> Tensor:
-    """Return a mask of 0 and 1, with a 1 in every item, as a float32 buffer of ``ndim`` axes."""
-    mask = as_buffer("mask", mask, ndim)
-    if mask.is_complex():
-        raise DtypeError(f"mask: got {mask.dtype}, accepted: a real tensor of zeros and ones")
-    binary = bool(((mask == 0) | (mask == 1)).all())
-    require(binary, "mask", "other values", "zeros and ones")
-    empty = (~(mask != 0).flatten(1).any(1)).nonzero().flatten().tolist()
-    require(not empty, "mask", f"only zeros in item {empty}", "at least one 1 in every item")
-    return mask.to(torch.float32)
+class Adjoint(LinearOperator):
+    """``A^H``, from measurements to images, without noise."""
+
+    _pattern = "{operator}.H"
+
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__(
+            operator.measurement_size,
+            operator.img_size,
+            complex_image=operator.complex_measurement,
+            complex_measurement=operator.complex_image,
+            items=require_items("H", operator),
+        )
+        self.operator = operator
+        self.to(operator.device)
+
+    @property
+    def H(self) -> LinearOperator:
+        """The operator itself."""
+        return self.operator
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        return self.operator.A_adjoint(x)
+
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        return self.operator.A(y)

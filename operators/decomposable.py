@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import DtypeError, ShapeError, check_finite
-from wellposed.operators.base import LinearOperator
+from wellposed.operators.base import Adjoint, LinearOperator, Scaled
 from wellposed.operators.proximal import as_weight, require_items
 
 
@@ -74,8 +74,63 @@ class Decomposable(LinearOperator):
         weight = as_weight(gamma, gap)
         return z + self.V(weight * s / (1 + weight * s.square()) * gap)
 
+    @property
+    def H(self) -> LinearOperator:
+        """The adjoint ``V diag(s) U^H``, from measurements to images."""
+        return DecomposableAdjoint(self)
+
+    def scaled(self, factor: complex) -> LinearOperator:
+        """Return ``factor * A``; the factor is finite and not 0."""
+        return DecomposableScaled(self, factor)
+
     def _s(self, like: Tensor) -> Tensor:
         return self.singular_values.to(like.real.dtype)
+
+
+class DecomposableScaled(Scaled, Decomposable):
+    """``c A = (c / |c| U) diag(|c| s) V^H``."""
+
+    operator: Decomposable
+
+    def __init__(self, operator: Decomposable, factor: complex) -> None:
+        super().__init__(operator, factor)
+        self.register_buffer("singular_values", abs(self.factor) * operator.singular_values)
+        self.cutoff, self.phase = operator.cutoff, self.factor / abs(self.factor)
+
+    def V(self, coordinates: Tensor) -> Tensor:
+        return self.operator.V(coordinates)
+
+    def V_adjoint(self, x: Tensor) -> Tensor:
+        return self.operator.V_adjoint(x)
+
+    def U(self, coordinates: Tensor) -> Tensor:
+        return self.phase * self.operator.U(coordinates)
+
+    def U_adjoint(self, y: Tensor) -> Tensor:
+        return self.operator.U_adjoint(self.phase.conjugate() * y)
+
+
+class DecomposableAdjoint(Adjoint, Decomposable):
+    """``A^H = V diag(s) U^H``."""
+
+    operator: Decomposable
+
+    def __init__(self, operator: Decomposable) -> None:
+        super().__init__(operator)
+        self.register_buffer("singular_values", operator.singular_values.clone())
+        self.cutoff = operator.cutoff
+
+    def V(self, coordinates: Tensor) -> Tensor:
+        return self.operator.U(coordinates)
+
+    def V_adjoint(self, x: Tensor) -> Tensor:
+        return self.operator.U_adjoint(x)
+
+    def U(self, coordinates: Tensor) -> Tensor:
+        return self.operator.V(coordinates)
+
+    def U_adjoint(self, y: Tensor) -> Tensor:
+        return self.operator.V_adjoint(y)
 
 
 class Separable(Decomposable):

@@ -52,6 +52,10 @@ class Stacked(LinearOperator):
         self.slab = slab or Slab()
         self.to(operator.device)
 
+    def scaled(self, factor: complex) -> LinearOperator:
+        """Return ``factor * A``, on the slices of the same slab."""
+        return Stacked(self.operator.scaled(factor), self.img_size[1], self.slab)
+
     def forward_map(self, x: Tensor) -> Tensor:
         return self._by_slice(x, self.operator.A)
 

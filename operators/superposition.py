@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.operators.base import LinearOperator
+from wellposed.operators.compatible import as_factor
 from wellposed.operators.decomposable import Decomposable
 from wellposed.parallel.part import slab_of
 
@@ -78,6 +79,14 @@ class Superposition(LinearOperator):
         """Return the operator with each weight multiplied by a factor."""
         weights = [w * f for w, f in zip(self.weights, factors, strict=True)]
         return Superposition(list(self.operators), weights, self.noise_model.sigma)
+
+    def scaled(self, factor: complex) -> LinearOperator:
+        """Return ``factor * A``, of real factors again a superposition."""
+        c = as_factor("*", factor, self.complex_measurement)
+        if isinstance(c, complex):
+            return super().scaled(c)
+        weights = [c * weight for weight in self.weights]
+        return Superposition(list(self.operators), weights, abs(c) * self.noise_model.sigma)
 
     def forward_map(self, x: Tensor) -> Tensor:
         parts = zip(self.weights, self.operators, self.split(x), strict=True)

@@ -68,4 +68,5 @@ class Whitened(LinearOperator):
 
     def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
         """Return the operator's own pseudo-inverse of the unweighted data, as a start."""
+        self._check("y", y, self.measurement_size, self.complex_measurement)
         return self.operator.A_dagger(y / self.weights.to(y.real.dtype))

@@ -156,6 +156,11 @@ class GaussianPrior(Prior):
             covariance if isinstance(covariance, Covariance) else Diagonal(covariance)
         )
 
+    def extra_repr(self) -> str:
+        """Return what `repr` tells."""
+        mean = tuple(self.mean.shape) or f"{float(self.mean):.4g}"
+        return f"mean={mean}, {type(self.covariance).__name__}, {super().extra_repr()}"
+
     def _mean_like(self, x: Tensor) -> Tensor:
         return self.mean.to(x.dtype).to(x.device)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
+from wellposed.priors.labels import Label
 from wellposed.priors.prediction import PREDICTIONS, magnitude, to_sample
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
@@ -52,11 +53,15 @@ class NetworkPrior(Prior):
         self.network = network
         known = label is not None or isinstance(schedule, Tabulated)
         require(known, "label", label, f"a function of time for {type(schedule).__name__}")
-        self.label = label or (lambda t: (t - 1).clamp(min=0))
+        self.label = label or Label(1, least=0)
         scaled = sigma_data is not None or prediction != "edm"
         require(scaled, "sigma_data", sigma_data, "a number for prediction 'edm'")
         self.sigma_data = sigma_data
         self.num_classes = num_classes
+
+    def extra_repr(self) -> str:
+        """Return what `repr` tells."""
+        return f"{super().extra_repr()}, prediction={self.prediction}"
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
         """Return ``E[x_0 | x_t]`` from one network evaluation; see `Prior.denoise`.
@@ -128,8 +133,3 @@ class NetworkPrior(Prior):
         accepted = f"classes 0 to {count - 1}; fix one for all calls with prior.given(class)"
         require(known, "condition", condition, accepted)
         return (classes.long().to(x_t.device).expand(len(x_t)),)
-
-
-def log_noise_label(schedule: Schedule) -> Callable[[Tensor], Tensor]:
-    """Return EDM's label as a function of time: ``log(sigma_t / alpha_t) / 4``, kept finite."""
-    return lambda t: schedule.ratio(t).clamp(1e-3, 1e3).log() / 4

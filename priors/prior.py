@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import DeviceError, ShapeError, require
+from wellposed.presentation import Presented, parts_of
 from wellposed.priors.schedule import Schedule
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
 
 
-class Prior(nn.Module):
+class Prior(Presented, nn.Module):
     """Base of all priors.
 
     A prior works in its own units, in which its diffusion is ``x_t = alpha_t x_0 + sigma_t eps``
@@ -43,6 +44,14 @@ class Prior(nn.Module):
         self.channels = channels
         self.is_complex = is_complex
         self.data_range = (float(low), float(high))
+
+    def extra_repr(self) -> str:
+        """Return what `repr` tells: parts and their weights, schedule, images and range."""
+        weights = sum(weight.numel() for weight in self.parameters())
+        told = [*parts_of(self), *([f"{weights:,} weights"] if weights else [])]
+        told += [type(self.schedule).__name__, f"channels={self.channels}"]
+        told += ["complex"] if self.is_complex else []
+        return ", ".join([*told, "data_range=({:g}, {:g})".format(*self.data_range)])
 
     @property
     def scale(self) -> float:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,12 +44,16 @@ class Proximal(DenoiserPrior):
         **images: Any,
     ) -> None:
         require(callable(prox), "prox", prox, "a function of images and gamma")
-        super().__init__(lambda z, r: prox(z, r.square()), schedule, data_range, **images)
+        super().__init__(partial(_of_noise, prox), schedule, data_range, **images)
         self.prox = prox
 
     def extra_repr(self) -> str:
-        """Tell what decides the result; a part of a run's identity, see `RunFolder`."""
-        return f"prox={self.prox}"
+        """Return what `repr` tells."""
+        return f"prox={self.prox}, {super().extra_repr()}"
+
+
+def _of_noise(prox: Prox, z: Tensor, r: Tensor) -> Tensor:
+    return prox(z, r.square())
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.priors.adapters.autoencoder import Autoencoder
+from wellposed.priors.labels import Label
 from wellposed.priors.prediction import PREDICTIONS, TWO_HEADS, Parts, from_heads, to_sample
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
@@ -83,7 +84,7 @@ class Restorer(Prior):
         require(not self.is_complex, "is_complex", True, "False: restorers take real images")
         self.network, self.upsample, self.autoencoder = network, upsample, autoencoder
         first = 1.0 if isinstance(schedule, Tabulated) else 0.0
-        self.label = label or (lambda t: (t - first).clamp(min=0))
+        self.label = label or Label(first, least=0)
         _require_fitting(predicts, schedule)
 
     @property

@@ -6,6 +6,7 @@ import torch
 from scipy.stats import chi2, multivariate_normal, norm
 
 from wellposed import errors
+from wellposed.operators import MatrixOperator
 from wellposed.operators.check import dense_matrix
 from wellposed.operators.mri.cartesian import MultiCoilMRI
 from wellposed.priors import (
@@ -18,7 +19,6 @@ from wellposed.priors import (
     Stationary,
     Tabulated,
 )
-from wellposed.validation.gaussian import MatrixOperator
 
 F64, C128 = torch.float64, torch.complex128
 SHAPE, SIZE = (1, 3, 4), 12

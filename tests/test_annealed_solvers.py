@@ -14,6 +14,7 @@ from wellposed.noise import ItemNoise
 from wellposed.operators import (
     JPEG,
     Inpainting,
+    MatrixOperator,
     MultiCoilMRI,
     PhaseRetrieval,
     SuperResolution,
@@ -31,7 +32,7 @@ from wellposed.priors.sampling import reverse, times_between
 from wellposed.solvers import DAPS, DPS, DDIMProjection, FlowChef, PnPDM, Problem, REDDiff
 from wellposed.solvers.likelihood import Coupled, misfit_gradient, noise_level, squared_norm
 from wellposed.solvers.pnp_dm import _reverse_sde
-from wellposed.validation.gaussian import PROCESSES, MatrixOperator, gaussian_problem, process
+from wellposed.validation.gaussian import PROCESSES, gaussian_problem, process
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

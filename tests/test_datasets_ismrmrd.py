@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from wellposed import errors
-from wellposed.datasets.mri.acquisitions import Frame
 from wellposed.datasets.mri.ismrmrd import load_ismrmrd
+from wellposed.datasets.mri.ismrmrd_sorting import Frame
 
 ismrmrd = pytest.importorskip("ismrmrd")
 

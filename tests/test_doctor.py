@@ -9,7 +9,7 @@ from torch import nn
 from wellposed import errors, priors
 from wellposed.datasets.images.phantoms import dead_leaves
 from wellposed.priors import VE, Flow, GaussianPrior, NetworkPrior, Stationary, Tabulated
-from wellposed.priors.network import log_noise_label
+from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.prediction import training_target
 from wellposed.validation.doctor import LEVELS, diagnose
 
@@ -100,7 +100,7 @@ def test_shipped_priors_are_healthy(name):
 def test_a_network_that_does_not_denoise():
     network = nn.Conv2d(1, 1, 1)
     network.forward = lambda x, label: 0 * x + 0.1
-    prior = NetworkPrior(network, VE(), "sample", log_noise_label(VE()), channels=1)
+    prior = NetworkPrior(network, VE(), "sample", LogNoiseLabel(VE()), channels=1)
     first, *_ = diagnose(prior).warnings
     assert "it does not denoise at sigma / alpha = 0.05 (-" in first
 

@@ -14,6 +14,7 @@ from wellposed.operators import (
     Blur,
     Denoising,
     Inpainting,
+    MatrixOperator,
     MultiCoilMRI,
     PaddedBlur,
     PhaseRetrieval,
@@ -33,7 +34,6 @@ from wellposed.solvers.ddnm import by_coordinates, by_gradients
 from wellposed.solvers.diffpir import gradient_step
 from wellposed.validation.gaussian import (
     PROCESSES,
-    MatrixOperator,
     gaussian_errors,
     gaussian_problem,
     process,

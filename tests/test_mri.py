@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, ShapeError
-from wellposed.operators.check import check_operator, dense_matrix
 from wellposed.operators.mri.cartesian import DynamicMRI, MultiCoilMRI, MultiCoilMRI3D, fftc, ifftc
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -49,22 +48,6 @@ def relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(C64, 2e-6), (C128, 1e-13)])
-@pytest.mark.parametrize("name", SHARED)
-def test_adjoint_and_normal_map_are_those_of_the_dense_matrix(name, dtype, tolerance):
-    op = BUILD[name](CPU)
-    A = dense_matrix(op.A, op.img_size, dtype)
-    assert A.dtype == dtype
-    assert relative(dense_matrix(op.A_adjoint, op.measurement_size, dtype), A.mH) < tolerance
-    assert relative(dense_matrix(op.A_adjoint_A, op.img_size, dtype), A.mH @ A) < tolerance
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(C64, 1e-5), (C128, 1e-13)])
-@pytest.mark.parametrize("name", BUILD)
-def test_every_operator_passes_the_check(name, dtype, tolerance, device):
-    assert check_operator(BUILD[name](device), dtype=dtype).passes(tolerance)
-
-
 def fourier_matrix(n: int) -> np.ndarray:
     u = np.arange(n) - n // 2
     return np.exp(-2j * np.pi * np.outer(u, u) / n) / np.sqrt(n)
@@ -90,17 +73,6 @@ def test_frames_are_slices_with_their_own_masks():
         torch.testing.assert_close(op.A_adjoint_A(x)[:, :, t], frame.A_adjoint_A(x[:, :, t]))
         rss = frame.coil_combined_rss(y[:, :, t])
         torch.testing.assert_close(op.coil_combined_rss(y)[:, :, t], rss)
-
-
-@pytest.mark.parametrize("method", ["A", "A_adjoint", "A_adjoint_A", "A_dagger"])
-@pytest.mark.parametrize("name", SHARED)
-def test_a_batch_equals_its_items(name, method):
-    op = BUILD[name](CPU)
-    size = op.img_size if method in ("A", "A_adjoint_A") else op.measurement_size
-    values = random(3, *size)
-    together = getattr(op, method)(values)
-    for i in range(3):
-        torch.testing.assert_close(getattr(op, method)(values[i : i + 1])[0], together[i])
 
 
 def test_items_have_their_own_masks_and_maps():

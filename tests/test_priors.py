@@ -28,7 +28,7 @@ from wellposed.priors import (
     Stationary,
     Tabulated,
 )
-from wellposed.priors.network import log_noise_label
+from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.prediction import PREDICTIONS, to_sample, training_target
 from wellposed.solvers import DDS
 
@@ -162,7 +162,7 @@ class PreconditionedNetwork(nn.Module):
 def test_a_preconditioned_network_gives_the_exact_estimate_under_any_schedule(name, sigma_data):
     schedule, exact = SCHEDULES[name], gaussian(VE())
     network = PreconditionedNetwork(exact, sigma_data)
-    prior = NetworkPrior(network, schedule, "edm", log_noise_label(schedule), sigma_data)
+    prior = NetworkPrior(network, schedule, "edm", LogNoiseLabel(schedule), sigma_data)
     x_t = random(3, *SHAPE)
     for ratio in (0.01, 0.7, 30.0):
         t = schedule.time_at(ratio)
@@ -172,7 +172,7 @@ def test_a_preconditioned_network_gives_the_exact_estimate_under_any_schedule(na
 
 
 def test_preconditioning_is_finite_where_the_image_has_vanished():
-    prior = NetworkPrior(nn.Identity(), Flow(), "edm", log_noise_label(Flow()), 0.5)
+    prior = NetworkPrior(nn.Identity(), Flow(), "edm", LogNoiseLabel(Flow()), 0.5)
     network = lambda x, label: torch.full_like(x, 0.2) * (label.view(-1, 1, 1, 1) < 2)  # noqa: E731
     prior.network.forward = network
     close(prior.denoise(random(2, *SHAPE), 1.0), torch.full((2, *SHAPE), 0.1, dtype=F64))

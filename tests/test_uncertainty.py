@@ -119,7 +119,7 @@ def test_chi_square_is_that_of_the_noise():
         wrong[:, 3] *= factor
         doubted = reconstruction(normal(6, items, 2), wrong, measured)
         assert doubted.suspicious.nonzero().flatten().tolist() == [3]
-        assert "not that of the noise level in items [3]" in repr(doubted)
+        assert "inconsistent with the noise level in items [3]" in repr(doubted)
 
 
 def test_few_measurements_excuse_a_large_deviation():

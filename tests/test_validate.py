@@ -15,7 +15,7 @@ from wellposed import errors
 from wellposed.cli.app import app
 from wellposed.errors import ArgumentError
 from wellposed.metrics import crps
-from wellposed.operators import check_operator
+from wellposed.operators import MatrixOperator, check_operator
 from wellposed.priors import VE, Flow, GaussianMixturePrior, Tabulated
 from wellposed.solvers import Solver, State
 from wellposed.validation.consistency import mean_errors, order, process_gap
@@ -29,7 +29,6 @@ from wellposed.validation.errors import (
 from wellposed.validation.gaussian import (
     PROBLEMS,
     BatchNoise,
-    MatrixOperator,
     field_covariance,
     floor_errors,
     gaussian_errors,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from wellposed.datasets.checks import finite, reading, stored_array
-from wellposed.datasets.mri.acquisitions import Frame, frame_of, grid, grid_calibration, stack
 from wellposed.datasets.mri.encoding import Encoding, parse_header
+from wellposed.datasets.mri.ismrmrd_sorting import Frame, frame_of, grid, grid_calibration, stack
 from wellposed.errors import FileError
 
 CARTESIAN = ("cartesian", "epi")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import require_size
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
 from wellposed.linalg import conjugate_gradient
 from wellposed.operators.base import LinearOperator
@@ -228,16 +229,14 @@ def as_detector(detector: Detector | int | None) -> Detector:
 def image_shape(image_size: int | Sequence[int]) -> tuple[int, int]:
     """Return (H, W) of a side or a pair."""
     pair = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
-    good = len(pair) == 2 and all(isinstance(n, Integral) and int(n) >= 1 for n in pair)
-    require(good, "image_size", image_size, "an int >= 1 or a pair (H, W) of them")
-    return int(pair[0]), int(pair[1])
+    require(len(pair) == 2, "image_size", image_size, "an integer or a pair (H, W)")
+    return require_size("image_size", pair[0]), require_size("image_size", pair[1])
 
 
 def view_angles(angles: Tensor | int, span: float) -> tuple[float, ...]:
     """Return checked angles in degrees; a number of views is spaced equally over the span."""
     if isinstance(angles, Integral):
-        count = int(angles)
-        require(count >= 1, "angles", angles, "a number of views >= 1 or a tensor of degrees")
+        count = require_size("angles", angles)
         return tuple((np.arange(count) * (span / count)).tolist())
     views = torch.as_tensor(angles)
     if views.is_complex() or views.dtype == torch.bool:

@@ -10,8 +10,9 @@ from torch.nn.functional import pad
 
 from wellposed.checks import image_sides
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, require, require_choice
-from wellposed.operators.base import LinearOperator, as_buffer
+from wellposed.operators.base import LinearOperator
 from wellposed.operators.decomposable import Decomposable, Separable
+from wellposed.operators.linear_map import as_buffer
 
 
 class Blur(Decomposable):

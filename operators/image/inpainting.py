@@ -9,8 +9,8 @@ from torch import Tensor
 
 from wellposed.checks import require_size
 from wellposed.errors import require
-from wellposed.operators.base import binary_mask
 from wellposed.operators.decomposable import Decomposable
+from wellposed.operators.linear_map import binary_mask
 
 
 class Denoising(Decomposable):

@@ -12,8 +12,8 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from wellposed.checks import require_size
 from wellposed.errors import ShapeError
-from wellposed.operators.base import check_batch
 from wellposed.operators.image.nonlinear import NonlinearOperator
+from wellposed.operators.linear_map import check_batch
 
 # Tables K.1 and K.2 of the standard (ITU-T T.81, 1992).
 _LUMINANCE = """

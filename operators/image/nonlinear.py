@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from deepinv.physics import GaussianNoise
 from torch import Tensor
 from torch.nn.functional import pad
 
 from wellposed.checks import image_sides, require_size
 from wellposed.errors import require
-from wellposed.operators.base import GaussianPhysics, check_batch, noise_level
+from wellposed.operators.linear_map import check_batch
+from wellposed.operators.physics import GaussianPhysics
 
 
 class NonlinearOperator(GaussianPhysics):
@@ -33,7 +33,7 @@ class NonlinearOperator(GaussianPhysics):
         measurement_size: Sequence[int],
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
-        super().__init__(noise_model=GaussianNoise(noise_level(noise_sigma)))
+        super().__init__(noise_sigma)
         self.img_size = image_sides(image_size)
         self.measurement_size = tuple(measurement_size)
 

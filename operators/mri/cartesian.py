@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import DtypeError, ShapeError
-from wellposed.operators.base import LinearOperator, as_buffer, binary_mask
+from wellposed.operators.base import LinearOperator
+from wellposed.operators.linear_map import as_buffer, binary_mask
 from wellposed.operators.mri.coils import root_sum_of_squares
 
 

@@ -71,8 +71,9 @@ class Product(Prior):
         self.priors: Any = nn.ModuleList(blocks)
 
     def extra_repr(self) -> str:
-        """Tell what decides the result; a part of a run's identity, see `RunFolder`."""
-        return f"channels={self.sizes}, gains={self.gains}"
+        """Return what `repr` tells."""
+        gains = [round(gain, 4) for gain in self.gains]
+        return f"{super().extra_repr()}, blocks={self.sizes}, gains={gains}"
 
     @property
     def is_affine(self) -> bool:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from wellposed.errors import ArgumentError, CheckpointError, ShapeError, require, require_choice
 from wellposed.priors.adapters.latent import Latent
 from wellposed.priors.checkpoints.diffusers_files import AUTOENCODERS, read_pipeline
-from wellposed.priors.network import NetworkPrior, log_noise_label
+from wellposed.priors.labels import Label, LogNoiseLabel
+from wellposed.priors.network import NetworkPrior
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 
 PREDICTION_TYPES = {"epsilon": "noise", "sample": "sample", "v_prediction": "velocity"}
@@ -186,7 +187,7 @@ def _diffusion(scheduler: Any) -> _Diffusion:
 
 def _flow(config: Mapping[str, Any]) -> _Diffusion:
     train_steps = float(config.get("num_train_timesteps", 1000))
-    return _Diffusion(Flow(), "flow", lambda t: train_steps * t)
+    return _Diffusion(Flow(), "flow", Label(scale=train_steps))
 
 
 def _edm(config: Mapping[str, Any]) -> _Diffusion:
@@ -194,14 +195,13 @@ def _edm(config: Mapping[str, Any]) -> _Diffusion:
     require_choice("prediction_type", kind, EDM_SIGNS)
     schedule = VE(config.get("sigma_max", 80.0), config.get("sigma_min", 2e-3))
     sigma_data = float(config.get("sigma_data", 0.5))
-    return _Diffusion(schedule, "edm", log_noise_label(schedule), sigma_data, EDM_SIGNS[kind])
+    return _Diffusion(schedule, "edm", LogNoiseLabel(schedule), sigma_data, EDM_SIGNS[kind])
 
 
 def _score_ve(config: Mapping[str, Any]) -> _Diffusion:
     low, high = float(config.get("sigma_min", 0.01)), float(config.get("sigma_max", 1348.0))
     # The network divides by its label, the noise level, and takes its logarithm.
-    label = lambda t: t.clamp(min=low)  # noqa: E731
-    return _Diffusion(VE(high, low), "score", label, data_range=(-1.0, 1.0))
+    return _Diffusion(VE(high, low), "score", Label(least=low), data_range=(-1.0, 1.0))
 
 
 def _score_vp(config: Mapping[str, Any]) -> _Diffusion:
@@ -211,7 +211,7 @@ def _score_vp(config: Mapping[str, Any]) -> _Diffusion:
     sigma = (-torch.expm1(2 * log_alpha)).sqrt()
     # Trained on times in (0, 1], of which the network sees 999 u.
     table = Tabulated(log_alpha.exp(), sigma, terminal_std=1.0)
-    return _Diffusion(table, "noise", lambda t: 0.999 * t)
+    return _Diffusion(table, "noise", Label(scale=0.999))
 
 
 FAMILIES: dict[str, Callable[[Mapping[str, Any]], _Diffusion]] = {

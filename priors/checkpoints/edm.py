@@ -19,7 +19,8 @@ from wellposed.priors.checkpoints.family import (
     load_network,
     top_names,
 )
-from wellposed.priors.network import NetworkPrior, log_noise_label
+from wellposed.priors.labels import LogNoiseLabel
+from wellposed.priors.network import NetworkPrior
 from wellposed.priors.schedule import VE, Schedule
 
 OPTIONS = ("schedule", "data_range", "is_complex", "sigma_data")
@@ -143,7 +144,7 @@ def build(state: State, where: str, options: Mapping[str, Any]) -> NetworkPrior:
         _Call(network, classes),
         schedule,
         "edm",
-        log_noise_label(schedule),
+        LogNoiseLabel(schedule),
         float(options.get("sigma_data", 0.5)),
         classes or None,
         channels=taken // 2 if is_complex else taken,

@@ -14,6 +14,7 @@ from wellposed.priors.checkpoints.restorer_family import (
     image_pair,
     schedule_option,
 )
+from wellposed.priors.labels import Label
 from wellposed.priors.networks.layers import Conditioned
 from wellposed.priors.networks.restoration_unet import (
     ResidualUNet,
@@ -146,7 +147,7 @@ def build(state: State, where: str, options: dict[str, Any]) -> Restorer:
         Conditioned(RDDMNetwork(nets, labels), 2 ** (len(config.widths) - 2)),
         schedule,
         predicts=predicts,
-        label=lambda t: t,
+        label=Label(),
         channels=image_pair(config.channels),
         data_range=options.get("data_range", (0.0, 1.0)),
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wellposed.errors import CheckpointError
 from wellposed.priors.adapters.autoencoder import Codec
 from wellposed.priors.checkpoints.diffusers_files import load_autoencoder
-from wellposed.priors.network import log_noise_label
+from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.networks.conv_unet import ConvUNet
 from wellposed.priors.processes import MeanReverting, rddm, resshift
 from wellposed.priors.restorer import Degraded, Restorer
@@ -99,7 +99,7 @@ def build_restorer(
         schedule,
         config["predicts"],
         config["sees"],
-        log_noise_label(schedule),
+        LogNoiseLabel(schedule),
         config["upsample"],
         codec,
         channels=config["channels"],

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from wellposed.errors import CheckpointError, require
-from wellposed.priors.network import NetworkPrior, log_noise_label
+from wellposed.priors.labels import LogNoiseLabel
+from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import ConvUNet
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 from wellposed.priors.stored.card import model_card
@@ -41,7 +42,7 @@ def build_prior(network: nn.Module, config: dict[str, Any]) -> NetworkPrior:
         network,
         schedule,
         config["prediction"],
-        log_noise_label(schedule),
+        LogNoiseLabel(schedule),
         config["sigma_data"],
         channels=config["channels"],
         is_complex=config["complex"],

@@ -3,7 +3,6 @@
 from wellposed.validation.errors import PosteriorErrors
 from wellposed.validation.gaussian import (
     PROCESSES,
-    MatrixOperator,
     gaussian_errors,
     gaussian_problem,
     process,
@@ -16,7 +15,6 @@ __all__ = [
     "PROCESSES",
     "QUICK",
     "Effort",
-    "MatrixOperator",
     "PosteriorErrors",
     "gaussian_errors",
     "gaussian_problem",

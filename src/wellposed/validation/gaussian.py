@@ -1,20 +1,20 @@
 """How far a solver's samples are from the exact posterior, where it is known in closed form."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.errors import ShapeError, require_choice
+from wellposed.errors import require_choice
 from wellposed.noise import MEASUREMENT, SAMPLING, ItemNoise, item_generator
 from wellposed.operators.base import LinearOperator
-from wellposed.operators.decomposable import Decomposable, Separable
+from wellposed.operators.decomposable import Separable
 from wellposed.operators.image.blur import SeparableBlur
 from wellposed.operators.image.inpainting import Inpainting, random_mask
 from wellposed.operators.image.kernels import gaussian_kernel
 from wellposed.operators.image.super_resolution import SuperResolution
+from wellposed.operators.matrix import MatrixOperator
 from wellposed.priors.analytic import Covariance, Diagonal, Full, GaussianPrior, Stationary
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
@@ -41,54 +41,6 @@ def process(name: str) -> Schedule:
         "flow": Flow(top / (1 + top), low),
     }
     return choices[name]
-
-
-class MatrixOperator(Decomposable):
-    """``y = M x`` on flattened images, with Gaussian noise.
-
-    Args:
-        matrix: (m, n), real.
-        image_size: shape of one image with n values.
-        noise_sigma: noise level.
-
-    Raises:
-        ShapeError: the matrix does not fit the image.
-    """
-
-    cutoff = 1e-3
-
-    def __init__(
-        self, matrix: Tensor, image_size: tuple[int, ...], noise_sigma: float | Tensor = 0.0
-    ) -> None:
-        if matrix.ndim != 2 or matrix.shape[1] != math.prod(image_size):
-            raise ShapeError(
-                f"matrix: got {tuple(matrix.shape)}, accepted: (m, {math.prod(image_size)})"
-            )
-        super().__init__(image_size, matrix.shape[:1], noise_sigma)
-        left, singular_values, right = torch.linalg.svd(matrix, full_matrices=False)
-        self.register_buffer("matrix", matrix)
-        self.register_buffer("singular_values", singular_values)
-        self.register_buffer("left", left)
-        self.register_buffer("right", right.mT.contiguous())
-        self.to(matrix.device)
-
-    def forward_map(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.matrix.T.to(x.dtype)
-
-    def adjoint_map(self, y: Tensor) -> Tensor:
-        return (y @ self.matrix.to(y.dtype)).reshape(-1, *self.img_size)
-
-    def V(self, coordinates: Tensor) -> Tensor:
-        return (coordinates @ self.right.T.to(coordinates.dtype)).reshape(-1, *self.img_size)
-
-    def V_adjoint(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.right.to(x.dtype)
-
-    def U(self, coordinates: Tensor) -> Tensor:
-        return coordinates @ self.left.T.to(coordinates.dtype)
-
-    def U_adjoint(self, y: Tensor) -> Tensor:
-        return y @ self.left.to(y.dtype)
 
 
 def gaussian_problem(

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from wellposed.errors import require_choice
 from wellposed.noise import MEASUREMENT, item_generator
+from wellposed.operators.matrix import MatrixOperator
 from wellposed.priors.analytic import Full, GaussianPrior
 from wellposed.solvers.base import Solver
 from wellposed.validation.errors import expected_region_coverage
-from wellposed.validation.gaussian import BatchNoise, MatrixOperator, process
+from wellposed.validation.gaussian import BatchNoise, process
 
 LENGTH, VARIANCE, SNR = 64, 0.25, 25.0
 """Signal length, variance of an increment, and median signal-to-noise ratio in dB."""

@@ -15,10 +15,11 @@ from torch import Tensor
 from wellposed.errors import require
 from wellposed.metrics import sliced_wasserstein
 from wellposed.noise import MEASUREMENT, item_generator
+from wellposed.operators.matrix import MatrixOperator
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
 from wellposed.solvers.base import Solver
-from wellposed.validation.gaussian import BatchNoise, MatrixOperator, draw_samples
+from wellposed.validation.gaussian import BatchNoise, draw_samples
 
 CELLS = tuple((d, measured) for d in (8, 80, 800) for measured in (1, 2, 4))
 """Dimensions and numbers of measurements ``(d, d_y)`` of the published grid."""

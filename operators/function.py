@@ -1,0 +1,107 @@
+"""Operators given by a function of PyTorch operations."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
+from wellposed.operators.base import LinearOperator
+from wellposed.operators.check import check_operator
+
+TOLERANCE = 1e-3
+"""Relative error of linearity and adjoint up to which a function in float32 counts as linear."""
+
+
+class FunctionOperator(LinearOperator):
+    """``y = f(x) + n`` with a linear function, whose adjoint automatic differentiation gives.
+
+    The adjoint of ``f`` is the vector-Jacobian product, taken at 0; it costs a call of ``f`` and
+    one pass back. What is linear, treats items alike and differentiates is found out when the
+    operator is made, on random images. Functions that are not linear are operators as subclasses
+    of `NonlinearOperator`.
+
+    Args:
+        f: takes images (B, *image_size) to measurements (B, ...), by differentiable operations
+            of PyTorch; a function, or a module, which moves with the operator.
+        image_size: shape of one image.
+        noise_sigma: noise level in ``y``.
+        complex_image: whether ``f`` takes complex images.
+
+    Raises:
+        ArgumentError: ``f`` fails, is not linear, mixes the items of a batch, or cannot be
+            differentiated.
+        DtypeError, ShapeError: it does not return a floating-point or complex tensor with as
+            many items as it got.
+    """
+
+    def __init__(
+        self,
+        f: Callable[[Tensor], Tensor],
+        image_size: Sequence[int],
+        noise_sigma: float | Tensor = 0.0,
+        *,
+        complex_image: bool = False,
+    ) -> None:
+        require(callable(f), "f", f, "a function of images (B, *image_size)")
+        y = _probed(f, tuple(image_size), complex_image)
+        super().__init__(
+            image_size,
+            y.shape[1:],
+            noise_sigma,
+            complex_image=complex_image,
+            complex_measurement=y.is_complex(),
+        )
+        self.f = f
+        self.to(y.device)
+        self._require_linear()
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        return self.f(x)
+
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        dtype = y.dtype.to_complex() if self.complex_image else y.dtype.to_real()
+        x = torch.zeros(len(y), *self.img_size, dtype=dtype, device=y.device, requires_grad=True)
+        with torch.enable_grad():
+            again = self.f(x)
+        onwards = torch.is_grad_enabled() and y.requires_grad
+        (image,) = torch.autograd.grad(again, x, y, create_graph=onwards)
+        return image
+
+    @torch.no_grad()
+    def _require_linear(self) -> None:
+        x = _random(3, self.img_size, self.complex_image, self.device)
+        alone = torch.cat([self.f(one) for one in x.split(1)])
+        mixes = float((self.f(x) - alone).norm() / alone.norm()) > TOLERANCE
+        require(not mixes, "f", "one that mixes the items of a batch", "each item by itself")
+        report = check_operator(self)
+        got = f"linear up to {report.linearity:.1g}, its adjoint right up to {report.adjoint:.1g}"
+        accepted = "a linear function; others are subclasses of operators.NonlinearOperator"
+        require(report.passes(TOLERANCE), "f", got, accepted)
+
+
+def _random(items: int, size: tuple[int, ...], is_complex: bool, device: torch.device) -> Tensor:
+    """Return random images, the same each time; the global generator is left alone."""
+    generator = torch.Generator().manual_seed(0)
+    dtype = torch.complex64 if is_complex else torch.float32
+    return torch.randn(items, *size, dtype=dtype, generator=generator).to(device)
+
+
+def _probed(f: Callable[[Tensor], Tensor], size: tuple[int, ...], is_complex: bool) -> Tensor:
+    """Return what ``f`` makes of two images, checked."""
+    tensors = [*f.parameters(), *f.buffers()] if isinstance(f, nn.Module) else []
+    device = tensors[0].device if tensors else torch.device("cpu")
+    x = _random(2, size, is_complex, device).requires_grad_()
+    try:
+        y = f(x)
+    except Exception as error:  # any function, any error: the user needs the call that failed
+        raise ArgumentError(
+            f"f: fails on images of shape {tuple(x.shape)} and {x.dtype}: {error}"
+        ) from error
+    if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()):
+        got = getattr(y, "dtype", type(y).__name__)
+        raise DtypeError(f"f: returns {got}, accepted: a floating-point or complex tensor")
+    if y.ndim < 2 or len(y) != len(x) or not y.numel():
+        raise ShapeError(f"f: returns {tuple(y.shape)} of 2 images, accepted: (2, ...)")
+    require(y.requires_grad, "f", "no gradient", "differentiable operations of PyTorch")
+    return y.detach()

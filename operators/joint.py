@@ -1,0 +1,84 @@
+"""Several measurements of one image as one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellposed.errors import ShapeError, require
+from wellposed.operators.base import LinearOperator
+from wellposed.operators.compatible import require_items, require_same_image
+
+
+class Joint(LinearOperator):
+    """``y = (A_1 x, A_2 x, ...) + n``: several measurements, ``torch.cat([y_1, y_2, ...], 1)``.
+
+    As of two scans of one object. Their noise has one level: operators of several, and their
+    data, are divided by their own first, as ``A / sigma``.
+
+    Args:
+        operators: one or more, on images of one size, whose measurements differ in their first
+            side at most.
+
+    Raises:
+        ArgumentError: no operators, ones with parameters for different numbers of items, or of
+            different noise levels.
+        ShapeError, DtypeError: they do not fit together.
+        DeviceError: they live on several devices.
+    """
+
+    def __init__(self, operators: Sequence[LinearOperator]) -> None:
+        several = isinstance(operators, Sequence) and len(operators) > 0
+        ours = several and all(isinstance(operator, LinearOperator) for operator in operators)
+        require(ours, "operators", operators, "one or more wellposed linear operators")
+        first = operators[0]
+        for operator in operators:
+            require_same_image("operators", first, operator)
+            _require_fit(first, operator)
+        channels = [operator.measurement_size[0] for operator in operators]
+        super().__init__(
+            first.img_size,
+            (sum(channels), *first.measurement_size[1:]),
+            first.noise_model.sigma,
+            complex_image=first.complex_image,
+            complex_measurement=first.complex_measurement,
+            items=require_items("operators", *operators),
+        )
+        self.operators: Any = nn.ModuleList(operators)
+        self.channels = channels
+        self.to(first.device)
+
+    def split(self, y: Tensor) -> tuple[Tensor, ...]:
+        """Return the measurements that (B, *measurement_size) is made of."""
+        return y.split(self.channels, 1)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        return torch.cat([operator.A(x) for operator in self.operators], 1)
+
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        parts = zip(self.operators, self.split(y), strict=True)
+        first, *others = (operator.A_adjoint(part) for operator, part in parts)
+        return sum(others, first)
+
+    def A_adjoint_A(self, x: Tensor, **kwargs: Any) -> Tensor:
+        """Return the sum of the operators' own forms of ``A^H A x``."""
+        first, *others = (operator.A_adjoint_A(x) for operator in self.operators)
+        return sum(others, first)
+
+    def restrict(self, y: Tensor) -> Tensor:
+        """Return ``y`` with entries that are never measured set to zero."""
+        parts = zip(self.operators, self.split(y), strict=True)
+        return torch.cat([operator.restrict(part) for operator, part in parts], 1)
+
+
+def _require_fit(first: LinearOperator, operator: LinearOperator) -> None:
+    sizes = first.measurement_size, operator.measurement_size
+    if sizes[0][1:] != sizes[1][1:]:
+        raise ShapeError(
+            f"operators: give measurements {sizes[0]} and {sizes[1]}, accepted: sides that differ "
+            "in the first at most"
+        )
+    levels = [part.noise_model.sigma.tolist() for part in (first, operator)]
+    accepted = "one for all; divide each operator and its data by its own, as A / sigma"
+    require(levels[0] == levels[1], "operators", f"noise levels {levels}", accepted)

@@ -1,0 +1,45 @@
+"""How modules show themselves: `repr` in a line, `dir` and `help` without what others define."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from torch import nn
+
+FOREIGN = ("builtins", "deepinv", "torch")
+"""Packages whose names are not shown; they work as ever and are in those packages' documents."""
+
+
+class _OwnNames(type):
+    """A class whose `dir`, and so `help`, has the names that no foreign package defined."""
+
+    def __dir__(cls) -> Iterable[str]:
+        own = (base for base in cls.__mro__ if base.__module__.split(".")[0] not in FOREIGN)
+        names = {name for base in own for name in vars(base)}
+        hidden: frozenset[str] = getattr(cls, "_unlisted", frozenset())
+        return sorted(name for name in names - hidden if not name.startswith("__"))
+
+
+def parts_of(module: nn.Module, kind: type = nn.Module) -> list[str]:
+    """Return the names of the classes of a module's parts of a kind, those of lists each."""
+    children = module._modules.values()
+    lists = [list(c) if isinstance(c, nn.ModuleList) else [c] for c in children]
+    return [type(part).__name__ for parts in lists for part in parts if isinstance(part, kind)]
+
+
+class Presented(metaclass=_OwnNames):
+    """What is written in one line, and shows its own and its parts' names; beside `nn.Module`."""
+
+    _unlisted: ClassVar[frozenset[str]] = frozenset({"extra_repr", "training"})
+    """Names that `dir` leaves out: those that foreign packages ask for, or set."""
+
+    def extra_repr(self) -> str:
+        """Return what `repr` tells."""
+        return ""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def __dir__(self) -> Iterable[str]:
+        own = vars(self)
+        parts = {*own["_parameters"], *own["_buffers"], *own["_modules"]}
+        return sorted({*dir(type(self)), *own, *parts, "to"} - self._unlisted)
