@@ -10,19 +10,17 @@ They speak by torch.distributed: gloo for tensors on the CPU, nccl on CUDA.
 """
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from wellposed.errors import ArgumentError, ProcessLostError, require
+from wellposed.checks import require_integer
+from wellposed.errors import ArgumentError, require
 from wellposed.noise import ItemNoise
 from wellposed.parallel.distributed import ProcessSlab, gathered, share_of
 from wellposed.parallel.part import Slab, slab_of
-from wellposed.priors.adapters.slicewise import Slicewise
 from wellposed.priors.prior import Prior
 from wellposed.reconstruction import Reconstruction
 
@@ -30,9 +28,7 @@ if TYPE_CHECKING:
     from deepinv.physics import Physics
 
     from wellposed.operators.stacked import Stacked
-    from wellposed.runs.checkpoint import RunFolder
     from wellposed.solvers.base import Solver
-    from wellposed.solvers.problem import Problem
 
 
 def shard(y: Tensor, operator: "Physics") -> "tuple[Tensor, Stacked]":
@@ -124,8 +120,7 @@ def spread(
     if share.processes == 1:
         return solver(y, operator, prior, num_samples=num_samples, seed=seed)
     _require_one_for_all(operator)
-    count = isinstance(num_samples, int) and num_samples >= 1
-    require(count, "num_samples", num_samples, "an integer of at least 1")
+    num_samples = require_integer("num_samples", num_samples)
     seed = agreed_seed(seed, ProcessSlab(len(y)), y.device)
     start, stop = share.starts[share.rank : share.rank + 2]
     if start == stop:
@@ -174,34 +169,3 @@ def agreed_seed(seed: int | None, slab: Slab, device: torch.device) -> int:
     others = total(seed is not None and own % 2**31 != first)
     require(others == 0, "seed", seed, "the same in all processes")
     return first if seed is None else seed
-
-
-def check_shared(solver: "Solver", problem: "Problem") -> None:
-    """Raise unless solver and prior couple no slices but through `Problem.slab`.
-
-    Raises:
-        ArgumentError: they may, where processes share the volume.
-    """
-    if problem.slab.processes == 1:
-        return
-    name, prior = type(solver).__name__, problem.prior
-    accepted = "DDS, DDS3D or DiffusionMBIR where processes share a volume"
-    require(solver.in_slabs, "solver", name, accepted)
-    axes = prior.axes if isinstance(prior, Slicewise) else None
-    got = type(prior).__name__ if axes is None else f"Slicewise along axes {axes}"
-    require(axes == (2,), "prior", got, "Slicewise along axis 2 where processes share a volume")
-
-
-@contextmanager
-def naming(step: str, folder: "RunFolder | None") -> Iterator[None]:
-    """Tell at which step a process was lost, and what is left of the run."""
-    try:
-        yield
-    except ProcessLostError as error:
-        left = (
-            "without a checkpoint the run begins again"
-            if folder is None
-            else f"the checkpoint {str(folder.path)!r} is intact: any number of processes can go "
-            "on from it, by the same call"
-        )
-        raise ProcessLostError(f"{step}: {error}; {left}") from error

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from wellposed.errors import CheckpointError, FileError, require
+from wellposed.checks import require_integer
+from wellposed.errors import CheckpointError, FileError, ProcessLostError
 from wellposed.runs.fingerprint import bytes_of, fingerprint
 from wellposed.parallel.part import Slab
 
@@ -47,9 +48,7 @@ class RunFolder:
     slab: Slab = field(default_factory=Slab)
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.every, int) and not isinstance(self.every, bool)
-        accepted = "an integer of at least 1"
-        require(whole and self.every >= 1, "checkpoint_every", self.every, accepted)
+        require_integer("checkpoint_every", self.every)
 
     def read(self) -> dict[str, Any]:
         """Return what is told about the run that the folder is of; empty if there is none.
@@ -220,6 +219,21 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def naming(step: str, folder: RunFolder | None) -> Iterator[None]:
+    """Tell at which step a process was lost, and what is left of the run."""
+    try:
+        yield
+    except ProcessLostError as error:
+        left = (
+            "without a checkpoint the run begins again"
+            if folder is None
+            else f"the checkpoint {str(folder.path)!r} is intact: any number of processes can go "
+            "on from it, by the same call"
+        )
+        raise ProcessLostError(f"{step}: {error}; {left}") from error
+
+
 def identify(solver: Any, problem: Any, y: Tensor, num_samples: int, seed: int) -> dict[str, Any]:
     """Return what identifies a run: two of equal identity give the same samples.
 
@@ -230,7 +244,7 @@ def identify(solver: Any, problem: Any, y: Tensor, num_samples: int, seed: int) 
         num_samples: samples per item.
         seed: decides the draws.
     """
-    settings = {f"solver.{name}": value for name, value in asdict(solver).items()}
+    settings = {f"solver.{name}": value for name, value in solver.settings.items()}
     shape, digest = _whole(y, problem.slab)
     return {
         "solver": type(solver).__name__,

@@ -6,7 +6,6 @@ from torch import Tensor
 from wellposed.linalg import whole_norm
 from wellposed.noise import ItemNoise
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.problem_checks import Unknown
 
 
 def misfit(problem: Problem, u: Tensor, measured: Tensor | None) -> Tensor:
@@ -20,7 +19,7 @@ def misfit(problem: Problem, u: Tensor, measured: Tensor | None) -> Tensor:
         u: images in units.
         measured: ``m`` of each item, from `noisy_numbers`; or of the one item of a whole batch.
     """
-    if isinstance(problem.operator, Unknown):
+    if problem.operator is None:
         return torch.full((len(u),), torch.nan, dtype=u.real.dtype, device=u.device)
     total, sigma = problem.slab.sum, problem.noise_sigma
     distance = whole_norm(problem.A(u) - problem.y, total)
