@@ -180,7 +180,9 @@ class Solver(Sampler):
         require(self.in_slabs, "solver", name, accepted)
         axes = prior.axes if isinstance(prior, Slicewise) else None
         got = type(prior).__name__ if axes is None else f"Slicewise along axes {axes}"
-        require(axes == (2,), "prior", got, "Slicewise along axis 2 where processes share a volume")
+        require(
+            axes == (2,), "prior", got, "Slicewise along axis 2 where processes share a volume"
+        )
 
     def _run_or_load(
         self,

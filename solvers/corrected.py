@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
         x_t: the noisy image, in units.
         x0: the clean one, ``E[x_0 | x_t]``.
         vjp: ``v -> J^T v`` with the Jacobian ``J`` of x0 in x_t, for what asks for it. Complex
-            images count as pairs of real numbers, so that ``J^T`` is the adjoint for ``Re <a, b>``.
+            images count as pairs of real numbers: ``J^T`` is the adjoint for ``Re <a, b>``.
     """
 
     x_t: Tensor

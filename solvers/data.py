@@ -2,11 +2,12 @@
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Annotated, TypeGuard
 
 import torch
 from torch import Tensor
 
+from wellposed.checks import Range
 from wellposed.linalg import conjugate_gradient, largest_eigenvalue, per_item
 from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.solvers.problem import Problem, is_linear_operator
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 NOISE_FREE = 0.01
 """Noise level assumed of noise-free data, in units: DAPS's published one."""
+
+LangevinRate = Annotated[float, Range(0, 2, "()")]
+"""Step of `GaussianCoupling.langevin` times the largest curvature; stable below 2."""
 
 PROXIMAL_STEPS = 100
 """Conjugate-gradient steps of a data term at most."""

@@ -121,7 +121,9 @@ class Sampler(Scope, ABC):
                 lost; names the step.
         """
         tally = Tally()
-        problem = Counted(**{f.name: getattr(problem, f.name) for f in fields(Problem)}, tally=tally)
+        problem = Counted(
+            **{f.name: getattr(problem, f.name) for f in fields(Problem)}, tally=tally
+        )
         state, times, first = self.init(problem, noise), self.times(problem), 0
         saved = folder.load_state(state, batch) if folder is not None else None
         if saved is not None:

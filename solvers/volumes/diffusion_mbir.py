@@ -1,10 +1,12 @@
 """DiffusionMBIR: volumes by a 2-D prior and total variation (Chung et al. 2023)."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from wellposed.checks import Count, Range
 from wellposed.errors import require
 from wellposed.linalg import alone, norm
 from wellposed.noise import NoiseSource
@@ -48,18 +50,13 @@ class DiffusionMBIR(VolumeSolver):
         rho, lam, tv_axes, circular: see `VolumeSolver`.
     """
 
-    steps: int = 2000
+    steps: Count = 2000
     spacing: str = "geometric"
-    cg_steps: int = 1
-    snr: float = 0.16
-    corrector_chunk: int | None = None
+    cg_steps: Count = 1
+    snr: Annotated[float, Range(0, 1, "()")] = 0.16
+    corrector_chunk: Count | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.snr < 1, "snr", self.snr, "0 < snr < 1")
-        chunk = self.corrector_chunk
-        whole = isinstance(chunk, int) and not isinstance(chunk, bool) and chunk >= 1
-        require(chunk is None or whole, "corrector_chunk", chunk, "None or an integer >= 1")
+    name: ClassVar[str] = "diffusion-mbir"
 
     def check(self, problem: Problem) -> None:
         """Refuse chunks of slices in slabs, which they would not know of."""

@@ -1,13 +1,12 @@
 """Volumes: a 2-D prior on the slices, total variation between them, by ADMM."""
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from wellposed.errors import ShapeError, require
+from wellposed.checks import Count, Kind, NonNegative, Positive
 from wellposed.linalg import conjugate_gradient, largest_eigenvalue, per_item
 from wellposed.noise import NoiseSource
 from wellposed.parallel.part import Slab
@@ -19,6 +18,19 @@ DATA_RANGE = 2.0
 
 AXES = {"z": -3, "y": -2, "x": -1}
 """Axes of volumes (B, C, D, H, W) by name."""
+
+
+class Axes(Kind):
+    """Some of the names of `AXES`, each once."""
+
+    def __init__(self) -> None:
+        super().__init__('some of "zyx", each once')
+
+    def admits(self, value: object) -> bool:
+        """Tell whether it is such a string."""
+        if not isinstance(value, str) or value == "":
+            return False
+        return all(name in AXES and value.count(name) == 1 for name in value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,37 +77,20 @@ class VolumeSolver(Solver):
             published code.
     """
 
-    rho: float = 10 / 390
-    lam: float = 0.04 / 390
-    cg_steps: int = 5
-    tv_axes: str = "z"
+    rho: Positive = 10 / 390
+    lam: NonNegative = 0.04 / 390
+    cg_steps: Count = 5
+    tv_axes: Annotated[str, Axes()] = "z"
     circular: bool = False
 
     linear_only: ClassVar[bool] = True
+    volumes_only: ClassVar[bool] = True
     in_slabs: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.rho < math.inf, "rho", self.rho, "a positive number")
-        require(0 <= self.lam < math.inf, "lam", self.lam, "a finite number of at least 0")
-        require(self.cg_steps >= 1, "cg_steps", self.cg_steps, "at least 1")
-        named = isinstance(self.tv_axes, str) and self.tv_axes != ""
-        once = named and all(self.tv_axes.count(n) == 1 and n in AXES for n in self.tv_axes)
-        require(once, "tv_axes", self.tv_axes, 'some of "zyx", each once')
 
     @property
     def volume_arrays(self) -> int:
         """Arrays of a volume's size at a time, as measured; d, u and D x are one an axis."""
         return 12 + 4 * len(self.tv_axes)
-
-    def check(self, problem: Problem) -> None:
-        """Refuse what is not linear or no volume."""
-        super().check(problem)
-        if len(problem.image_shape) != 5:
-            raise ShapeError(
-                f"operator: its images are {tuple(problem.image_shape)}, accepted by "
-                f"{type(self).__name__}: volumes (B, C, D, H, W); see operators.Stacked"
-            )
 
     def init(self, problem: Problem, noise: NoiseSource) -> VolumeState:
         """Start from pure noise, with nothing split off."""

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from wellposed.checks import require_integer
 from wellposed.errors import CheckpointError, FileError, ProcessLostError
-from wellposed.runs.fingerprint import bytes_of, fingerprint
 from wellposed.parallel.part import Slab
+from wellposed.runs.fingerprint import bytes_of, fingerprint
 
 State = TypeVar("State", bound=Any)
 

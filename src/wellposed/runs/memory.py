@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from wellposed.errors import ArgumentError
-from wellposed.runs.host_memory import free_host_bytes
-from wellposed.runs.allocation import LivePeak, prior_peak
-from wellposed.priors.prior import Prior
 from wellposed.priors.adapters.slicewise import Slicewise
+from wellposed.priors.prior import Prior
+from wellposed.runs.allocation import LivePeak, prior_peak
+from wellposed.runs.host_memory import free_host_bytes
 
 if TYPE_CHECKING:
     from wellposed.solvers.base import Solver

@@ -5,7 +5,6 @@ from typing import Any
 
 from wellposed.solvers.base import Solver
 from wellposed.solvers.pnp_dm import PnPDM
-from wellposed.solvers.volumes.tv import VolumeSolver
 
 BUDGET = 100
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
@@ -44,12 +43,12 @@ def recorded_solvers() -> dict[str, Solver]:
     """
     from wellposed import solvers
 
-    offered = [getattr(solvers, name) for name in solvers.__all__]
+    offered = [getattr(solvers, name) for name in solvers.__all__ if name[0].isupper()]
     recorded: dict[str, Solver] = {}
     for cls in offered:
         if not isinstance(cls, type) or not issubclass(cls, Solver):
             continue
-        if cls is Solver or issubclass(cls, VolumeSolver):
+        if not cls.name or cls.volumes_only:
             continue
         if cls.restores:  # samplers of trained restorers, to which the data are a condition
             continue
