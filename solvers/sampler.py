@@ -54,6 +54,11 @@ class Counted(Problem):
 
     tally: Tally = field(default_factory=Tally)
 
+    @classmethod
+    def of(cls, problem: Problem) -> "Counted":
+        """Return the problem with nothing counted so far."""
+        return cls(**{part.name: getattr(problem, part.name) for part in fields(Problem)})
+
     def evaluate(self, network: Callable[..., Any], x_t: Tensor, t: float) -> Any:
         """Count, and evaluate."""
         self.tally.count += 1
@@ -120,16 +125,13 @@ class Sampler(Scope, ABC):
             SamplingError: a value became NaN or infinite, or a process that shares the volume was
                 lost; names the step.
         """
-        tally = Tally()
-        problem = Counted(
-            **{f.name: getattr(problem, f.name) for f in fields(Problem)}, tally=tally
-        )
+        problem = Counted.of(problem)
         state, times, first = self.init(problem, noise), self.times(problem), 0
         saved = folder.load_state(state, batch) if folder is not None else None
         if saved is not None:
             state, facts = saved
             first, noise.position = facts["step"], facts["position"]
-            tally.count = facts["evaluations"]
+            problem.tally.count = facts["evaluations"]
         total = len(times) - 1
         name, steps = type(self).__name__, range(first, total)
         for index in track(steps, name, first) if problem.slab.rank == 0 else steps:
@@ -144,8 +146,8 @@ class Sampler(Scope, ABC):
                     callback(index, state)
                 if folder is not None and (index + 1) % folder.every == 0:
                     facts = {"batch": batch, "step": index + 1, "position": noise.position}
-                    folder.save_state(state, {**facts, "evaluations": tally.count})
-        return Sampled(self.finish(state), tally.count)
+                    folder.save_state(state, {**facts, "evaluations": problem.tally.count})
+        return Sampled(self.finish(state), problem.tally.count)
 
 
 def _is_finite(state: State, problem: Problem) -> bool:

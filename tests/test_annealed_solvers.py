@@ -31,6 +31,7 @@ from wellposed.priors.sampling import reverse, times_between
 from wellposed.solvers import DAPS, DPS, DDIMProjection, FlowChef, PnPDM, Problem, REDDiff
 from wellposed.solvers.data import GaussianCoupling, misfit_gradient, noise_level, squared_norm
 from wellposed.solvers.pnp_dm import _reverse_sde
+from wellposed.solvers.sampler import Counted
 from wellposed.validation.gaussian import PROCESSES, MatrixOperator, gaussian_problem, process
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -165,7 +166,9 @@ def test_langevin_at_once_has_the_law_of_its_steps(rate):
     z, centre = problem.zeros() + torch.randn(1, 1, 4, 4).double(), problem.zeros() + 0.3
     norm2 = squared_norm(problem)
     found, expected = (
-        GaussianCoupling(p, noise_level(p), centre, rho).langevin(z, Numbers(0.0), steps, rate, norm2)
+        GaussianCoupling(p, noise_level(p), centre, rho).langevin(
+            z, Numbers(0.0), steps, rate, norm2
+        )
         for p in (problem, hidden)
     )
     torch.testing.assert_close(found, expected)
@@ -285,10 +288,10 @@ def conditional_variance(steps, variance, level):
     """Return that of `_reverse_sde` over the exact one, for a prior of one variance."""
     prior = GaussianPrior(0.0, variance, process("ve"))
     y = torch.zeros(4000, 1, 2, 2, dtype=torch.float64)
-    problem = Problem.create(y, Inpainting(torch.ones(1, 2, 2)), prior)
+    problem = Counted.of(Problem.create(y, Inpainting(torch.ones(1, 2, 2)), prior))
     times = times_between(prior.schedule, level, prior.schedule.min_ratio, steps)
     x = _reverse_sde(torch.full_like(y, 0.1), times, problem, FastNoise())
-    assert problem.evaluations == steps
+    assert problem.tally.count == steps
     exact = variance * level**2 / (variance + level**2)
     return float(x.var() / exact), float(x.mean() / (0.1 * variance / (variance + level**2)))
 

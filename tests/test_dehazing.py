@@ -132,7 +132,7 @@ def test_the_misfit_is_shared_as_a_linearised_posterior_does():
     solver, weights = VarianceSharing(rms=(0.3, 0.1)), torch.tensor([1.0, 0.7]).double()
     level = torch.tensor(0.2).double()
     at = problem(y.clamp(-1, 1), pixelwise(0.3), pixelwise(0.1), tuple(weights.tolist()))
-    found = expand(solver.shared(x0, level, at))
+    found = expand(solver.correction.shared(x0, level, at))
     unsure = [0.2 * r / (0.2**2 + r**2) ** 0.5 for r in (0.3, 0.1)]
     v = x0.clone().requires_grad_()
     slopes = torch.autograd.grad(expand(v).sum(), v)[0]
@@ -152,7 +152,7 @@ def test_sharing_does_not_depend_on_the_units_of_blocks():
     found, level = [], torch.tensor(1e9).double()
     for haze, rms in ((pixelwise(0.1), (0.3, 0.2)), (wide, (0.3, 0.1))):
         at = problem(y.clamp(-1, 1), pixelwise(0.3), haze, (1.0, 0.7))
-        shared = VarianceSharing(rms=rms).shared(at.prior.to_units(x0), level, at)
+        shared = VarianceSharing(rms=rms).correction.shared(at.prior.to_units(x0), level, at)
         found.append(at.to_public(shared))
     torch.testing.assert_close(found[1], found[0])
 

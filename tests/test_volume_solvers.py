@@ -170,7 +170,7 @@ def test_dds_of_a_ct_volume_follows_the_published_code():
         **weights,
     )
     seen = []
-    x = solver.run(problem, noise, lambda i, state: seen.append((state.x, state.x0)))
+    x = solver.run(problem, noise, lambda i, state: seen.append((state.x, state.x0))).u
     for i, step in enumerate(seen):
         x_s, x0 = (v[0, 0, ::6, 2::5, 2::5].numpy() for v in step)
         assert np.abs(x0 - d["cg_out"][i]).max() < 1e-4, f"data consistency, step {i}"
@@ -184,7 +184,7 @@ def test_diffusion_mbir_follows_the_published_code():
     solver = DiffusionMBIR(steps=cfg["N"], snr=cfg["snr"], **weights)
     levels = np.repeat(solver.times(problem)[:-1], 2)
     np.testing.assert_allclose(levels, d["sigma_labels"], rtol=1e-6)
-    x = solver.run(problem, noise)
+    x = solver.run(problem, noise).u
     ones = torch.ones_like(x)
     x = x + problem.A_adjoint(problem.y - problem.A(x)) / problem.normal(ones)
     # Single precision truncates 19 of the published predictor's 300 levels to their neighbours;
@@ -473,8 +473,8 @@ def test_seeds_decide_and_nothing_global_changes(solver, make):
 def test_calls_of_the_network_are_counted(solver):
     y, operator, prior = ct()
     problem = Problem.create(y, operator, prior)
-    solver.run(problem, ItemNoise(0, [(0, 0)]))
-    assert problem.evaluations == prior.calls == CALLS[type(solver)] * solver.steps
+    found = solver.run(problem, ItemNoise(0, [(0, 0)]))
+    assert found.evaluations == prior.calls == CALLS[type(solver)] * solver.steps
 
 
 @every_solver
@@ -546,7 +546,7 @@ def test_halves_that_exchange_through_their_slab_give_the_whole(solver):
     operator = masked(scale=3.0)
     y = operator.A(draw(1, 1, 6, 4, 5))
     draws = [draw(1, 1, 6, 4, 5, seed=s) for s in range(20)]
-    whole = solver.run(Problem.create(y, operator, gaussian()), RecordedNoise(draws))
+    whole = solver.run(Problem.create(y, operator, gaussian()), RecordedNoise(draws)).u
     barrier, post, found = threading.Barrier(2, timeout=20), [None, None], [None, None]
 
     def run(rank):
@@ -554,7 +554,7 @@ def test_halves_that_exchange_through_their_slab_give_the_whole(solver):
         part.slab = Half(rank, barrier, post)
         problem = Problem.create(y.chunk(2, 2)[rank], part, gaussian())
         noise = RecordedNoise([z.chunk(2, 2)[rank] for z in draws])
-        found[rank] = solver.run(problem, noise)
+        found[rank] = solver.run(problem, noise).u
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
     for thread in threads:
