@@ -8,7 +8,7 @@ from torch import Tensor
 from wellposed.checks import require_size
 from wellposed.errors import ArgumentError, require
 from wellposed.operators.base import LinearOperator
-from wellposed.parallel.part import Slab
+from wellposed.parallel.part import Part
 
 
 class Stacked(LinearOperator):
@@ -20,14 +20,14 @@ class Stacked(LinearOperator):
         operator: acts on images; it holds one set of masks or maps for all slices, or one for
             each, as coil maps are, and one noise level.
         slices: their number D.
-        slab: which of more slices they are, where other processes hold the rest, see
+        part: which of more slices they are, where other processes hold the rest, see
             `solvers.sharding`.
     """
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"slab", "img_size", "measurement_size"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"part", "img_size", "measurement_size"})
     """What differs from process to process; see `fingerprint`."""
 
-    def __init__(self, operator: LinearOperator, slices: int, slab: Slab | None = None) -> None:
+    def __init__(self, operator: LinearOperator, slices: int, part: Part | None = None) -> None:
         require_size("slices", slices)
         require(isinstance(operator, LinearOperator), "operator", operator, "a LinearOperator")
         if operator.items not in (1, slices) or len(operator.img_size) != 3:
@@ -49,8 +49,23 @@ class Stacked(LinearOperator):
             complex_measurement=operator.complex_measurement,
         )
         self.operator = operator
-        self.slab = slab or Slab()
+        self.part = part or Part()
         self.to(operator.device)
+
+    @property
+    def slices(self) -> int:
+        """Their number."""
+        return int(self.img_size[1])
+
+    def check_measurement(self, y: Tensor) -> None:
+        """Raise unless ``y`` fits, (B, K, D, ...)."""
+        self._check("y", y, self.measurement_size, self.complex_measurement)
+
+    def restricted_to(self, part: Part) -> "Stacked":
+        """Return the operator of the slices that a process holds."""
+        own = Stacked(self.operator, part.stop - part.start, part)
+        own.noise_model = self.noise_model
+        return own
 
     def forward_map(self, x: Tensor) -> Tensor:
         return self._by_slice(x, self.operator.A)
@@ -65,7 +80,7 @@ class Stacked(LinearOperator):
 
     def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
         """Return each slice's pseudo-inverse."""
-        self._check("y", y, self.measurement_size, self.complex_measurement)
+        self.check_measurement(y)
         return self._by_slice(y, self.operator.A_dagger)
 
     def restrict(self, y: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from wellposed.checks import require_size
 from wellposed.errors import ShapeError, require, require_choice
 from wellposed.linalg import per_item
-from wellposed.parallel.part import Slab
+from wellposed.parallel.part import Part
 from wellposed.priors.adapters.rescheduled import DenoiserPrior
 from wellposed.priors.schedule import Schedule
 
@@ -136,11 +136,11 @@ class TotalVariation:
 
 def _gradient(x: Tensor) -> Tensor:
     """Return ``D x``, differences along rows and columns, (2, ...)."""
-    return torch.stack([Slab().difference(x, axis, circular=False) for axis in (-2, -1)])
+    return torch.stack([Part().difference(x, axis, circular=False) for axis in (-2, -1)])
 
 
 def _divergence(q: Tensor) -> Tensor:
     """Return ``D^H q``."""
     parts = zip(q, (-2, -1), strict=True)
-    down, across = (Slab().difference_adjoint(d, axis, circular=False) for d, axis in parts)
+    down, across = (Part().difference_adjoint(d, axis, circular=False) for d, axis in parts)
     return down + across

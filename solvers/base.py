@@ -13,14 +13,15 @@ from torch import Tensor
 from wellposed.checks import Count, require_integer
 from wellposed.errors import ArgumentError, require
 from wellposed.noise import ItemNoise, NoiseSource
-from wellposed.parallel.part import slab_of
+from wellposed.parallel.part import part_of
 from wellposed.parallel.sharding import agreed_seed
 from wellposed.priors.adapters.slicewise import Slicewise
 from wellposed.priors.prior import Prior
 from wellposed.priors.restorer import Restorer
 from wellposed.reconstruction import Reconstruction
-from wellposed.runs.checkpoint import RunFolder, identify
-from wellposed.runs.memory import plan
+from wellposed.runs.checkpoint import RunFolder, digest
+from wellposed.runs.fingerprint import fingerprint
+from wellposed.runs.memory import MemoryPlan, plan
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
 from wellposed.solvers.sampler import Callback, Sampled, Sampler, State
@@ -52,8 +53,6 @@ class Solver(Sampler):
     """Other spellings of it that are accepted."""
     restores: ClassVar[bool] = False
     """Whether it samples around a degraded image, as a `Restorer` needs."""
-    in_slabs: ClassVar[bool] = False
-    """Whether processes may share a volume: all sums over it go through `Problem.slab`."""
 
     @property
     def volume_arrays(self) -> int:
@@ -68,6 +67,33 @@ class Solver(Sampler):
         """The hyper-parameters by name, as JSON has them."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: repr(v) if is_dataclass(v) else v for name, v in values.items()}
+
+    def memory_plan(
+        self, problem: Problem, num_samples: int = 1, chunk: int | None = None
+    ) -> MemoryPlan:
+        """Return what a run over volumes will allocate; see `plan`."""
+        return plan(
+            problem.prior,
+            problem.known,
+            problem.y,
+            problem.zeros(),
+            arrays=self.volume_arrays,
+            num_samples=num_samples,
+            batch_size=self.batch_size,
+            chunk=chunk,
+        )
+
+    def identity(self, problem: Problem, y: Tensor, num_samples: int, seed: int) -> dict[str, Any]:
+        """Return what identifies a run: two of equal identity give the same samples."""
+        return {
+            "solver": type(self).__name__,
+            **{f"solver.{name}": value for name, value in self.settings.items()},
+            "seed": seed,
+            "num_samples": num_samples,
+            **digest(y, problem.part),
+            "operator": fingerprint(problem.operator),
+            "prior": fingerprint(problem.prior),
+        }
 
     def __call__(  # noqa: PLR0913 - the options of a run are its signature
         self,
@@ -117,12 +143,12 @@ class Solver(Sampler):
         if checkpoint is not None:
             path = isinstance(checkpoint, (str, PathLike))
             require(path, "checkpoint", checkpoint, "None or the path of a folder")
-            folder = RunFolder(Path(checkpoint), checkpoint_every, slab_of(operator))
+            folder = RunFolder(Path(checkpoint), checkpoint_every, part_of(operator))
         problem, seed = self._prepare(y, operator, prior, num_samples, seed, folder)
         started, evaluations, samples, residuals = time.perf_counter(), 0, [], []
         measured = noisy_numbers(problem)
         for number, (part, identities) in enumerate(self._batches(problem, num_samples)):
-            own = ItemNoise(seed, identities, first_slice=problem.slab.start)
+            own = ItemNoise(seed, identities, first_slice=problem.part.start)
             source = own if noise is None else noise
             u, count = self._run_or_load(part, source, callback, folder, number)
             evaluations = max(evaluations, count)
@@ -158,31 +184,18 @@ class Solver(Sampler):
                 "ResShift, IRSDE, RDDM or MRSampler"
             )
         self.check(problem)
-        self._check_shared(problem)
+        _check_shared(problem)
         # Before a folder is claimed for it.
         wanted = saved.get("seed") if seed is None else seed
-        seed = agreed_seed(wanted, problem.slab, y.device)
+        seed = agreed_seed(wanted, problem.part, y.device)
         if len(problem.image_shape) == 5:
-            memory = plan(self, problem, num_samples, saved.get("chunk"))
+            memory = self.memory_plan(problem, num_samples, saved.get("chunk"))
             memory.log()
             memory.check()
             problem, chunk = replace(problem, prior=memory.prior), memory.chunk
         if folder is not None:
-            folder.claim(identify(self, problem, y, num_samples, seed), chunk=chunk)
+            folder.claim(self.identity(problem, y, num_samples, seed), chunk=chunk)
         return problem, seed
-
-    def _check_shared(self, problem: Problem) -> None:
-        """Raise if processes share the volume and the method or the prior couples its slices."""
-        if problem.slab.processes == 1:
-            return
-        name, prior = type(self).__name__, problem.prior
-        accepted = "DDS, DDS3D or DiffusionMBIR where processes share a volume"
-        require(self.in_slabs, "solver", name, accepted)
-        axes = prior.axes if isinstance(prior, Slicewise) else None
-        got = type(prior).__name__ if axes is None else f"Slicewise along axes {axes}"
-        require(
-            axes == (2,), "prior", got, "Slicewise along axis 2 where processes share a volume"
-        )
 
     def _run_or_load(
         self,
@@ -217,6 +230,15 @@ class Solver(Sampler):
         for start in range(0, num_samples, size):
             numbers = range(start, min(start + size, num_samples))
             yield problem.repeated(len(numbers)), [(n, 0) for n in numbers]
+
+
+def _check_shared(problem: Problem) -> None:
+    """Raise if processes share the volume and the prior couples its slices."""
+    prior = problem.prior
+    axes = prior.axes if isinstance(prior, Slicewise) else None
+    got = type(prior).__name__ if axes is None else f"Slicewise along axes {axes}"
+    fits = problem.part.processes == 1 or axes == (2,)
+    require(fits, "prior", got, "Slicewise along axis 2 where processes share a volume")
 
 
 def describe(solver: type[Solver]) -> str:

@@ -57,8 +57,8 @@ def spectrum(problem: Problem, coordinates: Tensor) -> tuple[Tensor, Tensor, Ten
 
 def project(problem: Problem, x0: Tensor, iterations: int) -> Tensor:
     """Return ``x0 + A^+ (y - A x0)``: CG on the normal equations started at ``x0``."""
-    b, total = problem.back_projection, problem.slab.sum
-    return conjugate_gradient(problem.normal, b, x0, iterations=iterations, total=total).x
+    b, space = problem.back_projection, problem.space
+    return conjugate_gradient(problem.normal, b, x0, iterations=iterations, space=space).x
 
 
 def proximal(problem: Problem, x0: Tensor, weight: Tensor) -> Tensor:
@@ -87,7 +87,11 @@ def damped_inverse(problem: Problem, b: Tensor, weight: Tensor) -> Tensor:
     """Return ``(A^H A + weight)^-1 b`` by conjugate gradients; see `proximal`."""
     w = per_item(weight, b)
     found = conjugate_gradient(
-        lambda d: problem.normal(d) + w * d, b, iterations=PROXIMAL_STEPS, tolerance=1e-6
+        lambda d: problem.normal(d) + w * d,
+        b,
+        iterations=PROXIMAL_STEPS,
+        tolerance=1e-6,
+        space=problem.space,
     )
     if bool(((found.residuals[-1] > 1e-3) & (weight > 0)).any()):
         warnings.warn(
@@ -137,8 +141,9 @@ def squared_norm(problem: Problem, iterations: int = 20) -> Tensor:
         return torch.ones_like(problem.noise_sigma)
     # Whatever y is, noise has a part along the leading singular vector.
     start = problem.zeros()
-    start = start + ItemNoise(0, [(0,)]).draw(start[:1])
-    value = largest_eigenvalue(problem.normal, start, iterations)
+    noise = ItemNoise(0, [(0,)], first_slice=problem.part.start)
+    start = start + noise.draw(start[:1])
+    value = largest_eigenvalue(problem.normal, start, iterations, problem.space)
     return torch.where(value > 0, value, 1)
 
 

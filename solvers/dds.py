@@ -41,8 +41,7 @@ class DataSteps(Correction):
             return torch.add(x, problem.normal(x), alpha=self.gamma)
 
         b = torch.add(x0, problem.back_projection, alpha=self.gamma)
-        total = problem.slab.sum
-        return conjugate_gradient(apply, b, x0, iterations=self.cg_steps, total=total).x
+        return conjugate_gradient(apply, b, x0, iterations=self.cg_steps, space=problem.space).x
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +78,6 @@ class DDS(Corrected):
 
     name: ClassVar[str] = "dds"
     linear_only: ClassVar[bool] = True
-    in_slabs: ClassVar[bool] = True
     keeps_network_noise: ClassVar[bool] = True
 
     @property

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import Count, Fraction, Positive
-from wellposed.linalg import inner, norm, per_item
+from wellposed.linalg import per_item
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
 from wellposed.solvers.data import proximal
@@ -80,15 +80,18 @@ def gradient_step(x0: Tensor, weight: Tensor, problem: Problem) -> Tensor:
     ``g = A'^T (y - A(x0))`` is the descent direction at ``x0``, with the derivative ``A'``
     there, and ``tau = ||g||^2 / (||A' g||^2 + weight ||g||^2)`` of each item.
     """
+    space = problem.space
     with torch.enable_grad():
         x = x0.detach().requires_grad_()
         measured = problem.A(x)
     g = torch.autograd.grad(measured, x, problem.y - measured.detach())[0]
     # A' g by a difference: forward-mode derivatives are missing for attention in decoders.
-    reach = torch.finfo(g.dtype).eps ** (1 / 3) * (1 + norm(x0)) / norm(g).clamp(min=1e-12)
+    small = torch.finfo(g.dtype).eps ** (1 / 3)
+    reach = small * (1 + space.norm(x0)) / space.norm(g).clamp(min=1e-12)
     h = per_item(reach, measured)
     ahead, behind = (problem.A(x0 + sign * per_item(reach, g) * g) for sign in (1, -1))
     along = (ahead - behind) / (2 * h)
-    square, objective = inner(g, g), inner(along, along) + weight * inner(g, g)
+    square = space.inner(g, g)
+    objective = space.inner(along, along) + weight * square
     tau = torch.where(objective > 0, square / objective, 0)
     return x0 + per_item(tau, x0) * g

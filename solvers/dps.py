@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wellposed.checks import Count, NonNegative
 from wellposed.errors import require
-from wellposed.linalg import norm
+from wellposed.linalg import norm, per_item
 from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, levels, variance
 from wellposed.solvers.base import State
@@ -81,5 +81,7 @@ def _gradient(x0: Tensor, problem: Problem) -> Tensor:
     """Return the gradient of ``||y - A(x0)||_2`` in ``x0``."""
     with torch.enable_grad():
         x0 = x0.detach().requires_grad_()
-        distance = norm(problem.y - problem.A(x0)).sum()
-        return torch.autograd.grad(distance, x0)[0]
+        gap = problem.y - problem.A(x0)
+        gradient = torch.autograd.grad(norm(gap).sum(), x0)[0]
+    # The norm over all parts of y changes with this part's by its share.
+    return per_item(problem.space.share(gap.detach()), x0) * gradient

@@ -38,8 +38,9 @@ class MomentMatching(Correction):
         def apply(v: Tensor) -> Tensor:
             return sigma2 * v + problem.A(spread(v))
 
-        b = problem.y - problem.A(found.x0)
-        return found.x0 + spread(conjugate_gradient(apply, b, iterations=self.cg_steps).x)
+        b, space = problem.y - problem.A(found.x0), problem.space
+        solved = conjugate_gradient(apply, b, iterations=self.cg_steps, space=space)
+        return found.x0 + spread(solved.x)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from wellposed.checks import require_batch
 from wellposed.errors import ArgumentError, DeviceError, ShapeError, check_finite
-from wellposed.linalg import inner
-from wellposed.parallel.part import Slab, slab_of
+from wellposed.linalg import WHOLE, Space, inner
+from wellposed.parallel.part import Part, part_of
 from wellposed.priors.prediction import Parts
 from wellposed.priors.prior import Prior
 from wellposed.priors.restorer import Degraded, Restorer
@@ -158,9 +158,14 @@ class Problem:
         return sigma.to(like.dtype).to(like.device).expand(len(like)) / self.prior.scale
 
     @property
-    def slab(self) -> Slab:
+    def part(self) -> Part:
         """The slices of the volume that this process holds: all, unless others share it."""
-        return slab_of(self.operator)
+        return part_of(self.operator)
+
+    @property
+    def space(self) -> Space:
+        """The inner product of images and of measurements, over all parts."""
+        return WHOLE if self.part.processes == 1 else Space(self.part.sum)
 
     @property
     def known(self) -> "Physics":

@@ -121,7 +121,7 @@ class REDDiff(Solver):
             self.regularization * WEIGHTINGS[self.weighting](sigma / alpha) if alpha > 0 else 0
         )
         mean = self.reduction == "mean"
-        d, m = ((as_real(v)[0].numel() if mean else 1) for v in (mu, problem.y))
+        d, m = (problem.space.count(v) if mean else 1 for v in (mu, problem.y))
         gradient = weight * (eps - z) / d + self.obs_weight * misfit_gradient(problem, x0) / m
         return self._adam(state, x0, gradient)
 

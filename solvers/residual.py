@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from wellposed.linalg import whole_norm
 from wellposed.noise import ItemNoise
 from wellposed.solvers.problem import Problem
 
@@ -21,19 +20,19 @@ def misfit(problem: Problem, u: Tensor, measured: Tensor | None) -> Tensor:
     """
     if problem.operator is None:
         return torch.full((len(u),), torch.nan, dtype=u.real.dtype, device=u.device)
-    total, sigma = problem.slab.sum, problem.noise_sigma
-    distance = whole_norm(problem.A(u) - problem.y, total)
+    space, sigma = problem.space, problem.noise_sigma
+    distance = space.norm(problem.A(u) - problem.y)
     expected = sigma if measured is None else sigma * measured.sqrt().to(sigma)
     if bool((sigma > 0).all()):
         return distance / expected
     # Of linear problems, problem.y lacks what the prior's centre would measure.
     offset = problem.A_centre / problem.prior.scale if problem.is_linear else 0.0
-    whole = whole_norm(problem.y + offset, total).clamp(min=torch.finfo(sigma.dtype).tiny)
+    whole = space.norm(problem.y + offset).clamp(min=torch.finfo(sigma.dtype).tiny)
     return distance / torch.where(sigma > 0, expected, whole)
 
 
 def measured_numbers(problem: Problem) -> Tensor:
-    """Return how many real numbers of each item were measured, over all slabs, (B,), float64."""
+    """Return how many real numbers of each item were measured, over all parts, (B,), float64."""
     operator, y = problem.operator, problem.y
     if hasattr(operator, "restrict"):
         measured = operator.restrict(torch.ones_like(y)) != 0
@@ -43,7 +42,7 @@ def measured_numbers(problem: Problem) -> Tensor:
         measured = (problem.A(problem.A_adjoint(probe)) != 0) | (y != 0)
     else:
         measured = torch.ones_like(y, dtype=torch.bool)
-    return problem.slab.sum(measured.flatten(1).sum(1).double()) * (2 if y.is_complex() else 1)
+    return problem.space.sum(measured.flatten(1).sum(1).double()) * (2 if y.is_complex() else 1)
 
 
 def noisy_numbers(problem: Problem) -> Tensor | None:

@@ -134,7 +134,7 @@ class Sampler(Scope, ABC):
             problem.tally.count = facts["evaluations"]
         total = len(times) - 1
         name, steps = type(self).__name__, range(first, total)
-        for index in track(steps, name, first) if problem.slab.rank == 0 else steps:
+        for index in track(steps, name, first) if problem.part.rank == 0 else steps:
             with naming(f"{name}, step {index + 1} of {total}", folder):
                 state = self.step(state, times[index], times[index + 1], problem, noise)
                 if not _is_finite(state, problem):
@@ -153,4 +153,4 @@ class Sampler(Scope, ABC):
 def _is_finite(state: State, problem: Problem) -> bool:
     """Tell whether all values of the state are finite, in all processes that share a volume."""
     bad = ~(torch.isfinite(state.x).all() & torch.isfinite(state.x0).all())
-    return not bool(problem.slab.sum(bad[None].float()))
+    return not bool(problem.space.sum(bad[None].float()))

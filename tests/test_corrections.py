@@ -69,9 +69,9 @@ def test_what_a_correction_asks_is_asked_of_the_problem():
     prior.denoise = lambda x_t, t, condition=None: x_t.detach()
     with pytest.raises(errors.ArgumentError, match="GaussianPrior cannot be differentiated"):
         IRSDE(correction=EXACT)(y, operator, prior)
-    with pytest.raises(errors.ArgumentError, match="correction: got .*, accepted: None with data"):
+    with pytest.raises(errors.ArgumentError, match=r"correction: got .*, accepted: None with"):
         MRSampler(correction=EXACT, data_steps=2)
-    with pytest.raises(errors.ArgumentError, match="correction: got .*, accepted: None or an"):
+    with pytest.raises(errors.ArgumentError, match=r"correction: got .*, accepted: None or an"):
         MRSampler(correction="mmps")
     with pytest.raises(errors.ArgumentError, match="cg_steps: got 0"):
         dataclasses.replace(EXACT, cg_steps=0)

@@ -9,7 +9,7 @@ from torch import Tensor
 from wellposed.checks import Count, Kind, NonNegative, Positive
 from wellposed.linalg import conjugate_gradient, largest_eigenvalue, per_item
 from wellposed.noise import NoiseSource
-from wellposed.parallel.part import Slab
+from wellposed.parallel.part import Part
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.problem import Problem
 
@@ -85,7 +85,6 @@ class VolumeSolver(Solver):
 
     linear_only: ClassVar[bool] = True
     volumes_only: ClassVar[bool] = True
-    in_slabs: ClassVar[bool] = True
 
     @property
     def volume_arrays(self) -> int:
@@ -94,32 +93,32 @@ class VolumeSolver(Solver):
 
     def init(self, problem: Problem, noise: NoiseSource) -> VolumeState:
         """Start from pure noise, with nothing split off."""
-        start, slab = super().init(problem, noise), problem.slab
-        norm2 = largest_eigenvalue(problem.normal, problem.back_projection, total=slab.sum)
-        zeros = torch.zeros_like(self._D(start.x, slab))
+        start, part = super().init(problem, noise), problem.part
+        norm2 = largest_eigenvalue(problem.normal, problem.back_projection, space=problem.space)
+        zeros = torch.zeros_like(self._D(start.x, part))
         return VolumeState(start.x, start.x0, zeros, zeros, torch.where(norm2 > 0, norm2, 1))
 
     def sweep(
         self, x: Tensor, state: VolumeState, problem: Problem
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``x, d, u`` after one sweep of ADMM started at ``x``, an image in units."""
-        slab, rho = problem.slab, per_item(self.rho * state.norm2, x)
+        part, rho = problem.part, per_item(self.rho * state.norm2, x)
 
         def apply(v: Tensor) -> Tensor:
-            return problem.normal(v) + rho * self._D_adjoint(self._D(v, slab), slab)
+            return problem.normal(v) + rho * self._D_adjoint(self._D(v, part), part)
 
-        b = problem.back_projection + rho * self._D_adjoint(state.d - state.u, slab)
-        x = conjugate_gradient(apply, b, x, iterations=self.cg_steps, total=slab.sum).x
-        jump = self._D(x, slab) + state.u
+        b = problem.back_projection + rho * self._D_adjoint(state.d - state.u, part)
+        x = conjugate_gradient(apply, b, x, iterations=self.cg_steps, space=problem.space).x
+        jump = self._D(x, part) + state.u
         d = soft_threshold(jump, DATA_RANGE * self.lam / self.rho)
         return x, d, jump - d
 
-    def _D(self, x: Tensor, slab: Slab) -> Tensor:
-        return torch.stack([slab.difference(x, AXES[n], self.circular) for n in self.tv_axes], 1)
+    def _D(self, x: Tensor, part: Part) -> Tensor:
+        return torch.stack([part.difference(x, AXES[n], self.circular) for n in self.tv_axes], 1)
 
-    def _D_adjoint(self, d: Tensor, slab: Slab) -> Tensor:
-        parts = zip(d.unbind(1), self.tv_axes, strict=True)
-        back = [slab.difference_adjoint(part, AXES[n], self.circular) for part, n in parts]
+    def _D_adjoint(self, d: Tensor, part: Part) -> Tensor:
+        split = zip(d.unbind(1), self.tv_axes, strict=True)
+        back = [part.difference_adjoint(v, AXES[n], self.circular) for v, n in split]
         return sum(back[1:], start=back[0])
 
 
