@@ -111,7 +111,7 @@ class DeepinvSolver:
 
     def _check(self, problem: Problem) -> None:
         """Refuse what deepinv would fail on without a word, or with another's."""
-        prior, operator = problem.prior, problem.operator
+        prior, operator = problem.prior, problem.known
         plain = prior.is_affine and not problem.image_dtype.is_complex
         require(plain, "prior", type(prior).__name__, "one on real images")
         kind, sigma = type(operator).__name__, getattr(operator.noise_model, "sigma", None)

@@ -33,7 +33,7 @@ def misfit(problem: Problem, u: Tensor, measured: Tensor | None) -> Tensor:
 
 def measured_numbers(problem: Problem) -> Tensor:
     """Return how many real numbers of each item were measured, over all parts, (B,), float64."""
-    operator, y = problem.operator, problem.y
+    operator, y = problem.known, problem.y
     if hasattr(operator, "restrict"):
         measured = operator.restrict(torch.ones_like(y)) != 0
     elif problem.is_linear:

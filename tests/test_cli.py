@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 from wellposed import Reconstruction
 from wellposed.cli.app import app
-from wellposed.cli.options import solver_class, solver_classes
 from wellposed.priors.networks.conv_unet import ConvUNet
 from wellposed.priors.stored.store import save_prior
 from wellposed.priors.training.settings import TrainingSettings
+from wellposed.solvers.catalogue import named_solvers, solver_named
 
 RUNNER = CliRunner()
 
@@ -336,13 +336,13 @@ def test_command_names_are_those_of_the_papers():
         *("dps", "flowchef", "ir-sde", "mmps", "mr-sampler", "noisy-projection", "pigdm"),
         *("pnp-dm", "rddm", "red-diff", "resshift"),
     ]
-    assert sorted(solver_classes()) == names
+    assert sorted(named_solvers()) == names
     for spelling, name in (
         ("diff-pir", "diffpir"),
         ("flow-chef", "flowchef"),
         ("dds3d", "dds-3d"),
     ):
-        assert solver_class("--solver", spelling).name == name
+        assert solver_named("--solver", spelling).name == name
 
 
 def test_version_and_help():

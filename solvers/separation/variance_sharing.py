@@ -35,7 +35,8 @@ class SharedMisfit(Correction):
         from wellposed.operators.image.inpainting import Denoising
         from wellposed.operators.superposition import Superposition
 
-        operator = problem.operator
+        super().check(problem)
+        operator = problem.known
         total = operator.operator if isinstance(operator, Companded) else None
         blocks = total.operators if isinstance(total, Superposition) else []
         plain = len(blocks) > 0 and all(type(block) is Denoising for block in blocks)

@@ -14,7 +14,7 @@ Settings say in their annotations what they accept, and check all fields at once
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from numbers import Integral, Real
@@ -65,9 +65,9 @@ class Range(Kind):
         """Tell whether it is a number in the interval."""
         if not isinstance(value, Real) or isinstance(value, bool):
             return False
-        within = self.low <= value <= self.high
-        left, right = self.ends[0] == "[", self.ends[1] == "]"
-        return bool(within and (left or value != self.low) and (right or value != self.high))
+        number = float(value)
+        above = self.low < number or (self.ends[0] == "[" and number == self.low)
+        return above and (number < self.high or (self.ends[1] == "]" and number == self.high))
 
 
 class Whole(Kind):
@@ -99,7 +99,7 @@ class Choice(Kind):
 
     def error(self, name: str, value: object) -> ArgumentError:
         """Suggest the nearest name."""
-        return UnknownNameError(unknown_name(name, value, self.names))
+        return UnknownNameError(unknown_name(name, str(value), self.names))
 
 
 class Instance(Kind):
@@ -163,7 +163,7 @@ def check_fields(settings: Any) -> None:
     Raises:
         ArgumentError: names the first field that is not, its value and what is accepted.
     """
-    for name, kind in _kinds(type(settings)):
+    for name, kind in _kinds(type(settings)).items():
         value = getattr(settings, name)
         if not kind.admits(value):
             raise kind.error(name, value)
@@ -173,10 +173,12 @@ def check_fields(settings: Any) -> None:
 
 
 @lru_cache
-def _kinds(cls: Any) -> tuple[tuple[str, Kind], ...]:
-    hints = get_type_hints(cls, include_extras=True)
-    found = ((field.name, _kind(hints[field.name])) for field in fields(cls))
-    return tuple((name, kind) for name, kind in found if kind is not None)
+def _kinds(cls: Hashable) -> dict[str, Kind]:
+    """Return what the fields of a dataclass declare, by name."""
+    settings: Any = cls
+    hints = get_type_hints(settings, include_extras=True)
+    found = {field.name: _kind(hints[field.name]) for field in fields(settings)}
+    return {name: kind for name, kind in found.items() if kind is not None}
 
 
 def _kind(hint: Any) -> Kind | None:
@@ -203,7 +205,7 @@ def require_integer(name: str, value: object, least: int = 1, most: int | None =
     kind = Whole(least, most)
     if not kind.admits(value):
         raise kind.error(name, value)
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return int(value)  # type: ignore[call-overload]
 
 
 require_size = require_integer

@@ -13,19 +13,9 @@ if TYPE_CHECKING:
 
 def solver_classes() -> "dict[str, type[Solver]]":
     """Return all solvers by the names that papers give them."""
-    from wellposed import solvers
+    from wellposed.solvers.catalogue import named_solvers
 
-    # Functions load more than they tell.
-    members = [getattr(solvers, name) for name in solvers.__all__ if name[0].isupper()]
-    found = [m for m in members if isinstance(m, type) and issubclass(m, solvers.Solver)]
-    return {cls.name: cls for cls in found if cls.name}
-
-
-def solver_class(option: str, name: str) -> "type[Solver]":
-    """Return a solver by its name or an old spelling of it; `UnknownNameError` for others."""
-    classes = solver_classes()
-    old = {spelling: cls.name for cls in classes.values() for spelling in cls.old_names}
-    return classes[require_choice(option, old.get(name, name), classes)]
+    return named_solvers()
 
 
 def parse_settings(cls: type, assignments: list[str]) -> dict[str, Any]:

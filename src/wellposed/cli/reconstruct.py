@@ -96,11 +96,12 @@ def reconstruct(  # noqa: PLR0913 - the options of a command are its signature
     Several processes share the slices of a volume, or deal out images: torchrun
     --nproc-per-node 4 -m wellposed reconstruct ...
     """
-    from wellposed.cli.options import parse_settings, solver_class
+    from wellposed.cli.options import parse_settings
     from wellposed.operators.presets import TaskOptions
     from wellposed.priors.stored.registry import load
+    from wellposed.solvers.catalogue import solver_named
 
-    cls = solver_class("--solver", solver)
+    cls = solver_named("--solver", solver)
     method = cls(**parse_settings(cls, set_ or []))
     uses_data = getattr(method, "data_steps", 1) > 0
     require(uses_data, "--solver", solver, "with a prior: --set data_steps=5, or it ignores INPUT")

@@ -55,7 +55,7 @@ def restore_files(  # noqa: PLR0913 - the options of a command are its signature
     from wellposed.cli.options import parse_assignments
     from wellposed.operators.presets import TaskOptions
     from wellposed.priors.stored.restorers import load_restorer
-    from wellposed.solvers.restoration.base import restore as restoring
+    from wellposed.solvers.restoration import restore as restoring
 
     if operator is not None:
         require_choice("--operator", operator, OPERATORS)

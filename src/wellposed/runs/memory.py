@@ -3,14 +3,18 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wellposed.errors import ArgumentError
 from wellposed.priors.adapters.slicewise import Slicewise
 from wellposed.priors.prior import Prior
 from wellposed.runs.allocation import LivePeak, free_bytes, prior_peak
+
+if TYPE_CHECKING:
+    from deepinv.physics import Physics
 
 CHUNKS = (16, 8, 4, 2, 1)
 """Chunks a plan chooses from; with more slices at once a device is hardly any faster."""
@@ -131,7 +135,7 @@ class MemoryPlan:
 
 def plan(
     prior: Prior,
-    operator: nn.Module,
+    operator: "Physics",
     y: Tensor,
     x: Tensor,
     *,
@@ -188,7 +192,7 @@ def _with_chunk(made: MemoryPlan, shape: torch.Size, chunk: int | None) -> Memor
     return replace(best, prior=made.prior.in_chunks(best.chunk or 1))
 
 
-def _operator_peak(prior: Prior, operator: nn.Module, y: Tensor, x: Tensor) -> int:
+def _operator_peak(prior: Prior, operator: "Physics", y: Tensor, x: Tensor) -> int:
     with torch.no_grad(), LivePeak() as peak:
         operator.A_adjoint(operator.A(prior.to_public(x)))
     return peak.peak + y.nbytes
