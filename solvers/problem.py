@@ -5,8 +5,8 @@ hyper-parameters. For a linear operator ``y = A x + n`` becomes::
 
     (y - A centre) / scale = A u + n / scale
 
-This module is the one place where public values meet units: solvers see only ``u``. The units of a
-latent prior are an autoencoder's code, in which no measurement is linear.
+Public values and units meet here alone: solvers see only ``u``. The units of a latent prior are an
+autoencoder's code, in which no measurement is linear.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from wellposed.checks import require_batch
 from wellposed.errors import ArgumentError, DeviceError, ShapeError, check_finite
-from wellposed.linalg import WHOLE, Space, inner
+from wellposed.linalg import WHOLE, Space
+from wellposed.operators.check import require_adjoint
 from wellposed.parallel.part import Part, part_of
 from wellposed.priors.prediction import Parts
 from wellposed.priors.prior import Prior
@@ -70,7 +71,7 @@ class Problem:
         y = operator.restrict(y) if hasattr(operator, "restrict") else y
         prior.check_image(back)
         if is_linear_operator(operator):
-            _check_adjoint(operator, y, back)
+            require_adjoint(operator, y, back)
         acting = prior.in_units(operator) if is_linear_operator(operator) else None
         is_linear, shape = acting is not None, prior.unit_shape(back.shape)
         given = _condition(y, prior, back.shape) if isinstance(prior, Restorer) else None
@@ -90,8 +91,7 @@ class Problem:
             )
         prior.check_image(y)
         y = check_finite("y", y).detach()
-        sides = (n * prior.upsample for n in y.shape[2:])
-        clean = torch.Size((*y.shape[:2], *sides))
+        clean = torch.Size((*y.shape[:2], *(n * prior.upsample for n in y.shape[2:])))
         condition, shape = _condition(y, prior, clean), prior.unit_shape(clean)
         return cls(y, None, prior, shape, y.dtype, is_linear=False, condition=condition)
 
@@ -102,8 +102,6 @@ class Problem:
             given = Degraded(*(v.expand(count, *v.shape[1:]) for v in given))
         y, shape = self.y.expand(count, *self.y.shape[1:]), (count, *self.image_shape[1:])
         return replace(self, y=y, image_shape=torch.Size(shape), condition=given)
-
-    # The prior
 
     @property
     def anchor(self) -> Tensor | float:
@@ -138,8 +136,6 @@ class Problem:
         x0, (alpha, sigma) = self.denoise(x_t, t), self.prior.schedule(t)
         return Parts(x0, -x0, (x_t - alpha * x0) / sigma)
 
-    # The measurement
-
     @cached_property
     def noise_sigma(self) -> Tensor:
         """Noise level of each item in units, shape (B,); 0 where the operator knows of none.
@@ -159,7 +155,7 @@ class Problem:
 
     @property
     def part(self) -> Part:
-        """The slices of the volume that this process holds: all, unless others share it."""
+        """The slices of the volume that this process holds."""
         return part_of(self.operator)
 
     @property
@@ -169,7 +165,7 @@ class Problem:
 
     @property
     def known(self) -> "Physics":
-        """The operator, of problems that have one."""
+        """The operator, where there is one."""
         assert self.operator is not None
         return self.operator
 
@@ -253,19 +249,3 @@ def _checked(operator: "Physics | None", y: Tensor) -> "Physics":
             )
     check_finite("y", y)
     return operator
-
-
-def _check_adjoint(operator: "Physics", y: Tensor, back: Tensor, tolerance: float = 0.02) -> None:
-    """Raise if ``A_adjoint`` is not the adjoint of ``A``.
-
-    With ``x = A^H y``: ``<A x, y>`` must equal ``||x||^2``. These terms add up coherently, so a
-    mismatch of a few percent shows, where random vectors would hide it.
-    """
-    square = inner(back, back)
-    gap = (inner(operator.A(back), y) - square).abs()
-    if bool((gap > tolerance * square.clamp(min=1e-300)).any()):
-        raise ArgumentError(
-            f"operator: A_adjoint of {type(operator).__name__} is not the adjoint of A (relative "
-            f"mismatch {float((gap / square).max()):.3g}), accepted: mismatch below {tolerance}; "
-            "see operators.check_operator"
-        )

@@ -62,7 +62,6 @@ class Range(Kind):
         self.low, self.high, self.ends = low, high, ends
 
     def admits(self, value: object) -> bool:
-        """Tell whether it is a number in the interval."""
         if not isinstance(value, Real) or isinstance(value, bool):
             return False
         number = float(value)
@@ -79,7 +78,6 @@ class Whole(Kind):
         self.least, self.most = least, most
 
     def admits(self, value: object) -> bool:
-        """Tell whether it is an integer within the limits."""
         if not isinstance(value, Integral) or isinstance(value, bool):
             return False
         enough = self.least is None or int(value) >= self.least
@@ -94,11 +92,9 @@ class Choice(Kind):
         self.names = names
 
     def admits(self, value: object) -> bool:
-        """Tell whether it is one of the names."""
         return isinstance(value, str) and value in self.names
 
     def error(self, name: str, value: object) -> ArgumentError:
-        """Suggest the nearest name."""
         return UnknownNameError(unknown_name(name, str(value), self.names))
 
 
@@ -110,7 +106,6 @@ class Instance(Kind):
         self.cls = cls
 
     def admits(self, value: object) -> bool:
-        """Tell whether it is an instance."""
         return isinstance(value, self.cls)
 
 
@@ -122,7 +117,6 @@ class Optional(Kind):
         self.kind = kind
 
     def admits(self, value: object) -> bool:
-        """Tell whether it is None or of the other kind."""
         return value is None or self.kind.admits(value)
 
 
@@ -134,7 +128,6 @@ class Items(Kind):
         self.kind, self.count = kind, count
 
     def admits(self, value: object) -> bool:
-        """Tell whether it is such a sequence."""
         if not isinstance(value, Sequence) or isinstance(value, str):
             return False
         fits = len(value) > 0 if self.count is None else len(value) == self.count
@@ -163,7 +156,8 @@ def check_fields(settings: Any) -> None:
     Raises:
         ArgumentError: names the first field that is not, its value and what is accepted.
     """
-    for name, kind in _kinds(type(settings)).items():
+    cls: Hashable = type(settings)
+    for name, kind in _kinds(cls).items():
         value = getattr(settings, name)
         if not kind.admits(value):
             raise kind.error(name, value)
