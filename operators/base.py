@@ -8,7 +8,7 @@ import torch
 from deepinv.physics import GaussianNoise, LinearPhysics, Physics
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import (
     ArgumentError,
     DeviceError,
@@ -73,11 +73,11 @@ class LinearOperator(GaussianPhysics, LinearPhysics):
         complex_measurement: bool = False,
         items: int = 1,
     ) -> None:
-        size = tuple(require_size("image_size", side) for side in image_size)
+        size = tuple(require_integer("image_size", side) for side in image_size)
         sigma = noise_level(noise_sigma)
         super().__init__(img_size=size, noise_model=GaussianNoise(sigma))
         self.measurement_size = tuple(
-            require_size("measurement_size", side) for side in measurement_size
+            require_integer("measurement_size", side) for side in measurement_size
         )
         self.complex_image = complex_image
         self.complex_measurement = complex_measurement

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ShapeError, require, require_choice
 from wellposed.linalg import per_item
 from wellposed.parallel.part import Part
@@ -73,7 +73,7 @@ class NuclearNorm:
     def __post_init__(self) -> None:
         require(0 <= self.weight < math.inf, "weight", self.weight, "a finite number >= 0")
         require_choice("matrix", self.matrix, ("image", "frames", "patches"))
-        require_size("patch", self.patch)
+        require_integer("patch", self.patch)
 
     def __call__(self, z: Tensor, gamma: Tensor) -> Tensor:
         """Return the proximal solution; see `Prox`."""
@@ -119,7 +119,7 @@ class TotalVariation:
 
     def __post_init__(self) -> None:
         require(0 <= self.weight < math.inf, "weight", self.weight, "a finite number >= 0")
-        require_size("iterations", self.iterations)
+        require_integer("iterations", self.iterations)
 
     def __call__(self, z: Tensor, gamma: Tensor) -> Tensor:
         """Return the proximal solution; see `Prox`."""

@@ -202,9 +202,6 @@ def require_integer(name: str, value: object, least: int = 1, most: int | None =
     return int(value)  # type: ignore[call-overload]
 
 
-require_size = require_integer
-
-
 def require_batch(name: str, y: "Tensor") -> None:
     """Raise unless ``y`` is a batch (B, ...) of real or complex numbers.
 
@@ -233,7 +230,7 @@ def image_sides(image_size: Sequence[int]) -> tuple[int, int, int]:
     size = tuple(image_size)
     if len(size) != 3:
         raise ShapeError(f"image_size: got {size}, accepted: (C, H, W)")
-    channels, height, width = (require_size("image_size", side) for side in size)
+    channels, height, width = (require_integer("image_size", side) for side in size)
     return channels, height, width
 
 
