@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import check_fields
+from wellposed.errors import ArgumentError
 from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, implied_noise, levels, transition
 from wellposed.solvers.base import Solver, State
@@ -44,12 +45,21 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    denoise: Callable[[Tensor], Tensor], x_t: Tensor, differentiable: bool = True
+    denoise: Callable[[Tensor], Tensor], x_t: Tensor, problem: Problem, differentiable: bool
 ) -> Estimate:
-    """Return what ``denoise`` makes of ``x_t``, by one evaluation."""
+    """Return what ``denoise`` makes of ``x_t``, by one evaluation.
+
+    Raises:
+        ArgumentError: the prior cannot be differentiated where that is asked for.
+    """
     with torch.set_grad_enabled(differentiable or torch.is_grad_enabled()):
         x = x_t.detach().requires_grad_() if differentiable else x_t
         x0 = denoise(x)
+    if differentiable and not x0.requires_grad:
+        raise ArgumentError(
+            f"prior: {type(problem.prior).__name__} cannot be differentiated, accepted by such "
+            "solvers: one whose denoise keeps the graph"
+        )
 
     def vjp(v: Tensor) -> Tensor:
         return torch.autograd.grad(x0, x, v, retain_graph=True)[0]
@@ -123,7 +133,7 @@ class Corrected(Solver):
     def estimate(self, x_t: Tensor, t: float, problem: Problem) -> Estimate:
         """Return ``x0``, differentiable where the method or its correction asks for it."""
         asks = self.differentiates or getattr(self.used_correction(), "differentiates", False)
-        return estimate(lambda x: self.denoise(x, t, problem), x_t, asks)
+        return estimate(lambda x: self.denoise(x, t, problem), x_t, problem, asks)
 
     def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
         """Return ``x0'``."""

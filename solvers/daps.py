@@ -83,6 +83,7 @@ class DAPS(Solver):
 
     def check(self, problem: Problem) -> None:
         """Refuse exact draws where there are none."""
+        super().check(problem)
         if self.draw == "exact":
             require_linear(problem, 'DAPS(draw="exact")')
 

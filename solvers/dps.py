@@ -50,6 +50,7 @@ class DPS(Corrected):
 
     def check(self, problem: Problem) -> None:
         """Refuse clipping of what has no range."""
+        super().check(problem)
         ranged = problem.prior.is_affine and not problem.image_dtype.is_complex
         require(ranged or not self.clip, "clip", self.clip, "False for complex or latent images")
 

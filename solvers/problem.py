@@ -121,11 +121,6 @@ class Problem:
         wanted = x_t.requires_grad and torch.is_grad_enabled()
         with torch.set_grad_enabled(wanted):
             x0: Tensor = self.evaluate(self.prior.denoise, x_t, t)
-        if wanted and not x0.requires_grad:
-            raise ArgumentError(
-                f"prior: {type(self.prior).__name__} cannot be differentiated, accepted by such "
-                "solvers: one whose denoise keeps the graph"
-            )
         return x0
 
     def parts(self, x_t: Tensor, t: float) -> Parts:

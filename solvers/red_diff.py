@@ -92,6 +92,7 @@ class REDDiff(Solver):
 
     def check(self, problem: Problem) -> None:
         """Refuse a back-projection where there is none."""
+        super().check(problem)
         if self.start == "back-projection":
             require_linear(problem, 'REDDiff(start="back-projection")')
 

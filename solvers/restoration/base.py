@@ -83,7 +83,7 @@ class Restoration(Corrected):
             seen.append(look(x))
             return seen[0].x0
 
-        found = estimate(clean, x_t, correction.differentiates)
+        found = estimate(clean, x_t, problem, correction.differentiates)
         x0 = correction.correct(found, level, problem)
         residual = seen[0].residual.detach() + found.x0 - x0
         return Parts(x0, residual, remaining_noise(x_t, x0, residual, level))
