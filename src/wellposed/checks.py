@@ -14,9 +14,8 @@ Settings say in their annotations what they accept, and check all fields at once
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
-from functools import lru_cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -148,7 +147,7 @@ _PLAIN: dict[Any, Kind] = {
 }
 
 
-def check_fields(settings: Any) -> None:
+def check_fields(settings: object) -> None:
     """Raise unless every field of a dataclass is what its annotation declares.
 
     Numbers of NumPy's become Python's. Annotations that declare nothing known are not checked.
@@ -156,8 +155,7 @@ def check_fields(settings: Any) -> None:
     Raises:
         ArgumentError: names the first field that is not, its value and what is accepted.
     """
-    cls: Hashable = type(settings)
-    for name, kind in _kinds(cls).items():
+    for name, kind in _kinds(type(settings)).items():
         value = getattr(settings, name)
         if not kind.admits(value):
             raise kind.error(name, value)
@@ -166,13 +164,16 @@ def check_fields(settings: Any) -> None:
             object.__setattr__(settings, name, plain)
 
 
-@lru_cache
-def _kinds(cls: Hashable) -> dict[str, Kind]:
+_DECLARED: dict[type, dict[str, Kind]] = {}
+
+
+def _kinds(cls: Any) -> dict[str, Kind]:
     """Return what the fields of a dataclass declare, by name."""
-    settings: Any = cls
-    hints = get_type_hints(settings, include_extras=True)
-    found = {field.name: _kind(hints[field.name]) for field in fields(settings)}
-    return {name: kind for name, kind in found.items() if kind is not None}
+    if cls not in _DECLARED:
+        hints = get_type_hints(cls, include_extras=True)
+        found = {field.name: _kind(hints[field.name]) for field in fields(cls)}
+        _DECLARED[cls] = {name: kind for name, kind in found.items() if kind is not None}
+    return _DECLARED[cls]
 
 
 def _kind(hint: Any) -> Kind | None:
