@@ -21,7 +21,7 @@ class Stacked(LinearOperator):
             each, as coil maps are, and one noise level.
         slices: their number D.
         part: which of more slices they are, where other processes hold the rest, see
-            `solvers.sharding`.
+            `wellposed.parallel.sharding`.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"part", "img_size", "measurement_size"})
