@@ -25,7 +25,6 @@ from wellposed import operators, priors, solvers
 from wellposed.figures import format_table
 from wellposed.priors.adapters.slicewise import Slicewise
 from wellposed.priors.networks.conv_unet import ConvUNet
-from wellposed.runs import memory
 from wellposed.solvers.problem import Problem
 
 MB = 1e6
@@ -63,7 +62,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     prior = Slicewise(load(args.prior), chunk=args.chunk)
     solver = solvers.DDS(steps=args.steps)
     solver(y[:, :, :1], operators.Stacked(operator.operator, 1), prior, seed=0)  # set-up
-    plan = memory.plan(solver, Problem.create(y, operator, prior))
+    plan = solver.memory_plan(Problem.create(y, operator, prior))
     reset_peak()
     before, seconds = psutil.Process().memory_info().rss, []
     for _ in range(2):

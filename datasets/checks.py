@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import (
     DtypeError,
     FileError,
@@ -70,7 +70,7 @@ def one_or_all(argument: str, index: int | None, count: int) -> slice:
     """Return the rows that ``index`` chooses of ``count``; all for None."""
     if index is None:
         return slice(count)
-    first = require_size(argument, index, 0, count - 1)
+    first = require_integer(argument, index, 0, count - 1)
     return slice(first, first + 1)
 
 

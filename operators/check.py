@@ -6,7 +6,7 @@ single inner products, which hide mismatches of several percent.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
 from wellposed.linalg import inner, largest_eigenvalue, norm
+
+if TYPE_CHECKING:
+    from deepinv.physics import Physics
 
 
 @dataclass(frozen=True)
@@ -124,3 +127,19 @@ def dense_matrix(
     """
     basis = torch.eye(int(np.prod(size)), dtype=dtype).reshape(-1, *size)
     return linear_map(basis).flatten(1).T
+
+
+def require_adjoint(operator: "Physics", y: Tensor, back: Tensor, tolerance: float = 0.02) -> None:
+    """Raise if ``A_adjoint`` is not the adjoint of ``A``.
+
+    With ``x = A^H y``: ``<A x, y>`` must equal ``||x||^2``. These terms add up coherently, so a
+    mismatch of a few percent shows, where random vectors would hide it.
+    """
+    square = inner(back, back)
+    gap = (inner(operator.A(back), y) - square).abs()
+    if bool((gap > tolerance * square.clamp(min=1e-300)).any()):
+        raise ArgumentError(
+            f"operator: A_adjoint of {type(operator).__name__} is not the adjoint of A (relative "
+            f"mismatch {float((gap / square).max()):.3g}), accepted: mismatch below {tolerance}; "
+            "see operators.check_operator"
+        )

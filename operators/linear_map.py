@@ -8,7 +8,7 @@ import torch
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import (
     ArgumentError,
     DeviceError,
@@ -38,10 +38,10 @@ class LinearMap(GaussianPhysics, LinearPhysics):
         complex_measurement: bool = False,
         items: int = 1,
     ) -> None:
-        size = tuple(require_size("image_size", side) for side in image_size)
+        size = tuple(require_integer("image_size", side) for side in image_size)
         super().__init__(noise_sigma, img_size=size)
         self.measurement_size = tuple(
-            require_size("measurement_size", side) for side in measurement_size
+            require_integer("measurement_size", side) for side in measurement_size
         )
         self.complex_image = complex_image
         self.complex_measurement = complex_measurement

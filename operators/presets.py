@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wellposed import operators
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ShapeError, require, require_choice
 
 if TYPE_CHECKING:  # the command line reads the options' names before it loads any operator
@@ -51,7 +51,7 @@ class OperatorOptions:
         quiet, blurred = 0 <= self.noise_sigma < math.inf, 0 < self.blur_sigma < math.inf
         require(quiet, "noise_sigma", self.noise_sigma, "a finite number of at least 0")
         require(blurred, "blur_sigma", self.blur_sigma, "a positive number")
-        require_size("seed", self.seed, 0)
+        require_integer("seed", self.seed, 0)
         require(0 < self.arc <= 360, "arc", self.arc, "degrees, above 0 and up to 360")
 
 
@@ -140,7 +140,7 @@ def _inpainting(size: Size, o: OperatorOptions) -> "LinearOperator":
 
 
 def _super_resolution(size: Size, o: OperatorOptions) -> "LinearOperator":
-    require_size("factor", o.factor, 2)
+    require_integer("factor", o.factor, 2)
     return operators.SuperResolution(size, o.factor, o.kernel, o.noise_sigma)
 
 
@@ -159,7 +159,7 @@ def _mri(size: Size, o: OperatorOptions) -> "LinearOperator":
 
 def _ct(size: Size, o: OperatorOptions) -> "LinearOperator":
     _, height, width = _grey(size, "CT")
-    require_size("views", o.views)
+    require_integer("views", o.views)
     angles = torch.arange(o.views, dtype=torch.float64) * (o.arc / o.views)
     return operators.ParallelBeamCT((height, width), angles, noise_sigma=o.noise_sigma)
 

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ArgumentError, require
 from wellposed.operators.base import LinearOperator
-from wellposed.parallel.part import Slab
+from wellposed.parallel.part import Part
 
 
 class Stacked(LinearOperator):
@@ -20,15 +20,15 @@ class Stacked(LinearOperator):
         operator: acts on images; it holds one set of masks or maps for all slices, or one for
             each, as coil maps are, and one noise level.
         slices: their number D.
-        slab: which of more slices they are, where other processes hold the rest, see
-            `solvers.sharding`.
+        part: which of more slices they are, where other processes hold the rest, see
+            `wellposed.parallel.sharding`.
     """
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"slab", "img_size", "measurement_size"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"part", "img_size", "measurement_size"})
     """What differs from process to process; see `fingerprint`."""
 
-    def __init__(self, operator: LinearOperator, slices: int, slab: Slab | None = None) -> None:
-        require_size("slices", slices)
+    def __init__(self, operator: LinearOperator, slices: int, part: Part | None = None) -> None:
+        require_integer("slices", slices)
         require(isinstance(operator, LinearOperator), "operator", operator, "a LinearOperator")
         if operator.items not in (1, slices) or len(operator.img_size) != 3:
             raise ArgumentError(
@@ -49,12 +49,27 @@ class Stacked(LinearOperator):
             complex_measurement=operator.complex_measurement,
         )
         self.operator = operator
-        self.slab = slab or Slab()
+        self.part = part or Part()
         self.to(operator.device)
 
+    @property
+    def slices(self) -> int:
+        """Their number."""
+        return int(self.img_size[1])
+
+    def check_measurement(self, y: Tensor) -> None:
+        """Raise unless ``y`` fits, (B, K, D, ...)."""
+        self._check("y", y, self.measurement_size, self.complex_measurement)
+
+    def restricted_to(self, part: Part) -> "Stacked":
+        """Return the operator of the slices that a process holds."""
+        own = Stacked(self.operator, part.stop - part.start, part)
+        own.noise_model = self.noise_model
+        return own
+
     def scaled(self, factor: complex) -> LinearOperator:
-        """Return ``factor * A``, on the slices of the same slab."""
-        return Stacked(self.operator.scaled(factor), self.img_size[1], self.slab)
+        """Return ``factor * A``, on the slices of the same part."""
+        return Stacked(self.operator.scaled(factor), self.img_size[1], self.part)
 
     def forward_map(self, x: Tensor) -> Tensor:
         return self._by_slice(x, self.operator.A)
@@ -69,7 +84,7 @@ class Stacked(LinearOperator):
 
     def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
         """Return each slice's pseudo-inverse."""
-        self._check("y", y, self.measurement_size, self.complex_measurement)
+        self.check_measurement(y)
         return self._by_slice(y, self.operator.A_dagger)
 
     def restrict(self, y: Tensor) -> Tensor:

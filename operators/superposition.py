@@ -11,7 +11,7 @@ from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.compatible import as_factor
 from wellposed.operators.decomposable import Decomposable
-from wellposed.parallel.part import slab_of
+from wellposed.parallel.part import part_of
 
 
 class Superposition(LinearOperator):
@@ -168,7 +168,7 @@ def _checked(operators: Sequence[LinearOperator]) -> LinearOperator:
     """Return the first operator if all go together."""
     several = isinstance(operators, Sequence) and len(operators) > 0
     ours = several and all(isinstance(operator, LinearOperator) for operator in operators)
-    whole = ours and all(slab_of(operator).processes == 1 for operator in operators)
+    whole = ours and all(part_of(operator).processes == 1 for operator in operators)
     require(whole, "operators", operators, "wellposed linear operators that share no volume")
     first, kinds = operators[0], set()
     for operator in operators:

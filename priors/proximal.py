@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ShapeError, require, require_choice
 from wellposed.linalg import per_item
-from wellposed.parallel.part import Slab
+from wellposed.parallel.part import Part
 from wellposed.priors.adapters.rescheduled import DenoiserPrior
 from wellposed.priors.schedule import Schedule
 
@@ -78,7 +78,7 @@ class NuclearNorm:
     def __post_init__(self) -> None:
         require(0 <= self.weight < math.inf, "weight", self.weight, "a finite number >= 0")
         require_choice("matrix", self.matrix, ("image", "frames", "patches"))
-        require_size("patch", self.patch)
+        require_integer("patch", self.patch)
 
     def __call__(self, z: Tensor, gamma: Tensor) -> Tensor:
         """Return the proximal solution; see `Prox`."""
@@ -124,7 +124,7 @@ class TotalVariation:
 
     def __post_init__(self) -> None:
         require(0 <= self.weight < math.inf, "weight", self.weight, "a finite number >= 0")
-        require_size("iterations", self.iterations)
+        require_integer("iterations", self.iterations)
 
     def __call__(self, z: Tensor, gamma: Tensor) -> Tensor:
         """Return the proximal solution; see `Prox`."""
@@ -141,11 +141,11 @@ class TotalVariation:
 
 def _gradient(x: Tensor) -> Tensor:
     """Return ``D x``, differences along rows and columns, (2, ...)."""
-    return torch.stack([Slab().difference(x, axis, circular=False) for axis in (-2, -1)])
+    return torch.stack([Part().difference(x, axis, circular=False) for axis in (-2, -1)])
 
 
 def _divergence(q: Tensor) -> Tensor:
     """Return ``D^H q``."""
     parts = zip(q, (-2, -1), strict=True)
-    down, across = (Slab().difference_adjoint(d, axis, circular=False) for d, axis in parts)
+    down, across = (Part().difference_adjoint(d, axis, circular=False) for d, axis in parts)
     return down + across

@@ -17,10 +17,10 @@ from .pigdm import PiGDM as PiGDM
 from .pnp_dm import PnPDM as PnPDM
 from .problem import Problem as Problem
 from .red_diff import REDDiff as REDDiff
-from .restoration.base import IRSDE as IRSDE
-from .restoration.base import ResShift as ResShift
+from .restoration.irsde import IRSDE as IRSDE
 from .restoration.mr_sampler import MRSampler as MRSampler
 from .restoration.rddm import RDDM as RDDM
+from .restoration.resshift import ResShift as ResShift
 from .separation.dehazing import Dehazed as Dehazed
 from .separation.dehazing import Dehazing as Dehazing
 from .separation.dehazing import dehaze as dehaze

@@ -1,10 +1,8 @@
-"""What every solver shares: the call, the one loop, and the result."""
+"""What every solver shares: the call, its batches and the result."""
 
-import math
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,97 +10,49 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from wellposed.errors import ArgumentError, SamplingError, require, require_choice
+from wellposed.checks import Count, require_integer
+from wellposed.errors import ArgumentError, require
 from wellposed.noise import ItemNoise, NoiseSource
-from wellposed.parallel.part import slab_of
-from wellposed.parallel.sharding import agreed_seed, check_shared, naming
+from wellposed.parallel.part import part_of
+from wellposed.parallel.sharding import agreed_seed
+from wellposed.priors.adapters.slicewise import Slicewise
 from wellposed.priors.prior import Prior
 from wellposed.priors.restorer import Restorer
-from wellposed.priors.schedule import SPACINGS
-from wellposed.priors.transition import starting_std
 from wellposed.reconstruction import Reconstruction
-from wellposed.runs.checkpoint import RunFolder, identify
-from wellposed.runs.memory import plan
-from wellposed.runs.progress import track
-from wellposed.solvers.misfit import misfit, noisy_numbers
+from wellposed.runs.checkpoint import RunFolder, digest
+from wellposed.runs.fingerprint import fingerprint
+from wellposed.runs.memory import MemoryPlan, plan
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.residual import misfit, noisy_numbers
+from wellposed.solvers.sampler import Callback, Sampled, Sampler, State
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
 
-Callback = Callable[[int, "State"], None]
+__all__ = ["Callback", "Solver", "State", "describe"]
+
 Batch = tuple[Problem, list[tuple[int, int]]]
 """A problem to run, and the (sample, item) identity of each volume or image of it."""
 
 
-@dataclass(frozen=True, eq=False)
-class State:
-    """A sampler's state, a value: stepping makes a new one.
-
-    Attributes:
-        x: the current noisy image ``x_t`` (or what a method iterates on), in the prior's units.
-        x0: the latest estimate of the clean image, in units.
-    """
-
-    x: Tensor
-    x0: Tensor
-
-
 @dataclass(frozen=True, kw_only=True)
-class Solver(ABC):
+class Solver(Sampler):
     """Base of all solvers: fields are the paper's hyper-parameters.
 
     Args:
-        steps: network evaluations (for "leading" see `Schedule.times`).
-        spacing: how the times are spaced, see `Schedule.times`.
+        steps, spacing: see `Sampler`.
         batch_size: samples of one item carried through the network together; ``None`` takes all.
-            Several items go sample by sample.
+            With more than one item, samples are drawn one after another.
     """
 
-    steps: int = 50
-    spacing: str = "leading"
-    batch_size: int | None = None
+    batch_size: Count | None = None
 
-    def __post_init__(self) -> None:
-        for hyper in fields(self):
-            value = getattr(self, hyper.name)
-            if hyper.type in (int, float):
-                number = isinstance(value, (int, hyper.type)) and not isinstance(value, bool)
-                require(number and not math.isnan(value), hyper.name, value, "a number")
-            if hyper.type is bool:
-                require(isinstance(value, bool), hyper.name, value, "True or False")
-        require(_is_count(self.steps), "steps", self.steps, "an integer of at least 1")
-        require_choice("spacing", self.spacing, self.spacings)
-        whole = self.batch_size is None or _is_count(self.batch_size)
-        require(whole, "batch_size", self.batch_size, "None or an integer of at least 1")
-
-    spacings: ClassVar[tuple[str, ...]] = SPACINGS
-    linear_only: ClassVar[bool] = False
+    name: ClassVar[str] = ""
+    """The command line's name of the method, as papers spell it."""
+    old_names: ClassVar[tuple[str, ...]] = ()
+    """Other spellings of it that are accepted."""
     restores: ClassVar[bool] = False
     """Whether it samples around a degraded image, as a `Restorer` needs."""
-    in_slabs: ClassVar[bool] = False
-    """Whether processes may share a volume: all sums over it go through `Problem.slab`."""
-
-    def init(self, problem: Problem, noise: NoiseSource) -> State:
-        """Return the state before the first step: by default ``x_T``, pure noise."""
-        std = starting_std(problem.prior.schedule, self.times(problem)[0])
-        x_T = std * noise.draw(problem.zeros())
-        return State(x_T, x_T)
-
-    @abstractmethod
-    def step(
-        self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
-    ) -> State:
-        """Return the state at time ``s < t``."""
-
-    def finish(self, state: State) -> Tensor:
-        """Return the reconstruction of the last state, in units."""
-        return state.x
-
-    def check(self, problem: Problem) -> None:
-        """Raise if the method cannot solve this problem."""
-        if self.linear_only:
-            problem.require_linear(type(self).__name__)
 
     @property
     def volume_arrays(self) -> int:
@@ -112,54 +62,38 @@ class Solver(ABC):
         """
         return 14
 
-    def times(self, problem: Problem) -> list[float]:
-        """Return the decreasing times of the run, ending in 0."""
-        return problem.prior.schedule.times(self.steps, self.spacing).tolist()
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The hyper-parameters by name, as JSON has them."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: repr(v) if is_dataclass(v) else v for name, v in values.items()}
 
-    @torch.no_grad()
-    def run(
-        self,
-        problem: Problem,
-        noise: NoiseSource,
-        callback: Callback | None = None,
-        folder: RunFolder | None = None,
-        batch: int = 0,
-    ) -> Tensor:
-        """Sample once for every item of a prepared problem; return images in units.
+    def memory_plan(
+        self, problem: Problem, num_samples: int = 1, chunk: int | None = None
+    ) -> MemoryPlan:
+        """Return what a run over volumes will allocate; see `plan`."""
+        return plan(
+            problem.prior,
+            problem.known,
+            problem.y,
+            problem.zeros(),
+            arrays=self.volume_arrays,
+            num_samples=num_samples,
+            batch_size=self.batch_size,
+            chunk=chunk,
+        )
 
-        Args:
-            problem: the problem.
-            noise: its draws.
-            callback: see `__call__`.
-            folder: where states are kept, and the one to go on from is.
-            batch: number of the batch of samples within the run.
-
-        Raises:
-            SamplingError: a value became NaN or infinite, or a process that shares the volume was
-                lost; names the step.
-        """
-        state, times, first = self.init(problem, noise), self.times(problem), 0
-        saved = folder.load_state(state, batch) if folder is not None else None
-        if saved is not None:
-            state, facts = saved
-            first, noise.position = facts["step"], facts["position"]
-            problem.evaluations = facts["evaluations"]
-        total = len(times) - 1
-        name, steps = type(self).__name__, range(first, total)
-        for index in track(steps, name, first) if problem.slab.rank == 0 else steps:
-            with naming(f"{name}, step {index + 1} of {total}", folder):
-                state = self.step(state, times[index], times[index + 1], problem, noise)
-                if not _is_finite(state, problem):
-                    raise SamplingError(
-                        f"{name}: non-finite values at step {index + 1} of {total} "
-                        f"(t = {times[index]:g}); lower the step size or check the prior"
-                    )
-                if callback is not None:
-                    callback(index, state)
-                if folder is not None and (index + 1) % folder.every == 0:
-                    facts = {"batch": batch, "step": index + 1, "position": noise.position}
-                    folder.save_state(state, {**facts, "evaluations": problem.evaluations})
-        return self.finish(state)
+    def identity(self, problem: Problem, y: Tensor, num_samples: int, seed: int) -> dict[str, Any]:
+        """Return what identifies a run: two of equal identity give the same samples."""
+        return {
+            "solver": type(self).__name__,
+            **{f"solver.{name}": value for name, value in self.settings.items()},
+            "seed": seed,
+            "num_samples": num_samples,
+            **digest(y, problem.part),
+            "operator": fingerprint(problem.operator),
+            "prior": fingerprint(problem.prior),
+        }
 
     def __call__(  # noqa: PLR0913 - the options of a run are its signature
         self,
@@ -199,7 +133,7 @@ class Solver(ABC):
             when a run diverges; `CheckpointError` for the checkpoint of another run and
             `FileError` for one that cannot be read or written.
         """
-        require(_is_count(num_samples), "num_samples", num_samples, "an integer of at least 1")
+        num_samples = require_integer("num_samples", num_samples)
         if noise is not None:
             require(callable(getattr(noise, "draw", None)), "noise", noise, "a noise source")
             require(num_samples == 1, "num_samples", num_samples, "1 with recorded noise")
@@ -209,15 +143,15 @@ class Solver(ABC):
         if checkpoint is not None:
             path = isinstance(checkpoint, (str, PathLike))
             require(path, "checkpoint", checkpoint, "None or the path of a folder")
-            folder = RunFolder(Path(checkpoint), checkpoint_every, slab_of(operator))
+            folder = RunFolder(Path(checkpoint), checkpoint_every, part_of(operator))
         problem, seed = self._prepare(y, operator, prior, num_samples, seed, folder)
         started, evaluations, samples, residuals = time.perf_counter(), 0, [], []
         measured = noisy_numbers(problem)
         for number, (part, identities) in enumerate(self._batches(problem, num_samples)):
-            own = ItemNoise(seed, identities, first_slice=problem.slab.start)
+            own = ItemNoise(seed, identities, first_slice=problem.part.start)
             source = own if noise is None else noise
-            u = self._run_or_load(part, source, callback, folder, number)
-            evaluations = max(evaluations, part.evaluations)
+            u, count = self._run_or_load(part, source, callback, folder, number)
+            evaluations = max(evaluations, count)
             samples.append(part.to_public(u))
             residuals.append(misfit(part, u, measured))
         joined = torch.cat(samples) if len(samples) > 1 else samples[0]
@@ -227,7 +161,7 @@ class Solver(ABC):
             nfe=evaluations,
             seconds=time.perf_counter() - started,
             solver=type(self).__name__,
-            settings=asdict(self),
+            settings=self.settings,
             seed=None if noise is not None else seed,
             measured=measured,
         )
@@ -250,17 +184,17 @@ class Solver(ABC):
                 "ResShift, IRSDE, RDDM or MRSampler"
             )
         self.check(problem)
-        check_shared(self, problem)
+        _check_shared(problem)
         # Before a folder is claimed for it.
         wanted = saved.get("seed") if seed is None else seed
-        seed = agreed_seed(wanted, problem.slab, y.device)
+        seed = agreed_seed(wanted, problem.part, y.device)
         if len(problem.image_shape) == 5:
-            memory = plan(self, problem, num_samples, saved.get("chunk"))
+            memory = self.memory_plan(problem, num_samples, saved.get("chunk"))
             memory.log()
             memory.check()
             problem, chunk = replace(problem, prior=memory.prior), memory.chunk
         if folder is not None:
-            folder.claim(identify(self, problem, y, num_samples, seed), chunk=chunk)
+            folder.claim(self.identity(problem, y, num_samples, seed), chunk=chunk)
         return problem, seed
 
     def _run_or_load(
@@ -270,17 +204,16 @@ class Solver(ABC):
         callback: Callback | None,
         folder: RunFolder | None,
         batch: int,
-    ) -> Tensor:
-        """Return a batch of samples in units: run, or as an earlier call has left it."""
+    ) -> Sampled:
+        """Return a batch of samples: run, or as an earlier call has left it."""
         if folder is None:
             return self.run(problem, noise, callback)
         finished = folder.load_samples(batch, problem.y.device)
         if finished is not None:
-            u, problem.evaluations = finished
-            return u
-        u = self.run(problem, noise, callback, folder, batch)
-        folder.save_samples(batch, u, problem.evaluations)
-        return u
+            return Sampled(*finished)
+        found = self.run(problem, noise, callback, folder, batch)
+        folder.save_samples(batch, found.u, found.evaluations)
+        return found
 
     def _batches(self, problem: Problem, num_samples: int) -> Iterator[Batch]:
         """Yield problems to run and the (sample, item) identities of their batch.
@@ -291,7 +224,7 @@ class Solver(ABC):
         items = len(problem.y)
         if items > 1:
             for n in range(num_samples):
-                yield replace(problem, evaluations=0), [(n, b) for b in range(items)]
+                yield problem, [(n, b) for b in range(items)]
             return
         size = self.batch_size or num_samples
         for start in range(0, num_samples, size):
@@ -299,14 +232,13 @@ class Solver(ABC):
             yield problem.repeated(len(numbers)), [(n, 0) for n in numbers]
 
 
-def _is_finite(state: State, problem: Problem) -> bool:
-    """Tell whether all values of the state are finite, in all processes that share a volume."""
-    bad = ~(torch.isfinite(state.x).all() & torch.isfinite(state.x0).all())
-    return not bool(problem.slab.sum(bad[None].float()))
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _check_shared(problem: Problem) -> None:
+    """Raise if processes share the volume and the prior couples its slices."""
+    prior = problem.prior
+    axes = prior.axes if isinstance(prior, Slicewise) else None
+    got = type(prior).__name__ if axes is None else f"Slicewise along axes {axes}"
+    fits = problem.part.processes == 1 or axes == (2,)
+    require(fits, "prior", got, "Slicewise along axis 2 where processes share a volume")
 
 
 def describe(solver: type[Solver]) -> str:

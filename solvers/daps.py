@@ -1,17 +1,19 @@
 """DAPS: decoupled annealing posterior sampling (Zhang et al. 2024)."""
 
-import math
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from wellposed.errors import require, require_choice
+from wellposed.checks import Choice, Count, Positive, Range
+from wellposed.errors import require
 from wellposed.noise import NoiseSource
 from wellposed.priors.sampling import reverse, times_between
 from wellposed.solvers.base import Solver, State
-from wellposed.solvers.likelihood import Coupled, noise_level, squared_norm
+from wellposed.solvers.data import GaussianCoupling, LangevinRate, noise_level, squared_norm
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.scope import require_linear
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,35 +62,30 @@ class DAPS(Solver):
             noise-free), .01 whatever the noise as published.
     """
 
-    steps: int = 200
+    steps: Count = 200
     spacing: str = "karras"
-    sigma_max: float = 100.0
-    sigma_min: float = 0.1
-    ode_steps: int = 5
-    draw: str = "langevin"
-    langevin_steps: int = 100
-    learning_rate: float = 1.0
-    lr_min_ratio: float = 0.01
-    tau: float | None = None
+    sigma_max: Positive = 100.0
+    sigma_min: Positive = 0.1
+    ode_steps: Count = 5
+    draw: Annotated[str, Choice("langevin", "exact")] = "langevin"
+    langevin_steps: Count = 100
+    learning_rate: LangevinRate = 1.0
+    lr_min_ratio: Annotated[float, Range(0, 1, "(]")] = 0.01
+    tau: Positive | None = None
+
+    name: ClassVar[str] = "daps"
+    spacings: ClassVar[tuple[str, ...]] = ("karras",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_choice("spacing", self.spacing, ("karras",))
-        require_choice("draw", self.draw, ("langevin", "exact"))
-        require(0 < self.sigma_min < math.inf, "sigma_min", self.sigma_min, "positive")
-        ordered = self.sigma_min < self.sigma_max < math.inf
+        ordered = self.sigma_min < self.sigma_max
         require(ordered, "sigma_max", self.sigma_max, "a finite number above sigma_min")
-        require(self.ode_steps >= 1, "ode_steps", self.ode_steps, "at least 1")
-        require(self.langevin_steps >= 1, "langevin_steps", self.langevin_steps, "at least 1")
-        require(0 < self.learning_rate < 2, "learning_rate", self.learning_rate, "0 to 2, open")
-        require(0 < self.lr_min_ratio <= 1, "lr_min_ratio", self.lr_min_ratio, "0 < ratio <= 1")
-        usable = self.tau is None or 0 < self.tau < math.inf
-        require(usable, "tau", self.tau, "None or a positive number")
 
     def check(self, problem: Problem) -> None:
         """Refuse exact draws where there are none."""
+        super().check(problem)
         if self.draw == "exact":
-            problem.require_linear('DAPS(draw="exact")')
+            require_linear(problem, 'DAPS(draw="exact")')
 
     def times(self, problem: Problem) -> list[float]:
         """Return the times of the annealed levels, and 0."""
@@ -110,7 +107,7 @@ class DAPS(Solver):
         x0 = reverse(problem.denoise, state.x, schedule, inner, 0.0, noise)
         tau = noise_level(problem)
         tau = tau if self.tau is None else torch.full_like(tau, self.tau)
-        target = Coupled(problem, tau, x0, ratio)
+        target = GaussianCoupling(problem, tau, x0, ratio)
         if self.draw == "exact":
             x0 = target.draw(noise)
         else:

@@ -3,15 +3,34 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from wellposed.errors import require
-from wellposed.noise import NoiseSource
-from wellposed.priors.transition import implied_noise, levels, transition, variance
-from wellposed.solvers.base import Solver, State
+from torch import Tensor
+
+from wellposed.checks import Count, Fraction
+from wellposed.priors.transition import Levels, variance
+from wellposed.solvers.corrected import Corrected, Correction, Estimate
+from wellposed.solvers.data import project
 from wellposed.solvers.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDIMProjection(Solver):
+class Projection(Correction):
+    """``x0' = x0 + A^+ (y - A x0)``.
+
+    Args:
+        cg_steps: conjugate-gradient steps that compute ``A^+``.
+    """
+
+    cg_steps: Count = 20
+
+    linear_only: ClassVar[bool] = True
+
+    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+        """Project onto the data."""
+        return project(problem, found.x0, self.cg_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDIMProjection(Corrected):
     r"""DDIM with the clean estimate projected onto the data: x0 + A^+ (y - A x0) at each step.
 
     For each pair of times t -> s::
@@ -30,25 +49,17 @@ class DDIMProjection(Solver):
         cg_steps: conjugate-gradient steps that compute ``A^+``.
     """
 
-    eta: float = 0.0
-    cg_steps: int = 20
+    eta: Fraction = 0.0
+    cg_steps: Count = 20
 
+    name: ClassVar[str] = "ddim-projection"
     linear_only: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.eta <= 1, "eta", self.eta, "0 <= eta <= 1")
-        require(self.cg_steps >= 1, "cg_steps", self.cg_steps, "at least 1")
+    @property
+    def correction(self) -> Projection:
+        """The projection."""
+        return Projection(cg_steps=self.cg_steps)
 
-    def step(
-        self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
-    ) -> State:
-        """Denoise, project, take a DDIM step."""
-        level = levels(problem.prior.schedule, t, s)
-        x0 = problem.denoise(state.x, t)
-        x0 = problem.project(x0, self.cg_steps)
-        if s == 0:
-            return State(x0, x0)
-        eps = implied_noise(state.x, x0, level)
-        v = variance("markov", level, self.eta)
-        return State(transition(x0, eps, noise.draw(x0), level, v), x0)
+    def fresh(self, level: Levels) -> Tensor:
+        """DDIM's variance."""
+        return variance("markov", level, self.eta)

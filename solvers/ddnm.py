@@ -2,22 +2,35 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from wellposed.checks import Count, Fraction
 from wellposed.errors import require
 from wellposed.linalg import per_item
 from wellposed.noise import NoiseSource
-from wellposed.priors.transition import implied_noise, levels, renoise, transition, variance
-from wellposed.solvers.base import Solver, State
+from wellposed.priors.transition import (
+    Levels,
+    levels,
+    renoise,
+    variance,
+)
+from wellposed.solvers.base import State
+from wellposed.solvers.corrected import Corrected
+from wellposed.solvers.data import (
+    damped_inverse,
+    decomposed,
+    is_decomposable,
+    proximal,
+    spectrum,
+)
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.problem_checks import is_decomposable
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDNM(Solver):
+class DDNM(Corrected):
     r"""Range from the data, null space from the prior; noise in the data counts as fresh noise.
 
     For each pair of times t -> s, with fresh noise of variance ``v = eta^2 sigma_s^2``::
@@ -48,20 +61,19 @@ class DDNM(Solver):
             walked ``travel_repeats`` times, with noise put back in between; 1 walks once.
     """
 
-    steps: int = 100
-    eta: float = 0.85
-    travel_length: int = 1
-    travel_repeats: int = 1
+    steps: Count = 100
+    eta: Fraction = 0.85
+    travel_length: Count = 1
+    travel_repeats: Count = 1
 
+    name: ClassVar[str] = "ddnm"
     linear_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.eta <= 1, "eta", self.eta, "0 <= eta <= 1")
-        for name in ("travel_length", "travel_repeats"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         fits = self.travel_repeats == 1 or self.travel_length < self.steps
-        require(fits, "travel_length", self.travel_length, f"below steps = {self.steps}")
+        accepted = f"a number of steps below steps = {self.steps}"
+        require(fits, "travel_length", self.travel_length, accepted)
 
     def check(self, problem: Problem) -> None:
         """Refuse noisy data without fresh noise, of which theirs is a part."""
@@ -79,6 +91,10 @@ class DDNM(Solver):
             walk += stretch[1:] + stretch * (self.travel_repeats - 1)
         return [*walk, clean]
 
+    def fresh(self, level: Levels) -> Tensor:
+        """A share of all noise."""
+        return variance("fresh", level, self.eta)
+
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
@@ -88,19 +104,16 @@ class DDNM(Solver):
             x_s = renoise(state.x, noise.draw(state.x), levels(schedule, s, t))
             return State(x_s, state.x0)
         level = levels(schedule, t, s)
-        x0 = problem.denoise(state.x, t)
-        z = noise.draw(x0) if s > 0 else torch.zeros_like(x0)
-        v = variance("fresh", level, self.eta)
+        found = self.estimate(state.x, t, problem)
+        z = self.draw(found.x0, s, noise)
+        v = self.fresh(level)
         kept = (level.sigma_s**2 - v).sqrt()
         budget = v.sqrt() / (level.alpha_s - kept * level.alpha_t / level.sigma_t)  # sqrt(v) / a
         if is_decomposable(problem.operator):
-            x0, z = by_coordinates(x0, z, budget, problem)
+            x0, z = by_coordinates(found.x0, z, budget, problem)
         else:
-            x0, z = by_gradients(x0, z, budget, problem, noise)
-        if s == 0:
-            return State(x0, x0)
-        eps = implied_noise(state.x, x0, level)
-        return State(transition(x0, eps, z, level, v), x0)
+            x0, z = by_gradients(found.x0, z, budget, problem, noise)
+        return State(x0 if s == 0 else self.onwards(found, x0, z, level, problem), x0)
 
 
 def by_coordinates(
@@ -114,9 +127,9 @@ def by_coordinates(
         budget: standard deviation that noise from y may have in ``x0'``, ``sqrt(v) / a``.
         problem: of a ``Decomposable`` operator.
     """
-    operator: Any = problem.operator
+    operator = decomposed(problem)
     x0_i = operator.V_adjoint(x0)
-    s_i, sigma_y, kept = problem.spectrum(x0_i)
+    s_i, sigma_y, kept = spectrum(problem, x0_i)
     share = torch.where(sigma_y > budget * s_i, budget * s_i / sigma_y, 1)  # lambda_i
     gain = torch.where(kept, share / s_i, 0)
     x0 = x0 + operator.V(gain * (operator.U_adjoint(problem.y) - s_i * x0_i))
@@ -132,8 +145,8 @@ def by_gradients(
     if budget == 0:  # the last step: only data without noise may be set
         sigma = problem.noise_sigma
         noisy = per_item(sigma > 0, x0)
-        return torch.where(noisy, x0, problem.proximal(x0, torch.zeros_like(sigma))), z
+        return torch.where(noisy, x0, proximal(problem, x0, torch.zeros_like(sigma))), z
     damping = (problem.noise_sigma / budget).square()
-    x0 = problem.proximal(x0, damping)
+    x0 = proximal(problem, x0, damping)
     b = per_item(damping, x0) * (math.sqrt(3) * noise.draw(x0) - z) / 2
-    return x0, z + problem.damped_inverse(b, damping)
+    return x0, z + damped_inverse(problem, b, damping)

@@ -2,28 +2,22 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from wellposed.errors import ArgumentError, require
+from wellposed.checks import Count, Fraction
 from wellposed.noise import NoiseSource
-from wellposed.priors.transition import (
-    Levels,
-    implied_noise,
-    levels,
-    starting_std,
-    transition,
-    variance,
-)
-from wellposed.solvers.base import Solver, State
+from wellposed.priors.transition import Levels, levels, starting_std, variance
+from wellposed.solvers.base import State
+from wellposed.solvers.corrected import Corrected
+from wellposed.solvers.data import decomposed, spectrum
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.problem_checks import is_decomposable
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDRM(Solver):
+class DDRM(Corrected):
     r"""Diffusion in the operator's singular coordinates, each as noisy as its measurement.
 
     With ``A = U diag(s_i) V^H``, coordinates ``x_i = (V^H x)_i`` and measured ones
@@ -47,26 +41,13 @@ class DDRM(Solver):
         eta_b: trust in the measurement where it is better than the current noise.
     """
 
-    steps: int = 20
-    eta: float = 0.85
-    eta_b: float = 1.0
+    steps: Count = 20
+    eta: Fraction = 0.85
+    eta_b: Fraction = 1.0
 
+    name: ClassVar[str] = "ddrm"
     linear_only: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.eta <= 1, "eta", self.eta, "0 <= eta <= 1")
-        require(0 <= self.eta_b <= 1, "eta_b", self.eta_b, "0 <= eta_b <= 1")
-
-    def check(self, problem: Problem) -> None:
-        """Refuse operators without a decomposition."""
-        super().check(problem)
-        if not is_decomposable(problem.operator):
-            raise ArgumentError(
-                f"operator: {type(problem.operator).__name__} has no singular value decomposition "
-                "at hand, accepted by DDRM: a Decomposable operator (Denoising, Inpainting, "
-                "SuperResolution, Blur, SeparableBlur, CompressedSensing, WalshHadamard)"
-            )
+    decomposable_only: ClassVar[bool] = True
 
     def init(self, problem: Problem, noise: NoiseSource) -> State:
         """Start from pure noise, but around the measurement where that is less noisy."""
@@ -74,36 +55,38 @@ class DDRM(Solver):
         alpha, sigma_t = problem.prior.schedule(t)
         z = noise.draw(problem.zeros())
         x_T = starting_std(problem.prior.schedule, t) * z
-        operator: Any = problem.operator
+        operator = decomposed(problem)
         measured = operator.U_adjoint(problem.y)
-        s_i, sigma_y, kept = problem.spectrum(measured)
+        s_i, sigma_y, kept = spectrum(problem, measured)
         missing = (sigma_t**2 - (alpha * sigma_y / s_i) ** 2).clamp(min=0).sqrt()
         around = alpha * measured / s_i + missing * operator.V_adjoint(z)
         known = kept & (sigma_t * s_i >= alpha * sigma_y)
         x_T = x_T + operator.V(torch.where(known, around - operator.V_adjoint(x_T), 0))
         return State(x_T, x_T)
 
+    def fresh(self, level: Levels) -> Tensor:
+        """A share of all noise, where nothing is measured."""
+        return variance("fresh", level, self.eta)
+
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
         """Denoise, re-noise, and do so by the measurement in the coordinates it reaches."""
-        level = levels(problem.prior.schedule, t, s)
-        x0 = problem.denoise(state.x, t)
-        z = noise.draw(x0) if s > 0 else torch.zeros_like(x0)
-        eps = implied_noise(state.x, x0, level)
-        x_s = transition(x0, eps, z, level, variance("fresh", level, self.eta))
-        operator: Any = problem.operator
-        coordinates, kept = self._measured(x0, z, level, problem)
+        level, operator = levels(problem.prior.schedule, t, s), decomposed(problem)
+        found = self.estimate(state.x, t, problem)
+        z = self.draw(found.x0, s, noise)
+        x_s = self.onwards(found, found.x0, z, level, problem)
+        coordinates, kept = self._measured(found.x0, z, level, problem)
         x_s = x_s + operator.V(torch.where(kept, coordinates - operator.V_adjoint(x_s), 0))
-        return State(x_s, x0)
+        return State(x_s, found.x0)
 
     def _measured(
         self, x0: Tensor, z: Tensor, level: Levels, problem: Problem
     ) -> tuple[Tensor, Tensor]:
         """Return the coordinates of ``x_s`` that are measured, and which these are."""
-        operator: Any = problem.operator
+        operator = decomposed(problem)
         x0_i, z_i = operator.V_adjoint(x0), operator.V_adjoint(z)
-        s_i, sigma_y, kept = problem.spectrum(x0_i)
+        s_i, sigma_y, kept = spectrum(problem, x0_i)
         gap = operator.U_adjoint(problem.y) - s_i * x0_i
         rough = math.sqrt(1 - self.eta**2) * gap / sigma_y + self.eta * z_i
         known = self.eta_b * level.alpha_s / s_i

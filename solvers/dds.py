@@ -7,16 +7,45 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from wellposed.errors import require
+from wellposed.checks import Count, Fraction, PositiveOrInfinite
 from wellposed.linalg import conjugate_gradient
 from wellposed.noise import NoiseSource
-from wellposed.priors.transition import implied_noise, levels, transition, variance
-from wellposed.solvers.base import Solver, State
+from wellposed.priors.transition import Levels, variance
+from wellposed.solvers.base import State
+from wellposed.solvers.corrected import Corrected, Correction, Estimate
+from wellposed.solvers.data import project
 from wellposed.solvers.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDS(Solver):
+class DataSteps(Correction):
+    """``x0' = CG_M( I + gamma A^H A,  x0 + gamma A^H y;  start x0 )``.
+
+    Args:
+        gamma: weight of the data; infinity for ``CG_M(A^H A, A^H y; start x0)``.
+        cg_steps: conjugate-gradient steps M.
+    """
+
+    gamma: PositiveOrInfinite = 1.0
+    cg_steps: Count = 5
+
+    linear_only: ClassVar[bool] = True
+
+    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+        """Take the steps."""
+        x0 = found.x0
+        if math.isinf(self.gamma):
+            return project(problem, x0, self.cg_steps)
+
+        def apply(x: Tensor) -> Tensor:
+            return torch.add(x, problem.normal(x), alpha=self.gamma)
+
+        b = torch.add(x0, problem.back_projection, alpha=self.gamma)
+        return conjugate_gradient(apply, b, x0, iterations=self.cg_steps, space=problem.space).x
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDS(Corrected):
     r"""Decomposed diffusion sampling: Tweedie, a few conjugate-gradient steps, re-noise.
 
     For each pair of times t -> s::
@@ -42,44 +71,29 @@ class DDS(Solver):
             say; the published code skips it there (``False``).
     """
 
-    eta: float = 0.85
-    gamma: float = 1.0
-    cg_steps: int = 5
+    eta: Fraction = 0.85
+    gamma: PositiveOrInfinite = 1.0
+    cg_steps: Count = 5
     renoise_last: bool = True
 
+    name: ClassVar[str] = "dds"
     linear_only: ClassVar[bool] = True
-    in_slabs: ClassVar[bool] = True
+    keeps_network_noise: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.eta <= 1, "eta", self.eta, "0 <= eta <= 1")
-        require(self.gamma > 0, "gamma", self.gamma, "a positive number or math.inf")
-        require(self.cg_steps >= 1, "cg_steps", self.cg_steps, "at least 1")
+    @property
+    def correction(self) -> DataSteps:
+        """The conjugate-gradient steps."""
+        return DataSteps(gamma=self.gamma, cg_steps=self.cg_steps)
+
+    def fresh(self, level: Levels) -> Tensor:
+        """A share of all noise."""
+        return variance("fresh", level, self.eta)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
         """Denoise, pull to the data, re-noise."""
-        level = levels(problem.prior.schedule, t, s)
-        x0 = problem.denoise(state.x, t)
-        eps = implied_noise(state.x, x0, level)
-        x0 = self.consistent(x0, problem)
-        if s == 0:
-            return State(x0, x0)
-        z = noise.draw(x0)
+        after = super().step(state, t, s, problem, noise)
         if not self.renoise_last and s == self.times(problem)[-2]:
-            return State(x0, x0)
-        v = variance("fresh", level, self.eta)
-        return State(transition(x0, eps, z, level, v), x0)
-
-    def consistent(self, x0: Tensor, problem: Problem) -> Tensor:
-        """Return ``x0`` pulled towards the measurement by ``cg_steps`` of CG."""
-        if math.isinf(self.gamma):
-            return problem.project(x0, self.cg_steps)
-
-        def apply(x: Tensor) -> Tensor:
-            return torch.add(x, problem.normal(x), alpha=self.gamma)
-
-        b = torch.add(x0, problem.back_projection, alpha=self.gamma)
-        total = problem.slab.sum
-        return conjugate_gradient(apply, b, x0, iterations=self.cg_steps, total=total).x
+            return State(after.x0, after.x0)
+        return after

@@ -2,20 +2,39 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from wellposed.errors import require
-from wellposed.linalg import inner, norm, per_item
-from wellposed.noise import NoiseSource
-from wellposed.priors.transition import implied_noise, levels, transition, variance
-from wellposed.solvers.base import Solver, State
+from wellposed.checks import Count, Fraction, Positive
+from wellposed.linalg import per_item
+from wellposed.priors.transition import Levels, variance
+from wellposed.solvers.corrected import Corrected, Correction, Estimate
+from wellposed.solvers.data import proximal
 from wellposed.solvers.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffPIR(Solver):
+class ProximalStep(Correction):
+    """``x0' = argmin_x ||y - A x||^2 + rho_t ||x - x0||^2``, see `DiffPIR`.
+
+    Args:
+        lambda_: weight of the prior, ``rho_t = lambda sigma_y^2 / (sigma_t / alpha_t)^2``.
+    """
+
+    lambda_: Positive = 7.0
+
+    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+        """Minimise, or take the best gradient step where the measurement is not linear."""
+        rho = self.lambda_ * (problem.noise_sigma * level.alpha_t / level.sigma_t) ** 2
+        if problem.is_linear:
+            return proximal(problem, found.x0, rho)
+        return gradient_step(found.x0, rho, problem)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffPIR(Corrected):
     r"""Half-quadratic splitting: denoise, solve the proximal problem of the data, re-noise.
 
     For each pair of times t -> s::
@@ -38,28 +57,21 @@ class DiffPIR(Solver):
         zeta: share of fresh noise in the variance, 0 (deterministic) to 1; tuned by task.
     """
 
-    steps: int = 100
-    lambda_: float = 7.0
-    zeta: float = 0.3
+    steps: Count = 100
+    lambda_: Positive = 7.0
+    zeta: Fraction = 0.3
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.lambda_ < math.inf, "lambda_", self.lambda_, "a positive number")
-        require(0 <= self.zeta <= 1, "zeta", self.zeta, "0 <= zeta <= 1")
+    name: ClassVar[str] = "diffpir"
+    old_names: ClassVar[tuple[str, ...]] = ("diff-pir",)
 
-    def step(
-        self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
-    ) -> State:
-        """Denoise, pull to the data, re-noise."""
-        level = levels(problem.prior.schedule, t, s)
-        x0 = problem.denoise(state.x, t)
-        rho = self.lambda_ * (problem.noise_sigma * level.alpha_t / level.sigma_t) ** 2
-        x0 = problem.proximal(x0, rho) if problem.is_linear else gradient_step(x0, rho, problem)
-        if s == 0:
-            return State(x0, x0)
-        eps = implied_noise(state.x, x0, level)
-        v = variance("fresh", level, math.sqrt(self.zeta))
-        return State(transition(x0, eps, noise.draw(x0), level, v), x0)
+    @property
+    def correction(self) -> ProximalStep:
+        """The proximal step."""
+        return ProximalStep(lambda_=self.lambda_)
+
+    def fresh(self, level: Levels) -> Tensor:
+        """A share zeta of all variance."""
+        return variance("fresh", level, math.sqrt(self.zeta))
 
 
 def gradient_step(x0: Tensor, weight: Tensor, problem: Problem) -> Tensor:
@@ -68,15 +80,18 @@ def gradient_step(x0: Tensor, weight: Tensor, problem: Problem) -> Tensor:
     ``g = A'^T (y - A(x0))`` is the descent direction at ``x0``, with the derivative ``A'``
     there, and ``tau = ||g||^2 / (||A' g||^2 + weight ||g||^2)`` of each item.
     """
+    space = problem.space
     with torch.enable_grad():
         x = x0.detach().requires_grad_()
         measured = problem.A(x)
     g = torch.autograd.grad(measured, x, problem.y - measured.detach())[0]
     # A' g by a difference: forward-mode derivatives are missing for attention in decoders.
-    reach = torch.finfo(g.dtype).eps ** (1 / 3) * (1 + norm(x0)) / norm(g).clamp(min=1e-12)
+    small = torch.finfo(g.dtype).eps ** (1 / 3)
+    reach = small * (1 + space.norm(x0)) / space.norm(g).clamp(min=1e-12)
     h = per_item(reach, measured)
     ahead, behind = (problem.A(x0 + sign * per_item(reach, g) * g) for sign in (1, -1))
     along = (ahead - behind) / (2 * h)
-    square, objective = inner(g, g), inner(along, along) + weight * inner(g, g)
+    square = space.inner(g, g)
+    objective = space.inner(along, along) + weight * square
     tau = torch.where(objective > 0, square / objective, 0)
     return x0 + per_item(tau, x0) * g

@@ -1,20 +1,23 @@
 """DPS: diffusion posterior sampling (Chung et al. 2023)."""
 
-import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
+from wellposed.checks import Count, NonNegative
 from wellposed.errors import require
-from wellposed.linalg import norm
+from wellposed.linalg import norm, per_item
 from wellposed.noise import NoiseSource
-from wellposed.priors.transition import implied_noise, levels, transition, variance
-from wellposed.solvers.base import Solver, State
+from wellposed.priors.transition import Levels, levels, variance
+from wellposed.solvers.base import State
+from wellposed.solvers.corrected import Corrected
 from wellposed.solvers.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPS(Solver):
+class DPS(Corrected):
     r"""Diffusion posterior sampling: ancestral steps, corrected by the misfit's gradient.
 
     For each pair of times t -> s::
@@ -38,35 +41,48 @@ class DPS(Solver):
             code does (the paper does not); real images only.
     """
 
-    steps: int = 1000
-    zeta: float = 0.3
+    steps: Count = 1000
+    zeta: NonNegative = 0.3
     clip: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.zeta < math.inf, "zeta", self.zeta, "a finite number of at least 0")
+    name: ClassVar[str] = "dps"
+    differentiates: ClassVar[bool] = True
 
     def check(self, problem: Problem) -> None:
         """Refuse clipping of what has no range."""
+        super().check(problem)
         ranged = problem.prior.is_affine and not problem.image_dtype.is_complex
         require(ranged or not self.clip, "clip", self.clip, "False for complex or latent images")
+
+    def fresh(self, level: Levels) -> Tensor:
+        """DDPM's variance."""
+        return variance("markov", level)
+
+    def denoise(self, x_t: Tensor, t: float, problem: Problem) -> Tensor:
+        """Return the estimate, clipped if asked to."""
+        x0 = problem.denoise(x_t, t)
+        return x0.clamp(-1, 1) if self.clip else x0
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
         """Take one ancestral step and one gradient step."""
         level = levels(problem.prior.schedule, t, s)
-        with torch.enable_grad():
-            x_t = state.x.detach().requires_grad_()
-            x0 = problem.denoise(x_t, t)
-            x0 = x0.clamp(-1, 1) if self.clip else x0
-            distance = norm(problem.y - problem.A(x0)).sum()
-            gradient = torch.autograd.grad(distance, x_t)[0]
-        x0 = x0.detach()
-        eps = implied_noise(state.x, x0, level)
-        z = noise.draw(x0) if s > 0 else torch.zeros_like(x0)
-        x_s = transition(x0, eps, z, level, variance("markov", level))
+        found = self.estimate(state.x, t, problem)
+        gradient = found.vjp(_gradient(found.x0, problem))
+        z = self.draw(found.x0, s, noise)
+        x_s = self.onwards(found, found.x0, z, level, problem)
         # x^VP = x / size, size^2 = alpha^2 + sigma^2: grad^VP = size_t grad, x_s = size_s x_s^VP.
         size_t = (level.alpha_t**2 + level.sigma_t**2).sqrt()
         size_s = (level.alpha_s**2 + level.sigma_s**2).sqrt()
-        return State(x_s - self.zeta * size_t * size_s * gradient, x0)
+        return State(x_s - self.zeta * size_t * size_s * gradient, found.x0)
+
+
+def _gradient(x0: Tensor, problem: Problem) -> Tensor:
+    """Return the gradient of ``||y - A(x0)||_2`` in ``x0``."""
+    with torch.enable_grad():
+        x0 = x0.detach().requires_grad_()
+        gap = problem.y - problem.A(x0)
+        gradient = torch.autograd.grad(norm(gap).sum(), x0)[0]
+    # The norm over all parts of y changes with this part's by its share.
+    return per_item(problem.space.share(gap.detach()), x0) * gradient

@@ -1,18 +1,22 @@
 """FlowChef: steering flows by gradients that skip the network (Patel et al. 2024)."""
 
-import math
 from dataclasses import dataclass
+from typing import ClassVar
 
-from wellposed.errors import require
+import torch
+from torch import Tensor
+
+from wellposed.checks import Count, NonNegative
 from wellposed.noise import NoiseSource
-from wellposed.priors.transition import implied_noise, levels, transition, variance
-from wellposed.solvers.base import Solver, State
-from wellposed.solvers.likelihood import misfit_gradient
+from wellposed.priors.transition import Levels, levels, variance
+from wellposed.solvers.base import State
+from wellposed.solvers.corrected import Corrected
+from wellposed.solvers.data import misfit_gradient
 from wellposed.solvers.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowChef(Solver):
+class FlowChef(Corrected):
     r"""FlowChef: Euler steps of the flow, each moved by the misfit's gradient at the clean image.
 
     For each pair of times t -> s, in the coordinates of the flow ``x_t = (1 - t) x_0 + t eps``
@@ -39,21 +43,24 @@ class FlowChef(Solver):
             the whole misfit of x0 in one step and 1 or more diverges.
     """
 
-    steps: int = 100
+    steps: Count = 100
     spacing: str = "trailing"
-    step_size: float = 0.04
+    step_size: NonNegative = 0.04
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.step_size < math.inf, "step_size", self.step_size, "finite, at least 0")
+    name: ClassVar[str] = "flowchef"
+    old_names: ClassVar[tuple[str, ...]] = ("flow-chef",)
+
+    def fresh(self, level: Levels) -> Tensor:
+        """No fresh noise."""
+        return variance("zero", level)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
         """Take one Euler step and one gradient step."""
         level = levels(problem.prior.schedule, t, s)
-        x0 = problem.denoise(state.x, t)
-        eps = implied_noise(state.x, x0, level)
-        x_s = transition(x0, eps, eps, level, variance("zero", level))
-        move = 2 * self.step_size * misfit_gradient(x0, problem)
-        return State(x_s - (level.alpha_s + level.sigma_s) * move, x0)
+        found = self.estimate(state.x, t, problem)
+        z = torch.zeros_like(found.x0)
+        x_s = self.onwards(found, found.x0, z, level, problem)
+        move = 2 * self.step_size * misfit_gradient(problem, found.x0)
+        return State(x_s - (level.alpha_s + level.sigma_s) * move, found.x0)

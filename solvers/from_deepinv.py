@@ -6,11 +6,15 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import deepinv
 import torch
+from deepinv.models import Reconstructor
+from deepinv.physics import Physics
 from torch import Tensor, nn
 
+from wellposed.checks import require_integer
 from wellposed.errors import (
     SamplingError,
     UnknownNameError,
@@ -22,12 +26,8 @@ from wellposed.noise import SAMPLING, item_generator
 from wellposed.priors.prior import Prior
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers.base import Solver
-from wellposed.solvers.misfit import misfit, noisy_numbers
 from wellposed.solvers.problem import Problem
-
-if TYPE_CHECKING:
-    from deepinv.models import Reconstructor
-    from deepinv.physics import Physics
+from wellposed.solvers.residual import misfit, noisy_numbers
 
 DENOISER = {"DDRM": "denoiser", "DiffPIR": "model", "DPS": "denoiser"}
 """deepinv's samplers, and what each calls the denoiser."""
@@ -49,8 +49,6 @@ def from_deepinv(name: str, **options: Any) -> "DeepinvSolver":
     Raises:
         ArgumentError: an unknown name or option; the nearest is suggested.
     """
-    import deepinv
-
     require_choice("name", name, DENOISER)
     parameters = inspect.signature(getattr(deepinv.sampling, name).__init__).parameters
     known = [option for option in parameters if option not in _OURS]
@@ -75,7 +73,7 @@ class DeepinvSolver:
     def __call__(
         self,
         y: Tensor,
-        operator: "Physics",
+        operator: Physics,
         prior: Prior,
         *,
         num_samples: int = 1,
@@ -90,12 +88,9 @@ class DeepinvSolver:
             when a sample is not finite; whatever deepinv raises, as for an operator it does not
             take.
         """
-        count = isinstance(num_samples, int) and not isinstance(num_samples, bool)
-        usable = count and num_samples >= 1
-        require(usable, "num_samples", num_samples, "an integer of at least 1")
+        num_samples = require_integer("num_samples", num_samples)
         seed = secrets.randbits(31) if seed is None else seed
-        whole = isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0
-        require(whole, "seed", seed, "a non-negative integer or None")
+        seed = require_integer("seed", seed, 0)
         problem = Problem.create(y, operator, prior)
         self._check(problem)
         started, denoiser = time.perf_counter(), CountedDenoiser(prior)
@@ -116,7 +111,7 @@ class DeepinvSolver:
 
     def _check(self, problem: Problem) -> None:
         """Refuse what deepinv would fail on without a word, or with another's."""
-        prior, operator = problem.prior, problem.operator
+        prior, operator = problem.prior, problem.known
         plain = prior.is_affine and not problem.image_dtype.is_complex
         require(plain, "prior", type(prior).__name__, "one on real images")
         kind, sigma = type(operator).__name__, getattr(operator.noise_model, "sigma", None)
@@ -128,7 +123,7 @@ class DeepinvSolver:
             require(one, "operator", f"noise {sigma}", "by DiffPIR: one positive noise level")
 
     def _sample(
-        self, y: Tensor, operator: "Physics", denoiser: nn.Module, identity: tuple[int, int]
+        self, y: Tensor, operator: Physics, denoiser: nn.Module, identity: tuple[int, int]
     ) -> Tensor:
         """Return one sample of every item; deepinv draws from the global generator, forked."""
         seed, n = identity
@@ -140,8 +135,6 @@ class DeepinvSolver:
         return x.detach().to(y.dtype)
 
     def _build(self, denoiser: nn.Module, device: torch.device) -> Callable[..., Tensor]:
-        import deepinv
-
         settings: dict[str, Any] = {DENOISER[self.name]: denoiser, **self.options}
         if self.name == "DiffPIR":
             settings["data_fidelity"] = deepinv.optim.L2()
@@ -150,7 +143,7 @@ class DeepinvSolver:
         return getattr(deepinv.sampling, self.name)(**settings)
 
 
-def _own_settings(operator: "Physics") -> "Physics":
+def _own_settings(operator: Physics) -> Physics:
     """Return a copy whose settings may be changed; it shares the tensors."""
     shared = {id(tensor): tensor for tensor in (*operator.buffers(), *operator.parameters())}
     return copy.deepcopy(operator, shared)
@@ -174,9 +167,23 @@ class CountedDenoiser(nn.Module):
         return self.prior(x, sigma)
 
 
+class SolverReconstructor(Reconstructor):
+    """A solver and its prior as one model; made by `as_reconstructor`."""
+
+    def __init__(self, solver: Solver, prior: Prior, num_samples: int, seed: int | None) -> None:
+        super().__init__()
+        self.solver, self.prior = solver, prior
+        self.num_samples, self.seed = num_samples, seed
+
+    def forward(self, y: Tensor, physics: Physics, **kwargs: Any) -> Tensor:
+        """Return the mean of the samples, (B, C, ...); ``kwargs`` are deepinv's, unused."""
+        result = self.solver(y, physics, self.prior, num_samples=self.num_samples, seed=self.seed)
+        return result.mean
+
+
 def as_reconstructor(
     solver: Solver, prior: Prior, *, num_samples: int = 1, seed: int | None = None
-) -> "Reconstructor":
+) -> Reconstructor:
     """Return a solver as a deepinv ``Reconstructor``: ``model(y, physics) -> x``.
 
     ``x`` is the mean of the samples, (B, C, ...), in public values.
@@ -187,6 +194,4 @@ def as_reconstructor(
         num_samples: samples that are averaged.
         seed: decides every call's draws alike; ``None`` draws a new one in each call.
     """
-    from wellposed.solvers.reconstructor import SolverReconstructor
-
     return SolverReconstructor(solver, prior, num_samples, seed)

@@ -5,16 +5,46 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from wellposed.errors import require
+from wellposed.checks import Count, Fraction
 from wellposed.linalg import conjugate_gradient, per_item
-from wellposed.noise import NoiseSource
-from wellposed.priors.transition import implied_noise, levels, transition, variance
-from wellposed.solvers.base import Solver, State
+from wellposed.priors.transition import Levels, variance
+from wellposed.solvers.corrected import Corrected, Correction, Estimate
 from wellposed.solvers.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class MMPS(Solver):
+class MomentMatching(Correction):
+    """``x0' = x0 + V A^T CG( sigma_y^2 I + A V A^T,  y - A x0 )``, see `MMPS`.
+
+    Args:
+        cg_steps: conjugate-gradient steps, started at zero.
+    """
+
+    cg_steps: Count = 3
+
+    linear_only: ClassVar[bool] = True
+    differentiates: ClassVar[bool] = True
+
+    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+        """Return the estimate of ``E[x_0 | x_t, y]``."""
+        # At alpha_t = 0 the Jacobian is zero and tells nothing of the covariance.
+        if level.alpha_t == 0:
+            return found.x0
+        sigma2 = per_item(problem.noise_sigma**2, problem.y)
+
+        def spread(v: Tensor) -> Tensor:
+            return level.sigma_t**2 / level.alpha_t * found.vjp(problem.A_adjoint(v))  # V A^T v
+
+        def apply(v: Tensor) -> Tensor:
+            return sigma2 * v + problem.A(spread(v))
+
+        b, space = problem.y - problem.A(found.x0), problem.space
+        solved = conjugate_gradient(apply, b, iterations=self.cg_steps, space=space)
+        return found.x0 + spread(solved.x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMPS(Corrected):
     r"""Moment matching: the covariance of x_0 given x_t is read off the network's Jacobian J.
 
     For each pair of times t -> s, with Tweedie's second moment::
@@ -38,45 +68,19 @@ class MMPS(Solver):
         cg_steps: conjugate-gradient steps, started at zero; a few suffice for images.
     """
 
-    steps: int = 100
-    eta: float = 1.0
-    cg_steps: int = 3
+    steps: Count = 100
+    eta: Fraction = 1.0
+    cg_steps: Count = 3
 
+    name: ClassVar[str] = "mmps"
     linear_only: ClassVar[bool] = True
+    differentiates: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.eta <= 1, "eta", self.eta, "0 <= eta <= 1")
-        require(self.cg_steps >= 1, "cg_steps", self.cg_steps, "at least 1")
+    @property
+    def correction(self) -> MomentMatching:
+        """The matching of moments."""
+        return MomentMatching(cg_steps=self.cg_steps)
 
-    def step(
-        self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
-    ) -> State:
-        """Denoise, condition, take a DDIM step."""
-        level = levels(problem.prior.schedule, t, s)
-        # At alpha_t = 0 the Jacobian is zero and tells nothing of the covariance.
-        x0 = (
-            self._conditioned(state.x, t, problem)
-            if level.alpha_t > 0
-            else problem.denoise(state.x, t)
-        )
-        if s == 0:
-            return State(x0, x0)
-        eps = implied_noise(state.x, x0, level)
-        v = variance("markov", level, self.eta)
-        return State(transition(x0, eps, noise.draw(x0), level, v), x0)
-
-    def _conditioned(self, x_t: Tensor, t: float, problem: Problem) -> Tensor:
-        """Return ``x0'``, the estimate of ``E[x_0 | x_t, y]``."""
-        x0, vjp = problem.denoise_with_vjp(x_t, t)
-        alpha, sigma = problem.prior.schedule(t)
-        sigma2 = per_item(problem.noise_sigma**2, problem.y)
-
-        def spread(v: Tensor) -> Tensor:
-            return sigma**2 / alpha * vjp(problem.A_adjoint(v))  # V A^T v
-
-        def apply(v: Tensor) -> Tensor:
-            return sigma2 * v + problem.A(spread(v))
-
-        b = problem.y - problem.A(x0)
-        return x0 + spread(conjugate_gradient(apply, b, iterations=self.cg_steps).x)
+    def fresh(self, level: Levels) -> Tensor:
+        """DDIM's variance."""
+        return variance("markov", level, self.eta)

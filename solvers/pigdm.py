@@ -1,19 +1,45 @@
 """PiGDM: pseudoinverse-guided diffusion (Song et al. 2023)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from torch import Tensor
 
-from wellposed.errors import require, require_choice
+from wellposed.checks import Choice, Count, Fraction
 from wellposed.noise import NoiseSource
-from wellposed.priors.transition import implied_noise, levels, transition, variance
-from wellposed.solvers.base import Solver, State
+from wellposed.priors.transition import Levels, levels, variance
+from wellposed.solvers.base import State
+from wellposed.solvers.corrected import Corrected, Correction, Estimate
+from wellposed.solvers.data import proximal
 from wellposed.solvers.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class PiGDM(Solver):
+class PseudoinverseGuidance(Correction):
+    """``x0' = x0 + (sigma_t^2 / alpha_t) g``, Tweedie's formula of the guess; see `PiGDM`."""
+
+    linear_only: ClassVar[bool] = True
+    differentiates: ClassVar[bool] = True
+
+    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+        """Add the score of the guess; pure noise (alpha_t = 0) says nothing of x_0."""
+        if level.alpha_t == 0:
+            return found.x0
+        square = level.alpha_t**2 + level.sigma_t**2
+        return found.x0 + square / level.alpha_t * pull(found, level, problem)
+
+
+def pull(found: Estimate, level: Levels, problem: Problem) -> Tensor:
+    """Return ``r_t^2 g``."""
+    square = level.alpha_t**2 + level.sigma_t**2
+    r2 = level.sigma_t**2 / square
+    # The proximal correction is r_t^2 A^T (r_t^2 A A^T + sigma_y^2)^-1 (y - A x0).
+    return found.vjp(proximal(problem, found.x0, problem.noise_sigma**2 / r2) - found.x0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PiGDM(Corrected):
     r"""Pseudoinverse guidance: the score of a Gaussian guess of p(x_0 | x_t), through the network.
 
     For each pair of times t -> s, with ``x_0 | x_t ~ N(E[x_0 | x_t], r_t^2 I)`` assumed and ``J``
@@ -41,32 +67,33 @@ class PiGDM(Solver):
         guidance: "published" or "score", see above.
     """
 
-    steps: int = 100
-    eta: float = 1.0
-    guidance: str = "published"
+    steps: Count = 100
+    eta: Fraction = 1.0
+    guidance: Annotated[str, Choice("published", "score")] = "published"
 
+    name: ClassVar[str] = "pigdm"
     linear_only: ClassVar[bool] = True
+    differentiates: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.eta <= 1, "eta", self.eta, "0 <= eta <= 1")
-        require_choice("guidance", self.guidance, ("published", "score"))
+    @property
+    def correction(self) -> PseudoinverseGuidance | None:
+        """The guidance by the score; the published one acts after the step."""
+        return PseudoinverseGuidance() if self.guidance == "score" else None
+
+    def fresh(self, level: Levels) -> Tensor:
+        """DDIM's variance."""
+        return variance("markov", level, self.eta)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
         """Denoise, guide, take a DDIM step."""
         level = levels(problem.prior.schedule, t, s)
-        x0, vjp = problem.denoise_with_vjp(state.x, t)
-        square = level.alpha_t**2 + level.sigma_t**2
-        r2 = level.sigma_t**2 / square
-        # The proximal correction is r_t^2 A^T (r_t^2 A A^T + sigma_y^2)^-1 (y - A x0).
-        pull = vjp(problem.proximal(x0, problem.noise_sigma**2 / r2) - x0)
-        by_score = self.guidance == "score"
-        # Pure noise (alpha_t = 0) says nothing of x_0; its weight would be infinite.
-        x0 = x0 + square / level.alpha_t * pull if by_score and level.alpha_t > 0 else x0
-        z = noise.draw(x0) if s > 0 else torch.zeros_like(x0)
-        v = variance("markov", level, self.eta)
-        x_s = transition(x0, implied_noise(state.x, x0, level), z, level, v)
+        found = self.estimate(state.x, t, problem)
+        x0 = self.correct(found, level, problem)
+        z = self.draw(x0, s, noise)
+        x_s = self.onwards(found, x0, z, level, problem)
+        if self.guidance == "score":
+            return State(x_s, x0)
         size_s = torch.hypot(level.alpha_s, level.sigma_s)
-        return State(x_s if by_score else x_s + level.alpha_t * size_s * pull, x0)
+        return State(x_s + level.alpha_t * size_s * pull(found, level, problem), x0)

@@ -1,17 +1,18 @@
 """PnP-DM: split Gibbs sampling with a diffusion prior (Wu et al. 2024)."""
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from wellposed.errors import require, require_choice
+from wellposed.checks import Count, Positive, Range
+from wellposed.errors import require
 from wellposed.noise import NoiseSource
 from wellposed.priors.sampling import times_between
 from wellposed.solvers.base import Solver, State
-from wellposed.solvers.likelihood import Coupled, noise_level, squared_norm
+from wellposed.solvers.data import GaussianCoupling, LangevinRate, noise_level, squared_norm
 from wellposed.solvers.problem import Problem
 
 
@@ -41,28 +42,25 @@ class PnPDM(Solver):
         rho, rho_decay_rate, rho_min: coupling, in ``sigma_t / alpha_t``, the prior's units.
         prior_steps: network evaluations of one prior step.
         langevin_steps, learning_rate: for nonlinear operators; the rate is relative to the
-            largest curvature, see `likelihood.Coupled.langevin`.
+            largest curvature, see `GaussianCoupling.langevin`.
     """
 
-    steps: int = 100
+    steps: Count = 100
     spacing: str = "karras"
-    rho: float = 10.0
-    rho_decay_rate: float = 0.9
-    rho_min: float = 0.3
-    prior_steps: int = 30
-    langevin_steps: int = 100
-    learning_rate: float = 0.1
+    rho: Positive = 10.0
+    rho_decay_rate: Annotated[float, Range(0, 1, "(]")] = 0.9
+    rho_min: Positive = 0.3
+    prior_steps: Count = 30
+    langevin_steps: Count = 100
+    learning_rate: LangevinRate = 0.1
+
+    name: ClassVar[str] = "pnp-dm"
+    spacings: ClassVar[tuple[str, ...]] = ("karras",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_choice("spacing", self.spacing, ("karras",))
-        require(0 < self.rho_min < math.inf, "rho_min", self.rho_min, "a positive number")
-        require(self.rho_min <= self.rho < math.inf, "rho", self.rho, "finite, at least rho_min")
-        decay = self.rho_decay_rate
-        require(0 < decay <= 1, "rho_decay_rate", decay, "0 < rho_decay_rate <= 1")
-        require(self.prior_steps >= 1, "prior_steps", self.prior_steps, "at least 1")
-        require(self.langevin_steps >= 1, "langevin_steps", self.langevin_steps, "at least 1")
-        require(0 < self.learning_rate < 2, "learning_rate", self.learning_rate, "0 to 2, open")
+        ordered = self.rho_min <= self.rho
+        require(ordered, "rho", self.rho, "a finite number of at least rho_min")
 
     def times(self, problem: Problem) -> list[float]:
         """Return the time at which the noise level is rho_k, for every k, and 0."""
@@ -82,11 +80,13 @@ class PnPDM(Solver):
         """Draw ``z``, kept as the state's ``x``, from the data and ``x0`` from the prior."""
         schedule = problem.prior.schedule
         rho = float(schedule.ratio(t))
-        z = self._draw(Coupled(problem, noise_level(problem), state.x0, rho), state.x, noise)
+        z = self._draw(
+            GaussianCoupling(problem, noise_level(problem), state.x0, rho), state.x, noise
+        )
         times = [t, *times_between(schedule, rho, schedule.min_ratio, self.prior_steps)[1:]]
         return State(z, _reverse_sde(z, times, problem, noise))
 
-    def _draw(self, target: Coupled, z: Tensor, noise: NoiseSource) -> Tensor:
+    def _draw(self, target: GaussianCoupling, z: Tensor, noise: NoiseSource) -> Tensor:
         if target.problem.is_linear:
             return target.draw(noise)
         norm2 = squared_norm(target.problem)

@@ -1,67 +1,57 @@
-"""The inverse problem as solvers see it: measurement, operator and prior in the prior's units."""
+"""The inverse problem as solvers see it: measurement, operator and prior in the prior's units.
 
-import warnings
+A prior has units ``u = (x - centre) / scale`` of its own, in which the papers state their
+hyper-parameters. For a linear operator ``y = A x + n`` becomes::
+
+    (y - A centre) / scale = A u + n / scale
+
+Public values and units meet here alone: solvers see only ``u``. The units of a latent prior are an
+autoencoder's code, in which no measurement is linear.
+"""
+
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from wellposed.errors import ArgumentError, ShapeError, check_finite
-from wellposed.linalg import conjugate_gradient, per_item
-from wellposed.parallel.part import Slab, slab_of
+from wellposed.checks import require_batch
+from wellposed.errors import ArgumentError, DeviceError, ShapeError, check_finite
+from wellposed.linalg import WHOLE, Space
+from wellposed.operators.check import require_adjoint
+from wellposed.parallel.part import Part, part_of
 from wellposed.priors.prediction import Parts
 from wellposed.priors.prior import Prior
 from wellposed.priors.restorer import Degraded, Restorer
-from wellposed.solvers.problem_checks import (
-    Unknown,
-    check_adjoint,
-    check_measurement,
-    check_prior,
-    check_tensor,
-    is_decomposable,
-    is_linear_operator,
-    restorer_condition,
-)
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
 
-PROXIMAL_STEPS = 100
-"""Conjugate-gradient steps of a data term at most."""
 
-
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Problem:
-    """``y = A(x) + n`` rewritten for ``u = (x - centre) / scale``, the prior's units.
-
-    This is the one place where public values meet the prior's units: for a linear operator
-    ``(y - A centre) / scale = A u + n / scale``. Solvers see only ``u``. The units of a latent
-    prior are an autoencoder's code, so that no measurement is linear in them.
-
-    With a `Restorer` as prior the measurement is the degraded image, whose operator need not be
-    known.
+    """Measurement, operator and prior in the prior's units; a value.
 
     Attributes:
-        y: measurement in units (B, ...); of an `Unknown` operator the degraded image itself.
-        operator: the operator, acting on public images; of linear problems on units times the
-            prior's ``scale``, which differ only by the prior's centre and, of a `Product`, by the
-            units of its blocks.
+        y: measurement in units (B, ...); the degraded image itself where there is no operator.
+        operator: of linear problems it acts on units times the prior's ``scale``, which lack the
+            centre, else on public images. None where the degradation is not known, which a
+            `Restorer` does not need.
         prior: the prior.
-        image_shape: shape (B, C, ...) of the images.
-        evaluations: calls of the prior so far.
+        image_shape: shape (B, C, ...) of the images in units.
+        image_dtype: their dtype.
+        is_linear: whether the measurement is linear in units.
         condition: what a `Restorer` is told; None for plain priors.
     """
 
     y: Tensor
-    operator: "Physics"
+    operator: "Physics | None"
     prior: Prior
     image_shape: torch.Size
     image_dtype: torch.dtype
     is_linear: bool
-    evaluations: int = field(default=0)
     condition: Degraded | None = None
 
     @classmethod
@@ -74,28 +64,26 @@ class Problem:
         """
         if operator is None and isinstance(prior, Restorer):
             return cls._blind(y, prior)
-        check_prior(prior)
-        check_measurement(y, operator)
-        assert operator is not None
+        _check_prior(prior)
+        operator = _checked(operator, y)
         y = y.detach()
         back = operator.A_adjoint(y)
         y = operator.restrict(y) if hasattr(operator, "restrict") else y
         prior.check_image(back)
         if is_linear_operator(operator):
-            check_adjoint(operator, y, back)
+            require_adjoint(operator, y, back)
         acting = prior.in_units(operator) if is_linear_operator(operator) else None
         is_linear, shape = acting is not None, prior.unit_shape(back.shape)
-        problem = cls(y, acting if is_linear else operator, prior, shape, back.dtype, is_linear)
-        if isinstance(prior, Restorer):
-            problem.condition = restorer_condition(y, prior, back.shape)
-        centred = not is_linear or not bool(prior.to_units(problem.zeros()).any())
-        problem.y = (y if centred else y - problem.A_centre) / prior.scale
-        return problem
+        given = _condition(y, prior, back.shape) if isinstance(prior, Restorer) else None
+        acting = acting if is_linear else operator
+        public = cls(y, acting, prior, shape, back.dtype, is_linear, given)
+        centred = not is_linear or not bool(prior.to_units(public.zeros()).any())
+        return replace(public, y=(y if centred else y - public.A_centre) / prior.scale)
 
     @classmethod
     def _blind(cls, y: Tensor, prior: Restorer) -> "Problem":
         """Return the problem of restoring degraded images (B, C, h, w) by an unknown operator."""
-        check_tensor(y)
+        require_batch("y", y)
         if y.ndim != 4 or y.is_complex():
             raise ShapeError(
                 f"y: got {y.dtype} of shape {tuple(y.shape)}, accepted: real degraded images "
@@ -103,63 +91,45 @@ class Problem:
             )
         prior.check_image(y)
         y = check_finite("y", y).detach()
-        sides = (n * prior.upsample for n in y.shape[2:])
-        clean = torch.Size((*y.shape[:2], *sides))
-        condition, shape = restorer_condition(y, prior, clean), prior.unit_shape(clean)
-        return cls(y, Unknown(), prior, shape, y.dtype, is_linear=False, condition=condition)
+        clean = torch.Size((*y.shape[:2], *(n * prior.upsample for n in y.shape[2:])))
+        condition, shape = _condition(y, prior, clean), prior.unit_shape(clean)
+        return cls(y, None, prior, shape, y.dtype, is_linear=False, condition=condition)
+
+    def repeated(self, count: int) -> "Problem":
+        """Return the problem of ``count`` samples of its one item."""
+        given = self.condition
+        if given is not None:
+            given = Degraded(*(v.expand(count, *v.shape[1:]) for v in given))
+        y, shape = self.y.expand(count, *self.y.shape[1:]), (count, *self.image_shape[1:])
+        return replace(self, y=y, image_shape=torch.Size(shape), condition=given)
 
     @property
     def anchor(self) -> Tensor | float:
         """``m`` of the diffusion, in units: the degraded image of a `Restorer`, 0 else."""
         return 0.0 if self.condition is None else self.condition.anchor
 
-    def repeated(self, count: int) -> "Problem":
-        """Return the problem of ``count`` samples of its one item, none evaluated so far."""
-        given = self.condition
-        if given is not None:
-            given = Degraded(*(v.expand(count, *v.shape[1:]) for v in given))
-        y, shape = self.y.expand(count, *self.y.shape[1:]), (count, *self.image_shape[1:])
-        return replace(self, y=y, image_shape=torch.Size(shape), evaluations=0, condition=given)
-
     def to_public(self, u: Tensor) -> Tensor:
         """Return images in public values."""
         return self.prior.to_public(u)
 
+    def evaluate(self, network: Callable[..., Any], x_t: Tensor, t: float) -> Any:
+        """Return what a method of the prior makes of ``x_t``; all evaluations pass here."""
+        return network(x_t, t, self.condition)
+
     def denoise(self, x_t: Tensor, t: float) -> Tensor:
-        """Return ``E[x_0 | x_t]``, counting the evaluation; differentiable if ``x_t`` asks."""
-        self.evaluations += 1
+        """Return ``E[x_0 | x_t]``; differentiable if ``x_t`` asks for it."""
         wanted = x_t.requires_grad and torch.is_grad_enabled()
         with torch.set_grad_enabled(wanted):
-            x0 = self.prior.denoise(x_t, t, self.condition)
-        if wanted and not x0.requires_grad:
-            raise ArgumentError(
-                f"prior: {type(self.prior).__name__} cannot be differentiated, accepted by such "
-                "solvers: one whose denoise keeps the graph"
-            )
+            x0: Tensor = self.evaluate(self.prior.denoise, x_t, t)
         return x0
 
     def parts(self, x_t: Tensor, t: float) -> Parts:
-        """Return what ``x_t`` is made of, see `Parts`, counting the evaluation."""
+        """Return what ``x_t`` is made of, see `Parts`, by one evaluation."""
         if isinstance(self.prior, Restorer):
-            self.evaluations += 1
-            return self.prior.parts(x_t, t, self.condition)
+            parts: Parts = self.evaluate(self.prior.parts, x_t, t)
+            return parts
         x0, (alpha, sigma) = self.denoise(x_t, t), self.prior.schedule(t)
         return Parts(x0, -x0, (x_t - alpha * x0) / sigma)
-
-    def denoise_with_vjp(self, x_t: Tensor, t: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Return ``E[x_0 | x_t]`` and the map ``v -> J^T v`` with its Jacobian ``J`` in ``x_t``.
-
-        Complex images count as pairs of real numbers, so that ``J^T`` is the adjoint for
-        ``Re <a, b>``.
-        """
-        with torch.enable_grad():
-            x = x_t.detach().requires_grad_()
-            x0 = self.denoise(x, t)
-
-        def vjp(v: Tensor) -> Tensor:
-            return torch.autograd.grad(x0, x, v, retain_graph=True)[0]
-
-        return x0.detach(), vjp
 
     @cached_property
     def noise_sigma(self) -> Tensor:
@@ -179,19 +149,39 @@ class Problem:
         return sigma.to(like.dtype).to(like.device).expand(len(like)) / self.prior.scale
 
     @property
-    def slab(self) -> Slab:
-        """The slices of the volume that this process holds: all, unless others share it."""
-        return slab_of(self.operator)
+    def part(self) -> Part:
+        """The slices of the volume that this process holds."""
+        return part_of(self.operator)
+
+    @property
+    def space(self) -> Space:
+        """The inner product of images and of measurements, over all parts."""
+        return WHOLE if self.part.processes == 1 else Space(self.part.sum)
+
+    @property
+    def known(self) -> "Physics":
+        """The operator, where there is one."""
+        assert self.operator is not None
+        return self.operator
 
     def A(self, u: Tensor) -> Tensor:
         """Return the noise-free measurement of ``u``, in units."""
         if self.is_linear:
-            return self.operator.A(u)
-        return self.operator.A(self.to_public(u)) / self.prior.scale
+            return self.known.A(u)
+        return self.known.A(self.to_public(u)) / self.prior.scale
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         """Return ``A^H y``."""
-        return self.operator.A_adjoint(y)
+        return self.known.A_adjoint(y)
+
+    def normal(self, u: Tensor) -> Tensor:
+        """Return ``A^H A u``."""
+        return self.known.A_adjoint_A(u)
+
+    @cached_property
+    def back_projection(self) -> Tensor:
+        """``A^H y`` of the measurement."""
+        return self.A_adjoint(self.y)
 
     @property
     def A_centre(self) -> Tensor:
@@ -199,98 +189,58 @@ class Problem:
         # Of the public zero, which measures nothing.
         return -self.prior.scale * self.A(self.prior.to_units(self.zeros()))
 
-    @cached_property
-    def back_projection(self) -> Tensor:
-        """``A^H y`` of the measurement."""
-        return self.A_adjoint(self.y)
-
-    def normal(self, u: Tensor) -> Tensor:
-        """Return ``A^H A u``."""
-        return self.operator.A_adjoint_A(u)
-
-    def project(self, x0: Tensor, iterations: int) -> Tensor:
-        """Return ``x0 + A^+ (y - A x0)``: CG on the normal equations started at ``x0``."""
-        b, total = self.back_projection, self.slab.sum
-        return conjugate_gradient(self.normal, b, x0, iterations=iterations, total=total).x
-
-    def proximal(self, x0: Tensor, weight: Tensor) -> Tensor:
-        """Return ``argmin_x ||A x - y||^2 + weight ||x - x0||^2``, for linear problems.
-
-        With ``weight = sigma_y^2 / v`` the posterior mean of ``x ~ N(x0, v I)``; with 0 the
-        projection ``x0 + A^+ (y - A x0)``. In closed form where the operator is ``Decomposable``;
-        else by conjugate gradients to a relative residual of 1e-6, with a warning where
-        `PROXIMAL_STEPS` leave more than 1e-3. A projection ends there without one: more steps
-        would only fit what the operator hardly sees.
-
-        Args:
-            x0: images (B, ...), in units.
-            weight: of each item, shape (B,), at least 0.
-        """
-        if is_decomposable(self.operator):
-            gap = self.operator.U_adjoint(self.y - self.A(x0))
-            s, _, kept = self.spectrum(gap)
-            return x0 + self.operator.V(kept * s / (s.square() + per_item(weight, gap)) * gap)
-        return x0 + self.damped_inverse(self.back_projection - self.normal(x0), weight)
-
-    def damped_inverse(self, b: Tensor, weight: Tensor) -> Tensor:
-        """Return ``(A^H A + weight)^-1 b`` by conjugate gradients; see `proximal`."""
-        w = per_item(weight, b)
-        found = conjugate_gradient(
-            lambda d: self.normal(d) + w * d, b, iterations=PROXIMAL_STEPS, tolerance=1e-6
-        )
-        if bool(((found.residuals[-1] > 1e-3) & (weight > 0)).any()):
-            warnings.warn(
-                f"{PROXIMAL_STEPS} conjugate-gradient steps left more than 1e-3 of the residual: "
-                "the noise level is small for this operator",
-                stacklevel=2,
-            )
-        return found.x
-
-    def spectrum(self, coordinates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what a ``Decomposable`` operator measures, broadcast over its coordinates.
-
-        Singular values, 1 where they do not count; the noise level of ``y`` in units; and whether
-        a coordinate counts as measured: without noise, where `A_dagger` takes it for one.
-        """
-        operator = self.operator
-        s = operator.singular_values.to(coordinates.real.dtype)
-        sigma = per_item(self.noise_sigma, coordinates)
-        kept = (s > operator.cutoff * s.max()) | ((s > 0) & (sigma > 0))
-        return torch.where(kept, s, 1), sigma, kept
-
-    def A_dagger(self) -> Tensor:
-        """Return the pseudo-inverse image of the measurement, in units, as a start."""
-        if not self.is_linear:
-            return self.prior.to_units(_pseudo_inverse(self.operator, self.y * self.prior.scale))
-        return _pseudo_inverse(self.operator, self.y)
-
-    def require_linear(self, solver: str) -> None:
-        """Raise unless the measurement is linear in units."""
-        if isinstance(self.operator, Unknown):
-            raise ArgumentError(f"operator: got None, accepted by {solver}: a linear operator")
-        if not is_linear_operator(self.operator):
-            raise ArgumentError(
-                f"operator: {type(self.operator).__name__} is not linear, accepted by {solver}: "
-                "a linear operator"
-            )
-        if not self.is_linear:
-            raise ArgumentError(
-                f"prior: {type(self.prior).__name__} decodes its units by a network, accepted by "
-                f"{solver}: a prior on images; DPS and REDDiff take latent ones"
-            )
-
     def zeros(self) -> Tensor:
         """Return a zero image of the problem's shape, dtype and device."""
         return torch.zeros(self.image_shape, dtype=self.image_dtype, device=self.y.device)
 
 
-def _is_ours(operator: "Physics") -> bool:
-    return type(operator).__module__.startswith("wellposed.")
+def is_linear_operator(operator: "Physics") -> bool:
+    """Tell whether an operator is a linear one."""
+    from deepinv.physics import LinearPhysics
+
+    return isinstance(operator, LinearPhysics)
 
 
-def _pseudo_inverse(operator: "Physics", y: Tensor) -> Tensor:
-    if _is_ours(operator) or not is_linear_operator(operator):
-        return operator.A_dagger(y)
-    # A foreign physics' own pseudo-inverse may change its settings; ours does not.
-    b = operator.A_adjoint(y)
-    return conjugate_gradient(operator.A_adjoint_A, b, iterations=100, tolerance=1e-5).x
+def _check_prior(prior: Prior) -> None:
+    """Raise unless ``prior`` is one, and its condition one that solvers give."""
+    if not isinstance(prior, Prior):
+        raise ArgumentError(
+            f"prior: got {type(prior).__name__}, accepted: a wellposed Prior; wrap a deepinv "
+            "denoiser in priors.DenoiserPrior, a diffusers model in priors.DiffusersPrior"
+        )
+    held = any(isinstance(part, Restorer) for part in prior.modules())
+    if held and not isinstance(prior, Restorer):
+        raise ArgumentError(
+            f"prior: got a restorer inside {type(prior).__name__}, accepted: the restorer itself; "
+            "for large images priors.tiled(restorer)"
+        )
+
+
+def _condition(image: Tensor, prior: Restorer, clean: torch.Size) -> Degraded:
+    """Return what a restorer is told of degraded images, those of clean ones of a shape."""
+    sides = tuple(n * prior.upsample for n in image.shape[2:])
+    if image.is_complex() or image.ndim != 4 or sides != tuple(clean[2:]):
+        raise ShapeError(
+            f"y: got shape {tuple(image.shape)}, accepted: degraded images that the prior "
+            f"upsamples {prior.upsample} times to the operator's {tuple(clean)}"
+        )
+    with torch.no_grad():
+        return prior.degraded(image)
+
+
+def _checked(operator: "Physics | None", y: Tensor) -> "Physics":
+    """Return ``operator`` if it is one and ``y`` a measurement on its device, else raise."""
+    complete = callable(getattr(operator, "A", None)) and hasattr(operator, "A_adjoint")
+    if not (isinstance(operator, nn.Module) and complete):
+        raise ArgumentError(
+            f"operator: got {type(operator).__name__}, accepted: a wellposed operator or a "
+            "deepinv physics with A and A_adjoint"
+        )
+    require_batch("y", y)
+    for tensor in (*operator.buffers(), *operator.parameters()):
+        if tensor.device != y.device:
+            raise DeviceError(
+                f"operator: lives on {tensor.device} but y on {y.device}; move one with .to()"
+            )
+    check_finite("y", y)
+    return operator

@@ -1,18 +1,19 @@
 """RED-diff: variational sampling by denoising regularisation (Mardani et al. 2024)."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from wellposed.errors import require, require_choice
+from wellposed.checks import Choice, NonNegative, Positive, Range
 from wellposed.linalg import as_real, like
 from wellposed.noise import NoiseSource
 from wellposed.solvers.base import Solver, State
-from wellposed.solvers.likelihood import misfit_gradient
+from wellposed.solvers.data import misfit_gradient, pseudo_inverse
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.scope import require_linear
 
 WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda r: r,
@@ -26,7 +27,10 @@ WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
 """Weights of the prior term as functions of ``r = sigma_t / alpha_t``."""
 
 
-@dataclass(frozen=True)
+Decay = Annotated[float, Range(0, 1, "[)")]
+
+
+@dataclass(frozen=True, eq=False)
 class REDDiffState(State):
     """State of RED-diff: ``x`` is the mean ``mu`` of the variational posterior.
 
@@ -72,40 +76,30 @@ class REDDiff(Solver):
         returned: "mu", the last mean, or "x0" as the published code.
     """
 
-    regularization: float = 0.25
-    weighting: str = "linear"
-    obs_weight: float = 1.0
-    learning_rate: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.99
-    epsilon: float = 1e-8
-    sigma_x0: float = 0.0
-    reduction: str = "mean"
-    start: str = "pseudo-inverse"
-    returned: str = "mu"
+    regularization: NonNegative = 0.25
+    weighting: Annotated[str, Choice(*WEIGHTINGS)] = "linear"
+    obs_weight: NonNegative = 1.0
+    learning_rate: Positive = 0.1
+    beta1: Decay = 0.9
+    beta2: Decay = 0.99
+    epsilon: NonNegative = 1e-8
+    sigma_x0: NonNegative = 0.0
+    reduction: Annotated[str, Choice("mean", "sum")] = "mean"
+    start: Annotated[str, Choice("pseudo-inverse", "back-projection")] = "pseudo-inverse"
+    returned: Annotated[str, Choice("mu", "x0")] = "mu"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_choice("weighting", self.weighting, WEIGHTINGS)
-        require_choice("reduction", self.reduction, ("mean", "sum"))
-        require_choice("start", self.start, ("pseudo-inverse", "back-projection"))
-        require_choice("returned", self.returned, ("mu", "x0"))
-        require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "positive")
-        for name in ("regularization", "obs_weight", "sigma_x0", "epsilon"):
-            value = getattr(self, name)
-            require(0 <= value < math.inf, name, value, "a finite number of at least 0")
-        for name in ("beta1", "beta2"):
-            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "0 <= beta < 1")
+    name: ClassVar[str] = "red-diff"
 
     def check(self, problem: Problem) -> None:
         """Refuse a back-projection where there is none."""
+        super().check(problem)
         if self.start == "back-projection":
-            problem.require_linear('REDDiff(start="back-projection")')
+            require_linear(problem, 'REDDiff(start="back-projection")')
 
     def init(self, problem: Problem, noise: NoiseSource) -> REDDiffState:
         """Start from a plain reconstruction of the measurement."""
         direct = self.start == "pseudo-inverse"
-        mu = problem.A_dagger() if direct else problem.back_projection
+        mu = pseudo_inverse(problem) if direct else problem.back_projection
         # Squares of gradients underflow in half precision.
         zeros = torch.zeros_like(
             as_real(mu), dtype=torch.promote_types(mu.real.dtype, torch.float32)
@@ -128,8 +122,8 @@ class REDDiff(Solver):
             self.regularization * WEIGHTINGS[self.weighting](sigma / alpha) if alpha > 0 else 0
         )
         mean = self.reduction == "mean"
-        d, m = ((as_real(v)[0].numel() if mean else 1) for v in (mu, problem.y))
-        gradient = weight * (eps - z) / d + self.obs_weight * misfit_gradient(x0, problem) / m
+        d, m = (problem.space.count(v) if mean else 1 for v in (mu, problem.y))
+        gradient = weight * (eps - z) / d + self.obs_weight * misfit_gradient(problem, x0) / m
         return self._adam(state, x0, gradient)
 
     def _adam(self, state: REDDiffState, x0: Tensor, gradient: Tensor) -> REDDiffState:

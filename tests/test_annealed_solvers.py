@@ -20,6 +20,7 @@ from wellposed.operators import (
     SuperResolution,
     random_mask,
 )
+from wellposed.operators.matrix import MatrixOperator
 from wellposed.priors import (
     Diagonal,
     GaussianMixturePrior,
@@ -30,8 +31,9 @@ from wellposed.priors import (
 )
 from wellposed.priors.sampling import reverse, times_between
 from wellposed.solvers import DAPS, DPS, DDIMProjection, FlowChef, PnPDM, Problem, REDDiff
-from wellposed.solvers.likelihood import Coupled, misfit_gradient, noise_level, squared_norm
+from wellposed.solvers.data import GaussianCoupling, misfit_gradient, noise_level, squared_norm
 from wellposed.solvers.pnp_dm import _reverse_sde
+from wellposed.solvers.sampler import Counted
 from wellposed.validation.gaussian import PROCESSES, gaussian_problem, process
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -96,7 +98,7 @@ def coupled_moments(problem, centre, rho):
 def test_the_coupled_draw_has_the_exact_moments(rho):
     problem = gaussian(4000)
     centre = 0.2 * torch.ones_like(problem.zeros())
-    target = Coupled(problem, noise_level(problem), centre, rho)
+    target = GaussianCoupling(problem, noise_level(problem), centre, rho)
     mean, C = coupled_moments(problem, centre, rho)
     gap, error = distance(target.draw(FastNoise()), mean, C)
     assert gap < 0.04
@@ -112,7 +114,7 @@ def test_the_coupled_draw_of_complex_images_counts_both_parts():
     y = torch.zeros(3000, 1, 4, 4, dtype=torch.complex128)
     problem = Problem.create(y, operator, prior)
     rho = 0.2
-    z = Coupled(problem, noise_level(problem), problem.zeros(), rho).draw(FastNoise())
+    z = GaussianCoupling(problem, noise_level(problem), problem.zeros(), rho).draw(FastNoise())
     k = torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(z, dim=(-2, -1)), norm="ortho"))
     measured = 1 / (1 / 0.1**2 + 1 / rho**2)
     for part in (k.real, k.imag):
@@ -125,7 +127,7 @@ def test_the_coupled_draw_of_complex_images_counts_both_parts():
 
 def test_langevin_tends_to_the_coupled_draw_and_is_biased_as_said():
     problem, rho = gaussian(3000), 0.2
-    target = Coupled(problem, noise_level(problem), problem.zeros(), rho)
+    target = GaussianCoupling(problem, noise_level(problem), problem.zeros(), rho)
     mean, C = coupled_moments(problem, problem.zeros(), rho)
     norm2, start = squared_norm(problem), target.draw(FastNoise(1))
     for rate, low, high in ((0.05, 0.0, 0.1), (1.0, 0.15, 1.0)):
@@ -140,7 +142,7 @@ def test_langevin_tends_to_the_coupled_draw_and_is_biased_as_said():
 
 def test_langevin_from_elsewhere_reaches_the_draw():
     problem, rho = gaussian(1000), 0.1
-    target = Coupled(problem, noise_level(problem), problem.zeros(), rho)
+    target = GaussianCoupling(problem, noise_level(problem), problem.zeros(), rho)
     mean, C = coupled_moments(problem, problem.zeros(), rho)
     z = target.langevin(problem.zeros() + 1, FastNoise(), 400, 0.1, squared_norm(problem))
     gap, error = distance(z, mean, C)
@@ -166,7 +168,9 @@ def test_langevin_at_once_has_the_law_of_its_steps(rate):
     z, centre = problem.zeros() + torch.randn(1, 1, 4, 4).double(), problem.zeros() + 0.3
     norm2 = squared_norm(problem)
     found, expected = (
-        Coupled(p, noise_level(p), centre, rho).langevin(z, Numbers(0.0), steps, rate, norm2)
+        GaussianCoupling(p, noise_level(p), centre, rho).langevin(
+            z, Numbers(0.0), steps, rate, norm2
+        )
         for p in (problem, hidden)
     )
     torch.testing.assert_close(found, expected)
@@ -177,7 +181,7 @@ def test_langevin_at_once_has_the_law_of_its_steps(rate):
     variance = sum(2 * h * (1 - h * curvature) ** (2 * k) for k in range(steps))
     noise = torch.eye(16).double().reshape(16, 1, 4, 4)
     many = replace(problem, y=problem.y[:1].expand(16, -1), image_shape=torch.Size([16, 1, 4, 4]))
-    target = Coupled(many, noise_level(many), many.zeros() + 0.3, rho)
+    target = GaussianCoupling(many, noise_level(many), many.zeros() + 0.3, rho)
     moved = target.langevin(z[:1].expand(16, 1, 4, 4), Given(noise), steps, rate, norm2[:1])
     root = (moved - found[0]).flatten(1)
     exact = vectors @ torch.diag(variance) @ vectors.T
@@ -235,7 +239,7 @@ def test_the_misfits_gradient_is_that_of_finite_differences(kind):
         return 0.5 * (problem.A(x) - problem.y).square().flatten(1).sum(1)
 
     slope = (loss(x + step * d) - loss(x - step * d)) / (2 * step)
-    found = (misfit_gradient(x, problem) * d).flatten(1).sum(1)
+    found = (misfit_gradient(problem, x) * d).flatten(1).sum(1)
     torch.testing.assert_close(found, slope, rtol=1e-5, atol=1e-7)
 
 
@@ -286,10 +290,10 @@ def conditional_variance(steps, variance, level):
     """Return that of `_reverse_sde` over the exact one, for a prior of one variance."""
     prior = GaussianPrior(0.0, variance, process("ve"))
     y = torch.zeros(4000, 1, 2, 2, dtype=torch.float64)
-    problem = Problem.create(y, Inpainting(torch.ones(1, 2, 2)), prior)
+    problem = Counted.of(Problem.create(y, Inpainting(torch.ones(1, 2, 2)), prior))
     times = times_between(prior.schedule, level, prior.schedule.min_ratio, steps)
     x = _reverse_sde(torch.full_like(y, 0.1), times, problem, FastNoise())
-    assert problem.evaluations == steps
+    assert problem.tally.count == steps
     exact = variance * level**2 / (variance + level**2)
     return float(x.var() / exact), float(x.mean() / (0.1 * variance / (variance + level**2)))
 

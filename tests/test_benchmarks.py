@@ -18,7 +18,7 @@ from wellposed.priors import MeanReverting, Restorer, load, resshift
 from wellposed.priors.stored.restorer_store import RestorationUNet
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import Problem
-from wellposed.solvers.likelihood import squared_norm
+from wellposed.solvers.data import squared_norm
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.usefixtures("single_thread")

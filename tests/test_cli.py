@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 from wellposed import Reconstruction
 from wellposed.cli.app import app
-from wellposed.cli.options import kebab
 from wellposed.priors.networks.conv_unet import ConvUNet
 from wellposed.priors.stored.store import save_prior
 from wellposed.priors.training.settings import TrainingSettings
+from wellposed.solvers.catalogue import named_solvers, solver_named
 
 RUNNER = CliRunner()
 
@@ -331,11 +331,18 @@ def test_mistakes_in_training_give_one_clear_line(files, tmp_path, monkeypatch, 
 
 
 def test_command_names_are_those_of_the_papers():
-    names = ("DDS", "REDDiff", "DDIMProjection", "DiffusionMBIR", "ResShift", "IRSDE", "MRSampler")
-    assert [kebab(name) for name in names] == [
-        *("dds", "red-diff", "ddim-projection", "diffusion-mbir", "resshift", "ir-sde"),
-        "mr-sampler",
+    names = [
+        *("daps", "ddim-projection", "ddnm", "ddrm", "dds", "dds-3d", "diffpir", "diffusion-mbir"),
+        *("dps", "flowchef", "ir-sde", "mmps", "mr-sampler", "noisy-projection", "pigdm"),
+        *("pnp-dm", "rddm", "red-diff", "resshift"),
     ]
+    assert sorted(named_solvers()) == names
+    for spelling, name in (
+        ("diff-pir", "diffpir"),
+        ("flow-chef", "flowchef"),
+        ("dds3d", "dds-3d"),
+    ):
+        assert solver_named("--solver", spelling).name == name
 
 
 def test_version_and_help():

@@ -40,7 +40,7 @@ from wellposed.priors import (
 )
 from wellposed.priors.training import TrainingSettings, train
 from wellposed.solvers import Dehazing, Problem, dehaze
-from wellposed.solvers.separation.residual_sharing import ResidualSharing
+from wellposed.solvers.separation.variance_sharing import VarianceSharing
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 COARSE = Sector(depths=256, beams=64, centre_mhz=0.45, beam_width=2.0)
@@ -129,10 +129,10 @@ def test_the_misfit_is_shared_as_a_linearised_posterior_does():
     """Per pixel, against the two-by-two equations in linear values."""
     generator = torch.Generator().manual_seed(0)
     y, x0 = (0.5 * torch.randn(1, c, 6, 5, generator=generator).double() for c in (1, 2))
-    solver, weights = ResidualSharing(rms=(0.3, 0.1)), torch.tensor([1.0, 0.7]).double()
+    solver, weights = VarianceSharing(rms=(0.3, 0.1)), torch.tensor([1.0, 0.7]).double()
     level = torch.tensor(0.2).double()
     at = problem(y.clamp(-1, 1), pixelwise(0.3), pixelwise(0.1), tuple(weights.tolist()))
-    found = expand(solver.shared(x0, level, at))
+    found = expand(solver.correction.shared(x0, level, at))
     unsure = [0.2 * r / (0.2**2 + r**2) ** 0.5 for r in (0.3, 0.1)]
     v = x0.clone().requires_grad_()
     slopes = torch.autograd.grad(expand(v).sum(), v)[0]
@@ -152,7 +152,7 @@ def test_sharing_does_not_depend_on_the_units_of_blocks():
     found, level = [], torch.tensor(1e9).double()
     for haze, rms in ((pixelwise(0.1), (0.3, 0.2)), (wide, (0.3, 0.1))):
         at = problem(y.clamp(-1, 1), pixelwise(0.3), haze, (1.0, 0.7))
-        shared = ResidualSharing(rms=rms).shared(at.prior.to_units(x0), level, at)
+        shared = VarianceSharing(rms=rms).correction.shared(at.prior.to_units(x0), level, at)
         found.append(at.to_public(shared))
     torch.testing.assert_close(found[1], found[0])
 
@@ -160,7 +160,7 @@ def test_sharing_does_not_depend_on_the_units_of_blocks():
 def test_sharing_as_the_solver_is_the_preset(hearts, pair):
     y, how = hearts.hazy(-28)[:1], dict(steps=6, start=2.0, zeta=0.3, rms=(0.3, 0.1))
     preset = dehaze(y, *pair, Dehazing(**how))
-    given = dehaze(y, *pair, Dehazing(solver=ResidualSharing(**how)))
+    given = dehaze(y, *pair, Dehazing(solver=VarianceSharing(**how)))
     assert torch.equal(given.tissue, preset.tissue)
 
 
@@ -169,7 +169,7 @@ def test_sharing_starts_from_pure_noise(spacing):
     """Also of a flow, whose first time has no signal."""
     blocks = [GaussianPrior(0.0, Diagonal(torch.tensor(v)), Flow()) for v in (0.09, 0.04)]
     at = problem(0.2 * torch.ones(1, 1, 6, 5), *blocks)
-    solver = ResidualSharing(steps=6, spacing=spacing, start=math.inf)
+    solver = VarianceSharing(steps=6, spacing=spacing, start=math.inf)
     found = solver(at.y, at.operator, at.prior, seed=0).samples
     torch.testing.assert_close(at.operator.A(found[0]), at.y)
 
@@ -187,20 +187,20 @@ def test_sharing_beats_the_published_gradient_steps(hearts, pair):
 @pytest.mark.parametrize(
     ("operator", "solver", "message"),
     [
-        (Denoising((2, 8, 8)), ResidualSharing(), "operator: got Denoising, accepted by"),
+        (Denoising((2, 8, 8)), VarianceSharing(), "operator: got Denoising, accepted by"),
         (
             Companded(Superposition([Denoising((1, 8, 8))] * 2), compressed_data=False),
-            ResidualSharing(),
+            VarianceSharing(),
             "operator: got Companded",
         ),
         (
             Companded(Superposition([Denoising((1, 8, 8))] * 2)),
-            ResidualSharing(rms=(1.0,)),
+            VarianceSharing(rms=(1.0,)),
             "rms: got",
         ),
         (
             Companded(Superposition([Denoising((1, 8, 8))] * 2)),
-            ResidualSharing(start=1e-6),
+            VarianceSharing(start=1e-6),
             "start: got 1e-06, accepted: at least",
         ),
     ],

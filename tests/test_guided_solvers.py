@@ -30,6 +30,7 @@ from wellposed.priors import GaussianPrior
 from wellposed.priors.analytic import Full
 from wellposed.priors.transition import levels, renoise
 from wellposed.solvers import DDNM, DDRM, MMPS, DiffPIR, PiGDM, Problem, State
+from wellposed.solvers.data import proximal
 from wellposed.solvers.ddnm import by_coordinates, by_gradients
 from wellposed.solvers.diffpir import gradient_step
 from wellposed.validation.gaussian import (
@@ -175,7 +176,7 @@ def test_proximal_points_are_those_of_the_dense_system(make):
     x0 = random(3, *op.img_size, dtype=dtype)
     y = op.A(random(3, *op.img_size, seed=1, dtype=dtype))
     weight = torch.tensor([0.0, 0.03, 2.0], dtype=torch.float64)
-    found = Problem.create(y, op, prior).proximal(x0, weight)
+    found = proximal(Problem.create(y, op, prior), x0, weight)
     A = dense_matrix(op.A, op.img_size, dtype)
     gap = (y - op.A(prior.to_public(x0))).flatten(1) / prior.scale
     for b in range(3):
@@ -298,8 +299,7 @@ def test_ddrm_denoises_from_the_measurement_on():
 def test_ddrm_starts_where_the_measurement_is_better_than_noise():
     y, operator, prior = decomposed_problem("ve")
     solver = DDRM(spacing="karras")
-    problem = Problem.create(y.expand(4000, -1), operator, prior)
-    problem.image_shape = torch.Size((4000, 1, 4, 4))
+    problem = Problem.create(y, operator, prior).repeated(4000)
     noise = ItemNoise(0, [(n,) for n in range(4000)])
     coordinates = operator.V_adjoint(solver.init(problem, noise).x)
     top, s_i = prior.schedule.T, operator.singular_values
@@ -530,20 +530,20 @@ def test_steps_that_do_not_suffice_for_a_small_noise_are_told_of():
     operator = Graded((1, 20, 20), (1, 20, 20), 1e-7)
     problem = Problem.create(random(1, 1, 20, 20), operator, GaussianPrior(0.0, 1.0))
     with pytest.warns(UserWarning, match="the noise level is small"):
-        problem.proximal(problem.zeros(), problem.noise_sigma**2)
+        proximal(problem, problem.zeros(), problem.noise_sigma**2)
 
 
 def test_the_gradient_step_needs_no_forward_mode_derivative():
     """Fused attention, as in decoders, has none."""
 
     class Attending(nn.Module):
-        def forward(self, x):
+        def A(self, x):
             tokens = x.flatten(2)
             found = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
             return x + found.reshape(x.shape)
 
     problem = Problem.create(random(1, 1, 4, 4).float(), identity(), GaussianPrior(0.0, 1.0))
-    problem.is_linear, problem.A = False, Attending()
+    problem = dataclasses.replace(problem, operator=Attending(), is_linear=False)
     x0, weight = problem.zeros() + 0.1, torch.ones(1)
 
     def objective(x):

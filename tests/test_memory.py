@@ -17,8 +17,7 @@ from wellposed.priors.adapters.slicewise import Slicewise
 from wellposed.priors.networks.conv_unet import ConvUNet
 from wellposed.priors.prior import Prior
 from wellposed.runs import memory
-from wellposed.runs.allocation import LivePeak, prior_peak
-from wellposed.runs.host_memory import left_in_groups
+from wellposed.runs.allocation import LivePeak, left_in_groups, prior_peak
 from wellposed.solvers import (
     DAPS,
     DDNM,
@@ -144,30 +143,30 @@ def free(monkeypatch):
 def test_the_largest_chunk_that_fits_is_taken(free):
     solver, own = DDS(steps=2), problem()
     free(1e12)
-    plan = memory.plan(solver, own)
+    plan = solver.memory_plan(own)
     assert plan.chunk == plan.prior.chunk == 12  # of 16, all there are
     assert plan.fits
     fixed = plan.needed[CPU] - 12 * plan.per_slice
     for chunk in (8, 4, 2, 1):
         free(fixed + chunk * plan.per_slice)
-        found = memory.plan(solver, own)
+        found = solver.memory_plan(own)
         assert (found.chunk, found.fits) == (chunk, True)
         free(fixed + chunk * plan.per_slice - 1)
-        assert memory.plan(solver, own).chunk < chunk or chunk == 1
-    assert not memory.plan(solver, own).fits
+        assert solver.memory_plan(own).chunk < chunk or chunk == 1
+    assert not solver.memory_plan(own).fits
 
 
 def test_a_chunk_that_is_given_is_kept(free):
     free(1e12)
-    plan = memory.plan(DDS(), problem(Slicewise(unet_prior(), chunk=3)), chunk=2)
+    plan = DDS().memory_plan(problem(Slicewise(unet_prior(), chunk=3)), chunk=2)
     assert plan.chunk == 3
-    assert memory.plan(DDS(), problem(), chunk=2).chunk == 2
+    assert DDS().memory_plan(problem(), chunk=2).chunk == 2
 
 
 def test_the_largest_slices_of_all_axes_count(free):
     free(1e12)
     per_slice = {
-        axes: memory.plan(DDS(), problem(Slicewise(unet_prior(), axes))).per_slice
+        axes: DDS().memory_plan(problem(Slicewise(unet_prior(), axes))).per_slice
         for axes in ((2,), (3,), (2, 3), (3, 4))
     }
     assert per_slice[2, 3] == per_slice[2,] > per_slice[3,] == per_slice[3, 4]
@@ -176,7 +175,7 @@ def test_the_largest_slices_of_all_axes_count(free):
 def test_two_chunks_are_elsewhere_at_once(free):
     free(1e12)
     here, there = (
-        memory.plan(DDS(), problem(Slicewise(unet_prior(), chunk=4, device=device)))
+        DDS().memory_plan(problem(Slicewise(unet_prior(), chunk=4, device=device)))
         for device in (None, "cpu")
     )
     assert there.needed[CPU] - here.needed[CPU] == 4 * here.per_slice
@@ -213,7 +212,7 @@ def test_no_run_takes_more_than_its_plan(solver, make):
     y, operator = make(depth=8)
     prior = Slicewise(GaussianPrior(0.0, 0.1, VP, is_complex=make is mri), chunk=4)
     samples = 3 if isinstance(solver, DDS) else 1
-    plan = memory.plan(solver, Problem.create(y, operator, prior), samples)
+    plan = solver.memory_plan(Problem.create(y, operator, prior), samples)
     with LivePeak() as count:
         solver(y, operator, prior, num_samples=samples, seed=0)
     # What is there before counts now: the measurement in units.
@@ -223,8 +222,8 @@ def test_no_run_takes_more_than_its_plan(solver, make):
 
 @pytest.mark.parametrize(("batch_size", "together"), [(None, 6), (4, 4), (1, 1), (9, 6)])
 def test_samples_in_a_batch_count(batch_size, together):
-    one = memory.plan(DDS(), problem())
-    plan = memory.plan(DDS(batch_size=batch_size), problem(), 6)
+    one = DDS().memory_plan(problem())
+    plan = DDS(batch_size=batch_size).memory_plan(problem(), 6)
     assert plan.volume == together * one.volume == together * 4 * 12 * 16**2
     assert plan.together == together
 
@@ -232,7 +231,7 @@ def test_samples_in_a_batch_count(batch_size, together):
 def test_a_run_that_cannot_fit_says_what_would(free):
     y, operator = stacked(dtype=torch.float64)
     prior = Slicewise(NetworkPrior(Called(), VP, "sample"), chunk=12)
-    plan = memory.plan(DDS(), Problem.create(y, operator, prior), 4)
+    plan = DDS().memory_plan(Problem.create(y, operator, prior), 4)
     parts = {name: size for _, name, size in plan.parts}
     assert set(parts) == {"14 arrays of the solver", "operator", "samples", "prior on 12 slices"}
     free(plan.needed[CPU] - 1)
@@ -250,7 +249,7 @@ def test_a_run_that_cannot_fit_says_what_would(free):
 def test_what_nothing_helps_says_so(free):
     free(0)
     with pytest.raises(errors.ArgumentError, match="accepted: a machine of more memory"):
-        memory.plan(DDS(), problem()).check()
+        DDS().memory_plan(problem()).check()
 
 
 def test_plans_of_volumes_are_logged_and_images_left_alone(caplog):
@@ -271,7 +270,7 @@ def test_free_memory_is_told(device):
 
 def test_the_plan_of_a_prior_over_volumes():
     prior = GaussianPrior(0.0, 0.1, VP)
-    plan = memory.plan(DDS(), problem(prior))
+    plan = DDS().memory_plan(problem(prior))
     assert (plan.chunk, plan.prior) == (None, prior)
     assert "prior on whole volumes" in str(plan)
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from wellposed import solvers
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -38,3 +40,16 @@ def test_the_demo_beats_its_baselines(monkeypatch, tmp_path, capsys):
     held_out = lambda *key: float(table[("measured", *key)][2])  # noqa: E731
     assert held_out("DDS", "mean of 4") < 0.95 * held_out("CG-SENSE", "-")
     assert len(list(tmp_path.glob("*.png"))) == 4
+
+
+def test_the_table_of_solvers_says_what_they_declare():
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", (ROOT / "README.md").read_text(), re.M)
+    said = {name: operators.split("; ")[0] for name, operators in rows if hasattr(solvers, name)}
+    said = {n: text for n, text in said.items() if not getattr(solvers, n).restores}
+    assert len(said) >= 13
+    for name, operators in said.items():
+        cls = getattr(solvers, name)
+        declared = "linear" if cls.linear_only else "any"
+        declared = "`Decomposable`" if cls.decomposable_only else declared
+        # What depends on a setting is checked by the solver itself.
+        assert operators == declared or name == "NoisyProjection", name

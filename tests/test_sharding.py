@@ -30,13 +30,32 @@ from wellposed.operators import (
     uniform_random_lines,
 )
 from wellposed.parallel import sharding
-from wellposed.parallel.distributed import ProcessSlab
-from wellposed.parallel.part import Slab
+from wellposed.parallel.distributed import ProcessPart
+from wellposed.parallel.part import Part
 from wellposed.priors import GaussianPrior, Stationary, Tabulated
 from wellposed.priors.adapters.slicewise import Slicewise
 from wellposed.reconstruction import Reconstruction
-from wellposed.runs.checkpoint import identify
-from wellposed.solvers import DDS, DDS3D, DPS, DiffPIR, DiffusionMBIR, Problem
+from wellposed.solvers import (
+    DAPS,
+    DDNM,
+    DDS,
+    DDS3D,
+    DPS,
+    IRSDE,
+    MMPS,
+    RDDM,
+    DDIMProjection,
+    DiffPIR,
+    DiffusionMBIR,
+    FlowChef,
+    MRSampler,
+    NoisyProjection,
+    PiGDM,
+    PnPDM,
+    Problem,
+    REDDiff,
+    ResShift,
+)
 from wellposed.solvers.volumes.tv import AXES
 
 pytestmark = [
@@ -54,9 +73,31 @@ SOLVERS = {
     "mbir": DiffusionMBIR(steps=3),
     "mbir-circular": DiffusionMBIR(steps=3, circular=True, rho=0.1),
 }
+OTHERS = {
+    "dps": DPS(steps=3, zeta=0.5),
+    "pigdm": PiGDM(steps=3),
+    "mmps": MMPS(steps=3),
+    "ddnm": DDNM(steps=3),
+    "diffpir": DiffPIR(steps=3),
+    "ddim-projection": DDIMProjection(steps=3, cg_steps=3),
+    "red-diff": REDDiff(steps=3, start="back-projection"),
+    "daps": DAPS(steps=3, ode_steps=1, langevin_steps=2),
+    "daps-exact": DAPS(steps=3, ode_steps=1, draw="exact"),
+    "pnp-dm": PnPDM(steps=2, prior_steps=2),
+    "flowchef": FlowChef(steps=3),
+    "noisy-projection": NoisyProjection(steps=3),
+    "resshift": ResShift(steps=3, data_steps=2),
+    "ir-sde": IRSDE(steps=3, correction=MMPS().correction),
+    "rddm": RDDM(steps=3, data_steps=2),
+    "mr-sampler": MRSampler(steps=3, data_steps=2),
+}
 PAIRS = [*zip(SOLVERS, ["ct", "mri"] * 3, strict=True)]
 DTYPES = {2: {"ct": F32, "mri": C128}, 4: {"ct": F64, "mri": C64}}
 CASES = [(n, *pair, DTYPES[n][pair[1]]) for n in DTYPES for pair in PAIRS]
+# Of few views, conjugate gradients to a small residual amplify what processes round otherwise.
+ON_CT = ("dps", "mmps", "red-diff", "flowchef", "resshift", "rddm")
+CASES += [(2, name, *(("ct", F64) if name in ON_CT else ("mri", C128))) for name in OTHERS]
+SOLVERS |= OTHERS
 
 
 def in_processes(count, work, folder, timeout=200):
@@ -177,22 +218,22 @@ def test_differences_sums_and_parts_reach_over_the_slabs(tmp_path):
     x, d = (draw(2, 1, DEPTH, 3, 4, seed=s, dtype=C128) for s in (0, 1))
 
     def work(rank):
-        slab, whole = ProcessSlab(DEPTH), Slab()
-        own = slab.cut(x), slab.cut(d)
+        part, whole = ProcessPart(DEPTH), Part()
+        own = part.cut(x), part.cut(d)
         for circular in (False, True):
             for axis in AXES.values():
                 kept = own[1].clone()
-                jump = slab.difference(own[0], axis, circular)
-                back = slab.difference_adjoint(own[1], axis, circular)
+                jump = part.difference(own[0], axis, circular)
+                back = part.difference_adjoint(own[1], axis, circular)
                 assert torch.equal(own[1], kept)
-                assert torch.equal(jump, slab.cut(whole.difference(x, axis, circular)))
-                assert torch.equal(back, slab.cut(whole.difference_adjoint(d, axis, circular)))
-                products = slab.sum(inner(jump, own[1])), slab.sum(inner(own[0], back))
+                assert torch.equal(jump, part.cut(whole.difference(x, axis, circular)))
+                assert torch.equal(back, part.cut(whole.difference_adjoint(d, axis, circular)))
+                products = part.sum(inner(jump, own[1])), part.sum(inner(own[0], back))
                 torch.testing.assert_close(*products)
-        torch.testing.assert_close(slab.sum(inner(*own)), inner(x, d))
+        torch.testing.assert_close(part.sum(inner(*own)), inner(x, d))
         numbers = torch.tensor([2**50 + rank])
-        assert int(slab.sum(numbers)) == 3 * 2**50 + 3
-        joined = slab.gather(own[0])
+        assert int(part.sum(numbers)) == 3 * 2**50 + 3
+        joined = part.gather(own[0])
         assert torch.equal(joined, x if rank == 0 else own[0])
 
     assert in_processes(3, work, tmp_path) == [0, 0, 0], told(tmp_path)
@@ -200,7 +241,7 @@ def test_differences_sums_and_parts_reach_over_the_slabs(tmp_path):
 
 def test_the_identity_of_a_run_is_that_of_the_whole(tmp_path):
     def identity(y, operator, prior):
-        return identify(DDS(), Problem.create(y, operator, prior), y, 1, 0)
+        return DDS().identity(Problem.create(y, operator, prior), y, 1, 0)
 
     expected = {kind: identity(*make()) for kind, make in MAKE.items()}
     y, operator, prior = ct()
@@ -425,8 +466,8 @@ def test_what_cannot_be_shared_is_refused(tmp_path):
     assert in_processes(3, work, tmp_path) == [0] * 3, told(tmp_path)
 
 
-class Two(Slab):
-    """One of two slabs that need not speak."""
+class Two(Part):
+    """One of two parts that need not speak."""
 
     processes = 2
 
@@ -434,7 +475,7 @@ class Two(Slab):
 @pytest.mark.parametrize(
     ("solver", "prior", "match"),
     [
-        (DPS(steps=2), None, "solver: got 'DPS', accepted: DDS, DDS3D or DiffusionMBIR"),
+        (DPS(steps=2), GaussianPrior(0.4, 0.1), "prior: got 'GaussianPrior', accepted: Slicewise"),
         (DDS(steps=2), GaussianPrior(0.4, 0.1), "prior: got 'GaussianPrior', accepted: Slicewise"),
         (
             DDS3D(steps=2),

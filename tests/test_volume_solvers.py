@@ -13,7 +13,7 @@ import torch
 from deepinv.physics import LinearPhysics
 
 from wellposed import errors
-from wellposed.linalg import inner, largest_eigenvalue
+from wellposed.linalg import WHOLE, inner, largest_eigenvalue
 from wellposed.noise import ItemNoise, RecordedNoise
 from wellposed.operators import (
     ConeBeamCT,
@@ -27,10 +27,11 @@ from wellposed.operators import (
     uniform_random_lines,
 )
 from wellposed.operators.check import dense_matrix
+from wellposed.parallel.part import Part
 from wellposed.priors import VE, GaussianPrior, Tabulated
 from wellposed.priors.prior import Prior
 from wellposed.solvers import DDS, DDS3D, DiffusionMBIR, Problem
-from wellposed.solvers.volumes.tv import AXES, Slab, VolumeState, soft_threshold
+from wellposed.solvers.volumes.tv import AXES, VolumeState, soft_threshold
 from wellposed.validation import PROCESSES, process
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -170,7 +171,7 @@ def test_dds_of_a_ct_volume_follows_the_published_code():
         **weights,
     )
     seen = []
-    x = solver.run(problem, noise, lambda i, state: seen.append((state.x, state.x0)))
+    x = solver.run(problem, noise, lambda i, state: seen.append((state.x, state.x0))).u
     for i, step in enumerate(seen):
         x_s, x0 = (v[0, 0, ::6, 2::5, 2::5].numpy() for v in step)
         assert np.abs(x0 - d["cg_out"][i]).max() < 1e-4, f"data consistency, step {i}"
@@ -184,7 +185,7 @@ def test_diffusion_mbir_follows_the_published_code():
     solver = DiffusionMBIR(steps=cfg["N"], snr=cfg["snr"], **weights)
     levels = np.repeat(solver.times(problem)[:-1], 2)
     np.testing.assert_allclose(levels, d["sigma_labels"], rtol=1e-6)
-    x = solver.run(problem, noise)
+    x = solver.run(problem, noise).u
     ones = torch.ones_like(x)
     x = x + problem.A_adjoint(problem.y - problem.A(x)) / problem.normal(ones)
     # Single precision truncates 19 of the published predictor's 300 levels to their neighbours;
@@ -200,10 +201,10 @@ def test_diffusion_mbir_follows_the_published_code():
 @pytest.mark.parametrize("dtype", [F64, C128])
 def test_differences_and_their_adjoint(name, circular, dtype):
     x, d = (draw(2, 1, 4, 3, 5, seed=s, dtype=dtype) for s in (0, 1))
-    axis, slab = AXES[name], Slab()
+    axis, part = AXES[name], Part()
     kept = d.clone()
-    jump = slab.difference(x, axis, circular)
-    back = slab.difference_adjoint(d, axis, circular)
+    jump = part.difference(x, axis, circular)
+    back = part.difference_adjoint(d, axis, circular)
     torch.testing.assert_close(inner(jump, d), inner(x, back))
     assert torch.equal(d, kept)
     end = x.select(axis, 0) if circular else x.select(axis, -1)
@@ -238,11 +239,11 @@ def test_sweeps_lead_to_the_minimiser(axes, circular, dtype):
     y = operator.A(draw(1, 1, 6, 4, 5, dtype=dtype))
     problem = Problem.create(y, operator, prior)
     state = swept(solver, problem.zeros(), problem, 150)
-    x, slab, lam = problem.to_public(state.x), Slab(), 0.2 * 3.0**2  # the data range is 1
+    x, part, lam = problem.to_public(state.x), Part(), 0.2 * 3.0**2  # the data range is 1
     gradient = operator.A_adjoint(operator.A(x) - y)
     for n, u in zip(axes, state.u.unbind(1), strict=True):
-        p, jump = u / (2 * 0.2), slab.difference(x, AXES[n], circular)
-        gradient = gradient + lam * slab.difference_adjoint(p, AXES[n], circular)
+        p, jump = u / (2 * 0.2), part.difference(x, AXES[n], circular)
+        gradient = gradient + lam * part.difference_adjoint(p, AXES[n], circular)
         apart = jump.abs() > 2e-2
         assert float(p.abs().max()) < 1 + 1e-9
         torch.testing.assert_close(p[apart], torch.sgn(jump[apart]), rtol=0, atol=0.05)
@@ -365,8 +366,8 @@ def test_the_chunks_of_the_prior_do_not_matter(solver):
 
 def test_langevins_step_is_the_published_one_of_each_chunk():
     z, score = draw(2, 1, 5, 3, 4), draw(2, 1, 5, 3, 4, seed=1) + 1.0
-    by_chunk = DiffusionMBIR(corrector_chunk=2)._langevin_step(z, score, Slab()).numpy()
-    by_volume = DiffusionMBIR()._langevin_step(z, score, Slab()).numpy()
+    by_chunk = DiffusionMBIR(corrector_chunk=2)._langevin_step(z, score, WHOLE).numpy()
+    by_volume = DiffusionMBIR()._langevin_step(z, score, WHOLE).numpy()
 
     def step(item, slices):
         sizes = [np.linalg.norm(v[item, 0, slices].flatten(1), axis=1).mean() for v in (z, score)]
@@ -473,8 +474,8 @@ def test_seeds_decide_and_nothing_global_changes(solver, make):
 def test_calls_of_the_network_are_counted(solver):
     y, operator, prior = ct()
     problem = Problem.create(y, operator, prior)
-    solver.run(problem, ItemNoise(0, [(0, 0)]))
-    assert problem.evaluations == prior.calls == CALLS[type(solver)] * solver.steps
+    found = solver.run(problem, ItemNoise(0, [(0, 0)]))
+    assert found.evaluations == prior.calls == CALLS[type(solver)] * solver.steps
 
 
 @every_solver
@@ -516,8 +517,10 @@ def test_the_prior_range_is_converted_in_one_place(solver):
 # A volume in parts
 
 
-class Half(Slab):
+class Half(Part):
     """One of two halves, each in a thread of its own."""
+
+    processes = 2
 
     def __init__(self, rank, barrier, post):
         self.rank, self.barrier, self.post = rank, barrier, post
@@ -546,15 +549,15 @@ def test_halves_that_exchange_through_their_slab_give_the_whole(solver):
     operator = masked(scale=3.0)
     y = operator.A(draw(1, 1, 6, 4, 5))
     draws = [draw(1, 1, 6, 4, 5, seed=s) for s in range(20)]
-    whole = solver.run(Problem.create(y, operator, gaussian()), RecordedNoise(draws))
+    whole = solver.run(Problem.create(y, operator, gaussian()), RecordedNoise(draws)).u
     barrier, post, found = threading.Barrier(2, timeout=20), [None, None], [None, None]
 
     def run(rank):
         part = Masked(operator.mask.chunk(2, 2)[rank])
-        part.slab = Half(rank, barrier, post)
+        part.part = Half(rank, barrier, post)
         problem = Problem.create(y.chunk(2, 2)[rank], part, gaussian())
         noise = RecordedNoise([z.chunk(2, 2)[rank] for z in draws])
-        found[rank] = solver.run(problem, noise)
+        found[rank] = solver.run(problem, noise).u
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
     for thread in threads:

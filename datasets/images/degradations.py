@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ShapeError, require
 from wellposed.operators.image.jpeg import JPEG
 
@@ -82,7 +82,7 @@ class RealWorld:
     factor: int = 4
 
     def __post_init__(self) -> None:
-        require_size("factor", self.factor)
+        require_integer("factor", self.factor)
 
     def __call__(self, clean: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the degraded photograph (C, H / factor, W / factor), in [0, 1].
@@ -158,7 +158,7 @@ def sinc_kernel(size: int, cutoff: float) -> Tensor:
 
 
 def _require_odd(size: int) -> None:
-    require_size("size", size)
+    require_integer("size", size)
     require(size % 2 == 1, "size", size, "an odd number of pixels")
 
 

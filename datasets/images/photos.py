@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.datasets.files import IMAGE_SUFFIXES, read_array, suffix_of
 from wellposed.datasets.images.crops import central_crop
 from wellposed.errors import FileError, ShapeError
@@ -40,7 +40,7 @@ def load_images(folder: str | Path, size: int | None = None) -> ImageFolder:
         ArgumentError: ``size`` is not an integer of at least 1.
     """
     if size is not None:
-        require_size("size", size)
+        require_integer("size", size)
     folder = Path(folder)
     if not folder.is_dir():
         raise FileError(f"folder: no such folder {str(folder)!r}")

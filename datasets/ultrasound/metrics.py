@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import DtypeError, ShapeError, require
 from wellposed.operators.companding import require_real
 
@@ -33,7 +33,7 @@ def gcnr(image: Tensor, first: Tensor, second: Tensor, bins: int = 256) -> Tenso
     Raises:
         ShapeError, DtypeError: a region is empty, no mask, or does not fit.
     """
-    require_size("bins", bins, 2)
+    require_integer("bins", bins, 2)
     return _by_regions(lambda a, b: 1 - _overlap(a, b, bins), image, first=first, second=second)
 
 

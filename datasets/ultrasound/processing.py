@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.errors import ShapeError, require
 from wellposed.operators.companding import compand as compand
@@ -91,7 +91,7 @@ def scan_convert(image: Tensor, sector: Sector, height: int = 512, fill: float =
             f"image: got {tuple(image.shape)}, accepted: (B, C, {sector.depths}, {sector.beams})"
         )
     require_real("image", image)
-    height = require_size("height", height)
+    height = require_integer("height", height)
     half = math.radians(sector.degrees) / 2
     width = 2 * math.ceil(height * math.sin(half))
     pixel = sector.depth_mm / height

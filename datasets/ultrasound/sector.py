@@ -6,7 +6,7 @@ from math import ceil, log, pi, radians, sqrt
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import require
 
 SOUND_MM_PER_US = 1.54
@@ -45,8 +45,8 @@ class Sector:
     beam_width: float = 3.5
 
     def __post_init__(self) -> None:
-        require_size("depths", self.depths, 8)
-        require_size("beams", self.beams, 8)
+        require_integer("depths", self.depths, 8)
+        require_integer("beams", self.beams, 8)
         for name in ("depth_mm", "centre_mhz", "beam_width"):
             value = getattr(self, name)
             require(0 < value < float("inf"), name, value, "a positive number")

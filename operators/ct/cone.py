@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ShapeError
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.ct.fbp import ramp_filter, single_or_double
@@ -137,7 +137,7 @@ def _shadows(scan: ConeGeometry, theta: float, like: Tensor) -> tuple[Tensor, Te
 def _volume_sides(volume_size: Sequence[int]) -> tuple[int, int, int]:
     if not isinstance(volume_size, Sequence) or len(volume_size) != 3:
         raise ShapeError(f"volume_size: got {volume_size!r}, accepted: (D, H, W)")
-    depth, height, width = (require_size("volume_size", side) for side in volume_size)
+    depth, height, width = (require_integer("volume_size", side) for side in volume_size)
     return depth, height, width
 
 

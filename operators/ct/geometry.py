@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import require
 
 # Weights below this share of a pixel come from rounding of cos and sin at axis-aligned views.
@@ -51,7 +51,7 @@ class Detector:
 
     def __post_init__(self) -> None:
         if self.bins is not None:
-            require_size("bins", self.bins)
+            require_integer("bins", self.bins)
         require(
             self.bin_size is None or is_length(self.bin_size), "bin_size", self.bin_size, "> 0"
         )

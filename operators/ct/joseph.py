@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import require
 from wellposed.operators.ct.operators import require_length
 
@@ -43,8 +43,8 @@ class Panel:
     elevation: float = 0.0
 
     def __post_init__(self) -> None:
-        require_size("rows", self.rows)
-        require_size("columns", self.columns)
+        require_integer("rows", self.rows)
+        require_integer("columns", self.columns)
         require_length("cell_size", self.cell_size)
         for name in ("offset", "elevation"):
             shift = getattr(self, name)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
 from wellposed.linalg import conjugate_gradient
 from wellposed.operators.base import LinearOperator
@@ -230,13 +230,13 @@ def image_shape(image_size: int | Sequence[int]) -> tuple[int, int]:
     """Return (H, W) of a side or a pair."""
     pair = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
     require(len(pair) == 2, "image_size", image_size, "an integer or a pair (H, W)")
-    return require_size("image_size", pair[0]), require_size("image_size", pair[1])
+    return require_integer("image_size", pair[0]), require_integer("image_size", pair[1])
 
 
 def view_angles(angles: Tensor | int, span: float) -> tuple[float, ...]:
     """Return checked angles in degrees; a number of views is spaced equally over the span."""
     if isinstance(angles, Integral):
-        count = require_size("angles", angles)
+        count = require_integer("angles", angles)
         return tuple((np.arange(count) * (span / count)).tolist())
     views = torch.as_tensor(angles)
     if views.is_complex() or views.dtype == torch.bool:

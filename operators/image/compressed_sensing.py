@@ -8,7 +8,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from wellposed.checks import divisible_sides, image_sides, require_size
+from wellposed.checks import divisible_sides, image_sides, require_integer
 from wellposed.errors import ShapeError, require
 from wellposed.operators.decomposable import Decomposable, sandwich
 
@@ -46,7 +46,7 @@ class CompressedSensing(Decomposable):
         noise_sigma: float | Tensor = 0.0,
         seed: int = 0,
     ) -> None:
-        require_size("block", block)
+        require_integer("block", block)
         channels, height, width = divisible_sides(image_size, block, "block")
         n, rng = block**2, np.random.default_rng(seed)
         rows = _count(ratio, n)

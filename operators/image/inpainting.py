@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import require
 from wellposed.operators.decomposable import Decomposable
 from wellposed.operators.linear_map import binary_mask
@@ -49,7 +49,7 @@ class Inpainting(Decomposable):
     """
 
     def __init__(self, mask: Tensor, channels: int = 3, noise_sigma: float | Tensor = 0.0) -> None:
-        require_size("channels", channels)
+        require_integer("channels", channels)
         mask = torch.as_tensor(mask)
         mask = mask.expand(channels, *mask.shape) if mask.ndim == 2 else mask
         mask = binary_mask(mask, 4)
@@ -73,8 +73,8 @@ class Inpainting(Decomposable):
 
 def random_mask(height: int, width: int, keep: float, seed: int = 0) -> Tensor:
     """Return a mask (H, W) that keeps exactly ``round(keep H W)`` pixels chosen at random."""
-    require_size("height", height)
-    require_size("width", width)
+    require_integer("height", height)
+    require_integer("width", width)
     require(0 < keep <= 1, "keep", keep, "a fraction in (0, 1]")
     count = max(1, round(keep * height * width))
     order = np.random.default_rng(seed).permutation(height * width)

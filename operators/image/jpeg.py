@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ShapeError
 from wellposed.operators.image.nonlinear import NonlinearOperator
 from wellposed.operators.linear_map import check_batch
@@ -65,7 +65,7 @@ class JPEG(NonlinearOperator):
         subsampling: bool = True,
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
-        quality = require_size("quality", quality, 1, 100)
+        quality = require_integer("quality", quality, 1, 100)
         super().__init__(image_size, image_size, noise_sigma)
         if self.img_size[0] not in (1, 3):
             raise ShapeError(f"image_size: got {self.img_size}, accepted: 1 or 3 channels")

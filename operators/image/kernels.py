@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ArgumentError, require
 
 
 def gaussian_kernel(sigma: float, size: int = 61) -> Tensor:
     """Return a (size, size) Gaussian kernel of standard deviation ``sigma`` pixels, sum 1."""
     require(0 < sigma < math.inf, "sigma", sigma, "a positive number of pixels")
-    require_size("size", size)
+    require_integer("size", size)
     u = torch.arange(size, dtype=torch.float64) - size // 2
     line = torch.exp(-0.5 * (u / sigma) ** 2)
     line = line / line.sum()
@@ -22,7 +22,7 @@ def gaussian_kernel(sigma: float, size: int = 61) -> Tensor:
 
 def uniform_kernel(size: int = 9) -> Tensor:
     """Return a (size, size) kernel of equal weights, sum 1."""
-    require_size("size", size)
+    require_integer("size", size)
     return torch.full((size, size), 1 / size**2, dtype=torch.float64)
 
 
@@ -34,7 +34,7 @@ def motion_kernel(size: int = 61, intensity: float = 0.5, seed: int = 0) -> Tens
     """
     if not 0 < intensity <= 1:
         raise ArgumentError(f"intensity: got {intensity!r}, accepted: a number in (0, 1]")
-    require_size("size", size)
+    require_integer("size", size)
     rng, count = np.random.default_rng(seed), 512
     turns = np.cumsum(rng.normal(0, 0.35 * intensity, count)) + rng.uniform(0, 2 * np.pi)
     path = np.cumsum(np.stack([np.sin(turns), np.cos(turns)]), 1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from wellposed.checks import image_sides, require_size
+from wellposed.checks import image_sides, require_integer
 from wellposed.errors import require
 from wellposed.operators.linear_map import check_batch
 from wellposed.operators.physics import GaussianPhysics
@@ -104,7 +104,7 @@ class PhaseRetrieval(NonlinearOperator):
             kwargs: deepinv's, unused.
         """
         check_batch("y", y, self.measurement_size)
-        require_size("iterations", iterations)
+        require_integer("iterations", iterations)
         size = self.measurement_size[-2:]
         magnitude = torch.fft.ifftshift(y, dim=(-2, -1))[..., : size[1] // 2 + 1]
         support = self._pad(torch.ones_like(self._crop(y))) > 0

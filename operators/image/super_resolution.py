@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import divisible_sides, require_size
+from wellposed.checks import divisible_sides, require_integer
 from wellposed.errors import require_choice
 from wellposed.operators.decomposable import Separable
 
@@ -34,7 +34,7 @@ class SuperResolution(Separable):
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
         require_choice("kernel", kernel, ("bicubic", "average"))
-        require_size("factor", factor, 2)
+        require_integer("factor", factor, 2)
         channels, height, width = divisible_sides(image_size, factor, "factor")
         build = bicubic_matrix if kernel == "bicubic" else average_matrix
         super().__init__(build(height, factor), build(width, factor), channels, noise_sigma)

@@ -8,7 +8,7 @@ are one per item, (B, new coils, coils), so that an item's result does not depen
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
 
 
@@ -58,7 +58,7 @@ def compress_coils(kspace: Tensor, coils: int) -> tuple[Tensor, Tensor]:
         ArgumentError: ``coils`` is out of range.
     """
     _check_coils("kspace", kspace)
-    require_size("coils", coils, 1, kspace.shape[1])
+    require_integer("coils", coils, 1, kspace.shape[1])
     # The eigenvectors of the small correlation matrix are the singular vectors of the long data.
     matrix = torch.linalg.eigh(_correlation(kspace))[1].flip(-1)[..., :coils].mH
     matrix = matrix.to(kspace.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ArgumentError, require, require_choice
 
 KINDS = ("random", "equispaced", "equispaced_fraction", "magic", "magic_fraction")
@@ -58,7 +58,7 @@ def fastmri_lines(
             ``acceleration`` allows, for ``random`` and the two fractions.
     """
     require_choice("kind", kind, KINDS)
-    require_size("width", width)
+    require_integer("width", width)
     real = isinstance(center_fraction, Real) and 0 <= center_fraction <= 1
     require(real, "center_fraction", center_fraction, "a fraction in [0, 1]")
     center = max(round(width * center_fraction), int(kind == "magic_fraction"))
@@ -71,7 +71,7 @@ def fastmri_lines(
         spacing = _spacing(kind, width, acceleration, center)
         most = round(spacing) - 1
         first = rng.randint(0, most + 1) if offset is None else offset
-        require_size("offset", first, 0, most)
+        require_integer("offset", first, 0, most)
         mask = _SPACED[kind](width, spacing, first)
     start = (width - center + 1) // 2
     mask[start : start + center] = 1
@@ -88,7 +88,7 @@ def _generator(seed: int | Sequence[int]) -> np.random.RandomState:
 
 def _check_acceleration(kind: str, width: int, acceleration: float, center: int) -> None:
     if kind not in FRACTIONAL:
-        require_size("acceleration", acceleration, 1, width)
+        require_integer("acceleration", acceleration, 1, width)
         return
     usable = isinstance(acceleration, Real) and isfinite(acceleration)
     usable = usable and 1 <= acceleration <= width

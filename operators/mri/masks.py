@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ArgumentError, require
 
 
@@ -65,8 +65,8 @@ def equispaced_lines(
         ArgumentError: an argument out of range.
     """
     center = _center_count("width", width, center_fraction)
-    require_size("acceleration", acceleration, 1, width)
-    require_size("offset", offset, 0, acceleration - 1)
+    require_integer("acceleration", acceleration, 1, width)
+    require_integer("offset", offset, 0, acceleration - 1)
     mask = _center_mask(width, center)
     mask[offset::acceleration] = 1
     return torch.from_numpy(mask)
@@ -188,7 +188,7 @@ def _positive(value: float) -> bool:
 
 
 def _center_count(name: str, size: int, fraction: float) -> int:
-    require_size(name, size)
+    require_integer(name, size)
     inside = isinstance(fraction, Real) and 0 <= fraction <= 1
     require(inside, "center_fraction", fraction, "a fraction in [0, 1]")
     return int(fraction * size)

@@ -14,7 +14,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor, nn
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
 from wellposed.operators.mri.gridding import Gridding, KaiserBessel
 
@@ -74,7 +74,7 @@ class NUFFT(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size = _checked_size(image_size)
-        width = require_size("width", width, 3, 16)
+        width = require_integer("width", width, 3, 16)
         inside = isinstance(oversampling, Real) and 1.25 <= oversampling <= 4
         require(inside, "oversampling", oversampling, "a number from 1.25 to 4")
         k = _checked_trajectory(trajectory, self.image_size)
@@ -231,7 +231,7 @@ def _complex_rows(columns: Tensor) -> Tensor:
 def _checked_size(image_size: Sequence[int]) -> tuple[int, ...]:
     size = tuple(image_size) if isinstance(image_size, Sequence) else ()
     require(1 <= len(size) <= 3, "image_size", image_size, "one to three integers")
-    return tuple(require_size("image_size", n) for n in size)
+    return tuple(require_integer("image_size", n) for n in size)
 
 
 def _checked_trajectory(trajectory: Tensor, image_size: tuple[int, ...]) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
 
 _CHUNK_BYTES = 64 * 2**20
@@ -57,7 +57,7 @@ def espirit(
             sampled; another argument is out of range.
     """
     _check_kspace(kspace)
-    require_size("kernel", kernel)
+    require_integer("kernel", kernel)
     require(0 < threshold < 1, "threshold", threshold, "a number in (0, 1)")
     require(0 <= crop <= 1, "crop", crop, "a number in [0, 1]")
     items = kspace if kspace.ndim == 4 else kspace[None]
@@ -88,7 +88,7 @@ def find_calibration(kspace: Tensor, limit: int = 32) -> tuple[int, int]:
         ArgumentError: nothing was measured at the centre, or ``limit`` is below 1.
     """
     _check_kspace(kspace)
-    require_size("limit", limit)
+    require_integer("limit", limit)
     taken = (kspace != 0).any(-3)
     taken = taken.all(0) if taken.ndim == 3 else taken
     height, width = taken.shape
@@ -126,7 +126,7 @@ def simulate_sensitivity_maps(coils: int, height: int, width: int, seed: int = 0
         ArgumentError: a size below 1.
     """
     for name, size in (("coils", coils), ("height", height), ("width", width)):
-        require_size(name, size)
+        require_integer(name, size)
     rng = np.random.default_rng(seed)
     angle = 2 * pi * (np.arange(coils) + rng.uniform()) / coils
     offset, slope = rng.uniform(-pi, pi, coils), rng.uniform(-pi / 4, pi / 4, (2, coils))
@@ -160,7 +160,7 @@ def _calibration_block(kspace: Tensor, size: int | tuple[int, int], kernel: int)
     """Return the central block (coils, rows, columns), checked to be fully sampled."""
     sizes = size if isinstance(size, Sequence) else (size, size)
     require(len(sizes) == 2, "calibration", size, "None, an integer, or two: (rows, columns)")
-    rows, columns = (require_size("calibration", n) for n in sizes)
+    rows, columns = (require_integer("calibration", n) for n in sizes)
     height, width = kspace.shape[-2:]
     fits = kernel <= min(rows, columns) and rows <= height and columns <= width
     accepted = f"a block from {kernel} x {kernel}, the kernel, to {height} x {width}, the image"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ArgumentError, ShapeError, check_finite, require
 from wellposed.operators.mri.nufft import NUFFT
 
@@ -31,7 +31,7 @@ def golden_angles(views: int) -> Tensor:
     Raises:
         ArgumentError: ``views`` is not an integer of at least 1.
     """
-    require_size("views", views)
+    require_integer("views", views)
     return torch.arange(views, dtype=torch.float64) * GOLDEN_ANGLE % 360
 
 
@@ -54,12 +54,12 @@ def radial_trajectory(angles: int | Tensor, samples: int, image_size: Sequence[i
             angles are not a vector, or not finite.
     """
     if isinstance(angles, Integral):
-        views = require_size("angles", angles)
+        views = require_integer("angles", angles)
         angles = torch.arange(views, dtype=torch.float64) * (180 / views)
     angles = check_finite("angles", torch.as_tensor(angles, dtype=torch.float64))
     if angles.ndim != 1 or len(angles) == 0:
         raise ShapeError(f"angles: got shape {tuple(angles.shape)}, accepted: (views,)")
-    require_size("samples", samples)
+    require_integer("samples", samples)
     radius = (torch.arange(samples, dtype=torch.float64) - samples // 2) / samples
     return _polar(radius, torch.deg2rad(angles)[:, None], image_size)
 
@@ -82,8 +82,8 @@ def spiral_trajectory(
     Raises:
         ArgumentError: an argument out of range.
     """
-    require_size("interleaves", interleaves)
-    require_size("samples", samples, 2)
+    require_integer("interleaves", interleaves)
+    require_integer("samples", samples, 2)
     height, width = _checked_pair(image_size)
     turns = max(height, width) / (2 * interleaves) if turns is None else turns
     require(0 < turns < np.inf, "turns", turns, "a number > 0")
@@ -152,7 +152,7 @@ def pipe_menon_density(
     Raises:
         As `NUFFT`, and ArgumentError for ``iterations`` below 1.
     """
-    require_size("iterations", iterations)
+    require_integer("iterations", iterations)
     # This kernel, three cycles per field of view wide, has a transform that is broad over the
     # image and vanishes beyond twice its sides: it couples the samples that the image couples.
     nufft = NUFFT(trajectory, image_size, width=6, oversampling=2)
@@ -174,4 +174,4 @@ def _checked_pair(image_size: Sequence[int]) -> tuple[int, int]:
     size = tuple(image_size) if isinstance(image_size, Sequence) else ()
     if len(size) != 2:
         raise ArgumentError(f"image_size: got {image_size!r}, accepted: (H, W)")
-    return require_size("image_size", size[0]), require_size("image_size", size[1])
+    return require_integer("image_size", size[0]), require_integer("image_size", size[1])

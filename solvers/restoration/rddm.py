@@ -1,19 +1,17 @@
 """RDDM: residual denoising diffusion models (Liu et al. 2023)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from wellposed.errors import require, require_choice
+from wellposed.checks import Choice, Count, Fraction
 from wellposed.noise import NoiseSource
 from wellposed.priors.prediction import TWO_HEADS, Parts
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.restoration.base import Restoration, has_range, remaining_noise
-
-PATHS = ("joint", "residual-first")
 
 
 class Clocks(NamedTuple):
@@ -54,15 +52,16 @@ class RDDM(Restoration):
         path: "joint" or "residual-first".
     """
 
-    steps: int = 5
-    eta: float = 0.0
+    steps: Count = 5
+    eta: Fraction = 0.0
     clip: bool = True
-    path: str = "joint"
+    path: Annotated[str, Choice("joint", "residual-first")] = "joint"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.eta <= 1, "eta", self.eta, "0 <= eta <= 1")
-        require_choice("path", self.path, PATHS)
+    name: ClassVar[str] = "rddm"
+
+    def fresh(self, level: Levels) -> Tensor:
+        """The chain's variance, a share of it."""
+        return variance("shift", level, self.eta)
 
     def times(self, problem: Problem) -> list[float]:
         """Return the times of the run; the residual's, before the noise's, are shifted by T."""
@@ -87,15 +86,18 @@ class RDDM(Restoration):
             schedule(at_s.residual)[0],
             schedule(at_s.noise)[1],
         )
-        parts = _parts_at(x, at_t, level, problem)
-        if self.clip and has_range(problem):
-            parts = clipped(parts, x, level, problem)
-        x0, r, eps = self.consistent(parts, x, level, problem)
+
+        def look(x: Tensor) -> Parts:
+            parts = _parts_at(x, at_t, level, problem)
+            clips = self.clip and has_range(problem)
+            return clipped(parts, x, level, problem) if clips else parts
+
+        x0, r, eps = self.consistent(look, x, level, problem)
         if s == 0:
             return State(x0, x0)
         if self.eta > 0:
             eps = remaining_noise(x, x0, r, level)
-        v = variance("shift", level, self.eta)
+        v = self.fresh(level)
         kept = (level.sigma_s**2 - v).clamp(min=0).sqrt()
         x = x - (level.alpha_s - level.alpha_t) * r - (level.sigma_t - kept) * eps
         return State(x + v.sqrt() * noise.draw(x) if self.eta > 0 else x, x0)

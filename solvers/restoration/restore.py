@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.errors import require
+from wellposed.checks import require_integer
 from wellposed.reconstruction import Reconstruction
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def restore(
     from wellposed.priors import tiled
     from wellposed.priors.networks.layers import pad
 
-    require(isinstance(tile, int) and tile >= 64, "tile", tile, "an integer of at least 64")
+    tile = require_integer("tile", tile, 64)
     scale, factor = restorer.upsample, getattr(restorer.autoencoder, "factor", 1)
     height, width = (scale * n for n in image.shape[-2:])
     if max(height, width) > tile:

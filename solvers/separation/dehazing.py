@@ -1,21 +1,21 @@
 """Haze taken out of ultrasound: tissue and haze sampled together, each with a prior of its own."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor
 
-from wellposed.errors import DtypeError, ShapeError, check_finite, is_positive, require
+from wellposed.checks import Count, Positive, Whole, check_fields, require_integer
+from wellposed.errors import DtypeError, ShapeError, check_finite, require
 from wellposed.noise import ItemNoise
 from wellposed.operators.companding import LOUDEST, compand, expand
 from wellposed.priors.adapters.patchwise import Patchwise
 from wellposed.priors.adapters.product import Product
 from wellposed.priors.prior import Prior
 from wellposed.solvers.base import Solver
-from wellposed.solvers.separation.residual_sharing import ResidualSharing
+from wellposed.solvers.separation.variance_sharing import VarianceSharing
 
 if TYPE_CHECKING:
     from wellposed.operators.companded import Companded
@@ -33,52 +33,41 @@ class Dehazing:
         start: noise level over signal above which the run does not start, with the measurement
             shared among tissue and haze by the pseudo-inverse: equally if gamma is 1.
         zeta: share of fresh noise in each step's, 0 to 1.
-        solver: another one in place of `ResidualSharing`, of those that take nonlinear operators;
+        solver: another one in place of `VarianceSharing`, of those that take nonlinear operators;
             then the above does not count. As published:
             ``NoisyProjection(noise="shared", start=1.0)``.
         gamma: ``y = x + gamma h``; more takes out more.
         mu: strength of the companding that the priors were trained with.
         rms: root mean squares of companded tissue and haze, which decide how the misfit is shared
             at first. A gradient step of another solver moves the haze ``(rms[1] / rms[0])^2``
-            times as far as the tissue; a `ResidualSharing` has its own.
+            times as far as the tissue; a `VarianceSharing` has its own.
         tile: side of the overlapping tiles in which frames pass the networks, for large frames
             or little memory; ``None`` for whole ones.
         batch_size: frames that are worked on at once.
 
     Raises:
-        ArgumentError: a setting that cannot be.
+        ArgumentError: invalid setting.
     """
 
     steps: int = 50
     start: float = 1.4
     zeta: float = 1.0
     solver: Solver | None = None
-    gamma: float = 1.0
-    mu: float = 255.0
-    rms: tuple[float, float] = (0.29, 0.26)
-    tile: int | None = None
-    batch_size: int = 8
+    gamma: Positive = 1.0
+    mu: Positive = 255.0
+    rms: tuple[Positive, Positive] = (0.29, 0.26)
+    tile: Annotated[int, Whole(8)] | None = None
+    batch_size: Count = 8
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "mu"):
-            value = getattr(self, name)
-            require(is_positive(value), name, value, "a positive number")
-        pair = isinstance(self.rms, Sequence) and len(self.rms) == 2
-        usable = pair and all(map(is_positive, self.rms))
-        require(usable, "rms", self.rms, "two positive numbers, of tissue and of haze")
-        counted = isinstance(self.batch_size, int) and self.batch_size >= 1
-        require(counted, "batch_size", self.batch_size, "an integer of at least 1")
-        tiled = self.tile is None or (isinstance(self.tile, int) and self.tile >= 8)
-        require(tiled, "tile", self.tile, "None or an integer of at least 8")
-        given = self.solver is None or isinstance(self.solver, Solver)
-        require(given, "solver", self.solver, "None or a solver")
+        check_fields(self)
         self.method()
 
     def method(self) -> Solver:
         """Return the solver."""
         if self.solver is not None:
             return self.solver
-        return ResidualSharing(steps=self.steps, start=self.start, rms=self.rms, zeta=self.zeta)
+        return VarianceSharing(steps=self.steps, start=self.start, rms=self.rms, zeta=self.zeta)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +112,7 @@ def dehaze(
 
     Stevens et al., "Dehazing Ultrasound Using Diffusion Models", IEEE TMI 2024, arXiv 2307.11204.
     The sum is of linear RF, the priors are on companded RF: see `operators.Companded`. The data
-    act on the denoised estimates, as published, but by `ResidualSharing`. Every frame is by
+    act on the denoised estimates, as published, but by `VarianceSharing`. Every frame is by
     itself: frame n is the same alone or in any batch.
 
     Args:
@@ -142,8 +131,7 @@ def dehaze(
     """
     how = settings or Dehazing()
     _check_rf(rf)
-    counted = isinstance(num_samples, int) and num_samples >= 1
-    require(counted, "num_samples", num_samples, "an integer of at least 1")
+    num_samples = require_integer("num_samples", num_samples)
     operator = _sum(rf.shape[1:], how).to(rf.device)
     prior, method = _product(tissue, haze, how), how.method()
     started, parts, nfe = time.perf_counter(), [], 0
@@ -182,7 +170,7 @@ def _product(tissue: Prior, haze: Prior, how: Dehazing) -> Product:
         fits = prior.channels in (None, 1) and prior.data_range == (-1.0, 1.0)
         require(fits, name, f"{prior.channels} channels in {prior.data_range}", accepted)
         blocks.append(Patchwise(prior, how.tile, how.tile // 4) if how.tile else prior)
-    sharing = isinstance(how.method(), ResidualSharing)
+    sharing = isinstance(how.method(), VarianceSharing)
     weights = None if sharing else (1.0, (how.rms[1] / how.rms[0]) ** 2)
     return Product(blocks, (1, 1), weights)
 

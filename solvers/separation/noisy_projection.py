@@ -1,19 +1,23 @@
 """Projection guidance: noisy images pulled towards data that are as noisy (Stevens et al.)."""
 
-import math
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from wellposed.errors import require, require_choice
+from torch import Tensor
+
+from wellposed.checks import Choice, Count, NonNegative
 from wellposed.noise import NoiseSource
-from wellposed.priors.transition import implied_noise, levels, transition, variance
+from wellposed.priors.transition import Levels, levels, variance
 from wellposed.solvers.base import State
-from wellposed.solvers.likelihood import misfit_gradient
+from wellposed.solvers.corrected import Corrected
+from wellposed.solvers.data import misfit_gradient
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.scope import require_linear
 from wellposed.solvers.separation.warm_start import WarmStart
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoisyProjection(WarmStart):
+class NoisyProjection(WarmStart, Corrected):
     r"""Projection guidance: each noisy image is pulled towards the measurement, noised alike.
 
     For each pair of times t -> s::
@@ -45,35 +49,34 @@ class NoisyProjection(WarmStart):
         start: see `WarmStart`. Published is the time .8 of 1, at which it is 5.16.
     """
 
-    steps: int = 200
+    steps: Count = 200
     spacing: str = "geometric"
-    step_size: float = 0.5
-    noise: str = "fresh"
+    step_size: NonNegative = 0.5
+    noise: Annotated[str, Choice("fresh", "shared")] = "fresh"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.step_size < math.inf, "step_size", self.step_size, "finite, at least 0")
-        require_choice("noise", self.noise, ("fresh", "shared"))
+    name: ClassVar[str] = "noisy-projection"
 
     def check(self, problem: Problem) -> None:
         """Refuse noisy images where the operator is not linear, and a start below all times."""
         if self.noise == "fresh":
-            problem.require_linear('NoisyProjection(noise="fresh")')
+            require_linear(problem, 'NoisyProjection(noise="fresh")')
         super().check(problem)
+
+    def fresh(self, level: Levels) -> Tensor:
+        """DDPM's variance."""
+        return variance("markov", level)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
         """Take an ancestral step, then one towards the measurement."""
         level = levels(problem.prior.schedule, t, s)
-        x0 = problem.denoise(state.x, t)
+        after = super().step(state, t, s, problem, noise)
         if s == 0:
-            return State(x0, x0)
-        eps = implied_noise(state.x, x0, level)
-        x_s = transition(x0, eps, noise.draw(x0), level, variance("markov", level))
+            return after
         if self.noise == "shared":
-            pull = level.alpha_s * misfit_gradient(x0, problem)
+            pull = level.alpha_s * misfit_gradient(problem, after.x0)
         else:
             y_s = level.alpha_s * problem.y + level.sigma_s * noise.draw(problem.y)
-            pull = problem.A_adjoint(problem.A(x_s) - y_s)
-        return State(x_s - self.step_size * pull, x0)
+            pull = problem.A_adjoint(problem.A(after.x) - y_s)
+        return State(after.x - self.step_size * pull, after.x0)

@@ -3,9 +3,11 @@
 import math
 from dataclasses import dataclass
 
+from wellposed.checks import PositiveOrInfinite
 from wellposed.errors import require
 from wellposed.noise import NoiseSource
 from wellposed.solvers.base import Solver, State
+from wellposed.solvers.data import pseudo_inverse
 from wellposed.solvers.problem import Problem
 
 
@@ -19,11 +21,7 @@ class WarmStart(Solver):
             of the schedule's times that is not above this; from pure noise where infinite.
     """
 
-    start: float = math.inf
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.start > 0, "start", self.start, "a positive number or math.inf")
+    start: PositiveOrInfinite = math.inf
 
     def check(self, problem: Problem) -> None:
         """Refuse a start below all times."""
@@ -41,6 +39,6 @@ class WarmStart(Solver):
         """Start from pure noise, or from the noisy pseudo-inverse."""
         if math.isinf(self.start):
             return super().init(problem, noise)
-        x0 = problem.A_dagger()
+        x0 = pseudo_inverse(problem)
         alpha, sigma = problem.prior.schedule(self.times(problem)[0])
         return State(alpha * x0 + sigma * noise.draw(x0), x0)

@@ -1,17 +1,21 @@
 """DDS for volumes (Chung, Lee and Ye 2024, arXiv 2303.05754)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from wellposed.errors import require
+from torch import Tensor
+
+from wellposed.checks import Fraction
 from wellposed.noise import NoiseSource
-from wellposed.priors.transition import implied_noise, levels, transition, variance
+from wellposed.priors.transition import Levels, levels, variance
 from wellposed.solvers.base import State
+from wellposed.solvers.corrected import Corrected
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.volumes.tv import VolumeSolver, VolumeState
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDS3D(VolumeSolver):
+class DDS3D(VolumeSolver, Corrected):
     r"""DDS of volumes: Tweedie, one sweep of ADMM for total variation along z, re-noise.
 
     For each pair of times t -> s, with ``d`` and ``u`` kept from step to step::
@@ -34,12 +38,16 @@ class DDS3D(VolumeSolver):
         rho, lam, cg_steps, tv_axes, circular: see `VolumeSolver`.
     """
 
-    eta: float = 0.85
+    eta: Fraction = 0.85
     renoise_last: bool = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.eta <= 1, "eta", self.eta, "0 <= eta <= 1")
+    name: ClassVar[str] = "dds-3d"
+    old_names: ClassVar[tuple[str, ...]] = ("dds3d",)
+    keeps_network_noise: ClassVar[bool] = True
+
+    def fresh(self, level: Levels) -> Tensor:
+        """A share of all noise."""
+        return variance("fresh", level, self.eta)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
@@ -47,12 +55,9 @@ class DDS3D(VolumeSolver):
         """Denoise, take one sweep, re-noise."""
         assert isinstance(state, VolumeState)
         level = levels(problem.prior.schedule, t, s)
-        x0 = problem.denoise(state.x, t)
-        eps = implied_noise(state.x, x0, level)
-        x0, d, u = self.sweep(x0, state, problem)
-        x = x0
-        if s > 0:
-            z = noise.draw(x0)
-            if self.renoise_last or s != self.times(problem)[-2]:
-                x = transition(x0, eps, z, level, variance("fresh", level, self.eta))
+        found = self.estimate(state.x, t, problem)
+        x0, d, u = self.sweep(found.x0, state, problem)
+        z = self.draw(x0, s, noise)
+        done = s == 0 or (not self.renoise_last and s == self.times(problem)[-2])
+        x = x0 if done else self.onwards(found, x0, z, level, problem)
         return VolumeState(x, x0, d, u, state.norm2)

@@ -1,14 +1,15 @@
 """DiffusionMBIR: volumes by a 2-D prior and total variation (Chung et al. 2023)."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from wellposed.checks import Count, Range
 from wellposed.errors import require
-from wellposed.linalg import alone, norm
+from wellposed.linalg import Space, norm
 from wellposed.noise import NoiseSource
-from wellposed.parallel.part import Slab
 from wellposed.solvers.base import State
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.volumes.tv import VolumeSolver, VolumeState
@@ -48,23 +49,18 @@ class DiffusionMBIR(VolumeSolver):
         rho, lam, tv_axes, circular: see `VolumeSolver`.
     """
 
-    steps: int = 2000
+    steps: Count = 2000
     spacing: str = "geometric"
-    cg_steps: int = 1
-    snr: float = 0.16
-    corrector_chunk: int | None = None
+    cg_steps: Count = 1
+    snr: Annotated[float, Range(0, 1, "()")] = 0.16
+    corrector_chunk: Count | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.snr < 1, "snr", self.snr, "0 < snr < 1")
-        chunk = self.corrector_chunk
-        whole = isinstance(chunk, int) and not isinstance(chunk, bool) and chunk >= 1
-        require(chunk is None or whole, "corrector_chunk", chunk, "None or an integer >= 1")
+    name: ClassVar[str] = "diffusion-mbir"
 
     def check(self, problem: Problem) -> None:
-        """Refuse chunks of slices in slabs, which they would not know of."""
+        """Refuse chunks of slices in parts of a volume, which they would not know of."""
         super().check(problem)
-        chunk, shared = self.corrector_chunk, problem.slab.processes > 1
+        chunk, shared = self.corrector_chunk, problem.part.processes > 1
         accepted = "None where processes share a volume"
         require(chunk is None or not shared, "corrector_chunk", chunk, accepted)
 
@@ -85,18 +81,19 @@ class DiffusionMBIR(VolumeSolver):
         x = x + (r**2 - q**2) * score + (r**2 - q**2).sqrt() * noise.draw(x)
         x0 = problem.denoise(alpha * x, t)
         score, z = (x0 - x) / r**2, noise.draw(x)
-        h = self._langevin_step(z, score, problem.slab)
+        h = self._langevin_step(z, score, problem.space)
         x = x + h * score + (2 * h).sqrt() * z
         x, d, u = self.sweep(x, state, problem)
         return VolumeState(x, x0, d, u, state.norm2)
 
-    def _langevin_step(self, z: Tensor, score: Tensor, slab: Slab) -> Tensor:
+    def _langevin_step(self, z: Tensor, score: Tensor, space: Space) -> Tensor:
         """Return ``h`` of each slice, (B, 1, D, 1, 1)."""
-        count, total = 1, slab.sum
+        count = 1
         if self.corrector_chunk is not None:
-            count, total = z.shape[2] // self.corrector_chunk + 1, alone
+            count = z.shape[2] // self.corrector_chunk + 1
         chunks = zip(*(_slice_norms(v).chunk(count, 1) for v in (z, score)), strict=True)
-        ratios = [(total(a.sum(1)) / total(b.sum(1)))[:, None].expand_as(a) for a, b in chunks]
+        sums = ((a, space.sum(a.sum(1)) / space.sum(b.sum(1))) for a, b in chunks)
+        ratios = [ratio[:, None].expand_as(chunk) for chunk, ratio in sums]
         h = 2 * (self.snr * torch.cat(ratios, 1)) ** 2
         return h[:, None, :, None, None]
 

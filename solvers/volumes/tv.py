@@ -1,16 +1,15 @@
 """Volumes: a 2-D prior on the slices, total variation between them, by ADMM."""
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from wellposed.errors import ShapeError, require
+from wellposed.checks import Count, Kind, NonNegative, Positive
 from wellposed.linalg import conjugate_gradient, largest_eigenvalue, per_item
 from wellposed.noise import NoiseSource
-from wellposed.parallel.part import Slab
+from wellposed.parallel.part import Part
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.problem import Problem
 
@@ -19,6 +18,19 @@ DATA_RANGE = 2.0
 
 AXES = {"z": -3, "y": -2, "x": -1}
 """Axes of volumes (B, C, D, H, W) by name."""
+
+
+class Axes(Kind):
+    """Some of the names of `AXES`, each once."""
+
+    def __init__(self) -> None:
+        super().__init__('some of "zyx", each once')
+
+    def admits(self, value: object) -> bool:
+        """Tell whether it is such a string."""
+        if not isinstance(value, str) or value == "":
+            return False
+        return all(name in AXES and value.count(name) == 1 for name in value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,66 +77,48 @@ class VolumeSolver(Solver):
             published code.
     """
 
-    rho: float = 10 / 390
-    lam: float = 0.04 / 390
-    cg_steps: int = 5
-    tv_axes: str = "z"
+    rho: Positive = 10 / 390
+    lam: NonNegative = 0.04 / 390
+    cg_steps: Count = 5
+    tv_axes: Annotated[str, Axes()] = "z"
     circular: bool = False
 
     linear_only: ClassVar[bool] = True
-    in_slabs: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.rho < math.inf, "rho", self.rho, "a positive number")
-        require(0 <= self.lam < math.inf, "lam", self.lam, "a finite number of at least 0")
-        require(self.cg_steps >= 1, "cg_steps", self.cg_steps, "at least 1")
-        named = isinstance(self.tv_axes, str) and self.tv_axes != ""
-        once = named and all(self.tv_axes.count(n) == 1 and n in AXES for n in self.tv_axes)
-        require(once, "tv_axes", self.tv_axes, 'some of "zyx", each once')
+    volumes_only: ClassVar[bool] = True
 
     @property
     def volume_arrays(self) -> int:
         """Arrays of a volume's size at a time, as measured; d, u and D x are one an axis."""
         return 12 + 4 * len(self.tv_axes)
 
-    def check(self, problem: Problem) -> None:
-        """Refuse what is not linear or no volume."""
-        super().check(problem)
-        if len(problem.image_shape) != 5:
-            raise ShapeError(
-                f"operator: its images are {tuple(problem.image_shape)}, accepted by "
-                f"{type(self).__name__}: volumes (B, C, D, H, W); see operators.Stacked"
-            )
-
     def init(self, problem: Problem, noise: NoiseSource) -> VolumeState:
         """Start from pure noise, with nothing split off."""
-        start, slab = super().init(problem, noise), problem.slab
-        norm2 = largest_eigenvalue(problem.normal, problem.back_projection, total=slab.sum)
-        zeros = torch.zeros_like(self._D(start.x, slab))
+        start, part = super().init(problem, noise), problem.part
+        norm2 = largest_eigenvalue(problem.normal, problem.back_projection, space=problem.space)
+        zeros = torch.zeros_like(self._D(start.x, part))
         return VolumeState(start.x, start.x0, zeros, zeros, torch.where(norm2 > 0, norm2, 1))
 
     def sweep(
         self, x: Tensor, state: VolumeState, problem: Problem
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``x, d, u`` after one sweep of ADMM started at ``x``, an image in units."""
-        slab, rho = problem.slab, per_item(self.rho * state.norm2, x)
+        part, rho = problem.part, per_item(self.rho * state.norm2, x)
 
         def apply(v: Tensor) -> Tensor:
-            return problem.normal(v) + rho * self._D_adjoint(self._D(v, slab), slab)
+            return problem.normal(v) + rho * self._D_adjoint(self._D(v, part), part)
 
-        b = problem.back_projection + rho * self._D_adjoint(state.d - state.u, slab)
-        x = conjugate_gradient(apply, b, x, iterations=self.cg_steps, total=slab.sum).x
-        jump = self._D(x, slab) + state.u
+        b = problem.back_projection + rho * self._D_adjoint(state.d - state.u, part)
+        x = conjugate_gradient(apply, b, x, iterations=self.cg_steps, space=problem.space).x
+        jump = self._D(x, part) + state.u
         d = soft_threshold(jump, DATA_RANGE * self.lam / self.rho)
         return x, d, jump - d
 
-    def _D(self, x: Tensor, slab: Slab) -> Tensor:
-        return torch.stack([slab.difference(x, AXES[n], self.circular) for n in self.tv_axes], 1)
+    def _D(self, x: Tensor, part: Part) -> Tensor:
+        return torch.stack([part.difference(x, AXES[n], self.circular) for n in self.tv_axes], 1)
 
-    def _D_adjoint(self, d: Tensor, slab: Slab) -> Tensor:
-        parts = zip(d.unbind(1), self.tv_axes, strict=True)
-        back = [slab.difference_adjoint(part, AXES[n], self.circular) for part, n in parts]
+    def _D_adjoint(self, d: Tensor, part: Part) -> Tensor:
+        split = zip(d.unbind(1), self.tv_axes, strict=True)
+        back = [part.difference_adjoint(v, AXES[n], self.circular) for v, n in split]
         return sum(back[1:], start=back[0])
 
 

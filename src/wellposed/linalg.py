@@ -1,7 +1,8 @@
 """Batched linear algebra: per-item inner products and conjugate gradients.
 
 Everything is per item of the leading axis: an item's answer does not depend on its batch-mates.
-Inner products are Hermitian, so real and complex tensors go through the same code.
+Inner products are Hermitian, so real and complex tensors go through the same code. Where processes
+hold parts of each item, a `Space` takes them over all parts.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ShapeError, require
 
 
@@ -46,11 +47,47 @@ def alone(values: Tensor) -> Tensor:
     return values
 
 
+@dataclass(frozen=True)
+class Space:
+    """The inner product of items of which this process may hold a part.
+
+    Attributes:
+        sum: returns the sums over all processes of per-item numbers of this one, (B,).
+    """
+
+    sum: Callable[[Tensor], Tensor] = alone
+
+    def inner(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return Re <a, b> of each item, shape (B,)."""
+        return self.sum(inner(a, b))
+
+    def norm(self, a: Tensor) -> Tensor:
+        """Return the Euclidean norm of each item, shape (B,)."""
+        own = norm(a)
+        # In double precision, in which the square of no single number is lost.
+        return self.sum(own.double().square()).sqrt().to(own.dtype)
+
+    def share(self, a: Tensor) -> Tensor:
+        """Return the norm of this part of each item over that of the whole, (B,); 0 of zero."""
+        return norm(a) / _divisor(self.norm(a))
+
+    def count(self, a: Tensor) -> int:
+        """Return the real numbers of an item."""
+        own = as_real(a)[0].numel()
+        if self.sum is alone:
+            return own
+        return int(self.sum(torch.tensor([own], device=a.device)))
+
+
+WHOLE = Space()
+"""The space of items that this process holds alone."""
+
+
 def largest_eigenvalue(
     apply: Callable[[Tensor], Tensor],
     start: Tensor,
     iterations: int = 20,
-    total: Callable[[Tensor], Tensor] = alone,
+    space: Space = WHOLE,
 ) -> Tensor:
     """Return the largest eigenvalue of a Hermitian map of each item, by power iterations.
 
@@ -58,15 +95,15 @@ def largest_eigenvalue(
         apply: the map on tensors (B, ...), acting on each item alone.
         start: not orthogonal to the leading eigenvector, (B, ...).
         iterations: their number; the estimate comes from below.
-        total: sums per-item numbers over the processes that hold parts of an item.
+        space: gives the inner product, where processes hold parts of an item.
 
     Returns:
         Shape (B,); 0 where ``apply`` or ``start`` is zero.
     """
-    v, value = start, whole_norm(start, total)
+    v, value = start, space.norm(start)
     for _ in range(iterations):
         v = apply(v / per_item(_divisor(value), v))
-        value = whole_norm(v, total)
+        value = space.norm(v)
     return value
 
 
@@ -96,7 +133,7 @@ def conjugate_gradient(
     *,
     iterations: int,
     tolerance: float | None = None,
-    total: Callable[[Tensor], Tensor] = alone,
+    space: Space = WHOLE,
 ) -> CGResult:
     """Solve ``apply(x) = b`` for a Hermitian positive (semi-)definite ``apply``, item by item.
 
@@ -116,24 +153,24 @@ def conjugate_gradient(
         x0: warm start, shape of ``b``; zero by default.
         iterations: exact number of steps, or the largest one when ``tolerance`` is given.
         tolerance: relative residual at which an item is done.
-        total: sums per-item numbers over the processes that hold parts of an item.
+        space: gives the inner product, where processes hold parts of an item.
 
     Raises:
         ArgumentError: ``iterations`` below 0 or ``tolerance`` not positive.
         ShapeError: ``x0`` or the operator's output differs from ``b`` in shape.
     """
-    require_size("iterations", iterations, 0)
+    require_integer("iterations", iterations, 0)
     require(
         tolerance is None or tolerance > 0, "tolerance", tolerance, "None or a positive number"
     )
     if x0 is not None and x0.shape != b.shape:
         raise ShapeError(f"x0: got shape {tuple(x0.shape)}, accepted: that of b {tuple(b.shape)}")
     r = b if x0 is None else b - _checked(apply, x0)
-    scale = per_item(_power_of_two(b, r, total), b)
+    scale = per_item(_power_of_two(b, r, space), b)
     shrink = 1 / scale  # exact for a power of two, and complex products are faster than quotients
     b, r = b * shrink, r * shrink
     x = torch.zeros_like(b) if x0 is None else x0 * shrink
-    p, rr, bb = r, total(inner(r, r)), total(inner(b, b))
+    p, rr, bb = r, space.inner(r, r), space.inner(b, b)
     bb = _divisor(torch.where(bb > 0, bb, rr))
     eps, size = torch.finfo(b.dtype).eps, torch.zeros_like(rr)
     active, history = rr > 0, [rr]
@@ -144,19 +181,19 @@ def conjugate_gradient(
             if not bool(active.any()):
                 break
         q = _checked(apply, p)
-        pp, curvature = total(inner(p, p)), total(inner(p, q))
+        pp, curvature = space.inner(p, p), space.inner(p, q)
         size = torch.maximum(size, curvature / _divisor(pp))  # from below to ||A||
         active = active & ~(curvature <= eps * size * pp)
         alpha = torch.where(active, rr / torch.where(active, curvature, 1), 0)
         x = x.addcmul(per_item(alpha, x).to(x.dtype), p)
         r = r.addcmul(per_item(-alpha, r).to(r.dtype), q)
-        new = torch.where(active, total(inner(r, r)), rr)
+        new = torch.where(active, space.inner(r, r), rr)
         beta = torch.where(active, new / torch.where(active, rr, 1), 0)
         p = r.addcmul(per_item(beta, p).to(p.dtype), p)
         taken, rr = taken + active, new
-        active = active & (rr > _rounding(eps, bb, size, x, total))
+        active = active & (rr > _rounding(eps, bb, size, x, space))
         history.append(rr)
-    rounding = _rounding(eps, bb, size, x, total)
+    rounding = _rounding(eps, bb, size, x, space)
     done = rr <= (rounding if tolerance is None else tolerance**2 * bb)
     return CGResult(x * scale, (torch.stack(history) / bb).sqrt(), taken, done)
 
@@ -165,26 +202,12 @@ def _divisor(values: Tensor) -> Tensor:
     return torch.where(values > 0, values, 1)
 
 
-def whole_norm(a: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the norm of each item, shape (B,), of which this process may hold a part.
-
-    Args:
-        a: the items, or this process's parts of them.
-        total: sums per-item numbers over the processes.
-    """
-    own = norm(a)
-    # In double precision, in which the square of no single number is lost.
-    return total(own.double().square()).sqrt().to(own.dtype)
-
-
-def _rounding(
-    eps: float, bb: Tensor, size: Tensor, x: Tensor, total: Callable[[Tensor], Tensor]
-) -> Tensor:
+def _rounding(eps: float, bb: Tensor, size: Tensor, x: Tensor, space: Space) -> Tensor:
     """Return the square of ``4 eps (||b|| + ||A|| ||x||)``, the residual that rounding leaves.
 
     At 1 eps one singular system in a few stagnates above it and then diverges; 4 loses nothing.
     """
-    return (4 * eps * (bb.sqrt() + size * whole_norm(x, total))).square()
+    return (4 * eps * (bb.sqrt() + size * space.norm(x))).square()
 
 
 def _checked(apply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -196,8 +219,8 @@ def _checked(apply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return out
 
 
-def _power_of_two(a: Tensor, b: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+def _power_of_two(a: Tensor, b: Tensor, space: Space) -> Tensor:
     """Return per item the power of two below the largest magnitude; 1 for zero items."""
     # Of an item in parts the sum of theirs, which is as good.
-    largest = total(torch.maximum(*(t.detach().abs().flatten(1).amax(1) for t in (a, b))))
+    largest = space.sum(torch.maximum(*(t.detach().abs().flatten(1).amax(1) for t in (a, b))))
     return torch.exp2(torch.log2(torch.where(largest == 0, 1, largest)).floor())

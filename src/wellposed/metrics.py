@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.errors import ShapeError, require
 from wellposed.noise import item_generator
 
@@ -119,7 +119,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, slices: int = 1000, seed: int = 0) 
         slices: number of directions.
         seed: decides the directions.
     """
-    require_size("slices", slices)
+    require_integer("slices", slices)
     if a.shape != b.shape:
         raise ShapeError(f"a: got shape {tuple(a.shape)}, accepted: {tuple(b.shape)} as b")
     a, b = a.flatten(1), b.flatten(1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.datasets.ultrasound.simulation.haze import repeat_tissue, simulate_haze
 from wellposed.datasets.ultrasound.simulation.tissue import render_beat
@@ -78,7 +78,7 @@ def simulate_echoes(
     require(len(items) > 0, "items", items, "one or more numbers")
     number = SPLITS.index(require_choice("split", split, SPLITS))
     if frames is not None:
-        require_size("frames", frames)
+        require_integer("frames", frames)
     grid, hearts = sector or Sector(), []
     for item in items:
         tissue, *regions = render_beat(grid, frames, item_generator(item, (number,), TISSUE))

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from wellposed.checks import require_size
+from wellposed.checks import require_integer
 from wellposed.datasets.checks import writing
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.datasets.ultrasound.simulation.simulator import SPLITS, EchoFrames, simulate_echoes
@@ -56,7 +56,7 @@ def write_training_frames(
     require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name that ends in .h5 or .hdf5")
     require_choice("kind", kind, LEVELS_DB)
     require_choice("split", split, SPLITS)
-    require_size("frames", frames)
+    require_integer("frames", frames)
     part = path.with_name(path.name + ".part")
     shape = (frames, grid.depths, grid.beams)
     with writing(path), h5py.File(part, "w") as file:

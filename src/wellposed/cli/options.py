@@ -3,27 +3,19 @@
 import ast
 import dataclasses
 import math
-import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wellposed.errors import ArgumentError, require_choice
 
-
-def kebab(name: str) -> str:
-    """Return a class name as the command line spells it: REDDiff -> red-diff."""
-    # Names whose parts capitals do not tell.
-    spelled = {"PiGDM": "pigdm", "PnPDM": "pnp-dm", "ResShift": "resshift", "IRSDE": "ir-sde"}
-    words = r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])"
-    return spelled.get(name) or re.sub(words, "-", name).lower()
+if TYPE_CHECKING:
+    from wellposed.solvers import Solver
 
 
-def solver_classes() -> dict[str, type]:
-    """Return all solvers by their command-line names."""
-    from wellposed import solvers
+def solver_classes() -> "dict[str, type[Solver]]":
+    """Return all solvers by the names that papers give them."""
+    from wellposed.solvers.catalogue import named_solvers
 
-    members = [getattr(solvers, name) for name in solvers.__all__]
-    found = [m for m in members if isinstance(m, type) and issubclass(m, solvers.Solver)]
-    return {kebab(cls.__name__): cls for cls in found if cls is not solvers.Solver}
+    return named_solvers()
 
 
 def parse_settings(cls: type, assignments: list[str]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from wellposed.errors import (
     ProcessLostError,
     WellposedError,
     require,
-    require_choice,
 )
 
 if TYPE_CHECKING:
@@ -98,15 +97,15 @@ def reconstruct(  # noqa: PLR0913 - the options of a command are its signature
     --nproc-per-node 4 -m wellposed reconstruct ...
     """
     from wellposed.cli.inputs import TaskOptions
-    from wellposed.cli.options import parse_settings, solver_classes
+    from wellposed.cli.options import parse_settings
     from wellposed.priors.stored.registry import load
+    from wellposed.solvers.catalogue import solver_named
 
-    classes = solver_classes()
-    cls = classes[require_choice("--solver", solver, classes)]
+    cls = solver_named("--solver", solver)
     method = cls(**parse_settings(cls, set_ or []))
     uses_data = getattr(method, "data_steps", 1) > 0
     require(uses_data, "--solver", solver, "with a prior: --set data_steps=5, or it ignores INPUT")
-    whole = volume or slices is not None or (_is_of_volumes(cls) and slice_ is None)
+    whole = volume or slices is not None or (cls.volumes_only and slice_ is None)
     if whole and slice_ is not None:
         raise ArgumentError("--slice: got one with --volume or --slices, accepted: one of these")
     options = TaskOptions(
@@ -209,12 +208,6 @@ def _run(
     placed = task.source.write(result, job.out)
     typer.echo(summarize(result, reference, task.truth))
     typer.echo(f"wrote {' and '.join(map(str, [path, path.with_suffix('.png'), *placed]))}")
-
-
-def _is_of_volumes(solver: type) -> bool:
-    from wellposed.solvers.volumes.tv import VolumeSolver
-
-    return issubclass(solver, VolumeSolver)
 
 
 def _range(option: str, text: str) -> tuple[int, int]:

@@ -88,12 +88,11 @@ def sampler_of(
     name: str | None, steps: int | None, assignments: list[str], known: bool, restorer: "Restorer"
 ) -> "Restoration":
     """Return the sampler of the options, or the one that suits the restorer."""
-    from wellposed.cli.options import kebab, parse_settings, solver_classes
+    from wellposed.cli.options import parse_settings, solver_classes
 
     found: dict[str, Any] = solver_classes()
     classes = {n: cls for n, cls in found.items() if cls.restores}
-    name = name or kebab(default_sampler(restorer).__name__)
-    cls = classes[require_choice("--sampler", name, classes)]
+    cls = classes[require_choice("--sampler", name or default_sampler(restorer).name, classes)]
     settings = {"data_steps": DATA_STEPS} if known else {}
     settings["steps"] = default_steps(restorer, cls) if steps is None else steps
     return cls(**{**settings, **parse_settings(cls, assignments)})

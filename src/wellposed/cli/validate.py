@@ -106,13 +106,14 @@ def _plain(effort: "Effort") -> object:
 
 def _chosen(names: list[str]) -> "dict[str, Solver]":
     """Return the recorded settings of the solvers that go by these command-line names."""
-    from wellposed.cli.options import kebab
     from wellposed.validation.settings import recorded_solvers
 
-    recorded = {label: (kebab(type(s).__name__), s) for label, s in recorded_solvers().items()}
+    recorded = recorded_solvers()
+    known = {spelling: s.name for s in recorded.values() for spelling in (s.name, *s.old_names)}
     for name in names:
-        require_choice("SOLVER", name, sorted({known for known, _ in recorded.values()}))
-    return {k: s for k, (known, s) in recorded.items() if not names or known in names}
+        require_choice("SOLVER", name, sorted(known))
+    wanted = {known[name] for name in names}
+    return {label: s for label, s in recorded.items() if not names or s.name in wanted}
 
 
 def _write(records: "dict[str, Record]", effort: "Effort", command: str, folder: Path) -> None:

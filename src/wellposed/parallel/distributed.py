@@ -1,4 +1,4 @@
-"""A volume in slabs of slices, one in each of several processes; on torch.distributed."""
+"""A volume in parts, slices in each of several processes; on torch.distributed."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wellposed.errors import ProcessLostError
 from wellposed.linalg import as_real, like
-from wellposed.parallel.part import Slab
+from wellposed.parallel.part import Part
 
 LOST_AFTER = timedelta(minutes=10)
 """How long a process waits for another that lives but does not answer; of a dead one it hears
@@ -23,7 +23,7 @@ Z = -3
 """The axis of the slices of (..., D, H, W)."""
 
 
-class ProcessSlab(Slab):
+class ProcessPart(Part):
     """The slices of a volume that this process of several holds.
 
     Args:
@@ -37,7 +37,7 @@ class ProcessSlab(Slab):
         self.start, self.stop = starts[self.rank : self.rank + 2]
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sums over all slabs of real numbers of this one, equal in every process."""
+        """Return the sums over all parts of real numbers of this one, equal in every process."""
         # Added up here in one order: those who got other bits might take another number of steps.
         parts = [torch.empty_like(values) for _ in range(self.processes)]
         with _in_touch():
@@ -45,7 +45,7 @@ class ProcessSlab(Slab):
         return torch.stack(parts).double().sum(0).to(values.dtype)
 
     def difference(self, x: Tensor, axis: int, circular: bool) -> Tensor:
-        """Return ``D x``; along z the next slab's first slice follows the last one here."""
+        """Return ``D x``; along z the next part's first slice follows the last one here."""
         if axis != Z:
             return super().difference(x, axis, circular)
         jump = x.roll(-1, Z)
@@ -56,7 +56,7 @@ class ProcessSlab(Slab):
         return jump
 
     def difference_adjoint(self, d: Tensor, axis: int, circular: bool) -> Tensor:
-        """Return ``D^H d``; along z the last slab's last slice precedes the first one here."""
+        """Return ``D^H d``; along z the last part's last slice precedes the first one here."""
         if axis != Z:
             return super().difference_adjoint(d, axis, circular)
         d = d.clone()
@@ -74,7 +74,7 @@ class ProcessSlab(Slab):
         return part if part.ndim < 5 else gathered(part, part.ndim + Z, self._share)
 
     def cut(self, whole: Tensor) -> Tensor:
-        """Return this slab of what `gather` returns, a copy."""
+        """Return this part of what `gather` returns, a copy."""
         length = self.stop - self.start
         return whole if whole.ndim < 5 else whole.narrow(Z, self.start, length).clone()
 

@@ -5,25 +5,27 @@ from typing import Any
 from torch import Tensor
 
 
-class Slab:
+class Part:
     """The slices of a volume that this process holds: here all of them.
 
     Whatever couples distant voxels besides the operator goes through here, so that processes can
-    share a volume: an operator on a part of it names in its attribute ``slab`` one that reaches
+    share a volume: an operator on a part of it names in its attribute ``part`` one that reaches
     over all parts.
 
     Attributes:
         start: number of the first slice within the whole volume.
+        stop: number behind the last one; 0 where it is all.
         rank: number of this process, 0 to ``processes`` - 1.
         processes: their number.
     """
 
     start: int = 0
+    stop: int = 0
     rank: int = 0
     processes: int = 1
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sums over all slabs of numbers of this one, equal in every process."""
+        """Return the sums over all parts of numbers of this one, equal in every process."""
         return values
 
     def difference(self, x: Tensor, axis: int, circular: bool) -> Tensor:
@@ -51,10 +53,10 @@ class Slab:
         return part
 
     def cut(self, whole: Tensor) -> Tensor:
-        """Return this slab of (..., D, H, W)."""
+        """Return this part of (..., D, H, W)."""
         return whole
 
 
-def slab_of(operator: Any) -> Slab:
-    """Return the slab of volumes that an operator acts on."""
-    return getattr(operator, "slab", None) or Slab()
+def part_of(operator: Any) -> Part:
+    """Return the part of volumes that an operator acts on."""
+    return getattr(operator, "part", None) or Part()

@@ -1,4 +1,4 @@
-"""Several processes: one volume in slabs of slices, or the items of a batch in parts.
+"""Several processes: one volume in parts of some slices each, or the items of a batch.
 
 Every process that ``torchrun`` starts runs the same script::
 
@@ -10,39 +10,44 @@ They speak by torch.distributed: gloo for tensors on the CPU, nccl on CUDA.
 """
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol, Self, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from wellposed.errors import ArgumentError, ProcessLostError, require
+from wellposed.checks import require_integer
+from wellposed.errors import ArgumentError, require
 from wellposed.noise import ItemNoise
-from wellposed.parallel.distributed import ProcessSlab, gathered, share_of
-from wellposed.parallel.part import Slab, slab_of
-from wellposed.priors.adapters.slicewise import Slicewise
-from wellposed.priors.prior import Prior
+from wellposed.parallel.distributed import ProcessPart, gathered, share_of
+from wellposed.parallel.part import Part, part_of
 from wellposed.reconstruction import Reconstruction
 
-if TYPE_CHECKING:
-    from deepinv.physics import Physics
 
-    from wellposed.operators.stacked import Stacked
-    from wellposed.runs.checkpoint import RunFolder
-    from wellposed.solvers.base import Solver
-    from wellposed.solvers.problem import Problem
+class Sliced(Protocol):
+    """An operator that measures a volume slice by slice, as `operators.Stacked`."""
+
+    slices: int
+    operator: nn.Module
+
+    def check_measurement(self, y: Tensor) -> None:
+        """Raise unless ``y`` fits."""
+
+    def restricted_to(self, part: Part) -> Self:
+        """Return the operator of the slices that a process holds."""
 
 
-def shard(y: Tensor, operator: "Physics") -> "tuple[Tensor, Stacked]":
+Operator = TypeVar("Operator", bound=Sliced)
+
+
+def shard(y: Tensor, operator: Operator) -> tuple[Tensor, Operator]:
     """Return the measurement and the operator of this process's slices of a volume.
 
-    Solvers then work on these slices, `DDS`, `DDS3D` and `DiffusionMBIR`, with a `Slicewise`
-    prior, and give what one process would but for rounding; callbacks see them alone. Move them
-    to a device of the process as any others. With a checkpoint, a folder that all processes see,
-    process 0 holds the whole state in host memory while it writes; any number of processes can go
-    on from it.
+    Any solver then works on these slices, with a `Slicewise` prior, and gives what one process
+    would but for rounding; callbacks see them alone. Move them to a device of the process as any
+    others. With a checkpoint, a folder that all processes see, process 0 holds the whole state in
+    host memory while it writes; any number of processes can go on from it.
 
     Joins the processes that torchrun started, unless ``torch.distributed.init_process_group``
     was called; a group of one's own must take CPU tensors too. If one dies, all others end with
@@ -57,46 +62,42 @@ def shard(y: Tensor, operator: "Physics") -> "tuple[Tensor, Stacked]":
         ArgumentError: of another kind, or with fewer slices than there are processes.
         ShapeError, DtypeError, DeviceError: ``y`` does not fit the operator.
     """
-    from wellposed.operators.stacked import Stacked  # loads deepinv, which takes seconds
-
-    if not isinstance(operator, Stacked):
+    if not hasattr(operator, "restricted_to"):
         raise ArgumentError(
             f"operator: {type(operator).__name__} may couple slices, accepted in several "
             "processes: operators.Stacked, which measures slice by slice"
         )
-    once = slab_of(operator).processes == 1
+    once = part_of(operator).processes == 1
     require(once, "operator", "a part of a volume", "the whole, which is shared once")
-    operator._check("y", y, operator.measurement_size, operator.complex_measurement)
-    depth, processes = operator.img_size[1], share_of(1).processes
+    operator.check_measurement(y)
+    depth, processes = operator.slices, share_of(1).processes
     if processes == 1:
         return y, operator
     _require_one_for_all(operator.operator)
     accepted = f"at least {processes}, as many as there are processes"
     require(depth >= processes, "operator", f"{depth} slices", accepted)
-    slab = ProcessSlab(depth)
-    part = Stacked(operator.operator, slab.stop - slab.start, slab)
-    part.noise_model = operator.noise_model
+    part = ProcessPart(depth)
     # A copy, so that the whole can be freed.
-    return y[:, :, slab.start : slab.stop].clone(), part
+    return y[:, :, part.start : part.stop].clone(), operator.restricted_to(part)
 
 
-def gather(result: Reconstruction, operator: "Physics") -> Reconstruction | None:
+def gather(result: Reconstruction, operator: nn.Module) -> Reconstruction | None:
     """Return the whole volume's result on process 0, in host memory, and None elsewhere.
 
     Args:
         result: of this process's slices.
         operator: theirs, from `shard`.
     """
-    slab = slab_of(operator)
-    samples = slab.gather(result.samples)
-    return replace(result, samples=samples) if slab.rank == 0 else None
+    part = part_of(operator)
+    samples = part.gather(result.samples)
+    return replace(result, samples=samples) if part.rank == 0 else None
 
 
 def spread(
-    solver: "Solver",
+    solver: Callable[..., Reconstruction],
     y: Tensor,
-    operator: "Physics",
-    prior: Prior,
+    operator: nn.Module,
+    prior: nn.Module,
     *,
     num_samples: int = 1,
     seed: int | None = None,
@@ -124,9 +125,8 @@ def spread(
     if share.processes == 1:
         return solver(y, operator, prior, num_samples=num_samples, seed=seed)
     _require_one_for_all(operator)
-    count = isinstance(num_samples, int) and num_samples >= 1
-    require(count, "num_samples", num_samples, "an integer of at least 1")
-    seed = agreed_seed(seed, ProcessSlab(len(y)), y.device)
+    num_samples = require_integer("num_samples", num_samples)
+    seed = agreed_seed(seed, ProcessPart(len(y)), y.device)
     start, stop = share.starts[share.rank : share.rank + 2]
     if start == stop:
         return None
@@ -151,14 +151,14 @@ def spread(
     return replace(whole, seconds=seconds, seed=seed)
 
 
-def _require_one_for_all(operator: "Physics") -> None:
+def _require_one_for_all(operator: nn.Module) -> None:
     sigma = getattr(getattr(operator, "noise_model", None), "sigma", None)
     levels = 1 if sigma is None else torch.as_tensor(sigma).numel()
     each = max(getattr(operator, "items", 1), levels)
     require(each == 1, "operator", f"parameters for {each} items", "one for all of them")
 
 
-def agreed_seed(seed: int | None, slab: Slab, device: torch.device) -> int:
+def agreed_seed(seed: int | None, part: Part, device: torch.device) -> int:
     """Return the seed, or a random one for ``None``, the same in all processes.
 
     Raises:
@@ -168,40 +168,9 @@ def agreed_seed(seed: int | None, slab: Slab, device: torch.device) -> int:
     ItemNoise(own, [()])  # refuses what is no seed
 
     def total(number: int) -> int:
-        return int(slab.sum(torch.tensor([number], device=device)))
+        return int(part.sum(torch.tensor([number], device=device)))
 
-    first = total(own % 2**31 if slab.rank == 0 else 0)
+    first = total(own % 2**31 if part.rank == 0 else 0)
     others = total(seed is not None and own % 2**31 != first)
     require(others == 0, "seed", seed, "the same in all processes")
     return first if seed is None else seed
-
-
-def check_shared(solver: "Solver", problem: "Problem") -> None:
-    """Raise unless solver and prior couple no slices but through `Problem.slab`.
-
-    Raises:
-        ArgumentError: they may, where processes share the volume.
-    """
-    if problem.slab.processes == 1:
-        return
-    name, prior = type(solver).__name__, problem.prior
-    accepted = "DDS, DDS3D or DiffusionMBIR where processes share a volume"
-    require(solver.in_slabs, "solver", name, accepted)
-    axes = prior.axes if isinstance(prior, Slicewise) else None
-    got = type(prior).__name__ if axes is None else f"Slicewise along axes {axes}"
-    require(axes == (2,), "prior", got, "Slicewise along axis 2 where processes share a volume")
-
-
-@contextmanager
-def naming(step: str, folder: "RunFolder | None") -> Iterator[None]:
-    """Tell at which step a process was lost, and what is left of the run."""
-    try:
-        yield
-    except ProcessLostError as error:
-        left = (
-            "without a checkpoint the run begins again"
-            if folder is None
-            else f"the checkpoint {str(folder.path)!r} is intact: any number of processes can go "
-            "on from it, by the same call"
-        )
-        raise ProcessLostError(f"{step}: {error}; {left}") from error

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from wellposed.errors import CheckpointError, FileError, require
-from wellposed.parallel.part import Slab
-from wellposed.runs.fingerprint import bytes_of, fingerprint
+from wellposed.checks import require_integer
+from wellposed.errors import CheckpointError, FileError, ProcessLostError
+from wellposed.parallel.part import Part
+from wellposed.runs.fingerprint import bytes_of
 
 State = TypeVar("State", bound=Any)
 
@@ -36,7 +37,7 @@ class RunFolder:
     Args:
         path: the folder, made if missing.
         every: steps from one saved state to the next.
-        slab: the slices of the volume that this process holds.
+        part: the slices of the volume that this process holds.
 
     Raises:
         ArgumentError: ``every`` is no positive integer.
@@ -44,12 +45,10 @@ class RunFolder:
 
     path: Path
     every: int = 10
-    slab: Slab = field(default_factory=Slab)
+    part: Part = field(default_factory=Part)
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.every, int) and not isinstance(self.every, bool)
-        accepted = "an integer of at least 1"
-        require(whole and self.every >= 1, "checkpoint_every", self.every, accepted)
+        require_integer("checkpoint_every", self.every)
 
     def read(self) -> dict[str, Any]:
         """Return what is told about the run that the folder is of; empty if there is none.
@@ -70,7 +69,7 @@ class RunFolder:
         """Make the folder that of a run, or check that it is.
 
         Args:
-            run: what identifies it, see `identify`.
+            run: what identifies it.
             remembered: told by `read`, but no part of the identity.
 
         Raises:
@@ -127,7 +126,7 @@ class RunFolder:
     def save_samples(self, batch: int, u: Tensor, evaluations: int) -> None:
         """Write a finished batch of samples; its state is of no more use."""
         self._write_tensors(f"samples-{batch}", {"u": u}, {"evaluations": evaluations})
-        if self.slab.rank == 0:
+        if self.part.rank == 0:
             (self.path / "state.safetensors").unlink(missing_ok=True)
 
     def load_samples(self, batch: int, device: torch.device) -> tuple[Tensor, int] | None:
@@ -142,8 +141,8 @@ class RunFolder:
     def _write_tensors(
         self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
     ) -> None:
-        tensors = {key: self.slab.gather(value) for key, value in tensors.items()}
-        if self.slab.rank > 0:
+        tensors = {key: self.part.gather(value) for key, value in tensors.items()}
+        if self.part.rank > 0:
             return
         # The format knows no complex128 and no two tensors of one storage.
         kinds = [key for key, value in tensors.items() if value.is_complex()]
@@ -163,7 +162,7 @@ class RunFolder:
         """Return this process's part of a file, and its facts; None if there is none."""
         saved = self._read_file(name)
         found = -1 if saved is None else saved[1].get("evaluations", 0)
-        if int(self.slab.sum(torch.tensor([found]))) != self.slab.processes * found:
+        if int(self.part.sum(torch.tensor([found]))) != self.part.processes * found:
             raise CheckpointError(
                 f"checkpoint: the processes find different things in {str(self.path)!r}, "
                 "accepted: a folder that all see"
@@ -189,10 +188,10 @@ class RunFolder:
         return tensors, facts
 
     def _own(self, value: Tensor, is_complex: bool) -> Tensor:
-        return self.slab.cut(torch.view_as_complex(value) if is_complex else value)
+        return self.part.cut(torch.view_as_complex(value) if is_complex else value)
 
     def _write(self, name: str, content: bytes) -> None:
-        if self.slab.rank > 0:
+        if self.part.rank > 0:
             return
         with self._replacing(name) as temporary:
             temporary.write_bytes(content)
@@ -220,38 +219,29 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def identify(solver: Any, problem: Any, y: Tensor, num_samples: int, seed: int) -> dict[str, Any]:
-    """Return what identifies a run: two of equal identity give the same samples.
-
-    Args:
-        solver: the solver; its settings count one by one.
-        problem: of it, operator and prior, see `fingerprint`.
-        y: the measurement, by shape, dtype and a hash of its values, or this process's part.
-        num_samples: samples per item.
-        seed: decides the draws.
-    """
-    settings = {f"solver.{name}": value for name, value in asdict(solver).items()}
-    shape, digest = _whole(y, problem.slab)
-    return {
-        "solver": type(solver).__name__,
-        **settings,
-        "seed": seed,
-        "num_samples": num_samples,
-        "y.shape": shape,
-        "y.dtype": str(y.dtype),
-        "y": digest,
-        "operator": fingerprint(problem.operator),
-        "prior": fingerprint(problem.prior),
-    }
+@contextmanager
+def naming(step: str, folder: RunFolder | None) -> Iterator[None]:
+    """Tell at which step a process was lost, and what is left of the run."""
+    try:
+        yield
+    except ProcessLostError as error:
+        left = (
+            "without a checkpoint the run begins again"
+            if folder is None
+            else f"the checkpoint {str(folder.path)!r} is intact: any number of processes can go "
+            "on from it, by the same call"
+        )
+        raise ProcessLostError(f"{step}: {error}; {left}") from error
 
 
-def _whole(y: Tensor, slab: Slab) -> tuple[list[int], str]:
-    """Return shape and hash of a measurement of which processes may hold slabs, along axis 2."""
+def digest(y: Tensor, part: Part) -> dict[str, Any]:
+    """Return shape, dtype and a hash of a measurement that processes may share along axis 2."""
     slices = y.unbind(2) if y.ndim > 2 else (y,)
-    hashes = [hashlib.sha256(b"%d " % k) for k in range(slab.start, slab.start + len(slices))]
-    for digest, part in zip(hashes, slices, strict=True):
-        digest.update(bytes_of(part))
+    hashes = [hashlib.sha256(b"%d " % k) for k in range(part.start, part.start + len(slices))]
+    for one, values in zip(hashes, slices, strict=True):
+        one.update(bytes_of(values))
     # Sums of 40 bits are exact in a float64.
-    own = sum(int.from_bytes(digest.digest()[:5], "big") for digest in hashes)
-    depth, total = slab.sum(torch.tensor([len(slices), own], device=y.device)).tolist()
-    return [*y.shape[:2], *([depth] if y.ndim > 2 else []), *y.shape[3:]], f"{total:x}"
+    own = sum(int.from_bytes(one.digest()[:5], "big") for one in hashes)
+    depth, total = part.sum(torch.tensor([len(slices), own], device=y.device)).tolist()
+    shape = [*y.shape[:2], *([depth] if y.ndim > 2 else []), *y.shape[3:]]
+    return {"y.shape": shape, "y.dtype": str(y.dtype), "y": f"{total:x}"}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 PLAIN = (str, bytes, int, float, complex, type(None), torch.dtype, np.generic, Enum, PurePath)
 
 
-def fingerprint(module: nn.Module) -> str:
+def fingerprint(module: nn.Module | None) -> str:
     """Return a module's class name and a hash of weights, buffers and public attributes.
 
     Those of its submodules, and of the objects it holds, as a schedule or a geometry, count too.

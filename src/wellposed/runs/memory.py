@@ -1,22 +1,20 @@
 """How much memory a run over volumes takes, worked out and checked before it starts."""
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from wellposed.errors import ArgumentError
 from wellposed.priors.adapters.slicewise import Slicewise
 from wellposed.priors.prior import Prior
-from wellposed.runs.allocation import LivePeak, prior_peak
-from wellposed.runs.host_memory import free_host_bytes
+from wellposed.runs.allocation import LivePeak, free_bytes, prior_peak
 
 if TYPE_CHECKING:
-    from wellposed.solvers.base import Solver
-    from wellposed.solvers.problem import Problem
+    from deepinv.physics import Physics
 
 CHUNKS = (16, 8, 4, 2, 1)
 """Chunks a plan chooses from; with more slices at once a device is hardly any faster."""
@@ -136,41 +134,50 @@ class MemoryPlan:
 
 
 def plan(
-    solver: "Solver", problem: "Problem", num_samples: int = 1, chunk: int | None = None
+    prior: Prior,
+    operator: "Physics",
+    y: Tensor,
+    x: Tensor,
+    *,
+    arrays: int,
+    num_samples: int = 1,
+    batch_size: int | None = None,
+    chunk: int | None = None,
 ) -> MemoryPlan:
     """Return the memory plan of a run over volumes.
 
-    The solver's arrays are a number it tells. The operator is measured: it is applied once to
-    zeros. The prior is measured without computing it (`prior_peak`), for a call without
-    gradients. Scratch memory of single torch operations and libraries is not seen.
+    The operator is measured: it is applied once to zeros. The prior is measured without computing
+    it (`prior_peak`), for a call without gradients. Scratch memory of single torch operations and
+    libraries is not seen.
 
     Args:
-        solver: the solver.
-        problem: operator, prior and measurement, with images (B, C, D, H, W).
+        prior: the prior.
+        operator: maps volumes to measurements.
+        y: the measurement.
+        x: volumes of zeros (B, C, D, H, W), in units.
+        arrays: arrays of that size that the solver holds at most.
         num_samples: samples per item.
+        batch_size: samples of one item that are carried together; ``None`` takes all.
         chunk: of a `Slicewise` prior that has none; ``None`` takes the largest of `CHUNKS` that
             fits, or 1.
     """
-    items, home = len(problem.y), problem.y.device
-    together = min(solver.batch_size or num_samples, num_samples) if items == 1 else 1
-    volume = problem.zeros().nbytes
+    together = min(batch_size or num_samples, num_samples) if len(y) == 1 else 1
     batches = -(-num_samples // together)
-    slicewise = isinstance(problem.prior, Slicewise)
     made = MemoryPlan(
-        prior=problem.prior,
-        home=home,
-        dtype=problem.image_dtype,
-        volume=volume * together,
+        prior=prior,
+        home=y.device,
+        dtype=x.dtype,
+        volume=x.nbytes * together,
         together=together,
-        arrays=solver.volume_arrays,
-        operator=_operator_peak(problem) * together,
+        arrays=arrays,
+        operator=_operator_peak(prior, operator, y, x) * together,
         # Several batches are joined in the end, for which both copies are held.
-        results=volume * num_samples * (1 if batches == 1 else 2),
-        chunk=1 if slicewise else None,
-        per_slice=_slice_peak(problem, together),
-        free={device: free_bytes(device) for device in {home, _home(problem.prior, home)}},
+        results=x.nbytes * num_samples * (1 if batches == 1 else 2),
+        chunk=1 if isinstance(prior, Slicewise) else None,
+        per_slice=_slice_peak(prior, x, together),
+        free={device: free_bytes(device) for device in {y.device, _home(prior, y.device)}},
     )
-    return _with_chunk(made, problem.image_shape, chunk)
+    return _with_chunk(made, x.shape, chunk)
 
 
 def _with_chunk(made: MemoryPlan, shape: torch.Size, chunk: int | None) -> MemoryPlan:
@@ -185,16 +192,14 @@ def _with_chunk(made: MemoryPlan, shape: torch.Size, chunk: int | None) -> Memor
     return replace(best, prior=made.prior.in_chunks(best.chunk or 1))
 
 
-def _operator_peak(problem: "Problem") -> int:
+def _operator_peak(prior: Prior, operator: "Physics", y: Tensor, x: Tensor) -> int:
     with torch.no_grad(), LivePeak() as peak:
-        x = problem.prior.to_public(problem.zeros())
-        problem.operator.A_adjoint(problem.operator.A(x))
-    return peak.peak + problem.y.nbytes
+        operator.A_adjoint(operator.A(prior.to_public(x)))
+    return peak.peak + y.nbytes
 
 
-def _slice_peak(problem: "Problem", together: int) -> int:
+def _slice_peak(prior: Prior, x: Tensor, together: int) -> int:
     """Return what a prior allocates for a slice, the largest over its axes, or for the volumes."""
-    prior, x = problem.prior, problem.zeros()
     if not isinstance(prior, Slicewise):
         return prior_peak(prior, x) * together
     device = prior.device_of(x)
@@ -202,18 +207,6 @@ def _slice_peak(problem: "Problem", together: int) -> int:
         prior_peak(prior.prior, torch.empty_like(x[:1].select(axis, 0), device=device))
         for axis in prior.axes
     )
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the bytes that can still be allocated on a device.
-
-    Of host memory this process's share, of those that torchrun started on the machine.
-    """
-    if device.type != "cuda":
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        return free_host_bytes() // processes
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + cached
 
 
 def _home(prior: Prior, otherwise: torch.device) -> torch.device:

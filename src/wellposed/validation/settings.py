@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from wellposed.solvers.base import Solver
+from wellposed.solvers.catalogue import named_solvers
 from wellposed.solvers.pnp_dm import PnPDM
-from wellposed.solvers.volumes.tv import VolumeSolver
 
 BUDGET = 100
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
@@ -42,16 +42,10 @@ def recorded_solvers() -> dict[str, Solver]:
     All zero-shot ones that `wellposed.solvers` offers for images, with the defaults of each paper
     and `BUDGET` steps; the times are spaced so that equivalent processes give equal samples.
     """
-    from wellposed import solvers
-
-    offered = [getattr(solvers, name) for name in solvers.__all__]
     recorded: dict[str, Solver] = {}
-    for cls in offered:
-        if not isinstance(cls, type) or not issubclass(cls, Solver):
-            continue
-        if cls is Solver or issubclass(cls, VolumeSolver):
-            continue
-        if cls.restores:  # samplers of trained restorers, to which the data are a condition
+    for cls in named_solvers().values():
+        # Samplers of trained restorers take the data as a condition.
+        if cls.volumes_only or cls.restores:
             continue
         for label, settings in SETTINGS.get(cls.__name__, {cls.__name__: {}}).items():
             fields: dict[str, Any] = {"steps": BUDGET, "spacing": "karras"} | settings

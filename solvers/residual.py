@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor
 
-from wellposed.linalg import whole_norm
 from wellposed.noise import ItemNoise
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.problem_checks import Unknown
 
 
 def misfit(problem: Problem, u: Tensor, measured: Tensor | None) -> Tensor:
@@ -20,22 +18,22 @@ def misfit(problem: Problem, u: Tensor, measured: Tensor | None) -> Tensor:
         u: images in units.
         measured: ``m`` of each item, from `noisy_numbers`; or of the one item of a whole batch.
     """
-    if isinstance(problem.operator, Unknown):
+    if problem.operator is None:
         return torch.full((len(u),), torch.nan, dtype=u.real.dtype, device=u.device)
-    total, sigma = problem.slab.sum, problem.noise_sigma
-    distance = whole_norm(problem.A(u) - problem.y, total)
+    space, sigma = problem.space, problem.noise_sigma
+    distance = space.norm(problem.A(u) - problem.y)
     expected = sigma if measured is None else sigma * measured.sqrt().to(sigma)
     if bool((sigma > 0).all()):
         return distance / expected
     # Of linear problems, problem.y lacks what the prior's centre would measure.
     offset = problem.A_centre / problem.prior.scale if problem.is_linear else 0.0
-    whole = whole_norm(problem.y + offset, total).clamp(min=torch.finfo(sigma.dtype).tiny)
+    whole = space.norm(problem.y + offset).clamp(min=torch.finfo(sigma.dtype).tiny)
     return distance / torch.where(sigma > 0, expected, whole)
 
 
 def measured_numbers(problem: Problem) -> Tensor:
-    """Return how many real numbers of each item were measured, over all slabs, (B,), float64."""
-    operator, y = problem.operator, problem.y
+    """Return how many real numbers of each item were measured, over all parts, (B,), float64."""
+    operator, y = problem.known, problem.y
     if hasattr(operator, "restrict"):
         measured = operator.restrict(torch.ones_like(y)) != 0
     elif problem.is_linear:
@@ -44,7 +42,7 @@ def measured_numbers(problem: Problem) -> Tensor:
         measured = (problem.A(problem.A_adjoint(probe)) != 0) | (y != 0)
     else:
         measured = torch.ones_like(y, dtype=torch.bool)
-    return problem.slab.sum(measured.flatten(1).sum(1).double()) * (2 if y.is_complex() else 1)
+    return problem.space.sum(measured.flatten(1).sum(1).double()) * (2 if y.is_complex() else 1)
 
 
 def noisy_numbers(problem: Problem) -> Tensor | None:

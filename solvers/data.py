@@ -1,0 +1,234 @@
+"""The data term in units: projections, proximal solutions, and draws from the likelihood."""
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, TypeGuard
+
+import torch
+from torch import Tensor
+
+from wellposed.checks import Range
+from wellposed.linalg import conjugate_gradient, largest_eigenvalue, per_item
+from wellposed.noise import ItemNoise, NoiseSource
+from wellposed.solvers.problem import Problem, is_linear_operator
+
+if TYPE_CHECKING:
+    from deepinv.physics import Physics
+
+    from wellposed.operators.decomposable import Decomposable
+
+NOISE_FREE = 0.01
+"""Noise level assumed of noise-free data, in units: DAPS's published one."""
+
+LangevinRate = Annotated[float, Range(0, 2, "()")]
+"""Step of `GaussianCoupling.langevin` times the largest curvature; stable below 2."""
+
+PROXIMAL_STEPS = 100
+"""Conjugate-gradient steps of a data term at most."""
+
+
+def is_decomposable(operator: "Physics | None") -> "TypeGuard[Decomposable]":
+    """Tell whether an operator has its singular value decomposition at hand."""
+    # Loading it loads deepinv, which takes seconds.
+    from wellposed.operators.decomposable import Decomposable
+
+    return isinstance(operator, Decomposable)
+
+
+def decomposed(problem: Problem) -> "Decomposable":
+    """Return the operator of a problem that has a decomposition."""
+    operator = problem.operator
+    assert is_decomposable(operator)
+    return operator
+
+
+def spectrum(problem: Problem, coordinates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what a ``Decomposable`` operator measures, broadcast over its coordinates.
+
+    Singular values, 1 where they do not count; the noise level of ``y`` in units; and whether
+    a coordinate counts as measured: without noise, where `A_dagger` takes it for one.
+    """
+    operator = decomposed(problem)
+    s = operator.singular_values.to(coordinates.real.dtype)
+    sigma = per_item(problem.noise_sigma, coordinates)
+    kept = (s > operator.cutoff * s.max()) | ((s > 0) & (sigma > 0))
+    return torch.where(kept, s, 1), sigma, kept
+
+
+def project(problem: Problem, x0: Tensor, iterations: int) -> Tensor:
+    """Return ``x0 + A^+ (y - A x0)``: CG on the normal equations started at ``x0``."""
+    b, space = problem.back_projection, problem.space
+    return conjugate_gradient(problem.normal, b, x0, iterations=iterations, space=space).x
+
+
+def proximal(problem: Problem, x0: Tensor, weight: Tensor) -> Tensor:
+    """Return ``argmin_x ||A x - y||^2 + weight ||x - x0||^2``, for linear problems.
+
+    With ``weight = sigma_y^2 / v`` the posterior mean of ``x ~ N(x0, v I)``; with 0 the
+    projection ``x0 + A^+ (y - A x0)``. In closed form where the operator is ``Decomposable``;
+    else by conjugate gradients to a relative residual of 1e-6, with a warning where
+    `PROXIMAL_STEPS` leave more than 1e-3. A projection ends there without one: more steps
+    would only fit what the operator hardly sees.
+
+    Args:
+        problem: gives ``y`` and ``A``.
+        x0: images (B, ...), in units.
+        weight: of each item, shape (B,), at least 0.
+    """
+    operator = problem.operator
+    if is_decomposable(operator):
+        gap = operator.U_adjoint(problem.y - problem.A(x0))
+        s, _, kept = spectrum(problem, gap)
+        return x0 + operator.V(kept * s / (s.square() + per_item(weight, gap)) * gap)
+    return x0 + damped_inverse(problem, problem.back_projection - problem.normal(x0), weight)
+
+
+def damped_inverse(problem: Problem, b: Tensor, weight: Tensor) -> Tensor:
+    """Return ``(A^H A + weight)^-1 b`` by conjugate gradients; see `proximal`."""
+    w = per_item(weight, b)
+    found = conjugate_gradient(
+        lambda d: problem.normal(d) + w * d,
+        b,
+        iterations=PROXIMAL_STEPS,
+        tolerance=1e-6,
+        space=problem.space,
+    )
+    if bool(((found.residuals[-1] > 1e-3) & (weight > 0)).any()):
+        warnings.warn(
+            f"{PROXIMAL_STEPS} conjugate-gradient steps left more than 1e-3 of the residual: "
+            "the noise level is small for this operator",
+            stacklevel=2,
+        )
+    return found.x
+
+
+def pseudo_inverse(problem: Problem) -> Tensor:
+    """Return the pseudo-inverse image of the measurement, in units, as a start."""
+    if not problem.is_linear:
+        image = _pseudo_inverse(problem.known, problem.y * problem.prior.scale)
+        return problem.prior.to_units(image)
+    return _pseudo_inverse(problem.known, problem.y)
+
+
+def _pseudo_inverse(operator: "Physics", y: Tensor) -> Tensor:
+    ours = type(operator).__module__.startswith("wellposed.")
+    if ours or not is_linear_operator(operator):
+        return operator.A_dagger(y)
+    # A foreign physics' own pseudo-inverse may change its settings; ours does not.
+    b = operator.A_adjoint(y)
+    return conjugate_gradient(operator.A_adjoint_A, b, iterations=100, tolerance=1e-5).x
+
+
+def misfit_gradient(problem: Problem, x: Tensor) -> Tensor:
+    """Return the gradient of ``||y - A(x)||^2 / 2``; by differentiation if A is not linear."""
+    if problem.is_linear:
+        return problem.A_adjoint(problem.A(x) - problem.y)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        loss = 0.5 * (problem.A(x) - problem.y).abs().square().sum()
+        return torch.autograd.grad(loss, x)[0]
+
+
+def noise_level(problem: Problem) -> Tensor:
+    """Return the standard deviation of each item's noise in units, (B,); never 0."""
+    sigma = problem.noise_sigma
+    return torch.where(sigma > 0, sigma, NOISE_FREE)
+
+
+def squared_norm(problem: Problem, iterations: int = 20) -> Tensor:
+    """Return ``||A||^2`` of each item, shape (B,), by power iterations; 1 if A is not linear."""
+    if not problem.is_linear:
+        return torch.ones_like(problem.noise_sigma)
+    # Whatever y is, noise has a part along the leading singular vector.
+    start = problem.zeros()
+    noise = ItemNoise(0, [(0,)], first_slice=problem.part.start)
+    start = start + noise.draw(start[:1])
+    value = largest_eigenvalue(problem.normal, start, iterations, problem.space)
+    return torch.where(value > 0, value, 1)
+
+
+@dataclass(frozen=True)
+class GaussianCoupling:
+    """The density ``exp(-||y - A z||^2 / (2 sigma^2) - ||z - centre||^2 / (2 rho^2))`` of z.
+
+    Attributes:
+        problem: gives ``y`` and ``A``.
+        sigma: noise level of the data in units, shape (B,).
+        centre: image in units.
+        rho: distance from it.
+    """
+
+    problem: Problem
+    sigma: Tensor
+    centre: Tensor
+    rho: float
+
+    def draw(self, noise: NoiseSource) -> Tensor:
+        """Return an exact sample for linear operators: perturb centre and data, then solve.
+
+        "Gaussian sampling by local perturbations" (Papandreou and Yuille, NeurIPS 2010).
+        """
+        z = self.centre + self.rho * noise.draw(self.centre)
+        y = self.problem.y
+        y = y + per_item(self.sigma, y) * noise.draw(y)
+        return proximal(replace(self.problem, y=y), z, (self.sigma / self.rho) ** 2)
+
+    def langevin(
+        self, z: Tensor, noise: NoiseSource, steps: int, learning_rate: float, norm2: Tensor
+    ) -> Tensor:
+        """Return ``z`` after unadjusted Langevin steps, biased by about ``learning_rate / 2``.
+
+        Where the operator is ``Decomposable`` they are taken at once: in its coordinates they are
+        autoregressions, whose law after any number of steps is known.
+
+        Args:
+            z: start.
+            noise: source of the steps' noise.
+            steps: their number.
+            learning_rate: step times the largest curvature ``norm2 / sigma^2 + 1 / rho^2``;
+                stable below 2.
+            norm2: ``||A||^2`` of each item, from `squared_norm`.
+        """
+        length = learning_rate / (norm2 / self.sigma**2 + 1 / self.rho**2)
+        if self.problem.is_linear and is_decomposable(self.problem.operator):
+            return self._langevin_at_once(z, noise.draw(z), steps, length)
+        h, weight = per_item(length, z), per_item(self.sigma**-2, z)
+        for _ in range(steps):
+            gradient = weight * misfit_gradient(self.problem, z)
+            gradient = gradient + (z - self.centre) / self.rho**2
+            z = z - h * gradient + (2 * h).sqrt() * noise.draw(z)
+        return z
+
+    def _langevin_at_once(self, z: Tensor, xi: Tensor, steps: int, length: Tensor) -> Tensor:
+        operator = decomposed(self.problem)
+        gap = operator.U_adjoint(self.problem.y - self.problem.A(self.centre))
+        s, _, kept = spectrum(self.problem, gap)
+        s, precision = torch.where(kept, s, 0), 1 / self.rho**2
+        sigma2 = per_item(self.sigma, gap).square()
+        start, h, h_i = z - self.centre, per_item(length, z), per_item(length, gap)
+        everywhere = _autoregression(start, 0.0, h * precision, precision, xi, steps)
+        V_start, V_xi = operator.V_adjoint(start), operator.V_adjoint(xi)
+        alone = _autoregression(V_start, 0.0, h_i * precision, precision, V_xi, steps)
+        curvature = s.square() / sigma2 + precision
+        target = s / sigma2 * gap / curvature
+        seen = _autoregression(V_start, target, h_i * curvature, curvature, V_xi, steps)
+        return self.centre + everywhere + operator.V(seen - alone)
+
+
+def _autoregression(
+    x: Tensor,
+    target: Tensor | float,
+    rate: Tensor,
+    curvature: Tensor | float,
+    xi: Tensor,
+    steps: int,
+) -> Tensor:
+    """Return ``x`` after steps ``x <- x - rate (x - target) + sqrt(2 rate / curvature) noise``.
+
+    All noise together is ``xi`` times its standard deviation.
+    """
+    rate = rate.double()
+    left = (1 - rate) ** steps
+    grown = -torch.expm1(2 * steps * (1 - rate).abs().log())  # 1 - left^2, exact for small rates
+    std = (2 * grown / (curvature * (2 - rate))).sqrt()
+    return target + left.to(xi.real.dtype) * (x - target) + std.to(xi.real.dtype) * xi

@@ -1,0 +1,156 @@
+"""A sampler: its state, its steps and the one loop that takes them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from wellposed.checks import Count, check_fields
+from wellposed.errors import SamplingError, require_choice
+from wellposed.noise import NoiseSource
+from wellposed.priors.schedule import SPACINGS
+from wellposed.priors.transition import starting_std
+from wellposed.runs.checkpoint import RunFolder, naming
+from wellposed.runs.progress import track
+from wellposed.solvers.problem import Problem
+from wellposed.solvers.scope import Scope
+
+Callback = Callable[[int, "State"], None]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A sampler's state, a value: stepping makes a new one.
+
+    Attributes:
+        x: the current noisy image ``x_t`` (or what a method iterates on), in the prior's units.
+        x0: the latest estimate of the clean image, in units.
+    """
+
+    x: Tensor
+    x0: Tensor
+
+
+class Sampled(NamedTuple):
+    """A batch of samples in units, and the network evaluations that each took."""
+
+    u: Tensor
+    evaluations: int
+
+
+@dataclass
+class Tally:
+    """Network evaluations of a run so far."""
+
+    count: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Counted(Problem):
+    """A problem whose evaluations are counted, for the time of a run."""
+
+    tally: Tally = field(default_factory=Tally)
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Counted":
+        """Return the problem with nothing counted so far."""
+        return cls(**{part.name: getattr(problem, part.name) for part in fields(Problem)})
+
+    def evaluate(self, network: Callable[..., Any], x_t: Tensor, t: float) -> Any:
+        """Count, and evaluate."""
+        self.tally.count += 1
+        return super().evaluate(network, x_t, t)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler(Scope, ABC):
+    """What the loop asks of a method.
+
+    Args:
+        steps: network evaluations (for "leading" see `Schedule.times`).
+        spacing: how the times are spaced, see `Schedule.times`.
+    """
+
+    steps: Count = 50
+    spacing: str = "leading"
+
+    spacings: ClassVar[tuple[str, ...]] = SPACINGS
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        require_choice("spacing", self.spacing, self.spacings)
+
+    def init(self, problem: Problem, noise: NoiseSource) -> State:
+        """Return the state before the first step: by default ``x_T``, pure noise."""
+        std = starting_std(problem.prior.schedule, self.times(problem)[0])
+        x_T = std * noise.draw(problem.zeros())
+        return State(x_T, x_T)
+
+    @abstractmethod
+    def step(
+        self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
+    ) -> State:
+        """Return the state at time ``s < t``."""
+
+    def finish(self, state: State) -> Tensor:
+        """Return the reconstruction of the last state, in units."""
+        return state.x
+
+    def times(self, problem: Problem) -> list[float]:
+        """Return the decreasing times of the run, ending in 0."""
+        return problem.prior.schedule.times(self.steps, self.spacing).tolist()
+
+    @torch.no_grad()
+    def run(
+        self,
+        problem: Problem,
+        noise: NoiseSource,
+        callback: Callback | None = None,
+        folder: RunFolder | None = None,
+        batch: int = 0,
+    ) -> Sampled:
+        """Sample once for every item of a prepared problem.
+
+        Args:
+            problem: the problem.
+            noise: its draws.
+            callback: see `Solver.__call__`.
+            folder: where states are kept, and the one to go on from is.
+            batch: number of the batch of samples within the run.
+
+        Raises:
+            SamplingError: a value became NaN or infinite, or a process that shares the volume was
+                lost; names the step.
+        """
+        problem = Counted.of(problem)
+        state, times, first = self.init(problem, noise), self.times(problem), 0
+        saved = folder.load_state(state, batch) if folder is not None else None
+        if saved is not None:
+            state, facts = saved
+            first, noise.position = facts["step"], facts["position"]
+            problem.tally.count = facts["evaluations"]
+        total = len(times) - 1
+        name, steps = type(self).__name__, range(first, total)
+        for index in track(steps, name, first) if problem.part.rank == 0 else steps:
+            with naming(f"{name}, step {index + 1} of {total}", folder):
+                state = self.step(state, times[index], times[index + 1], problem, noise)
+                if not _is_finite(state, problem):
+                    raise SamplingError(
+                        f"{name}: non-finite values at step {index + 1} of {total} "
+                        f"(t = {times[index]:g}); lower the step size or check the prior"
+                    )
+                if callback is not None:
+                    callback(index, state)
+                if folder is not None and (index + 1) % folder.every == 0:
+                    facts = {"batch": batch, "step": index + 1, "position": noise.position}
+                    folder.save_state(state, {**facts, "evaluations": problem.tally.count})
+        return Sampled(self.finish(state), problem.tally.count)
+
+
+def _is_finite(state: State, problem: Problem) -> bool:
+    """Tell whether all values of the state are finite, in all processes that share a volume."""
+    bad = ~(torch.isfinite(state.x).all() & torch.isfinite(state.x0).all())
+    return not bool(problem.space.sum(bad[None].float()))

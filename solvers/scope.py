@@ -1,0 +1,67 @@
+"""What a method asks of a problem, declared by class variables and checked before a run."""
+
+from typing import ClassVar
+
+from wellposed.errors import ArgumentError, ShapeError
+from wellposed.solvers.data import is_decomposable
+from wellposed.solvers.problem import Problem, is_linear_operator
+
+
+class Scope:
+    """Base of what works on some problems only; subclasses declare which.
+
+    Attributes:
+        linear_only: the measurement must be linear in units.
+        decomposable_only: the operator must have its singular value decomposition at hand.
+        differentiates: the prior must keep the graph, as networks do.
+        operators: names of the classes of operators that are taken; any where empty.
+        volumes_only: images must be volumes (B, C, D, H, W).
+    """
+
+    linear_only: ClassVar[bool] = False
+    decomposable_only: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = False
+    operators: ClassVar[tuple[str, ...]] = ()
+    volumes_only: ClassVar[bool] = False
+
+    def check(self, problem: Problem) -> None:
+        """Raise if the method cannot solve this problem."""
+        name, kind = type(self).__name__, type(problem.operator)
+        if self.linear_only:
+            require_linear(problem, name)
+        if self.decomposable_only and not is_decomposable(problem.operator):
+            raise ArgumentError(
+                f"operator: {kind.__name__} has no singular value decomposition at hand, "
+                f"accepted by {name}: a Decomposable operator (Denoising, Inpainting, "
+                "SuperResolution, Blur, SeparableBlur, CompressedSensing, WalshHadamard)"
+            )
+        if self.operators and not {c.__name__ for c in kind.__mro__} & {*self.operators}:
+            taken = " or ".join(self.operators)
+            raise ArgumentError(f"operator: got {kind.__name__}, accepted by {name}: {taken}")
+        if self.volumes_only and len(problem.image_shape) != 5:
+            raise ShapeError(
+                f"operator: its images are {tuple(problem.image_shape)}, accepted by {name}: "
+                "volumes (B, C, D, H, W); see operators.Stacked"
+            )
+
+
+def require_linear(problem: Problem, method: str) -> None:
+    """Raise unless the measurement is linear in units.
+
+    Args:
+        problem: the problem.
+        method: what needs it, for the message.
+    """
+    operator = problem.operator
+    if operator is None:
+        raise ArgumentError(f"operator: got None, accepted by {method}: a linear operator")
+    if not is_linear_operator(operator):
+        raise ArgumentError(
+            f"operator: {type(operator).__name__} is not linear, accepted by {method}: a linear "
+            "operator"
+        )
+    if not problem.is_linear:
+        raise ArgumentError(
+            f"prior: {type(problem.prior).__name__} decodes its units by a network, accepted by "
+            f"{method}: a prior on images; DPS and REDDiff take latent ones"
+        )

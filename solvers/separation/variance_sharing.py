@@ -1,0 +1,121 @@
+"""Sums of companded images: what is left over is shared out where the sum is linear."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from wellposed.checks import Count, Fraction, Positive
+from wellposed.errors import ArgumentError, require
+from wellposed.operators.companding import compand, expand
+from wellposed.priors.transition import Levels, variance
+from wellposed.solvers.corrected import Corrected, Correction, Estimate
+from wellposed.solvers.problem import Problem
+from wellposed.solvers.separation.warm_start import WarmStart
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedMisfit(Correction):
+    """Estimates whose sum fits the data, see `VarianceSharing`.
+
+    Args:
+        rms: root mean squares of the blocks in units, one for each.
+    """
+
+    rms: tuple[Positive, ...] = (0.3, 0.2)
+
+    operators: ClassVar[tuple[str, ...]] = ("Companded",)
+
+    def check(self, problem: Problem) -> None:
+        """Refuse what is not a companded sum of images seen as they are, and other rms."""
+        # Loading these loads deepinv, which takes seconds.
+        from wellposed.operators.companded import Companded
+        from wellposed.operators.image.inpainting import Denoising
+        from wellposed.operators.superposition import Superposition
+
+        super().check(problem)
+        operator = problem.known
+        total = operator.operator if isinstance(operator, Companded) else None
+        blocks = total.operators if isinstance(total, Superposition) else []
+        plain = len(blocks) > 0 and all(type(block) is Denoising for block in blocks)
+        if not (plain and operator.compressed_data):
+            raise ArgumentError(
+                f"operator: got {type(operator).__name__}, accepted by VarianceSharing: a "
+                "Companded Superposition of Denoising operators"
+            )
+        require(len(self.rms) == len(blocks), "rms", self.rms, f"{len(blocks)} numbers")
+
+    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+        """Share the misfit at the noise of time t."""
+        return self.shared(found.x0, level.sigma_t / level.alpha_t, problem)
+
+    def shared(self, x0: Tensor, level: Tensor, problem: Problem) -> Tensor:
+        """Return estimates in units whose sum fits the data, at a level of ``sigma / alpha``."""
+        companded: Any = problem.operator
+        mu, total = companded.mu, companded.operator
+        blocks = total.split(problem.to_public(x0))
+        linear = [expand(block, mu) for block in blocks]
+        # Written so that an infinite level, of pure noise, leaves rms^2.
+        unsure = [r**2 / (1 + r**2 / level**2) for r in self.rms]
+        unit = problem.to_public(torch.ones_like(x0)) - problem.to_public(torch.zeros_like(x0))
+        units = [block.square() for block in total.split(unit)]
+        shares = [
+            w**2 * r2 * scale2 * slope(block, mu) ** 2
+            for w, r2, scale2, block in zip(total.weights, unsure, units, blocks, strict=True)
+        ]
+        y = expand(problem.y * problem.prior.scale, mu)
+        gap = y - sum(w * x for w, x in zip(total.weights, linear, strict=True))
+        gap = gap / sum(shares)
+        fitted = [x + v / w * gap for w, x, v in zip(total.weights, linear, shares, strict=True)]
+        return problem.prior.to_units(compand(torch.cat(fitted, 1), mu))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarianceSharing(WarmStart, Corrected):
+    r"""Denoise the blocks of a companded sum, share the misfit by their variances, re-noise.
+
+    For each pair of times t -> s, with ``E = C^-1`` and the weights w_k of the sum::
+
+        x0_k = E[x_k | x_t],   s_t = sigma_t / alpha_t
+        r_k^2 = s_t^2 rms_k^2 / (s_t^2 + rms_k^2),  times the size of block k's unit squared
+        v_k  = (w_k r_k E'(x0_k))^2
+        x0_k <- C(E(x0_k) + v_k / (w_k sum_j v_j) (E(y) - sum_j w_j E(x0_j)))
+        x_s  = alpha_s x0 + sigma_s (sqrt(1 - zeta) eps + sqrt(zeta) z),  eps implied by x0
+
+    r_k is what a Gaussian of that root mean square is unsure of at this noise; linear values are
+    unsure of it times the slope E'. So this is one Gauss-Newton step of the posterior mean, exact
+    per pixel, and the sum of linear values fits the data whatever the slopes. Steps along the
+    gradient of the companded misfit, as `NoisyProjection` takes, are unstable where two large
+    values cancel: there its derivative is as large as they are over their sum. The steps are those
+    of `DiffPIR`, its proximal solution replaced by this one.
+
+    Args:
+        steps: of the whole schedule; those above ``start`` are left out.
+        rms: of the blocks in units, one for each.
+        zeta: share of fresh noise in the variance, 0 (deterministic) to 1.
+        start: see `WarmStart`.
+    """
+
+    steps: Count = 50
+    spacing: str = "geometric"
+    rms: tuple[Positive, ...] = (0.3, 0.2)
+    zeta: Fraction = 1.0
+
+    name: ClassVar[str] = "variance-sharing"
+    operators: ClassVar[tuple[str, ...]] = ("Companded",)
+
+    @property
+    def correction(self) -> SharedMisfit:
+        """The sharing."""
+        return SharedMisfit(rms=self.rms)
+
+    def fresh(self, level: Levels) -> Tensor:
+        """A share zeta of all variance."""
+        return variance("fresh", level, math.sqrt(self.zeta))
+
+
+def slope(v: Tensor, mu: float) -> Tensor:
+    """Return the derivative of `expand`, ``ln(1 + mu) / mu (1 + mu)^|v|``; constant beyond 1."""
+    return math.log1p(mu) / mu * torch.exp(math.log1p(mu) * v.abs().clamp(max=1))
