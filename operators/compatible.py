@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, DeviceError, DtypeError, ShapeError, require
 from wellposed.operators.linear_map import LinearMap
-from wellposed.parallel.part import slab_of
+from wellposed.parallel.part import part_of
 
 
 def require_items(name: str, *operators: LinearMap) -> int:
@@ -30,7 +30,7 @@ def require_items(name: str, *operators: LinearMap) -> int:
             f"{name}: got operators on {' and '.join(devices)}, accepted: one device; move one of "
             "them with .to()"
         )
-    whole = all(slab_of(operator).processes == 1 for operator in operators)
+    whole = all(part_of(operator).processes == 1 for operator in operators)
     require(whole, name, "a part of a volume that processes share", "operators on whole volumes")
     return items[0] if items else 1
 

@@ -20,7 +20,6 @@ from wellposed.operators import (
     SuperResolution,
     random_mask,
 )
-from wellposed.operators.matrix import MatrixOperator
 from wellposed.priors import (
     Diagonal,
     GaussianMixturePrior,

@@ -28,7 +28,7 @@ from wellposed.operators import (
     random_mask,
 )
 from wellposed.operators.check import dense_matrix
-from wellposed.parallel.part import Slab
+from wellposed.parallel.part import Part
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -328,9 +328,9 @@ BAD = {
 
 
 def part():
-    slab = Slab()
-    slab.processes = 2
-    return slab
+    part = Part()
+    part.processes = 2
+    return part
 
 
 @pytest.mark.parametrize(("build", "error", "match"), BAD.values(), ids=BAD.keys())
