@@ -17,15 +17,14 @@ from comparison import Case, Method, residual
 from torch import Tensor
 
 from wellposed import Reconstruction
-from wellposed.cli.inputs import cut
 from wellposed.datasets import NiftiVolume, write_nifti
 from wellposed.errors import require
-from wellposed.figures import format_table
+from wellposed.figures import format_table, write_planes
+from wellposed.metrics import plane_quality
 from wellposed.noise import NoiseSource
 from wellposed.priors import Prior, Slicewise
 from wellposed.solvers import DDS, DDS3D, DiffusionMBIR, Problem, Solver, State
 from wellposed.solvers.volumes.tv import VolumeSolver, VolumeState
-from wellposed.volume_figures import plane_quality, write_planes
 
 PLANES = {"axial": 2, "coronal": 3, "sagittal": 4}
 
@@ -85,7 +84,7 @@ def slab(volume: NiftiVolume, slices: str, side: int) -> NiftiVolume:
     first, end = map(int, slices.split(":"))
     depth = volume.volume.shape[2]
     require(0 <= first < end <= depth, "slices", slices, f"A:B, 0 <= A < B <= {depth}")
-    part = cut(volume, 0, first, end)
+    part = volume.cut(0, first, end)
     factor = max(1, min(part.volume.shape[-2:]) // side)
     affine = part.affine.copy()
     affine[:3, 3] += affine[:3, :2].sum(1) * (factor - 1) / 2

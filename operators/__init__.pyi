@@ -1,7 +1,7 @@
 from .base import LinearOperator as LinearOperator
 from .check import OperatorReport as OperatorReport
 from .check import check_operator as check_operator
-from .companding import Companded as Companded
+from .companded import Companded as Companded
 from .ct import (
     ConeBeamCT as ConeBeamCT,
 )

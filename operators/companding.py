@@ -1,67 +1,53 @@
-"""Operators whose images are companded."""
+"""The mu-law that compands radio-frequency (RF) frames, and its inverse.
 
-from typing import Any
+Both are differentiable and keep dtype and device.
+"""
 
+import math
+
+import torch
 from torch import Tensor
 
-from wellposed.datasets.ultrasound.processing import compand, expand
-from wellposed.errors import is_positive, require
-from wellposed.operators.base import LinearOperator, check_batch
-from wellposed.operators.image.nonlinear import NonlinearOperator
+from wellposed.errors import DtypeError, require
+
+LOUDEST = 2.0
+"""Magnitude that RF may reach: hazy frames leave [-1, 1] a little where tissue is loudest."""
 
 
-class Companded(NonlinearOperator):
-    """``y = C(A C^-1(x)) + n``: ``A`` acts on linear values, images and data are companded by C.
+def compand(x: Tensor, mu: float = 255.0) -> Tensor:
+    """Return ``sgn(x) ln(1 + mu |x|) / ln(1 + mu)``, which maps [-1, 1] onto itself.
 
-    As in the dehazing of ultrasound RF data, which are summed linearly and companded for the
-    networks (Stevens et al., "Dehazing Ultrasound Using Diffusion Models", IEEE TMI 2024, arXiv
-    2307.11204). Solvers of nonlinear problems apply it to the denoised estimate: on a noisy state
-    most values leave the range.
+    The mu-law (ITU-T G.711). RF frames, of which a few echoes are a hundred times stronger than
+    most, fill the range after it. Beyond the range it goes on along its tangents, as `expand`
+    does, so that estimates that leave it keep a gradient.
 
     Args:
-        operator: acts on linear values in [-1, 1] of images (C, H, W), real; a `Superposition`
-            for sums.
-        mu: strength of `datasets.ultrasound.compand`.
-        compressed_data: whether ``y`` is companded too, as published; or linear, where
-            electronic noise is Gaussian.
-        noise_sigma: noise level in ``y``.
-
-    Raises:
-        ArgumentError: ``mu`` is not positive and finite, or the operator not linear and real.
+        x: real, any shape; 1 is the strongest echo.
+        mu: positive; strength.
     """
+    require(mu > 0, "mu", mu, "a positive number")
+    sign, inside, beyond = _parts(x)
+    slope = mu / ((1 + mu) * math.log1p(mu))
+    return sign * (torch.log1p(mu * inside) / math.log1p(mu) + slope * beyond)
 
-    def __init__(
-        self,
-        operator: LinearOperator,
-        mu: float = 255.0,
-        *,
-        compressed_data: bool = True,
-        noise_sigma: float | Tensor = 0.0,
-    ) -> None:
-        real = isinstance(operator, LinearOperator)
-        real = real and not (operator.complex_image or operator.complex_measurement)
-        require(real, "operator", operator, "a real wellposed linear operator")
-        require(is_positive(mu), "mu", mu, "a positive number")
-        super().__init__(operator.img_size, operator.measurement_size, noise_sigma)
-        self.operator, self.mu, self.compressed_data = operator, float(mu), compressed_data
-        self.to(operator.device)
 
-    def forward_map(self, x: Tensor) -> Tensor:
-        y = self.operator.A(expand(x, self.mu))
-        return compand(y, self.mu) if self.compressed_data else y
+def expand(v: Tensor, mu: float = 255.0) -> Tensor:
+    """Return the inverse of `compand`: ``sgn(v) ((1 + mu)^|v| - 1) / mu``."""
+    require(mu > 0, "mu", mu, "a positive number")
+    sign, inside, beyond = _parts(v)
+    slope = (1 + mu) * math.log1p(mu) / mu
+    return sign * (torch.expm1(math.log1p(mu) * inside) / mu + slope * beyond)
 
-    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
-        """Return ``C(A^H C^-1(y))``, an image of the size of ``x``."""
-        return compand(self.operator.A_adjoint(self._linear(y)), self.mu)
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
-        """Return the companded pseudo-inverse, which fits ``y`` where something does."""
-        return compand(self.operator.A_dagger(self._linear(y)), self.mu)
+def require_real(name: str, values: Tensor) -> None:
+    """Raise `DtypeError` unless values are real and floating-point."""
+    if not values.is_floating_point():
+        raise DtypeError(f"{name}: got {values.dtype}, accepted: real and floating-point")
 
-    def restrict(self, y: Tensor) -> Tensor:
-        """Return ``y`` with entries that are never measured set to zero."""
-        return self.operator.restrict(y)
 
-    def _linear(self, y: Tensor) -> Tensor:
-        check_batch("y", y, self.measurement_size)
-        return expand(y, self.mu) if self.compressed_data else y
+def _parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return sign, magnitude up to 1, and what is beyond."""
+    sign = torch.where(x < 0, -1.0, 1.0).to(x.dtype)  # a sign of 0 would lose the slope there
+    magnitude = sign * x
+    inside = magnitude.clamp(max=1)
+    return sign, inside, magnitude - inside

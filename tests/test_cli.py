@@ -176,7 +176,7 @@ def test_a_measurement_keeps_its_units(files, tmp_path):
     assert done.exit_code == 0, done.output
     with h5py.File(tmp_path / "reconstruction.h5") as file:
         reference = file["reference"][()]
-    from wellposed.operators.presets import TaskOptions, build_task
+    from wellposed.cli.inputs import TaskOptions, build_task
 
     task = build_task(tmp_path / "noisy.npy", "deblurring", TaskOptions(blur_sigma=1.0))
     np.testing.assert_array_equal(task.y[0, 0].numpy(), noisy)
@@ -184,7 +184,7 @@ def test_a_measurement_keeps_its_units(files, tmp_path):
 
 
 def test_a_colour_array_is_one_image(files, tmp_path):
-    from wellposed.operators.presets import TaskOptions, build_task
+    from wellposed.cli.inputs import TaskOptions, build_task
 
     np.save(tmp_path / "colour.npy", np.random.default_rng(0).random((24, 32, 3)))
     task = build_task(tmp_path / "colour.npy", "inpainting", TaskOptions(simulate=True))

@@ -27,7 +27,7 @@ from wellposed.operators import (
     uniform_random_lines,
 )
 from wellposed.operators.check import dense_matrix
-from wellposed.operators.companding import Companded
+from wellposed.operators.companded import Companded
 from wellposed.operators.decomposable import Decomposable
 from wellposed.operators.superposition import AlignedSuperposition, Superposition
 from wellposed.priors import VE, GaussianPrior, NetworkPrior, Tabulated

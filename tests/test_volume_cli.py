@@ -13,13 +13,12 @@ from typer.testing import CliRunner
 
 from wellposed import Reconstruction
 from wellposed.cli.app import app
-from wellposed.cli.inputs import HOUNSFIELD, read_input
+from wellposed.cli.inputs import HOUNSFIELD, TaskOptions, build_task, read_input
 from wellposed.errors import ArgumentError, ShapeError
-from wellposed.metrics import psnr, ssim
-from wellposed.operators.presets import TaskOptions, build_task
+from wellposed.figures import write_planes
+from wellposed.metrics import plane_quality, psnr, slices_across, ssim
 from wellposed.priors.networks.conv_unet import ConvUNet
 from wellposed.priors.stored.store import save_prior
-from wellposed.volume_figures import plane_quality, slices_across, write_planes
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -270,7 +269,7 @@ MISTAKES = {
     "one and all": ("volume.npy", ["--volume", "--slice", 2], "--slice: got one"),
     "one slice for a solver of volumes": ("volume.npy", [*DDS3D, "--slice", 2], "Stacked"),
     "arc": ("volume.npy", [*DDS3D, "--arc", 0], "arc: got 0"),
-    "views": ("volume.npy", [*DDS3D, "--views", 0], "views: got 0, accepted: at least 1"),
+    "views": ("volume.npy", [*DDS3D, "--views", 0], "views: got 0, accepted: an integer"),
     "window": ("volume.npy", [*DDS3D, "--window", 3, 2], "window: got (3.0, 2.0)"),
     "every": (
         "volume.npy",

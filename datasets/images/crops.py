@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.datasets.ultrasound.processing import compand
 from wellposed.errors import ShapeError, require, require_choice
+from wellposed.operators.companding import compand
 
 FLIPS = {"all": (0, 1), "sideways": (1,), "none": ()}
 """Axes of images, rows and columns, that may be reversed."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import require_size
-from wellposed.datasets.ultrasound.processing import require_real
 from wellposed.errors import DtypeError, ShapeError, require
+from wellposed.operators.companding import require_real
 
 
 def gcnr(image: Tensor, first: Tensor, second: Tensor, bins: int = 256) -> Tensor:

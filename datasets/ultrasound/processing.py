@@ -12,49 +12,10 @@ from torch import Tensor
 
 from wellposed.checks import require_size
 from wellposed.datasets.ultrasound.sector import Sector
-from wellposed.errors import DtypeError, ShapeError, require
-
-LOUDEST = 2.0
-"""Magnitude that RF may reach: hazy frames leave [-1, 1] a little where tissue is loudest."""
-
-
-def compand(x: Tensor, mu: float = 255.0) -> Tensor:
-    """Return ``sgn(x) ln(1 + mu |x|) / ln(1 + mu)``, which maps [-1, 1] onto itself.
-
-    The mu-law (ITU-T G.711). RF frames, of which a few echoes are a hundred times stronger than
-    most, fill the range after it. Beyond the range it goes on along its tangents, as `expand`
-    does, so that estimates that leave it keep a gradient.
-
-    Args:
-        x: real, any shape; 1 is the strongest echo.
-        mu: positive; strength.
-    """
-    require(mu > 0, "mu", mu, "a positive number")
-    sign, inside, beyond = _parts(x)
-    slope = mu / ((1 + mu) * math.log1p(mu))
-    return sign * (torch.log1p(mu * inside) / math.log1p(mu) + slope * beyond)
-
-
-def expand(v: Tensor, mu: float = 255.0) -> Tensor:
-    """Return the inverse of `compand`: ``sgn(v) ((1 + mu)^|v| - 1) / mu``."""
-    require(mu > 0, "mu", mu, "a positive number")
-    sign, inside, beyond = _parts(v)
-    slope = (1 + mu) * math.log1p(mu) / mu
-    return sign * (torch.expm1(math.log1p(mu) * inside) / mu + slope * beyond)
-
-
-def require_real(name: str, values: Tensor) -> None:
-    """Raise `DtypeError` unless values are real and floating-point."""
-    if not values.is_floating_point():
-        raise DtypeError(f"{name}: got {values.dtype}, accepted: real and floating-point")
-
-
-def _parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return sign, magnitude up to 1, and what is beyond."""
-    sign = torch.where(x < 0, -1.0, 1.0).to(x.dtype)  # a sign of 0 would lose the slope there
-    magnitude = sign * x
-    inside = magnitude.clamp(max=1)
-    return sign, inside, magnitude - inside
+from wellposed.errors import ShapeError, require
+from wellposed.operators.companding import compand as compand
+from wellposed.operators.companding import expand as expand
+from wellposed.operators.companding import require_real
 
 
 def envelope(rf: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from wellposed.datasets.checks import finite, reading, stored_array, writing
 from wellposed.datasets.ultrasound.metaimage import load_rf_metaimage
-from wellposed.datasets.ultrasound.processing import LOUDEST
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.datasets.ultrasound.simulation.simulator import simulate_echoes
 from wellposed.errors import ArgumentError, FileError, require
+from wellposed.operators.companding import LOUDEST
 
 KNOWN = ("tissue", "cavity", "myocardium")
 

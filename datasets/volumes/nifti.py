@@ -1,6 +1,6 @@
 """NIfTI volumes with the affine that places them in space."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,13 @@ class NiftiVolume:
     affine: np.ndarray
     spacing: tuple[float, float, float]
     header: Any
+
+    def cut(self, axis: int, first: int, end: int) -> "NiftiVolume":
+        """Return the slices ``first`` to ``end`` across an axis of (D, H, W), where they lie."""
+        affine = self.affine.copy()
+        affine[:3, 3] += first * affine[:3, 2 - axis]
+        volume = self.volume.narrow(2 + axis, first, end - first)
+        return replace(self, volume=volume, affine=affine)
 
 
 def load_nifti(path: str | Path) -> NiftiVolume:

@@ -12,7 +12,7 @@ from torch import Tensor
 from wellposed.datasets.images.crops import Crops, central_crop
 from wellposed.datasets.images.image_files import Collection, Reading, Stack
 from wellposed.errors import FileError, ShapeError
-from wellposed.operators.presets import OPERATORS, TaskOptions
+from wellposed.operators import presets
 from wellposed.priors.training.batches import TrainingBatches, draw_noise, draw_places
 from wellposed.priors.training.restoration_settings import RestorationSettings
 
@@ -40,14 +40,13 @@ class Measured:
     def __call__(self, clean: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the degraded crop, see `Degradation`."""
         s = self.settings
-        options = TaskOptions(
-            simulate=True,
+        options = presets.OperatorOptions(
             seed=int(rng.integers(2**31)),
             noise_sigma=float(rng.uniform(*s.noise)),
             blur_sigma=float(rng.uniform(*s.blur)),
             **{k: getattr(s, k) for k in ("factor", "kernel", "keep", "acceleration", "views")},
         )
-        task = OPERATORS[self.operator][1](clean.permute(1, 2, 0).numpy(), options)
+        task = presets.simulate(self.operator, clean[None].float().contiguous(), options)
         is_image = not task.y.is_complex() and task.y.shape[1] == len(clean)
         image = task.y if is_image and self.operator != "ct" else task.operator.A_dagger(task.y)
         return (image.abs() if image.is_complex() else image)[0].float()

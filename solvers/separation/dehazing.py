@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wellposed.datasets.ultrasound.processing import LOUDEST, compand, expand
 from wellposed.errors import DtypeError, ShapeError, check_finite, is_positive, require
 from wellposed.noise import ItemNoise
+from wellposed.operators.companding import LOUDEST, compand, expand
 from wellposed.priors.adapters.patchwise import Patchwise
 from wellposed.priors.adapters.product import Product
 from wellposed.priors.prior import Prior
@@ -18,7 +18,7 @@ from wellposed.solvers.base import Solver
 from wellposed.solvers.separation.residual_sharing import ResidualSharing
 
 if TYPE_CHECKING:
-    from wellposed.operators.companding import Companded
+    from wellposed.operators.companded import Companded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,7 @@ def dehaze(
 def _sum(size: torch.Size, how: Dehazing) -> "Companded":
     """Return the measurement of companded tissue and haze (2, depths, beams)."""
     # Loading these loads deepinv, which takes seconds.
-    from wellposed.operators.companding import Companded
+    from wellposed.operators.companded import Companded
     from wellposed.operators.image.inpainting import Denoising
     from wellposed.operators.superposition import Superposition
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.datasets.ultrasound.processing import compand, expand
 from wellposed.errors import ArgumentError, is_positive, require
 from wellposed.noise import NoiseSource
+from wellposed.operators.companding import compand, expand
 from wellposed.priors.transition import implied_noise, levels, transition, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.problem import Problem
@@ -58,7 +58,7 @@ class ResidualSharing(WarmStart):
     def check(self, problem: Problem) -> None:
         """Refuse what is not a companded sum of images seen as they are, and other rms."""
         # Loading these loads deepinv, which takes seconds.
-        from wellposed.operators.companding import Companded
+        from wellposed.operators.companded import Companded
         from wellposed.operators.image.inpainting import Denoising
         from wellposed.operators.superposition import Superposition
 

@@ -1,15 +1,13 @@
 """Pictures and tables of results."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from wellposed.errors import FileError
-
-if TYPE_CHECKING:
-    from wellposed.reconstruction import Reconstruction
 
 
 def displayable(image: Tensor) -> np.ndarray:
@@ -41,41 +39,102 @@ def write_png(image: Tensor, path: Path) -> None:
 
 
 def write_panel(
-    result: "Reconstruction", path: Path, reference: Tensor | None, truth: Tensor | None
+    path: Path,
+    mean: Tensor,
+    sample: Tensor,
+    std: Tensor,
+    reference: Tensor | None = None,
+    truth: Tensor | None = None,
 ) -> None:
-    """Write a row of pictures: reference, mean, one sample, spread and, with truth, the error."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """Write a row of pictures: reference, mean, one sample, spread and, with truth, the error.
 
-    mean = displayable(result.mean[0])
-    low, high = float(min(0.0, np.percentile(mean, 0.1))), float(np.percentile(mean, 99.8))
+    Args:
+        path: a picture.
+        mean: image (C, ...), as all; see `displayable`.
+        sample: one sample.
+        std: standard deviation of the samples, real.
+        reference: a plain reconstruction, if there is one.
+        truth: the clean image, if it is known.
+    """
+    average = displayable(mean)
+    low, high = float(min(0.0, np.percentile(average, 0.1))), float(np.percentile(average, 99.8))
     grey = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6)}
-    pictures = [("mean", mean, grey), ("one sample", displayable(result.samples[0, 0]), grey)]
+    pictures = [("mean", average, grey), ("one sample", displayable(sample), grey)]
     if reference is not None:
-        pictures.insert(0, ("reference", displayable(reference[0]), grey))
-    spread = _grey(displayable(result.std[0]))
+        pictures.insert(0, ("reference", displayable(reference), grey))
+    spread = _grey(displayable(std))
     widest = float(np.percentile(spread, 99.5)) or 1.0
     pictures.append(("std", spread, {"cmap": "magma", "vmin": 0, "vmax": widest}))
     if truth is not None:
-        exact = displayable(truth[0])
-        error = _grey(np.abs(mean - exact))
+        exact = displayable(truth)
+        error = _grey(np.abs(average - exact))
         top = float(np.percentile(error, 99.8)) or 1.0
         pictures += [
             ("truth", exact, grey),
             ("|error| of mean", error, {"cmap": "magma", "vmax": top}),
         ]
-    height, width = mean.shape[:2]
+    _write_row(path, pictures)
+
+
+def _write_row(path: Path, pictures: Sequence[tuple[str, np.ndarray, dict[str, Any]]]) -> None:
+    """Write pictures of one size side by side, each with its title and style."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    height, width = pictures[0][1].shape[:2]
     figure = Figure(figsize=(2.6 * len(pictures), 2.6 * height / width + 0.35), dpi=120)
     FigureCanvasAgg(figure)
-    for axis, (title, picture, style) in zip(
-        figure.subplots(1, len(pictures)), pictures, strict=True
-    ):
+    axes = figure.subplots(1, len(pictures))
+    for axis, (title, picture, style) in zip(axes, pictures, strict=True):
         shown = np.clip(picture, 0, 1) if picture.ndim == 3 else picture
         axis.imshow(shown, **style)
         axis.set_title(title, fontsize=9)
         axis.set_axis_off()
     figure.subplots_adjust(0.005, 0.0, 0.995, 0.9, 0.02)
     figure.savefig(path)
+
+
+def write_planes(
+    path: str | Path,
+    volumes: Mapping[str, Tensor],
+    window: tuple[float, float] = (0.0, 1.0),
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> None:
+    """Write the middle slices across D, H and W of volumes, a column each, side by side.
+
+    Args:
+        path: a picture.
+        volumes: (1, 1, D, H, W) by title, all of one shape; of complex ones the magnitude.
+        window: values shown black and white.
+        spacing: size of a voxel along D, H and W.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    shape = next(iter(volumes.values())).shape[-3:]
+    d, h, w = (n * size for n, size in zip(shape, spacing, strict=True))
+    extents = [(w, h), (w, d), (h, d)]  # width and height across D, H and W
+    width = 1.7
+    heights = [width * tall / wide for wide, tall in extents]
+    figure = Figure(figsize=(width * len(volumes), sum(heights) + 0.35), dpi=96)
+    canvas = FigureCanvasAgg(figure)
+    grid = figure.subplots(3, len(volumes), squeeze=False, height_ratios=heights)
+    for column, (title, volume) in zip(grid.T, volumes.items(), strict=True):
+        column[0].set_title(title, fontsize=7, pad=2)
+        for axes, pixels in zip(column, _middle_slices(volume), strict=True):
+            axes.imshow(pixels, cmap="gray", vmin=window[0], vmax=window[1], aspect="auto")
+            axes.set_axis_off()
+    top = 1 - 0.33 / figure.get_figheight()
+    figure.subplots_adjust(0.003, 0.003, 0.997, top, 0.015, 0.015)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    picture.quantize(64).save(path, optimize=True)  # a third of the bytes of full colour
+
+
+def _middle_slices(volume: Tensor) -> list[np.ndarray]:
+    real = (volume.abs() if volume.is_complex() else volume)[0, 0].detach().cpu().float()
+    return [real.select(axis, real.shape[axis] // 2).numpy() for axis in range(3)]
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

@@ -3,6 +3,8 @@
 Complex images are compared by magnitude.
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +14,9 @@ from wellposed.noise import item_generator
 
 DIRECTIONS = 3
 """First word of the seeds of projections, next to those in `wellposed.noise`."""
+
+SSIM_WINDOW = 11
+SLICES_AT_ONCE = 16
 
 
 def _pair(estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,3 +128,47 @@ def sliced_wasserstein(a: Tensor, b: Tensor, slices: int = 1000, seed: int = 0) 
     for some in torch.from_numpy(directions).to(a).split(500, dim=1):
         total = total + ((a @ some).sort(0).values - (b @ some).sort(0).values).abs().mean(0).sum()
     return total / slices
+
+
+def slices_across(volume: Tensor, axis: int) -> Tensor:
+    """Return the slices across an axis of volumes (B, C, D, H, W) as a batch (n, C, ., .).
+
+    Raises:
+        ShapeError: not of five axes.
+        ArgumentError: the axis is not 2, 3 or 4.
+    """
+    if volume.ndim != 5:
+        raise ShapeError(f"volume: got {tuple(volume.shape)}, accepted: (B, C, D, H, W)")
+    require(axis in (2, 3, 4), "axis", axis, "2, 3 or 4 of (B, C, D, H, W)")
+    return volume.movedim(axis, 1).flatten(0, 1)
+
+
+def plane_quality(
+    estimate: Tensor, truth: Tensor, axis: int, peak: float = 1.0
+) -> tuple[float, float]:
+    """Return the mean PSNR and the mean SSIM of the slices across an axis.
+
+    As the tables of DiffusionMBIR and DDS have them, for axial, coronal and sagittal slices. In
+    the PSNR slices without any error, as empty ones may be, do not count.
+
+    Args:
+        estimate: volumes (B, C, D, H, W); complex ones are compared by magnitude.
+        truth: the same shape.
+        axis: 2, 3 or 4.
+        peak: the largest possible value.
+
+    Returns:
+        Decibels, and a number up to 1 that is NaN where slices have a side below 11 pixels.
+    """
+    if estimate.shape != truth.shape:
+        raise ShapeError(
+            f"estimate: got shape {tuple(estimate.shape)}, accepted: {tuple(truth.shape)} as truth"
+        )
+    ours, exact = slices_across(estimate, axis), slices_across(truth, axis)
+    each = psnr(ours, exact, peak)
+    decibels = float(each[each.isfinite()].mean()) if bool(each.isfinite().any()) else math.inf
+    if min(exact.shape[-2:]) < SSIM_WINDOW:
+        return decibels, math.nan
+    parts = zip(ours.split(SLICES_AT_ONCE), exact.split(SLICES_AT_ONCE), strict=True)
+    total = sum(float(ssim(a, b, peak).sum()) for a, b in parts)
+    return decibels, total / len(exact)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wellposed import metrics
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
+from wellposed.figures import write_panel
 
 SUSPICIOUS = 5.0
 """Standard deviations from which on a chi-square is told of."""
@@ -158,9 +159,9 @@ class Reconstruction:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write_hdf5(path, reference, truth)
-            from wellposed.figures import write_panel
-
-            write_panel(self, path.with_suffix(".png"), reference, truth)
+            first = [None if image is None else image[0] for image in (reference, truth)]
+            panel = path.with_suffix(".png")
+            write_panel(panel, self.mean[0], self.samples[0, 0], self.std[0], *first)
         except OSError as error:
             raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
         return path

@@ -19,7 +19,7 @@ from wellposed.errors import (
 )
 
 if TYPE_CHECKING:
-    from wellposed.operators.presets import TaskOptions
+    from wellposed.cli.inputs import TaskOptions
     from wellposed.priors.prior import Prior
     from wellposed.reconstruction import Reconstruction
 
@@ -97,8 +97,8 @@ def reconstruct(  # noqa: PLR0913 - the options of a command are its signature
     Several processes share the slices of a volume, or deal out images: torchrun
     --nproc-per-node 4 -m wellposed reconstruct ...
     """
+    from wellposed.cli.inputs import TaskOptions
     from wellposed.cli.options import parse_settings, solver_classes
-    from wellposed.operators.presets import TaskOptions
     from wellposed.priors.stored.registry import load
 
     classes = solver_classes()
@@ -193,8 +193,8 @@ def _run(
     method: Callable[..., "Reconstruction"],
 ) -> None:
     """Reconstruct one file, and write what process 0 has."""
+    from wellposed.cli.inputs import build_task
     from wellposed.cli.summary import summarize
-    from wellposed.operators.presets import build_task
     from wellposed.parallel import sharding
     from wellposed.priors import Slicewise
 
@@ -206,7 +206,7 @@ def _run(
         return
     reference = task.operator.A_dagger(task.y)
     path = result.save(job.out, reference=reference, truth=task.truth)
-    placed = [] if task.source is None else task.source.write(result, job.out)
+    placed = task.source.write(result, job.out)
     typer.echo(summarize(result, reference, task.truth))
     typer.echo(f"wrote {' and '.join(map(str, [path, path.with_suffix('.png'), *placed]))}")
 

@@ -52,8 +52,8 @@ def restore_files(  # noqa: PLR0913 - the options of a command are its signature
 ) -> None:
     """Restore photographs of any size with a trained restorer."""
     from wellposed.cli import restored_files as work
+    from wellposed.cli.inputs import TaskOptions
     from wellposed.cli.options import parse_assignments
-    from wellposed.operators.presets import TaskOptions
     from wellposed.priors.stored.restorers import load_restorer
     from wellposed.solvers.restoration import restore as restoring
 

@@ -16,8 +16,8 @@ from wellposed.metrics import psnr, ssim
 from wellposed.solvers.restoration.restore import default_sampler, default_steps
 
 if TYPE_CHECKING:
+    from wellposed.cli.inputs import TaskOptions
     from wellposed.operators import LinearOperator
-    from wellposed.operators.presets import TaskOptions
     from wellposed.priors import Restorer
     from wellposed.reconstruction import Reconstruction
     from wellposed.solvers.restoration.base import Restoration
@@ -111,11 +111,11 @@ def measured(
     operator: str | None, image: Tensor, options: "TaskOptions"
 ) -> "tuple[Tensor, LinearOperator | None]":
     """Return a degraded image as what the operator measured, and the operator if one is named."""
-    from wellposed.operators.presets import OPERATORS as TASKS
+    from wellposed.cli.inputs import task_of
 
     if operator is None:
         return image, None
-    task = TASKS[operator][1](image[0].permute(1, 2, 0).numpy(), options)
+    task = task_of(image[0].permute(1, 2, 0).numpy(), operator, options)
     return task.y, task.operator
 
 

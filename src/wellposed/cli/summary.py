@@ -3,9 +3,8 @@
 from torch import Tensor
 
 from wellposed.figures import format_table
-from wellposed.metrics import psnr, ssim
+from wellposed.metrics import plane_quality, psnr, ssim
 from wellposed.reconstruction import Reconstruction
-from wellposed.volume_figures import plane_quality
 
 PLANES = {"D": 2, "H": 3, "W": 4}
 
