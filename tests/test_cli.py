@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from wellposed import Reconstruction
 from wellposed.cli.app import app
-from wellposed.cli.options import kebab
+from wellposed.cli.names import command_name
 from wellposed.priors.networks.conv_unet import ConvUNet
 from wellposed.priors.stored.store import save_prior
 from wellposed.priors.training.settings import TrainingSettings
@@ -176,18 +176,20 @@ def test_a_measurement_keeps_its_units(files, tmp_path):
     assert done.exit_code == 0, done.output
     with h5py.File(tmp_path / "reconstruction.h5") as file:
         reference = file["reference"][()]
-    from wellposed.cli.inputs import TaskOptions, build_task
+    from wellposed.cli.settings import InputOptions
+    from wellposed.cli.tasks import build_task
 
-    task = build_task(tmp_path / "noisy.npy", "deblurring", TaskOptions(blur_sigma=1.0))
+    task = build_task(tmp_path / "noisy.npy", "deblurring", InputOptions(blur_sigma=1.0))
     np.testing.assert_array_equal(task.y[0, 0].numpy(), noisy)
     np.testing.assert_allclose(reference, task.operator.A_dagger(task.y).numpy(), rtol=1e-5)
 
 
 def test_a_colour_array_is_one_image(files, tmp_path):
-    from wellposed.cli.inputs import TaskOptions, build_task
+    from wellposed.cli.settings import InputOptions
+    from wellposed.cli.tasks import build_task
 
     np.save(tmp_path / "colour.npy", np.random.default_rng(0).random((24, 32, 3)))
-    task = build_task(tmp_path / "colour.npy", "inpainting", TaskOptions(simulate=True))
+    task = build_task(tmp_path / "colour.npy", "inpainting", InputOptions(simulate=True))
     assert task.truth.shape == (1, 3, 24, 32)
 
 
@@ -332,7 +334,7 @@ def test_mistakes_in_training_give_one_clear_line(files, tmp_path, monkeypatch, 
 
 def test_command_names_are_those_of_the_papers():
     names = ("DDS", "REDDiff", "DDIMProjection", "DiffusionMBIR", "ResShift", "IRSDE", "MRSampler")
-    assert [kebab(name) for name in names] == [
+    assert [command_name(type(name, (), {})) for name in names] == [
         *("dds", "red-diff", "ddim-projection", "diffusion-mbir", "resshift", "ir-sde"),
         "mr-sampler",
     ]

@@ -1,9 +1,16 @@
 """Checks of whole numbers and of image sizes that the operators share."""
 
 from collections.abc import Sequence
+from dataclasses import field
 from numbers import Integral
+from typing import Any
 
 from wellposed.errors import ShapeError, require
+
+
+def setting(default: Any, help_: str) -> Any:
+    """Return a dataclass field with a default and the help of its option on the command line."""
+    return field(default=default, metadata={"help": help_})
 
 
 def require_size(name: str, size: float, least: int = 1, most: int | None = None) -> int:

@@ -1,62 +1,71 @@
 """``wellposed dehaze``: RF frames in, RF without haze, pictures and metrics out."""
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wellposed.errors import FileError, require_device
+from wellposed.checks import setting
+from wellposed.cli.options import Only
+from wellposed.cli.settings import PriorOptions, RunOptions, SolverOptions
+from wellposed.errors import FileError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from wellposed.datasets.ultrasound.recordings import Recording
     from wellposed.datasets.ultrasound.sector import Sector
-    from wellposed.solvers.separation.dehazing import Dehazed
+    from wellposed.solvers import Dehazed, Dehazing
+
+OF_ANY_SOLVER = ("gamma", "mu", "tile", "batch_size")
+"""Settings of dehazing that count with any solver."""
 
 
-def dehaze(  # noqa: PLR0913 - the options of a command are its signature
+@dataclass(frozen=True, kw_only=True)
+class PriorsOptions:
+    """Both priors."""
+
+    tissue: str = setting("tissue-rf", "Prior of tissue: shipped, or a folder.")
+    haze: str = setting("haze-rf", "Prior of haze: shipped, or a folder.")
+
+
+def dehaze(
     input_: Annotated[
         Path, typer.Argument(metavar="INPUT", help="RF frames: HDF5 with 'rf', or MetaImage.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the result.")],
-    tissue: Annotated[str, typer.Option(help="Prior of tissue: shipped, or a folder.")] = (
-        "tissue-rf"
-    ),
-    haze: Annotated[str, typer.Option(help="Prior of haze: shipped, or a folder.")] = "haze-rf",
-    steps: Annotated[int, typer.Option(help="Steps of the whole schedule.")] = 50,
-    start: Annotated[float, typer.Option(help="Noise over signal to start from.")] = 1.4,
-    gamma: Annotated[float, typer.Option(help="Strength: more takes out more.")] = 1.0,
+    known: PriorsOptions,
+    more: Annotated[PriorOptions, Only(("load",))],
+    method: SolverOptions,
+    run: RunOptions,
     tile: Annotated[
         int | None, typer.Option(help="Side of overlapping tiles; default: whole frames.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Frames worked on at once.")] = 8,
-    samples: Annotated[int, typer.Option(help="Posterior samples, to take the mean of.")] = 1,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Decides every draw.")] = 0,
     frame_ms: Annotated[int, typer.Option(help="Duration of a frame of the GIF.")] = 60,
 ) -> None:
     """Take haze out of ultrasound RF frames with a prior of tissue and one of haze.
 
-    Writes dehazed.h5 (RF of tissue and haze, of several samples the mean and the tissue's spread),
-    b_mode.png and, of sequences, b_mode.gif: hazy, dehazed, haze and, where the file holds it,
-    clean; and metrics.json.
+    --set gamma=2 takes out more. Writes dehazed.h5 (RF of tissue and haze, of several samples the
+    mean and the tissue's spread), b_mode.png and, of sequences, b_mode.gif: hazy, dehazed, haze
+    and, where the file holds it, clean; and metrics.json.
     """
+    from wellposed.cli.names import parse_assignments
     from wellposed.datasets.ultrasound.recordings import load_recording
     from wellposed.priors.stored.registry import load
-    from wellposed.solvers.separation.dehazing import Dehazing
-    from wellposed.solvers.separation.dehazing import dehaze as run
+    from wellposed.solvers.separation.dehazing import dehaze as separate
 
-    require_device("--device", device)
-    how = Dehazing(steps=steps, start=start, gamma=gamma, tile=tile, batch_size=batch_size)
-    recording = load_recording(input_)
+    device, how = run.place(), _settings(method, run.batch_size, tile)
+    recording, options = load_recording(input_), parse_assignments("--load", more.load)
+    tissue, haze = (load(name, **options).to(device) for name in (known.tissue, known.haze))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"--out: cannot write {str(out)!r}: {error}") from error
-    x, h, rf = load(tissue).to(device), load(haze).to(device), recording.rf.to(device)
-    found = run(rf, x, h, how, num_samples=samples, seed=seed).cpu()
+    samples = 1 if run.num_samples is None else run.num_samples
+    rf = recording.rf.to(device)
+    found = separate(rf, tissue, haze, how, num_samples=samples, seed=run.seed).cpu()
     _write_rf(found, recording, out / "dehazed.h5")
     _write_pictures(found, recording, out, frame_ms)
     table = measured(found, recording)
@@ -64,6 +73,21 @@ def dehaze(  # noqa: PLR0913 - the options of a command are its signature
     for name, value in table.items():
         typer.echo(f"{name:22s} {value:.4g}")
     typer.echo(f"wrote {out}")
+
+
+def _settings(chosen: SolverOptions, batch_size: int | None, tile: int | None) -> "Dehazing":
+    """Return the settings; hyper-parameters are those of another solver, where one is named."""
+    from wellposed.cli.names import find_class, make, parse_assignments, solver_classes
+    from wellposed.solvers import Dehazing, Solver
+
+    asked = {"steps": chosen.steps, "tile": tile, "batch_size": batch_size}
+    settings = {name: value for name, value in asked.items() if value is not None}
+    settings |= parse_assignments("--set", chosen.set)
+    if chosen.solver is not None:
+        cls = find_class("--solver", chosen.solver, solver_classes(), Solver)
+        own = {name: settings.pop(name) for name in OF_ANY_SOLVER if name in settings}
+        settings = own | {"solver": make("--solver", cls, settings, "--set")}
+    return make("--set", Dehazing, settings, "--set")
 
 
 def measured(found: "Dehazed", recording: "Recording") -> dict[str, float]:
@@ -87,8 +111,6 @@ def measured(found: "Dehazed", recording: "Recording") -> dict[str, float]:
 
 def _write_rf(found: "Dehazed", recording: "Recording", path: Path) -> None:
     """Write tissue and haze, (frames, depths, beams) in the values of the input."""
-    from dataclasses import asdict
-
     import h5py
 
     with h5py.File(path, "w") as file:

@@ -1,27 +1,39 @@
 """``wellposed inspect``: what a checkpoint is, and whether it denoises."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from wellposed.cli.options import Only
+from wellposed.cli.settings import PriorOptions, RunOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wellposed.priors import Prior
 
 
 def inspect(
     path: Annotated[str, typer.Argument(help="Shipped prior, folder, checkpoint file or hub id.")],
+    known: Annotated[PriorOptions, Only(("load",))],
+    run: Annotated[RunOptions, Only(("device",))],
     image: Annotated[
         list[Path] | None, typer.Option(help="Clean image to test on; repeatable.")
     ] = None,
     size: Annotated[int, typer.Option(help="Images are cropped to this side at most.")] = 128,
 ) -> None:
     """Tell what a checkpoint is, test whether it denoises, and warn if it was misread."""
+    from wellposed.cli.names import parse_assignments
     from wellposed.figures import format_table
     from wellposed.priors.stored.registry import read_checkpoint
     from wellposed.validation.doctor import LEVELS, describe, diagnose, usual_range
 
-    checkpoint = read_checkpoint(path)
+    device = run.place()
+    checkpoint = read_checkpoint(path, **parse_assignments("--load", known.load))
     facts = [("family", checkpoint.family), *describe(checkpoint.prior).items()]
     typer.echo(format_table(["", path], [list(fact) for fact in facts]) + "\n")
-    prior = getattr(checkpoint.prior, "prior", checkpoint.prior)
+    prior = getattr(checkpoint.prior, "prior", checkpoint.prior).to(device)
     diagnosis = diagnose(prior, _test_images(prior, image or [], size))
     gains = [f"{diagnosis.gains[level]:+.1f}" for level in LEVELS]
     typer.echo(format_table(["sigma / alpha", *map(str, LEVELS)], [["gain in dB", *gains]]) + "\n")
@@ -34,7 +46,7 @@ def inspect(
     typer.echo("nothing looks wrong")
 
 
-def _test_images(prior: Any, paths: list[Path], size: int) -> Any:
+def _test_images(prior: "Prior", paths: list[Path], size: int) -> "Tensor | None":
     """Return central crops of image files, equal in size, or None for the default ones."""
     if not paths:
         return None

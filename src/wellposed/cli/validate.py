@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wellposed.errors import FileError, require_choice
+from wellposed.cli.options import Only
+from wellposed.cli.settings import SolverOptions
+from wellposed.errors import FileError, require
 
 if TYPE_CHECKING:
     from wellposed.solvers.base import Solver
@@ -48,8 +50,10 @@ design.
 
 
 def validate(
+    method: Annotated[SolverOptions, Only(("steps", "set"))],
     solver: Annotated[
-        list[str] | None, typer.Argument(help="Solvers, see `wellposed list`; all if none.")
+        list[str] | None,
+        typer.Argument(help="Solvers, see `wellposed list`, or MODULE:CLASS; all if none."),
     ] = None,
     quick: Annotated[bool, typer.Option(help="Seconds instead of minutes per solver.")] = False,
     out: Annotated[
@@ -65,7 +69,7 @@ def validate(
     from wellposed.validation.report import summary
     from wellposed.validation.run import FULL, QUICK, measure
 
-    chosen: dict[str, Solver | None] = {"floor": None, **_chosen(solver or [])}
+    chosen: dict[str, Solver | None] = {"floor": None, **_chosen(solver or [], method)}
     effort = QUICK if quick else FULL
     command = " ".join(["wellposed validate", *(["--quick"] if quick else []), f"--out {out}"])
     records = _kept(out, effort) if out is not None else {}
@@ -104,15 +108,25 @@ def _plain(effort: "Effort") -> object:
     return json.loads(json.dumps(vars(effort)))
 
 
-def _chosen(names: list[str]) -> "dict[str, Solver]":
-    """Return the recorded settings of the solvers that go by these command-line names."""
-    from wellposed.cli.options import kebab
-    from wellposed.validation.settings import recorded_solvers
+def _chosen(names: list[str], method: SolverOptions) -> "dict[str, Solver]":
+    """Return the recorded settings of solvers, or those of the options, by label."""
+    from wellposed.cli.names import command_name, find_class, make_solver
+    from wellposed.solvers import Solver
+    from wellposed.validation.settings import BUDGET, recorded_solvers
 
-    recorded = {label: (kebab(type(s).__name__), s) for label, s in recorded_solvers().items()}
+    recorded = recorded_solvers()
+    known = {command_name(type(s)): type(s) for s in recorded.values()}
+    own = method.steps is not None or bool(method.set)
+    require(bool(names) or not own, "--set", "no SOLVER", "hyper-parameters of one that is named")
+    chosen = {} if names else recorded
     for name in names:
-        require_choice("SOLVER", name, sorted({known for known, _ in recorded.values()}))
-    return {k: s for k, (known, s) in recorded.items() if not names or known in names}
+        cls = find_class("SOLVER", name, known, Solver)
+        if own or cls not in known.values():
+            label = ", ".join([cls.__name__, *(a.replace("=", " ") for a in method.set)])
+            chosen[label] = make_solver(cls, method, steps=BUDGET, spacing="karras")
+        else:
+            chosen |= {key: s for key, s in recorded.items() if type(s) is cls}
+    return chosen
 
 
 def _write(records: "dict[str, Record]", effort: "Effort", command: str, folder: Path) -> None:

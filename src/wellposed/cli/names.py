@@ -1,0 +1,177 @@
+"""Names on the command line: solvers, and classes from outside by MODULE:CLASS."""
+
+import ast
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from inspect import Parameter, signature
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from wellposed.cli.settings import SolverOptions
+from wellposed.errors import (
+    ArgumentError,
+    FileError,
+    UnknownNameError,
+    require,
+    require_choice,
+    unknown_name,
+)
+
+if TYPE_CHECKING:
+    from wellposed.solvers import Solver
+
+T = TypeVar("T")
+
+SPELLED = {"PiGDM": "pigdm", "PnPDM": "pnp-dm", "ResShift": "resshift", "IRSDE": "ir-sde"} | {
+    "DiffPIR": "diffpir",
+    "FlowChef": "flowchef",
+}
+"""Names whose parts capitals do not tell."""
+
+
+def command_name(cls: type) -> str:
+    """Return a class name as the command line spells it: REDDiff -> red-diff."""
+    words = r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])"
+    return SPELLED.get(cls.__name__) or re.sub(words, "-", cls.__name__).lower()
+
+
+def make_solver(
+    cls: "type[Solver]", chosen: SolverOptions, batch_size: int | None = None, **defaults: Any
+) -> "Solver":
+    """Return a solver with the hyper-parameters of the options, then ``defaults``, its own."""
+    given = {"steps": chosen.steps, "batch_size": batch_size}
+    settings = defaults | {name: value for name, value in given.items() if value is not None}
+    return make("--solver", cls, settings | parse_assignments("--set", chosen.set), "--set")
+
+
+def solver_classes() -> "dict[str, type[Solver]]":
+    """Return all solvers by their command-line names."""
+    from wellposed import solvers
+
+    members = [getattr(solvers, name) for name in solvers.__all__]
+    found = [m for m in members if isinstance(m, type) and issubclass(m, solvers.Solver)]
+    return {command_name(cls): cls for cls in found if cls is not solvers.Solver}
+
+
+def find_class(option: str, name: str, known: Mapping[str, type[T]], base: type[T]) -> type[T]:
+    """Return a class by one of the known names, or by MODULE:CLASS or FILE.py:CLASS.
+
+    Hyphens, underscores and capitals do not count: diffpir, diff-pir and DiffPIR are one name.
+
+    Raises:
+        UnknownNameError: no such name; the nearest is suggested.
+        ArgumentError, FileError: see `import_class`.
+    """
+    if ":" in name:
+        return import_class(option, name, base)
+    return known[same_name(option, name, known)]
+
+
+def same_name(option: str, name: str, known: Iterable[str]) -> str:
+    """Return that of the known names which is ``name`` but for hyphens and capitals."""
+    spellings = {_plain(choice): choice for choice in known}
+    return require_choice(option, spellings.get(_plain(name), name), spellings.values())
+
+
+def _plain(name: str) -> str:
+    return re.sub("[-_]", "", name).lower()
+
+
+def require_distinct(names: list[str]) -> None:
+    """Raise unless the files of INPUT, whose results go by these names, can be told apart."""
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise ArgumentError(
+            f"INPUT: several files are called {double!r}, accepted: one of each name"
+        )
+
+
+def import_class(option: str, name: str, base: type[T]) -> type[T]:
+    """Return the class that MODULE:CLASS or FILE.py:CLASS names.
+
+    Raises:
+        ArgumentError, FileError, UnknownNameError: the module cannot be imported or has no such
+            class, or it is no ``base``.
+    """
+    place, _, attribute = name.rpartition(":")
+    module = _import(option, place)
+    classes = {n: value for n, value in vars(module).items() if isinstance(value, type)}
+    if attribute not in classes:
+        own = [n for n, cls in classes.items() if issubclass(cls, base) and cls is not base]
+        raise UnknownNameError(unknown_name(option, attribute, own or classes))
+    found = classes[attribute]
+    if not issubclass(found, base):
+        accepted = f"a subclass of {base.__module__}.{base.__name__}"
+        raise ArgumentError(f"{option}: got {name!r}, accepted: {accepted}")
+    return found
+
+
+def _import(option: str, place: str) -> ModuleType:
+    """Import a module, also one of the working directory, or a file."""
+    try:
+        return _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    except FileNotFoundError:
+        raise FileError(f"{option}: no such file {place!r}") from None
+    except Exception as error:  # whatever the foreign code raises
+        what = f"{type(error).__name__}: {error}"
+        raise ArgumentError(f"{option}: cannot import {place!r}: {what}") from error
+
+
+def _import_module(name: str) -> ModuleType:
+    if str(Path.cwd()) not in sys.path:  # the command, unlike python -m, does not look there
+        sys.path.append(str(Path.cwd()))
+    return import_module(name)
+
+
+def _import_file(path: Path) -> ModuleType:
+    if str(path.parent.resolve()) not in sys.path:
+        sys.path.append(str(path.parent.resolve()))
+    spec = spec_from_file_location(f"outside_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = module_from_spec(spec)  # where dataclasses look
+    spec.loader.exec_module(module)
+    return module
+
+
+def make(option: str, cls: type[T], settings: Mapping[str, Any], source: str) -> T:
+    """Return ``cls(**settings)``, with errors that name the option ``source`` of the settings.
+
+    Raises:
+        UnknownNameError: a setting that the class does not take.
+        ArgumentError: one that it needs is missing, or a value that it refuses.
+    """
+    parameters = signature(cls).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+        for name in settings:
+            require_choice(source, name, names)
+    needed = [p.name for p in parameters if p.name in names and p.default is Parameter.empty]
+    lacking = [f"{source} {name}=..." for name in needed if name not in settings]
+    require(not lacking, option, cls.__name__, f"it with {' '.join(lacking)}")
+    try:
+        return cls(**settings)
+    except (ArgumentError, FileError):
+        raise
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{option}: {cls.__name__}: {error}") from error
+
+
+def parse_assignments(option: str, assignments: Iterable[str]) -> dict[str, Any]:
+    """Return the ``name=value`` strings of an option by name; `ArgumentError` where one is not."""
+    words = {"inf": math.inf, "true": True, "false": False, "none": None}
+    settings = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ArgumentError(f"{option}: got {assignment!r}, accepted: name=value")
+        try:
+            word = text.lower()
+            settings[name] = words[word] if word in words else ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            settings[name] = text
+    return settings
