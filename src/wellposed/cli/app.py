@@ -5,14 +5,8 @@ from typing import Annotated
 import typer
 
 from wellposed import __version__
-from wellposed.cli.dehaze import dehaze
-from wellposed.cli.inspect import inspect
-from wellposed.cli.listing import list_names
+from wellposed.cli import settings
 from wellposed.cli.options import add_command
-from wellposed.cli.reconstruct import reconstruct
-from wellposed.cli.restore import restore
-from wellposed.cli.train import train, train_restoration
-from wellposed.cli.validate import validate
 
 app = typer.Typer(
     help="Imaging inverse problems solved with diffusion priors.",
@@ -32,17 +26,19 @@ def _main(
 
 
 COMMANDS = {
-    "list": list_names,
-    "reconstruct": reconstruct,
-    "restore": restore,
-    "dehaze": dehaze,
-    "inspect": inspect,
-    "validate": validate,
-    "train": train,
-    "train-restoration": train_restoration,
+    "list": (settings.List, "listing:list_names"),
+    "reconstruct": (settings.Reconstruct, "reconstruct:reconstruct"),
+    "restore": (settings.Restore, "restore:restore"),
+    "dehaze": (settings.Dehaze, "dehaze:dehaze"),
+    "inspect": (settings.Inspect, "inspect:inspect"),
+    "validate": (settings.Validate, "validate:validate"),
+    "train": (settings.Train, "train:train"),
+    "train-restoration": (settings.TrainRestoration, "train:train_restoration"),
 }
-for _name, _command in COMMANDS.items():
-    add_command(app, _name, _command)
+"""Each command's options, and what takes them: imported when it is called, as it loads torch."""
+
+for _name, (_options, _place) in COMMANDS.items():
+    add_command(app, _name, _options, f"wellposed.cli.{_place}")
 
 
 def main() -> None:

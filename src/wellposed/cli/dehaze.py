@@ -1,99 +1,67 @@
 """``wellposed dehaze``: RF frames in, RF without haze, pictures and metrics out."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Any
 
+import h5py
+import torch
+import torch.nn.functional as F
 import typer
+from PIL import Image
+from torch import Tensor
 
-from wellposed.checks import setting
-from wellposed.cli.options import Only
-from wellposed.cli.settings import PriorOptions, RunOptions, SolverOptions
+from wellposed.cli.names import find_class, make, parse_assignments, solver_classes
+from wellposed.cli.settings import Dehaze
+from wellposed.datasets.ultrasound.processing import b_mode, envelope, scan_convert
+from wellposed.datasets.ultrasound.recordings import Recording, load_recording
+from wellposed.datasets.ultrasound.scores import dehazing_scores
+from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.errors import FileError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wellposed.datasets.ultrasound.recordings import Recording
-    from wellposed.datasets.ultrasound.sector import Sector
-    from wellposed.solvers import Dehazed, Dehazing
+from wellposed.priors.stored.registry import load
+from wellposed.solvers import Dehazed, Dehazing, Solver
+from wellposed.solvers import dehaze as separate
 
 OF_ANY_SOLVER = ("gamma", "mu", "tile", "batch_size")
 """Settings of dehazing that count with any solver."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PriorsOptions:
-    """Both priors."""
-
-    tissue: str = setting("tissue-rf", "Prior of tissue: shipped, or a folder.")
-    haze: str = setting("haze-rf", "Prior of haze: shipped, or a folder.")
-
-
-def dehaze(
-    input_: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="RF frames: HDF5 with 'rf', or MetaImage.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the result.")],
-    known: PriorsOptions,
-    more: Annotated[PriorOptions, Only(("load",))],
-    method: SolverOptions,
-    run: RunOptions,
-    tile: Annotated[
-        int | None, typer.Option(help="Side of overlapping tiles; default: whole frames.")
-    ] = None,
-    frame_ms: Annotated[int, typer.Option(help="Duration of a frame of the GIF.")] = 60,
-) -> None:
-    """Take haze out of ultrasound RF frames with a prior of tissue and one of haze.
-
-    --set gamma=2 takes out more. Writes dehazed.h5 (RF of tissue and haze, of several samples the
-    mean and the tissue's spread), b_mode.png and, of sequences, b_mode.gif: hazy, dehazed, haze
-    and, where the file holds it, clean; and metrics.json.
-    """
-    from wellposed.cli.names import parse_assignments
-    from wellposed.datasets.ultrasound.recordings import load_recording
-    from wellposed.priors.stored.registry import load
-    from wellposed.solvers.separation.dehazing import dehaze as separate
-
-    device, how = run.place(), _settings(method, run.batch_size, tile)
-    recording, options = load_recording(input_), parse_assignments("--load", more.load)
-    tissue, haze = (load(name, **options).to(device) for name in (known.tissue, known.haze))
+def dehaze(o: Dehaze) -> None:
+    """Separate all frames, and write what was found."""
+    device, how, recording = o.run.place(), _settings(o), load_recording(o.input)
+    options = parse_assignments("--load", o.known.load)
+    tissue, haze = (load(name, **options).to(device) for name in (o.tissue, o.haze))
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        o.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"--out: cannot write {str(out)!r}: {error}") from error
-    samples = 1 if run.num_samples is None else run.num_samples
+        raise FileError(f"--out: cannot write {str(o.out)!r}: {error}") from error
+    samples = 1 if o.run.num_samples is None else o.run.num_samples
     rf = recording.rf.to(device)
-    found = separate(rf, tissue, haze, how, num_samples=samples, seed=run.seed).cpu()
-    _write_rf(found, recording, out / "dehazed.h5")
-    _write_pictures(found, recording, out, frame_ms)
+    found = separate(rf, tissue, haze, how, num_samples=samples, seed=o.run.seed).cpu()
+    _write_rf(found, recording, o.out / "dehazed.h5")
+    _write_pictures(found, recording, o.out, o.frame_ms)
     table = measured(found, recording)
-    (out / "metrics.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    (o.out / "metrics.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     for name, value in table.items():
         typer.echo(f"{name:22s} {value:.4g}")
-    typer.echo(f"wrote {out}")
+    typer.echo(f"wrote {o.out}")
 
 
-def _settings(chosen: SolverOptions, batch_size: int | None, tile: int | None) -> "Dehazing":
+def _settings(o: Dehaze) -> Dehazing:
     """Return the settings; hyper-parameters are those of another solver, where one is named."""
-    from wellposed.cli.names import find_class, make, parse_assignments, solver_classes
-    from wellposed.solvers import Dehazing, Solver
-
-    asked = {"steps": chosen.steps, "tile": tile, "batch_size": batch_size}
-    settings = {name: value for name, value in asked.items() if value is not None}
-    settings |= parse_assignments("--set", chosen.set)
-    if chosen.solver is not None:
-        cls = find_class("--solver", chosen.solver, solver_classes(), Solver)
+    asked = {"steps": o.solver.steps, "tile": o.tile, "batch_size": o.run.batch_size}
+    settings: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    settings |= parse_assignments("--set", o.solver.set)
+    if o.solver.solver is not None:
+        cls = find_class("--solver", o.solver.solver, solver_classes(), Solver)
         own = {name: settings.pop(name) for name in OF_ANY_SOLVER if name in settings}
         settings = own | {"solver": make("--solver", cls, settings, "--set")}
     return make("--set", Dehazing, settings, "--set")
 
 
-def measured(found: "Dehazed", recording: "Recording") -> dict[str, float]:
+def measured(found: Dehazed, recording: Recording) -> dict[str, float]:
     """Return metrics: means over the frames, ``hazy_`` ones of the measurement."""
-    from wellposed.datasets.ultrasound.scores import dehazing_scores
-
     y = recording.rf
     gap = y - found.tissue - found.haze
     table = {
@@ -109,10 +77,8 @@ def measured(found: "Dehazed", recording: "Recording") -> dict[str, float]:
     return table
 
 
-def _write_rf(found: "Dehazed", recording: "Recording", path: Path) -> None:
+def _write_rf(found: Dehazed, recording: Recording, path: Path) -> None:
     """Write tissue and haze, (frames, depths, beams) in the values of the input."""
-    import h5py
-
     with h5py.File(path, "w") as file:
         file["rf"] = (recording.scale * found.tissue[:, 0]).numpy()
         file["haze"] = (recording.scale * found.haze[:, 0]).numpy()
@@ -122,9 +88,7 @@ def _write_rf(found: "Dehazed", recording: "Recording", path: Path) -> None:
             file.attrs.update(asdict(recording.sector))
 
 
-def _write_pictures(found: "Dehazed", recording: "Recording", out: Path, frame_ms: int) -> None:
-    from PIL import Image
-
+def _write_pictures(found: Dehazed, recording: Recording, out: Path, frame_ms: int) -> None:
     panels = side_by_side(found, recording)
     pictures = [Image.fromarray((255 * panel).round().byte().numpy()) for panel in panels]
     pictures[len(pictures) // 2].save(out / "b_mode.png")
@@ -135,15 +99,11 @@ def _write_pictures(found: "Dehazed", recording: "Recording", out: Path, frame_m
         )
 
 
-def side_by_side(found: "Dehazed", recording: "Recording") -> "Tensor":
+def side_by_side(found: Dehazed, recording: Recording) -> Tensor:
     """Return grey images (B, H, W) in [0, 1]: hazy, dehazed, haze, and clean if it is known.
 
     All of one reference, the largest envelope of the measurement.
     """
-    import torch
-
-    from wellposed.datasets.ultrasound.processing import b_mode, envelope
-
     parts = [recording.rf, found.tissue, found.haze]
     parts += [recording.known["tissue"]] if "tissue" in recording.known else []
     peak = envelope(recording.rf).amax()
@@ -152,12 +112,8 @@ def side_by_side(found: "Dehazed", recording: "Recording") -> "Tensor":
     return torch.cat(images, -1)[:, 0]
 
 
-def _on_screen(grey: "Tensor", sector: "Sector | None") -> "Tensor":
+def _on_screen(grey: Tensor, sector: Sector | None) -> Tensor:
     """Return an image with square pixels if the grid is known, else at most 512 pixels high."""
-    import torch.nn.functional as F
-
-    from wellposed.datasets.ultrasound.processing import scan_convert
-
     if sector is not None:
         return scan_convert(grey, sector, 400)
     height = min(512, grey.shape[-2])

@@ -1,40 +1,29 @@
 """``wellposed inspect``: what a checkpoint is, and whether it denoises."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
+import torch
 import typer
+from torch import Tensor
 
-from wellposed.cli.options import Only
-from wellposed.cli.settings import PriorOptions, RunOptions
+from wellposed.cli.names import parse_assignments
+from wellposed.cli.settings import Inspect
+from wellposed.datasets.images.crops import central_crop, random_phase
+from wellposed.datasets.images.image_files import Collection
+from wellposed.figures import format_table
+from wellposed.priors import Prior
+from wellposed.priors.stored.registry import read_checkpoint
+from wellposed.validation.doctor import LEVELS, describe, diagnose, usual_range
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-    from wellposed.priors import Prior
-
-
-def inspect(
-    path: Annotated[str, typer.Argument(help="Shipped prior, folder, checkpoint file or hub id.")],
-    known: Annotated[PriorOptions, Only(("load",))],
-    run: Annotated[RunOptions, Only(("device",))],
-    image: Annotated[
-        list[Path] | None, typer.Option(help="Clean image to test on; repeatable.")
-    ] = None,
-    size: Annotated[int, typer.Option(help="Images are cropped to this side at most.")] = 128,
-) -> None:
+def inspect(o: Inspect) -> None:
     """Tell what a checkpoint is, test whether it denoises, and warn if it was misread."""
-    from wellposed.cli.names import parse_assignments
-    from wellposed.figures import format_table
-    from wellposed.priors.stored.registry import read_checkpoint
-    from wellposed.validation.doctor import LEVELS, describe, diagnose, usual_range
-
-    device = run.place()
-    checkpoint = read_checkpoint(path, **parse_assignments("--load", known.load))
+    device = o.run.place()
+    checkpoint = read_checkpoint(o.path, **parse_assignments("--load", o.known.load))
     facts = [("family", checkpoint.family), *describe(checkpoint.prior).items()]
-    typer.echo(format_table(["", path], [list(fact) for fact in facts]) + "\n")
+    typer.echo(format_table(["", o.path], [list(fact) for fact in facts]) + "\n")
     prior = getattr(checkpoint.prior, "prior", checkpoint.prior).to(device)
-    diagnosis = diagnose(prior, _test_images(prior, image or [], size))
+    diagnosis = diagnose(prior, _test_images(prior, o.image, o.size))
     gains = [f"{diagnosis.gains[level]:+.1f}" for level in LEVELS]
     typer.echo(format_table(["sigma / alpha", *map(str, LEVELS)], [["gain in dB", *gains]]) + "\n")
     low, high = diagnosis.sample_range
@@ -46,15 +35,10 @@ def inspect(
     typer.echo("nothing looks wrong")
 
 
-def _test_images(prior: "Prior", paths: list[Path], size: int) -> "Tensor | None":
+def _test_images(prior: Prior, paths: tuple[Path, ...], size: int) -> Tensor | None:
     """Return central crops of image files, equal in size, or None for the default ones."""
     if not paths:
         return None
-    import torch
-
-    from wellposed.datasets.images.crops import central_crop, random_phase
-    from wellposed.datasets.images.image_files import Collection
-
     stacks = Collection(paths).whole()
     side = min(size, *(n for stack in stacks for n in stack.shape[1:3]))
     crops = []

@@ -112,9 +112,13 @@ def import_class(option: str, name: str, base: type[T]) -> type[T]:
 
 
 def _import(option: str, place: str) -> ModuleType:
-    """Import a module, also one of the working directory, or a file."""
+    """Import a module, or a file; both may import what lies beside them."""
+    path = Path(place)
+    beside = str(path.parent.resolve() if place.endswith(".py") else Path.cwd())
+    if beside not in sys.path:
+        sys.path.append(beside)
     try:
-        return _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+        return _run_file(path) if place.endswith(".py") else import_module(place)
     except FileNotFoundError:
         raise FileError(f"{option}: no such file {place!r}") from None
     except Exception as error:  # whatever the foreign code raises
@@ -122,15 +126,7 @@ def _import(option: str, place: str) -> ModuleType:
         raise ArgumentError(f"{option}: cannot import {place!r}: {what}") from error
 
 
-def _import_module(name: str) -> ModuleType:
-    if str(Path.cwd()) not in sys.path:  # the command, unlike python -m, does not look there
-        sys.path.append(str(Path.cwd()))
-    return import_module(name)
-
-
-def _import_file(path: Path) -> ModuleType:
-    if str(path.parent.resolve()) not in sys.path:
-        sys.path.append(str(path.parent.resolve()))
+def _run_file(path: Path) -> ModuleType:
     spec = spec_from_file_location(f"outside_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = module_from_spec(spec)  # where dataclasses look

@@ -1,14 +1,14 @@
-"""Dataclasses as options: parameters of commands that are dataclasses become an option per field.
+"""Dataclasses as commands: every field is an option, every field that is a dataclass a group.
 
-A field's type, default and help (``metadata["help"]``) are those of its option; options of one
-name are one option. Help has a section for each dataclass, named after it.
+A field's type, default and help (``metadata["help"]``) are those of its option. Options of one
+name are one option, whose value all groups get. Help has a section for each class with options.
 """
 
-import functools
-from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from inspect import Parameter, Signature, get_annotations, signature
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from importlib import import_module
+from inspect import Parameter, Signature, get_annotations
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -20,16 +20,19 @@ OLD_SPELLINGS = {"--samples": "--num-samples", "--model": "--prior", "--sampler"
 
 @dataclass(frozen=True)
 class Only:
-    """Says in an annotation which fields of a dataclass are options; the others keep defaults."""
+    """Says in an annotation which fields of a group are options; the others keep defaults."""
 
     names: tuple[str, ...]
 
 
-class Group(NamedTuple):
-    """A dataclass whose fields are options."""
+def needed(help_: str) -> Any:
+    """Return a field whose option has no default."""
+    return field(metadata={"help": help_})
 
-    cls: type
-    fields: "list[Field[Any]]"
+
+def argument(help_: str, metavar: str, default: Any = MISSING) -> Any:
+    """Return a field that the command line gives by its place, not by a name."""
+    return field(default=default, metadata={"help": help_, "argument": metavar})
 
 
 class _Command(TyperCommand):
@@ -41,90 +44,101 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, new)
 
 
-def add_command(app: typer.Typer, name: str, command: Callable[..., None]) -> None:
-    """Add a command; errors of the package become one line on stderr and exit code 2."""
-    taken = signature(command).parameters
-    groups = {key: group for key, value in taken.items() if (group := _group(value))}
+def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
+    """Add a command of the options and help of a dataclass.
 
-    @functools.wraps(command)
+    Errors of the package become one line on stderr and exit code 2.
+
+    Args:
+        app: gets the command.
+        name: what it is called.
+        cls: the dataclass.
+        function: what takes it, as MODULE:NAME; imported on the first call, as it may load torch.
+    """
+
     def run(**values: Any) -> None:
+        module, _, attribute = function.partition(":")
         try:
-            given = {key: _filled(group, values) for key, group in groups.items()}
-            command(**given, **{key: values[key] for key in taken if key not in groups})
+            command: Callable[[Any], None] = getattr(import_module(module), attribute)
+            command(_filled(cls, values))
         except WellposedError as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from None
 
-    parameters = _parameters(command, groups)
-    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
-    app.command(name, cls=_Command)(run)
+    parameters: dict[str, Parameter] = {}
+    for home, each, kind in _options(cls):
+        parameters.pop(each.name, None)  # the last of one name counts, also for its place
+        parameters[each.name] = _parameter(each, kind, None if home is cls else home)
+    run.__signature__ = Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters.values()} | {"return": None}
+    app.command(name, cls=_Command, help=cls.__doc__)(run)
 
 
-def _group(parameter: Parameter) -> Group | None:
-    """Return the dataclass and the fields that a parameter stands for, if it is one."""
-    hint = parameter.annotation
-    cls, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    if not is_dataclass(cls):
-        return None
-    only = next((extra.names for extra in extras if isinstance(extra, Only)), None)
-    return Group(cls, [f for f in fields(cls) if only is None or f.name in only])
+def _options(cls: Any) -> "Iterator[tuple[type, Field[Any], Any]]":
+    """Yield the options of a dataclass: which class declares it, the field, its type."""
+    for each, kind, group, only in _members(cls):
+        if group is None:
+            home = next(base for base in cls.__mro__ if each.name in get_annotations(base))
+            yield home, each, kind
+        else:
+            yield from (o for o in _options(group) if only is None or o[1].name in only)
 
 
-def _parameters(command: Callable[..., None], groups: dict[str, Group]) -> list[Parameter]:
-    """Return a command's own parameters, and one for each field of its dataclasses."""
-    own = [p for p in signature(command).parameters.values() if p.name not in groups]
-    found = {p.name: p.replace(kind=Parameter.KEYWORD_ONLY) for p in own}
-    for cls, chosen in groups.values():
-        hints = get_type_hints(cls)
-        for field in chosen:
-            found.pop(field.name, None)  # the last of one name counts, also for its place
-            found[field.name] = _parameter(cls, field, hints[field.name])
-    return list(found.values())
+def _members(cls: Any) -> "Iterator[tuple[Field[Any], Any, type | None, tuple[str, ...] | None]]":
+    """Yield fields, their types and, of groups, the dataclass and which of its options count."""
+    plain, annotated = get_type_hints(cls), get_type_hints(cls, include_extras=True)
+    for each in fields(cls):
+        kind, extras = plain[each.name], get_args(annotated[each.name])
+        only = next((extra.names for extra in extras if isinstance(extra, Only)), None)
+        yield each, kind, kind if is_dataclass(kind) else None, only
 
 
-def _parameter(cls: type, field: "Field[Any]", kind: Any) -> Parameter:
-    default = Parameter.empty if field.default is MISSING else field.default
-    if kind == tuple[int, ...]:
-        kind, default = str, ",".join(map(str, field.default))
-    elif "parse" in field.metadata:
-        kind = str | None
-    elif get_args(kind)[1:] == (...,):
+def _parameter(each: "Field[Any]", kind: Any, home: type | None) -> Parameter:
+    """Return what Typer makes an option of, in the section of help named after ``home``."""
+    default = Parameter.empty if each.default is MISSING else each.default
+    if _parser(each, kind) is not None:
+        kind, default = str | None, default and ",".join(map(str, default))
+    elif _is_repeatable(kind):
         kind = list[get_args(kind)[0]]  # type: ignore[misc]
-    option = typer.Option(
-        f"--{field.name.replace('_', '-')}" + _negation(field, kind),
-        help=field.metadata["help"],
-        metavar=field.metadata.get("metavar"),
-        rich_help_panel=_section(cls, field.name),
-    )
-    return Parameter(
-        field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
-    )
+    name, metavar, help_ = _spelled(each), each.metadata.get("argument"), each.metadata["help"]
+    names = f"{name}/--no-{name[2:]}" if kind is bool else name
+    section = home and home.__name__.removesuffix("Options").removesuffix("Settings")
+    option = typer.Option(names, help=help_, rich_help_panel=section)
+    about = typer.Argument(metavar=metavar, help=help_) if metavar else option
+    annotation = Annotated[kind, about]
+    return Parameter(each.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _negation(field: "Field[Any]", kind: Any) -> str:
-    return f"/--no-{field.name.replace('_', '-')}" if kind is bool else ""
-
-
-def _section(cls: type, field: str) -> str:
-    """Return the section of help: RunSettings, the class that declares a field, is "Run"."""
-    home = next(base for base in cls.__mro__ if field in get_annotations(base))
-    return home.__name__.removesuffix("Options").removesuffix("Settings")
-
-
-def _filled(group: Group, values: dict[str, Any]) -> Any:
+def _filled(cls: Any, values: dict[str, Any]) -> Any:
     """Return a dataclass filled with the values of its options."""
-    hints = get_type_hints(group.cls)
-    return group.cls(**{f.name: _value(f, hints[f.name], values[f.name]) for f in group.fields})
+    found = {}
+    for each, kind, group, only in _members(cls):
+        if group is not None:
+            mine = values if only is None else {name: values[name] for name in only}
+            found[each.name] = _filled(group, mine)
+        elif each.name in values:
+            found[each.name] = _value(each, kind, values[each.name])
+    return cls(**found)
 
 
-def _value(field: "Field[Any]", kind: Any, value: Any) -> Any:
-    option = f"--{field.name.replace('_', '-')}"
-    if kind == tuple[int, ...]:
-        return integers(option, value)
-    if "parse" in field.metadata:
-        return None if value is None else field.metadata["parse"](option, value)
-    return tuple(value or ()) if get_args(kind)[1:] == (...,) else value
+def _value(each: "Field[Any]", kind: Any, value: Any) -> Any:
+    parser = _parser(each, kind)
+    if parser is not None:
+        return None if value is None else parser(_spelled(each), value)
+    return tuple(value or ()) if _is_repeatable(kind) else value
+
+
+def _parser(each: "Field[Any]", kind: Any) -> Callable[[str, str], Any] | None:
+    """Return what reads an option's text, given its name, where Typer does not."""
+    return integers if kind == tuple[int, ...] else each.metadata.get("parse")
+
+
+def _spelled(each: "Field[Any]") -> str:
+    return f"--{each.name.replace('_', '-')}"
+
+
+def _is_repeatable(kind: Any) -> bool:
+    return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
 
 
 def integers(option: str, text: str) -> tuple[int, ...]:

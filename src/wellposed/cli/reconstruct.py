@@ -6,88 +6,59 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wellposed.checks import setting
-from wellposed.cli.settings import InputOptions, PriorOptions, RunOptions, SolverOptions
+from wellposed.cli.names import (
+    find_class,
+    make_solver,
+    parse_assignments,
+    require_distinct,
+    solver_classes,
+)
+from wellposed.cli.settings import InputOptions, Reconstruct
+from wellposed.cli.summary import summarize
+from wellposed.cli.tasks import build_task
+from wellposed.datasets.files import stem_of
 from wellposed.errors import ArgumentError, ProcessLostError, WellposedError, require
-
-if TYPE_CHECKING:
-    from wellposed.priors.prior import Prior
-    from wellposed.reconstruction import Reconstruction
-    from wellposed.solvers import Solver
+from wellposed.parallel import sharding
+from wellposed.priors import Prior, Slicewise
+from wellposed.priors.stored.registry import load
+from wellposed.reconstruction import Reconstruction
+from wellposed.solvers import Solver
+from wellposed.solvers.volumes.tv import VolumeSolver
 
 PRIORS = {"mri": "brain-mri", "ct": "ct"}
 """Shipped priors of operators; that of the others is natural."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckpointOptions:
-    """Where the state of a run is kept."""
-
-    checkpoint: Path | None = setting(
-        None, "Folder that keeps the run: after a kill, go on from it."
-    )
-    checkpoint_every: int = setting(10, "Steps between two states kept.")
-
-
-def reconstruct(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="INPUT...", help="PNG, JPEG, NPY, HDF5 or NIfTI; of several, each by itself."
-        ),
-    ],
-    operator: Annotated[
-        str, typer.Option(help="Forward operator, see `wellposed list`, or MODULE:CLASS.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the result; of several, of theirs.")],
-    problem: InputOptions,
-    known: PriorOptions,
-    method: SolverOptions,
-    run: RunOptions,
-    kept: CheckpointOptions,
-) -> None:
-    """Reconstruct measurements, or simulated ones of clean images or volumes (--simulate).
-
-    Several processes share the slices of a volume, or deal out images: torchrun
-    --nproc-per-node 4 -m wellposed reconstruct ...
-    """
-    from wellposed.cli.names import parse_assignments
-    from wellposed.priors.stored.registry import load
-
-    device, solver = run.place(), _solver(method, run.batch_size)
-    problem = replace(problem, volume=_takes_volume(problem, solver))
-    jobs = _jobs(inputs, out, kept.checkpoint)
-    source, more = known.prior or PRIORS.get(operator, "natural"), known.load
-    prior = load(source, **parse_assignments("--load", more)).to(device)
+def reconstruct(o: Reconstruct) -> None:
+    """Reconstruct every file, of several processes this one's share."""
+    device, solver = o.run.place(), _solver(o)
+    problem = replace(o.problem, volume=_takes_volume(o.problem, solver))
+    jobs = _jobs(o.inputs, o.out, o.kept.checkpoint)
+    name = o.prior.prior or PRIORS.get(o.operator, "natural")
+    prior = load(name, **parse_assignments("--load", o.prior.load)).to(device)
     _show_log()
-    samples = run.num_samples if run.num_samples is not None else 1 if problem.volume else 4
-    every = kept.checkpoint_every
-    solve = partial(solver, num_samples=samples, seed=run.seed, checkpoint_every=every)
-    share = jobs if problem.volume else _own_share(jobs)
-    _run_all(share, lambda job: _run(job, operator, problem, prior, solve, device))
+    samples = o.run.num_samples if o.run.num_samples is not None else 1 if problem.volume else 4
+    every = o.kept.checkpoint_every
+    solve = partial(solver, num_samples=samples, seed=o.run.seed, checkpoint_every=every)
+    run = partial(_run, o.operator, problem, prior, solve, device)
+    _run_all(jobs if problem.volume else _own_share(jobs), run)
 
 
-def _solver(chosen: SolverOptions, batch_size: int | None) -> "Solver":
+def _solver(o: Reconstruct) -> Solver:
     """Return the solver; of restorers' samplers one that looks at the measurement."""
-    from wellposed.cli.names import find_class, make_solver, solver_classes
-    from wellposed.solvers import Solver
-
-    name = chosen.solver or "dds"
+    name = o.solver.solver or "dds"
     cls = find_class("--solver", name, solver_classes(), Solver)
-    solver = make_solver(cls, chosen, batch_size)
+    solver = make_solver(cls, o.solver, o.run.batch_size)
     uses_data = getattr(solver, "data_steps", 1) > 0
     require(uses_data, "--solver", name, "with a prior: --set data_steps=5, or it ignores INPUT")
     return solver
 
 
-def _takes_volume(problem: InputOptions, solver: "Solver") -> bool:
+def _takes_volume(problem: InputOptions, solver: Solver) -> bool:
     """Tell whether the whole volume is reconstructed, not a slice."""
-    from wellposed.solvers.volumes.tv import VolumeSolver
-
     asked = problem.volume or problem.slices is not None
     if asked and problem.slice is not None:
         raise ArgumentError("--slice: got one with --volume or --slices, accepted: one of these")
@@ -103,11 +74,8 @@ class _Job:
     checkpoint: Path | None
 
 
-def _jobs(inputs: list[Path], out: Path, checkpoint: Path | None) -> list[_Job]:
+def _jobs(inputs: tuple[Path, ...], out: Path, checkpoint: Path | None) -> list[_Job]:
     """Return what to do; folders of their own where there are several files."""
-    from wellposed.cli.names import require_distinct
-    from wellposed.datasets.files import stem_of
-
     if len(inputs) == 1:
         return [_Job(inputs[0], out, checkpoint)]
     names = [stem_of(path) for path in inputs]
@@ -142,19 +110,14 @@ def _run_all(jobs: list[_Job], run: Callable[[_Job], None]) -> None:
 
 
 def _run(
-    job: _Job,
     operator: str,
     problem: InputOptions,
-    prior: "Prior",
-    solve: Callable[..., "Reconstruction"],
+    prior: Prior,
+    solve: Callable[..., Reconstruction],
     device: str,
+    job: _Job,
 ) -> None:
     """Reconstruct one file, and write what process 0 has."""
-    from wellposed.cli.summary import summarize
-    from wellposed.cli.tasks import build_task
-    from wellposed.parallel import sharding
-    from wellposed.priors import Slicewise
-
     task, whole = build_task(job.file, operator, problem), problem.volume
     y, physics = task.y.to(device), task.operator.to(device)
     part, held = sharding.shard(y, physics) if whole else (y, physics)

@@ -1,26 +1,36 @@
 """``wellposed restore``: photographs of any size by a trained restorer."""
 
 import csv
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
+import torch
 import typer
+from torch import Tensor
 
-from wellposed.checks import setting
-from wellposed.cli.options import Only
-from wellposed.cli.settings import InputOptions, PriorOptions, RunOptions, SolverOptions
+from wellposed.cli.names import (
+    find_class,
+    make_solver,
+    parse_assignments,
+    require_distinct,
+    same_name,
+    solver_classes,
+)
+from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions, Restore
+from wellposed.cli.summary import quality
+from wellposed.cli.tasks import image_of, task_of
+from wellposed.datasets.files import IMAGE_SUFFIXES, image_shape, read_array, suffix_of
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
+from wellposed.figures import format_table, write_png
+from wellposed.priors import Restorer
+from wellposed.priors.stored.restorers import load_restorer
+from wellposed.reconstruction import Reconstruction
+from wellposed.solvers.restoration import restore as restoring
+from wellposed.solvers.restoration.base import Restoration
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
-    from torch import Tensor
-
-    from wellposed.priors import Restorer
-    from wellposed.reconstruction import Reconstruction
-    from wellposed.solvers.restoration.base import Restoration
-
-OPERATORS = ("inpainting", "super-resolution", "deblurring")
 
 DATA_STEPS = 5
 """Conjugate-gradient steps for each evaluation where the operator is named."""
@@ -29,73 +39,44 @@ Files = list[tuple[Path, Path | None]]
 """Degraded images, and their clean ones if there are."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RestorerOptions(PriorOptions):
-    """The restorer, and the images that it takes at once."""
-
-    prior: str = field(
-        metadata={"help": "Shipped restorer, folder of a trained one, or checkpoint file."}
-    )
-    tile: int | None = setting(None, "Side of the tiles of larger images; default: 512.")
-
-
-def restore(
-    inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT", help="PNG, JPEG, TIFF, or folders of them.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the restored images.")],
-    known: RestorerOptions,
-    method: SolverOptions,
-    run: RunOptions,
-    problem: Annotated[InputOptions, Only(("kernel", "blur_sigma", "mask", "operator_set"))],
-    operator: Annotated[
-        str | None,
-        typer.Option(help=f"What degraded them, if known: {', '.join(OPERATORS)}, MODULE:CLASS."),
-    ] = None,
-    truth: Annotated[
-        Path | None, typer.Option(help="The clean image, or a folder of them of the same names.")
-    ] = None,
-) -> None:
-    """Restore photographs of any size with a trained restorer."""
-    from wellposed.cli.names import parse_assignments, same_name
-    from wellposed.priors.stored.restorers import load_restorer
-    from wellposed.solvers.restoration import restore as restoring
-
-    if operator is not None and ":" not in operator:
-        operator = same_name("--operator", operator, OPERATORS)
-    pairs = _paired(_images_of(inputs), truth)
-    _check_folder(out, [path for pair in pairs for path in pair if path is not None])
-    device, more = run.place(), parse_assignments("--load", known.load)
-    restorer = load_restorer(known.prior, **more).to(device)
+def restore(o: Restore) -> None:
+    """Restore all images, then tell how well."""
+    operator = _operator(o)
+    pairs = _paired(_images_of(o.inputs), o.truth)
+    _check_folder(o.out, [path for pair in pairs for path in pair if path is not None])
+    device, more = o.run.place(), parse_assignments("--load", o.known.load)
+    restorer = load_restorer(o.prior, **more).to(device)
     shrinks = operator != "super-resolution" or restorer.upsample > 1
-    accepted = f"other ones by {known.prior!r}, which enlarges nothing"
-    require(shrinks, "--operator", operator, accepted)
-    solver = _solver(method, run.batch_size, operator is not None, restorer)
+    require(shrinks, "--operator", operator, f"other ones by {o.prior!r}, which enlarges nothing")
+    solver = _solver(o, restorer)
     _check_shapes(pairs, restorer)
-    problem, rows = replace(problem, factor=restorer.upsample), list[list[str]]()
-    samples = 1 if run.num_samples is None else run.num_samples
-    tile = restoring.TILE if known.tile is None else known.tile
+    problem, rows = replace(o.problem, factor=restorer.upsample), list[list[str]]()
+    samples = 1 if o.run.num_samples is None else o.run.num_samples
+    tile = restoring.TILE if o.tile is None else o.tile
     for file, clean in pairs:
         image, exact = _read(file, restorer), None if clean is None else _read(clean, restorer)
         y, physics = _measured(image, operator, problem)
         physics = None if physics is None else physics.to(device)
-        result = restoring.restore(
-            y.to(device), restorer, solver, physics, samples, run.seed, tile
+        found = restoring.restore(
+            y.to(device), restorer, solver, physics, samples, o.run.seed, tile
         ).cpu()
         pictures = {"degraded": restoring.enlarged(image, restorer)}
-        pictures |= {"one sample": result.samples[0]}
-        pictures |= {"mean": result.mean} if samples > 1 else {}
+        pictures |= {"one sample": found.samples[0]}
+        pictures |= {"mean": found.mean} if samples > 1 else {}
         pictures |= {} if exact is None else {"clean": exact}
-        _write(pictures, result.samples, out, file.stem)
-        rows += _rows(file.stem, pictures, exact, result)
-    _report(rows, out)
+        _write(pictures, found.samples, o.out, file.stem)
+        rows += _rows(file.stem, pictures, exact, found)
+    _report(rows, o.out)
 
 
-def _images_of(inputs: list[Path]) -> list[Path]:
+def _operator(o: Restore) -> str | None:
+    if o.operator is None or ":" in o.operator:
+        return o.operator
+    return same_name("--operator", o.operator, RESTORED_OPERATORS)
+
+
+def _images_of(inputs: tuple[Path, ...]) -> list[Path]:
     """Return the image files named, and those in the folders named and below."""
-    from wellposed.cli.names import require_distinct
-    from wellposed.datasets.files import IMAGE_SUFFIXES, suffix_of
-
     files = []
     for path in inputs:
         found = [path]
@@ -111,8 +92,6 @@ def _images_of(inputs: list[Path]) -> list[Path]:
 
 def _paired(files: list[Path], truth: Path | None) -> Files:
     """Return every file with its clean image, that of the same name in a folder."""
-    from wellposed.datasets.files import IMAGE_SUFFIXES, suffix_of
-
     if truth is None:
         return [(file, None) for file in files]
     if not truth.is_dir():
@@ -132,10 +111,8 @@ def _check_folder(out: Path, files: list[Path]) -> None:
         raise ArgumentError(f"--out: got the folder of {str(there)!r}, accepted: another one")
 
 
-def _check_shapes(files: Files, restorer: "Restorer") -> None:
+def _check_shapes(files: Files, restorer: Restorer) -> None:
     """Raise before the first evaluation where a file is no image, or of another size or kind."""
-    from wellposed.datasets.files import image_shape
-
     upsample = restorer.upsample
     for file, clean in files:
         height, width, _ = image_shape(file)
@@ -150,50 +127,36 @@ def _check_shapes(files: Files, restorer: "Restorer") -> None:
             )
 
 
-def _solver(
-    chosen: SolverOptions, batch_size: int | None, known: bool, restorer: "Restorer"
-) -> "Restoration":
+def _solver(o: Restore, restorer: Restorer) -> Restoration:
     """Return the sampler of the options, or the one that suits the restorer."""
-    from wellposed.cli.names import find_class, make_solver, solver_classes
-    from wellposed.solvers.restoration.base import Restoration
-    from wellposed.solvers.restoration.restore import default_sampler, default_steps
-
     classes = {n: cls for n, cls in solver_classes().items() if issubclass(cls, Restoration)}
-    cls = default_sampler(restorer)
-    if chosen.solver is not None:
-        cls = find_class("--solver", chosen.solver, classes, Restoration)
-    steps, pulled = default_steps(restorer, cls), {"data_steps": DATA_STEPS} if known else {}
-    return make_solver(cls, chosen, batch_size, steps=steps, **pulled)
+    cls = restoring.default_sampler(restorer)
+    if o.solver.solver is not None:
+        cls = find_class("--solver", o.solver.solver, classes, Restoration)
+    steps = restoring.default_steps(restorer, cls)
+    pulled = {} if o.operator is None else {"data_steps": DATA_STEPS}
+    return make_solver(cls, o.solver, o.run.batch_size, steps=steps, **pulled)
 
 
-def _read(file: Path, restorer: "Restorer") -> "Tensor":
+def _read(file: Path, restorer: Restorer) -> Tensor:
     """Return an image file as (1, C, H, W) in [0, 1]; grey ones as colours if they have to be."""
-    from wellposed.cli.tasks import image_of
-    from wellposed.datasets.files import read_array
-
     image = image_of(read_array(file))
     grey = image.shape[1] == 1 and restorer.channels == 3
     return image.expand(-1, 3, -1, -1) if grey else image
 
 
 def _measured(
-    image: "Tensor", operator: str | None, problem: InputOptions
+    image: Tensor, operator: str | None, problem: InputOptions
 ) -> "tuple[Tensor, Physics | None]":
     """Return a degraded image as what the operator measured, and the operator if one is named."""
-    from wellposed.cli.tasks import task_of
-
     if operator is None:
         return image, None
     task = task_of(image[0].permute(1, 2, 0).numpy(), operator, problem)
     return task.y, task.operator
 
 
-def _write(pictures: "dict[str, Tensor]", samples: "Tensor", out: Path, name: str) -> None:
+def _write(pictures: dict[str, Tensor], samples: Tensor, out: Path, name: str) -> None:
     """Write the samples (N, 1, C, H, W), their mean if several, and a row of all pictures."""
-    import torch
-
-    from wellposed.figures import write_png
-
     several = len(samples) > 1
     files = {f"{name}-{n}": sample for n, sample in enumerate(samples, 1)} if several else {}
     files[f"{name}-mean" if several else name] = samples.mean(0)
@@ -203,11 +166,9 @@ def _write(pictures: "dict[str, Tensor]", samples: "Tensor", out: Path, name: st
 
 
 def _rows(
-    name: str, pictures: "dict[str, Tensor]", truth: "Tensor | None", result: "Reconstruction"
+    name: str, pictures: dict[str, Tensor], truth: Tensor | None, result: Reconstruction
 ) -> list[list[str]]:
     """Return the rows of the table about one image."""
-    from wellposed.cli.summary import quality
-
     height, width = result.samples.shape[-2:]
     cost = [f"{width} x {height}", str(result.nfe), f"{result.seconds:.1f}"]
     if truth is None:
@@ -221,8 +182,6 @@ def _rows(
 
 def _report(rows: list[list[str]], out: Path) -> None:
     """Print the table, and write it as ``metrics.csv``."""
-    from wellposed.figures import format_table
-
     header = ["image", "pixels", "NFE", "seconds", "picture", "PSNR", "SSIM"][: len(rows[0])]
     with (out / "metrics.csv").open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])

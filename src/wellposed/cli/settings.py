@@ -1,12 +1,22 @@
-"""The options that commands share, each declared once: names and meanings are the same in all."""
+"""The options of all commands, each declared once: names and meanings are the same in all.
+
+Nothing here loads torch, so that help comes at once.
+"""
 
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from wellposed.checks import setting
+from wellposed.cli.options import Only, argument, needed
 from wellposed.errors import ArgumentError, require_device
 from wellposed.operators.options import OperatorOptions
+from wellposed.priors.training.restoration_settings import RestorationSettings
+from wellposed.priors.training.settings import TrainingSettings
+
+RESTORED_OPERATORS = ("inpainting", "super-resolution", "deblurring")
+"""Operators that may have degraded what `wellposed restore` restores."""
 
 
 def slice_range(option: str, text: str) -> tuple[int, int]:
@@ -40,8 +50,7 @@ class InputOptions(OperatorOptions):
     slices: tuple[int, int] | None = field(
         default=None,
         metadata={
-            "help": "Slices A to B - 1 of a volume; default: all.",
-            "metavar": "A:B",
+            "help": "Slices A:B of a volume, B not included; default: all.",
             "parse": slice_range,
         },
     )
@@ -77,7 +86,7 @@ class SolverOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How many samples, and where."""
+    """How many samples, how and where."""
 
     num_samples: int | None = setting(
         None, "Posterior samples; default: 4 of reconstructed images, else 1."
@@ -96,3 +105,130 @@ class RunOptions:
 
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         return self.device
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions:
+    """Where the state of a run is kept."""
+
+    checkpoint: Path | None = setting(
+        None, "Folder that keeps the run: after a kill, go on from it."
+    )
+    checkpoint_every: int = setting(10, "Steps between two states kept.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct:
+    """Reconstruct measurements, or simulated ones of clean images or volumes (--simulate).
+
+    Several processes share the slices of a volume, or deal out images: torchrun
+    --nproc-per-node 4 -m wellposed reconstruct ...
+    """
+
+    inputs: tuple[Path, ...] = argument(
+        "PNG, JPEG, NPY, HDF5 or NIfTI; of several, each by itself.", "INPUT..."
+    )
+    operator: str = needed("Forward operator, see `wellposed list`, or MODULE:CLASS.")
+    out: Path = needed("Folder for the result; of several, of theirs.")
+    problem: InputOptions
+    prior: PriorOptions
+    solver: SolverOptions
+    run: RunOptions
+    kept: CheckpointOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restore:
+    """Restore photographs of any size with a trained restorer."""
+
+    inputs: tuple[Path, ...] = argument("PNG, JPEG, TIFF, or folders of them.", "INPUT...")
+    prior: str = needed("Shipped restorer, folder of a trained one, or checkpoint file.")
+    out: Path = needed("Folder for the restored images.")
+    truth: Path | None = setting(None, "The clean image, or a folder of them of the same names.")
+    operator: str | None = setting(
+        None, f"What degraded them, if known: {', '.join(RESTORED_OPERATORS)}, MODULE:CLASS."
+    )
+    tile: int | None = setting(None, "Side of the tiles of larger images; default: 512.")
+    problem: Annotated[InputOptions, Only(("kernel", "blur_sigma", "mask", "operator_set"))]
+    known: Annotated[PriorOptions, Only(("load",))]
+    solver: SolverOptions
+    run: RunOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dehaze:
+    """Take haze out of ultrasound RF frames with a prior of tissue and one of haze.
+
+    --set gamma=2 takes out more. Writes dehazed.h5 (RF of tissue and haze, of several samples the
+    mean and the tissue's spread), b_mode.png and, of sequences, b_mode.gif: hazy, dehazed, haze
+    and, where the file holds it, clean; and metrics.json.
+    """
+
+    input: Path = argument("RF frames: HDF5 with 'rf', or MetaImage.", "INPUT")
+    out: Path = needed("Folder for the result.")
+    tissue: str = setting("tissue-rf", "Prior of tissue: shipped, or a folder.")
+    haze: str = setting("haze-rf", "Prior of haze: shipped, or a folder.")
+    tile: int | None = setting(None, "Side of overlapping tiles; default: whole frames.")
+    frame_ms: int = setting(60, "Duration of a frame of the GIF.")
+    known: Annotated[PriorOptions, Only(("load",))]
+    solver: SolverOptions
+    run: RunOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Tell what a checkpoint is, test whether it denoises, and warn if it was misread."""
+
+    path: str = argument("Shipped prior, folder, checkpoint file or hub id.", "PATH")
+    image: tuple[Path, ...] = setting((), "Clean image to test on; repeatable.")
+    size: int = setting(128, "Images are cropped to this side at most.")
+    known: Annotated[PriorOptions, Only(("load",))]
+    run: Annotated[RunOptions, Only(("device",))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validate:
+    """Measure how far the samples of solvers are from exactly known posteriors.
+
+    The results of other solvers in the folder, from runs of the same effort, are kept.
+    """
+
+    solver: tuple[str, ...] = argument(
+        "Solvers, see `wellposed list`, or MODULE:CLASS; all if none.", "[SOLVER]...", ()
+    )
+    quick: bool = setting(False, "Seconds instead of minutes per solver.")
+    out: Path | None = setting(
+        None, "Folder for posterior.md, .png and .json; adds to what is there."
+    )
+    method: Annotated[SolverOptions, Only(("steps", "set"))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """List operators, solvers, priors and restorers, or the hyper-parameters of solvers."""
+
+    solver: tuple[str, ...] = argument("Solvers, or MODULE:CLASS; all if none.", "[SOLVER]...", ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a prior on images of your own; run again to continue after a kill.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m wellposed train ... (or accelerate launch).
+    """
+
+    settings: TrainingSettings
+    threads: int = setting(0, "CPU threads; 0: torch's choice.")
+    run: Annotated[RunOptions, Only(("device",))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRestoration:
+    """Train a restorer on images of your own; run again to continue after a kill.
+
+    Images are degraded as they are needed, or come in pairs (--degradation pairs).
+    """
+
+    settings: RestorationSettings
+    threads: int = setting(0, "CPU threads; 0: torch's choice.")
+    run: Annotated[RunOptions, Only(("device",))]

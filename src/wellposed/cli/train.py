@@ -4,63 +4,46 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
 
+import torch
 import typer
+from rich import progress
+from rich.console import Console
 
-from wellposed.cli.options import Only
-from wellposed.cli.settings import RunOptions
-from wellposed.priors.training.restoration_settings import RestorationSettings
-from wellposed.priors.training.settings import RunSettings, TrainingSettings
+from wellposed.cli.settings import Train, TrainRestoration
+from wellposed.priors import training
+from wellposed.priors.training.restoration import train_restoration as train_restorer
 
-Settings = TypeVar("Settings", bound=RunSettings)
-Training = Callable[[Settings, str, Callable[[int, float], None] | None], Path]
-Threads = Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")]
-Device = Annotated[RunOptions, Only(("device",))]
+Progress = Callable[[int, float], None]
 
 
-def train(settings: TrainingSettings, where: Device, threads: Threads = 0) -> None:
-    """Train a prior on images of your own; run again to continue after a kill.
-
-    On several GPUs: torchrun --nproc-per-node 4 -m wellposed train ... (or accelerate launch).
-    """
-    from wellposed.priors.training import train as run
-
-    _train(run, settings, where.device, threads, "prior")
+def train(o: Train) -> None:
+    """Train a prior, or continue."""
+    _follow(o, lambda report: training.train(o.settings, o.run.device, report), "prior")
 
 
-def train_restoration(settings: RestorationSettings, where: Device, threads: Threads = 0) -> None:
-    """Train a restorer on images of your own; run again to continue after a kill.
-
-    Images are degraded as they are needed, or come in pairs (--degradation pairs).
-    """
-    from wellposed.priors.training.restoration import train_restoration as run
-
-    _train(run, settings, where.device, threads, "restorer")
+def train_restoration(o: TrainRestoration) -> None:
+    """Train a restorer, or continue."""
+    _follow(o, lambda report: train_restorer(o.settings, o.run.device, report), "restorer")
 
 
-def _train(
-    run: Training[Settings], settings: Settings, device: str, threads: int, what: str
+def _follow(
+    o: Train | TrainRestoration, run: Callable[[Progress | None], Path], what: str
 ) -> None:
     """Train with a progress bar and tell of the folder, in the first of several processes."""
-    import torch
-
-    if threads > 0:
-        torch.set_num_threads(threads)
+    if o.threads > 0:
+        torch.set_num_threads(o.threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if int(os.environ.get("RANK", "0")) > 0:  # one of several processes draws and reports
-        run(settings, device, None)
+        run(None)
         return
-    folder = _with_progress(lambda report: run(settings, device, report), settings.steps)
+    folder = _with_progress(run, o.settings.steps)
     typer.echo(f"wrote the {what} to {folder}; use it with --prior {folder}")
 
 
-def _with_progress(run: Callable[[Callable[[int, float], None]], Path], total: int) -> Path:
+def _with_progress(run: Callable[[Progress | None], Path], total: int) -> Path:
     """Call ``run`` with a progress callback that draws a bar on stderr."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as bar:
+    with progress.Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("training", total=total)
 
         def report(step: int, loss: float) -> None:
