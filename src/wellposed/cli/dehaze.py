@@ -12,7 +12,7 @@ import typer
 from PIL import Image
 from torch import Tensor
 
-from wellposed.cli.names import find_class, make, parse_assignments, solver_classes
+from wellposed.cli.names import find_class, make, parse_assignments, solver_classes, use_device
 from wellposed.cli.settings import Dehaze
 from wellposed.datasets.ultrasound.processing import b_mode, envelope, scan_convert
 from wellposed.datasets.ultrasound.recordings import Recording, load_recording
@@ -29,7 +29,7 @@ OF_ANY_SOLVER = ("gamma", "mu", "tile", "batch_size")
 
 def dehaze(o: Dehaze) -> None:
     """Separate all frames, and write what was found."""
-    device, how, recording = o.run.place(), _settings(o), load_recording(o.input)
+    device, how, recording = use_device(o.run.device), _settings(o), load_recording(o.input)
     options = parse_assignments("--load", o.known.load)
     tissue, haze = (load(name, **options).to(device) for name in (o.tissue, o.haze))
     try:

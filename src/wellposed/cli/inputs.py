@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from wellposed.cli.settings import InputOptions
-from wellposed.datasets.files import IMAGE_SUFFIXES, read_array, suffix_of
-from wellposed.datasets.volumes.nifti import NIFTI_SUFFIXES, NiftiVolume, load_nifti
+from wellposed.datasets.files import IMAGE_SUFFIXES, NIFTI_SUFFIXES, read_array, suffix_of
+from wellposed.datasets.volumes.nifti import NiftiVolume, load_nifti
 from wellposed.errors import DtypeError, NonFiniteError, ShapeError, require
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ def _take_slice(array: np.ndarray, path: Path, operator: str, o: InputOptions) -
     depth = array.shape[o.axis]
     index = depth // 2 if o.slice is None else o.slice
     require(0 <= index < depth, "slice", index, f"0 to {depth - 1}")
-    return np.take(array, index, axis=o.axis)
+    taken: np.ndarray = np.take(array, index, axis=o.axis)
+    return taken
 
 
 def _take_slab(

@@ -6,7 +6,7 @@ import torch
 import typer
 from torch import Tensor
 
-from wellposed.cli.names import parse_assignments
+from wellposed.cli.names import parse_assignments, use_device
 from wellposed.cli.settings import Inspect
 from wellposed.datasets.images.crops import central_crop, random_phase
 from wellposed.datasets.images.image_files import Collection
@@ -18,7 +18,7 @@ from wellposed.validation.doctor import LEVELS, describe, diagnose, usual_range
 
 def inspect(o: Inspect) -> None:
     """Tell what a checkpoint is, test whether it denoises, and warn if it was misread."""
-    device = o.run.place()
+    device = use_device(o.run.device)
     checkpoint = read_checkpoint(o.path, **parse_assignments("--load", o.known.load))
     facts = [("family", checkpoint.family), *describe(checkpoint.prior).items()]
     typer.echo(format_table(["", o.path], [list(fact) for fact in facts]) + "\n")

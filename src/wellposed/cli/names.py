@@ -1,7 +1,8 @@
-"""Names on the command line: solvers, and classes from outside by MODULE:CLASS."""
+"""What words on the command line stand for: solvers, classes from outside, values, devices."""
 
 import ast
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,8 +18,9 @@ from wellposed.errors import (
     ArgumentError,
     FileError,
     UnknownNameError,
-    require,
+    WellposedError,
     require_choice,
+    require_device,
     unknown_name,
 )
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from wellposed.solvers import Solver
 
 T = TypeVar("T")
+S = TypeVar("S", bound="Solver")
 
 SPELLED = {"PiGDM": "pigdm", "PnPDM": "pnp-dm", "ResShift": "resshift", "IRSDE": "ir-sde"} | {
     "DiffPIR": "diffpir",
@@ -41,9 +44,9 @@ def command_name(cls: type) -> str:
 
 
 def make_solver(
-    cls: "type[Solver]", chosen: SolverOptions, batch_size: int | None = None, **defaults: Any
-) -> "Solver":
-    """Return a solver with the hyper-parameters of the options, then ``defaults``, its own."""
+    cls: type[S], chosen: SolverOptions, batch_size: int | None = None, **defaults: int | str
+) -> S:
+    """Return a solver of the options' hyper-parameters; of others ``defaults``, or its own."""
     given = {"steps": chosen.steps, "batch_size": batch_size}
     settings = defaults | {name: value for name, value in given.items() if value is not None}
     return make("--solver", cls, settings | parse_assignments("--set", chosen.set), "--set")
@@ -58,7 +61,7 @@ def solver_classes() -> "dict[str, type[Solver]]":
     return {command_name(cls): cls for cls in found if cls is not solvers.Solver}
 
 
-def find_class(option: str, name: str, known: Mapping[str, type[T]], base: type[T]) -> type[T]:
+def find_class(option: str, name: str, known: Mapping[str, type[T]], base: type) -> type[T]:
     """Return a class by one of the known names, or by MODULE:CLASS or FILE.py:CLASS.
 
     Hyphens, underscores and capitals do not count: diffpir, diff-pir and DiffPIR are one name.
@@ -91,7 +94,7 @@ def require_distinct(names: list[str]) -> None:
         )
 
 
-def import_class(option: str, name: str, base: type[T]) -> type[T]:
+def import_class(option: str, name: str, base: type) -> type:
     """Return the class that MODULE:CLASS or FILE.py:CLASS names.
 
     Raises:
@@ -100,12 +103,12 @@ def import_class(option: str, name: str, base: type[T]) -> type[T]:
     """
     place, _, attribute = name.rpartition(":")
     module = _import(option, place)
-    classes = {n: value for n, value in vars(module).items() if isinstance(value, type)}
-    if attribute not in classes:
-        own = [n for n, cls in classes.items() if issubclass(cls, base) and cls is not base]
-        raise UnknownNameError(unknown_name(option, attribute, own or classes))
-    found = classes[attribute]
-    if not issubclass(found, base):
+    found = getattr(module, attribute, None)
+    if found is None:
+        classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, base)]
+        own = [cls.__name__ for cls in classes if cls.__module__ == module.__name__]
+        raise UnknownNameError(unknown_name(option, attribute, own))
+    if not (isinstance(found, type) and issubclass(found, base)):
         accepted = f"a subclass of {base.__module__}.{base.__name__}"
         raise ArgumentError(f"{option}: got {name!r}, accepted: {accepted}")
     return found
@@ -117,10 +120,10 @@ def _import(option: str, place: str) -> ModuleType:
     beside = str(path.parent.resolve() if place.endswith(".py") else Path.cwd())
     if beside not in sys.path:
         sys.path.append(beside)
+    if place.endswith(".py") and not path.is_file():
+        raise FileError(f"{option}: no such file {place!r}")
     try:
         return _run_file(path) if place.endswith(".py") else import_module(place)
-    except FileNotFoundError:
-        raise FileError(f"{option}: no such file {place!r}") from None
     except Exception as error:  # whatever the foreign code raises
         what = f"{type(error).__name__}: {error}"
         raise ArgumentError(f"{option}: cannot import {place!r}: {what}") from error
@@ -147,14 +150,27 @@ def make(option: str, cls: type[T], settings: Mapping[str, Any], source: str) ->
         for name in settings:
             require_choice(source, name, names)
     needed = [p.name for p in parameters if p.name in names and p.default is Parameter.empty]
-    lacking = [f"{source} {name}=..." for name in needed if name not in settings]
-    require(not lacking, option, cls.__name__, f"it with {' '.join(lacking)}")
+    lacking = [name for name in needed if name not in settings]
+    if lacking:
+        accepted = " ".join(f"{source} {name}=..." for name in lacking)
+        what = f"{cls.__name__} needs {', '.join(lacking)}"
+        raise ArgumentError(f"{option}: {what}, accepted: {accepted}")
     try:
         return cls(**settings)
-    except (ArgumentError, FileError):
+    except WellposedError:
         raise
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"{option}: {cls.__name__}: {error}") from error
+
+
+def use_device(device: str) -> str:
+    """Return the device of --device, of several processes on one machine each its own GPU."""
+    require_device("--device", device)
+    if device == "cuda":
+        import torch
+
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    return device
 
 
 def parse_assignments(option: str, assignments: Iterable[str]) -> dict[str, Any]:

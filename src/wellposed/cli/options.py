@@ -90,19 +90,20 @@ def _members(cls: Any) -> "Iterator[tuple[Field[Any], Any, type | None, tuple[st
     for each in fields(cls):
         kind, extras = plain[each.name], get_args(annotated[each.name])
         only = next((extra.names for extra in extras if isinstance(extra, Only)), None)
-        yield each, kind, kind if is_dataclass(kind) else None, only
+        group = kind if isinstance(kind, type) and is_dataclass(kind) else None
+        yield each, kind, group, only
 
 
 def _parameter(each: "Field[Any]", kind: Any, home: type | None) -> Parameter:
     """Return what Typer makes an option of, in the section of help named after ``home``."""
-    default = Parameter.empty if each.default is MISSING else each.default
+    default: Any = Parameter.empty if each.default is MISSING else each.default
     if _parser(each, kind) is not None:
         kind, default = str | None, default and ",".join(map(str, default))
     elif _is_repeatable(kind):
         kind = list[get_args(kind)[0]]  # type: ignore[misc]
     name, metavar, help_ = _spelled(each), each.metadata.get("argument"), each.metadata["help"]
     names = f"{name}/--no-{name[2:]}" if kind is bool else name
-    section = home and home.__name__.removesuffix("Options").removesuffix("Settings")
+    section = home.__name__.removesuffix("Options").removesuffix("Settings") if home else None
     option = typer.Option(names, help=help_, rich_help_panel=section)
     about = typer.Argument(metavar=metavar, help=help_) if metavar else option
     annotation = Annotated[kind, about]

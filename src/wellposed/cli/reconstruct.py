@@ -15,6 +15,7 @@ from wellposed.cli.names import (
     parse_assignments,
     require_distinct,
     solver_classes,
+    use_device,
 )
 from wellposed.cli.settings import InputOptions, Reconstruct
 from wellposed.cli.summary import summarize
@@ -34,7 +35,7 @@ PRIORS = {"mri": "brain-mri", "ct": "ct"}
 
 def reconstruct(o: Reconstruct) -> None:
     """Reconstruct every file, of several processes this one's share."""
-    device, solver = o.run.place(), _solver(o)
+    device, solver = use_device(o.run.device), _solver(o)
     problem = replace(o.problem, volume=_takes_volume(o.problem, solver))
     jobs = _jobs(o.inputs, o.out, o.kept.checkpoint)
     name = o.prior.prior or PRIORS.get(o.operator, "natural")

@@ -16,6 +16,7 @@ from wellposed.cli.names import (
     require_distinct,
     same_name,
     solver_classes,
+    use_device,
 )
 from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions, Restore
 from wellposed.cli.summary import quality
@@ -44,7 +45,7 @@ def restore(o: Restore) -> None:
     operator = _operator(o)
     pairs = _paired(_images_of(o.inputs), o.truth)
     _check_folder(o.out, [path for pair in pairs for path in pair if path is not None])
-    device, more = o.run.place(), parse_assignments("--load", o.known.load)
+    device, more = use_device(o.run.device), parse_assignments("--load", o.known.load)
     restorer = load_restorer(o.prior, **more).to(device)
     shrinks = operator != "super-resolution" or restorer.upsample > 1
     require(shrinks, "--operator", operator, f"other ones by {o.prior!r}, which enlarges nothing")

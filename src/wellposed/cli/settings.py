@@ -3,14 +3,13 @@
 Nothing here loads torch, so that help comes at once.
 """
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from wellposed.checks import setting
 from wellposed.cli.options import Only, argument, needed
-from wellposed.errors import ArgumentError, require_device
+from wellposed.errors import ArgumentError
 from wellposed.operators.options import OperatorOptions
 from wellposed.priors.training.restoration_settings import RestorationSettings
 from wellposed.priors.training.settings import TrainingSettings
@@ -96,15 +95,6 @@ class RunOptions:
     )
     seed: int = setting(0, "Decides every random draw.")
     device: str = setting("cpu", "cpu or cuda.")
-
-    def place(self) -> str:
-        """Return the device, of several processes on one machine each its own."""
-        require_device("--device", self.device)
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        return self.device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,7 +133,7 @@ def _built(name: str, size: tuple[int, ...] | None, o: InputOptions) -> Physics:
     takes = signature(cls).parameters
     known = {key: value for key, value in offered.items() if key in takes and value is not None}
     settings = known | parse_assignments("--operator-set", o.operator_set)
-    operator = make("--operator", cls, settings, "--operator-set")
+    operator: Physics = make("--operator", cls, settings, "--operator-set")
     if "noise_sigma" not in takes and o.noise_sigma > 0:
         operator.noise_model = GaussianNoise(o.noise_sigma)
     return operators.Stacked(operator, depth[0]) if depth else operator
@@ -141,8 +141,8 @@ def _built(name: str, size: tuple[int, ...] | None, o: InputOptions) -> Physics:
 
 def _measured(operator: Physics, image: Tensor, seed: int) -> Tensor:
     """Return a noisy measurement that the seed decides."""
-    if hasattr(operator, "measure"):
-        return operator.measure(image, seed)
-    with torch.random.fork_rng(devices=[]):  # deepinv's draw from the global generator
+    with torch.random.fork_rng(devices=[]):  # deepinv's operators draw from the global generator
         torch.manual_seed(seed)
-        return operator(image)
+        own = hasattr(operator, "measure")
+        y: Tensor = operator.measure(image, seed) if own else operator(image)
+    return y

@@ -84,7 +84,8 @@ def _kept(folder: Path, effort: Effort) -> dict[str, Record]:
             f"--out: {str(path)!r} holds results of another effort, which one table cannot mix; "
             "accepted: a folder of the same effort (with or without --quick), or an empty one"
         )
-    return stored["solvers"]
+    solvers: dict[str, Record] = stored["solvers"]
+    return solvers
 
 
 def _plain(effort: Effort) -> object:
