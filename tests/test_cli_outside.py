@@ -14,7 +14,7 @@ from wellposed import Reconstruction
 from wellposed.cli import settings
 from wellposed.cli.app import COMMANDS, app
 from wellposed.cli.names import find_class, solver_classes
-from wellposed.cli.options import _options
+from wellposed.cli.options import options_of
 from wellposed.cli.validate import _chosen
 from wellposed.solvers import DDS, Solver
 
@@ -205,8 +205,7 @@ def test_a_solver_from_outside_is_validated(at, tmp_path):
 
 
 def test_settings_of_ones_own_are_validated():
-    own = settings.SolverOptions(steps=7, set=("gamma=3",))
-    chosen = _chosen(settings.Validate(solver=("dds",), method=own))
+    chosen = _chosen(settings.Validate(solvers=("dds",), steps=7, set=("gamma=3",)))
     assert chosen == {"DDS, gamma 3": DDS(steps=7, spacing="karras", gamma=3)}
     done = run("validate", "--set", "gamma=3")
     assert done.exit_code == 2
@@ -225,17 +224,15 @@ def test_every_solver_has_a_name_of_its_own():
     assert plain == {cls.__name__.lower() for cls in classes.values()}
 
 
-def options_of(cls):
-    """The options of a command, by name: of which class, and their help."""
-    return {each.name: (home, each.metadata["help"]) for home, each, _ in _options(cls)}
-
-
 SHARED = ("load", "solver", "steps", "set", "num_samples", "batch_size", "seed", "device")
 
 
 def test_options_are_the_same_in_all_commands():
     sampling = ("reconstruct", "restore", "dehaze")
-    of = {name: options_of(COMMANDS[name][0]) for name in COMMANDS}
+    of = {
+        name: {each.name: each.metadata["help"] for each in options_of(cls)}
+        for name, (cls, _) in COMMANDS.items()
+    }
     for option in SHARED:
         assert len({of[name][option] for name in sampling}) == 1
     assert all("device" in of[name] for name in (*sampling, "inspect", "train"))

@@ -29,16 +29,16 @@ OF_ANY_SOLVER = ("gamma", "mu", "tile", "batch_size")
 
 def dehaze(o: Dehaze) -> None:
     """Separate all frames, and write what was found."""
-    device, how, recording = use_device(o.run.device), _settings(o), load_recording(o.input)
-    options = parse_assignments("--load", o.known.load)
+    device, how, recording = use_device(o.device), _settings(o), load_recording(o.input)
+    options = parse_assignments("--load", o.load)
     tissue, haze = (load(name, **options).to(device) for name in (o.tissue, o.haze))
     try:
         o.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"--out: cannot write {str(o.out)!r}: {error}") from error
-    samples = 1 if o.run.num_samples is None else o.run.num_samples
+    samples = 1 if o.num_samples is None else o.num_samples
     rf = recording.rf.to(device)
-    found = separate(rf, tissue, haze, how, num_samples=samples, seed=o.run.seed).cpu()
+    found = separate(rf, tissue, haze, how, num_samples=samples, seed=o.seed).cpu()
     _write_rf(found, recording, o.out / "dehazed.h5")
     _write_pictures(found, recording, o.out, o.frame_ms)
     table = measured(found, recording)
@@ -50,11 +50,11 @@ def dehaze(o: Dehaze) -> None:
 
 def _settings(o: Dehaze) -> Dehazing:
     """Return the settings; hyper-parameters are those of another solver, where one is named."""
-    asked = {"steps": o.solver.steps, "tile": o.tile, "batch_size": o.run.batch_size}
+    asked = {"steps": o.steps, "tile": o.tile, "batch_size": o.batch_size}
     settings: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    settings |= parse_assignments("--set", o.solver.set)
-    if o.solver.solver is not None:
-        cls = find_class("--solver", o.solver.solver, solver_classes(), Solver)
+    settings |= parse_assignments("--set", o.set)
+    if o.solver is not None:
+        cls = find_class("--solver", o.solver, solver_classes(), Solver)
         own = {name: settings.pop(name) for name in OF_ANY_SOLVER if name in settings}
         settings = own | {"solver": make("--solver", cls, settings, "--set")}
     return make("--set", Dehazing, settings, "--set")

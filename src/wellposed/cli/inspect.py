@@ -18,8 +18,8 @@ from wellposed.validation.doctor import LEVELS, describe, diagnose, usual_range
 
 def inspect(o: Inspect) -> None:
     """Tell what a checkpoint is, test whether it denoises, and warn if it was misread."""
-    device = use_device(o.run.device)
-    checkpoint = read_checkpoint(o.path, **parse_assignments("--load", o.known.load))
+    device = use_device(o.device)
+    checkpoint = read_checkpoint(o.path, **parse_assignments("--load", o.load))
     facts = [("family", checkpoint.family), *describe(checkpoint.prior).items()]
     typer.echo(format_table(["", o.path], [list(fact) for fact in facts]) + "\n")
     prior = getattr(checkpoint.prior, "prior", checkpoint.prior).to(device)

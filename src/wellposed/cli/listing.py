@@ -15,9 +15,9 @@ from wellposed.solvers.base import Solver, describe
 
 def list_names(o: List) -> None:
     """List what there is, or the hyper-parameters of solvers."""
-    for name in o.solver:
+    for name in o.solvers:
         _show(find_class("SOLVER", name, solver_classes(), Solver))
-    if not o.solver:
+    if not o.solvers:
         _list_all()
 
 

@@ -1,11 +1,11 @@
-"""Dataclasses as commands: every field is an option, every field that is a dataclass a group.
+"""Dataclasses as commands: every field is an option.
 
-A field's type, default and help (``metadata["help"]``) are those of its option. Options of one
-name are one option, whose value all groups get. Help has a section for each class with options.
+A field's type, default and help (``metadata["help"]``) are those of its option, and help has a
+section for each base class. Fields that a class names in ``without`` keep their defaults.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import MISSING, Field, field, fields
 from importlib import import_module
 from inspect import Parameter, Signature, get_annotations
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -16,13 +16,6 @@ from typer.core import TyperCommand
 from wellposed.errors import ArgumentError, WellposedError
 
 OLD_SPELLINGS = {"--samples": "--num-samples", "--model": "--prior", "--sampler": "--solver"}
-
-
-@dataclass(frozen=True)
-class Only:
-    """Says in an annotation which fields of a group are options; the others keep defaults."""
-
-    names: tuple[str, ...]
 
 
 def needed(help_: str) -> Any:
@@ -55,47 +48,36 @@ def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
         cls: the dataclass.
         function: what takes it, as MODULE:NAME; imported on the first call, as it may load torch.
     """
+    kinds, chosen = get_type_hints(cls), options_of(cls)
 
     def run(**values: Any) -> None:
         module, _, attribute = function.partition(":")
         try:
             command: Callable[[Any], None] = getattr(import_module(module), attribute)
-            command(_filled(cls, values))
+            command(cls(**{f.name: _value(f, kinds[f.name], values[f.name]) for f in chosen}))
         except WellposedError as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from None
 
-    parameters: dict[str, Parameter] = {}
-    for home, each, kind in _options(cls):
-        parameters.pop(each.name, None)  # the last of one name counts, also for its place
-        parameters[each.name] = _parameter(each, kind, None if home is cls else home)
-    run.__signature__ = Signature(list(parameters.values()))  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters.values()} | {"return": None}
+    parameters = [_parameter(f, kinds[f.name], _section(cls, f.name)) for f in chosen]
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
     app.command(name, cls=_Command, help=cls.__doc__)(run)
 
 
-def _options(cls: Any) -> "Iterator[tuple[type, Field[Any], Any]]":
-    """Yield the options of a dataclass: which class declares it, the field, its type."""
-    for each, kind, group, only in _members(cls):
-        if group is None:
-            home = next(base for base in cls.__mro__ if each.name in get_annotations(base))
-            yield home, each, kind
-        else:
-            yield from (o for o in _options(group) if only is None or o[1].name in only)
+def options_of(cls: Any) -> "list[Field[Any]]":
+    """Return the fields of a command that are options."""
+    return [f for f in fields(cls) if f.name not in getattr(cls, "without", ())]
 
 
-def _members(cls: Any) -> "Iterator[tuple[Field[Any], Any, type | None, tuple[str, ...] | None]]":
-    """Yield fields, their types and, of groups, the dataclass and which of its options count."""
-    plain, annotated = get_type_hints(cls), get_type_hints(cls, include_extras=True)
-    for each in fields(cls):
-        kind, extras = plain[each.name], get_args(annotated[each.name])
-        only = next((extra.names for extra in extras if isinstance(extra, Only)), None)
-        group = kind if isinstance(kind, type) and is_dataclass(kind) else None
-        yield each, kind, group, only
+def _section(cls: type, name: str) -> str | None:
+    """Return the section of help: of RunOptions, the base that declares a field, "Run"."""
+    home = next(base for base in cls.__mro__ if name in get_annotations(base))
+    return None if home is cls else home.__name__.removesuffix("Options").removesuffix("Settings")
 
 
-def _parameter(each: "Field[Any]", kind: Any, home: type | None) -> Parameter:
-    """Return what Typer makes an option of, in the section of help named after ``home``."""
+def _parameter(each: "Field[Any]", kind: Any, section: str | None) -> Parameter:
+    """Return what Typer makes an option of."""
     default: Any = Parameter.empty if each.default is MISSING else each.default
     if _parser(each, kind) is not None:
         kind, default = str | None, default and ",".join(map(str, default))
@@ -103,23 +85,10 @@ def _parameter(each: "Field[Any]", kind: Any, home: type | None) -> Parameter:
         kind = list[get_args(kind)[0]]  # type: ignore[misc]
     name, metavar, help_ = _spelled(each), each.metadata.get("argument"), each.metadata["help"]
     names = f"{name}/--no-{name[2:]}" if kind is bool else name
-    section = home.__name__.removesuffix("Options").removesuffix("Settings") if home else None
     option = typer.Option(names, help=help_, rich_help_panel=section)
     about = typer.Argument(metavar=metavar, help=help_) if metavar else option
     annotation = Annotated[kind, about]
     return Parameter(each.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _filled(cls: Any, values: dict[str, Any]) -> Any:
-    """Return a dataclass filled with the values of its options."""
-    found = {}
-    for each, kind, group, only in _members(cls):
-        if group is not None:
-            mine = values if only is None else {name: values[name] for name in only}
-            found[each.name] = _filled(group, mine)
-        elif each.name in values:
-            found[each.name] = _value(each, kind, values[each.name])
-    return cls(**found)
 
 
 def _value(each: "Field[Any]", kind: Any, value: Any) -> Any:

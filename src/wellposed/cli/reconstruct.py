@@ -17,7 +17,7 @@ from wellposed.cli.names import (
     solver_classes,
     use_device,
 )
-from wellposed.cli.settings import InputOptions, Reconstruct
+from wellposed.cli.settings import Reconstruct
 from wellposed.cli.summary import summarize
 from wellposed.cli.tasks import build_task
 from wellposed.datasets.files import stem_of
@@ -35,35 +35,34 @@ PRIORS = {"mri": "brain-mri", "ct": "ct"}
 
 def reconstruct(o: Reconstruct) -> None:
     """Reconstruct every file, of several processes this one's share."""
-    device, solver = use_device(o.run.device), _solver(o)
-    problem = replace(o.problem, volume=_takes_volume(o.problem, solver))
-    jobs = _jobs(o.inputs, o.out, o.kept.checkpoint)
-    name = o.prior.prior or PRIORS.get(o.operator, "natural")
-    prior = load(name, **parse_assignments("--load", o.prior.load)).to(device)
+    device, solver = use_device(o.device), _solver(o)
+    o = replace(o, volume=_takes_volume(o, solver))
+    jobs = _jobs(o.inputs, o.out, o.checkpoint)
+    name = o.prior or PRIORS.get(o.operator, "natural")
+    prior = load(name, **parse_assignments("--load", o.load)).to(device)
     _show_log()
-    samples = o.run.num_samples if o.run.num_samples is not None else 1 if problem.volume else 4
-    every = o.kept.checkpoint_every
-    solve = partial(solver, num_samples=samples, seed=o.run.seed, checkpoint_every=every)
-    run = partial(_run, o.operator, problem, prior, solve, device)
-    _run_all(jobs if problem.volume else _own_share(jobs), run)
+    samples = o.num_samples if o.num_samples is not None else 1 if o.volume else 4
+    every = o.checkpoint_every
+    solve = partial(solver, num_samples=samples, seed=o.seed, checkpoint_every=every)
+    _run_all(jobs if o.volume else _own_share(jobs), partial(_run, o, prior, solve))
 
 
 def _solver(o: Reconstruct) -> Solver:
     """Return the solver; of restorers' samplers one that looks at the measurement."""
-    name = o.solver.solver or "dds"
+    name = o.solver or "dds"
     cls = find_class("--solver", name, solver_classes(), Solver)
-    solver = make_solver(cls, o.solver, o.run.batch_size)
+    solver = make_solver(cls, o, o.batch_size)
     uses_data = getattr(solver, "data_steps", 1) > 0
     require(uses_data, "--solver", name, "with a prior: --set data_steps=5, or it ignores INPUT")
     return solver
 
 
-def _takes_volume(problem: InputOptions, solver: Solver) -> bool:
+def _takes_volume(o: Reconstruct, solver: Solver) -> bool:
     """Tell whether the whole volume is reconstructed, not a slice."""
-    asked = problem.volume or problem.slices is not None
-    if asked and problem.slice is not None:
+    asked = o.volume or o.slices is not None
+    if asked and o.slice is not None:
         raise ArgumentError("--slice: got one with --volume or --slices, accepted: one of these")
-    return asked or (isinstance(solver, VolumeSolver) and problem.slice is None)
+    return asked or (isinstance(solver, VolumeSolver) and o.slice is None)
 
 
 @dataclass(frozen=True)
@@ -110,19 +109,12 @@ def _run_all(jobs: list[_Job], run: Callable[[_Job], None]) -> None:
         raise ArgumentError(f"INPUT: {len(failures)} of {len(jobs)} failed: {'; '.join(failures)}")
 
 
-def _run(
-    operator: str,
-    problem: InputOptions,
-    prior: Prior,
-    solve: Callable[..., Reconstruction],
-    device: str,
-    job: _Job,
-) -> None:
+def _run(o: Reconstruct, prior: Prior, solve: Callable[..., Reconstruction], job: _Job) -> None:
     """Reconstruct one file, and write what process 0 has."""
-    task, whole = build_task(job.file, operator, problem), problem.volume
-    y, physics = task.y.to(device), task.operator.to(device)
-    part, held = sharding.shard(y, physics) if whole else (y, physics)
-    found = solve(part, held, Slicewise(prior) if whole else prior, checkpoint=job.checkpoint)
+    task = build_task(job.file, o.operator, o)
+    y, physics = task.y.to(o.device), task.operator.to(o.device)
+    part, held = sharding.shard(y, physics) if o.volume else (y, physics)
+    found = solve(part, held, Slicewise(prior) if o.volume else prior, checkpoint=job.checkpoint)
     result = sharding.gather(found, held)
     if result is None:  # process 0 has it
         return

@@ -45,21 +45,22 @@ def restore(o: Restore) -> None:
     operator = _operator(o)
     pairs = _paired(_images_of(o.inputs), o.truth)
     _check_folder(o.out, [path for pair in pairs for path in pair if path is not None])
-    device, more = use_device(o.run.device), parse_assignments("--load", o.known.load)
+    device, more = use_device(o.device), parse_assignments("--load", o.load)
     restorer = load_restorer(o.prior, **more).to(device)
     shrinks = operator != "super-resolution" or restorer.upsample > 1
     require(shrinks, "--operator", operator, f"other ones by {o.prior!r}, which enlarges nothing")
     solver = _solver(o, restorer)
     _check_shapes(pairs, restorer)
-    problem, rows = replace(o.problem, factor=restorer.upsample), list[list[str]]()
-    samples = 1 if o.run.num_samples is None else o.run.num_samples
+    problem = replace(o, factor=restorer.upsample)
+    rows = list[list[str]]()
+    samples = 1 if o.num_samples is None else o.num_samples
     tile = restoring.TILE if o.tile is None else o.tile
     for file, clean in pairs:
         image, exact = _read(file, restorer), None if clean is None else _read(clean, restorer)
         y, physics = _measured(image, operator, problem)
         physics = None if physics is None else physics.to(device)
         found = restoring.restore(
-            y.to(device), restorer, solver, physics, samples, o.run.seed, tile
+            y.to(device), restorer, solver, physics, samples, o.seed, tile
         ).cpu()
         pictures = {"degraded": restoring.enlarged(image, restorer)}
         pictures |= {"one sample": found.samples[0]}
@@ -132,11 +133,11 @@ def _solver(o: Restore, restorer: Restorer) -> Restoration:
     """Return the sampler of the options, or the one that suits the restorer."""
     classes = {n: cls for n, cls in solver_classes().items() if issubclass(cls, Restoration)}
     cls = restoring.default_sampler(restorer)
-    if o.solver.solver is not None:
-        cls = find_class("--solver", o.solver.solver, classes, Restoration)
+    if o.solver is not None:
+        cls = find_class("--solver", o.solver, classes, Restoration)
     steps = restoring.default_steps(restorer, cls)
     pulled = {} if o.operator is None else {"data_steps": DATA_STEPS}
-    return make_solver(cls, o.solver, o.run.batch_size, steps=steps, **pulled)
+    return make_solver(cls, o, o.batch_size, steps=steps, **pulled)
 
 
 def _read(file: Path, restorer: Restorer) -> Tensor:

@@ -5,10 +5,10 @@ Nothing here loads torch, so that help comes at once.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import ClassVar
 
 from wellposed.checks import setting
-from wellposed.cli.options import Only, argument, needed
+from wellposed.cli.options import argument, needed
 from wellposed.errors import ArgumentError
 from wellposed.operators.options import OperatorOptions
 from wellposed.priors.training.restoration_settings import RestorationSettings
@@ -108,7 +108,7 @@ class CheckpointOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruct:
+class Reconstruct(CheckpointOptions, RunOptions, SolverOptions, PriorOptions, InputOptions):
     """Reconstruct measurements, or simulated ones of clean images or volumes (--simulate).
 
     Several processes share the slices of a volume, or deal out images: torchrun
@@ -120,17 +120,16 @@ class Reconstruct:
     )
     operator: str = needed("Forward operator, see `wellposed list`, or MODULE:CLASS.")
     out: Path = needed("Folder for the result; of several, of theirs.")
-    problem: InputOptions
-    prior: PriorOptions
-    solver: SolverOptions
-    run: RunOptions
-    kept: CheckpointOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restore:
+class Restore(RunOptions, SolverOptions, PriorOptions, InputOptions):
     """Restore photographs of any size with a trained restorer."""
 
+    without: ClassVar = (
+        *("noise_sigma", "factor", "keep", "acceleration", "coils", "views", "arc"),
+        *("simulate", "window", "axis", "slice", "volume", "slices"),
+    )
     inputs: tuple[Path, ...] = argument("PNG, JPEG, TIFF, or folders of them.", "INPUT...")
     prior: str = needed("Shipped restorer, folder of a trained one, or checkpoint file.")
     out: Path = needed("Folder for the restored images.")
@@ -139,14 +138,10 @@ class Restore:
         None, f"What degraded them, if known: {', '.join(RESTORED_OPERATORS)}, MODULE:CLASS."
     )
     tile: int | None = setting(None, "Side of the tiles of larger images; default: 512.")
-    problem: Annotated[InputOptions, Only(("kernel", "blur_sigma", "mask", "operator_set"))]
-    known: Annotated[PriorOptions, Only(("load",))]
-    solver: SolverOptions
-    run: RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dehaze:
+class Dehaze(RunOptions, SolverOptions, PriorOptions):
     """Take haze out of ultrasound RF frames with a prior of tissue and one of haze.
 
     --set gamma=2 takes out more. Writes dehazed.h5 (RF of tissue and haze, of several samples the
@@ -154,71 +149,68 @@ class Dehaze:
     and, where the file holds it, clean; and metrics.json.
     """
 
+    without: ClassVar = ("prior",)
     input: Path = argument("RF frames: HDF5 with 'rf', or MetaImage.", "INPUT")
     out: Path = needed("Folder for the result.")
     tissue: str = setting("tissue-rf", "Prior of tissue: shipped, or a folder.")
     haze: str = setting("haze-rf", "Prior of haze: shipped, or a folder.")
     tile: int | None = setting(None, "Side of overlapping tiles; default: whole frames.")
     frame_ms: int = setting(60, "Duration of a frame of the GIF.")
-    known: Annotated[PriorOptions, Only(("load",))]
-    solver: SolverOptions
-    run: RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect:
+class Inspect(RunOptions, PriorOptions):
     """Tell what a checkpoint is, test whether it denoises, and warn if it was misread."""
 
+    without: ClassVar = ("prior", "num_samples", "batch_size", "seed")
     path: str = argument("Shipped prior, folder, checkpoint file or hub id.", "PATH")
     image: tuple[Path, ...] = setting((), "Clean image to test on; repeatable.")
     size: int = setting(128, "Images are cropped to this side at most.")
-    known: Annotated[PriorOptions, Only(("load",))]
-    run: Annotated[RunOptions, Only(("device",))]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Validate:
+class Validate(SolverOptions):
     """Measure how far the samples of solvers are from exactly known posteriors.
 
     The results of other solvers in the folder, from runs of the same effort, are kept.
     """
 
-    solver: tuple[str, ...] = argument(
+    without: ClassVar = ("solver",)
+    solvers: tuple[str, ...] = argument(
         "Solvers, see `wellposed list`, or MODULE:CLASS; all if none.", "[SOLVER]...", ()
     )
     quick: bool = setting(False, "Seconds instead of minutes per solver.")
     out: Path | None = setting(
         None, "Folder for posterior.md, .png and .json; adds to what is there."
     )
-    method: Annotated[SolverOptions, Only(("steps", "set"))]
 
 
 @dataclass(frozen=True, kw_only=True)
 class List:
     """List operators, solvers, priors and restorers, or the hyper-parameters of solvers."""
 
-    solver: tuple[str, ...] = argument("Solvers, or MODULE:CLASS; all if none.", "[SOLVER]...", ())
+    solvers: tuple[str, ...] = argument(
+        "Solvers, or MODULE:CLASS; all if none.", "[SOLVER]...", ()
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(TrainingSettings):
     """Train a prior on images of your own; run again to continue after a kill.
 
     On several GPUs: torchrun --nproc-per-node 4 -m wellposed train ... (or accelerate launch).
     """
 
-    settings: TrainingSettings
+    device: str = setting("cpu", "cpu or cuda.")
     threads: int = setting(0, "CPU threads; 0: torch's choice.")
-    run: Annotated[RunOptions, Only(("device",))]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRestoration:
+class TrainRestoration(RestorationSettings):
     """Train a restorer on images of your own; run again to continue after a kill.
 
     Images are degraded as they are needed, or come in pairs (--degradation pairs).
     """
 
-    settings: RestorationSettings
+    device: str = setting("cpu", "cpu or cuda.")
     threads: int = setting(0, "CPU threads; 0: torch's choice.")
-    run: Annotated[RunOptions, Only(("device",))]

@@ -3,7 +3,9 @@
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import typer
@@ -13,18 +15,28 @@ from rich.console import Console
 from wellposed.cli.settings import Train, TrainRestoration
 from wellposed.priors import training
 from wellposed.priors.training.restoration import train_restoration as train_restorer
+from wellposed.priors.training.restoration_settings import RestorationSettings
+from wellposed.priors.training.settings import RunSettings, TrainingSettings
 
+Settings = TypeVar("Settings", bound=RunSettings)
 Progress = Callable[[int, float], None]
 
 
 def train(o: Train) -> None:
     """Train a prior, or continue."""
-    _follow(o, lambda report: training.train(o.settings, o.run.device, report), "prior")
+    settings = _only(TrainingSettings, o)
+    _follow(o, lambda report: training.train(settings, o.device, report), "prior")
 
 
 def train_restoration(o: TrainRestoration) -> None:
     """Train a restorer, or continue."""
-    _follow(o, lambda report: train_restorer(o.settings, o.run.device, report), "restorer")
+    settings = _only(RestorationSettings, o)
+    _follow(o, lambda report: train_restorer(settings, o.device, report), "restorer")
+
+
+def _only(cls: type[Settings], o: object) -> Settings:
+    """Return the settings among the options, which tell of the weights."""
+    return cls(**{each.name: getattr(o, each.name) for each in fields(cls)})
 
 
 def _follow(
@@ -37,7 +49,7 @@ def _follow(
     if int(os.environ.get("RANK", "0")) > 0:  # one of several processes draws and reports
         run(None)
         return
-    folder = _with_progress(run, o.settings.steps)
+    folder = _with_progress(run, o.steps)
     typer.echo(f"wrote the {what} to {folder}; use it with --prior {folder}")
 
 

@@ -96,15 +96,15 @@ def _chosen(o: Validate) -> dict[str, Solver]:
     """Return the recorded settings of solvers, or those of the options, by label."""
     recorded = recorded_solvers()
     known = {command_name(type(s)): type(s) for s in recorded.values()}
-    own = o.method.steps is not None or bool(o.method.set)
-    named = bool(o.solver) or not own
+    own = o.steps is not None or bool(o.set)
+    named = bool(o.solvers) or not own
     require(named, "--set", "no SOLVER", "hyper-parameters of one that is named")
-    chosen = {} if o.solver else recorded
-    for name in o.solver:
+    chosen = {} if o.solvers else recorded
+    for name in o.solvers:
         cls = find_class("SOLVER", name, known, Solver)
         if own or cls not in known.values():
-            label = ", ".join([cls.__name__, *(a.replace("=", " ") for a in o.method.set)])
-            chosen[label] = make_solver(cls, o.method, steps=BUDGET, spacing="karras")
+            label = ", ".join([cls.__name__, *(a.replace("=", " ") for a in o.set)])
+            chosen[label] = make_solver(cls, o, steps=BUDGET, spacing="karras")
         else:
             chosen |= {key: s for key, s in recorded.items() if type(s) is cls}
     return chosen
