@@ -1,6 +1,5 @@
 """Operators by name, as the command line offers them, from the shape of an image and options."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,48 +10,10 @@ from torch import Tensor
 from wellposed import operators
 from wellposed.checks import require_integer
 from wellposed.errors import ShapeError, require, require_choice
+from wellposed.operators.options import OperatorOptions
 
 if TYPE_CHECKING:  # the command line reads the options' names before it loads any operator
     from wellposed.operators import LinearOperator
-
-
-@dataclass(frozen=True, kw_only=True)
-class OperatorOptions:
-    """Options of the named operators; each reads its own.
-
-    Args:
-        noise_sigma: noise level of the measurement, in its own units.
-        seed: of random masks, coil maps and simulated noise.
-        factor: super-resolution factor.
-        kernel: super-resolution kernel, bicubic or average.
-        blur_sigma: width of the Gaussian blur in pixels.
-        keep: fraction of pixels that random inpainting keeps.
-        acceleration: MRI undersampling.
-        coils: simulated MRI coils.
-        views: CT views, equally spaced over the arc.
-        arc: degrees that the CT views cover.
-
-    Raises:
-        ArgumentError: an option that no operator accepts.
-    """
-
-    noise_sigma: float = 0.0
-    seed: int = 0
-    factor: int = 4
-    kernel: str = "bicubic"
-    blur_sigma: float = 3.0
-    keep: float = 0.5
-    acceleration: float = 4.0
-    coils: int = 8
-    views: int = 60
-    arc: float = 180.0
-
-    def __post_init__(self) -> None:
-        quiet, blurred = 0 <= self.noise_sigma < math.inf, 0 < self.blur_sigma < math.inf
-        require(quiet, "noise_sigma", self.noise_sigma, "a finite number of at least 0")
-        require(blurred, "blur_sigma", self.blur_sigma, "a positive number")
-        require_integer("seed", self.seed, 0)
-        require(0 < self.arc <= 360, "arc", self.arc, "degrees, above 0 and up to 360")
 
 
 @dataclass(frozen=True)

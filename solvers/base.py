@@ -49,8 +49,6 @@ class Solver(Sampler):
 
     name: ClassVar[str] = ""
     """The command line's name of the method, as papers spell it."""
-    old_names: ClassVar[tuple[str, ...]] = ()
-    """Other spellings of it that are accepted."""
     restores: ClassVar[bool] = False
     """Whether it samples around a degraded image, as a `Restorer` needs."""
 

@@ -62,7 +62,6 @@ class DiffPIR(Corrected):
     zeta: Fraction = 0.3
 
     name: ClassVar[str] = "diffpir"
-    old_names: ClassVar[tuple[str, ...]] = ("diff-pir",)
 
     @property
     def correction(self) -> ProximalStep:

@@ -48,7 +48,6 @@ class FlowChef(Corrected):
     step_size: NonNegative = 0.04
 
     name: ClassVar[str] = "flowchef"
-    old_names: ClassVar[tuple[str, ...]] = ("flow-chef",)
 
     def fresh(self, level: Levels) -> Tensor:
         """No fresh noise."""

@@ -9,10 +9,12 @@ from typer.testing import CliRunner
 
 from wellposed import Reconstruction
 from wellposed.cli.app import app
+from wellposed.cli.names import find_class
 from wellposed.priors.networks.conv_unet import ConvUNet
 from wellposed.priors.stored.store import save_prior
 from wellposed.priors.training.settings import TrainingSettings
-from wellposed.solvers.catalogue import named_solvers, solver_named
+from wellposed.solvers import Solver
+from wellposed.solvers.catalogue import named_solvers
 
 RUNNER = CliRunner()
 
@@ -176,18 +178,20 @@ def test_a_measurement_keeps_its_units(files, tmp_path):
     assert done.exit_code == 0, done.output
     with h5py.File(tmp_path / "reconstruction.h5") as file:
         reference = file["reference"][()]
-    from wellposed.cli.inputs import TaskOptions, build_task
+    from wellposed.cli.settings import InputOptions
+    from wellposed.cli.tasks import build_task
 
-    task = build_task(tmp_path / "noisy.npy", "deblurring", TaskOptions(blur_sigma=1.0))
+    task = build_task(tmp_path / "noisy.npy", "deblurring", InputOptions(blur_sigma=1.0))
     np.testing.assert_array_equal(task.y[0, 0].numpy(), noisy)
     np.testing.assert_allclose(reference, task.operator.A_dagger(task.y).numpy(), rtol=1e-5)
 
 
 def test_a_colour_array_is_one_image(files, tmp_path):
-    from wellposed.cli.inputs import TaskOptions, build_task
+    from wellposed.cli.settings import InputOptions
+    from wellposed.cli.tasks import build_task
 
     np.save(tmp_path / "colour.npy", np.random.default_rng(0).random((24, 32, 3)))
-    task = build_task(tmp_path / "colour.npy", "inpainting", TaskOptions(simulate=True))
+    task = build_task(tmp_path / "colour.npy", "inpainting", InputOptions(simulate=True))
     assert task.truth.shape == (1, 3, 24, 32)
 
 
@@ -342,7 +346,7 @@ def test_command_names_are_those_of_the_papers():
         ("flow-chef", "flowchef"),
         ("dds3d", "dds-3d"),
     ):
-        assert solver_named("--solver", spelling).name == name
+        assert find_class("--solver", spelling, named_solvers(), Solver).name == name
 
 
 def test_version_and_help():

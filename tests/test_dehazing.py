@@ -464,7 +464,7 @@ def test_the_command_takes_measured_frames(prior, tmp_path):
     stored = np.random.default_rng(0).integers(-900, 900, (32, 16))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["rf"] = stored
-    options = ("--tissue", prior, "--haze", prior, "--steps", 8, "--samples", 2)
+    options = ("--tissue", prior, "--haze", prior, "--steps", 8, "--num-samples", 2)
     assert invoke(tmp_path / "a.h5", "--out", tmp_path / "out", *options).exit_code == 0
     names = ["b_mode.png", "dehazed.h5", "metrics.json"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
@@ -478,7 +478,7 @@ def test_the_command_takes_measured_frames(prior, tmp_path):
     ("arguments", "message"),
     [
         (("missing.h5",), "error: path: no such file"),
-        (("missing.h5", "--gamma", "0"), "error: gamma: got 0"),
+        (("missing.h5", "--set", "gamma=0"), "error: gamma: got 0"),
         (("missing.h5", "--steps", "0"), "error: steps: got 0"),
         (("missing.h5", "--device", "gpu"), "error: --device: got 'gpu', accepted: cpu"),
     ],

@@ -82,7 +82,7 @@ def deblur(photos, tmp_path_factory):
 
 
 def test_a_photograph_is_restored_as_by_the_library(photos, x4, tmp_path):
-    done = run(photos / "small/0.png", "--model", x4, "--out", tmp_path, "--seed", 3)
+    done = run(photos / "small/0.png", "--prior", x4, "--out", tmp_path, "--seed", 3)
     assert done.exit_code == 0, done.output
     assert "| 0     | 88 x 68 | 15  |" in done.output
     expected = ResShift(steps=15)(
@@ -96,8 +96,8 @@ def test_a_photograph_is_restored_as_by_the_library(photos, x4, tmp_path):
 
 
 def test_folders_of_all_kinds_and_sizes(photos, deblur, tmp_path):
-    options = ["--samples", 2, "--steps", 2, "--sampler", "ir-sde", "--set", "method=ode"]
-    done = run(photos / "mixed", "--model", deblur, "--out", tmp_path, *options)
+    options = ["--samples", 2, "--steps", 2, "--sampler", "IRSDE", "--set", "method=ode"]
+    done = run(photos / "mixed", "--prior", deblur, "--out", tmp_path, *options)
     assert done.exit_code == 0, done.output
     for stem, size in {"a": (31, 20), "b": (18, 33), "grey": (24, 24)}.items():
         for kind, pictures in (("1", 1), ("2", 1), ("mean", 1), ("panel", 3)):
@@ -109,8 +109,8 @@ def test_folders_of_all_kinds_and_sizes(photos, deblur, tmp_path):
 
 
 def test_the_truth_adds_figures(photos, x4, tmp_path):
-    options = ["--samples", 2, "--steps", 2, "--truth", photos / "clean"]
-    done = run(photos / "small", "--model", x4, "--out", tmp_path, *options)
+    options = ["--num-samples", 2, "--steps", 2, "--truth", photos / "clean"]
+    done = run(photos / "small", "--prior", x4, "--out", tmp_path, *options)
     assert done.exit_code == 0, done.output
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -131,7 +131,7 @@ def test_known_operators_pull_to_the_data(photos, x4, tmp_path):
     file = photos / "small" / "0.png"
     known = ["--operator", "super-resolution", "--kernel", "average", "--set", "gamma=100"]
     for out, options in {"blind": [], "known": known}.items():
-        common = ["--model", x4, "--out", tmp_path / out, "--steps", 2]
+        common = ["--prior", x4, "--out", tmp_path / out, "--steps", 2]
         assert run(file, *common, *options).exit_code == 0
     y, operator = image_of(file), SuperResolution((3, 68, 88), 4, "average")
     known, blind = (
@@ -150,14 +150,14 @@ MISTAKES = {
     "no image": (["broken.png"], "cannot read 'broken.png' as an image"),
     "empty folder": (["empty"], "in 'empty'"),
     "two of a name": (["small", "clean"], "several files are called '0'"),
-    "model": (["small", "--model", "x4-resshif"], "restorer: unknown name 'x4-resshif'"),
-    "sampler": (["small", "--sampler", "dds"], "--sampler: unknown name 'dds'"),
+    "model": (["small", "--prior", "x4-resshif"], "restorer: unknown name 'x4-resshif'"),
+    "sampler": (["small", "--solver", "dds"], "--solver: unknown name 'dds'"),
     "steps": (["small", "--steps", 0], "steps: got 0"),
     "setting": (["small", "--set", "gama=1"], "Did you mean 'gamma'"),
     "assignment": (["small", "--load", "steps"], "--load: got 'steps', accepted: name=value"),
     "option": (["small", "--load", "steps=4"], "options: got {'steps': 4}"),
     "option of no family": (["small", "--load", "source=4"], "options: got {'source': 4}"),
-    "samples": (["small", "--samples", 0], "num_samples: got 0"),
+    "samples": (["small", "--num-samples", 0], "num_samples: got 0"),
     "tile": (["small", "--tile", 32], "tile: got 32"),
     "operator": (["small", "--operator", "mri"], "--operator: unknown name 'mri'"),
     "mask": (["small", "--operator", "inpainting"], "mask: got None"),
@@ -171,7 +171,7 @@ MISTAKES = {
 def test_mistakes_give_one_clear_line(mistake, photos, x4, tmp_path, monkeypatch):
     monkeypatch.chdir(photos)
     arguments, words = MISTAKES[mistake]
-    done = run("--model", x4, "--out", tmp_path / "out", *arguments)
+    done = run("--prior", x4, "--out", tmp_path / "out", *arguments)
     assert done.exit_code == 2, done.output
     line = next(line for line in done.output.splitlines() if line.startswith("error: "))
     assert words in line
@@ -179,7 +179,7 @@ def test_mistakes_give_one_clear_line(mistake, photos, x4, tmp_path, monkeypatch
 
 
 def test_nothing_is_enlarged_by_a_restorer_of_the_same_size(photos, deblur, tmp_path):
-    options = ["--model", deblur, "--out", tmp_path, "--operator", "super-resolution"]
+    options = ["--prior", deblur, "--out", tmp_path, "--operator", "super-resolution"]
     done = run(photos / "mixed", *options)
     assert done.exit_code == 2
     assert "--operator: got 'super-resolution', accepted: other ones" in done.output
@@ -190,7 +190,7 @@ def test_no_file_that_is_read_is_written_over(photos, x4, truth):
     options = ["--truth", photos / "clean"] if truth else []
     folder = photos / ("clean" if truth else "small")
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    done = run(photos / "small", "--model", x4, "--out", f"{folder}/../{folder.name}", *options)
+    done = run(photos / "small", "--prior", x4, "--out", f"{folder}/../{folder.name}", *options)
     assert done.exit_code == 2
     assert "--out: got the folder of" in done.output
     assert before == {path: path.read_bytes() for path in folder.iterdir()}
@@ -205,7 +205,7 @@ def test_colours_are_refused_before_anything_is_restored(photos, tmp_path):
     s = RestorationSettings(data=(str(grey),), out=str(tmp_path / "own"), process="rddm", **tiny)
     model, out = train_restoration(s), tmp_path / "out"
     for arguments in ([photos / "mixed"], [grey / "0.png", "--truth", photos / "clean"]):
-        done = run(*arguments, "--model", model, "--out", out)
+        done = run(*arguments, "--prior", model, "--out", out)
         assert done.exit_code == 2, done.output
         assert "is in colours, accepted: grey images" in done.output
         assert not out.exists()

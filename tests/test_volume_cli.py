@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from wellposed import Reconstruction
 from wellposed.cli.app import app
-from wellposed.cli.inputs import HOUNSFIELD, TaskOptions, build_task, read_input
+from wellposed.cli.inputs import HOUNSFIELD, read_input
+from wellposed.cli.settings import InputOptions
+from wellposed.cli.tasks import build_task
 from wellposed.errors import ArgumentError, ShapeError
 from wellposed.figures import write_planes
 from wellposed.metrics import plane_quality, psnr, slices_across, ssim
@@ -116,7 +118,7 @@ def test_a_slab_lies_where_it_was_cut(files, tmp_path):
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_perfect_result_is_the_input(files, tmp_path, axis):
     """Cut, turned and scaled for the solver, then written: the file's numbers in its place."""
-    options = TaskOptions(simulate=True, volume=True, axis=axis, slices=(1, 4))
+    options = InputOptions(simulate=True, volume=True, axis=axis, slices=(1, 4))
     task = build_task(files / "ct.nii.gz", "ct", options)
     result = Reconstruction(task.truth[None], torch.ones(1, 1), 1, 0.0, "exact")
     mean, std = task.source.write(result, tmp_path)
@@ -134,15 +136,15 @@ def test_each_slice_is_measured_as_by_itself(files):
         name = "mri.nii" if operator == "mri" else "ct.nii.gz"
         window = (-1000.0, 1000.0)
         shared = dict(simulate=True, window=window, coils=2, acceleration=2.0, views=5, arc=90.0)
-        whole = build_task(files / name, operator, TaskOptions(volume=True, **shared))
+        whole = build_task(files / name, operator, InputOptions(volume=True, **shared))
         for index in (0, D - 1):
-            one = build_task(files / name, operator, TaskOptions(slice=index, **shared))
+            one = build_task(files / name, operator, InputOptions(slice=index, **shared))
             torch.testing.assert_close(whole.truth[:, :, index], one.truth)
             torch.testing.assert_close(whole.y[:, :, index], one.y, atol=1e-5, rtol=1e-4)
 
 
 def test_views_cover_the_arc(files):
-    options = TaskOptions(simulate=True, views=8, arc=120.0)
+    options = InputOptions(simulate=True, views=8, arc=120.0)
     task = build_task(files / "image.npy", "ct", options)
     np.testing.assert_allclose(task.operator.angles, np.arange(8) * 15.0)
 
@@ -249,7 +251,7 @@ def test_a_file_that_fails_keeps_none_from_being_done(files, tmp_path):
 def test_files_of_one_name_are_refused(files, tmp_path):
     done = reconstruct(files, tmp_path, "image.npy", "ct", tmp_path / "image.h5")
     assert done.exit_code == 2
-    assert "INPUT: got \"several files called 'image'\", accepted: one of each name" in done.output
+    assert "INPUT: several files are called 'image', accepted: one of each name" in done.output
 
 
 def test_there_are_images_for_all_processes(files, tmp_path, monkeypatch):
@@ -301,7 +303,7 @@ def test_windows(tmp_path):
     def window(low, high, operator, **options):
         path = tmp_path / "image.npy"
         np.save(path, np.linspace(low, high, 2001, dtype=np.float32).reshape(3, 667))
-        return read_input(path, operator, TaskOptions(**options)).window
+        return read_input(path, operator, InputOptions(**options)).window
 
     assert window(-1000, 400, "ct", simulate=True) == (-1000, 1000)
     assert window(0, 400, "ct", simulate=True)[1] == pytest.approx(0.998 * 400, rel=1e-3)

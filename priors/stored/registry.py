@@ -35,7 +35,7 @@ def available() -> dict[str, str]:
     return lines
 
 
-def load(source: str | Path, **options: Any) -> Prior:
+def load(source: str | Path, /, **options: Any) -> Prior:
     """Load a prior.
 
     Args:
@@ -55,7 +55,7 @@ def load(source: str | Path, **options: Any) -> Prior:
     return read_checkpoint(source, **options).prior
 
 
-def read_checkpoint(source: str | Path, **options: Any) -> Checkpoint:
+def read_checkpoint(source: str | Path, /, **options: Any) -> Checkpoint:
     """Load a prior and tell its checkpoint's family; see `load`."""
     path = WEIGHTS / source if str(source) in available() else Path(source)
     if path.is_file() or path.suffix in (*SUFFIXES, *REFUSED):

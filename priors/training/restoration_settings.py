@@ -4,13 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from wellposed.checks import setting
 from wellposed.errors import require, require_choice
 from wellposed.priors.training.settings import (
     ImageSettings,
     RunSettings,
     require_integer,
     require_pair,
-    setting,
 )
 
 PROCESSES = {

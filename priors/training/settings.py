@@ -9,6 +9,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from wellposed.checks import setting
 from wellposed.errors import require, require_choice
 
 SCHEDULES = ("linear", "cosine", "ve", "flow")
@@ -22,11 +23,6 @@ PREDICTIONS = {
 
 # These neither decide the weights nor, as far as `steps` goes, the steps taken so far.
 FREE = ("data", "out", "save_every", "image_every", "workers", "compile")
-
-
-def setting(default: Any, help_: str) -> Any:
-    """Return a field with a default and the help of its option."""
-    return field(default=default, metadata={"help": help_})
 
 
 def require_integer(name: str, value: object, least: int) -> None:

@@ -42,7 +42,6 @@ class DDS3D(VolumeSolver, Corrected):
     renoise_last: bool = True
 
     name: ClassVar[str] = "dds-3d"
-    old_names: ClassVar[tuple[str, ...]] = ("dds3d",)
     keeps_network_noise: ClassVar[bool] = True
 
     def fresh(self, level: Levels) -> Tensor:

@@ -15,7 +15,7 @@ Settings say in their annotations what they accept, and check all fields at once
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import field, fields
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -171,7 +171,7 @@ def _kinds(cls: Any) -> dict[str, Kind]:
     """Return what the fields of a dataclass declare, by name."""
     if cls not in _DECLARED:
         hints = get_type_hints(cls, include_extras=True)
-        found = {field.name: _kind(hints[field.name]) for field in fields(cls)}
+        found = {f.name: _kind(hints[f.name]) for f in fields(cls)}
         _DECLARED[cls] = {name: kind for name, kind in found.items() if kind is not None}
     return _DECLARED[cls]
 
@@ -189,6 +189,11 @@ def _kind(hint: Any) -> Kind | None:
         return None if kind is None else Items(kind, None if ... in inside else len(inside))
     plain = _PLAIN.get(hint)
     return Instance(hint) if plain is None and isinstance(hint, type) else plain
+
+
+def setting(default: Any, help_: str) -> Any:
+    """Return a dataclass field with a default and the help of its option on the command line."""
+    return field(default=default, metadata={"help": help_})
 
 
 def require_integer(name: str, value: object, least: int = 1, most: int | None = None) -> int:

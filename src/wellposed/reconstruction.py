@@ -1,7 +1,7 @@
 """The result of a solver: samples, their mean and spread, the data misfit, and how it was made."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,13 @@ class Reconstruction:
         """
         return (self.samples - self.mean).abs().square().mean(0).sqrt() * _bessel(
             len(self.samples)
+        )
+
+    def cpu(self) -> "Reconstruction":
+        """Return the same in host memory."""
+        measured = None if self.measured is None else self.measured.cpu()
+        return replace(
+            self, samples=self.samples.cpu(), residual=self.residual.cpu(), measured=measured
         )
 
     def quantile(self, q: float) -> Tensor:

@@ -1,26 +1,12 @@
 """The ``wellposed`` command."""
 
-import dataclasses
-import functools
-import logging
-import os
-from collections.abc import Callable
-from inspect import Parameter, Signature, signature
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
 from wellposed import __version__
-from wellposed.cli.dehaze import dehaze
-from wellposed.cli.inspect import inspect
-from wellposed.cli.options import solver_classes
-from wellposed.cli.reconstruct import reconstruct
-from wellposed.cli.restore import restore_files
-from wellposed.cli.validate import validate
-from wellposed.errors import ArgumentError, WellposedError
-from wellposed.priors.training.restoration_settings import RestorationSettings
-from wellposed.priors.training.settings import TrainingSettings
+from wellposed.cli import settings
+from wellposed.cli.options import add_command
 
 app = typer.Typer(
     help="Imaging inverse problems solved with diffusion priors.",
@@ -28,21 +14,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-Command = TypeVar("Command", bound=Callable[..., None])
-
-
-def _fail_clearly(command: Command) -> Command:
-    """Turn the package's errors into one line on stderr and exit code 2."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except WellposedError as error:
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2) from None
-
-    return wrapped  # type: ignore[return-value]
 
 
 @app.callback(invoke_without_command=True)
@@ -54,154 +25,20 @@ def _main(
         raise typer.Exit
 
 
-@app.command("list")
-def list_() -> None:
-    """List operators, solvers, priors and restorers, one line each."""
-    from wellposed.operators.presets import OPERATORS
-    from wellposed.priors.stored.registry import available
-    from wellposed.priors.stored.restorers import available_restorers
-    from wellposed.solvers.base import describe
+COMMANDS = {
+    "list": (settings.List, "listing:list_names"),
+    "reconstruct": (settings.Reconstruct, "reconstruct:reconstruct"),
+    "restore": (settings.Restore, "restore:restore"),
+    "dehaze": (settings.Dehaze, "dehaze:dehaze"),
+    "inspect": (settings.Inspect, "inspect:inspect"),
+    "validate": (settings.Validate, "validate:validate"),
+    "train": (settings.Train, "train:train"),
+    "train-restoration": (settings.TrainRestoration, "train:train_restoration"),
+}
+"""Each command's options, and what takes them: imported when it is called, as it loads torch."""
 
-    sections = {
-        "operators": {name: line for name, (line, _) in OPERATORS.items()},
-        "solvers": {name: describe(cls) for name, cls in solver_classes().items()},
-        "priors": available() or {"(none shipped)": "train one with wellposed train"},
-        "restorers": available_restorers()
-        or {"(none shipped)": "train one with wellposed train-restoration"},
-    }
-    for title, lines in sections.items():
-        typer.echo(title)
-        for name, line in lines.items():
-            typer.echo(f"  {name:18s} {line}")
-
-
-app.command()(_fail_clearly(reconstruct))
-app.command()(_fail_clearly(dehaze))
-app.command()(_fail_clearly(inspect))
-
-
-def _with_options_of(settings: type) -> Callable[[Command], Command]:
-    """Give a command that takes ``**settings`` one option per field of a settings dataclass.
-
-    Tuples of any length are spelled ``1,2,3``.
-    """
-
-    def decorate(command: Command) -> Command:
-        own = [p for p in signature(command).parameters.values() if p.kind != p.VAR_KEYWORD]
-        parameters = [_option(f) for f in dataclasses.fields(settings)] + own
-        annotations = {p.name: p.annotation for p in parameters}
-        command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {**annotations, "return": None}
-        return command
-
-    return decorate
-
-
-def _option(field: "dataclasses.Field[Any]") -> Parameter:
-    """Return a settings field as a parameter with a Typer option."""
-    kind, default = field.type, field.default
-    if kind == tuple[str, ...]:
-        kind = list[str]
-    elif kind == tuple[int, ...]:
-        kind, default = str, ",".join(map(str, default))  # type: ignore[arg-type]
-    missing = default is dataclasses.MISSING
-    return Parameter(
-        field.name,
-        Parameter.KEYWORD_ONLY,
-        default=Parameter.empty if missing else default,
-        annotation=Annotated[kind, typer.Option(help=field.metadata["help"])],
-    )
-
-
-def _settings_from(settings: type, options: dict[str, Any]) -> Any:
-    """Return a settings dataclass filled with the values of its options."""
-    for field in dataclasses.fields(settings):
-        if field.type == tuple[int, ...]:
-            name = f"--{field.name.replace('_', '-')}"
-            options[field.name] = _integers(name, options[field.name])
-        elif field.type == tuple[str, ...]:
-            options[field.name] = tuple(options[field.name])
-    return settings(**options)
-
-
-@app.command()
-@_fail_clearly
-@_with_options_of(TrainingSettings)
-def train(
-    *,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
-    **options: Any,
-) -> None:
-    """Train a prior on images of your own; run again to continue after a kill.
-
-    On several GPUs: torchrun --nproc-per-node 4 -m wellposed train ... (or accelerate launch).
-    """
-    from wellposed.priors.training import train as run
-
-    folder = _run_training(run, _settings_from(TrainingSettings, options), device, threads)
-    if folder is not None:
-        typer.echo(f"wrote the prior to {folder}; use it with --prior {folder}")
-
-
-@app.command()
-@_fail_clearly
-@_with_options_of(RestorationSettings)
-def train_restoration(
-    *,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
-    **options: Any,
-) -> None:
-    """Train a restorer on images of your own; run again to continue after a kill.
-
-    Images are degraded as they are needed, or come in pairs (--degradation pairs).
-    """
-    from wellposed.priors.training.restoration import train_restoration as run
-
-    folder = _run_training(run, _settings_from(RestorationSettings, options), device, threads)
-    if folder is not None:
-        typer.echo(f"wrote the restorer to {folder}; use it with --model {folder}")
-
-
-def _run_training(
-    run: Callable[..., Path], settings: Any, device: str, threads: int
-) -> Path | None:
-    """Train with a progress bar; return the folder, or None in all processes but the first."""
-    import torch
-
-    if threads > 0:
-        torch.set_num_threads(threads)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if int(os.environ.get("RANK", "0")) > 0:  # one of several processes draws and reports
-        run(settings, device)
-        return None
-    return _with_progress(lambda report: run(settings, device, report), settings.steps)
-
-
-def _integers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ArgumentError(f"{option}: got {text!r}, accepted: integers like 64,128") from None
-
-
-def _with_progress(run: Callable[[Callable[[int, float], None]], Path], total: int) -> Path:
-    """Call ``run`` with a progress callback that draws a bar on stderr."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("training", total=total)
-
-        def report(step: int, loss: float) -> None:
-            bar.update(task, completed=step, description=f"loss {loss:.4f}")
-
-        return run(report)
-
-
-app.command("restore")(_fail_clearly(restore_files))
-app.command()(_fail_clearly(validate))
+for _name, (_options, _place) in COMMANDS.items():
+    add_command(app, _name, _options, f"wellposed.cli.{_place}")
 
 
 def main() -> None:

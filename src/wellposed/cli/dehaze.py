@@ -1,75 +1,67 @@
 """``wellposed dehaze``: RF frames in, RF without haze, pictures and metrics out."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Any
 
+import h5py
+import torch
+import torch.nn.functional as F
 import typer
+from PIL import Image
+from torch import Tensor
 
-from wellposed.errors import FileError, require_device
+from wellposed.cli.names import find_class, make, parse_assignments, use_device
+from wellposed.cli.settings import Dehaze
+from wellposed.datasets.ultrasound.processing import b_mode, envelope, scan_convert
+from wellposed.datasets.ultrasound.recordings import Recording, load_recording
+from wellposed.datasets.ultrasound.scores import dehazing_scores
+from wellposed.datasets.ultrasound.sector import Sector
+from wellposed.errors import FileError
+from wellposed.priors.stored.registry import load
+from wellposed.solvers import Dehazed, Dehazing, Solver
+from wellposed.solvers import dehaze as separate
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wellposed.datasets.ultrasound.recordings import Recording
-    from wellposed.datasets.ultrasound.sector import Sector
-    from wellposed.solvers.separation.dehazing import Dehazed
+OF_ANY_SOLVER = ("gamma", "mu", "tile", "batch_size")
+"""Settings of dehazing that count with any solver."""
 
 
-def dehaze(  # noqa: PLR0913 - the options of a command are its signature
-    input_: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="RF frames: HDF5 with 'rf', or MetaImage.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the result.")],
-    tissue: Annotated[str, typer.Option(help="Prior of tissue: shipped, or a folder.")] = (
-        "tissue-rf"
-    ),
-    haze: Annotated[str, typer.Option(help="Prior of haze: shipped, or a folder.")] = "haze-rf",
-    steps: Annotated[int, typer.Option(help="Steps of the whole schedule.")] = 50,
-    start: Annotated[float, typer.Option(help="Noise over signal to start from.")] = 1.4,
-    gamma: Annotated[float, typer.Option(help="Strength: more takes out more.")] = 1.0,
-    tile: Annotated[
-        int | None, typer.Option(help="Side of overlapping tiles; default: whole frames.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Frames worked on at once.")] = 8,
-    samples: Annotated[int, typer.Option(help="Posterior samples, to take the mean of.")] = 1,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Decides every draw.")] = 0,
-    frame_ms: Annotated[int, typer.Option(help="Duration of a frame of the GIF.")] = 60,
-) -> None:
-    """Take haze out of ultrasound RF frames with a prior of tissue and one of haze.
-
-    Writes dehazed.h5 (RF of tissue and haze, of several samples the mean and the tissue's spread),
-    b_mode.png and, of sequences, b_mode.gif: hazy, dehazed, haze and, where the file holds it,
-    clean; and metrics.json.
-    """
-    from wellposed.datasets.ultrasound.recordings import load_recording
-    from wellposed.priors.stored.registry import load
-    from wellposed.solvers.separation.dehazing import Dehazing
-    from wellposed.solvers.separation.dehazing import dehaze as run
-
-    require_device("--device", device)
-    how = Dehazing(steps=steps, start=start, gamma=gamma, tile=tile, batch_size=batch_size)
-    recording = load_recording(input_)
+def dehaze(o: Dehaze) -> None:
+    """Separate all frames, and write what was found."""
+    device, how, recording = use_device(o.device), _settings(o), load_recording(o.input)
+    options = parse_assignments("--load", o.load)
+    tissue, haze = (load(name, **options).to(device) for name in (o.tissue, o.haze))
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        o.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"--out: cannot write {str(out)!r}: {error}") from error
-    x, h, rf = load(tissue).to(device), load(haze).to(device), recording.rf.to(device)
-    found = run(rf, x, h, how, num_samples=samples, seed=seed).cpu()
-    _write_rf(found, recording, out / "dehazed.h5")
-    _write_pictures(found, recording, out, frame_ms)
+        raise FileError(f"--out: cannot write {str(o.out)!r}: {error}") from error
+    samples = 1 if o.num_samples is None else o.num_samples
+    rf = recording.rf.to(device)
+    found = separate(rf, tissue, haze, how, num_samples=samples, seed=o.seed).cpu()
+    _write_rf(found, recording, o.out / "dehazed.h5")
+    _write_pictures(found, recording, o.out, o.frame_ms)
     table = measured(found, recording)
-    (out / "metrics.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    (o.out / "metrics.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     for name, value in table.items():
         typer.echo(f"{name:22s} {value:.4g}")
-    typer.echo(f"wrote {out}")
+    typer.echo(f"wrote {o.out}")
 
 
-def measured(found: "Dehazed", recording: "Recording") -> dict[str, float]:
+def _settings(o: Dehaze) -> Dehazing:
+    """Return the settings; hyper-parameters are those of another solver, where one is named."""
+    asked = {"steps": o.steps, "tile": o.tile, "batch_size": o.batch_size}
+    settings: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    settings |= parse_assignments("--set", o.set)
+    if o.solver is not None:
+        cls = find_class("--solver", o.solver(), Solver)
+        own = {name: settings.pop(name) for name in OF_ANY_SOLVER if name in settings}
+        settings = own | {"solver": make("--solver", cls, settings, "--set")}
+    return make("--set", Dehazing, settings, "--set")
+
+
+def measured(found: Dehazed, recording: Recording) -> dict[str, float]:
     """Return metrics: means over the frames, ``hazy_`` ones of the measurement."""
-    from wellposed.datasets.ultrasound.scores import dehazing_scores
-
     y = recording.rf
     gap = y - found.tissue - found.haze
     table = {
@@ -85,12 +77,8 @@ def measured(found: "Dehazed", recording: "Recording") -> dict[str, float]:
     return table
 
 
-def _write_rf(found: "Dehazed", recording: "Recording", path: Path) -> None:
+def _write_rf(found: Dehazed, recording: Recording, path: Path) -> None:
     """Write tissue and haze, (frames, depths, beams) in the values of the input."""
-    from dataclasses import asdict
-
-    import h5py
-
     with h5py.File(path, "w") as file:
         file["rf"] = (recording.scale * found.tissue[:, 0]).numpy()
         file["haze"] = (recording.scale * found.haze[:, 0]).numpy()
@@ -100,9 +88,7 @@ def _write_rf(found: "Dehazed", recording: "Recording", path: Path) -> None:
             file.attrs.update(asdict(recording.sector))
 
 
-def _write_pictures(found: "Dehazed", recording: "Recording", out: Path, frame_ms: int) -> None:
-    from PIL import Image
-
+def _write_pictures(found: Dehazed, recording: Recording, out: Path, frame_ms: int) -> None:
     panels = side_by_side(found, recording)
     pictures = [Image.fromarray((255 * panel).round().byte().numpy()) for panel in panels]
     pictures[len(pictures) // 2].save(out / "b_mode.png")
@@ -113,15 +99,11 @@ def _write_pictures(found: "Dehazed", recording: "Recording", out: Path, frame_m
         )
 
 
-def side_by_side(found: "Dehazed", recording: "Recording") -> "Tensor":
+def side_by_side(found: Dehazed, recording: Recording) -> Tensor:
     """Return grey images (B, H, W) in [0, 1]: hazy, dehazed, haze, and clean if it is known.
 
     All of one reference, the largest envelope of the measurement.
     """
-    import torch
-
-    from wellposed.datasets.ultrasound.processing import b_mode, envelope
-
     parts = [recording.rf, found.tissue, found.haze]
     parts += [recording.known["tissue"]] if "tissue" in recording.known else []
     peak = envelope(recording.rf).amax()
@@ -130,12 +112,8 @@ def side_by_side(found: "Dehazed", recording: "Recording") -> "Tensor":
     return torch.cat(images, -1)[:, 0]
 
 
-def _on_screen(grey: "Tensor", sector: "Sector | None") -> "Tensor":
+def _on_screen(grey: Tensor, sector: Sector | None) -> Tensor:
     """Return an image with square pixels if the grid is known, else at most 512 pixels high."""
-    import torch.nn.functional as F
-
-    from wellposed.datasets.ultrasound.processing import scan_convert
-
     if sector is not None:
         return scan_convert(grey, sector, 400)
     height = min(512, grey.shape[-2])

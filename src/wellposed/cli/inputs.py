@@ -1,4 +1,4 @@
-"""From a file and a few options to an inverse problem: what `wellposed reconstruct` reads."""
+"""What `wellposed reconstruct` reads: an image or a volume, its units and its place in space."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,21 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from wellposed import operators
-from wellposed.datasets.files import IMAGE_SUFFIXES, read_array, suffix_of
-from wellposed.datasets.volumes.nifti import NIFTI_SUFFIXES, NiftiVolume, load_nifti
-from wellposed.errors import (
-    ArgumentError,
-    DtypeError,
-    NonFiniteError,
-    ShapeError,
-    require,
-    require_choice,
-)
-from wellposed.operators import presets
-from wellposed.operators.presets import OperatorOptions, Task
+from wellposed.cli.settings import InputOptions
+from wellposed.datasets.files import IMAGE_SUFFIXES, NIFTI_SUFFIXES, read_array, suffix_of
+from wellposed.datasets.volumes.nifti import NiftiVolume, load_nifti
+from wellposed.errors import DtypeError, NonFiniteError, ShapeError, require
 
 if TYPE_CHECKING:
     from wellposed.reconstruction import Reconstruction
@@ -30,38 +20,6 @@ HOUNSFIELD = (-1000.0, 1000.0)
 
 LOW_HOUNSFIELD = -200.0
 """CT images with values below, as only air has, are taken for Hounsfield units."""
-
-
-UNMEASURED = {
-    "inpainting": "mask: got None, accepted: an image of known pixels, or --simulate",
-    "mri": "input: a real image is no k-space, accepted: complex (coils, H, W), or --simulate to "
-    "undersample a magnitude image",
-    "ct": "input: measured sinograms are read by the library, use --simulate",
-}
-"""What is wrong with an image that is no measurement of an operator."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskOptions(OperatorOptions):
-    """Options of the command line: those of the operators, and of what is read.
-
-    Args:
-        simulate: the input is a clean image: measure it, then reconstruct and compare.
-        mask: image file of known pixels (white) for inpainting.
-        window: values of a clean image that become 0 and 1. By default Hounsfield units -1000 to
-            1000 for CT, otherwise 0 and the 99.8 percentile, unless all are in [0, 1] already.
-        axis, slice: which slice of a volume is taken; the middle one by default.
-        volume: take the volume, every slice across the axis measured likewise.
-        slices: first and behind last slice of it; all by default.
-    """
-
-    simulate: bool = False
-    mask: Path | None = None
-    window: tuple[float, float] | None = None
-    axis: int = 0
-    slice: int | None = None
-    volume: bool = False
-    slices: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,79 +54,7 @@ class TaskInput:
         return write_result(replace(result, samples=samples), folder, self.reference)
 
 
-@dataclass(frozen=True)
-class FileTask(Task):
-    """A `Task` with what was read of its file, ``source``."""
-
-    source: TaskInput
-
-
-def build_task(path: Path, operator: str, options: TaskOptions) -> FileTask:
-    """Read a file and set up the problem named by ``operator``.
-
-    Raises:
-        UnknownNameError: no such operator; the nearest is suggested.
-        FileError: the file cannot be read.
-        ArgumentError and subclasses: the file's content does not fit the operator.
-    """
-    require_choice("operator", operator, presets.OPERATORS)
-    if options.volume:
-        fits, known = operator in presets.VOLUME_OPERATORS, ", ".join(presets.VOLUME_OPERATORS)
-        require(fits, "operator", operator, f"{known} for volumes")
-    source = read_input(path, operator, options)
-    task = task_of(source.array, operator, options)
-    return FileTask(task.y, task.operator, task.truth, source)
-
-
-def task_of(array: np.ndarray, operator: str, o: TaskOptions) -> Task:
-    """Return the problem of a clean image, if the options say so, or of a measurement.
-
-    Args:
-        array: as `TaskInput` has it.
-        operator: its name.
-        o: the options.
-    """
-    if operator == "mri" and np.iscomplexobj(array):
-        require(not o.simulate, "simulate", True, "False for k-space, which is measured already")
-        kspace = torch.from_numpy(array.astype(np.complex64))[None]
-        return presets.measured_mri(kspace, o.noise_sigma)
-    image = _image(array, o)
-    if operator == "inpainting" and o.mask is not None:
-        return _masked(image, o.mask, o)
-    if o.simulate:
-        return presets.simulate(operator, image, o)
-    if operator in UNMEASURED:
-        raise ArgumentError(UNMEASURED[operator])
-    enlarged = o.factor if operator == "super-resolution" else 1
-    size = (*image.shape[1:-2], *(side * enlarged for side in image.shape[-2:]))
-    return Task(image, presets.build(operator, size, o), None)
-
-
-def _masked(image: Tensor, mask: Path, o: TaskOptions) -> Task:
-    """Return the problem of an image of which a file says what pixels are known."""
-    known, (channels, *depth, height, width) = read_array(mask), image.shape[1:]
-    known = known.mean(-1) if known.ndim == 3 else known
-    if known.shape != (height, width):
-        raise ShapeError(f"mask: got {known.shape}, accepted: {(height, width)}")
-    pixels = torch.from_numpy((known > 0.5).astype(np.float32))
-    operator: operators.LinearOperator = operators.Inpainting(pixels, channels, o.noise_sigma)
-    operator = operators.Stacked(operator, depth[0]) if depth else operator
-    if not o.simulate:
-        return Task(operator.A(image), operator, None)
-    return Task(operator.measure(image, o.seed), operator, image)
-
-
-def _image(array: np.ndarray, o: TaskOptions) -> Tensor:
-    """Return an image (1, C, H, W) or a volume (1, 1, D, H, W)."""
-    if np.iscomplexobj(array):
-        raise ArgumentError("input: holds complex values, accepted: a real image")
-    image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-    if o.volume:
-        return image[None, None]
-    return (image if image.ndim == 3 else image[..., None]).permute(2, 0, 1)[None].contiguous()
-
-
-def read_input(path: Path, operator: str, options: TaskOptions) -> TaskInput:
+def read_input(path: Path, operator: str, options: InputOptions) -> TaskInput:
     """Read a file, take what the options ask for, and scale clean images to [0, 1].
 
     Axes of NIfTI files are counted as (D, H, W), see `load_nifti`.
@@ -204,11 +90,13 @@ def _read(path: Path) -> tuple[np.ndarray, NiftiVolume | None]:
     return array, None
 
 
-def _take_slice(array: np.ndarray, path: Path, operator: str, o: TaskOptions) -> np.ndarray:
+def _take_slice(array: np.ndarray, path: Path, operator: str, o: InputOptions) -> np.ndarray:
     """Take one slice of a volume; photographs and single slices stay as they are."""
     wanted = 3 if operator == "mri" and np.iscomplexobj(array) else 2
     colour = array.ndim == 3 and array.shape[-1] == 3 and o.slice is None
     if suffix_of(path) in IMAGE_SUFFIXES or array.ndim == wanted or colour:
+        return array
+    if ":" in operator and not o.simulate and o.slice is None:  # of whatever shape it measures
         return array
     if array.ndim != wanted + 1:
         raise ShapeError(
@@ -219,11 +107,12 @@ def _take_slice(array: np.ndarray, path: Path, operator: str, o: TaskOptions) ->
     depth = array.shape[o.axis]
     index = depth // 2 if o.slice is None else o.slice
     require(0 <= index < depth, "slice", index, f"0 to {depth - 1}")
-    return np.take(array, index, axis=o.axis)
+    taken: np.ndarray = np.take(array, index, axis=o.axis)
+    return taken
 
 
 def _take_slab(
-    array: np.ndarray, reference: NiftiVolume | None, path: Path, o: TaskOptions
+    array: np.ndarray, reference: NiftiVolume | None, path: Path, o: InputOptions
 ) -> tuple[np.ndarray, NiftiVolume | None]:
     """Take all slices of a volume, or some, and put them first."""
     if suffix_of(path) in IMAGE_SUFFIXES or array.ndim != 3 or np.iscomplexobj(array):
@@ -241,7 +130,7 @@ def _take_slab(
     return np.moveaxis(taken, o.axis, 0), reference
 
 
-def _window(array: np.ndarray, operator: str, o: TaskOptions) -> tuple[float, float]:
+def _window(array: np.ndarray, operator: str, o: InputOptions) -> tuple[float, float]:
     """Return the values that become 0 and 1."""
     if o.window is not None:
         low, high = o.window

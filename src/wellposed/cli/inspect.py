@@ -1,28 +1,29 @@
 """``wellposed inspect``: what a checkpoint is, and whether it denoises."""
 
 from pathlib import Path
-from typing import Annotated, Any
 
+import torch
 import typer
+from torch import Tensor
+
+from wellposed.cli.names import parse_assignments, use_device
+from wellposed.cli.settings import Inspect
+from wellposed.datasets.images.crops import central_crop, random_phase
+from wellposed.datasets.images.image_files import Collection
+from wellposed.figures import format_table
+from wellposed.priors import Prior
+from wellposed.priors.stored.registry import read_checkpoint
+from wellposed.validation.doctor import LEVELS, describe, diagnose, usual_range
 
 
-def inspect(
-    path: Annotated[str, typer.Argument(help="Shipped prior, folder, checkpoint file or hub id.")],
-    image: Annotated[
-        list[Path] | None, typer.Option(help="Clean image to test on; repeatable.")
-    ] = None,
-    size: Annotated[int, typer.Option(help="Images are cropped to this side at most.")] = 128,
-) -> None:
+def inspect(o: Inspect) -> None:
     """Tell what a checkpoint is, test whether it denoises, and warn if it was misread."""
-    from wellposed.figures import format_table
-    from wellposed.priors.stored.registry import read_checkpoint
-    from wellposed.validation.doctor import LEVELS, describe, diagnose, usual_range
-
-    checkpoint = read_checkpoint(path)
+    device = use_device(o.device)
+    checkpoint = read_checkpoint(o.path, **parse_assignments("--load", o.load))
     facts = [("family", checkpoint.family), *describe(checkpoint.prior).items()]
-    typer.echo(format_table(["", path], [list(fact) for fact in facts]) + "\n")
-    prior = getattr(checkpoint.prior, "prior", checkpoint.prior)
-    diagnosis = diagnose(prior, _test_images(prior, image or [], size))
+    typer.echo(format_table(["", o.path], [list(fact) for fact in facts]) + "\n")
+    prior = getattr(checkpoint.prior, "prior", checkpoint.prior).to(device)
+    diagnosis = diagnose(prior, _test_images(prior, o.image, o.size))
     gains = [f"{diagnosis.gains[level]:+.1f}" for level in LEVELS]
     typer.echo(format_table(["sigma / alpha", *map(str, LEVELS)], [["gain in dB", *gains]]) + "\n")
     low, high = diagnosis.sample_range
@@ -34,15 +35,10 @@ def inspect(
     typer.echo("nothing looks wrong")
 
 
-def _test_images(prior: Any, paths: list[Path], size: int) -> Any:
+def _test_images(prior: Prior, paths: tuple[Path, ...], size: int) -> Tensor | None:
     """Return central crops of image files, equal in size, or None for the default ones."""
     if not paths:
         return None
-    import torch
-
-    from wellposed.datasets.images.crops import central_crop, random_phase
-    from wellposed.datasets.images.image_files import Collection
-
     stacks = Collection(paths).whole()
     side = min(size, *(n for stack in stacks for n in stack.shape[1:3]))
     crops = []

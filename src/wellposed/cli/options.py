@@ -1,47 +1,119 @@
-"""Names and values of options, as the command line spells them."""
+"""Dataclasses as commands: every field is an option.
 
-import ast
-import dataclasses
-import math
-from typing import TYPE_CHECKING, Any
+A field's type, default and help (``metadata["help"]``) are those of its option, and help has a
+section for each base class. Fields that a class names in ``without`` keep their defaults.
+"""
 
-from wellposed.errors import ArgumentError, require_choice
+from collections.abc import Callable
+from dataclasses import MISSING, Field, field, fields
+from importlib import import_module
+from inspect import Parameter, Signature, get_annotations
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-if TYPE_CHECKING:
-    from wellposed.solvers import Solver
+import typer
+from typer.core import TyperCommand
+
+from wellposed.errors import ArgumentError, WellposedError
+
+OLD_SPELLINGS = {"--samples": "--num-samples", "--model": "--prior", "--sampler": "--solver"}
 
 
-def solver_classes() -> "dict[str, type[Solver]]":
-    """Return all solvers by the names that papers give them."""
-    from wellposed.solvers.catalogue import named_solvers
-
-    return named_solvers()
+def needed(help_: str) -> Any:
+    """Return a field whose option has no default."""
+    return field(metadata={"help": help_})
 
 
-def parse_settings(cls: type, assignments: list[str]) -> dict[str, Any]:
-    """Return ``name=value`` strings as keyword arguments of a solver.
+def argument(help_: str, metavar: str, default: Any = MISSING) -> Any:
+    """Return a field that the command line gives by its place, not by a name."""
+    return field(default=default, metadata={"help": help_, "argument": metavar})
 
-    Raises:
-        ArgumentError: not of the form name=value.
-        UnknownNameError: the solver has no such hyper-parameter.
+
+class _Command(TyperCommand):
+    """A command that takes old spellings of options too, which help does not show."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = (word.partition("=") for word in args)
+        new = ["".join((OLD_SPELLINGS.get(name, name), *rest)) for name, *rest in words]
+        return super().parse_args(ctx, new)
+
+
+def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
+    """Add a command of the options and help of a dataclass.
+
+    Errors of the package become one line on stderr and exit code 2.
+
+    Args:
+        app: gets the command.
+        name: what it is called.
+        cls: the dataclass.
+        function: what takes it, as MODULE:NAME; imported on the first call, as it may load torch.
     """
-    settings = parse_assignments("--set", assignments)
-    for name in settings:
-        require_choice("--set", name, [field.name for field in dataclasses.fields(cls)])
-    return settings
+    kinds, chosen = get_type_hints(cls), options_of(cls)
 
-
-def parse_assignments(option: str, assignments: list[str]) -> dict[str, Any]:
-    """Return the ``name=value`` strings of an option by name; `ArgumentError` where one is not."""
-    words = {"inf": math.inf, "true": True, "false": False, "none": None}
-    settings = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise ArgumentError(f"{option}: got {assignment!r}, accepted: name=value")
+    def run(**values: Any) -> None:
+        module, _, attribute = function.partition(":")
         try:
-            word = text.lower()
-            settings[name] = words[word] if word in words else ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            settings[name] = text
-    return settings
+            command: Callable[[Any], None] = getattr(import_module(module), attribute)
+            command(cls(**{f.name: _value(f, kinds[f.name], values[f.name]) for f in chosen}))
+        except WellposedError as error:
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from None
+
+    parameters = [_parameter(f, kinds[f.name], _section(cls, f.name)) for f in chosen]
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    app.command(name, cls=_Command, help=cls.__doc__)(run)
+
+
+def options_of(cls: Any) -> "list[Field[Any]]":
+    """Return the fields of a command that are options."""
+    return [f for f in fields(cls) if f.name not in getattr(cls, "without", ())]
+
+
+def _section(cls: type, name: str) -> str | None:
+    """Return the section of help: of RunOptions, the base that declares a field, "Run"."""
+    home = next(base for base in cls.__mro__ if name in get_annotations(base))
+    return None if home is cls else home.__name__.removesuffix("Options").removesuffix("Settings")
+
+
+def _parameter(each: "Field[Any]", kind: Any, section: str | None) -> Parameter:
+    """Return what Typer makes an option of."""
+    default: Any = Parameter.empty if each.default is MISSING else each.default
+    if _parser(each, kind) is not None:
+        kind, default = str | None, default and ",".join(map(str, default))
+    elif _is_repeatable(kind):
+        kind = list[get_args(kind)[0]]  # type: ignore[misc]
+    name, metavar, help_ = _spelled(each), each.metadata.get("argument"), each.metadata["help"]
+    names = f"{name}/--no-{name[2:]}" if kind is bool else name
+    option = typer.Option(names, help=help_, rich_help_panel=section)
+    about = typer.Argument(metavar=metavar, help=help_) if metavar else option
+    annotation = Annotated[kind, about]
+    return Parameter(each.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _value(each: "Field[Any]", kind: Any, value: Any) -> Any:
+    parser = _parser(each, kind)
+    if parser is not None:
+        return None if value is None else parser(_spelled(each), value)
+    return tuple(value or ()) if _is_repeatable(kind) else value
+
+
+def _parser(each: "Field[Any]", kind: Any) -> Callable[[str, str], Any] | None:
+    """Return what reads an option's text, given its name, where Typer does not."""
+    return integers if kind == tuple[int, ...] else each.metadata.get("parse")
+
+
+def _spelled(each: "Field[Any]") -> str:
+    return f"--{each.name.replace('_', '-')}"
+
+
+def _is_repeatable(kind: Any) -> bool:
+    return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
+
+
+def integers(option: str, text: str) -> tuple[int, ...]:
+    """Return integers spelled ``1,2,3``."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentError(f"{option}: got {text!r}, accepted: integers like 64,128") from None

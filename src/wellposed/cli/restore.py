@@ -1,88 +1,191 @@
-"""The command ``wellposed restore``."""
+"""``wellposed restore``: photographs of any size by a trained restorer."""
 
+import csv
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
+import torch
 import typer
+from torch import Tensor
 
-from wellposed.errors import require, require_choice
+from wellposed.cli.names import (
+    find_class,
+    make_solver,
+    parse_assignments,
+    require_distinct,
+    same_name,
+    use_device,
+)
+from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions, Restore
+from wellposed.cli.summary import quality
+from wellposed.cli.tasks import image_of, task_of
+from wellposed.datasets.files import IMAGE_SUFFIXES, image_shape, read_array, suffix_of
+from wellposed.errors import ArgumentError, FileError, ShapeError, require
+from wellposed.figures import format_table, write_png
+from wellposed.priors import Restorer
+from wellposed.priors.stored.restorers import load_restorer
+from wellposed.reconstruction import Reconstruction
+from wellposed.solvers.catalogue import named_solvers
+from wellposed.solvers.restoration import restore as restoring
+from wellposed.solvers.restoration.base import Restoration
 
-OPERATORS = ("inpainting", "super-resolution", "deblurring")
+if TYPE_CHECKING:
+    from deepinv.physics import Physics
+
+DATA_STEPS = 5
+"""Conjugate-gradient steps for each evaluation where the operator is named."""
+
+Files = list[tuple[Path, Path | None]]
+"""Degraded images, and their clean ones if there are."""
 
 
-def restore_files(  # noqa: PLR0913 - the options of a command are its signature
-    inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT", help="PNG, JPEG, TIFF, or folders of them.")
-    ],
-    model: Annotated[
-        str, typer.Option(help="Shipped restorer, folder of a trained one, or checkpoint file.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the restored images.")],
-    load: Annotated[
-        list[str] | None,
-        typer.Option(help="What a checkpoint file lacks, e.g. autoencoder=vq.pth; repeatable."),
-    ] = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(help="resshift, ir-sde, rddm or mr-sampler; default: the model's own."),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Network evaluations; default: the sampler's.")
-    ] = None,
-    samples: Annotated[int, typer.Option(help="Samples; from 2 on also their mean.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
-    truth: Annotated[
-        Path | None, typer.Option(help="The clean image, or a folder of them of the same names.")
-    ] = None,
-    operator: Annotated[
-        str | None,
-        typer.Option(help=f"What degraded them, if known: {', '.join(OPERATORS)}."),
-    ] = None,
-    kernel: Annotated[str, typer.Option(help="Super-resolution kernel.")] = "bicubic",
-    blur_sigma: Annotated[float, typer.Option(help="Gaussian blur, pixels.")] = 3.0,
-    mask: Annotated[Path | None, typer.Option(help="Inpainting: image of known pixels.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Hyper-parameter, e.g. gamma=5; repeatable."),
-    ] = None,
-    tile: Annotated[
-        int | None,
-        typer.Option(help="Side of the tiles of larger images; default: 512."),
-    ] = None,
-) -> None:
-    """Restore photographs of any size with a trained restorer."""
-    from wellposed.cli import restored_files as work
-    from wellposed.cli.inputs import TaskOptions
-    from wellposed.cli.options import parse_assignments
-    from wellposed.priors.stored.restorers import load_restorer
-    from wellposed.solvers.restoration import restore as restoring
-
-    if operator is not None:
-        require_choice("--operator", operator, OPERATORS)
-    pairs = work.paired(work.images_of(inputs), truth)
-    work.check_folder(out, [path for pair in pairs for path in pair if path is not None])
-    restorer = load_restorer(model, **parse_assignments("--load", load or []))
+def restore(o: Restore) -> None:
+    """Restore all images, then tell how well."""
+    operator = _operator(o)
+    pairs = _paired(_images_of(o.inputs), o.truth)
+    _check_folder(o.out, [path for pair in pairs for path in pair if path is not None])
+    device, more = use_device(o.device), parse_assignments("--load", o.load)
+    restorer = load_restorer(o.prior, **more).to(device)
     shrinks = operator != "super-resolution" or restorer.upsample > 1
-    require(shrinks, "--operator", operator, f"other ones by {model!r}, which enlarges nothing")
-    method = work.sampler_of(sampler, steps, set_ or [], operator is not None, restorer)
-    work.check_shapes(pairs, restorer)
-    options = TaskOptions(
-        factor=restorer.upsample, kernel=kernel, blur_sigma=blur_sigma, mask=mask
-    )
-    rows = []
+    require(shrinks, "--operator", operator, f"other ones by {o.prior!r}, which enlarges nothing")
+    solver = _solver(o, restorer)
+    _check_shapes(pairs, restorer)
+    problem = replace(o, factor=restorer.upsample)
+    rows = list[list[str]]()
+    samples = 1 if o.num_samples is None else o.num_samples
+    tile = restoring.TILE if o.tile is None else o.tile
     for file, clean in pairs:
-        image = work.read(file, restorer)
-        y, known = work.measured(operator, image, options)
-        result = restoring.restore(
-            y, restorer, method, known, samples, seed, restoring.TILE if tile is None else tile
-        )
-        exact = None if clean is None else work.read(clean, restorer)
-        pictures = {
-            "degraded": restoring.enlarged(image, restorer),
-            "one sample": result.samples[0],
-        }
-        pictures |= {"mean": result.mean} if samples > 1 else {}
+        image, exact = _read(file, restorer), None if clean is None else _read(clean, restorer)
+        y, physics = _measured(image, operator, problem)
+        physics = None if physics is None else physics.to(device)
+        found = restoring.restore(
+            y.to(device), restorer, solver, physics, samples, o.seed, tile
+        ).cpu()
+        pictures = {"degraded": restoring.enlarged(image, restorer)}
+        pictures |= {"one sample": found.samples[0]}
+        pictures |= {"mean": found.mean} if samples > 1 else {}
         pictures |= {} if exact is None else {"clean": exact}
-        work.write(pictures, result.samples, out, file.stem)
-        rows += work.rows_of(file.stem, pictures, exact, result)
-    work.report(rows, out)
+        _write(pictures, found.samples, o.out, file.stem)
+        rows += _rows(file.stem, pictures, exact, found)
+    _report(rows, o.out)
+
+
+def _operator(o: Restore) -> str | None:
+    if o.operator is None or ":" in o.operator:
+        return o.operator
+    return same_name("--operator", o.operator, RESTORED_OPERATORS)
+
+
+def _images_of(inputs: tuple[Path, ...]) -> list[Path]:
+    """Return the image files named, and those in the folders named and below."""
+    files = []
+    for path in inputs:
+        found = [path]
+        if path.is_dir():
+            below = sorted(p for p in path.rglob("*") if p.is_file())
+            found = [p for p in below if suffix_of(p) in IMAGE_SUFFIXES]
+        if not found:
+            raise FileError(f"INPUT: no {', '.join(IMAGE_SUFFIXES)} files in {str(path)!r}")
+        files += found
+    require_distinct([file.stem for file in files])
+    return files
+
+
+def _paired(files: list[Path], truth: Path | None) -> Files:
+    """Return every file with its clean image, that of the same name in a folder."""
+    if truth is None:
+        return [(file, None) for file in files]
+    if not truth.is_dir():
+        require(len(files) == 1, "--truth", str(truth), "a folder, for several images")
+        return [(files[0], truth)]
+    clean = {p.stem: p for p in sorted(truth.iterdir()) if suffix_of(p) in IMAGE_SUFFIXES}
+    lacking = next((file.stem for file in files if file.stem not in clean), None)
+    if lacking is not None:
+        raise FileError(f"--truth: no image {lacking!r} in {str(truth)!r}")
+    return [(file, clean[file.stem]) for file in files]
+
+
+def _check_folder(out: Path, files: list[Path]) -> None:
+    """Raise where what is written could take the place of a file that is read."""
+    there = next((file for file in files if file.resolve().parent == out.resolve()), None)
+    if there is not None:
+        raise ArgumentError(f"--out: got the folder of {str(there)!r}, accepted: another one")
+
+
+def _check_shapes(files: Files, restorer: Restorer) -> None:
+    """Raise before the first evaluation where a file is no image, or of another size or kind."""
+    upsample = restorer.upsample
+    for file, clean in files:
+        height, width, _ = image_shape(file)
+        for path in filter(None, (file, clean)):
+            if restorer.channels == 1 < image_shape(path)[2]:
+                raise ShapeError(f"INPUT: {path.name} is in colours, accepted: grey images")
+        wanted = (upsample * height, upsample * width)
+        if clean is not None and image_shape(clean)[:2] != wanted:
+            raise ShapeError(
+                f"--truth: {clean.name} has {image_shape(clean)[:2]} pixels, accepted: {wanted}, "
+                f"{upsample} times those of {file.name}"
+            )
+
+
+def _solver(o: Restore, restorer: Restorer) -> Restoration:
+    """Return the sampler of the options, or the one that suits the restorer."""
+    classes = {n: cls for n, cls in named_solvers().items() if issubclass(cls, Restoration)}
+    cls = restoring.default_sampler(restorer)
+    if o.solver is not None:
+        cls = find_class("--solver", o.solver, classes, Restoration)
+    steps = restoring.default_steps(restorer, cls)
+    pulled = {} if o.operator is None else {"data_steps": DATA_STEPS}
+    return make_solver(cls, o, o.batch_size, steps=steps, **pulled)
+
+
+def _read(file: Path, restorer: Restorer) -> Tensor:
+    """Return an image file as (1, C, H, W) in [0, 1]; grey ones as colours if they have to be."""
+    image = image_of(read_array(file))
+    grey = image.shape[1] == 1 and restorer.channels == 3
+    return image.expand(-1, 3, -1, -1) if grey else image
+
+
+def _measured(
+    image: Tensor, operator: str | None, problem: InputOptions
+) -> "tuple[Tensor, Physics | None]":
+    """Return a degraded image as what the operator measured, and the operator if one is named."""
+    if operator is None:
+        return image, None
+    task = task_of(image[0].permute(1, 2, 0).numpy(), operator, problem)
+    return task.y, task.operator
+
+
+def _write(pictures: dict[str, Tensor], samples: Tensor, out: Path, name: str) -> None:
+    """Write the samples (N, 1, C, H, W), their mean if several, and a row of all pictures."""
+    several = len(samples) > 1
+    files = {f"{name}-{n}": sample for n, sample in enumerate(samples, 1)} if several else {}
+    files[f"{name}-mean" if several else name] = samples.mean(0)
+    files[f"{name}-panel"] = torch.cat(list(pictures.values()), -1)
+    for stem, picture in files.items():
+        write_png(picture[0], out / f"{stem}.png")
+
+
+def _rows(
+    name: str, pictures: dict[str, Tensor], truth: Tensor | None, result: Reconstruction
+) -> list[list[str]]:
+    """Return the rows of the table about one image."""
+    height, width = result.samples.shape[-2:]
+    cost = [f"{width} x {height}", str(result.nfe), f"{result.seconds:.1f}"]
+    if truth is None:
+        return [[name, *cost]]
+    return [
+        [name, *cost, kind, *quality(image, truth)]
+        for kind, image in pictures.items()
+        if kind != "clean"
+    ]
+
+
+def _report(rows: list[list[str]], out: Path) -> None:
+    """Print the table, and write it as ``metrics.csv``."""
+    header = ["image", "pixels", "NFE", "seconds", "picture", "PSNR", "SSIM"][: len(rows[0])]
+    with (out / "metrics.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    typer.echo(format_table(header, rows))
+    typer.echo(f"wrote the images to {out}")

@@ -1,4 +1,4 @@
-"""The table about a result that `wellposed reconstruct` prints."""
+"""Figures of results for the tables that commands print."""
 
 from torch import Tensor
 
@@ -22,20 +22,21 @@ def summarize(result: Reconstruction, reference: Tensor, truth: Tensor | None) -
     if truth is not None and truth.ndim == 5:
         names = ["PSNR", *(f"PSNR, SSIM across {name}" for name in PLANES)]
 
-    def quality(image: Tensor) -> list[str]:
-        return [] if truth is None else _quality(image, truth)
+    def figures(image: Tensor) -> list[str]:
+        return [] if truth is None else quality(image, truth)
 
     cost = [str(result.nfe), f"{result.seconds:.1f}"]
     residual = f"{float(result.residual[0, 0]):.3f}"
     rows = [
-        ["reference", *quality(reference), "-", "-", "-"],
-        ["one sample", *quality(result.samples[0]), residual, *cost],
-        ["mean", *quality(result.mean), "-", *cost],
+        ["reference", *figures(reference), "-", "-", "-"],
+        ["one sample", *figures(result.samples[0]), residual, *cost],
+        ["mean", *figures(result.mean), "-", *cost],
     ]
     return format_table(["image", *names, "residual", "NFE", "seconds"], rows)
 
 
-def _quality(image: Tensor, truth: Tensor) -> list[str]:
+def quality(image: Tensor, truth: Tensor) -> list[str]:
+    """Return PSNR and SSIM of an image, or PSNR and those across each axis of a volume."""
     decibels = f"{float(psnr(image, truth)):.2f}"
     if truth.ndim == 4:
         return [decibels, f"{float(ssim(image, truth)):.4f}"]

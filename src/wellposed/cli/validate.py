@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
 import typer
 
-from wellposed.errors import FileError, require_choice
-
-if TYPE_CHECKING:
-    from wellposed.solvers.base import Solver
-    from wellposed.validation.run import Effort, Record
+from wellposed.cli.names import find_class, make_solver
+from wellposed.cli.settings import Validate
+from wellposed.errors import FileError, require
+from wellposed.runs.progress import track
+from wellposed.solvers import Solver
+from wellposed.validation.report import details, summary, write_plot
+from wellposed.validation.run import FULL, QUICK, Effort, Record, measure
+from wellposed.validation.settings import BUDGET, recorded_solvers
 
 RECORDS = "posterior.json"
 TEXT = """# How far are the samples from the exact posterior?
@@ -47,27 +50,11 @@ design.
 {details}"""
 
 
-def validate(
-    solver: Annotated[
-        list[str] | None, typer.Argument(help="Solvers, see `wellposed list`; all if none.")
-    ] = None,
-    quick: Annotated[bool, typer.Option(help="Seconds instead of minutes per solver.")] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for posterior.md, .png and .json; adds to what is there."),
-    ] = None,
-) -> None:
-    """Measure how far the samples of solvers are from exactly known posteriors.
-
-    The results of other solvers in the folder, from runs of the same effort, are kept.
-    """
-    from wellposed.runs.progress import track
-    from wellposed.validation.report import summary
-    from wellposed.validation.run import FULL, QUICK, measure
-
-    chosen: dict[str, Solver | None] = {"floor": None, **_chosen(solver or [])}
-    effort = QUICK if quick else FULL
-    command = " ".join(["wellposed validate", *(["--quick"] if quick else []), f"--out {out}"])
+def validate(o: Validate) -> None:
+    """Measure the solvers, and add them to what the folder holds."""
+    chosen: dict[str, Solver | None] = {"floor": None, **_chosen(o)}
+    effort, out = QUICK if o.quick else FULL, o.out
+    command = " ".join(["wellposed validate", *(["--quick"] if o.quick else []), f"--out {out}"])
     records = _kept(out, effort) if out is not None else {}
     for name in track([n for n in chosen if n != "floor" or n not in records], "solvers"):
         records[name] = rounded(measure(chosen[name], effort))
@@ -78,7 +65,7 @@ def validate(
         typer.echo(f"wrote {out / 'posterior.md'}, .png and .json")
 
 
-def _kept(folder: Path, effort: "Effort") -> "dict[str, Record]":
+def _kept(folder: Path, effort: Effort) -> dict[str, Record]:
     """Return the records that an earlier run of the same effort left in the folder.
 
     Makes the folder, before hours are spent on what goes there. A table whose records are missing
@@ -97,28 +84,33 @@ def _kept(folder: Path, effort: "Effort") -> "dict[str, Record]":
             f"--out: {str(path)!r} holds results of another effort, which one table cannot mix; "
             "accepted: a folder of the same effort (with or without --quick), or an empty one"
         )
-    return stored["solvers"]
+    solvers: dict[str, Record] = stored["solvers"]
+    return solvers
 
 
-def _plain(effort: "Effort") -> object:
+def _plain(effort: Effort) -> object:
     return json.loads(json.dumps(vars(effort)))
 
 
-def _chosen(names: list[str]) -> "dict[str, Solver]":
-    """Return the recorded settings of the solvers that go by these command-line names."""
-    from wellposed.validation.settings import recorded_solvers
-
+def _chosen(o: Validate) -> dict[str, Solver]:
+    """Return the recorded settings of solvers, or those of the options, by label."""
     recorded = recorded_solvers()
-    known = {spelling: s.name for s in recorded.values() for spelling in (s.name, *s.old_names)}
-    for name in names:
-        require_choice("SOLVER", name, sorted(known))
-    wanted = {known[name] for name in names}
-    return {label: s for label, s in recorded.items() if not names or s.name in wanted}
+    known = {s.name: type(s) for s in recorded.values()}
+    own = o.steps is not None or bool(o.set)
+    named = bool(o.solvers) or not own
+    require(named, "--set", "no SOLVER", "hyper-parameters of one that is named")
+    chosen = {} if o.solvers else recorded
+    for name in o.solvers:
+        cls = find_class("SOLVER", name, known, Solver)
+        if own or cls not in known.values():
+            label = ", ".join([cls.__name__, *(a.replace("=", " ") for a in o.set)])
+            chosen[label] = make_solver(cls, o, steps=BUDGET, spacing="karras")
+        else:
+            chosen |= {key: s for key, s in recorded.items() if type(s) is cls}
+    return chosen
 
 
-def _write(records: "dict[str, Record]", effort: "Effort", command: str, folder: Path) -> None:
-    from wellposed.validation.report import details, summary, write_plot
-
+def _write(records: dict[str, Record], effort: Effort, command: str, folder: Path) -> None:
     sections = [f"## {title}\n\n{table}\n" for title, table in details(records).items()]
     text = TEXT.format(
         command=command,

@@ -97,7 +97,8 @@ def diagnose(prior: Prior, images: Tensor | None = None, seed: int = 0) -> Diagn
     """
     latent = f"{type(prior).__name__}, whose units are an autoencoder's"
     require(prior.is_affine, "prior", latent, "a prior on images; test its inner prior")
-    images = _synthetic(prior, seed) if images is None else images
+    device = next((weight.device for weight in prior.parameters()), torch.device("cpu"))
+    images = (_synthetic(prior, seed) if images is None else images).to(device)
     prior.check_image(images)
     levels = [level * prior.scale for level in LEVELS]
     gains = dict(zip(LEVELS, _gains(prior, images, levels, seed), strict=True))
@@ -107,7 +108,7 @@ def diagnose(prior: Prior, images: Tensor | None = None, seed: int = 0) -> Diagn
         if gain < 0
     ]
     other_kind = _better_prediction(prior, images, gains, seed)
-    samples = sample(prior, SAMPLES, images.shape[-2:], steps=STEPS, seed=seed)
+    samples = sample(prior, SAMPLES, images.shape[-2:], steps=STEPS, seed=seed, device=device)
     low, high = _percentiles(samples)
     if other_kind:  # whose samples would say nothing of the range
         warnings.append(other_kind)

@@ -1,0 +1,43 @@
+"""``wellposed list``: what there is by name, and the hyper-parameters of solvers."""
+
+from dataclasses import MISSING, fields
+from inspect import cleandoc
+
+import typer
+
+from wellposed.cli.names import find_class
+from wellposed.cli.settings import List
+from wellposed.operators.presets import OPERATORS
+from wellposed.priors.stored.registry import available
+from wellposed.priors.stored.restorers import available_restorers
+from wellposed.solvers.base import Solver, describe
+from wellposed.solvers.catalogue import named_solvers
+
+
+def list_names(o: List) -> None:
+    """List what there is, or the hyper-parameters of solvers."""
+    for name in o.solvers:
+        _show(find_class("SOLVER", name(), Solver))
+    if not o.solvers:
+        _list_all()
+
+
+def _list_all() -> None:
+    train = {"(none shipped)": "train one with wellposed train"}
+    sections = {
+        "operators": {name: line for name, (line, _) in OPERATORS.items()},
+        "solvers": {name: describe(cls) for name, cls in named_solvers().items()},
+        "priors": available() or train,
+        "restorers": available_restorers() or train,
+    }
+    for title, lines in sections.items():
+        typer.echo(title)
+        for name, line in lines.items():
+            typer.echo(f"  {name:18s} {line}")
+
+
+def _show(cls: type[Solver]) -> None:
+    typer.echo(f"{cls.name or cls.__name__}: {cleandoc(cls.__doc__ or '')}\n")
+    for hyper in fields(cls):
+        value = "..." if hyper.default is MISSING else hyper.default
+        typer.echo(f"  --set {hyper.name}={value}")

@@ -1,0 +1,168 @@
+"""What words on the command line stand for: solvers, classes from outside, values, devices."""
+
+import ast
+import math
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from inspect import Parameter, signature
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from wellposed.cli.settings import SolverOptions
+from wellposed.errors import (
+    ArgumentError,
+    FileError,
+    UnknownNameError,
+    WellposedError,
+    require_choice,
+    require_device,
+    unknown_name,
+)
+
+if TYPE_CHECKING:
+    from wellposed.solvers import Solver
+
+T = TypeVar("T")
+S = TypeVar("S", bound="Solver")
+
+
+def make_solver(
+    cls: type[S], chosen: SolverOptions, batch_size: int | None = None, **defaults: int | str
+) -> S:
+    """Return a solver of the options' hyper-parameters; of others ``defaults``, or its own."""
+    given = {"steps": chosen.steps, "batch_size": batch_size}
+    settings = defaults | {name: value for name, value in given.items() if value is not None}
+    return make("--solver", cls, settings | parse_assignments("--set", chosen.set), "--set")
+
+
+def find_class(option: str, name: str, known: Mapping[str, type[T]], base: type) -> type[T]:
+    """Return a class by one of the known names, or by MODULE:CLASS or FILE.py:CLASS.
+
+    Hyphens, underscores and capitals do not count: diffpir, diff-pir and DiffPIR are one name.
+
+    Raises:
+        UnknownNameError: no such name; the nearest is suggested.
+        ArgumentError, FileError: see `import_class`.
+    """
+    if ":" in name:
+        return import_class(option, name, base)
+    return known[same_name(option, name, known)]
+
+
+def same_name(option: str, name: str, known: Iterable[str]) -> str:
+    """Return that of the known names which is ``name`` but for hyphens and capitals."""
+    spellings = {_plain(choice): choice for choice in known}
+    return require_choice(option, spellings.get(_plain(name), name), spellings.values())
+
+
+def _plain(name: str) -> str:
+    return re.sub("[-_]", "", name).lower()
+
+
+def require_distinct(names: list[str]) -> None:
+    """Raise unless the files of INPUT, whose results go by these names, can be told apart."""
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise ArgumentError(
+            f"INPUT: several files are called {double!r}, accepted: one of each name"
+        )
+
+
+def import_class(option: str, name: str, base: type) -> type:
+    """Return the class that MODULE:CLASS or FILE.py:CLASS names.
+
+    Raises:
+        ArgumentError, FileError, UnknownNameError: the module cannot be imported or has no such
+            class, or it is no ``base``.
+    """
+    place, _, attribute = name.rpartition(":")
+    module = _import(option, place)
+    found = getattr(module, attribute, None)
+    if found is None:
+        classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, base)]
+        own = [cls.__name__ for cls in classes if cls.__module__ == module.__name__]
+        raise UnknownNameError(unknown_name(option, attribute, own))
+    if not (isinstance(found, type) and issubclass(found, base)):
+        accepted = f"a subclass of {base.__module__}.{base.__name__}"
+        raise ArgumentError(f"{option}: got {name!r}, accepted: {accepted}")
+    return found
+
+
+def _import(option: str, place: str) -> ModuleType:
+    """Import a module, or a file; both may import what lies beside them."""
+    path = Path(place)
+    beside = str(path.parent.resolve() if place.endswith(".py") else Path.cwd())
+    if beside not in sys.path:
+        sys.path.append(beside)
+    if place.endswith(".py") and not path.is_file():
+        raise FileError(f"{option}: no such file {place!r}")
+    try:
+        return _run_file(path) if place.endswith(".py") else import_module(place)
+    except Exception as error:  # whatever the foreign code raises
+        what = f"{type(error).__name__}: {error}"
+        raise ArgumentError(f"{option}: cannot import {place!r}: {what}") from error
+
+
+def _run_file(path: Path) -> ModuleType:
+    spec = spec_from_file_location(f"outside_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = module_from_spec(spec)  # where dataclasses look
+    spec.loader.exec_module(module)
+    return module
+
+
+def make(option: str, cls: type[T], settings: Mapping[str, Any], source: str) -> T:
+    """Return ``cls(**settings)``, with errors that name the option ``source`` of the settings.
+
+    Raises:
+        UnknownNameError: a setting that the class does not take.
+        ArgumentError: one that it needs is missing, or a value that it refuses.
+    """
+    parameters = signature(cls).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+        for name in settings:
+            require_choice(source, name, names)
+    needed = [p.name for p in parameters if p.name in names and p.default is Parameter.empty]
+    lacking = [name for name in needed if name not in settings]
+    if lacking:
+        accepted = " ".join(f"{source} {name}=..." for name in lacking)
+        what = f"{cls.__name__} needs {', '.join(lacking)}"
+        raise ArgumentError(f"{option}: {what}, accepted: {accepted}")
+    try:
+        return cls(**settings)
+    except WellposedError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{option}: {cls.__name__}: {error}") from error
+
+
+def use_device(device: str) -> str:
+    """Return the device of --device, of several processes on one machine each its own GPU."""
+    require_device("--device", device)
+    if device == "cuda":
+        import torch
+
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    return device
+
+
+def parse_assignments(option: str, assignments: Iterable[str]) -> dict[str, Any]:
+    """Return the ``name=value`` strings of an option by name; `ArgumentError` where one is not."""
+    words = {"inf": math.inf, "true": True, "false": False, "none": None}
+    settings = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ArgumentError(f"{option}: got {assignment!r}, accepted: name=value")
+        try:
+            word = text.lower()
+            settings[name] = words[word] if word in words else ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            settings[name] = text
+    return settings
