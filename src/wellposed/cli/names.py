@@ -38,7 +38,9 @@ SPELLED = {"PiGDM": "pigdm", "PnPDM": "pnp-dm", "ResShift": "resshift", "IRSDE":
 
 
 def command_name(cls: type) -> str:
-    """Return a class name as the command line spells it: REDDiff -> red-diff."""
+    """Return what the command line calls a class: its ``name``, or REDDiff -> red-diff."""
+    if getattr(cls, "name", ""):
+        return str(cls.name)  # type: ignore[attr-defined]
     words = r"(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])"
     return SPELLED.get(cls.__name__) or re.sub(words, "-", cls.__name__).lower()
 
