@@ -141,9 +141,7 @@ class NetworkPrior(Prior):
             )
         return output.to(x_t.dtype)
 
-    def target(
-        self, x0: Tensor, eps: Tensor, t: Tensor, anchor: float | Tensor = 0.0
-    ) -> Tensor:
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor, anchor: float | Tensor = 0.0) -> Tensor:
         """Return what the network should predict, the inverse of `components`.
 
         Args:

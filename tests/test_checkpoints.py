@@ -17,7 +17,7 @@ from wellposed.priors.checkpoints import adm, ddpm
 from wellposed.priors.networks.adm import ADMUNet
 from wellposed.priors.networks.ddpm import DDPMConfig, DDPMUNet
 from wellposed.priors.stored import registry as loading
-from wellposed.priors.stored.reading import read_state
+from wellposed.priors.checkpoints.reading import read_state
 from wellposed.priors.stored.registry import WEIGHTS
 from wellposed.solvers import DDS
 

@@ -109,7 +109,9 @@ class Product(Prior):
 
         Conditions are fixed beforehand, ``prior.conditioned_on(condition)`` of a block.
         """
-        require(condition is None, "condition", condition, "None; use conditioned_on() of the blocks")
+        require(
+            condition is None, "condition", condition, "None; use conditioned_on() of the blocks"
+        )
         blocks = zip(self.priors, self.gains, self.split(x_t), strict=True)
         return torch.cat([self._denoise(prior, g, part, t) for prior, g, part in blocks], 1)
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from wellposed.datasets.images.image_files import Collection, Reading
 from wellposed.errors import CheckpointError, DeviceError, require_device
-from wellposed.priors.stored.state import finite_state
+from wellposed.priors.checkpoints.state import finite_state
 
 
 class Run(ABC):

@@ -27,14 +27,12 @@ def default_sampler(restorer: "Prior") -> "type[Restoration]":
     """
     from wellposed.solvers import RDDM, MRSampler, ResShift
 
-    require(restorer.anchor is not None, "restorer", "a prior without an anchor", "one with it")
-    assert restorer.anchor is not None
     kinds: dict[str, type[Restoration]] = {
         "difference": MRSampler,
         "latent": ResShift,
         "pixel": ResShift,
     }
-    return kinds.get(restorer.anchor.input, RDDM)
+    return RDDM if restorer.anchor is None else kinds.get(restorer.anchor.input, RDDM)
 
 
 def default_steps(restorer: "Prior", sampler: "type[Restoration]") -> int:

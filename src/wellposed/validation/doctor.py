@@ -17,7 +17,7 @@ from wellposed.datasets.images.phantoms import dead_leaves
 from wellposed.datasets.ultrasound import compand, simulate_echoes
 from wellposed.errors import NonFiniteError, require
 from wellposed.noise import MEASUREMENT, ItemNoise
-from wellposed.priors.adapters.latent import Latent
+from wellposed.priors.adapters.autoencoder import Latent
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import parameters_in_millions
 from wellposed.priors.prior import Prior, broadcast
