@@ -38,6 +38,7 @@ def reverse(
     times: list[float],
     eta: float,
     noise: NoiseSource,
+    anchor: Tensor | float = 0.0,
 ) -> Tensor:
     """Return a clean image from ``x_t`` by DDIM (Song, Meng and Ermon 2021, arXiv 2010.02502).
 
@@ -49,6 +50,7 @@ def reverse(
         eta: 0 follows the probability flow by Euler steps, 1 draws from ``p(x_0 | x_t)`` by
             ancestral steps.
         noise: drawn from where ``eta`` is not 0.
+        anchor: ``m`` of the diffusion.
     """
     for t, s in pairwise(times):
         x0 = denoise(x_t, t)
@@ -57,7 +59,7 @@ def reverse(
         level = levels(schedule, t, s)
         z = noise.draw(x_t) if eta > 0 else torch.zeros_like(x_t)
         v = variance("markov", level, eta)
-        x_t = transition(x0, implied_noise(x_t, x0, level), z, level, v)
+        x_t = transition(x0, implied_noise(x_t, x0, level, anchor), z, level, v, anchor)
     return x0
 
 
@@ -86,11 +88,12 @@ def sample(
         device: where the prior lives.
 
     Raises:
-        ArgumentError: an impossible argument, or a prior of any number of channels.
+        ArgumentError: an invalid argument, or a prior of any number of channels.
 
     Returns:
         Images (count, C, H, W) in public values.
     """
+    require(prior.anchor is None, "prior", "one with an anchor", "a plain prior")
     require(prior.channels is not None, "prior", "any number of channels", "a known number")
     require(isinstance(count, int) and count >= 1, "count", count, "an integer of at least 1")
     pair = len(image_size) == 2 and all(isinstance(n, int) and n >= 1 for n in image_size)
