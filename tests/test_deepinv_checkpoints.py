@@ -129,7 +129,7 @@ def test_edm_classes_are_one_hot(kind):
         expected = model(x, 0.3, class_labels=torch.eye(5)[classes], input_in_minus_one_one=True)
         others = model(x, 0.3, class_labels=torch.eye(5)[[1, 1, 1]], input_in_minus_one_one=True)
     close(prior.denoise(x, 0.3, classes), expected)
-    close(prior.given(1).denoise(x, 0.3), others)
+    close(prior.conditioned_on(1).denoise(x, 0.3), others)
     assert not torch.allclose(expected, others, atol=1e-3)
     with pytest.raises(errors.ArgumentError, match="classes 0 to 4"):
         prior.denoise(x, 0.3)

@@ -146,7 +146,7 @@ def restorers(tmp_path_factory):
     for name, (process, degradation) in kinds.items():
         out = str(folder / name)
         more = dict(process=process, degradation=degradation, prediction="residual")
-        train_restoration(RestorationSettings(data=(str(PHOTO),), out=out, **tiny, **more))
+        train_restoration(TrainingSettings(data=(str(PHOTO),), out=out, **tiny, **more))
     return folder
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from wellposed import errors
 from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.priors import VE, Diagonal, GaussianPrior, NetworkPrior, Tabulated
-from wellposed.priors.adapters.latent import Latent
+from wellposed.priors.adapters.autoencoder import Latent
 from wellposed.priors.checkpoints.diffusers import DiffusersPrior, load_diffusers
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -182,7 +182,7 @@ def test_denoising_is_that_of_the_latents():
 def test_conditions_reach_the_latent_prior():
     inner = DiffusersPrior(tiny_unet(num_class_embeds=4), diffusers.DDPMScheduler())
     prior, u = Latent(inner, autoencoder("kl"), 2.0, 0.5, (0.0, 3.0)), random(2, LATENTS, 4, 4)
-    given, x = prior.given(1), random(2, 3, 8, 8)
+    given, x = prior.conditioned_on(1), random(2, 3, 8, 8)
     close(given.denoise(u, 500), inner.denoise(u, 500, 1))
     close(prior.denoise(u, 500, 1), inner.denoise(u, 500, 1))
     assert not torch.allclose(given.denoise(u, 500), prior.denoise(u, 500, 2))

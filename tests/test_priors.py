@@ -196,7 +196,7 @@ def test_class_conditional_networks():
     assert prior.denoise(x_t, 5, 7).unique().tolist() == [7]
     each = prior.denoise(x_t, 5, torch.tensor([1, 9, 0]))
     assert each[:, 0, 0, 0].tolist() == [1, 9, 0]
-    fixed = prior.given(4)
+    fixed = prior.conditioned_on(4)
     assert fixed.denoise(x_t, 5).unique().tolist() == [4]
     assert (fixed.channels, fixed.schedule) == (2, VP)
     for wrong in (None, 10, -1, 2.5, torch.tensor([0, 1, 10])):

@@ -146,7 +146,7 @@ RESTORERS = {
 def test_restorers_restore_what_they_have_not_seen(name):
     """A sample beats the degraded photograph; the mean beats a sample, and has less detail."""
     operator, sampler, gain = RESTORERS[name]
-    image, restorer = photograph(), priors.load_restorer(name)
+    image, restorer = photograph(), priors.load(name)
     y = operator.measure(image, seed=0)
     found = restore(y, restorer, sampler, num_samples=2, seed=0)
     before = float(psnr(enlarged(y, restorer), image))
@@ -159,10 +159,10 @@ def test_restorers_restore_what_they_have_not_seen(name):
 @pytest.mark.parametrize("name", RESTORERS)
 def test_tiles_of_restorers_leave_no_seam(name):
     operator, sampler, _ = RESTORERS[name]
-    restorer = priors.load_restorer(name)
+    restorer = priors.load(name)
     y = operator.measure(photograph(), seed=0)
     whole = sampler(y, None, restorer, seed=0).samples[0]
-    gap = sampler(y, None, priors.tiled(restorer, 128, 32), seed=0).samples[0] - whole
+    gap = sampler(y, None, priors.Patchwise(restorer, 128, 32), seed=0).samples[0] - whole
     assert float(gap.abs().max()) < 0.004
     assert float(gap.diff(dim=-1).abs().max()) < 0.004
 

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
+from tests.conftest import anchored
 from wellposed import errors
 from wellposed.cli.app import app
 from wellposed.datasets.images.image_files import Collection, Reading
@@ -65,7 +66,7 @@ def settings(photos, out, **changes):
         process="ir-sde",
         noise=(0.0, 0.1),
     )
-    return RestorationSettings(**{**tiny, **changes})
+    return TrainingSettings(**{**tiny, **changes})
 
 
 def trainer_of(photos, out, **changes):
@@ -234,7 +235,7 @@ def test_smaller_crops_come_enlarged(photos, tmp_path):
     ).batches
     clean, degraded, *_ = batches[0]
     small = SuperResolution((3, 16, 16), 2).A(clean)
-    restorer = Restorer(nn.Identity(), MeanReverting(), "noise", upsample=2, data_range=(-1, 1))
+    restorer = anchored(nn.Identity(), MeanReverting(), "noise", upsample=2, data_range=(-1, 1))
     torch.testing.assert_close(degraded, restorer.anchor(small))
 
 
@@ -369,7 +370,7 @@ class Stub(nn.Module):
 def test_the_optimal_loss_is_the_published_one():
     d = {k: torch.from_numpy(v) for k, v in np.load(PARITY / "irsde_loss.npz").items()}
     schedule = MeanReverting(max_sigma=10)
-    restorer = Restorer(Stub(), schedule, "noise", "plain", data_range=(-1.0, 1.0))
+    restorer = anchored(Stub(), schedule, "noise", "plain", data_range=(-1.0, 1.0))
     t = d["tr/t"].flatten().double()
     alpha, sigma = (v.view(-1, 1, 1, 1) for v in schedule(t))
     x_t = d["lq"] + alpha * (d["gt"] - d["lq"]) + sigma * d["tr/noise"][0]
@@ -628,7 +629,7 @@ SPOILT = {
     "garbled config": lambda folder: (folder / "config.json").write_text("{"),
     "unknown process": lambda folder: change(folder, process={"name": "magic"}),
     "other widths": lambda folder: change(folder, network={"channels": 3, "widths": [8, 24]}),
-    "no predicts": lambda folder: change(folder, predicts=None),
+    "no predicts": lambda folder: change(folder, prediction=None),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
     "half the weights": lambda folder: halve(folder / "model.safetensors"),
 }

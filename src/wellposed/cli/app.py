@@ -19,7 +19,6 @@ from wellposed.cli.reconstruct import reconstruct
 from wellposed.cli.restore import restore_files
 from wellposed.cli.validate import validate
 from wellposed.errors import ArgumentError, WellposedError
-from wellposed.priors.training.restoration_settings import RestorationSettings
 from wellposed.priors.training.settings import TrainingSettings
 
 app = typer.Typer(
@@ -56,18 +55,15 @@ def _main(
 
 @app.command("list")
 def list_() -> None:
-    """List operators, solvers, priors and restorers, one line each."""
+    """List operators, solvers and priors, one line each."""
     from wellposed.operators.presets import OPERATORS
     from wellposed.priors.stored.registry import available
-    from wellposed.priors.stored.restorers import available_restorers
     from wellposed.solvers.base import describe
 
     sections = {
         "operators": {name: line for name, (line, _) in OPERATORS.items()},
         "solvers": {name: describe(cls) for name, cls in solver_classes().items()},
         "priors": available() or {"(none shipped)": "train one with wellposed train"},
-        "restorers": available_restorers()
-        or {"(none shipped)": "train one with wellposed train-restoration"},
     }
     for title, lines in sections.items():
         typer.echo(title)
@@ -135,33 +131,17 @@ def train(
 ) -> None:
     """Train a prior on images of your own; run again to continue after a kill.
 
+    With --process it is a restorer: images are degraded as they are needed, or come in pairs
+    (--degradation pairs).
+
     On several GPUs: torchrun --nproc-per-node 4 -m wellposed train ... (or accelerate launch).
     """
     from wellposed.priors.training import train as run
 
     folder = _run_training(run, _settings_from(TrainingSettings, options), device, threads)
     if folder is not None:
-        typer.echo(f"wrote the prior to {folder}; use it with --prior {folder}")
-
-
-@app.command()
-@_fail_clearly
-@_with_options_of(RestorationSettings)
-def train_restoration(
-    *,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
-    **options: Any,
-) -> None:
-    """Train a restorer on images of your own; run again to continue after a kill.
-
-    Images are degraded as they are needed, or come in pairs (--degradation pairs).
-    """
-    from wellposed.priors.training.restoration import train_restoration as run
-
-    folder = _run_training(run, _settings_from(RestorationSettings, options), device, threads)
-    if folder is not None:
-        typer.echo(f"wrote the restorer to {folder}; use it with --model {folder}")
+        option = "--prior" if options["process"] is None else "--model"
+        typer.echo(f"wrote the prior to {folder}; use it with {option} {folder}")
 
 
 def _run_training(

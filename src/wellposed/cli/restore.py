@@ -54,14 +54,15 @@ def restore_files(  # noqa: PLR0913 - the options of a command are its signature
     from wellposed.cli import restored_files as work
     from wellposed.cli.options import parse_assignments
     from wellposed.operators.presets import TaskOptions
-    from wellposed.priors.stored.restorers import load_restorer
-    from wellposed.solvers.restoration.base import restore as restoring
+    from wellposed.priors.stored.registry import load as load_prior
+    from wellposed.solvers.restoration import restore as restoring
 
     if operator is not None:
         require_choice("--operator", operator, OPERATORS)
     pairs = work.paired(work.images_of(inputs), truth)
     work.check_folder(out, [path for pair in pairs for path in pair if path is not None])
-    restorer = load_restorer(model, **parse_assignments("--load", load or []))
+    restorer = load_prior(model, **parse_assignments("--load", load or []))
+    require(restorer.anchor is not None, "--model", model, "a restorer; see wellposed list")
     shrinks = operator != "super-resolution" or restorer.upsample > 1
     require(shrinks, "--operator", operator, f"other ones by {model!r}, which enlarges nothing")
     method = work.sampler_of(sampler, steps, set_ or [], operator is not None, restorer)

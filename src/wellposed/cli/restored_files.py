@@ -18,7 +18,7 @@ from wellposed.solvers.restoration.restore import default_sampler, default_steps
 if TYPE_CHECKING:
     from wellposed.operators import LinearOperator
     from wellposed.operators.presets import TaskOptions
-    from wellposed.priors import Restorer
+    from wellposed.priors import Prior
     from wellposed.reconstruction import Reconstruction
     from wellposed.solvers.restoration.base import Restoration
 
@@ -68,7 +68,7 @@ def check_folder(out: Path, files: list[Path]) -> None:
         raise ArgumentError(f"--out: got the folder of {str(there)!r}, accepted: another one")
 
 
-def check_shapes(files: Files, restorer: "Restorer") -> None:
+def check_shapes(files: Files, restorer: "Prior") -> None:
     """Raise before the first evaluation where a file is no image, or of another size or kind."""
     upsample = restorer.upsample
     for file, clean in files:
@@ -85,7 +85,7 @@ def check_shapes(files: Files, restorer: "Restorer") -> None:
 
 
 def sampler_of(
-    name: str | None, steps: int | None, assignments: list[str], known: bool, restorer: "Restorer"
+    name: str | None, steps: int | None, assignments: list[str], known: bool, restorer: "Prior"
 ) -> "Restoration":
     """Return the sampler of the options, or the one that suits the restorer."""
     from wellposed.cli.options import kebab, parse_settings, solver_classes
@@ -99,7 +99,7 @@ def sampler_of(
     return cls(**{**settings, **parse_settings(cls, assignments)})
 
 
-def read(file: Path, restorer: "Restorer") -> Tensor:
+def read(file: Path, restorer: "Prior") -> Tensor:
     """Return an image file as (1, C, H, W) in [0, 1]; grey ones as colours if they have to be."""
     pixels = torch.from_numpy(np.atleast_3d(read_array(file)).astype(np.float32))
     image = pixels.permute(2, 0, 1)[None].contiguous()
