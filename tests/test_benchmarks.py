@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
 from tests.conftest import anchored
+
 from wellposed import solvers
 from wellposed.errors import ArgumentError, FileError, SamplingError
-from wellposed.priors import MeanReverting, Restorer, load, resshift
+from wellposed.priors import MeanReverting, load, resshift
 from wellposed.priors.networks.conv_unet import RestorationUNet
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import Problem

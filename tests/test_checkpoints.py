@@ -14,10 +14,10 @@ from wellposed import errors
 from wellposed.operators import Inpainting, SingleCoilMRI
 from wellposed.priors import Tabulated, available, load
 from wellposed.priors.checkpoints import adm, ddpm
+from wellposed.priors.checkpoints.reading import read_state
 from wellposed.priors.networks.adm import ADMUNet
 from wellposed.priors.networks.ddpm import DDPMConfig, DDPMUNet
 from wellposed.priors.stored import registry as loading
-from wellposed.priors.checkpoints.reading import read_state
 from wellposed.priors.stored.registry import WEIGHTS
 from wellposed.solvers import DDS
 

@@ -17,7 +17,7 @@ from wellposed.datasets import load_htc2022
 from wellposed.errors import FileError
 from wellposed.operators.image.inpainting import Denoising
 from wellposed.priors.training.restoration import train_restoration
-from wellposed.priors.training.restoration_settings import RestorationSettings
+from wellposed.priors.training.settings import TrainingSettings
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES, DATA = ROOT / "examples", Path(__file__).parent / "data"

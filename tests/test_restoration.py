@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from tests.conftest import anchored
 from torch import nn
 
-from tests.conftest import anchored
 from wellposed.noise import ItemNoise
 from wellposed.operators import Blur, Inpainting, SuperResolution, gaussian_kernel
 from wellposed.priors import (
@@ -17,9 +17,7 @@ from wellposed.priors import (
     Flow,
     GaussianPrior,
     MeanReverting,
-    Patchwise,
     Rescheduled,
-    Restorer,
     Slicewise,
     Tabulated,
     rddm,
@@ -465,11 +463,10 @@ def test_samplers_name_bad_fields(make, message):
             lambda p, y: ResShift()(y, SuperResolution((1, 32, 32), 4), p),
             "upsamples 1 times to the operator's",
         ),
-        (lambda p, y: IRSDE()(y, None, Patchwise(p, 16, 4)), "inside Patchwise"),
         (lambda p, y: IRSDE()(y[:, :, None], Inpainting(ONES), Slicewise(p)), "inside Slicewise"),
         (lambda p, y: DDS()(y, Inpainting(ONES), Rescheduled(p, VE(1.0))), "inside Rescheduled"),
-        (lambda p, y: p(y, 0.1), "a restorer needs the degraded image"),
-        (lambda p, y: p.conditioned_on(y), "cannot fix its degraded image"),
+        (lambda p, y: p(y, 0.1), "NetworkPrior with an anchor"),
+        (lambda p, y: p.conditioned_on(y), "condition: got 'one of a prior with an anchor"),
         (lambda p, y: p.denoise(y, 3.0), "condition: got None"),
     ],
 )

@@ -18,16 +18,16 @@ from safetensors.torch import save_file
 from torchvision.models import swin_transformer
 
 from wellposed import errors, priors
+from wellposed.priors.anchor import Degraded
+from wellposed.priors.checkpoints import FAMILIES
 from wellposed.priors.checkpoints import resshift as resshift_family
 from wellposed.priors.networks import nafnet, vq
 from wellposed.priors.networks import restoration_unet as unet
+from wellposed.priors.networks.conv_unet import RestorationUNet
 from wellposed.priors.networks.layers import ChannelNorm, pad
 from wellposed.priors.networks.swin import SwinConfig, WindowAttention
 from wellposed.priors.processes import MeanReverting, rddm, resshift
-from wellposed.priors.restorer import Degraded
-from wellposed.priors.stored import restorers as restoration
-from wellposed.priors.networks.conv_unet import RestorationUNet
-from wellposed.priors.stored.restorers import FAMILIES, load_restorer
+from wellposed.priors.stored import registry
 from wellposed.solvers import IRSDE, RDDM, ResShift
 
 pytestmark = pytest.mark.usefixtures("single_thread")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.conftest import anchored
 from torch import nn
 
-from tests.conftest import anchored
 from wellposed.noise import RecordedNoise
-from wellposed.priors import MeanReverting, Restorer, rddm, resshift
+from wellposed.priors import MeanReverting, rddm, resshift
 from wellposed.solvers import IRSDE, RDDM, MRSampler, ResShift
 
 DATA = Path(__file__).parent / "data" / "parity"

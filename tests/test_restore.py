@@ -7,18 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tests.conftest import anchored
 from torch import nn
 from typer.testing import CliRunner
 
-from tests.conftest import anchored
-from wellposed import errors
+from wellposed import errors, priors
 from wellposed.cli.app import app
 from wellposed.datasets import read_array
 from wellposed.metrics import psnr, ssim
 from wellposed.operators import SuperResolution
-from wellposed.priors import MeanReverting, Restorer, load_restorer, rddm, resshift, tiled
-from wellposed.priors.training.restoration import train_restoration
-from wellposed.priors.training.restoration_settings import RestorationSettings
+from wellposed.priors import MeanReverting, Patchwise, rddm, resshift
+from wellposed.priors.training import train
+from wellposed.priors.training.settings import TrainingSettings
 from wellposed.solvers import IRSDE, RDDM, MRSampler, ResShift
 from wellposed.solvers.restoration.restore import default_sampler, default_steps, restore
 
@@ -63,7 +63,7 @@ def photos(tmp_path_factory):
 def trained(photos, out, **changes):
     tiny = dict(image_size=(16,), widths=(8, 16), layers=1, steps=2, batch_size=2, warmup=1)
     s = TrainingSettings(data=(str(photos / "clean"),), out=str(out), **tiny, **changes)
-    return train_restoration(s)
+    return train(s)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_colours_are_refused_before_anything_is_restored(photos, tmp_path):
         Image.open(path).convert("L").save(grey / path.name)
     tiny = dict(image_size=(16,), widths=(8, 16), layers=1, steps=1, batch_size=2, warmup=1)
     s = TrainingSettings(data=(str(grey),), out=str(tmp_path / "own"), process="rddm", **tiny)
-    model, out = train_restoration(s), tmp_path / "out"
+    model, out = train(s), tmp_path / "out"
     for arguments in ([photos / "mixed"], [grey / "0.png", "--truth", photos / "clean"]):
         done = run(*arguments, "--model", model, "--out", out)
         assert done.exit_code == 2, done.output
