@@ -11,7 +11,7 @@ from wellposed import errors
 from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.priors import VE, Flow, Rescheduled, Tabulated
 from wellposed.priors.checkpoints import FAMILIES, deepinv_models, edm, identify
-from wellposed.priors.stored.reading import read_state
+from wellposed.priors.checkpoints.reading import read_state
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

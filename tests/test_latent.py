@@ -301,7 +301,11 @@ def test_the_pipelines_own_sample_is_a_public_image(folders):
 
 def test_a_kl_autoencoder_brings_its_factors(folders):
     prior, x = load_diffusers(str(folders / "kl"), data_range=(-1.0, 1.0)), random(1, 3, 8, 8)
-    assert (prior.autoencoder.scaling_factor, prior.autoencoder.shift_factor, prior.data_range) == (0.3, 0.2, (-1, 1))
+    assert (
+        prior.autoencoder.scaling_factor,
+        prior.autoencoder.shift_factor,
+        prior.data_range,
+    ) == (0.3, 0.2, (-1, 1))
     with torch.no_grad():
         close(prior.to_units(x), (encoded(autoencoder("kl"), x) - 0.2) * 0.3)
 

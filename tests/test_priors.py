@@ -96,8 +96,8 @@ def test_unknown_predictions_name_the_nearest():
         training_target("eps", one, one, 1.0, 1.0)
     with pytest.raises(errors.UnknownNameError, match="Did you mean 'noise'"):
         NetworkPrior(nn.Identity(), VP, "noize")
-    with pytest.raises(errors.ArgumentError, match="'residual' needs an anchor"):
-        training_target("residual", one, one, 1.0, 1.0)
+    with pytest.raises(errors.UnknownNameError, match="noise, sample"):
+        NetworkPrior(nn.Identity(), VP, "residual+noise")
 
 
 # Networks

@@ -21,6 +21,7 @@ from wellposed import errors, priors
 from wellposed.priors.anchor import Degraded
 from wellposed.priors.checkpoints import FAMILIES
 from wellposed.priors.checkpoints import resshift as resshift_family
+from wellposed.priors.checkpoints.family import load_network
 from wellposed.priors.networks import nafnet, vq
 from wellposed.priors.networks import restoration_unet as unet
 from wellposed.priors.networks.conv_unet import RestorationUNet
@@ -483,11 +484,15 @@ def saved(folder, state, name="model.pth"):
 TINY_CODE = weights(vq_layout(**TINY_VQ))
 
 
+def autoencoder_of(state):
+    return load_network(lambda s: vq.VQAutoencoder(vq.read_config(s)), state, "path: a copy")
+
+
 @functools.cache
 def tiny_resshift(**layout):
     """A tiny ResShift restorer of four steps, and the weights of its network."""
     state = weights(resshift_layout(**TINY_SWIN, **layout))
-    code = vq.load_autoencoder(TINY_CODE, "path: a copy")
+    code = autoencoder_of(TINY_CODE)
     return resshift_family.build(state, "path: 'resshift_s4.pth'", {"autoencoder": code}), state
 
 
@@ -599,7 +604,7 @@ def test_rddm_networks(tmp_path, names, ending):
     x, m, t = normal(2, 3, 8, 12), normal(2, 3, 8, 12, seed=1), LABELS
     heads = [unet_by_hand(s, torch.cat([x, m], 1), t - 1) for s in nets.values()]
     two = len(names) == 2 or ending == "shared"
-    assert restorer.predicts == ("residual+noise" if two else "residual")
+    assert restorer.prediction == ("residual+noise" if two else "residual")
     assert relative(restorer.predict(x, t, m), torch.cat(heads, 1)) < 1e-5
     assert restorer.data_range == (0.0, 1.0)
 
@@ -643,7 +648,7 @@ def test_rddm_of_ddim_coefficients_is_told_its_progress(tmp_path, names, predict
     process = {"alphas_cumsum": 1 - alpha_bar.sqrt(), "betas_cumsum": (1 - alpha_bar).sqrt()}
     nets = rddm_nets(names)
     path = saved(tmp_path, joined(nets, "model.") | process)
-    restorer = priors.load(path, **({"predicts": predicts} if predicts else {}))
+    restorer = priors.load(path, **({"prediction": predicts} if predicts else {}))
     x, m, t = normal(2, 3, 4, 4), normal(2, 3, 4, 4, seed=1), torch.tensor([500, 900])
     labels = {"unet0.": 1000 * process["alphas_cumsum"], "unet1.": 1000 * process["betas_cumsum"]}
     if predicts == "noise":
@@ -683,7 +688,7 @@ def test_resshift_network(halvings):
     assert restorer.upsample == 4 >> halvings
     x, image = normal(2, 3, 8, 12), normal(2, 3, 8 << halvings, 12 << halvings, seed=1)
     expected = resshift_by_hand(state, x, LABELS, image, heads=2, window=2)
-    got = called(restorer.network, x, LABELS, Degraded(x, image))
+    got = called(restorer.prior.network, x, LABELS, Degraded(x, image))
     assert relative(got, expected) < 1e-5
 
 
@@ -751,7 +756,7 @@ def diffusers_vq(state, latents, codes):
 def test_autoencoder_is_diffusers(tmp_path):
     state = weights(vq_layout(**{**TINY_VQ, "blocks": (1, 1, 1)}))
     state["quantize.embedding.weight"] *= 0.3
-    ours = vq.load_autoencoder(state, "path: a copy")
+    ours = autoencoder_of(state)
     reference = diffusers_vq(state, 3, 64)
     x = normal(2, 3, 16, 24)
     with torch.no_grad():
@@ -774,7 +779,7 @@ def test_codes_are_the_nearest(monkeypatch):
             assert torch.equal(got, nearest)
         monkeypatch.setattr(vq, "CHUNK", 9)
         assert torch.equal(book(z), rounded)
-    ours = vq.load_autoencoder(weights(vq_layout(**TINY_VQ)), "path: a copy")
+    ours = autoencoder_of(weights(vq_layout(**TINY_VQ)))
     z = normal(1, 3, 2, 2).requires_grad_()
     (through,) = torch.autograd.grad(ours.decode(z).sum(), z)
     code = ours.quantize(z).detach().requires_grad_()
@@ -820,9 +825,12 @@ def test_resshift_pads_latents_and_the_degraded_image_alike():
     x, image = normal(1, 3, 7, 6), normal(1, 3, 14, 12, seed=1)
     padded = (F.pad(x, (0, 2, 0, 1), "reflect"), F.pad(image, (0, 4, 0, 2), "reflect"))
     expected = resshift_by_hand(state, padded[0], LABELS[:1], padded[1], 2, 2)[..., :7, :6]
-    assert relative(called(restorer.network, x, LABELS[:1], Degraded(x, image)), expected) < 1e-5
+    assert (
+        relative(called(restorer.prior.network, x, LABELS[:1], Degraded(x, image)), expected)
+        < 1e-5
+    )
     with pytest.raises(errors.ShapeError, match=r"got a degraded image of sides \(7, 6\)"):
-        restorer.network(x, LABELS[:1], Degraded(x, image[..., :7, :6]))
+        restorer.prior.network(x, LABELS[:1], Degraded(x, image[..., :7, :6]))
 
 
 def test_padding_refuses_what_reflection_cannot_reach():
@@ -838,7 +846,7 @@ def test_padding_refuses_what_reflection_cannot_reach():
 def test_networks_in_other_precisions(tmp_path, family):
     """Images keep their dtype, whatever the network's; labels are not rounded to bfloat16."""
     if family == "resshift":
-        restorer = copy.deepcopy(tiny_resshift(halvings=0)[0])
+        restorer = copy.deepcopy(tiny_resshift(halvings=0)[0].prior)
     else:
         restorer = priors.load(saved(tmp_path, weights(LAYOUTS[family])))
     x, image, t = normal(1, 3, 8, 8), normal(1, 3, 8, 8, seed=1), torch.tensor([3.0])
@@ -901,12 +909,12 @@ OWN = {
 def test_folders_and_shipped_names(tmp_path, monkeypatch):
     state = RestorationUNet(**OWN["network"]).state_dict()
     state = {k: v.contiguous() for k, v in state.items()}
-    for folder in (tmp_path / "mine", tmp_path / "shipped" / "resshift-x2"):
+    for folder in (tmp_path / "mine", tmp_path / "shipped" / "restorers" / "resshift-x2"):
         folder.mkdir(parents=True)
         saved(folder, state, "model.safetensors")
         (folder / "config.json").write_text(json.dumps(OWN))
-    monkeypatch.setattr(restoration, "RESTORERS", tmp_path / "shipped")
-    line = "3 channel(s), 2 times larger, trained as resshift"
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path / "shipped")
+    line = "restorer, 3 channel(s), 2 times larger, trained as resshift"
     assert priors.available() == {"resshift-x2": line}
     for source in (tmp_path / "mine", "resshift-x2"):
         restorer = priors.load(source)
@@ -915,16 +923,6 @@ def test_folders_and_shipped_names(tmp_path, monkeypatch):
             priors.load(source, schedule=resshift())
     with pytest.raises(errors.UnknownNameError, match="Did you mean 'resshift-x2'"):
         priors.load("resshift-x3")
-    for source in (tmp_path / "mine", "resshift-x2", saved(tmp_path, weights(LAYOUTS["irsde"]))):
-        with pytest.raises(errors.CheckpointError, match=r"see priors\.load_restorer"):
-            priors.load(source)
-
-
-def test_a_folder_of_a_prior_is_named_as_one(tmp_path):
-    prior = OWN | {"schedule": "linear"}
-    (tmp_path / "config.json").write_text(json.dumps(prior))
-    with pytest.raises(errors.CheckpointError, match=r"is a prior, .* see priors\.load"):
-        priors.load(tmp_path)
 
 
 # Bad input
@@ -932,7 +930,7 @@ def test_a_folder_of_a_prior_is_named_as_one(tmp_path):
 
 def test_unknown_weights_name_the_families(tmp_path):
     path = saved(tmp_path, {"a.weight": torch.ones(1)})
-    with pytest.raises(errors.CheckpointError, match="no known restoration network") as error:
+    with pytest.raises(errors.CheckpointError, match="no known family") as error:
         priors.load(path)
     assert all(family.name in str(error.value) for family in FAMILIES)
     with pytest.raises(errors.CheckpointError, match="does not exist"):
@@ -978,7 +976,7 @@ def test_networks_of_other_inputs_are_refused(tmp_path, family):
 
 def test_rddm_refuses_predictions_of_other_networks(tmp_path):
     path = saved(tmp_path, joined(rddm_nets(("unet0.",))))
-    with pytest.raises(errors.UnknownNameError, match=r"predicts: .* Known: residual, noise"):
+    with pytest.raises(errors.UnknownNameError, match=r"prediction: .* Known: residual, noise"):
         priors.load(path, prediction="residual+noise")
 
 

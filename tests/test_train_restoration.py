@@ -266,7 +266,11 @@ def test_pairs_are_cropped_and_turned_alike(tmp_path):
     trainer = trainer_of(
         "", tmp_path / "out", **options, degraded=str(degraded_folder), zoom=(0.7, 1.4)
     )
-    for batch in (trainer.task.batches[0], trainer.task.batches[1], trainer.task.held.draw(range(3), 3, 0, 16)):
+    for batch in (
+        trainer.task.batches[0],
+        trainer.task.batches[1],
+        trainer.task.held.draw(range(3), 3, 0, 16),
+    ):
         clean, degraded = batch[:2]
         torch.testing.assert_close(degraded, 1 - clean, atol=1e-5, rtol=0)
     assert trainer.config()["upsample"] == 1

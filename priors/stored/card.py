@@ -69,7 +69,9 @@ def _restorer(config: Mapping[str, Any], training: Mapping[str, Any]) -> dict[st
     }
 
 
-def _data(config: Mapping[str, Any], training: Mapping[str, Any], kind: str = "") -> dict[str, str]:
+def _data(
+    config: Mapping[str, Any], training: Mapping[str, Any], kind: str = ""
+) -> dict[str, str]:
     return {
         "data": training["sources"],
         "licence of the data": training["licence"],

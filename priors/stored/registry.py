@@ -27,8 +27,8 @@ class Checkpoint:
 
 def shipped() -> dict[str, Path]:
     """Return the folders of the shipped priors by name; restorers lie in one of their own."""
-    folders = (path.parent for path in WEIGHTS.glob("**/config.json"))
-    return {folder.name: folder for folder in sorted(folders)}
+    patterns = ("*/config.json", "restorers/*/config.json")
+    return {p.parent.name: p.parent for pattern in patterns for p in sorted(WEIGHTS.glob(pattern))}
 
 
 def available() -> dict[str, str]:

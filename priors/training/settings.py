@@ -22,7 +22,16 @@ PREDICTIONS = {
 }
 """What may be predicted under each schedule; a velocity needs alpha^2 + sigma^2 = 1."""
 
-FREE = ("data", "out", "save_every", "image_every", "workers", "compile", "degraded", "autoencoder")
+FREE = (
+    "data",
+    "out",
+    "save_every",
+    "image_every",
+    "workers",
+    "compile",
+    "degraded",
+    "autoencoder",
+)
 """Settings that do not determine the trained weights, and folders, which may have moved."""
 
 
@@ -115,7 +124,8 @@ class RunSettings:
     """The network and the optimisation."""
 
     prediction: str | None = setting(
-        None, "What the network predicts, e.g. noise, sample, velocity; default: edm, or the paper's."
+        None,
+        "What the network predicts, e.g. noise, sample, velocity; default: edm, or the paper's.",
     )
     widths: tuple[int, ...] = setting((64, 128, 192), "Channels of each resolution level.")
     layers: int = setting(2, "Residual blocks per level, down and up.")
@@ -232,6 +242,10 @@ class TrainingSettings(
 
     def decisive(self) -> dict[str, Any]:
         """Return the settings that determine the trained weights, JSON-serialisable."""
-        other = {f.name for group in (ANCHORED if self.process is None else PLAIN) for f in fields(group)}
+        other = {
+            f.name
+            for group in (ANCHORED if self.process is None else PLAIN)
+            for f in fields(group)
+        }
         kept = {k: v for k, v in asdict(self).items() if k not in (*FREE, *other)}
         return json.loads(json.dumps(kept))

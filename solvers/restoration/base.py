@@ -68,7 +68,9 @@ class Restoration(Solver):
         x_T = problem.anchor + std * noise.draw(problem.zeros())
         return State(x_T, x_T)
 
-    def consistent(self, parts: Components, x_t: Tensor, level: Levels, problem: Problem) -> Components:
+    def consistent(
+        self, parts: Components, x_t: Tensor, level: Levels, problem: Problem
+    ) -> Components:
         """Return the parts of ``x_t`` with the clean one pulled to the measurement."""
         if self.data_steps == 0:
             return parts
