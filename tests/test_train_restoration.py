@@ -18,7 +18,7 @@ from wellposed.cli.app import app
 from wellposed.datasets.images.image_files import Collection, Reading
 from wellposed.operators import Blur, SuperResolution, gaussian_kernel
 from wellposed.operators.presets import OPERATORS as TASKS
-from wellposed.priors import MeanReverting
+from wellposed.priors import Anchor, MeanReverting
 from wellposed.priors.stored.store import load_prior
 from wellposed.priors.training import Trainer, TrainingSettings, train
 from wellposed.priors.training.losses import optimal_reverse
@@ -191,7 +191,7 @@ def test_measurements_of_all_kinds_become_images(operator, photos, tmp_path):
 
 
 def test_batches_are_functions_of_step_and_item(photos, tmp_path):
-    batches = trainer_of(photos, tmp_path, batch_size=4, margin=4).batches
+    batches = trainer_of(photos, tmp_path, batch_size=4, margin=4).task.batches
     first, again, other = batches[3], batches[3], batches[4]
     for a, b in zip(first, again, strict=True):
         assert torch.equal(a, b)
@@ -215,7 +215,7 @@ def test_a_margin_keeps_the_border_out(photos, tmp_path):
     blurred = dict(noise=(0.0, 0.0), blur=(1.0, 1.0))
     errors_ = {}
     for margin in (0, 8):
-        batches = trainer_of(photos, tmp_path, margin=margin, **blurred).batches
+        batches = trainer_of(photos, tmp_path, margin=margin, **blurred).task.batches
         s = batches.settings
         large = batches.crops.batch(range(4), s.seed, 0, 16 + 2 * margin)
         kernel = gaussian_kernel(1.0, 11)[None, None].float()
@@ -231,7 +231,7 @@ def test_a_margin_keeps_the_border_out(photos, tmp_path):
 def test_smaller_crops_come_enlarged(photos, tmp_path):
     batches = trainer_of(
         photos, tmp_path, degradation="super-resolution", factor=2, noise=(0.0, 0.0)
-    ).batches
+    ).task.batches
     clean, degraded, *_ = batches[0]
     small = SuperResolution((3, 16, 16), 2).A(clean)
     restorer = anchored(nn.Identity(), MeanReverting(), "noise", upsample=2, data_range=(-1, 1))
@@ -395,11 +395,11 @@ def test_latents_are_learnt_in_latents(photos, tmp_path):
     torch.testing.assert_close(trainer.prior.to_units(clean), x0)
     t = (15 * u).ceil()
     prior = trainer.prior
-    prior.network = Perfect("residual", x0, m, eps, t, prior)
+    prior.prior.network = Perfect("residual", x0, m, eps, t, prior)
     assert float(trainer.task.loss(prior, batch)) < 1e-6
     before = {k: v.clone() for k, v in trainer.task.autoencoder.state_dict().items()}
     steps(latent := latent_trainer(photos, tmp_path, folder), 2)
-    assert all(torch.equal(before[k], v) for k, v in latent.codec.state_dict().items())
+    assert all(torch.equal(before[k], v) for k, v in latent.task.autoencoder.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
@@ -414,7 +414,7 @@ def test_a_latent_run_carries_its_autoencoder(kind, photos, tmp_path):
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     u = restorer.to_units(x)
     torch.testing.assert_close(u, trainer.averaged.to_units(x))
-    scaling = 1.0 if kind == "vq" else trainer.task.autoencoder.autoencoder.config.scaling_factor
+    scaling = 1.0 if kind == "vq" else trainer.task.autoencoder.model.config.scaling_factor
     assert restorer.autoencoder.scaling_factor == scaling
     assert not restorer.is_affine
     assert restorer.unit_shape(x.shape) == u.shape == (1, 3, 8, 8)
@@ -482,7 +482,7 @@ def test_lpips_is_added_with_its_weight(kind, photos, tmp_path, monkeypatch):
     monkeypatch.setattr("torchmetrics.image.LearnedPerceptualImagePatchSimilarity", FakeMetric)
     process = dict(process="resshift", prediction=kind, noise=(0.1, 0.1))
     plain, weighted = (trainer_of(photos, tmp_path, lpips=v, **process) for v in (0.0, 3.0))
-    batch = plain.batches[0]
+    batch = plain.task.batches[0]
     base, loss = (float(t.task.loss(t.prior, batch).detach()) for t in (plain, weighted))
     # Nothing is predicted at first: a clean image of 0, or the degraded one.
     estimate = (2 * batch[1] - 1).clamp(-1, 1) if kind == "residual" else 0 * batch[1]
@@ -598,7 +598,7 @@ def test_a_trained_restorer_is_the_average_in_half_precision(photos, finished):
     trainer.load_checkpoint(finished / "checkpoint.pt")
     for key, value in trainer.average.state_dict().items():
         assert torch.equal(restorer.network.state_dict()[key], value.half().float()), key
-    assert (restorer.predicts, restorer.sees, restorer.upsample) == ("noise", "difference", 1)
+    assert (restorer.prediction, restorer.anchor) == ("noise", Anchor("difference", 1))
     assert (restorer.channels, restorer.data_range) == (3, (0.0, 1.0))
     # 10 levels of 255 in [0, 1] are twice as many units.
     assert restorer.schedule.terminal_std == pytest.approx(20 / 255)
@@ -632,7 +632,7 @@ SPOILT = {
     "garbled config": lambda folder: (folder / "config.json").write_text("{"),
     "unknown process": lambda folder: change(folder, process={"name": "magic"}),
     "other widths": lambda folder: change(folder, network={"channels": 3, "widths": [8, 24]}),
-    "no predicts": lambda folder: change(folder, prediction=None),
+    "no prediction": lambda folder: change(folder, prediction=None),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
     "half the weights": lambda folder: halve(folder / "model.safetensors"),
 }
@@ -653,7 +653,7 @@ def test_a_damaged_restorer_is_refused(damage, finished, tmp_path):
         (tmp_path / name).write_bytes((finished / name).read_bytes())
     load_prior(tmp_path)
     SPOILT[damage](tmp_path)
-    with pytest.raises(errors.CheckpointError, match=r"restorer: '.*'"):
+    with pytest.raises(errors.CheckpointError, match=r"prior: '.*'"):
         load_prior(tmp_path)
 
 
@@ -662,10 +662,10 @@ def test_the_command_trains_and_names_what_cannot_be(photos, tmp_path):
     options = ["--data", photos, "--out", out, "--image-size", 16, "--widths", "8,16"]
     options += ["--layers", 1, "--steps", 1, "--batch-size", 2, "--process", "resshift"]
     options += ["--process-steps", 4, "--min-noise", 0.2, "--degradation", "super-resolution"]
-    result = CliRunner().invoke(app, ["train-restoration", *map(str, options)])
+    result = CliRunner().invoke(app, ["train", *map(str, options)])
     assert result.exit_code == 0, result.output
     restorer = load_prior(out)
-    assert (restorer.schedule.T, restorer.upsample, restorer.sees) == (4, 4, "pixel")
-    wrong = CliRunner().invoke(app, ["train-restoration", *map(str, options), "--kernel", "cubic"])
+    assert (restorer.schedule.T, restorer.anchor) == (4, Anchor("pixel", 4))
+    wrong = CliRunner().invoke(app, ["train", *map(str, options), "--kernel", "cubic"])
     assert wrong.exit_code == 2
     assert "error: kernel: unknown name 'cubic'. Did you mean 'bicubic'?" in wrong.output
