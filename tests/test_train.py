@@ -217,7 +217,8 @@ def test_signals_are_trained_on_tall_companded_crops(tmp_path):
     x0, _, eps = trainer.task.batches[0]
     assert x0.shape == eps.shape == (2, 1, 24, 16)
     assert 0.2 < float(x0.std()) < 0.7
-    assert sample_grid(trainer)[0].shape == (3, 1, 24, 16)
+    samples = trainer.task.pictures(trainer.averaged)["samples"]
+    assert samples[0].shape == (3, 1, 24, 16)
 
 
 def make_trainer(photos, tmp_path, **changes):
@@ -233,9 +234,9 @@ def test_units_run_from_minus_one_to_one():
 @pytest.mark.parametrize("world", [2, 4])
 def test_the_shares_of_all_processes_make_the_batch_of_one(world, photos, tmp_path):
     run = settings(photos, tmp_path, batch_size=4 * world, image_size=(8, 16, 8))
-    crops = Trainer(run).batches.crops
+    crops = Trainer(run).task.batches.crops
     whole = TrainingBatches(crops, run)
-    shares = [TrainingBatches(crops, run, rank, world) for rank in range(world)]
+    shares = [TrainingBatches(crops, run, (rank, world)) for rank in range(world)]
     for step in range(4):
         parts = zip(*(share[step] for share in shares), strict=True)
         joined = tuple(torch.cat(part) for part in parts)
@@ -244,15 +245,15 @@ def test_the_shares_of_all_processes_make_the_batch_of_one(world, photos, tmp_pa
 
 
 def test_batches_that_cannot_be_shared_are_named(photos, tmp_path):
-    crops = make_trainer(photos, tmp_path).batches.crops
+    crops = make_trainer(photos, tmp_path).task.batches.crops
     odd = settings(photos, tmp_path, batch_size=3)
     with pytest.raises(errors.ArgumentError, match=r"batch_size: got 3, which is 3 .* 16 pixels"):
-        TrainingBatches(crops, odd, 0, 2)
+        TrainingBatches(crops, odd, (0, 2))
     # Six crops of 8 pixels cost as much as two of 16, of which three processes have no share.
     several = settings(photos, tmp_path, batch_size=6, image_size=(8, 16))
-    TrainingBatches(crops, several, 0, 2)
+    TrainingBatches(crops, several, (0, 2))
     with pytest.raises(errors.ArgumentError, match=r"which is 2 crop.* 16 pixels, .* 3 processes"):
-        TrainingBatches(crops, several, 0, 3)
+        TrainingBatches(crops, several, (0, 3))
 
 
 def test_larger_crops_come_in_smaller_batches(photos, tmp_path):
@@ -262,7 +263,7 @@ def test_larger_crops_come_in_smaller_batches(photos, tmp_path):
 
 
 def test_noise_and_levels_are_functions_of_step_and_item(photos, tmp_path):
-    batches = make_trainer(photos, tmp_path, batch_size=64).batches
+    batches = make_trainer(photos, tmp_path, batch_size=64).task.batches
     assert_same(batches[3], batches[3])
     (_, u, eps), (_, other_u, other_eps) = batches[3], batches[4]
     # Evenly spread over the batch, shifted at random.
@@ -281,7 +282,7 @@ def test_noise_and_levels_are_functions_of_step_and_item(photos, tmp_path):
 
 
 def schedule_of(run):
-    config = {"schedule": run.schedule, "prediction": run.prediction, "sigma_data": 0.5}
+    config = {"schedule": run.schedule, "prediction": run.predicts, "sigma_data": 0.5}
     images = {"channels": 1, "complex": False, "data_range": (0, 1)}
     return build_prior(nn.Identity(), {**config, **images}).schedule
 

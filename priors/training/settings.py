@@ -22,17 +22,11 @@ PREDICTIONS = {
 }
 """What may be predicted under each schedule; a velocity needs alpha^2 + sigma^2 = 1."""
 
-FREE = (
-    "data",
-    "out",
-    "save_every",
-    "image_every",
-    "workers",
-    "compile",
-    "degraded",
-    "autoencoder",
-)
-"""Settings that do not determine the trained weights, and folders, which may have moved."""
+FREE = ("data", "out", "save_every", "image_every", "workers", "compile")
+"""Settings that do not determine the trained weights."""
+
+FOLDERS = ("degraded", "autoencoder")
+"""Folders, which may have moved when a run goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,5 +241,5 @@ class TrainingSettings(
             for group in (ANCHORED if self.process is None else PLAIN)
             for f in fields(group)
         }
-        kept = {k: v for k, v in asdict(self).items() if k not in (*FREE, *other)}
+        kept = {k: v for k, v in asdict(self).items() if k not in (*FREE, *FOLDERS, *other)}
         return json.loads(json.dumps(kept))
