@@ -1,6 +1,8 @@
 """The reverse diffusion of a prior alone, from any noise level; samples of the prior."""
 
+import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from wellposed.errors import require
 from wellposed.noise import ItemNoise, NoiseSource
+from wellposed.priors.anchor import Degraded, degraded_of
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import Schedule
 from wellposed.priors.transition import implied_noise, levels, starting_std, transition, variance
@@ -61,6 +64,24 @@ def reverse(
         v = variance("markov", level, eta)
         x_t = transition(x0, implied_noise(x_t, x0, level, anchor), z, level, v, anchor)
     return x0
+
+
+@torch.no_grad()
+def restored(prior: Prior, condition: Degraded | Tensor, steps: int = 5, seed: int = 0) -> Tensor:
+    """Return degraded images restored by DDIM about them, in public values.
+
+    Args:
+        prior: a prior with an anchor.
+        condition: made by ``prior.degraded(image)``, or the anchor alone, see `Prior.denoise`.
+        steps: network evaluations, at most those of the process.
+        seed: decides the noise at the start.
+    """
+    m, schedule = degraded_of(condition).anchor, prior.schedule
+    times = schedule.times(min(steps, math.ceil(schedule.T)), "trailing").tolist()
+    noise = ItemNoise(seed, [(n,) for n in range(len(m))])
+    x_T = m + schedule.terminal_std * noise.draw(m)
+    denoise = partial(prior.denoise, condition=condition)
+    return prior.to_public(reverse(denoise, x_T, schedule, times, 0.0, noise, m))
 
 
 @torch.no_grad()

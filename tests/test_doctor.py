@@ -11,7 +11,8 @@ from wellposed.datasets.images.phantoms import dead_leaves
 from wellposed.priors import VE, Flow, GaussianPrior, NetworkPrior, Stationary, Tabulated
 from wellposed.priors.network import log_noise_label
 from wellposed.priors.prediction import training_target
-from wellposed.validation.doctor import LEVELS, diagnose
+from wellposed.validation.doctor import diagnose
+from wellposed.validation.self_tests import LEVELS
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 

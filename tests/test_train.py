@@ -257,7 +257,7 @@ def test_batches_that_cannot_be_shared_are_named(photos, tmp_path):
 
 
 def test_larger_crops_come_in_smaller_batches(photos, tmp_path):
-    batches = make_trainer(photos, tmp_path, image_size=(8, 16, 12), batch_size=5).batches
+    batches = make_trainer(photos, tmp_path, image_size=(8, 16, 12), batch_size=5).task.batches
     shapes = [tuple(batches[step][0].shape) for step in range(4)]
     assert shapes == [(5, 1, 8, 8), (1, 1, 16, 16), (2, 1, 12, 12), (5, 1, 8, 8)]
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError
-from wellposed.priors.prior import broadcast
 from wellposed.priors.network import NetworkPrior
+from wellposed.priors.prior import broadcast
 from wellposed.priors.transition import Levels, implied_noise, transition, variance
 
 

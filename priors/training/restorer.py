@@ -12,10 +12,9 @@ from wellposed.datasets.images.degradations import RealWorld
 from wellposed.datasets.images.image_files import Collection, Stack
 from wellposed.errors import require
 from wellposed.metrics import psnr
-from wellposed.noise import ItemNoise
 from wellposed.priors.prediction import TWO_HEADS
 from wellposed.priors.prior import Prior
-from wellposed.priors.sampling import reverse
+from wellposed.priors.sampling import restored
 from wellposed.priors.stored.store import Config, read_autoencoder
 from wellposed.priors.training.batches import Batch, reading_of, to_units
 from wellposed.priors.training.losses import load_lpips, optimal_reverse
@@ -26,8 +25,6 @@ from wellposed.priors.training.task import PICTURES, VALIDATION_CROPS, Task, net
 
 PLACES = (0.1, 0.25, 0.5, 0.75, 1.0)
 """Times, as fractions of T, from which held-out crops are estimated in one step."""
-
-SAMPLING_STEPS = 5
 
 INPUTS = {"resshift": "pixel", "ir-sde": "difference", "rddm": "plain"}
 """What the networks of each process see on pixels; ResShift's in latents see "latent"."""
@@ -151,18 +148,8 @@ class Restoring(Task):
     def pictures(self, prior: Prior) -> dict[str, list[Tensor]]:
         """Return clean, degraded and restored held-out crops."""
         clean, degraded = self.first_held(PICTURES, 1)[:2]
-        rows = (clean, degraded, restored(prior, degraded))
+        rows = (clean, degraded, restored(prior, prior.to_units(degraded)))
         return {"restored": [(to_units(v, self.settings.data_range) + 1) / 2 for v in rows]}
-
-
-def restored(prior: Prior, degraded: Tensor, seed: int = 0) -> Tensor:
-    """Return degraded images, of the size of clean ones, restored in `SAMPLING_STEPS` steps."""
-    m, schedule = prior.to_units(degraded), prior.schedule
-    times = schedule.times(min(SAMPLING_STEPS, int(schedule.T)), "trailing").tolist()
-    noise = ItemNoise(seed, [(n,) for n in range(len(m))])
-    x = m + schedule.terminal_std * noise.draw(m)
-    x0 = reverse(lambda x_t, t: prior.denoise(x_t, t, m), x, schedule, times, 0.0, noise, m)
-    return prior.to_public(x0)
 
 
 def process(s: TrainingSettings) -> dict[str, Any]:

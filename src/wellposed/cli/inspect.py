@@ -16,15 +16,18 @@ def inspect(
     """Tell what a checkpoint is, test whether it denoises, and warn if it was misread."""
     from wellposed.figures import format_table
     from wellposed.priors.stored.registry import read_checkpoint
-    from wellposed.validation.doctor import LEVELS, describe, diagnose, usual_range
+    from wellposed.validation.doctor import describe, diagnose, usual_range
 
     checkpoint = read_checkpoint(path)
     facts = [("family", checkpoint.family), *describe(checkpoint.prior).items()]
     typer.echo(format_table(["", path], [list(fact) for fact in facts]) + "\n")
-    prior = getattr(checkpoint.prior, "prior", checkpoint.prior)
+    prior = checkpoint.prior
+    if prior.anchor is None:  # a plain latent prior is tested in its own space
+        prior = getattr(prior, "prior", prior)
     diagnosis = diagnose(prior, _test_images(prior, image or [], size))
-    gains = [f"{diagnosis.gains[level]:+.1f}" for level in LEVELS]
-    typer.echo(format_table(["sigma / alpha", *map(str, LEVELS)], [["gain in dB", *gains]]) + "\n")
+    gains = [f"{gain:+.1f}" for gain in diagnosis.gains.values()]
+    heads = [diagnosis.axis, *map(str, diagnosis.gains)]
+    typer.echo(format_table(heads, [["gain in dB", *gains]]) + "\n")
     low, high = diagnosis.sample_range
     typer.echo(f"its own samples lie in {low:.2f}..{high:.2f}, {usual_range(prior)}")
     for warning in diagnosis.warnings:
