@@ -93,9 +93,10 @@ def test_a_misread_range_is_named(claimed, found):
 def test_shipped_priors_are_healthy(name):
     diagnosis = diagnose(priors.load(name))
     assert diagnosis.warnings == ()
-    wrong = copy.copy(priors.load(name))
+    prior = priors.load(name)
+    wrong = copy.copy(prior)
     wrong.prediction = "noise"
-    assert "prediction 'edm'" in diagnose(wrong).warnings[-1]
+    assert f"prediction {prior.prediction!r}" in diagnose(wrong).warnings[-1]
 
 
 def test_a_network_that_does_not_denoise():

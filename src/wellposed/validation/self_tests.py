@@ -81,7 +81,7 @@ class Restoring:
         shape = self.images.shape[1:]
         if prior.upsample > 1:
             return SuperResolution(shape, prior.upsample).A(self.images)
-        return Blur(shape, gaussian_kernel(BLUR)).A(self.images)
+        return Blur(gaussian_kernel(BLUR), shape).A(self.images)
 
     def gains(self, prior: Prior) -> dict[float, float]:
         """Return the gain in dB over the degraded images from each time."""
