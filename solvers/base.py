@@ -17,7 +17,6 @@ from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.parallel.part import slab_of
 from wellposed.parallel.sharding import agreed_seed, check_shared, naming
 from wellposed.priors.prior import Prior
-from wellposed.priors.restorer import Restorer
 from wellposed.priors.schedule import SPACINGS
 from wellposed.priors.transition import starting_std
 from wellposed.reconstruction import Reconstruction
@@ -79,7 +78,7 @@ class Solver(ABC):
     spacings: ClassVar[tuple[str, ...]] = SPACINGS
     linear_only: ClassVar[bool] = False
     restores: ClassVar[bool] = False
-    """Whether it samples around a degraded image, as a `Restorer` needs."""
+    """Whether it samples around a degraded image, as a prior with an anchor needs."""
     in_slabs: ClassVar[bool] = False
     """Whether processes may share a volume: all sums over it go through `Problem.slab`."""
 
@@ -182,7 +181,7 @@ class Solver(ABC):
         Args:
             y: measurements, batch first; the result follows their dtype and device.
             operator: a wellposed operator or deepinv physics, in public units; None for a
-                `Restorer` of images degraded in an unknown way, whose residual then is NaN.
+                prior with an anchor, of images degraded in an unknown way, whose residual then is NaN.
             prior: the prior.
             num_samples: posterior samples per item.
             seed: decides every random draw; ``None`` draws a seed and records it. Sample n of
@@ -244,7 +243,7 @@ class Solver(ABC):
         """Return the checked problem and the seed: given, that of the folder's run, or drawn."""
         saved = {} if folder is None else folder.read()
         problem, chunk = Problem.create(y, operator, prior), None
-        if isinstance(prior, Restorer) and not self.restores:
+        if prior.anchor is not None and not self.restores:
             raise ArgumentError(
                 f"prior: {type(self).__name__} starts from pure noise, accepted with a restorer: "
                 "ResShift, IRSDE, RDDM or MRSampler"

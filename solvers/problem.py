@@ -12,9 +12,9 @@ from torch import Tensor
 from wellposed.errors import ArgumentError, ShapeError, check_finite
 from wellposed.linalg import conjugate_gradient, per_item
 from wellposed.parallel.part import Slab, slab_of
-from wellposed.priors.prediction import Parts
+from wellposed.priors.anchor import Degraded
+from wellposed.priors.prediction import Components
 from wellposed.priors.prior import Prior
-from wellposed.priors.restorer import Degraded, Restorer
 from wellposed.solvers.problem_checks import (
     Unknown,
     check_adjoint,
@@ -23,7 +23,7 @@ from wellposed.solvers.problem_checks import (
     check_tensor,
     is_decomposable,
     is_linear_operator,
-    restorer_condition,
+    degraded_condition,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Problem:
     ``(y - A centre) / scale = A u + n / scale``. Solvers see only ``u``. The units of a latent
     prior are an autoencoder's code, so that no measurement is linear in them.
 
-    With a `Restorer` as prior the measurement is the degraded image, whose operator need not be
+    With a prior about an anchor the measurement is the degraded image, whose operator need not be
     known.
 
     Attributes:
@@ -52,7 +52,7 @@ class Problem:
         prior: the prior.
         image_shape: shape (B, C, ...) of the images.
         evaluations: calls of the prior so far.
-        condition: what a `Restorer` is told; None for plain priors.
+        condition: the degraded image of a prior with an anchor; None for plain priors.
     """
 
     y: Tensor
@@ -72,7 +72,7 @@ class Problem:
             DtypeError, ShapeError, DeviceError, NonFiniteError, ArgumentError: see
                 `wellposed.errors`; the message names the argument and what is accepted.
         """
-        if operator is None and isinstance(prior, Restorer):
+        if operator is None and isinstance(prior, Prior) and prior.anchor is not None:
             return cls._blind(y, prior)
         check_prior(prior)
         check_measurement(y, operator)
@@ -86,14 +86,14 @@ class Problem:
         acting = prior.in_units(operator) if is_linear_operator(operator) else None
         is_linear, shape = acting is not None, prior.unit_shape(back.shape)
         problem = cls(y, acting if is_linear else operator, prior, shape, back.dtype, is_linear)
-        if isinstance(prior, Restorer):
-            problem.condition = restorer_condition(y, prior, back.shape)
+        if prior.anchor is not None:
+            problem.condition = degraded_condition(y, prior, back.shape)
         centred = not is_linear or not bool(prior.to_units(problem.zeros()).any())
         problem.y = (y if centred else y - problem.A_centre) / prior.scale
         return problem
 
     @classmethod
-    def _blind(cls, y: Tensor, prior: Restorer) -> "Problem":
+    def _blind(cls, y: Tensor, prior: Prior) -> "Problem":
         """Return the problem of restoring degraded images (B, C, h, w) by an unknown operator."""
         check_tensor(y)
         if y.ndim != 4 or y.is_complex():
@@ -101,16 +101,16 @@ class Problem:
                 f"y: got {y.dtype} of shape {tuple(y.shape)}, accepted: real degraded images "
                 "(B, C, h, w)"
             )
-        prior.check_image(y)
         y = check_finite("y", y).detach()
         sides = (n * prior.upsample for n in y.shape[2:])
         clean = torch.Size((*y.shape[:2], *sides))
-        condition, shape = restorer_condition(y, prior, clean), prior.unit_shape(clean)
+        prior.check_image(y[:1, :, :1, :1].expand(clean))
+        condition, shape = degraded_condition(y, prior, clean), prior.unit_shape(clean)
         return cls(y, Unknown(), prior, shape, y.dtype, is_linear=False, condition=condition)
 
     @property
     def anchor(self) -> Tensor | float:
-        """``m`` of the diffusion, in units: the degraded image of a `Restorer`, 0 else."""
+        """``m`` of the diffusion, in units: the degraded image of a prior with an anchor, 0 else."""
         return 0.0 if self.condition is None else self.condition.anchor
 
     def repeated(self, count: int) -> "Problem":
@@ -138,13 +138,10 @@ class Problem:
             )
         return x0
 
-    def parts(self, x_t: Tensor, t: float) -> Parts:
-        """Return what ``x_t`` is made of, see `Parts`, counting the evaluation."""
-        if isinstance(self.prior, Restorer):
-            self.evaluations += 1
-            return self.prior.parts(x_t, t, self.condition)
-        x0, (alpha, sigma) = self.denoise(x_t, t), self.prior.schedule(t)
-        return Parts(x0, -x0, (x_t - alpha * x0) / sigma)
+    def components(self, x_t: Tensor, t: float) -> Components:
+        """Return what ``x_t`` is made of, see `Components`, counting the evaluation."""
+        self.evaluations += 1
+        return self.prior.components(x_t, t, self.condition)
 
     def denoise_with_vjp(self, x_t: Tensor, t: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Return ``E[x_0 | x_t]`` and the map ``v -> J^T v`` with its Jacobian ``J`` in ``x_t``.

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, DeviceError, DtypeError, ShapeError, check_finite
 from wellposed.linalg import inner
+from wellposed.priors.anchor import Degraded
 from wellposed.priors.prior import Prior
-from wellposed.priors.restorer import Degraded, Restorer
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
@@ -18,8 +18,8 @@ class Unknown(nn.Module):
     """Stands for the operator of a restoration whose degradation is not known."""
 
 
-def restorer_condition(image: Tensor, prior: Restorer, clean: torch.Size) -> Degraded:
-    """Return what a restorer is told of degraded images, those of clean ones of a shape."""
+def degraded_condition(image: Tensor, prior: Prior, clean: torch.Size) -> Degraded:
+    """Return what a prior with an anchor is told of degraded images, those of clean ones of a shape."""
     sides = tuple(n * prior.upsample for n in image.shape[2:])
     if image.is_complex() or image.ndim != 4 or sides != tuple(clean[2:]):
         raise ShapeError(
@@ -37,11 +37,11 @@ def check_prior(prior: Prior) -> None:
             f"prior: got {type(prior).__name__}, accepted: a wellposed Prior; wrap a deepinv "
             "denoiser in priors.DenoiserPrior, a diffusers model in priors.DiffusersPrior"
         )
-    held = any(isinstance(part, Restorer) for part in prior.modules())
-    if held and not isinstance(prior, Restorer):
+    held = any(isinstance(part, Prior) and part.anchor is not None for part in prior.modules())
+    if held and prior.anchor is None:
         raise ArgumentError(
             f"prior: got a restorer inside {type(prior).__name__}, accepted: the restorer itself; "
-            "for large images priors.tiled(restorer)"
+            "for large images priors.Patchwise(restorer)"
         )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wellposed.errors import require, require_choice
 from wellposed.noise import NoiseSource
-from wellposed.priors.prediction import Parts
+from wellposed.priors.prediction import Components
 from wellposed.priors.transition import (
     Levels,
     implied_noise,
@@ -30,7 +30,7 @@ class Restoration(Solver):
     r"""Base of the samplers of restoration processes, from ``m + sigma_T z`` to the clean image.
 
     They sample any process of the kernel ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``: that of
-    any `Restorer`, whose degraded image is ``m``, and with ``m = 0`` that of a plain prior. Where
+    any prior with an anchor, whose degraded image is ``m``, and with ``m = 0`` that of a plain prior. Where
     the operator is known, ``data_steps`` of conjugate gradients pull each estimate to the data as
     `DDS` does, ``x0' = CG(I + gamma A^H A, x0 + gamma A^H y; start x0)``, and the noise that is
     kept is the one implied by ``x0'``. That helps a network that knows the degradation less well,
@@ -68,13 +68,15 @@ class Restoration(Solver):
         x_T = problem.anchor + std * noise.draw(problem.zeros())
         return State(x_T, x_T)
 
-    def consistent(self, parts: Parts, x_t: Tensor, level: Levels, problem: Problem) -> Parts:
+    def consistent(
+        self, parts: Components, x_t: Tensor, level: Levels, problem: Problem
+    ) -> Components:
         """Return the parts of ``x_t`` with the clean one pulled to the measurement."""
         if self.data_steps == 0:
             return parts
         x0 = DDS(gamma=self.gamma, cg_steps=self.data_steps).consistent(parts.x0, problem)
         residual = parts.residual + parts.x0 - x0
-        return Parts(x0, residual, remaining_noise(x_t, x0, residual, level))
+        return Components(x0, residual, remaining_noise(x_t, x0, residual, level))
 
 
 def has_range(problem: Problem) -> bool:
@@ -114,7 +116,7 @@ class ResShift(Restoration):
     ) -> State:
         """Denoise, pull to the data if asked to, shift towards ``m`` again."""
         level, m = levels(problem.prior.schedule, t, s), problem.anchor
-        parts = problem.parts(state.x, t)
+        parts = problem.components(state.x, t)
         if self.clip and has_range(problem):
             parts = parts._replace(x0=parts.x0.clamp(-1, 1))
         x0 = self.consistent(parts, state.x, level, problem).x0
@@ -161,7 +163,7 @@ class IRSDE(Restoration):
     ) -> State:
         """Denoise, pull to the data if asked to, go back by the posterior or Euler's step."""
         level, m = levels(problem.prior.schedule, t, s), problem.anchor
-        parts = self.consistent(problem.parts(state.x, t), state.x, level, problem)
+        parts = self.consistent(problem.components(state.x, t), state.x, level, problem)
         if self.method != "posterior" and level.alpha_t > 0:
             return State(self._euler(state.x, parts.x0, level, m, noise), parts.x0)
         if s == 0:
