@@ -7,8 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
+from wellposed.priors.anchor import Anchor, Degraded, degraded_of
 from wellposed.priors.labels import Label
-from wellposed.priors.prediction import PREDICTIONS, magnitude, to_sample
+from wellposed.priors.prediction import (
+    PREDICTIONS,
+    TWO_HEADS,
+    Components,
+    from_heads,
+    magnitude,
+    to_sample,
+    training_target,
+)
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
 
@@ -17,22 +26,28 @@ class NetworkPrior(Prior):
     """A neural network as a prior.
 
     Complex images go in as real and imaginary channels. Inputs are cast to the network's dtype
-    and outputs back. A network with twice the channels (learned variance) loses the second half.
+    and outputs back. Channels beyond those predicted (learned variance) are not used.
 
     Args:
-        network: maps (B, C, H, W) real images and labels (B,) to its prediction.
+        network: maps (B, C, H, W) real images and labels (B,) to its prediction; with an anchor
+            it is called ``network(seen, label, degraded)``, see `Degraded`.
         schedule: the schedule it was trained with.
-        prediction: what it predicts, see `to_sample`.
+        prediction: what it predicts, see `to_sample`; with an anchor also two images stacked
+            along the channels, see `from_heads`. About an anchor a ``velocity`` is that of unit
+            noise, ``alpha s eps - (sigma / s) (x_0 - m)`` with ``s`` the schedule's terminal
+            deviation, which needs ``alpha^2 + (sigma / s)^2 = 1``; a ``flow`` needs
+            ``alpha + sigma = 1``.
         label: turns time into the network's label. For tabulated schedules ``t - 1`` by default,
             the index of DDPM, and at least 0, the smallest label it was trained with; continuous
-            schedules have no default.
+            schedules have no default, but ``t`` with an anchor (IR-SDE).
+        sigma_data: standard deviation of clean images. Where it is given the network sees its
+            input divided by ``sqrt(sigma^2 + alpha^2 sigma_data^2)``; ``edm`` needs it.
         num_classes: of a class-conditional network, which is called ``network(x, label, class)``.
-        sigma_data: standard deviation of clean images. Where it is given the network sees
-            ``x_t / sqrt(sigma^2 + alpha^2 sigma_data^2)`` instead of ``x_t``; ``edm`` needs it.
-        channels, is_complex, data_range: see `Prior`.
+        anchor: how it works about a degraded image, which makes it a restorer; see `Anchor`.
+        images: channels, is_complex, data_range, see `Prior`.
 
     Raises:
-        ArgumentError: no label for a continuous schedule, no ``sigma_data`` for ``edm``.
+        ArgumentError: an invalid setting.
     """
 
     is_signal = False
@@ -46,18 +61,26 @@ class NetworkPrior(Prior):
         label: Callable[[Tensor], Tensor] | None = None,
         sigma_data: float | None = None,
         num_classes: int | None = None,
+        anchor: Anchor | None = None,
         **images: Any,
     ) -> None:
         super().__init__(schedule, **images)
-        self.prediction = require_choice("prediction", prediction, PREDICTIONS)
-        self.network = network
-        known = label is not None or isinstance(schedule, Tabulated)
-        require(known, "label", label, f"a function of time for {type(schedule).__name__}")
-        self.label = label or Label(1, least=0)
+        require(isinstance(network, nn.Module), "network", type(network).__name__, "a module")
+        known = PREDICTIONS if anchor is None else (*PREDICTIONS, *TWO_HEADS)
+        self.prediction = require_choice("prediction", prediction, known)
+        self.network, self.anchor = network, anchor
+        indexed = isinstance(schedule, Tabulated)
+        labelled = label is not None or indexed or anchor is not None
+        require(labelled, "label", label, f"a function of time for {type(schedule).__name__}")
+        self.label = label or Label(int(indexed), least=0)
         scaled = sigma_data is not None or prediction != "edm"
         require(scaled, "sigma_data", sigma_data, "a number for prediction 'edm'")
         self.sigma_data = sigma_data
         self.num_classes = num_classes
+        if anchor is not None:
+            require(not self.is_complex, "is_complex", True, "False with an anchor")
+            require(num_classes is None, "num_classes", num_classes, "None with an anchor")
+            _require_fitting(prediction, schedule)
 
     def extra_repr(self) -> str:
         """Return what `repr` tells."""
@@ -75,61 +98,122 @@ class NetworkPrior(Prior):
 
     def denoise_channels(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
         """Return `denoise` of real channels, as the network has them."""
-        t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
-        alpha, sigma = self.schedule(t)
+        if self.prediction in TWO_HEADS:
+            return self.components(x_t, t, condition).x0
+        alpha, sigma = self._levels(x_t, t)
         if self.prediction in ("noise", "score") and bool((alpha == 0).any()):
             raise ArgumentError(
                 f"t: a network that predicts {self.prediction} says nothing of x_0 where alpha is "
-                "0, accepted: times below T, e.g. spacing 'leading'"
+                "0, accepted: times below T, e.g. spacing 'leading', or a schedule with a floor, "
+                "e.g. rddm(floor=1e-6)"
             )
-        alpha, sigma = broadcast(alpha, x_t), broadcast(sigma, x_t)
-        output = self.predict(x_t, t, alpha, sigma, condition)
-        data = {} if self.sigma_data is None else {"sigma_data": self.sigma_data}
-        return to_sample(self.prediction, output, x_t, alpha, sigma, **data)
+        output = self.predict(x_t, t, condition)
+        m, size = self._anchor_of(condition), sigma / self._noise_unit
+        return to_sample(self.prediction, output, x_t, alpha, size, m, **self._data)
 
-    def predict(
-        self, x_t: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, condition: Any = None
-    ) -> Tensor:
-        """Return what the network predicts, see `to_sample`.
+    def components(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Components:
+        """Return clean image, residual and noise of ``x_t``; see `Prior.components`."""
+        if self.prediction not in TWO_HEADS:
+            return super().components(x_t, t, condition)
+        output, levels = self.predict(x_t, t, condition), self._levels(x_t, t)
+        return from_heads(self.prediction, output, x_t, *levels, self._anchor_of(condition))
+
+    def predict(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+        """Return what the network predicts, see `to_sample`, or both heads (B, 2 C, H, W).
 
         Args:
             x_t: real channels (B, C, H, W), in units.
-            t: times, (B,) or ().
-            alpha: the schedule at ``t``, broadcastable to ``x_t``.
-            sigma: likewise.
+            t: time, a number or one per item (B,).
             condition: see `denoise`.
 
         Raises:
-            ArgumentError: a missing class, an unknown one, or one of an unconditional network.
+            ArgumentError: a missing class, an unknown one, or one of an unconditional network; no
+                degraded image.
             ShapeError: the network returned another shape.
         """
-        classes = self._classes(condition, x_t)
         dtype = next((p.dtype for p in self.network.parameters()), x_t.dtype)
+        told = self._told(condition, x_t, dtype)
         # Labels keep float32 at least: bfloat16 cannot count beyond 256.
         kind = torch.promote_types(dtype, torch.float32)
-        label = self.label(t).expand(len(x_t)).to(kind).to(x_t.device)
-        seen = x_t
-        if self.sigma_data is not None:
-            seen = x_t / magnitude(alpha, sigma, self.sigma_data)
-        output = self.network(seen.to(dtype), label, *classes)[:, : x_t.shape[1]].to(x_t.dtype)
-        if output.shape != x_t.shape:
+        label = self.label(_times(t)).expand(len(x_t)).to(kind).to(x_t.device)
+        output = self.network(self._seen(x_t, t, condition).to(dtype), label, *told)
+        channels = x_t.shape[1] * (2 if self.prediction in TWO_HEADS else 1)
+        output, wanted = output[:, :channels], (len(x_t), channels, *x_t.shape[2:])
+        if tuple(output.shape) != wanted:
             raise ShapeError(
-                f"network: returned shape {tuple(output.shape)}, accepted: that of its input, "
-                f"{tuple(x_t.shape)}, or twice the channels"
+                f"network: returned shape {tuple(output.shape)}, accepted: {wanted}, or more "
+                "channels"
             )
-        return output
+        return output.to(x_t.dtype)
 
-    def _classes(self, condition: Any, x_t: Tensor) -> tuple[Tensor, ...]:
-        """Return the network's class argument, if it takes one: integers (B,)."""
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor, anchor: float | Tensor = 0.0) -> Tensor:
+        """Return what the network should predict, the inverse of `components`.
+
+        Args:
+            x0: clean images as real channels (B, C, H, W), in units.
+            eps: the noise.
+            t: times (B,).
+            anchor: ``m`` of a prior with an anchor.
+        """
+        (alpha, sigma), unit = self._levels(x0, t), self._noise_unit
+        levels = alpha * unit, sigma / unit
+        return training_target(self.prediction, x0, eps, *levels, anchor, **self._data)
+
+    @property
+    def _data(self) -> dict[str, float]:
+        return {} if self.sigma_data is None else {"sigma_data": self.sigma_data}
+
+    def _levels(self, x_t: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha and sigma, broadcastable to ``x_t``."""
+        alpha, sigma = self.schedule(_times(t))
+        return broadcast(alpha, x_t), broadcast(sigma, x_t)
+
+    @property
+    def _noise_unit(self) -> float:
+        """Standard deviation of the noise that counts as 1 in a velocity."""
+        about = self.anchor is not None and self.prediction == "velocity"
+        return self.schedule.terminal_std if about else 1.0
+
+    def _seen(self, x_t: Tensor, t: float | Tensor, condition: Any) -> Tensor:
+        """Return the network's input."""
+        alpha, sigma = self._levels(x_t, t)
+        seen = x_t
+        if self.anchor is not None:
+            seen = self.anchor.seen(x_t, degraded_of(condition).anchor, sigma)
+        return seen if self.sigma_data is None else seen / magnitude(alpha, sigma, self.sigma_data)
+
+    def _anchor_of(self, condition: Any) -> float | Tensor:
+        return 0.0 if self.anchor is None else degraded_of(condition).anchor
+
+    def _told(self, condition: Any, x_t: Tensor, dtype: torch.dtype) -> tuple[Any, ...]:
+        """Return the network's third argument, if it takes one: degraded images or classes."""
+        if self.anchor is not None:
+            return (Degraded(*(v.to(dtype) for v in degraded_of(condition))),)
         count = self.num_classes
         if count is None:
             none = condition is None
             require(none, "condition", "a condition", "None, this prior is unconditional")
             return ()
         classes = torch.as_tensor(-1 if condition is None else condition)
-        known = not classes.is_floating_point() and bool(
-            ((classes >= 0) & (classes < count)).all()
-        )
-        accepted = f"classes 0 to {count - 1}; fix one for all calls with prior.given(class)"
+        inside = (classes >= 0) & (classes < count)
+        known = not classes.is_floating_point() and bool(inside.all())
+        accepted = f"classes 0 to {count - 1}; fix one for all with prior.conditioned_on(class)"
         require(known, "condition", condition, accepted)
         return (classes.long().to(x_t.device).expand(len(x_t)),)
+
+
+def _times(t: float | Tensor) -> Tensor:
+    return torch.as_tensor(t, dtype=torch.float64, device="cpu")
+
+
+def _require_fitting(prediction: str, schedule: Schedule) -> None:
+    """Raise unless the schedule is one for which the prediction tells the clean image."""
+    alpha, sigma = schedule(torch.linspace(0.25, 0.75, 3, dtype=torch.float64) * schedule.T)
+    gaps = {
+        "velocity": ("alpha^2 + (sigma / s)^2", alpha**2 + (sigma / schedule.terminal_std) ** 2),
+        "flow": ("alpha + sigma", alpha + sigma),
+    }
+    if prediction in gaps:
+        what, value = gaps[prediction]
+        fits, name = bool(((value - 1).abs() < 1e-3).all()), type(schedule).__name__
+        require(fits, "schedule", name, f"{what} = 1 where {prediction} is predicted")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wellposed.errors import ArgumentError, require_choice
+from wellposed.errors import require_choice
 
 PREDICTIONS = ("noise", "sample", "velocity", "flow", "score", "residual", "edm")
 TWO_HEADS = ("residual+noise", "residual+sum", "sample+noise", "sample+sum")
@@ -67,33 +67,39 @@ def training_target(
     eps: Tensor,
     alpha: float | Tensor,
     sigma: float | Tensor,
+    anchor: float | Tensor = 0.0,
     sigma_data: float = 0.5,
 ) -> Tensor:
-    """Return what a network of this kind should output (anchor 0); inverse of `to_sample`."""
-    require_choice("prediction", prediction, PREDICTIONS)
+    """Return what a network of this kind should output; inverse of `to_sample`.
+
+    Of two-headed networks both outputs, stacked along the channels; see `from_heads`.
+    """
+    require_choice("prediction", prediction, (*PREDICTIONS, *TWO_HEADS))
+    u = x0 - anchor
+    if prediction in TWO_HEADS:
+        first, second = prediction.split("+")
+        head = x0 if first == "sample" else -u
+        return torch.cat([head, head + eps if second == "sum" else eps], 1)
     targets = {
         "noise": lambda: eps,
         "sample": lambda: x0,
-        "velocity": lambda: alpha * eps - sigma * x0,
-        "flow": lambda: eps - x0,
+        "velocity": lambda: alpha * eps - sigma * u,
+        "flow": lambda: eps - u,
         "score": lambda: -eps / sigma,
+        "residual": lambda: -u,
         "edm": lambda: (
-            (sigma / sigma_data * x0 - alpha * sigma_data * eps)
+            (sigma / sigma_data * u - alpha * sigma_data * eps)
             / magnitude(alpha, sigma, sigma_data)
         ),
     }
-    if prediction not in targets:
-        raise ArgumentError(
-            f"prediction: {prediction!r} needs an anchor; accepted: {list(targets)}"
-        )
     return targets[prediction]()
 
 
-class Parts(NamedTuple):
-    """What ``x_t`` is made of, as a network sees it.
+class Components(NamedTuple):
+    """A network's decomposition of ``x_t``.
 
-    Of a network with one head they satisfy ``x_t = x0 + (1 - alpha_t) residual + sigma_t eps`` and
-    ``residual = m - x0``; of one with two heads not always, see `from_heads`.
+    One-headed networks satisfy ``x_t = x0 + (1 - alpha_t) residual + sigma_t eps`` and
+    ``residual = m - x0``; two-headed ones need not, see `from_heads`.
 
     Attributes:
         x0: estimate of the clean image.
@@ -113,8 +119,8 @@ def from_heads(
     alpha: float | Tensor,
     sigma: float | Tensor,
     anchor: float | Tensor,
-) -> Parts:
-    """Return the parts of ``x_t`` that a network with two outputs stands for.
+) -> Components:
+    """Return the components of ``x_t`` that a network with two outputs stands for.
 
     "Residual Denoising Diffusion Models", 2023, arXiv 2308.13712: what the published code calls
     pred_res_noise, pred_res_add_noise, pred_x0_noise and pred_x0_add_noise. Without a clean image
@@ -133,5 +139,5 @@ def from_heads(
     first, second = output.chunk(2, dim=1)
     eps = second - first if prediction.endswith("+sum") else second
     if prediction.startswith("sample"):
-        return Parts(first, anchor - first, eps)
-    return Parts(x_t - (1 - alpha) * first - sigma * eps, first, eps)
+        return Components(first, anchor - first, eps)
+    return Components(x_t - (1 - alpha) * first - sigma * eps, first, eps)

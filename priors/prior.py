@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from wellposed.errors import DeviceError, ShapeError, require
+from wellposed.errors import ArgumentError, DeviceError, ShapeError, require
 from wellposed.presentation import Presented, parts_of
+from wellposed.priors.anchor import Anchor, Degraded, degraded_of
+from wellposed.priors.prediction import Components
 from wellposed.priors.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ class Prior(Presented, nn.Module):
     and the papers state their hyper-parameters. Public values and units are linked by
     ``data_range``, whose ends are -1 and 1 in units; solvers convert once, in `Problem`.
 
+    A restorer is a prior with an ``anchor``: a network trained to restore degraded images ``m``,
+    about which its diffusion runs, ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``. Its condition is
+    the degraded image, see `degraded`; solvers take it from the measurement.
+
     Args:
         schedule: the noise schedule.
         channels: channels of the images it accepts (complex ones for a complex prior); ``None``
@@ -28,6 +34,15 @@ class Prior(Presented, nn.Module):
         is_complex: images are complex tensors.
         data_range: public values of -1 and 1.
     """
+
+    anchor: Anchor | None = None
+    """How it works about a degraded image; ``None`` for plain priors."""
+
+    prediction: str = "sample"
+    """What its network predicts, see `NetworkPrior`; other priors tell ``x_0`` itself."""
+
+    factor: int = 1
+    """Sides of an image over those of its units."""
 
     def __init__(
         self,
@@ -38,6 +53,7 @@ class Prior(Presented, nn.Module):
     ) -> None:
         super().__init__()
         low, high = data_range
+        require(isinstance(schedule, Schedule), "schedule", type(schedule).__name__, "a Schedule")
         require(low < high, "data_range", data_range, "(low, high) with low < high")
         require(not is_complex or low == -high, "data_range", data_range, "symmetric if complex")
         self.schedule = schedule
@@ -68,6 +84,11 @@ class Prior(Presented, nn.Module):
         """Whether units are linked to public values by scale and centre alone."""
         return True
 
+    @property
+    def upsample(self) -> int:
+        """Sides of a clean image over those of a degraded one."""
+        return 1 if self.anchor is None else self.anchor.upsample
+
     def to_units(self, x: Tensor) -> Tensor:
         """Return public images in units."""
         return (x - self.centre) / self.scale
@@ -77,7 +98,7 @@ class Prior(Presented, nn.Module):
         return u * self.scale + self.centre
 
     def in_units(self, operator: "Physics") -> "Physics | None":
-        """Return the linear ``operator`` acting on units times `scale`, which lack the centre.
+        """Return the linear ``operator`` composed with the linear part of `to_public`, / `scale`.
 
         ``None`` if what acts on units is not linear.
         """
@@ -87,15 +108,39 @@ class Prior(Presented, nn.Module):
         """Return the shape in units of public images of a shape."""
         return image_shape
 
+    def degraded(self, image: Tensor) -> Degraded:
+        """Return the condition made of degraded images (B, C, h, w) in public values.
+
+        Raises:
+            ArgumentError: a plain prior, which takes none.
+        """
+        if self.anchor is None:
+            raise ArgumentError(f"prior: {type(self).__name__} has no anchor")
+        return Degraded(self.to_units(self.anchor.enlarge(image)), Prior.to_units(self, image))
+
     @abstractmethod
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
-        """Return ``E[x_0 | x_t]``, in units.
+        """Return ``E[x_0 | x_t]``, or ``E[x_0 | x_t, m]`` about an anchor, in units.
 
         Args:
             x_t: noisy images (B, C, ...), in units.
             t: time, a number or one per item (B,).
-            condition: what a conditional prior asks for.
+            condition: what a conditional prior asks for; about an anchor a `Degraded`, or the
+                anchor alone where that is all the network sees.
         """
+
+    def components(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Components:
+        """Return clean image, residual and noise of ``x_t`` from one network evaluation.
+
+        Arguments as those of `denoise`; the anchor of a plain prior is 0.
+
+        Raises:
+            ArgumentError: no degraded image for a prior with an anchor.
+        """
+        m = 0.0 if self.anchor is None else degraded_of(condition).anchor
+        x0 = self.denoise(x_t, t, condition)
+        alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
+        return Components(x0, m - x0, (x_t - m - alpha * (x0 - m)) / sigma)
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise public images of known noise level: deepinv's ``Denoiser`` protocol.
@@ -105,8 +150,13 @@ class Prior(Presented, nn.Module):
             sigma: noise level in public units, a number or one per item.
 
         Raises:
-            ArgumentError: a negative noise level, or one outside the schedule.
+            ArgumentError: a negative noise level, or one outside the schedule; a prior of latents,
+                or one with an anchor, of which the protocol knows nothing.
         """
+        what = "an anchor" if self.anchor is not None else "units that are an autoencoder's"
+        plain = self.anchor is None and self.is_affine
+        accepted = "a plain prior on images as a denoiser; to solve with this one use a solver"
+        require(plain, "prior", f"{type(self).__name__} with {what}", accepted)
         level = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).flatten() / self.scale
         largest = float(self.schedule.ratio(self.schedule.T))
         # Single-precision callers may round the largest level up.
@@ -118,10 +168,14 @@ class Prior(Presented, nn.Module):
         alpha = broadcast(self.schedule(t)[0], x)
         return self.to_public(self.denoise(alpha * self.to_units(x), t))
 
-    def given(self, condition: Any) -> "Prior":
-        """Return this conditional prior with its condition fixed, e.g. to a class."""
-        from wellposed.priors.adapters.rescheduled import Given
+    def conditioned_on(self, condition: Any) -> "Given":
+        """Return this conditional prior with its condition fixed, e.g. to a class.
 
+        Raises:
+            ArgumentError: a prior with an anchor, whose condition solvers take from ``y``.
+        """
+        accepted = "the degraded image as y of ResShift, IRSDE, RDDM or MRSampler"
+        require(self.anchor is None, "condition", "one of a prior with an anchor", accepted)
         return Given(self, condition)
 
     def score(self, x_t: Tensor, t: float | Tensor) -> Tensor:
@@ -147,6 +201,57 @@ class Prior(Presented, nn.Module):
             raise DeviceError(
                 f"prior: lives on {weight.device} but y on {x.device}; move one with .to()"
             )
+
+
+class Adapter(Prior):
+    """Base of priors made of another one, whose images and units they share.
+
+    Args:
+        prior: the other prior.
+        schedule: to sample with, by default that of the prior.
+    """
+
+    def __init__(self, prior: Prior, schedule: Schedule | None = None) -> None:
+        schedule = schedule or prior.schedule
+        super().__init__(schedule, prior.channels, prior.is_complex, prior.data_range)
+        self.prior, self.factor = prior, prior.factor
+
+    @property
+    def is_affine(self) -> bool:
+        return self.prior.is_affine
+
+    def to_units(self, x: Tensor) -> Tensor:
+        return self.prior.to_units(x)
+
+    def to_public(self, u: Tensor) -> Tensor:
+        return self.prior.to_public(u)
+
+    def in_units(self, operator: "Physics") -> "Physics | None":
+        return self.prior.in_units(operator)
+
+    def unit_shape(self, image_shape: torch.Size) -> torch.Size:
+        return self.prior.unit_shape(image_shape)
+
+    def check_image(self, x: Tensor) -> None:
+        self.prior.check_image(x)
+
+
+class Given(Adapter):
+    """A conditional prior with its condition fixed, made by ``prior.conditioned_on(condition)``.
+
+    Args:
+        prior: the conditional prior.
+        condition: passed on with every call.
+    """
+
+    def __init__(self, prior: Prior, condition: Any) -> None:
+        super().__init__(prior)
+        self.condition = condition
+
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+        """Return the wrapped prior's estimate under the fixed condition."""
+        require(condition is None, "condition", condition, "None, it is fixed already")
+        return self.prior.denoise(x_t, t, self.condition)
 
 
 def broadcast(values: Tensor, like: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """The reverse diffusion of a prior alone, from any noise level; samples of the prior."""
 
+import math
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from wellposed.errors import require
 from wellposed.noise import ItemNoise, NoiseSource
+from wellposed.priors.anchor import Degraded, degraded_of
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import Schedule
 from wellposed.priors.transition import implied_noise, levels, starting_std, transition, variance
@@ -38,6 +41,7 @@ def reverse(
     times: list[float],
     eta: float,
     noise: NoiseSource,
+    anchor: Tensor | float = 0.0,
 ) -> Tensor:
     """Return a clean image from ``x_t`` by DDIM (Song, Meng and Ermon 2021, arXiv 2010.02502).
 
@@ -49,6 +53,7 @@ def reverse(
         eta: 0 follows the probability flow by Euler steps, 1 draws from ``p(x_0 | x_t)`` by
             ancestral steps.
         noise: drawn from where ``eta`` is not 0.
+        anchor: ``m`` of the diffusion.
     """
     for t, s in pairwise(times):
         x0 = denoise(x_t, t)
@@ -57,8 +62,26 @@ def reverse(
         level = levels(schedule, t, s)
         z = noise.draw(x_t) if eta > 0 else torch.zeros_like(x_t)
         v = variance("markov", level, eta)
-        x_t = transition(x0, implied_noise(x_t, x0, level), z, level, v)
+        x_t = transition(x0, implied_noise(x_t, x0, level, anchor), z, level, v, anchor)
     return x0
+
+
+@torch.no_grad()
+def restored(prior: Prior, condition: Degraded | Tensor, steps: int = 5, seed: int = 0) -> Tensor:
+    """Return degraded images restored by DDIM about them, in public values.
+
+    Args:
+        prior: a prior with an anchor.
+        condition: made by ``prior.degraded(image)``, or the anchor alone, see `Prior.denoise`.
+        steps: network evaluations, at most those of the process.
+        seed: decides the noise at the start.
+    """
+    m, schedule = degraded_of(condition).anchor, prior.schedule
+    times = schedule.times(min(steps, math.ceil(schedule.T)), "trailing").tolist()
+    noise = ItemNoise(seed, [(n,) for n in range(len(m))])
+    x_T = m + schedule.terminal_std * noise.draw(m)
+    denoise = partial(prior.denoise, condition=condition)
+    return prior.to_public(reverse(denoise, x_T, schedule, times, 0.0, noise, m))
 
 
 @torch.no_grad()
@@ -86,11 +109,12 @@ def sample(
         device: where the prior lives.
 
     Raises:
-        ArgumentError: an impossible argument, or a prior of any number of channels.
+        ArgumentError: an invalid argument, or a prior of any number of channels.
 
     Returns:
         Images (count, C, H, W) in public values.
     """
+    require(prior.anchor is None, "prior", "one with an anchor", "a plain prior")
     require(prior.channels is not None, "prior", "any number of channels", "a known number")
     require(isinstance(count, int) and count >= 1, "count", count, "an integer of at least 1")
     pair = len(image_size) == 2 and all(isinstance(n, int) and n >= 1 for n in image_size)

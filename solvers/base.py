@@ -17,7 +17,6 @@ from wellposed.parallel.part import part_of
 from wellposed.parallel.sharding import agreed_seed
 from wellposed.priors.adapters.slicewise import Slicewise
 from wellposed.priors.prior import Prior
-from wellposed.priors.restorer import Restorer
 from wellposed.reconstruction import Reconstruction
 from wellposed.runs.checkpoint import RunFolder, digest
 from wellposed.runs.fingerprint import fingerprint
@@ -50,7 +49,7 @@ class Solver(Sampler):
     name: ClassVar[str] = ""
     """The command line's name of the method, as papers spell it."""
     restores: ClassVar[bool] = False
-    """Whether it samples around a degraded image, as a `Restorer` needs."""
+    """Whether it samples around a degraded image, as a prior with an anchor needs."""
 
     @property
     def volume_arrays(self) -> int:
@@ -114,7 +113,7 @@ class Solver(Sampler):
         Args:
             y: measurements, batch first; the result follows their dtype and device.
             operator: a wellposed operator or deepinv physics, in public units; None for a
-                `Restorer` of images degraded in an unknown way, whose residual then is NaN.
+                prior with an anchor, of images degraded in an unknown way, whose residual then is NaN.
             prior: the prior.
             num_samples: posterior samples per item.
             seed: decides every random draw; ``None`` draws a seed and records it. Sample n of
@@ -176,7 +175,7 @@ class Solver(Sampler):
         """Return the checked problem and the seed: given, that of the folder's run, or drawn."""
         saved = {} if folder is None else folder.read()
         problem, chunk = Problem.create(y, operator, prior), None
-        if isinstance(prior, Restorer) and not self.restores:
+        if prior.anchor is not None and not self.restores:
             raise ArgumentError(
                 f"prior: {type(self).__name__} starts from pure noise, accepted with a restorer: "
                 "ResShift, IRSDE, RDDM or MRSampler"

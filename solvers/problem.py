@@ -22,9 +22,9 @@ from wellposed.errors import ArgumentError, DeviceError, ShapeError, check_finit
 from wellposed.linalg import WHOLE, Space
 from wellposed.operators.check import require_adjoint
 from wellposed.parallel.part import Part, part_of
-from wellposed.priors.prediction import Parts
+from wellposed.priors.anchor import Degraded
+from wellposed.priors.prediction import Components
 from wellposed.priors.prior import Prior
-from wellposed.priors.restorer import Degraded, Restorer
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
@@ -34,16 +34,19 @@ if TYPE_CHECKING:
 class Problem:
     """Measurement, operator and prior in the prior's units; a value.
 
+    With a prior about an anchor the measurement is the degraded image, whose operator need not be
+    known.
+
     Attributes:
         y: measurement in units (B, ...); the degraded image itself where there is no operator.
         operator: of linear problems it acts on units times the prior's ``scale``, which lack the
             centre, else on public images. None where the degradation is not known, which a
-            `Restorer` does not need.
+            restorer does not need.
         prior: the prior.
         image_shape: shape (B, C, ...) of the images in units.
         image_dtype: their dtype.
         is_linear: whether the measurement is linear in units.
-        condition: what a `Restorer` is told; None for plain priors.
+        condition: the degraded image of a prior with an anchor; None for plain priors.
     """
 
     y: Tensor
@@ -62,7 +65,7 @@ class Problem:
             DtypeError, ShapeError, DeviceError, NonFiniteError, ArgumentError: see
                 `wellposed.errors`; the message names the argument and what is accepted.
         """
-        if operator is None and isinstance(prior, Restorer):
+        if operator is None and isinstance(prior, Prior) and prior.anchor is not None:
             return cls._blind(y, prior)
         _check_prior(prior)
         operator = _checked(operator, y)
@@ -74,14 +77,14 @@ class Problem:
             require_adjoint(operator, y, back)
         acting = prior.in_units(operator) if is_linear_operator(operator) else None
         is_linear, shape = acting is not None, prior.unit_shape(back.shape)
-        given = _condition(y, prior, back.shape) if isinstance(prior, Restorer) else None
+        given = None if prior.anchor is None else _condition(y, prior, back.shape)
         acting = acting if is_linear else operator
         public = cls(y, acting, prior, shape, back.dtype, is_linear, given)
         centred = not is_linear or not bool(prior.to_units(public.zeros()).any())
         return replace(public, y=(y if centred else y - public.A_centre) / prior.scale)
 
     @classmethod
-    def _blind(cls, y: Tensor, prior: Restorer) -> "Problem":
+    def _blind(cls, y: Tensor, prior: Prior) -> "Problem":
         """Return the problem of restoring degraded images (B, C, h, w) by an unknown operator."""
         require_batch("y", y)
         if y.ndim != 4 or y.is_complex():
@@ -89,9 +92,9 @@ class Problem:
                 f"y: got {y.dtype} of shape {tuple(y.shape)}, accepted: real degraded images "
                 "(B, C, h, w)"
             )
-        prior.check_image(y)
         y = check_finite("y", y).detach()
         clean = torch.Size((*y.shape[:2], *(n * prior.upsample for n in y.shape[2:])))
+        prior.check_image(y[:1, :, :1, :1].expand(clean))
         condition, shape = _condition(y, prior, clean), prior.unit_shape(clean)
         return cls(y, None, prior, shape, y.dtype, is_linear=False, condition=condition)
 
@@ -105,7 +108,7 @@ class Problem:
 
     @property
     def anchor(self) -> Tensor | float:
-        """``m`` of the diffusion, in units: the degraded image of a `Restorer`, 0 else."""
+        """``m`` of the diffusion, in units: the degraded image of a prior with an anchor, 0 else."""
         return 0.0 if self.condition is None else self.condition.anchor
 
     def to_public(self, u: Tensor) -> Tensor:
@@ -123,13 +126,10 @@ class Problem:
             x0: Tensor = self.evaluate(self.prior.denoise, x_t, t)
         return x0
 
-    def parts(self, x_t: Tensor, t: float) -> Parts:
-        """Return what ``x_t`` is made of, see `Parts`, by one evaluation."""
-        if isinstance(self.prior, Restorer):
-            parts: Parts = self.evaluate(self.prior.parts, x_t, t)
-            return parts
-        x0, (alpha, sigma) = self.denoise(x_t, t), self.prior.schedule(t)
-        return Parts(x0, -x0, (x_t - alpha * x0) / sigma)
+    def components(self, x_t: Tensor, t: float) -> Components:
+        """Return what ``x_t`` is made of, see `Components`, by one evaluation."""
+        components: Components = self.evaluate(self.prior.components, x_t, t)
+        return components
 
     @cached_property
     def noise_sigma(self) -> Tensor:
@@ -208,15 +208,15 @@ def _check_prior(prior: Prior) -> None:
             f"prior: got {type(prior).__name__}, accepted: a wellposed Prior; wrap a deepinv "
             "denoiser in priors.DenoiserPrior, a diffusers model in priors.DiffusersPrior"
         )
-    held = any(isinstance(part, Restorer) for part in prior.modules())
-    if held and not isinstance(prior, Restorer):
+    held = any(isinstance(part, Prior) and part.anchor is not None for part in prior.modules())
+    if held and prior.anchor is None:
         raise ArgumentError(
             f"prior: got a restorer inside {type(prior).__name__}, accepted: the restorer itself; "
-            "for large images priors.tiled(restorer)"
+            "for large images priors.Patchwise(restorer)"
         )
 
 
-def _condition(image: Tensor, prior: Restorer, clean: torch.Size) -> Degraded:
+def _condition(image: Tensor, prior: Prior, clean: torch.Size) -> Degraded:
     """Return what a restorer is told of degraded images, those of clean ones of a shape."""
     sides = tuple(n * prior.upsample for n in image.shape[2:])
     if image.is_complex() or image.ndim != 4 or sides != tuple(clean[2:]):

@@ -40,3 +40,23 @@ def random(*shape, dtype=torch.float64, seed=0):
 def relative(a, b):
     """The norm of the difference over that of ``b``."""
     return float((a - b).norm() / b.norm())
+
+
+def anchored(
+    network,
+    schedule,
+    prediction="sample",
+    input="plain",
+    upsample=1,
+    autoencoder=None,
+    channels=3,
+    data_range=(0.0, 1.0),
+    **options,
+):
+    """A restorer: a network prior with an anchor, of images or of an autoencoder's latents."""
+    from wellposed.priors import Anchor, Latent, NetworkPrior
+
+    images = {"channels": channels, "data_range": data_range} if autoencoder is None else {}
+    anchor = Anchor(input, upsample)
+    prior = NetworkPrior(network, schedule, prediction, anchor=anchor, **images, **options)
+    return prior if autoencoder is None else Latent(prior, autoencoder, data_range)

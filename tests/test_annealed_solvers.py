@@ -22,6 +22,7 @@ from wellposed.operators import (
 )
 from wellposed.priors import (
     Diagonal,
+    DiffusersAutoencoder,
     GaussianMixturePrior,
     GaussianPrior,
     Latent,
@@ -550,7 +551,7 @@ def latent_prior():
         )
     latents = GaussianPrior(0.0, 1.0)
     latents.channels = 4
-    return Latent(latents, autoencoder, scaling_factor=0.5)
+    return Latent(latents, DiffusersAutoencoder(autoencoder, scaling_factor=0.5))
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.conftest import anchored
 
 from wellposed import solvers
 from wellposed.errors import ArgumentError, FileError, SamplingError
-from wellposed.priors import MeanReverting, Restorer, load, resshift
-from wellposed.priors.stored.restorer_store import RestorationUNet
+from wellposed.priors import MeanReverting, load, resshift
+from wellposed.priors.networks.conv_unet import RestorationUNet
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import Problem
 from wellposed.solvers.data import squared_norm
@@ -233,8 +234,8 @@ RESTORATION = {"images": 2, "size": 32, "samples": 2, "trials": 2}
 def toy_restorer(name):
     network = RestorationUNet(3, (8, 16), 1)
     if name == "x4":
-        return Restorer(network, resshift(4), "residual", "pixel", upsample=4)
-    return Restorer(network, MeanReverting(max_sigma=25), "velocity", "difference")
+        return anchored(network, resshift(4), "residual", "pixel", upsample=4)
+    return anchored(network, MeanReverting(max_sigma=25), "velocity", "difference")
 
 
 def photographs(count, seed):

@@ -14,10 +14,10 @@ from wellposed import errors
 from wellposed.operators import Inpainting, SingleCoilMRI
 from wellposed.priors import Tabulated, available, load
 from wellposed.priors.checkpoints import adm, ddpm
+from wellposed.priors.checkpoints.reading import read_state
 from wellposed.priors.networks.adm import ADMUNet
 from wellposed.priors.networks.ddpm import DDPMConfig, DDPMUNet
 from wellposed.priors.stored import registry as loading
-from wellposed.priors.stored.reading import read_state
 from wellposed.priors.stored.registry import WEIGHTS
 from wellposed.solvers import DDS
 
@@ -367,8 +367,8 @@ def test_a_class_conditional_network_is_given_its_class(tmp_path):
     prior = load(saved(tmp_path, adm_weights(unet)), num_head_channels=HEAD)
     x_t, classes = normal(2, 3, 16, 16), torch.tensor([4, 0])
     expected = by_hand(unet, x_t, TIMES, 3, class_labels=classes)
-    assert relative(prior.given(classes).denoise(x_t, TIMES), expected) < 1e-5
-    assert relative(prior.given(1).denoise(x_t, TIMES), expected) > 1e-3
+    assert relative(prior.conditioned_on(classes).denoise(x_t, TIMES), expected) < 1e-5
+    assert relative(prior.conditioned_on(1).denoise(x_t, TIMES), expected) > 1e-3
     with pytest.raises(errors.ArgumentError, match="classes 0 to 4"):
         prior.denoise(x_t, TIMES)
 
@@ -676,7 +676,7 @@ def test_a_loaded_prior_fills_in_an_image(tmp_path, weights, kind):
     y = operator.measure(x)
     for prediction in ("noise", "sample"):
         prior = load_family(path, family, prediction=prediction, **options)
-        prior = prior.given(2) if kind == "conditional" else prior
+        prior = prior.conditioned_on(2) if kind == "conditional" else prior
         image = DDS(steps=3, gamma=math.inf)(y, operator, prior, seed=0).samples[0]
         assert (image.shape, image.dtype) == (x.shape, x.dtype)
         assert bool(image.isfinite().all())

@@ -11,7 +11,7 @@ from wellposed import errors
 from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.priors import VE, Flow, Rescheduled, Tabulated
 from wellposed.priors.checkpoints import FAMILIES, deepinv_models, edm, identify
-from wellposed.priors.stored.reading import read_state
+from wellposed.priors.checkpoints.reading import read_state
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -129,7 +129,7 @@ def test_edm_classes_are_one_hot(kind):
         expected = model(x, 0.3, class_labels=torch.eye(5)[classes], input_in_minus_one_one=True)
         others = model(x, 0.3, class_labels=torch.eye(5)[[1, 1, 1]], input_in_minus_one_one=True)
     close(prior.denoise(x, 0.3, classes), expected)
-    close(prior.given(1).denoise(x, 0.3), others)
+    close(prior.conditioned_on(1).denoise(x, 0.3), others)
     assert not torch.allclose(expected, others, atol=1e-3)
     with pytest.raises(errors.ArgumentError, match="classes 0 to 4"):
         prior.denoise(x, 0.3)

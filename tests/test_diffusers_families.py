@@ -169,7 +169,7 @@ def test_classes_are_the_networks(tmp_path):
         close(prior.denoise(x_t, 500, classes), theirs)
         seen.append(theirs)
     assert not torch.allclose(seen[0], seen[1])
-    close(prior.given(2).denoise(x_t, 500), seen[1])
+    close(prior.conditioned_on(2).denoise(x_t, 500), seen[1])
     for wrong in (None, 5):
         with pytest.raises(errors.ArgumentError, match=r"condition: .*classes 0 to 4"):
             prior.denoise(x_t, 500, wrong)
@@ -181,7 +181,7 @@ def test_classes_and_preconditioning_together(tmp_path):
     label = scheduler.precondition_noise(0.7)
     with torch.no_grad():
         out = unet(scheduler.precondition_inputs(x_t, 0.7), label, torch.tensor([4, 4])).sample
-    close(prior.given(4).denoise(x_t, 0.7), scheduler.precondition_outputs(x_t, out, 0.7))
+    close(prior.conditioned_on(4).denoise(x_t, 0.7), scheduler.precondition_outputs(x_t, out, 0.7))
 
 
 # What does not fit

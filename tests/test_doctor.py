@@ -11,7 +11,8 @@ from wellposed.datasets.images.phantoms import dead_leaves
 from wellposed.priors import VE, Flow, GaussianPrior, NetworkPrior, Stationary, Tabulated
 from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.prediction import training_target
-from wellposed.validation.doctor import LEVELS, diagnose
+from wellposed.validation.doctor import diagnose
+from wellposed.validation.self_tests import LEVELS
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -92,9 +93,10 @@ def test_a_misread_range_is_named(claimed, found):
 def test_shipped_priors_are_healthy(name):
     diagnosis = diagnose(priors.load(name))
     assert diagnosis.warnings == ()
-    wrong = copy.copy(priors.load(name))
+    prior = priors.load(name)
+    wrong = copy.copy(prior)
     wrong.prediction = "noise"
-    assert "prediction 'edm'" in diagnose(wrong).warnings[-1]
+    assert f"prediction {prior.prediction!r}" in diagnose(wrong).warnings[-1]
 
 
 def test_a_network_that_does_not_denoise():

@@ -49,6 +49,15 @@ def test_a_shipped_prior_is_described_and_tested():
     assert "nothing looks wrong" in result.stdout
 
 
+@pytest.mark.parametrize("name", ["irsde-deblur", "resshift-x4"])
+def test_a_shipped_restorer_is_described_and_tested(name):
+    result = inspect(name)
+    assert "| degraded images" in result.stdout
+    assert "| t / T" in result.stdout
+    assert result.exit_code == 0, result.output
+    assert "nothing looks wrong" in result.stdout
+
+
 def test_a_random_network_is_recognised_and_warned_of(tmp_path):
     diffusers.DDPMPipeline(unet(), diffusers.DDIMScheduler()).save_pretrained(tmp_path)
     result = inspect(tmp_path)

@@ -12,7 +12,7 @@ from torch import nn
 from wellposed import errors
 from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.priors import VE, Diagonal, GaussianPrior, NetworkPrior, Tabulated
-from wellposed.priors.adapters.latent import Latent
+from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
 from wellposed.priors.checkpoints.diffusers import DiffusersPrior, load_diffusers
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -64,9 +64,13 @@ def tiny_unet(channels=LATENTS, **settings):
         )
 
 
+def coded(kind, scaling=1.0, shift=0.0, **settings):
+    return DiffusersAutoencoder(autoencoder(kind, **settings), scaling, shift)
+
+
 def latent_prior(kind, scaling=0.25, shift=0.0, **settings):
     inner = DiffusersPrior(tiny_unet(), diffusers.DDPMScheduler(), (-1.0, 1.0))
-    return Latent(inner, autoencoder(kind), scaling, shift, **settings)
+    return Latent(inner, coded(kind, scaling, shift), **settings)
 
 
 def encoded(model, image):
@@ -101,7 +105,7 @@ def test_latents_are_shifted_then_scaled(kind):
 
 def test_vector_quantised_latents_are_rounded_as_the_autoencoder_does():
     prior, u = latent_prior("vq"), random(2, LATENTS, 4, 4)
-    model = prior.autoencoder
+    model = prior.autoencoder.model
     codebook = model.quantize.embedding.weight
     pixels = (u / 0.25).permute(0, 2, 3, 1)
     nearest = ((pixels[..., None, :] - codebook) ** 2).sum(-1).argmin(-1)
@@ -127,7 +131,7 @@ def test_nothing_is_drawn_and_nothing_trains(kind):
     first = prior.to_public(prior.to_units(x))
     assert torch.equal(prior.to_public(prior.to_units(x)), first)
     assert torch.equal(torch.get_rng_state(), before)
-    assert not prior.autoencoder.training
+    assert not prior.autoencoder.model.training
     assert not any(p.requires_grad for p in prior.parameters())
 
 
@@ -148,8 +152,8 @@ def test_the_gradient_goes_straight_through_the_codebook():
     prior = latent_prior("vq", scaling=1.0)
     u = random(1, LATENTS, 4, 4).requires_grad_()
     (gradient,) = torch.autograd.grad(prior.to_public(u).square().sum(), u)
-    rounded = prior.autoencoder.quantize(u.detach())[0].requires_grad_()
-    image = (prior.autoencoder.decode(rounded, force_not_quantize=True).sample + 1) / 2
+    rounded = prior.autoencoder.model.quantize(u.detach())[0].requires_grad_()
+    image = (prior.autoencoder.model.decode(rounded, force_not_quantize=True).sample + 1) / 2
     (expected,) = torch.autograd.grad(image.square().sum(), rounded)
     close(gradient, expected, 1e-5)
     assert float(gradient.abs().max()) > 0
@@ -172,7 +176,7 @@ def test_double_images_stay_double(kind):
 def test_denoising_is_that_of_the_latents():
     mean, variance = random(1, LATENTS, 2, 2, seed=1), 0.1 + random(LATENTS, 2, 2, seed=2) ** 2
     exact = GaussianPrior(mean.double(), Diagonal(variance.double()), VE())
-    prior = Latent(exact, autoencoder("kl"))
+    prior = Latent(exact, coded("kl"))
     u = random(2, LATENTS, 2, 2, dtype=torch.float64)
     assert torch.equal(prior.denoise(u, 0.7), exact.denoise(u, 0.7))
     assert torch.equal(prior.score(u, 0.7), exact.score(u, 0.7))
@@ -181,8 +185,8 @@ def test_denoising_is_that_of_the_latents():
 
 def test_conditions_reach_the_latent_prior():
     inner = DiffusersPrior(tiny_unet(num_class_embeds=4), diffusers.DDPMScheduler())
-    prior, u = Latent(inner, autoencoder("kl"), 2.0, 0.5, (0.0, 3.0)), random(2, LATENTS, 4, 4)
-    given, x = prior.given(1), random(2, 3, 8, 8)
+    prior, u = Latent(inner, coded("kl", 2.0, 0.5), (0.0, 3.0)), random(2, LATENTS, 4, 4)
+    given, x = prior.conditioned_on(1), random(2, 3, 8, 8)
     close(given.denoise(u, 500), inner.denoise(u, 500, 1))
     close(prior.denoise(u, 500, 1), inner.denoise(u, 500, 1))
     assert not torch.allclose(given.denoise(u, 500), prior.denoise(u, 500, 2))
@@ -207,7 +211,7 @@ def test_shapes(kind):
 
 
 def test_another_width_of_the_codebook():
-    model = autoencoder("vq", vq_embed_dim=5)
+    model = coded("vq", vq_embed_dim=5)
     prior = Latent(NetworkPrior(nn.Identity(), Tabulated.linear(), channels=5), model)
     assert prior.unit_shape(torch.Size((1, 3, 8, 8))) == prior.to_units(random(1, 3, 8, 8)).shape
 
@@ -225,25 +229,26 @@ def test_images_that_do_not_suit():
 
 
 def test_it_is_no_denoiser_of_images():
-    with pytest.raises(errors.ArgumentError, match="a latent prior removes noise from latents"):
+    with pytest.raises(errors.ArgumentError, match="units that are an autoencoder's"):
         latent_prior("kl")(torch.zeros(1, 3, 8, 8), 0.1)
 
 
 def test_parts_that_do_not_fit():
     linear = Tabulated.linear()
-    fitting, model = NetworkPrior(nn.Identity(), linear, channels=LATENTS), autoencoder("kl")
+    fitting, model = NetworkPrior(nn.Identity(), linear, channels=LATENTS), coded("kl")
     wide = NetworkPrior(nn.Identity(), linear, channels=4)
     paired = NetworkPrior(nn.Identity(), linear, channels=LATENTS, is_complex=True)
     for arguments, message in (
-        ((fitting, nn.Identity()), "autoencoder: got 'Identity', accepted: a diffusers Auto"),
+        ((fitting, nn.Identity()), "autoencoder: got 'Identity', accepted: an Autoencoder"),
         ((wide, model), "of 4 channels', accepted: a real one of the autoencoder's 3 latent"),
         ((paired, model), "accepted: a real one"),
         ((Latent(fitting, model), model), "prior: got 'Latent"),
-        ((fitting, model, 0.0), "scaling_factor: got 0.0, accepted: above 0"),
-        ((fitting, model, 1.0, 0.0, (1.0, 0.0)), "data_range"),
+        ((fitting, model, (1.0, 0.0)), "data_range"),
     ):
         with pytest.raises(errors.ArgumentError, match=message):
             Latent(*arguments)
+    with pytest.raises(errors.ArgumentError, match="scaling_factor: got 0.0, accepted: above 0"):
+        coded("kl", 0.0)
 
 
 # Folders of diffusers
@@ -264,7 +269,7 @@ def folders(tmp_path_factory):
 def test_a_saved_pipeline_decodes_as_itself(folders):
     """Its last two lines: latents over the scaling factor, decoded, to [0, 1]."""
     prior, u = load_diffusers(folders / "vq"), random(2, LATENTS, 4, 4)
-    assert prior.scaling_factor == 0.18215
+    assert prior.autoencoder.scaling_factor == 0.18215
     model = autoencoder("vq")
     with torch.no_grad():
         close(prior.to_public(u), model.decode(u / 0.18215).sample / 2 + 0.5)
@@ -296,7 +301,11 @@ def test_the_pipelines_own_sample_is_a_public_image(folders):
 
 def test_a_kl_autoencoder_brings_its_factors(folders):
     prior, x = load_diffusers(str(folders / "kl"), data_range=(-1.0, 1.0)), random(1, 3, 8, 8)
-    assert (prior.scaling_factor, prior.shift_factor, prior.data_range) == (0.3, 0.2, (-1, 1))
+    assert (
+        prior.autoencoder.scaling_factor,
+        prior.autoencoder.shift_factor,
+        prior.data_range,
+    ) == (0.3, 0.2, (-1, 1))
     with torch.no_grad():
         close(prior.to_units(x), (encoded(autoencoder("kl"), x) - 0.2) * 0.3)
 

@@ -6,7 +6,7 @@ import torch
 
 from wellposed import errors
 from wellposed.operators import Inpainting, SuperResolution, random_mask
-from wellposed.priors import GaussianPrior, Latent, Tabulated
+from wellposed.priors import DiffusersAutoencoder, GaussianPrior, Latent, Tabulated
 from wellposed.solvers import DDS, DPS, DDIMProjection, Problem, REDDiff
 from wellposed.solvers.data import pseudo_inverse
 
@@ -26,7 +26,7 @@ def prior():
         )
     latents = GaussianPrior(0.0, 1.0, Tabulated.linear())
     latents.channels = 4
-    return Latent(latents, autoencoder, scaling_factor=0.5)
+    return Latent(latents, DiffusersAutoencoder(autoencoder, scaling_factor=0.5))
 
 
 @pytest.fixture(scope="module")

@@ -96,8 +96,8 @@ def test_unknown_predictions_name_the_nearest():
         training_target("eps", one, one, 1.0, 1.0)
     with pytest.raises(errors.UnknownNameError, match="Did you mean 'noise'"):
         NetworkPrior(nn.Identity(), VP, "noize")
-    with pytest.raises(errors.ArgumentError, match="'residual' needs an anchor"):
-        training_target("residual", one, one, 1.0, 1.0)
+    with pytest.raises(errors.UnknownNameError, match="noise, sample"):
+        NetworkPrior(nn.Identity(), VP, "residual+noise")
 
 
 # Networks
@@ -196,7 +196,7 @@ def test_class_conditional_networks():
     assert prior.denoise(x_t, 5, 7).unique().tolist() == [7]
     each = prior.denoise(x_t, 5, torch.tensor([1, 9, 0]))
     assert each[:, 0, 0, 0].tolist() == [1, 9, 0]
-    fixed = prior.given(4)
+    fixed = prior.conditioned_on(4)
     assert fixed.denoise(x_t, 5).unique().tolist() == [4]
     assert (fixed.channels, fixed.schedule) == (2, VP)
     for wrong in (None, 10, -1, 2.5, torch.tensor([0, 1, 10])):

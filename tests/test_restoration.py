@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from tests.conftest import anchored
 from torch import nn
 
 from wellposed.noise import ItemNoise
@@ -16,9 +17,7 @@ from wellposed.priors import (
     Flow,
     GaussianPrior,
     MeanReverting,
-    Patchwise,
     Rescheduled,
-    Restorer,
     Slicewise,
     Tabulated,
     rddm,
@@ -86,7 +85,7 @@ class Oracle(nn.Module):
 
 def oracle(schedule, **options):
     options = {"channels": 1, "data_range": (-1, 1), "label": lambda t: t, **options}
-    return Restorer(Oracle(schedule), schedule, **options)
+    return anchored(Oracle(schedule), schedule, **options)
 
 
 class OneHot:
@@ -248,7 +247,7 @@ class Stub(nn.Module):
 
 
 def restorer(family="ir-sde", **options):
-    return Restorer(Stub(), FAMILIES[family], **{"channels": 1, "data_range": (-1, 1), **options})
+    return anchored(Stub(), FAMILIES[family], **{"channels": 1, "data_range": (-1, 1), **options})
 
 
 @every_sampler
@@ -375,7 +374,7 @@ def test_data_steps_help_a_restorer_that_knows_another_blur(name):
     impulse[..., 0, 0] = 1
     response, schedule = torch.fft.fft2(assumed.A(impulse)), MeanReverting(30)
     network = BlurOracle(schedule, spectrum, response, 0.02)
-    prior = Restorer(network, schedule, label=lambda t: t, channels=1, data_range=(-1, 1))
+    prior = anchored(network, schedule, label=lambda t: t, channels=1, data_range=(-1, 1))
     y, distances = true.measure(truth, seed=3), []
     for options in ({}, {"data_steps": 10, "gamma": 3.0}, {"data_steps": 10, "gamma": 1e3}):
         sampler = replace(SAMPLERS[name], steps=20, **options)
@@ -473,11 +472,10 @@ def test_samplers_name_bad_fields(make, message):
             lambda p, y: ResShift()(y, SuperResolution((1, 32, 32), 4), p),
             "upsamples 1 times to the operator's",
         ),
-        (lambda p, y: IRSDE()(y, None, Patchwise(p, 16, 4)), "inside Patchwise"),
         (lambda p, y: IRSDE()(y[:, :, None], Inpainting(ONES), Slicewise(p)), "inside Slicewise"),
         (lambda p, y: DDS()(y, Inpainting(ONES), Rescheduled(p, VE(1.0))), "inside Rescheduled"),
-        (lambda p, y: p(y, 0.1), "a restorer needs the degraded image"),
-        (lambda p, y: p.given(y), "cannot fix its degraded image"),
+        (lambda p, y: p(y, 0.1), "NetworkPrior with an anchor"),
+        (lambda p, y: p.conditioned_on(y), "condition: got 'one of a prior with an anchor"),
         (lambda p, y: p.denoise(y, 3.0), "condition: got None"),
     ],
 )

@@ -18,16 +18,17 @@ from safetensors.torch import save_file
 from torchvision.models import swin_transformer
 
 from wellposed import errors, priors
+from wellposed.priors.anchor import Degraded
+from wellposed.priors.checkpoints import FAMILIES
 from wellposed.priors.checkpoints import resshift as resshift_family
+from wellposed.priors.checkpoints.family import load_network
 from wellposed.priors.networks import nafnet, vq
 from wellposed.priors.networks import restoration_unet as unet
+from wellposed.priors.networks.conv_unet import RestorationUNet
 from wellposed.priors.networks.layers import ChannelNorm, pad
 from wellposed.priors.networks.swin import SwinConfig, WindowAttention
 from wellposed.priors.processes import MeanReverting, rddm, resshift
-from wellposed.priors.restorer import Degraded
-from wellposed.priors.stored import restorers as restoration
-from wellposed.priors.stored.restorer_store import RestorationUNet
-from wellposed.priors.stored.restorers import FAMILIES, load_restorer
+from wellposed.priors.stored import registry
 from wellposed.solvers import IRSDE, RDDM, ResShift
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -483,11 +484,15 @@ def saved(folder, state, name="model.pth"):
 TINY_CODE = weights(vq_layout(**TINY_VQ))
 
 
+def autoencoder_of(state):
+    return load_network(lambda s: vq.VQAutoencoder(vq.read_config(s)), state, "path: a copy")
+
+
 @functools.cache
 def tiny_resshift(**layout):
     """A tiny ResShift restorer of four steps, and the weights of its network."""
     state = weights(resshift_layout(**TINY_SWIN, **layout))
-    code = vq.load_autoencoder(TINY_CODE, "path: a copy")
+    code = autoencoder_of(TINY_CODE)
     return resshift_family.build(state, "path: 'resshift_s4.pth'", {"autoencoder": code}), state
 
 
@@ -554,7 +559,7 @@ def test_networks_have_the_published_weights(layout, make, millions):
 @pytest.mark.parametrize("size", [(8, 8), (8, 16)])
 def test_irsde_unet(tmp_path, full, size):
     state = weights(irsde_layout(16, (1, 2, 2), full))
-    restorer = load_restorer(saved(tmp_path, state))
+    restorer = priors.load(saved(tmp_path, state))
     x, m = normal(2, 3, *size), normal(2, 3, *size, seed=1)
     expected = unet_by_hand(state, torch.cat([x - m, m], 1), LABELS)
     assert relative(restorer.predict(x, LABELS, m), expected) < 1e-5
@@ -567,7 +572,7 @@ def test_irsde_unet(tmp_path, full, size):
 def test_nafnet(tmp_path):
     state = weights(nafnet_layout(8, (1, 2), 2, (1, 1)))
     schedule = MeanReverting(50.0)
-    restorer = load_restorer(saved(tmp_path, state, "m.safetensors"), schedule=schedule)
+    restorer = priors.load(saved(tmp_path, state, "m.safetensors"), schedule=schedule)
     x, m = normal(2, 3, 8, 12), normal(2, 3, 8, 12, seed=1)
     expected = nafnet_by_hand(state, torch.cat([x - m, m], 1), LABELS)
     assert relative(restorer.predict(x, LABELS, m), expected) < 1e-5
@@ -595,11 +600,11 @@ def joined(nets, prefix=""):
 def test_rddm_networks(tmp_path, names, ending):
     """One network, two, or two heads on one encoder, at labels that are indices, t - 1."""
     nets = rddm_nets(names, ending)
-    restorer = load_restorer(saved(tmp_path, joined(nets)))
+    restorer = priors.load(saved(tmp_path, joined(nets)))
     x, m, t = normal(2, 3, 8, 12), normal(2, 3, 8, 12, seed=1), LABELS
     heads = [unet_by_hand(s, torch.cat([x, m], 1), t - 1) for s in nets.values()]
     two = len(names) == 2 or ending == "shared"
-    assert restorer.predicts == ("residual+noise" if two else "residual")
+    assert restorer.prediction == ("residual+noise" if two else "residual")
     assert relative(restorer.predict(x, t, m), torch.cat(heads, 1)) < 1e-5
     assert restorer.data_range == (0.0, 1.0)
 
@@ -624,7 +629,7 @@ def test_rddm_trainer_files(tmp_path, averaged):
         ema |= {f"online_model.{k}": v for k, v in worse.items()}
         ema |= {"initted": torch.tensor([True]), "step": torch.tensor([3])}
         content |= {"model": worse, "ema": ema}
-    restorer = load_restorer(saved(tmp_path, content, "model-120.pt"))
+    restorer = priors.load(saved(tmp_path, content, "model-120.pt"))
     expected = rddm(20, 0.01)
     assert restorer.schedule.T == 20
     torch.testing.assert_close(restorer.schedule.sigma, expected.sigma, atol=1e-7, rtol=0)
@@ -643,7 +648,7 @@ def test_rddm_of_ddim_coefficients_is_told_its_progress(tmp_path, names, predict
     process = {"alphas_cumsum": 1 - alpha_bar.sqrt(), "betas_cumsum": (1 - alpha_bar).sqrt()}
     nets = rddm_nets(names)
     path = saved(tmp_path, joined(nets, "model.") | process)
-    restorer = load_restorer(path, **({"predicts": predicts} if predicts else {}))
+    restorer = priors.load(path, **({"prediction": predicts} if predicts else {}))
     x, m, t = normal(2, 3, 4, 4), normal(2, 3, 4, 4, seed=1), torch.tensor([500, 900])
     labels = {"unet0.": 1000 * process["alphas_cumsum"], "unet1.": 1000 * process["betas_cumsum"]}
     if predicts == "noise":
@@ -656,8 +661,8 @@ def test_rddm_tables_that_are_no_schedule(tmp_path):
     process = rddm_process(1.0) | {"betas_cumsum": torch.zeros(20)}
     path = saved(tmp_path, joined(rddm_nets(("",)), "model.") | process)
     with pytest.raises(errors.CheckpointError, match=r"betas_cumsum are no schedule"):
-        load_restorer(path)
-    assert load_restorer(path, schedule=rddm(50)).schedule.T == 50
+        priors.load(path)
+    assert priors.load(path, schedule=rddm(50)).schedule.T == 50
 
 
 @pytest.mark.parametrize("shift", [0, 2])
@@ -683,7 +688,7 @@ def test_resshift_network(halvings):
     assert restorer.upsample == 4 >> halvings
     x, image = normal(2, 3, 8, 12), normal(2, 3, 8 << halvings, 12 << halvings, seed=1)
     expected = resshift_by_hand(state, x, LABELS, image, heads=2, window=2)
-    got = called(restorer.network, x, LABELS, Degraded(x, image))
+    got = called(restorer.prior.network, x, LABELS, Degraded(x, image))
     assert relative(got, expected) < 1e-5
 
 
@@ -705,15 +710,15 @@ def test_steps_are_read_off_the_published_names_or_asked_for(tmp_path):
     _, state = tiny_resshift(halvings=0)
     code = saved(tmp_path, TINY_CODE, "code.pth")
     path = saved(tmp_path, {"state_dict": state}, "resshift_realsrx4_s15_v2.pth")
-    published = load_restorer(path, autoencoder=code).schedule
+    published = priors.load(path, autoencoder=code).schedule
     assert torch.equal(published.sigma, resshift().sigma)
     path = saved(tmp_path, state, "model.pth")
-    assert load_restorer(path, autoencoder=code, steps=4).schedule.T == 4
-    assert load_restorer(path, autoencoder=code, schedule=resshift(7)).schedule.T == 7
+    assert priors.load(path, autoencoder=code, steps=4).schedule.T == 4
+    assert priors.load(path, autoencoder=code, schedule=resshift(7)).schedule.T == 7
     with pytest.raises(errors.ArgumentError, match="steps: got None, accepted: 15 or 4"):
-        load_restorer(path, autoencoder=code)
+        priors.load(path, autoencoder=code)
     with pytest.raises(errors.ArgumentError, match="steps: got 5"):
-        load_restorer(path, autoencoder=code, steps=5)
+        priors.load(path, autoencoder=code, steps=5)
 
 
 def diffusers_vq(state, latents, codes):
@@ -751,7 +756,7 @@ def diffusers_vq(state, latents, codes):
 def test_autoencoder_is_diffusers(tmp_path):
     state = weights(vq_layout(**{**TINY_VQ, "blocks": (1, 1, 1)}))
     state["quantize.embedding.weight"] *= 0.3
-    ours = vq.load_autoencoder(state, "path: a copy")
+    ours = autoencoder_of(state)
     reference = diffusers_vq(state, 3, 64)
     x = normal(2, 3, 16, 24)
     with torch.no_grad():
@@ -774,7 +779,7 @@ def test_codes_are_the_nearest(monkeypatch):
             assert torch.equal(got, nearest)
         monkeypatch.setattr(vq, "CHUNK", 9)
         assert torch.equal(book(z), rounded)
-    ours = vq.load_autoencoder(weights(vq_layout(**TINY_VQ)), "path: a copy")
+    ours = autoencoder_of(weights(vq_layout(**TINY_VQ)))
     z = normal(1, 3, 2, 2).requires_grad_()
     (through,) = torch.autograd.grad(ours.decode(z).sum(), z)
     code = ours.quantize(z).detach().requires_grad_()
@@ -797,7 +802,7 @@ def test_channel_norm():
 def test_sides_are_padded_as_published_and_cropped(tmp_path, family, mode):
     layouts = {"unet": irsde_layout(16, (1, 2)), "nafnet": nafnet_layout(8, (1, 1), 1, (1, 1))}
     state = weights(layouts[family])
-    network = load_restorer(saved(tmp_path, state)).network
+    network = priors.load(saved(tmp_path, state)).network
     x, m = normal(1, 3, 5, 6), normal(1, 3, 5, 6, seed=1)
     both = F.pad(torch.cat([x, m], 1), (0, 2, 0, 3), mode)
     by_hand = unet_by_hand if family == "unet" else nafnet_by_hand
@@ -808,7 +813,7 @@ def test_sides_are_padded_as_published_and_cropped(tmp_path, family, mode):
 def test_rddm_takes_sides_that_its_levels_halve_as_they_are(tmp_path):
     """Four levels halve three times; the published network takes multiples of 8 unpadded."""
     nets = {"": weights(rddm_layout(16, (1, 1, 1, 1)))}
-    restorer = load_restorer(saved(tmp_path, nets[""]))
+    restorer = priors.load(saved(tmp_path, nets[""]))
     x, m = normal(1, 3, 8, 24), normal(1, 3, 8, 24, seed=1)
     expected = unet_by_hand(nets[""], torch.cat([x, m], 1), LABELS[:1] - 1)
     assert relative(restorer.predict(x, LABELS[:1], m), expected) < 1e-5
@@ -820,9 +825,12 @@ def test_resshift_pads_latents_and_the_degraded_image_alike():
     x, image = normal(1, 3, 7, 6), normal(1, 3, 14, 12, seed=1)
     padded = (F.pad(x, (0, 2, 0, 1), "reflect"), F.pad(image, (0, 4, 0, 2), "reflect"))
     expected = resshift_by_hand(state, padded[0], LABELS[:1], padded[1], 2, 2)[..., :7, :6]
-    assert relative(called(restorer.network, x, LABELS[:1], Degraded(x, image)), expected) < 1e-5
+    assert (
+        relative(called(restorer.prior.network, x, LABELS[:1], Degraded(x, image)), expected)
+        < 1e-5
+    )
     with pytest.raises(errors.ShapeError, match=r"got a degraded image of sides \(7, 6\)"):
-        restorer.network(x, LABELS[:1], Degraded(x, image[..., :7, :6]))
+        restorer.prior.network(x, LABELS[:1], Degraded(x, image[..., :7, :6]))
 
 
 def test_padding_refuses_what_reflection_cannot_reach():
@@ -838,9 +846,9 @@ def test_padding_refuses_what_reflection_cannot_reach():
 def test_networks_in_other_precisions(tmp_path, family):
     """Images keep their dtype, whatever the network's; labels are not rounded to bfloat16."""
     if family == "resshift":
-        restorer = copy.deepcopy(tiny_resshift(halvings=0)[0])
+        restorer = copy.deepcopy(tiny_resshift(halvings=0)[0].prior)
     else:
-        restorer = load_restorer(saved(tmp_path, weights(LAYOUTS[family])))
+        restorer = priors.load(saved(tmp_path, weights(LAYOUTS[family])))
     x, image, t = normal(1, 3, 8, 8), normal(1, 3, 8, 8, seed=1), torch.tensor([3.0])
     given = Degraded(image, image)
     expected = restorer.predict(x, t, given)
@@ -854,8 +862,8 @@ def test_every_family_restores(tmp_path):
     """Shapes and ranges through the samplers; a batch gives each item what it gets alone."""
     y = torch.rand(2, 3, 12, 8, generator=torch.Generator().manual_seed(0))
     made = {
-        IRSDE(steps=2): load_restorer(saved(tmp_path, weights(irsde_layout(16, (1, 2))))),
-        RDDM(steps=2): load_restorer(saved(tmp_path, joined(rddm_nets(("unet0.", "unet1."))))),
+        IRSDE(steps=2): priors.load(saved(tmp_path, weights(irsde_layout(16, (1, 2))))),
+        RDDM(steps=2): priors.load(saved(tmp_path, joined(rddm_nets(("unet0.", "unet1."))))),
         ResShift(steps=4): tiny_resshift(halvings=0)[0],
     }
     for solver, restorer in made.items():
@@ -901,30 +909,20 @@ OWN = {
 def test_folders_and_shipped_names(tmp_path, monkeypatch):
     state = RestorationUNet(**OWN["network"]).state_dict()
     state = {k: v.contiguous() for k, v in state.items()}
-    for folder in (tmp_path / "mine", tmp_path / "shipped" / "resshift-x2"):
+    for folder in (tmp_path / "mine", tmp_path / "shipped" / "restorers" / "resshift-x2"):
         folder.mkdir(parents=True)
         saved(folder, state, "model.safetensors")
         (folder / "config.json").write_text(json.dumps(OWN))
-    monkeypatch.setattr(restoration, "RESTORERS", tmp_path / "shipped")
-    line = "3 channel(s), 2 times larger, trained as resshift"
-    assert restoration.available_restorers() == {"resshift-x2": line}
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path / "shipped")
+    line = "restorer, 3 channel(s), 2 times larger, trained as resshift"
+    assert priors.available() == {"resshift-x2": line}
     for source in (tmp_path / "mine", "resshift-x2"):
-        restorer = load_restorer(source)
+        restorer = priors.load(source)
         assert (restorer.upsample, restorer.schedule.T) == (2, 4)
         with pytest.raises(errors.ArgumentError, match=r"options: got .* accepted: none"):
-            load_restorer(source, schedule=resshift())
+            priors.load(source, schedule=resshift())
     with pytest.raises(errors.UnknownNameError, match="Did you mean 'resshift-x2'"):
-        load_restorer("resshift-x3")
-    for source in (tmp_path / "mine", "resshift-x2", saved(tmp_path, weights(LAYOUTS["irsde"]))):
-        with pytest.raises(errors.CheckpointError, match=r"see priors\.load_restorer"):
-            priors.load(source)
-
-
-def test_a_folder_of_a_prior_is_named_as_one(tmp_path):
-    prior = OWN | {"schedule": "linear"}
-    (tmp_path / "config.json").write_text(json.dumps(prior))
-    with pytest.raises(errors.CheckpointError, match=r"is a prior, .* see priors\.load"):
-        load_restorer(tmp_path)
+        priors.load("resshift-x3")
 
 
 # Bad input
@@ -932,11 +930,11 @@ def test_a_folder_of_a_prior_is_named_as_one(tmp_path):
 
 def test_unknown_weights_name_the_families(tmp_path):
     path = saved(tmp_path, {"a.weight": torch.ones(1)})
-    with pytest.raises(errors.CheckpointError, match="no known restoration network") as error:
-        load_restorer(path)
+    with pytest.raises(errors.CheckpointError, match="no known family") as error:
+        priors.load(path)
     assert all(family.name in str(error.value) for family in FAMILIES)
     with pytest.raises(errors.CheckpointError, match="does not exist"):
-        load_restorer(tmp_path / "nothing.pth")
+        priors.load(tmp_path / "nothing.pth")
 
 
 LAYOUTS = {
@@ -957,13 +955,13 @@ def test_misfits_are_named(tmp_path, family):
         (state | {name: state[name] * torch.nan}, f"NaN or infinite values in {name}"),
     ):
         with pytest.raises(errors.CheckpointError, match=message):
-            load_restorer(saved(tmp_path, content))
+            priors.load(saved(tmp_path, content))
     with pytest.raises(
         errors.UnknownNameError, match=r"options: unknown name 'shedule'.*schedule"
     ):
-        load_restorer(saved(tmp_path, state), shedule=1)
+        priors.load(saved(tmp_path, state), shedule=1)
     with pytest.raises(errors.ArgumentError, match="schedule: got 'cosine', accepted: a Schedule"):
-        load_restorer(saved(tmp_path, state), schedule="cosine")
+        priors.load(saved(tmp_path, state), schedule="cosine")
 
 
 @pytest.mark.parametrize("family", LAYOUTS)
@@ -973,31 +971,31 @@ def test_networks_of_other_inputs_are_refused(tmp_path, family):
     first = "intro" if family == "nafnet" else "init_conv"
     state[f"{first}.weight"] = state[f"{first}.weight"][:, :3].contiguous()
     with pytest.raises(errors.CheckpointError, match="3 channels in and 3 out"):
-        load_restorer(saved(tmp_path, state))
+        priors.load(saved(tmp_path, state))
 
 
 def test_rddm_refuses_predictions_of_other_networks(tmp_path):
     path = saved(tmp_path, joined(rddm_nets(("unet0.",))))
-    with pytest.raises(errors.UnknownNameError, match=r"predicts: .* Known: residual, noise"):
-        load_restorer(path, predicts="residual+noise")
+    with pytest.raises(errors.UnknownNameError, match=r"prediction: .* Known: residual, noise"):
+        priors.load(path, prediction="residual+noise")
 
 
 def test_resshift_needs_its_autoencoder(tmp_path):
     _, state = tiny_resshift(halvings=0)
     path, code = saved(tmp_path, state, "resshift_s4.pth"), saved(tmp_path, TINY_CODE, "code.pth")
     with pytest.raises(errors.ArgumentError, match="autoencoder: got None, accepted: the file of"):
-        load_restorer(path)
+        priors.load(path)
     with pytest.raises(errors.CheckpointError, match=r"autoencoder: .* is none of ResShift's"):
-        load_restorer(path, autoencoder=path)
+        priors.load(path, autoencoder=path)
     other = saved(tmp_path, weights(vq_layout(**TINY_VQ, latents=4)), "other.pth")
     with pytest.raises(errors.ArgumentError, match=r"autoencoder: got 4, .* of 3 latent channels"):
-        load_restorer(path, autoencoder=other)
+        priors.load(path, autoencoder=other)
     small = saved(tmp_path, weights(vq_layout(32, (1, 2), (1, 1), codes=9)), "small.pth")
     deep = saved(tmp_path, weights(resshift_layout(**TINY_SWIN, halvings=2)), "deep_s4.pth")
     with pytest.raises(
         errors.ArgumentError, match=r"latents 2 times smaller', accepted: at least 4"
     ):
-        load_restorer(deep, autoencoder=small)
+        priors.load(deep, autoencoder=small)
     unmasked = {k: v for k, v in state.items() if not k.endswith("attn_mask")}
     with pytest.raises(errors.CheckpointError, match="shifted windows"):
-        load_restorer(saved(tmp_path, unmasked, "x_s4.pth"), autoencoder=code)
+        priors.load(saved(tmp_path, unmasked, "x_s4.pth"), autoencoder=code)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.conftest import anchored
 from torch import nn
 
 from wellposed.noise import RecordedNoise
-from wellposed.priors import MeanReverting, Restorer, rddm, resshift
+from wellposed.priors import MeanReverting, rddm, resshift
 from wellposed.solvers import IRSDE, RDDM, MRSampler, ResShift
 
 DATA = Path(__file__).parent / "data" / "parity"
@@ -75,10 +76,10 @@ def assert_close(got, wanted, what):
 
 def test_resshift_follows_the_published_chain():
     d = recorded("resshift")
-    prior = Restorer(
+    prior = anchored(
         Network(first, told=lambda given: given.image),
         resshift(),
-        sees="latent",
+        input="latent",
         upsample=4,
         autoencoder=Pooling(),
         data_range=(-1, 1),
@@ -95,7 +96,7 @@ def test_resshift_follows_the_published_chain():
 @pytest.mark.parametrize("method", ["sde", "ode", "posterior"])
 def test_ir_sde_follows_the_published_samplers(method):
     d = recorded("irsde")
-    prior = Restorer(Network(first), MeanReverting(10), "noise", channels=1, data_range=(-1, 1))
+    prior = anchored(Network(first), MeanReverting(10), "noise", channels=1, data_range=(-1, 1))
     sigmas = prior.schedule(torch.arange(101.0))[1]
     torch.testing.assert_close(sigmas, d["sigma_bars"], rtol=0, atol=1e-12)
     decay = d["cumsum"] * d["dt"]
@@ -113,7 +114,7 @@ def test_ir_sde_follows_the_published_samplers(method):
 @pytest.mark.parametrize("kind", ["ode1", "ode2", "ode3", "sde1", "sde2"])
 def test_mr_sampler_follows_the_published_one(kind, parametrization, predicts):
     d = recorded("mr_sampler")
-    prior = Restorer(
+    prior = anchored(
         Network(first),
         MeanReverting(50, shifted=False),
         {"data": "sample"}.get(predicts, predicts),
@@ -151,7 +152,7 @@ def test_mr_sampler_follows_the_published_one(kind, parametrization, predicts):
 def test_rddm_follows_the_published_samplers(name, solver):
     d = recorded("rddm")
     _, scale, T = (float(part.strip("SscT")) for part in name.split("_"))
-    prior = Restorer(Network(first, second), rddm(int(T), scale), "residual+noise", channels=1)
+    prior = anchored(Network(first, second), rddm(int(T), scale), "residual+noise", channels=1)
     if T == 1000:
         alpha, sigma = prior.schedule(torch.arange(1, 1001, 37))
         torch.testing.assert_close(1 - alpha, d["alphas_cumsum"], rtol=0, atol=1e-12)

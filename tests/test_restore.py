@@ -7,17 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tests.conftest import anchored
 from torch import nn
 from typer.testing import CliRunner
 
-from wellposed import errors
+from wellposed import errors, priors
 from wellposed.cli.app import app
 from wellposed.datasets import read_array
 from wellposed.metrics import psnr, ssim
 from wellposed.operators import SuperResolution
-from wellposed.priors import MeanReverting, Restorer, load_restorer, rddm, resshift, tiled
-from wellposed.priors.training.restoration import train_restoration
-from wellposed.priors.training.restoration_settings import RestorationSettings
+from wellposed.priors import MeanReverting, Patchwise, rddm, resshift
+from wellposed.priors.training import train
+from wellposed.priors.training.settings import TrainingSettings
 from wellposed.solvers import IRSDE, RDDM, MRSampler, ResShift
 from wellposed.solvers.restoration.restore import default_sampler, default_steps, restore
 
@@ -61,8 +62,8 @@ def photos(tmp_path_factory):
 
 def trained(photos, out, **changes):
     tiny = dict(image_size=(16,), widths=(8, 16), layers=1, steps=2, batch_size=2, warmup=1)
-    s = RestorationSettings(data=(str(photos / "clean"),), out=str(out), **tiny, **changes)
-    return train_restoration(s)
+    s = TrainingSettings(data=(str(photos / "clean"),), out=str(out), **tiny, **changes)
+    return train(s)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_a_photograph_is_restored_as_by_the_library(photos, x4, tmp_path):
     assert done.exit_code == 0, done.output
     assert "| 0     | 88 x 68 | 15  |" in done.output
     expected = ResShift(steps=15)(
-        image_of(photos / "small/0.png"), None, load_restorer(x4), seed=3
+        image_of(photos / "small/0.png"), None, priors.load(x4), seed=3
     ).mean.clamp(0, 1)
     written = image_of(tmp_path / "0.png")
     torch.testing.assert_close(written, expected, rtol=0, atol=0.51 / 255)
@@ -202,8 +203,8 @@ def test_colours_are_refused_before_anything_is_restored(photos, tmp_path):
     for path in (photos / "clean").iterdir():
         Image.open(path).convert("L").save(grey / path.name)
     tiny = dict(image_size=(16,), widths=(8, 16), layers=1, steps=1, batch_size=2, warmup=1)
-    s = RestorationSettings(data=(str(grey),), out=str(tmp_path / "own"), process="rddm", **tiny)
-    model, out = train_restoration(s), tmp_path / "out"
+    s = TrainingSettings(data=(str(grey),), out=str(tmp_path / "own"), process="rddm", **tiny)
+    model, out = train(s), tmp_path / "out"
     for arguments in ([photos / "mixed"], [grey / "0.png", "--truth", photos / "clean"]):
         done = run(*arguments, "--prior", model, "--out", out)
         assert done.exit_code == 2, done.output
@@ -240,16 +241,16 @@ def test_samplers_suit_the_restorer():
         (resshift(4), "latent", ResShift, 4),
         (rddm(1000), "plain", RDDM, 5),
     ):
-        restorer = Restorer(Smooth(), schedule, sees=sees)
+        restorer = anchored(Smooth(), schedule, input=sees)
         assert default_sampler(restorer) is cls
         assert default_steps(restorer, cls) == steps
 
 
 def test_large_images_go_tile_by_tile():
-    restorer, sampler = Restorer(Smooth(), resshift(4), upsample=2), ResShift(steps=2)
+    restorer, sampler = anchored(Smooth(), resshift(4), upsample=2), ResShift(steps=2)
     image = random(1, 3, 40, 36)
     result = restore(image, restorer, sampler, seed=0, tile=64)
-    expected = sampler(image, None, tiled(restorer, 64, 16), seed=0)
+    expected = sampler(image, None, Patchwise(restorer, 64, 16), seed=0)
     assert torch.equal(result.samples, expected.samples.clamp(0, 1))
     whole = sampler(image, None, restorer, seed=0)
     untiled = restore(image, restorer, sampler, seed=0, tile=80).samples
@@ -261,7 +262,7 @@ def test_large_images_go_tile_by_tile():
     ("upsample", "sides", "padded"), [(1, (37, 42), (40, 44)), (2, (9, 7), (10, 8))]
 )
 def test_sides_that_latents_lack_are_reflected(upsample, sides, padded):
-    restorer = Restorer(Smooth(), resshift(4), upsample=upsample, autoencoder=Code())
+    restorer = anchored(Smooth(), resshift(4), upsample=upsample, autoencoder=Code())
     image, sampler = random(2, 3, *sides), IRSDE(steps=2)
     result = restore(image, restorer, sampler, num_samples=2, seed=0)
     height, width = (upsample * n for n in sides)
@@ -273,4 +274,4 @@ def test_sides_that_latents_lack_are_reflected(upsample, sides, padded):
 
 def test_images_of_other_channels_are_refused():
     with pytest.raises(errors.ShapeError, match="made for 3 channels"):
-        restore(random(1, 2, 8, 8), Restorer(Smooth(), resshift(4)), ResShift(steps=2))
+        restore(random(1, 2, 8, 8), anchored(Smooth(), resshift(4)), ResShift(steps=2))

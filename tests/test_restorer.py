@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.conftest import anchored
 from torch import nn
 
 from wellposed.errors import ArgumentError, ShapeError
 from wellposed.priors import (
-    Codec,
     Degraded,
+    DiffusersAutoencoder,
     Flow,
     MeanReverting,
-    Restorer,
     Tabulated,
     rddm,
     rddm_from_ddim,
@@ -158,8 +158,8 @@ def test_every_prediction_gives_the_clean_image_and_its_parts(schedule):
     if isinstance(schedule, MeanReverting):
         outputs["velocity"] = alpha * s * eps - sigma / s * (x0 - m)
     for predicts, output in outputs.items():
-        prior = Restorer(Said(output), schedule, predicts)
-        parts = prior.parts(x_t, t, m)
+        prior = anchored(Said(output), schedule, predicts)
+        parts = prior.components(x_t, t, m)
         for got, wanted in zip(parts, (x0, m - x0, eps), strict=True):
             torch.testing.assert_close(got, wanted, rtol=0, atol=1e-9, msg=predicts)
         assert torch.equal(prior.denoise(x_t, t, Degraded(m, m)), parts.x0)
@@ -176,7 +176,7 @@ def test_networks_see_what_their_papers_say(name):
         "pixel": x_t / (3 * sigma + 1),
     }
     for sees, seen in wanted.items():
-        prior = Restorer(Said(x_t), schedule, sees=sees)
+        prior = anchored(Said(x_t), schedule, input=sees)
         prior.denoise(x_t, 5.0, m)
         torch.testing.assert_close(prior.network.seen, seen, rtol=1e-12, atol=0)
         label = 5.0 if name.startswith("ir-sde") else 4.0
@@ -185,12 +185,11 @@ def test_networks_see_what_their_papers_say(name):
 
 def test_degraded_images_are_upsampled_into_units():
     y = torch.rand(2, 3, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    prior = Restorer(Said(y), resshift(), upsample=4)
+    prior = anchored(Said(y), resshift(), upsample=4)
     given = prior.degraded(y)
     torch.testing.assert_close(given.image, 2 * y - 1)
     bicubic = F.interpolate(2 * y - 1, (20, 24), mode="bicubic", align_corners=False)
     torch.testing.assert_close(given.anchor, bicubic)
-    assert torch.equal(prior.anchor(y), given.anchor)
 
 
 @pytest.mark.parametrize("kind", ["VQModel", "AutoencoderKL"])
@@ -205,52 +204,52 @@ def test_latent_restorers_work_in_the_latents_of_diffusers_autoencoders(kind):
         "norm_num_groups": 4,
     }
     model = getattr(diffusers, kind)(3, 3, latent_channels=4, **blocks)
-    codec = Codec(model, scaling_factor=0.5, shift_factor=0.1)
+    codec = DiffusersAutoencoder(model, scaling_factor=0.5, shift_factor=0.1)
 
     class Anchored(nn.Module):
         def forward(self, x, label, given):
             return given.anchor
 
-    prior = Restorer(Anchored(), resshift(), sees="latent", autoencoder=codec)
+    prior = anchored(Anchored(), resshift(), input="latent", autoencoder=codec)
     assert not prior.is_affine
     y = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(1))
     result = ResShift(steps=4)(y, None, prior, seed=0)
     encoded = model.encode(2 * y - 1)
     z = encoded.latents if kind == "VQModel" else encoded.latent_dist.mode()
     assert prior.unit_shape(y.shape) == z.shape
-    torch.testing.assert_close(prior.anchor(y), (z - 0.1) * 0.5)
+    torch.testing.assert_close(prior.degraded(y).anchor, (z - 0.1) * 0.5)
     torch.testing.assert_close(result.samples[0], (model.decode(z).sample + 1) / 2)
     with pytest.raises(ShapeError, match="multiples of 2"):
         ResShift()(y[..., :7, :], None, prior)
     with pytest.raises(ArgumentError, match="autoencoder: got 'Linear'"):
-        Codec(nn.Linear(1, 1))
+        DiffusersAutoencoder(nn.Linear(1, 1))
 
 
 def test_restorers_name_bad_arguments():
     network, m = Said(normal(1, 3, 4, 4)), normal(1, 3, 4, 4)
     bad = {
-        "predicts": lambda: Restorer(network, resshift(), "clean"),
-        "sees": lambda: Restorer(network, resshift(), sees="all"),
-        "upsample": lambda: Restorer(network, resshift(), upsample=0),
-        "is_complex": lambda: Restorer(network, resshift(), is_complex=True, data_range=(-1, 1)),
-        "schedule": lambda: Restorer(network, resshift(), "velocity"),
-        "schedule: got 'MeanReverting'": lambda: Restorer(network, MeanReverting(), "flow"),
-        "schedule: got 'str'": lambda: Restorer(network, "resshift"),
-        "network: got 'function'": lambda: Restorer(lambda x, t, given: x, resshift()),
+        "prediction: unknown name 'clean'": lambda: anchored(network, resshift(), "clean"),
+        "input": lambda: anchored(network, resshift(), input="all"),
+        "upsample": lambda: anchored(network, resshift(), upsample=0),
+        "is_complex": lambda: anchored(network, resshift(), is_complex=True, data_range=(-1, 1)),
+        "schedule": lambda: anchored(network, resshift(), "velocity"),
+        "schedule: got 'MeanReverting'": lambda: anchored(network, MeanReverting(), "flow"),
+        "schedule: got 'str'": lambda: anchored(network, "resshift"),
+        "network: got 'function'": lambda: anchored(lambda x, t, given: x, resshift()),
         "prediction": lambda: from_heads("noise", m, m, 1.0, 1.0, m),
-        "t": lambda: Restorer(network, rddm(9), "noise").denoise(m, 9.0, m),
-        "network": lambda: Restorer(network, rddm(9), "sample+noise").denoise(m, 9.0, m),
-        "condition": lambda: Restorer(network, rddm(9)).denoise(m, 9.0),
+        "t": lambda: anchored(network, rddm(9), "noise").denoise(m, 9.0, m),
+        "network": lambda: anchored(network, rddm(9), "sample+noise").denoise(m, 9.0, m),
+        "condition": lambda: anchored(network, rddm(9)).denoise(m, 9.0),
     }
     for argument, call in bad.items():
-        with pytest.raises(ArgumentError, match=f"^{argument}[:,] "):
+        with pytest.raises(ArgumentError, match=f"^{argument}[:,. ]"):
             call()
 
 
 def test_default_labels_of_tables_and_of_other_schedules():
-    label = Restorer(Said(None), rddm(9)).label
+    label = anchored(Said(None), rddm(9)).label
     assert label(torch.tensor([0.5, 9.0])).tolist() == [0, 8]
-    assert Restorer(Said(None), Flow()).label(torch.tensor(0.5)) == 0.5
+    assert anchored(Said(None), Flow()).label(torch.tensor(0.5)) == 0.5
     assert isinstance(rddm(9), Tabulated)
 
 
@@ -262,11 +261,11 @@ def test_rddm_clips_by_the_published_rules(predicts):
     schedule, y, x = rddm(10), 0.8 * normal(1, 3, 4, 4), normal(1, 3, 4, 4, seed=1)
     first, second = normal(1, 3, 4, 4, seed=2), normal(1, 3, 4, 4, seed=3)
     heads = 2 if "+" in predicts else 1
-    prior = Restorer(Said(torch.cat([first, second], 1)[:, : 3 * heads]), schedule, predicts)
+    prior = anchored(Said(torch.cat([first, second], 1)[:, : 3 * heads]), schedule, predicts)
     level = levels(schedule, 6.0, 4.0)
     a_bar, b_bar = 1 - level.alpha_t, level.sigma_t
     problem = Problem.create((y + 1) / 2, None, prior)
-    parts = clipped(problem.parts(x, 6.0), x, level, problem)
+    parts = clipped(problem.components(x, 6.0), x, level, problem)
     r = {
         "residual+noise": lambda: first.clamp(-1, 1),
         "residual": lambda: first.clamp(-1, 1),
@@ -298,7 +297,7 @@ def test_rddm_runs_from_the_whole_residual_for_every_objective(predicts):
 
     y = torch.rand(1, 1, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     schedule = rddm(floor=1e-6 if predicts == "noise" else 0.0)
-    prior = Restorer(Half(), schedule, predicts, channels=1)
+    prior = anchored(Half(), schedule, predicts, channels=1)
     for path in ("joint", "residual-first"):
         x = RDDM(path=path)(y, None, prior, seed=0).samples
         assert torch.isfinite(x).all()

@@ -14,7 +14,6 @@ from wellposed.datasets import read_array
 from wellposed.datasets.ultrasound import compand, dehazing_scores, simulate_echoes
 from wellposed.metrics import psnr
 from wellposed.noise import MEASUREMENT, ItemNoise
-from wellposed.priors.stored.restorers import available_restorers
 from wellposed.solvers import Dehazing, MRSampler, ResShift, dehaze
 from wellposed.solvers.restoration.restore import enlarged, restore
 
@@ -146,7 +145,7 @@ RESTORERS = {
 def test_restorers_restore_what_they_have_not_seen(name):
     """A sample beats the degraded photograph; the mean beats a sample, and has less detail."""
     operator, sampler, gain = RESTORERS[name]
-    image, restorer = photograph(), priors.load_restorer(name)
+    image, restorer = photograph(), priors.load(name)
     y = operator.measure(image, seed=0)
     found = restore(y, restorer, sampler, num_samples=2, seed=0)
     before = float(psnr(enlarged(y, restorer), image))
@@ -159,17 +158,17 @@ def test_restorers_restore_what_they_have_not_seen(name):
 @pytest.mark.parametrize("name", RESTORERS)
 def test_tiles_of_restorers_leave_no_seam(name):
     operator, sampler, _ = RESTORERS[name]
-    restorer = priors.load_restorer(name)
+    restorer = priors.load(name)
     y = operator.measure(photograph(), seed=0)
     whole = sampler(y, None, restorer, seed=0).samples[0]
-    gap = sampler(y, None, priors.tiled(restorer, 128, 32), seed=0).samples[0] - whole
+    gap = sampler(y, None, priors.Patchwise(restorer, 128, 32), seed=0).samples[0] - whole
     assert float(gap.abs().max()) < 0.004
     assert float(gap.diff(dim=-1).abs().max()) < 0.004
 
 
 def test_every_shipped_restorer_is_listed_small_and_has_a_card():
     folders = [p.parent for p in (ROOT / "priors/weights/restorers").glob("*/config.json")]
-    assert {f.name for f in folders} == set(available_restorers()) == set(RESTORERS)
+    assert {f.name for f in folders} == set(RESTORERS) <= set(priors.available())
     for folder in folders:
         assert (folder / "model.safetensors").stat().st_size < 20e6
         card = (folder / "README.md").read_text()
@@ -179,7 +178,7 @@ def test_every_shipped_restorer_is_listed_small_and_has_a_card():
 
 def test_every_shipped_prior_is_listed_small_and_has_a_card():
     folders = [p.parent for p in (ROOT / "priors/weights").glob("*/config.json")]
-    assert {f.name for f in folders} == set(priors.available()) >= set(IMAGES)
+    assert {f.name for f in folders} == set(priors.available()) - set(RESTORERS) >= set(IMAGES)
     sizes = [(folder / "model.safetensors").stat().st_size for folder in folders]
     assert max(sizes) < 20e6
     assert sum(sizes) < 80e6

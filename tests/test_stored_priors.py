@@ -12,10 +12,10 @@ from torch import nn
 
 from wellposed import errors, priors
 from wellposed.priors import Flow, Tabulated
+from wellposed.priors.checkpoints.state import finite_state, load_strictly
 from wellposed.priors.networks.conv_unet import ConvUNet, parameters_in_millions
 from wellposed.priors.schedule import VE
 from wellposed.priors.stored.card import model_card
-from wellposed.priors.stored.state import finite_state, load_strictly
 from wellposed.priors.stored.store import build_prior, load_prior, save_prior
 from wellposed.priors.training import Trainer, TrainingSettings, train
 

@@ -22,13 +22,11 @@ from wellposed.priors.stored.store import build_prior
 from wellposed.priors.training import Trainer, TrainingSettings, train
 from wellposed.priors.training.batches import (
     TrainingBatches,
-    draw_batch,
     to_units,
     training_times,
 )
-from wellposed.priors.training.pictures import sample_grid
+from wellposed.priors.training.denoiser import VALIDATION_LEVELS
 from wellposed.priors.training.settings import FREE, PREDICTIONS
-from wellposed.priors.training.trainer import VALIDATION_LEVELS
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -69,7 +67,7 @@ def settings(photos, out, **changes):
 
 def steps(trainer, count):
     """Take some steps and return their losses."""
-    return [trainer.train_step(trainer.batches[trainer.step]) for _ in range(count)]
+    return [trainer.train_step(trainer.task.batches[trainer.step]) for _ in range(count)]
 
 
 class Killed(Exception):
@@ -214,12 +212,13 @@ def test_signals_are_trained_on_tall_companded_crops(tmp_path):
     of_signals = dict(aspect=1.5, flips="none", polarity=True, companding=255.0)
     run = settings(tmp_path / "rf.npy", tmp_path / "out", data_range=(-1, 1), **of_signals)
     trainer = Trainer(run)
-    for crops in (trainer.batches.crops, trainer.held_crops):
+    for crops in (trainer.task.batches.crops, trainer.task.held.crops):
         assert {name: getattr(crops, name) for name in of_signals} == of_signals
-    x0, _, eps = trainer.batches[0]
+    x0, _, eps = trainer.task.batches[0]
     assert x0.shape == eps.shape == (2, 1, 24, 16)
     assert 0.2 < float(x0.std()) < 0.7
-    assert sample_grid(trainer)[0].shape == (3, 1, 24, 16)
+    samples = trainer.task.pictures(trainer.averaged)["samples"]
+    assert samples[0].shape == (3, 1, 24, 16)
 
 
 def make_trainer(photos, tmp_path, **changes):
@@ -235,9 +234,9 @@ def test_units_run_from_minus_one_to_one():
 @pytest.mark.parametrize("world", [2, 4])
 def test_the_shares_of_all_processes_make_the_batch_of_one(world, photos, tmp_path):
     run = settings(photos, tmp_path, batch_size=4 * world, image_size=(8, 16, 8))
-    crops = Trainer(run).batches.crops
+    crops = Trainer(run).task.batches.crops
     whole = TrainingBatches(crops, run)
-    shares = [TrainingBatches(crops, run, rank, world) for rank in range(world)]
+    shares = [TrainingBatches(crops, run, (rank, world)) for rank in range(world)]
     for step in range(4):
         parts = zip(*(share[step] for share in shares), strict=True)
         joined = tuple(torch.cat(part) for part in parts)
@@ -246,25 +245,25 @@ def test_the_shares_of_all_processes_make_the_batch_of_one(world, photos, tmp_pa
 
 
 def test_batches_that_cannot_be_shared_are_named(photos, tmp_path):
-    crops = make_trainer(photos, tmp_path).batches.crops
+    crops = make_trainer(photos, tmp_path).task.batches.crops
     odd = settings(photos, tmp_path, batch_size=3)
     with pytest.raises(errors.ArgumentError, match=r"batch_size: got 3, which is 3 .* 16 pixels"):
-        TrainingBatches(crops, odd, 0, 2)
+        TrainingBatches(crops, odd, (0, 2))
     # Six crops of 8 pixels cost as much as two of 16, of which three processes have no share.
     several = settings(photos, tmp_path, batch_size=6, image_size=(8, 16))
-    TrainingBatches(crops, several, 0, 2)
+    TrainingBatches(crops, several, (0, 2))
     with pytest.raises(errors.ArgumentError, match=r"which is 2 crop.* 16 pixels, .* 3 processes"):
-        TrainingBatches(crops, several, 0, 3)
+        TrainingBatches(crops, several, (0, 3))
 
 
 def test_larger_crops_come_in_smaller_batches(photos, tmp_path):
-    batches = make_trainer(photos, tmp_path, image_size=(8, 16, 12), batch_size=5).batches
+    batches = make_trainer(photos, tmp_path, image_size=(8, 16, 12), batch_size=5).task.batches
     shapes = [tuple(batches[step][0].shape) for step in range(4)]
     assert shapes == [(5, 1, 8, 8), (1, 1, 16, 16), (2, 1, 12, 12), (5, 1, 8, 8)]
 
 
 def test_noise_and_levels_are_functions_of_step_and_item(photos, tmp_path):
-    batches = make_trainer(photos, tmp_path, batch_size=64).batches
+    batches = make_trainer(photos, tmp_path, batch_size=64).task.batches
     assert_same(batches[3], batches[3])
     (_, u, eps), (_, other_u, other_eps) = batches[3], batches[4]
     # Evenly spread over the batch, shifted at random.
@@ -277,13 +276,13 @@ def test_noise_and_levels_are_functions_of_step_and_item(photos, tmp_path):
     assert float(every.std()) == pytest.approx(1, abs=0.03)
     correlation = np.corrcoef(every) - np.eye(128)
     assert np.abs(correlation).max() < 0.35  # 256 independent values each: std 1 / 16
-    few = draw_batch(batches.crops, range(5, 7), 64, batches.settings, 3, 16)
+    few = batches.draw(range(5, 7), 64, 3, 16)
     assert torch.equal(few[2], eps[5:7])
     assert torch.equal(few[1], u[5:7])
 
 
 def schedule_of(run):
-    config = {"schedule": run.schedule, "prediction": run.prediction, "sigma_data": 0.5}
+    config = {"schedule": run.schedule, "prediction": run.predicts, "sigma_data": 0.5}
     images = {"channels": 1, "complex": False, "data_range": (0, 1)}
     return build_prior(nn.Identity(), {**config, **images}).schedule
 
@@ -369,12 +368,12 @@ def test_the_loss_of_a_perfect_network_is_zero(schedule, kind, levels, photos, t
         **dict(schedule=schedule, prediction=kind, noise_levels=levels, sigma_data=0.7),
         **dict(batch_size=16, log_noise=(0.0, 1.0)),
     )
-    batch = trainer.batches[0]
+    batch = trainer.task.batches[0]
     x0, _, eps = batch
     assert bool((x0.abs() <= 1).all())
     prior = trainer.prior
     network = prior.network = Perfect(prior, x0, 0.7)
-    loss = float(trainer.loss(prior, batch))
+    loss = float(trainer.task.loss(prior, batch))
     assert network.calls == 1
     assert loss < 1e-4
     t = prior.schedule.time_at(0.8)
@@ -382,7 +381,7 @@ def test_the_loss_of_a_perfect_network_is_zero(schedule, kind, levels, photos, t
     clean = prior.denoise_channels(alpha * x0 + sigma * eps, t)
     torch.testing.assert_close(clean, x0, atol=1e-4, rtol=0)
     network.x0 = network.x0 + 0.5  # the loss sees what is wrong
-    assert float(trainer.loss(prior, batch)) > 100 * loss + 1e-3
+    assert float(trainer.task.loss(prior, batch)) > 100 * loss + 1e-3
 
 
 # What a step does
@@ -481,12 +480,12 @@ def test_validation_is_fixed_and_of_the_averaged_weights(photos, tmp_path):
     trainer = make_trainer(photos, tmp_path, sigma_data=0.6)
     loss, *errors_at = trainer.validate()
     assert trainer.validate() == (loss, *errors_at)
-    batch = draw_batch(trainer.held_crops, range(32), 32, trainer.settings, 0, 16)
+    batch = trainer.task.held.draw(range(32), 32, 0, 16)
     x0, _, eps = (v.double() for v in batch)
     for level, error in zip(VALIDATION_LEVELS, errors_at, strict=True):
         clean = (x0 + level * eps) * 0.6**2 / (level**2 + 0.6**2)
         assert error == pytest.approx(float((clean - x0).square().mean()), rel=1e-4)
-    assert loss == pytest.approx(float(trainer.loss(trainer.averaged, batch)), rel=1e-6)
+    assert loss == pytest.approx(float(trainer.task.loss(trainer.averaged, batch)), rel=1e-6)
     with torch.no_grad():
         trainer.network.tail.bias += 1
     assert trainer.validate()[0] == loss
@@ -521,8 +520,8 @@ def test_held_out_data_is_never_trained_on(kind, tmp_path):
     trainer = make_trainer(
         tmp_path, tmp_path, held_out=0.1, image_size=(8,), batch_size=64, **changes
     )
-    trained = set.union(*(values(trainer.batches[step][0]) for step in range(8)))
-    held = values(draw_batch(trainer.held_crops, range(200), 200, trainer.settings, 0, 8)[0])
+    trained = set.union(*(values(trainer.task.batches[step][0]) for step in range(8)))
+    held = values(trainer.task.held.draw(range(200), 200, 0, 8)[0])
     assert trained.isdisjoint(held)
     expected = 20 if kind == "groups" else 40
     assert sorted(trained | held) == list(range(expected))
@@ -731,7 +730,7 @@ def test_a_run_leaves_pictures(photos, finished):
     mode, denoised = picture(finished, "denoised", 6)
     assert (mode, denoised.shape) == ("L", (13 * 16, 6 * 16))
     trainer = Trainer(settings(photos, finished))
-    clean = draw_batch(trainer.held_crops, range(6), 6, trainer.settings, 1, 16)[0]
+    clean = trainer.task.held.draw(range(6), 6, 1, 16)[0]
     first = torch.cat([*clean], -1)[0].numpy()
     np.testing.assert_allclose(denoised[:16] / 255, (first + 1) / 2, atol=1 / 255)
     spread = [float(denoised[16 * row : 16 * row + 16].std()) for row in (0, 1, 11)]
@@ -770,7 +769,7 @@ def test_complex_images(photos, tmp_path):
     """Magnitudes with a random phase, as real and imaginary channel."""
     run = settings(photos, tmp_path, steps=1, complex_phase=True, data_range=(-1.0, 1.0))
     trainer = Trainer(run)
-    x0 = draw_batch(trainer.held_crops, range(6), 6, run, 1, 16)[0]
+    x0 = trainer.task.held.draw(range(6), 6, 1, 16)[0]
     assert x0.shape == (6, 2, 16, 16)
     magnitude = x0.square().sum(1).sqrt()
     assert 0.1 < float(magnitude.max()) <= 1 + 1e-6

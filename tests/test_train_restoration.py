@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.conftest import anchored
 from torch import nn
 from typer.testing import CliRunner
 
@@ -17,15 +18,14 @@ from wellposed.cli.app import app
 from wellposed.datasets.images.image_files import Collection, Reading
 from wellposed.operators import Blur, SuperResolution, gaussian_kernel
 from wellposed.operators.presets import OPERATORS as TASKS
-from wellposed.priors import MeanReverting, Restorer
-from wellposed.priors.stored.restorer_store import read_restorer
+from wellposed.priors import Anchor, MeanReverting
+from wellposed.priors.stored.store import load_prior
+from wellposed.priors.training import Trainer, TrainingSettings, train
+from wellposed.priors.training.losses import optimal_reverse
 from wellposed.priors.training.pairs import Measured, PairBatches, paired
-from wellposed.priors.training.restoration import RestorationTrainer, train_restoration
-from wellposed.priors.training.restoration_loss import optimal_reverse
 from wellposed.priors.training.restoration_settings import (
     OPERATORS,
     PREDICTIONS,
-    RestorationSettings,
 )
 from wellposed.solvers import IRSDE
 
@@ -65,15 +65,15 @@ def settings(photos, out, **changes):
         process="ir-sde",
         noise=(0.0, 0.1),
     )
-    return RestorationSettings(**{**tiny, **changes})
+    return TrainingSettings(**{**tiny, **changes})
 
 
 def trainer_of(photos, out, **changes):
-    return RestorationTrainer(settings(photos, out, **changes))
+    return Trainer(settings(photos, out, **changes))
 
 
 def steps(trainer, count):
-    return [trainer.train_step(trainer.batches[trainer.step]) for _ in range(count)]
+    return [trainer.train_step(trainer.task.batches[trainer.step]) for _ in range(count)]
 
 
 class Killed(Exception):
@@ -191,7 +191,7 @@ def test_measurements_of_all_kinds_become_images(operator, photos, tmp_path):
 
 
 def test_batches_are_functions_of_step_and_item(photos, tmp_path):
-    batches = trainer_of(photos, tmp_path, batch_size=4, margin=4).batches
+    batches = trainer_of(photos, tmp_path, batch_size=4, margin=4).task.batches
     first, again, other = batches[3], batches[3], batches[4]
     for a, b in zip(first, again, strict=True):
         assert torch.equal(a, b)
@@ -215,7 +215,7 @@ def test_a_margin_keeps_the_border_out(photos, tmp_path):
     blurred = dict(noise=(0.0, 0.0), blur=(1.0, 1.0))
     errors_ = {}
     for margin in (0, 8):
-        batches = trainer_of(photos, tmp_path, margin=margin, **blurred).batches
+        batches = trainer_of(photos, tmp_path, margin=margin, **blurred).task.batches
         s = batches.settings
         large = batches.crops.batch(range(4), s.seed, 0, 16 + 2 * margin)
         kernel = gaussian_kernel(1.0, 11)[None, None].float()
@@ -231,17 +231,17 @@ def test_a_margin_keeps_the_border_out(photos, tmp_path):
 def test_smaller_crops_come_enlarged(photos, tmp_path):
     batches = trainer_of(
         photos, tmp_path, degradation="super-resolution", factor=2, noise=(0.0, 0.0)
-    ).batches
+    ).task.batches
     clean, degraded, *_ = batches[0]
     small = SuperResolution((3, 16, 16), 2).A(clean)
-    restorer = Restorer(nn.Identity(), MeanReverting(), "noise", upsample=2, data_range=(-1, 1))
-    torch.testing.assert_close(degraded, restorer.anchor(small))
+    restorer = anchored(nn.Identity(), MeanReverting(), "noise", upsample=2, data_range=(-1, 1))
+    torch.testing.assert_close(degraded, restorer.degraded(small).anchor)
 
 
 @pytest.mark.parametrize("factor", [1, 4])
 def test_real_world_degradations(factor, photos, tmp_path):
     trainer = trainer_of(photos, tmp_path, degradation="real-world", factor=factor)
-    clean, degraded, *_ = trainer.batches[0]
+    clean, degraded, *_ = trainer.task.batches[0]
     assert degraded.shape == clean.shape
     assert trainer.config()["upsample"] == factor
     assert float((clean - degraded).abs().mean()) > 0.01
@@ -266,11 +266,15 @@ def test_pairs_are_cropped_and_turned_alike(tmp_path):
     trainer = trainer_of(
         "", tmp_path / "out", **options, degraded=str(degraded_folder), zoom=(0.7, 1.4)
     )
-    for batch in (trainer.batches[0], trainer.batches[1], trainer.held.draw(range(3), 3, 0, 16)):
+    for batch in (
+        trainer.task.batches[0],
+        trainer.task.batches[1],
+        trainer.task.held.draw(range(3), 3, 0, 16),
+    ):
         clean, degraded = batch[:2]
         torch.testing.assert_close(degraded, 1 - clean, atol=1e-5, rtol=0)
     assert trainer.config()["upsample"] == 1
-    assert trainer.channels == 1
+    assert trainer.task.channels == 1
 
 
 def test_smaller_partners_are_enlarged_in_place(tmp_path):
@@ -284,7 +288,7 @@ def test_smaller_partners_are_enlarged_in_place(tmp_path):
     for n in range(4):
         np.save(tmp_path / "clean" / f"{n}.npy", y + x)
     trainer = trainer_of("", tmp_path / "out", **options, degraded=str(folder))
-    clean, degraded, *_ = trainer.batches.draw(range(20), 20, 0, 16)
+    clean, degraded, *_ = trainer.task.batches.draw(range(20), 20, 0, 16)
     error = (clean - degraded).abs().flatten(1).max(1).values
     assert float(error.median()) < 5e-3  # where a crop has no border of the image
     assert trainer.config()["upsample"] == 2
@@ -340,16 +344,16 @@ def test_the_loss_of_a_perfect_network_is_least(process, kind, loss, photos, tmp
     trainer = trainer_of(
         photos, tmp_path, process=process, prediction=kind, loss=loss, batch_size=8
     )
-    batch = trainer.batches[0]
+    batch = trainer.task.batches[0]
     prior = trainer.prior
     x0, m = prior.to_units(batch[0]), prior.to_units(batch[1])
     t = (batch[2] * prior.schedule.T).ceil()
     network = prior.network = Perfect(kind, x0, m, batch[3], t, prior)
-    least = float(trainer.loss(prior, batch))
+    least = float(trainer.task.loss(prior, batch))
     assert network.calls == 1
     assert least < (2e-3 if loss == "optimal" else 1e-3)
     network.answer = network.answer + 0.5  # the loss sees what is wrong
-    wrong = float(trainer.loss(prior, batch))
+    wrong = float(trainer.task.loss(prior, batch))
     if loss == "optimal":
         assert wrong > 1.5 * least
     else:
@@ -369,7 +373,7 @@ class Stub(nn.Module):
 def test_the_optimal_loss_is_the_published_one():
     d = {k: torch.from_numpy(v) for k, v in np.load(PARITY / "irsde_loss.npz").items()}
     schedule = MeanReverting(max_sigma=10)
-    restorer = Restorer(Stub(), schedule, "noise", "plain", data_range=(-1.0, 1.0))
+    restorer = anchored(Stub(), schedule, "noise", "plain", data_range=(-1.0, 1.0))
     t = d["tr/t"].flatten().double()
     alpha, sigma = (v.view(-1, 1, 1, 1) for v in schedule(t))
     x_t = d["lq"] + alpha * (d["gt"] - d["lq"]) + sigma * d["tr/noise"][0]
@@ -382,7 +386,7 @@ def test_latents_are_learnt_in_latents(photos, tmp_path):
     """The loss is that of latents, of the frozen autoencoder, and so is the noise."""
     folder = autoencoder(tmp_path / "vae", "vq")
     trainer = latent_trainer(photos, tmp_path, folder)
-    clean, degraded, u, eps = batch = trainer.batches[0]
+    clean, degraded, u, eps = batch = trainer.task.batches[0]
     assert clean.shape == degraded.shape == (2, 3, 32, 32)
     assert eps.shape == (2, 3, 8, 8)
     model = diffusers.VQModel.from_pretrained(folder)
@@ -391,26 +395,26 @@ def test_latents_are_learnt_in_latents(photos, tmp_path):
     torch.testing.assert_close(trainer.prior.to_units(clean), x0)
     t = (15 * u).ceil()
     prior = trainer.prior
-    prior.network = Perfect("residual", x0, m, eps, t, prior)
-    assert float(trainer.loss(prior, batch)) < 1e-6
-    before = {k: v.clone() for k, v in trainer.codec.state_dict().items()}
+    prior.prior.network = Perfect("residual", x0, m, eps, t, prior)
+    assert float(trainer.task.loss(prior, batch)) < 1e-6
+    before = {k: v.clone() for k, v in trainer.task.autoencoder.state_dict().items()}
     steps(latent := latent_trainer(photos, tmp_path, folder), 2)
-    assert all(torch.equal(before[k], v) for k, v in latent.codec.state_dict().items())
+    assert all(torch.equal(before[k], v) for k, v in latent.task.autoencoder.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_a_latent_run_carries_its_autoencoder(kind, photos, tmp_path):
     folder = autoencoder(tmp_path / "vae", kind)
-    out = train_restoration(latent_settings(photos, tmp_path / "out", folder))
-    trainer = RestorationTrainer(latent_settings(photos, tmp_path / "out", folder))
+    out = train(latent_settings(photos, tmp_path / "out", folder))
+    trainer = Trainer(latent_settings(photos, tmp_path / "out", folder))
     trainer.load_checkpoint(out / "checkpoint.pt")
     for path in folder.iterdir():
         path.unlink()
-    restorer = read_restorer(out)
+    restorer = load_prior(out)
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     u = restorer.to_units(x)
     torch.testing.assert_close(u, trainer.averaged.to_units(x))
-    scaling = 1.0 if kind == "vq" else trainer.codec.autoencoder.config.scaling_factor
+    scaling = 1.0 if kind == "vq" else trainer.task.autoencoder.model.config.scaling_factor
     assert restorer.autoencoder.scaling_factor == scaling
     assert not restorer.is_affine
     assert restorer.unit_shape(x.shape) == u.shape == (1, 3, 8, 8)
@@ -456,7 +460,7 @@ def latent_settings(photos, out, folder):
 
 
 def latent_trainer(photos, out, folder):
-    return RestorationTrainer(latent_settings(photos, out, folder))
+    return Trainer(latent_settings(photos, out, folder))
 
 
 class FakeMetric(nn.Module):
@@ -478,8 +482,8 @@ def test_lpips_is_added_with_its_weight(kind, photos, tmp_path, monkeypatch):
     monkeypatch.setattr("torchmetrics.image.LearnedPerceptualImagePatchSimilarity", FakeMetric)
     process = dict(process="resshift", prediction=kind, noise=(0.1, 0.1))
     plain, weighted = (trainer_of(photos, tmp_path, lpips=v, **process) for v in (0.0, 3.0))
-    batch = plain.batches[0]
-    base, loss = (float(t.loss(t.prior, batch).detach()) for t in (plain, weighted))
+    batch = plain.task.batches[0]
+    base, loss = (float(t.task.loss(t.prior, batch).detach()) for t in (plain, weighted))
     # Nothing is predicted at first: a clean image of 0, or the degraded one.
     estimate = (2 * batch[1] - 1).clamp(-1, 1) if kind == "residual" else 0 * batch[1]
     expected = (estimate - (2 * batch[0] - 1)).abs().mean()
@@ -531,14 +535,14 @@ def test_training_lowers_the_held_out_loss(process, photos, tmp_path):
     after = trainer.validate()
     assert after[0] < 0.95 * before[0]
     assert after[1] == before[1]  # the degraded images are what they were
-    assert len(after) == 1 + len(trainer.curve)
+    assert len(after) == 1 + len(trainer.task.curve)
 
 
 def test_validation_tells_psnr(photos, tmp_path):
     """Of a network that predicts nothing: the clean image is taken for the degraded one."""
     trainer = trainer_of(photos, tmp_path, process="resshift", prediction="residual")
     loss, degraded, *estimates = trainer.validate()
-    clean, worse, *_ = trainer.held.draw(range(32), 32, 0, 16)
+    clean, worse, *_ = trainer.task.held.draw(range(32), 32, 0, 16)
     mse = (clean - worse).square().flatten(1).mean(1)
     assert degraded == pytest.approx(float((-10 * mse.log10()).mean()), rel=1e-5)
     assert estimates == pytest.approx([degraded] * 5, rel=1e-5)
@@ -571,30 +575,30 @@ def test_bfloat16_is_autocast(photos, tmp_path):
 @pytest.fixture(scope="module")
 def finished(photos, tmp_path_factory):
     """The folder of an uninterrupted run."""
-    return train_restoration(settings(photos, tmp_path_factory.mktemp("finished")))
+    return train(settings(photos, tmp_path_factory.mktemp("finished")))
 
 
 def test_a_killed_run_ends_as_an_uninterrupted_one(photos, finished, tmp_path):
     for step in (3, 4):
         with pytest.raises(Killed):
-            train_restoration(settings(photos, tmp_path), progress=killer(step))
-    train_restoration(settings(photos, tmp_path))
+            train(settings(photos, tmp_path), progress=killer(step))
+    train(settings(photos, tmp_path))
     for name in ("model.safetensors", "loss.csv", "config.json", "README.md"):
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes(), name
 
 
 def test_a_run_goes_on_with_the_same_settings_alone(photos, finished):
     with pytest.raises(errors.CheckpointError, match=r"max_sigma \(10\.0 before, 20\.0 now\)"):
-        train_restoration(settings(photos, finished, max_sigma=20.0))
+        train(settings(photos, finished, max_sigma=20.0))
 
 
 def test_a_trained_restorer_is_the_average_in_half_precision(photos, finished):
-    restorer = read_restorer(finished)
+    restorer = load_prior(finished)
     trainer = trainer_of(photos, finished)
     trainer.load_checkpoint(finished / "checkpoint.pt")
     for key, value in trainer.average.state_dict().items():
         assert torch.equal(restorer.network.state_dict()[key], value.half().float()), key
-    assert (restorer.predicts, restorer.sees, restorer.upsample) == ("noise", "difference", 1)
+    assert (restorer.prediction, restorer.anchor) == ("noise", Anchor("difference", 1))
     assert (restorer.channels, restorer.data_range) == (3, (0.0, 1.0))
     # 10 levels of 255 in [0, 1] are twice as many units.
     assert restorer.schedule.terminal_std == pytest.approx(20 / 255)
@@ -606,7 +610,7 @@ def test_a_trained_restorer_is_the_average_in_half_precision(photos, finished):
 @pytest.mark.parametrize("process", ["resshift", "rddm"])
 def test_pictures_take_no_more_steps_than_the_process(photos, tmp_path, process):
     s = settings(photos, tmp_path, process=process, process_steps=2, steps=1)
-    assert (train_restoration(s) / "images" / "restored_0000001.png").is_file()
+    assert (train(s) / "images" / "restored_0000001.png").is_file()
 
 
 def test_a_run_leaves_its_curve_pictures_and_card(finished):
@@ -628,7 +632,7 @@ SPOILT = {
     "garbled config": lambda folder: (folder / "config.json").write_text("{"),
     "unknown process": lambda folder: change(folder, process={"name": "magic"}),
     "other widths": lambda folder: change(folder, network={"channels": 3, "widths": [8, 24]}),
-    "no predicts": lambda folder: change(folder, predicts=None),
+    "no prediction": lambda folder: change(folder, prediction=None),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
     "half the weights": lambda folder: halve(folder / "model.safetensors"),
 }
@@ -647,10 +651,10 @@ def halve(path):
 def test_a_damaged_restorer_is_refused(damage, finished, tmp_path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((finished / name).read_bytes())
-    read_restorer(tmp_path)
+    load_prior(tmp_path)
     SPOILT[damage](tmp_path)
-    with pytest.raises(errors.CheckpointError, match=r"restorer: '.*'"):
-        read_restorer(tmp_path)
+    with pytest.raises(errors.CheckpointError, match=r"prior: '.*'"):
+        load_prior(tmp_path)
 
 
 def test_the_command_trains_and_names_what_cannot_be(photos, tmp_path):
@@ -658,10 +662,10 @@ def test_the_command_trains_and_names_what_cannot_be(photos, tmp_path):
     options = ["--data", photos, "--out", out, "--image-size", 16, "--widths", "8,16"]
     options += ["--layers", 1, "--steps", 1, "--batch-size", 2, "--process", "resshift"]
     options += ["--process-steps", 4, "--min-noise", 0.2, "--degradation", "super-resolution"]
-    result = CliRunner().invoke(app, ["train-restoration", *map(str, options)])
+    result = CliRunner().invoke(app, ["train", *map(str, options)])
     assert result.exit_code == 0, result.output
-    restorer = read_restorer(out)
-    assert (restorer.schedule.T, restorer.upsample, restorer.sees) == (4, 4, "pixel")
-    wrong = CliRunner().invoke(app, ["train-restoration", *map(str, options), "--kernel", "cubic"])
+    restorer = load_prior(out)
+    assert (restorer.schedule.T, restorer.anchor) == (4, Anchor("pixel", 4))
+    wrong = CliRunner().invoke(app, ["train", *map(str, options), "--kernel", "cubic"])
     assert wrong.exit_code == 2
     assert "error: kernel: unknown name 'cubic'. Did you mean 'bicubic'?" in wrong.output

@@ -1,21 +1,26 @@
-"""Autoencoders of restoration processes that run in latents."""
+"""Diffusions in the latent space of an autoencoder."""
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
-from wellposed.errors import require
+from wellposed.errors import ShapeError, require
+from wellposed.priors.prediction import Components
+from wellposed.priors.prior import Prior
 
 
 class Autoencoder(Protocol):
-    """What a latent restorer needs of an autoencoder of images in [-1, 1].
+    """What `Latent` needs of an autoencoder of images in [-1, 1].
 
     Attributes:
         factor: sides of an image over those of its latents.
+        image_channels: channels of the images.
         latent_channels: channels of the latents.
     """
 
     factor: int
+    image_channels: int
     latent_channels: int
 
     def encode(self, x: Tensor) -> Tensor:
@@ -25,41 +30,132 @@ class Autoencoder(Protocol):
         """Return the images of latents."""
 
 
-class Codec(nn.Module):
-    """A diffusers ``AutoencoderKL`` or ``VQModel`` as the `Autoencoder` of a restorer.
+class DiffusersAutoencoder(nn.Module):
+    """A diffusers ``AutoencoderKL`` or ``VQModel`` as an `Autoencoder`.
 
     Latents are ``scaling_factor (encoded - shift_factor)``: the mean where they have a spread, and
-    not rounded to the codebook of a ``VQModel``, which decoding does.
+    not rounded to the codebook of a ``VQModel``, which decoding does. Decoding is differentiable;
+    the gradient passes a codebook unchanged.
 
     Args:
-        autoencoder: the model; it is put in evaluation mode and frozen.
+        model: the model; it is put in evaluation mode and frozen.
         scaling_factor: of the latents; 1 for ResShift.
         shift_factor: see there.
+
+    Raises:
+        ArgumentError: another kind of model, or a scaling factor that is not positive.
     """
 
     def __init__(
-        self, autoencoder: nn.Module, scaling_factor: float = 1.0, shift_factor: float = 0.0
+        self, model: nn.Module, scaling_factor: float = 1.0, shift_factor: float = 0.0
     ) -> None:
         super().__init__()
         from diffusers import AutoencoderKL, VQModel
 
-        known, kind = isinstance(autoencoder, (AutoencoderKL, VQModel)), type(autoencoder).__name__
+        known, kind = isinstance(model, (AutoencoderKL, VQModel)), type(model).__name__
         require(known, "autoencoder", kind, "a diffusers AutoencoderKL or VQModel")
         require(scaling_factor > 0, "scaling_factor", scaling_factor, "above 0")
-        self.autoencoder: Any = autoencoder.eval().requires_grad_(False)
-        config: Any = self.autoencoder.config
+        self.model: Any = model.eval().requires_grad_(False)
+        config: Any = self.model.config
         self.scaling_factor, self.shift_factor = float(scaling_factor), float(shift_factor)
         self.image_channels = int(config.in_channels)
         self.latent_channels = int(config.get("vq_embed_dim") or config.latent_channels)
         self.factor = 2 ** (len(config.block_out_channels) - 1)
 
+    @classmethod
+    def from_config(cls, model: Any) -> "DiffusersAutoencoder":
+        """Return an autoencoder with the factors that its model's config names.
+
+        Raises:
+            ArgumentError: see the class; also a config with a mean and deviation per channel.
+        """
+        config = model.config
+        plain = config.get("latents_mean") is None and config.get("latents_std") is None
+        require(plain, "autoencoder", "latents_mean or latents_std", "one factor for all channels")
+        return cls(model, config.scaling_factor, config.get("shift_factor") or 0.0)
+
     def encode(self, x: Tensor) -> Tensor:
         """Return scaled latents of images in [-1, 1]."""
-        encoded = self.autoencoder.encode(x.to(self.autoencoder.dtype))
+        encoded = self.model.encode(x.to(self.model.dtype))
         latents = encoded.latent_dist.mode() if "latent_dist" in encoded else encoded.latents
         return (latents.to(x.dtype) - self.shift_factor) * self.scaling_factor
 
     def decode(self, z: Tensor) -> Tensor:
         """Return images in [-1, 1] of scaled latents."""
         latents = z / self.scaling_factor + self.shift_factor
-        return self.autoencoder.decode(latents.to(self.autoencoder.dtype)).sample.to(z.dtype)
+        return self.model.decode(latents.to(self.model.dtype)).sample.to(z.dtype)
+
+
+class Latent(Prior):
+    """A prior on the latents of an autoencoder, as a prior on images.
+
+    Its units are scaled latents ``z``, where the diffusion runs; `to_public` decodes and
+    `to_units` encodes. Of a prior with an anchor the degraded image is encoded too. Rombach et
+    al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022, arXiv 2112.10752.
+
+    Args:
+        prior: the prior on scaled latents; its ``data_range`` is not used.
+        autoencoder: the autoencoder, e.g. a `DiffusersAutoencoder`.
+        data_range: public values of -1 and 1 in the autoencoder's images.
+
+    Raises:
+        ArgumentError: no autoencoder, or a prior that does not fit its latents.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        autoencoder: Autoencoder,
+        data_range: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        known = callable(getattr(autoencoder, "decode", None)) and hasattr(autoencoder, "factor")
+        accepted = "an Autoencoder, e.g. a diffusers model in DiffusersAutoencoder(...)"
+        require(known, "autoencoder", type(autoencoder).__name__, accepted)
+        latents = autoencoder.latent_channels
+        fits = prior.is_affine and not prior.is_complex and prior.channels in (None, latents)
+        got = f"{type(prior).__name__} of {prior.channels} channels"
+        require(fits, "prior", got, f"a real one of the autoencoder's {latents} latent channels")
+        super().__init__(prior.schedule, autoencoder.image_channels, data_range=data_range)
+        self.prior, self.autoencoder = prior, autoencoder
+        self.anchor, self.prediction = prior.anchor, prior.prediction
+        self.factor = autoencoder.factor
+
+    @property
+    def is_affine(self) -> bool:
+        """False: units are a network's code of public values."""
+        return False
+
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+        """Return ``E[z | x_t]`` of scaled latents (B, c, h, w); see `Prior.denoise`."""
+        return self.prior.denoise(x_t, t, condition)
+
+    def components(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Components:
+        """Return the components of scaled latents; see `Prior.components`."""
+        return self.prior.components(x_t, t, condition)
+
+    def to_units(self, x: Tensor) -> Tensor:
+        """Encode public images (B, C, H, W): scaled latents (B, c, h, w)."""
+        return self.autoencoder.encode(super().to_units(x))
+
+    def to_public(self, u: Tensor) -> Tensor:
+        """Decode scaled latents (B, c, h, w): public images."""
+        return super().to_public(self.autoencoder.decode(u))
+
+    def unit_shape(self, image_shape: torch.Size) -> torch.Size:
+        """Return the shape (B, c, h, w) of the latents of images (B, C, H, W).
+
+        Raises:
+            ShapeError: another number of axes, or sides that the autoencoder does not divide.
+        """
+        if len(image_shape) != 4 or any(side % self.factor for side in image_shape[2:]):
+            raise ShapeError(
+                f"prior: made for images (B, C, H, W) with sides in multiples of {self.factor}, "
+                f"but the operator's images have shape {tuple(image_shape)}"
+            )
+        sides = [side // self.factor for side in image_shape[2:]]
+        return torch.Size((image_shape[0], self.autoencoder.latent_channels, *sides))
+
+    def check_image(self, x: Tensor) -> None:
+        """Raise unless images like ``x``, and their latents, suit; see `Prior.check_image`."""
+        super().check_image(x)
+        self.prior.check_image(x.new_empty(self.unit_shape(x.shape)))

@@ -108,9 +108,11 @@ class Product(Prior):
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
         """Return each block's own estimate; see `Prior.denoise`.
 
-        Conditions are fixed beforehand, ``prior.given(condition)`` of a block.
+        Conditions are fixed beforehand, ``prior.conditioned_on(condition)`` of a block.
         """
-        require(condition is None, "condition", condition, "None; use given() of the blocks")
+        require(
+            condition is None, "condition", condition, "None; use conditioned_on() of the blocks"
+        )
         blocks = zip(self.priors, self.gains, self.split(x_t), strict=True)
         return torch.cat([self._denoise(prior, g, part, t) for prior, g, part in blocks], 1)
 

@@ -1,4 +1,4 @@
-"""Priors made of others: deepinv's denoisers, another schedule, a fixed condition."""
+"""Priors made of others: deepinv's denoisers, another schedule."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import require
-from wellposed.priors.prior import Prior, broadcast
+from wellposed.priors.prior import Adapter, Prior, broadcast
 from wellposed.priors.schedule import VE, Schedule
 
 
@@ -43,7 +43,7 @@ class DenoiserPrior(Prior):
         return (self.denoiser(public, level) - self.centre) / self.scale
 
 
-class Rescheduled(Prior):
+class Rescheduled(Adapter):
     """A prior sampled with another schedule than it was trained with.
 
     At equal ``sigma / alpha`` two Gaussian kernels differ by a factor only, so
@@ -57,8 +57,7 @@ class Rescheduled(Prior):
     def __init__(self, prior: Prior, schedule: Schedule) -> None:
         kind = type(prior).__name__
         require(prior.is_affine, "prior", kind, "a prior on images; reschedule the inner one")
-        super().__init__(schedule, prior.channels, prior.is_complex, prior.data_range)
-        self.prior = prior
+        super().__init__(prior, schedule)
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
         """Return the wrapped prior's estimate at the same noise-to-signal ratio."""
@@ -69,22 +68,3 @@ class Rescheduled(Prior):
         by_alpha = inner_alpha / alpha
         factor = torch.where(alpha > sigma, by_alpha, inner_sigma / sigma.clamp(min=1e-30))
         return self.prior.denoise(broadcast(factor, x_t) * x_t, inner_t, condition)
-
-
-class Given(Prior):
-    """A conditional prior with its condition fixed, made by ``prior.given(condition)``.
-
-    Args:
-        prior: the conditional prior.
-        condition: passed on with every call.
-    """
-
-    def __init__(self, prior: Prior, condition: Any) -> None:
-        super().__init__(prior.schedule, prior.channels, prior.is_complex, prior.data_range)
-        self.prior = prior
-        self.condition = condition
-
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
-        """Return the wrapped prior's estimate under the fixed condition."""
-        require(condition is None, "condition", condition, "None, it is fixed already")
-        return self.prior.denoise(x_t, t, self.condition)

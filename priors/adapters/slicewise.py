@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from wellposed.errors import ArgumentError, ShapeError, require
-from wellposed.priors.prior import Prior
+from wellposed.priors.prior import Adapter, Prior
 
 
 class Chunk(NamedTuple):
@@ -25,7 +25,7 @@ class Chunk(NamedTuple):
     condition: Any
 
 
-class Slicewise(Prior):
+class Slicewise(Adapter):
     """Denoises volumes (B, C, D, H, W) slice by slice with a prior over images (B, C, H, W).
 
     As DiffusionMBIR (Chung et al. 2023, arXiv 2211.10655) does along one axis. With several axes
@@ -68,7 +68,7 @@ class Slicewise(Prior):
     ) -> None:
         images = isinstance(prior, Prior) and prior.is_affine
         require(images, "prior", type(prior).__name__, "a prior on images")
-        super().__init__(prior.schedule, prior.channels, prior.is_complex, prior.data_range)
+        super().__init__(prior)
         listed = isinstance(axes, tuple | list)
         distinct = listed and 0 < len(axes) == len(set(axes)) and set(axes) <= {2, 3, 4}
         require(distinct, "axes", axes, "distinct ones of 2, 3 and 4")
@@ -76,8 +76,7 @@ class Slicewise(Prior):
         require(chunk is None or whole, "chunk", chunk, "None or an integer of at least 1")
         known = precision in (None, torch.bfloat16, torch.float16)
         require(known, "precision", precision, "None, torch.bfloat16 or torch.float16")
-        self.prior, self.axes = prior, tuple(axes)
-        self.chunk, self.precision = chunk, precision
+        self.axes, self.chunk, self.precision = tuple(axes), chunk, precision
         try:
             self.device = None if device is None else torch.device(device)
         except (RuntimeError, TypeError) as error:

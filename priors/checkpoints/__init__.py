@@ -1,4 +1,4 @@
-"""Everybody's checkpoint files as priors, recognised by their weights.
+"""Checkpoints of the common diffusion codebases as priors, recognised by their weights.
 
 The network's configuration is read off names and shapes. Each family is one module with a
 `Family`; adding one is that module and a line in `FAMILIES`.
@@ -8,12 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from wellposed.errors import CheckpointError
-from wellposed.priors.checkpoints import adm, ddpm, deepinv_models, edm
+from wellposed.priors.checkpoints import adm, ddpm, deepinv_models, edm, irsde, rddm, resshift
 from wellposed.priors.checkpoints.family import Family
 
 __all__ = ["FAMILIES", "Family", "identify"]
 
-FAMILIES: tuple[Family, ...] = (adm.FAMILY, ddpm.FAMILY, edm.FAMILY, deepinv_models.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    resshift.FAMILY,  # before ADM, whose modules it has too
+    irsde.UNET,
+    irsde.NAFNET,
+    rddm.FAMILY,
+    adm.FAMILY,
+    ddpm.FAMILY,
+    edm.FAMILY,
+    deepinv_models.FAMILY,
+)
 
 
 def identify(state: dict[str, Any], path: str | Path) -> Family:

@@ -6,16 +6,13 @@ from typing import Any
 from wellposed.priors.checkpoints.family import (
     DDPM_OPTIONS,
     Family,
-    State,
     check_options,
-    count_after,
     ddpm_prior,
-    image_channels,
     load_network,
-    top_names,
 )
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.adm import ADMConfig, ADMUNet
+from wellposed.priors.networks.keys import State, count_after, image_channels, top_names
 
 HEADS = ("num_head_channels", "num_heads")
 

@@ -5,16 +5,13 @@ from typing import Any
 from wellposed.priors.checkpoints.family import (
     DDPM_OPTIONS,
     Family,
-    State,
     check_options,
-    count_after,
     ddpm_prior,
-    image_channels,
     load_network,
-    top_names,
 )
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.ddpm import DDPMConfig, DDPMUNet
+from wellposed.priors.networks.keys import State, count_after, image_channels, top_names
 
 
 def matches(state: State) -> bool:

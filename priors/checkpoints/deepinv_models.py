@@ -7,12 +7,10 @@ from torch import nn
 from wellposed.priors.adapters.rescheduled import DenoiserPrior
 from wellposed.priors.checkpoints.family import (
     Family,
-    State,
     check_options,
-    count_after,
     load_network,
-    top_names,
 )
+from wellposed.priors.networks.keys import State, count_after, top_names
 
 LEVELS = (1, 2, 3)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, CheckpointError, ShapeError, require, require_choice
-from wellposed.priors.adapters.latent import Latent
+from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
 from wellposed.priors.checkpoints.diffusers_files import AUTOENCODERS, read_pipeline
 from wellposed.priors.labels import Label, LogNoiseLabel
 from wellposed.priors.network import NetworkPrior
@@ -40,7 +40,7 @@ class DiffusersPrior(NetworkPrior):
     "Elucidating the Design Space", 2022, arXiv 2206.00364) `VE` with their preconditioning, and
     ``ScoreSdeVe`` and ``ScoreSdeVp`` (Song et al., "Score-Based Generative Modeling through SDEs",
     2021, arXiv 2011.13456) `VE` and a table of the continuous VP at 1000 times. A network with
-    ``num_class_embeds`` is conditional: fix its class with ``prior.given(class)``. The network is
+    ``num_class_embeds`` is conditional: fix its class with ``prior.conditioned_on(class)``. The network is
     put in evaluation mode and frozen.
 
     Args:
@@ -135,7 +135,8 @@ def load_diffusers(
             return DiffusersPrior(unet, scheduler, data_range, is_complex)
         require(not is_complex, "is_complex", is_complex, "False for a latent prior")
         latents = DiffusersPrior(unet, scheduler, (-1.0, 1.0))
-        return Latent.from_config(latents, autoencoder, data_range or (0.0, 1.0))
+        coded = DiffusersAutoencoder.from_config(autoencoder)
+        return Latent(latents, coded, data_range or (0.0, 1.0))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from wellposed.errors import CheckpointError
-from wellposed.priors.stored.state import finite_state
+from wellposed.priors.checkpoints.state import finite_state
 
 AUTOENCODERS = ("vqvae", "vae")
 

@@ -13,14 +13,12 @@ from torch import Tensor, nn
 from wellposed.errors import require
 from wellposed.priors.checkpoints.family import (
     Family,
-    State,
     check_options,
-    count_after,
     load_network,
-    top_names,
 )
 from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.network import NetworkPrior
+from wellposed.priors.networks.keys import State, count_after, top_names
 from wellposed.priors.schedule import VE, Schedule
 
 OPTIONS = ("schedule", "data_range", "is_complex", "sigma_data")

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wellposed.errors import ArgumentError, CheckpointError, require, require_choice
+from wellposed.priors.checkpoints.state import load_strictly
 from wellposed.priors.network import NetworkPrior
+from wellposed.priors.networks.keys import State
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import Schedule, Tabulated
-from wellposed.priors.stored.state import load_strictly
 
-State = Mapping[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 
 DDPM_OPTIONS = ("schedule", "prediction", "data_range", "is_complex")
@@ -37,29 +37,6 @@ class Family:
     name: str
     matches: Callable[[State], bool]
     build: Callable[[State, str, dict[str, Any]], Prior]
-
-
-def top_names(state: State) -> set[str]:
-    """Return the first parts of the keys, by which most families can be told."""
-    return {key.split(".")[0] for key in state}
-
-
-def count_after(state: State, prefix: str) -> int:
-    """Return how many numbered modules follow ``prefix``: one more than the largest number."""
-    keys = (key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix))
-    return 1 + max((int(key) for key in keys), default=-1)
-
-
-def image_channels(first: Tensor, last: Tensor) -> tuple[int, int]:
-    """Return the image channels that a first and a last convolution take and return.
-
-    Raises:
-        ValueError: not as many out as in, nor twice as many (learned variance).
-    """
-    taken, returned = first.shape[1], len(last)
-    if returned not in (taken, 2 * taken):
-        raise ValueError(f"{taken} image channels in and {returned} out")
-    return taken, returned
 
 
 def load_network(make: Callable[[State], Network], state: State, where: str) -> Network:
@@ -94,6 +71,13 @@ def check_options(options: Mapping[str, Any], *accepted: str) -> None:
     """Raise `ArgumentError` unless every option is one of the accepted ones."""
     for name in options:
         require_choice("options", name, accepted)
+
+
+def schedule_option(options: Mapping[str, Any], default: Callable[[], Schedule]) -> Schedule:
+    """Return the option ``schedule``, else the default; `ArgumentError` where it is none."""
+    schedule = options["schedule"] if "schedule" in options else default()
+    require(isinstance(schedule, Schedule), "schedule", schedule, "a Schedule")
+    return schedule
 
 
 def ddpm_prior(

@@ -2,19 +2,21 @@
 
 from typing import Any
 
-from wellposed.priors.checkpoints.family import State, check_options, load_network, top_names
-from wellposed.priors.checkpoints.restorer_family import (
-    RestorerFamily,
-    image_pair,
+from wellposed.priors.anchor import Anchor
+from wellposed.priors.checkpoints.family import (
+    Family,
+    check_options,
+    load_network,
     schedule_option,
 )
+from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks import nafnet
 from wellposed.priors.networks import restoration_unet as unet
+from wellposed.priors.networks.keys import State, image_pair, top_names
 from wellposed.priors.networks.layers import Conditioned
 from wellposed.priors.networks.nafnet import ConditionalNAFNet
 from wellposed.priors.networks.restoration_unet import ResidualUNet
 from wellposed.priors.processes import MeanReverting
-from wellposed.priors.restorer import Restorer
 
 OPTIONS = ("schedule", "upsample", "data_range")
 
@@ -30,7 +32,7 @@ def matches_nafnet(state: State) -> bool:
     return {"intro", "time_mlp", "encoders", "middle_blks", "ending"} <= top_names(state)
 
 
-def build_unet(state: State, where: str, options: dict[str, Any]) -> Restorer:
+def build_unet(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
     """Return IR-SDE's U-Net as a restorer; arguments and errors as those of `build_nafnet`.
 
     DA-CLIP's is told the degradation by a vision-language model and does not fit.
@@ -47,7 +49,7 @@ def build_unet(state: State, where: str, options: dict[str, Any]) -> Restorer:
     return _restorer(Conditioned(network, 2**levels), config.channels[1], options)
 
 
-def build_nafnet(state: State, where: str, options: dict[str, Any]) -> Restorer:
+def build_nafnet(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
     """Return the conditional NAFNet of Refusion as a restorer.
 
     It predicts the noise of a mean-reverting process on images in [0, 1].
@@ -75,19 +77,17 @@ def build_nafnet(state: State, where: str, options: dict[str, Any]) -> Restorer:
     return _restorer(Conditioned(network, multiple, "constant"), channels, options)
 
 
-def _restorer(network: Conditioned, channels: int, options: dict[str, Any]) -> Restorer:
+def _restorer(network: Conditioned, channels: int, options: dict[str, Any]) -> NetworkPrior:
     check_options(options, *OPTIONS)
-    return Restorer(
+    return NetworkPrior(
         network,
         schedule_option(options, MeanReverting),
-        predicts="noise",
-        sees="difference",
-        upsample=options.get("upsample", 1),
+        anchor=Anchor("difference", options.get("upsample", 1)),
         channels=channels,
         # The process runs on public values as they are.
         data_range=options.get("data_range", (-1.0, 1.0)),
     )
 
 
-UNET = RestorerFamily("IR-SDE (U-Net)", matches_unet, build_unet)
-NAFNET = RestorerFamily("IR-SDE / Refusion (NAFNet)", matches_nafnet, build_nafnet)
+UNET = Family("IR-SDE (U-Net)", matches_unet, build_unet)
+NAFNET = Family("IR-SDE / Refusion (NAFNet)", matches_nafnet, build_nafnet)

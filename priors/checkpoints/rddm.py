@@ -8,13 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, CheckpointError, require_choice
-from wellposed.priors.checkpoints.family import State, check_options, load_network
-from wellposed.priors.checkpoints.restorer_family import (
-    RestorerFamily,
-    image_pair,
+from wellposed.priors.anchor import Anchor
+from wellposed.priors.checkpoints.family import (
+    Family,
+    check_options,
+    load_network,
     schedule_option,
 )
 from wellposed.priors.labels import Label
+from wellposed.priors.network import NetworkPrior
+from wellposed.priors.networks.keys import State, image_pair
 from wellposed.priors.networks.layers import Conditioned
 from wellposed.priors.networks.restoration_unet import (
     ResidualUNet,
@@ -24,10 +27,9 @@ from wellposed.priors.networks.restoration_unet import (
 )
 from wellposed.priors.prediction import TWO_HEADS
 from wellposed.priors.processes import rddm
-from wellposed.priors.restorer import Restorer
 from wellposed.priors.schedule import Schedule, Tabulated
 
-OPTIONS = ("schedule", "predicts", "data_range")
+OPTIONS = ("schedule", "prediction", "data_range")
 ONE_HEAD = ("residual", "noise")
 FLOOR = 1e-6
 """The published code's smallest alpha where the noise alone is predicted."""
@@ -59,7 +61,7 @@ def index_labels(t: Tensor) -> Tensor:
     return (t - 1).clamp(min=0).expand(2, -1)
 
 
-def independent_labels(schedule: Schedule, predicts: str) -> Callable[[Tensor], Tensor]:
+def independent_labels(schedule: Schedule, prediction: str) -> Callable[[Tensor], Tensor]:
     """Return the labels of the partially path-independent process: progress, times T.
 
     The network of the residual is told how much of the residual is in ``x_t``, that of the noise
@@ -69,7 +71,7 @@ def independent_labels(schedule: Schedule, predicts: str) -> Callable[[Tensor], 
     def labels(t: Tensor) -> Tensor:
         alpha, sigma = schedule(t)
         both = (schedule.T * torch.stack([1 - alpha, sigma])).to(t.dtype)
-        return both[1:] if predicts == "noise" else both
+        return both[1:] if prediction == "noise" else both
 
     return labels
 
@@ -116,7 +118,7 @@ def schedule_of(state: State, floor: float, where: str) -> Tabulated:
         ) from error
 
 
-def build(state: State, where: str, options: dict[str, Any]) -> Restorer:
+def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
     """Return RDDM's networks as a restorer of images in [0, 1].
 
     The schedule is that in the checkpoint; where the weights come alone it is ``rddm()``. A
@@ -126,7 +128,7 @@ def build(state: State, where: str, options: dict[str, Any]) -> Restorer:
     Args:
         state: the state dict, of the networks or of RDDM's trainer.
         where: how error messages begin, naming the file.
-        options: what the weights do not tell: ``predicts``, "residual" by default for one network
+        options: what the weights do not tell: ``prediction``, "residual" by default for one network
             (or "noise") and "residual+noise" for two heads (or another of `TWO_HEADS`);
             ``schedule``; ``data_range``.
 
@@ -138,16 +140,17 @@ def build(state: State, where: str, options: dict[str, Any]) -> Restorer:
     nets = _networks(weights_of(state), where)
     two = len(nets) == 2 or isinstance(nets[0], SharedUNet)
     known = TWO_HEADS if two else ONE_HEAD
-    predicts = require_choice("predicts", options.get("predicts", known[0]), known)
-    floor = FLOOR if predicts == "noise" else 0.0
+    prediction = require_choice("prediction", options.get("prediction", known[0]), known)
+    floor = FLOOR if prediction == "noise" else 0.0
     schedule = schedule_option(options, lambda: schedule_of(state, floor, where))
-    labels = independent_labels(schedule, predicts) if _is_converted(schedule) else index_labels
+    labels = independent_labels(schedule, prediction) if _is_converted(schedule) else index_labels
     config = nets[0].config
-    return Restorer(
+    return NetworkPrior(
         Conditioned(RDDMNetwork(nets, labels), 2 ** (len(config.widths) - 2)),
         schedule,
-        predicts=predicts,
+        prediction,
         label=Label(),
+        anchor=Anchor(),
         channels=image_pair(config.channels),
         data_range=options.get("data_range", (0.0, 1.0)),
     )
@@ -173,4 +176,4 @@ def _is_converted(schedule: Schedule) -> bool:
     return bool((alpha**2 + sigma**2 - 1).abs().max() < 1e-4)
 
 
-FAMILY = RestorerFamily("RDDM", matches, build)
+FAMILY = Family("RDDM", matches, build)

@@ -8,17 +8,24 @@ from typing import Any
 from torch import Tensor
 
 from wellposed.errors import CheckpointError, ShapeError, require
-from wellposed.priors.adapters.autoencoder import Autoencoder
-from wellposed.priors.checkpoints.family import State, check_options, count_after, load_network
-from wellposed.priors.checkpoints.restorer_family import RestorerFamily, schedule_option
+from wellposed.priors.adapters.autoencoder import Autoencoder, Latent
+from wellposed.priors.anchor import Anchor, Degraded
+from wellposed.priors.checkpoints.family import (
+    Family,
+    check_options,
+    load_network,
+    schedule_option,
+)
+from wellposed.priors.checkpoints.reading import read_state
+from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks import vq
 from wellposed.priors.networks.adm import ADMConfig
+from wellposed.priors.networks.keys import State, count_after
 from wellposed.priors.networks.resshift import ResShiftNetwork, SwinUNet
 from wellposed.priors.networks.swin import SwinConfig
+from wellposed.priors.prior import Prior
 from wellposed.priors.processes import resshift
-from wellposed.priors.restorer import Restorer
 from wellposed.priors.schedule import Tabulated
-from wellposed.priors.stored.reading import read_state
 
 OPTIONS = ("autoencoder", "steps", "schedule", "data_range")
 STEPS = {15: 0.04, 4: 0.2}
@@ -29,21 +36,28 @@ EXTRACTOR = "feature_extractor."
 DERIVED = ("attn.relative_position_index", "attn_mask")
 
 
-class Inpainter(Restorer):
+class Inpainter(Latent):
     """ResShift's networks for inpainting: degraded images have the mask as a fourth channel.
 
     In public values it is at the upper end where a pixel is unknown (1 of [0, 1]), at the lower
     one where it is known. What is restored has three channels.
     """
 
-    def anchor(self, image: Tensor) -> Tensor:
-        """Return ``m`` of images with a mask (B, 4, H, W); `ShapeError` without."""
+    def __init__(
+        self, prior: Prior, autoencoder: Autoencoder, data_range: tuple[float, float]
+    ) -> None:
+        super().__init__(prior, autoencoder, data_range)
+        self.channels = None
+
+    def degraded(self, image: Tensor) -> Degraded:
+        """Return the condition of images with a mask (B, 4, H, W); `ShapeError` without."""
         if image.shape[1] != 4:
             raise ShapeError(
                 f"y: got {image.shape[1]} channels, accepted: 4, the colours and a mask that is "
                 "1 where they are unknown"
             )
-        return super().anchor(image[:, :3])
+        colours, whole = image[:, :3], Prior.to_units(self, image)
+        return Degraded(super().degraded(colours).anchor, whole)
 
 
 def matches(state: State) -> bool:
@@ -114,7 +128,7 @@ def make_network(state: State) -> ResShiftNetwork:
     return ResShiftNetwork(SwinUNet(config, swin), features, multiple)
 
 
-def build(state: State, where: str, options: dict[str, Any]) -> Restorer:
+def build(state: State, where: str, options: dict[str, Any]) -> Latent:
     """Return ResShift's network as a restorer of images in [0, 1].
 
     Super-resolution by 2 and 4, and restoration of faces, are told apart by the sizes of the
@@ -138,16 +152,9 @@ def build(state: State, where: str, options: dict[str, Any]) -> Restorer:
     upsample, rest = divmod(autoencoder.factor, 2**network.halvings)
     fits, got = rest == 0 and upsample > 0, f"latents {autoencoder.factor} times smaller"
     require(fits, "autoencoder", got, f"at least {2**network.halvings} times, as the network's")
-    masked = network.image_channels == 4
-    return (Inpainter if masked else Restorer)(
-        network,
-        schedule,
-        sees="latent",
-        upsample=upsample,
-        autoencoder=autoencoder,
-        channels=None if masked else network.image_channels,
-        data_range=options.get("data_range", (0.0, 1.0)),
-    )
+    prior = NetworkPrior(network, schedule, "sample", anchor=Anchor("latent", upsample))
+    kind = Inpainter if network.image_channels == 4 else Latent
+    return kind(prior, autoencoder, options.get("data_range", (0.0, 1.0)))
 
 
 def _renamed(state: State) -> State:
@@ -171,11 +178,11 @@ def _autoencoder(source: Any, latents: int) -> Autoencoder:
         state, where = read_state(source), f"autoencoder: {str(source)!r}"
         if not vq.matches(state):
             raise CheckpointError(f"{where} is none of ResShift's, accepted: VQ-f4 or VQ-f8")
-        source = vq.load_autoencoder(state, where)
+        source = load_network(lambda s: vq.VQAutoencoder(vq.read_config(s)), state, where)
     found = getattr(source, "latent_channels", None)
     accepted = f"the file of ResShift's VQ autoencoder of {latents} latent channels, or one loaded"
     require(found == latents, "autoencoder", source if found is None else found, accepted)
     return source
 
 
-FAMILY = RestorerFamily("ResShift", matches, build)
+FAMILY = Family("ResShift", matches, build)

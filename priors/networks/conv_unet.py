@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wellposed.errors import ShapeError
+from wellposed.priors.anchor import Degraded
 
 EMBEDDING = 128
 
@@ -136,6 +137,53 @@ class ConvUNet(nn.Module):
                 h = skips[level] + F.pixel_shuffle(self.grow[level](h), 2)
             h = self.up[level](h, embedding)
         return self.tail(F.silu(h))
+
+
+class _Part(ConvUNet):
+    """The U-Net of the priors with other outputs than inputs."""
+
+    def __init__(self, inputs: int, outputs: int, widths: tuple[int, ...], layers: int) -> None:
+        super().__init__(inputs, widths, layers)
+        self.tail = _zeroed(nn.Conv2d(widths[0], outputs * self.factor**2, 3, padding=1))
+        self.to(memory_format=torch.channels_last)
+
+
+class RestorationUNet(nn.Module):
+    """The U-Net of the shipped priors for restorers: it sees ``x_t`` and ``m``, stacked.
+
+    Args:
+        channels: real channels of the images, or latents.
+        widths: see `ConvUNet`.
+        layers: likewise.
+        heads: predictions it makes, stacked along the channels.
+        networks: U-Nets that make them: one all, or one each.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        widths: tuple[int, ...] = (64, 128, 192),
+        layers: int = 2,
+        heads: int = 1,
+        networks: int = 1,
+    ) -> None:
+        super().__init__()
+        self.settings = {
+            "channels": channels,
+            "widths": list(widths),
+            "layers": layers,
+            "heads": heads,
+            "networks": networks,
+        }
+        outputs = channels * heads // networks
+        self.parts = nn.ModuleList(
+            _Part(2 * channels, outputs, widths, layers) for _ in range(networks)
+        )
+
+    def forward(self, seen: Tensor, label: Tensor, degraded: Degraded) -> Tensor:
+        """Return the predictions (B, heads C, H, W); see `NetworkPrior`."""
+        x = torch.cat([seen, degraded.anchor], 1)
+        return torch.cat([part(x, label) for part in self.parts], 1)
 
 
 def parameters_in_millions(network: nn.Module) -> float:

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wellposed.errors import ShapeError
+from wellposed.priors.anchor import Degraded
 from wellposed.priors.networks.adm import waves
-from wellposed.priors.restorer import Degraded
 
 Mode = Literal["reflect", "constant"]
 

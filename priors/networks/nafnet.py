@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wellposed.priors.checkpoints.family import State, count_after
+from wellposed.priors.networks.keys import State, count_after
 from wellposed.priors.networks.layers import ChannelNorm, Sinusoids, embedding
 
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ShapeError
+from wellposed.priors.anchor import Degraded
 from wellposed.priors.networks.adm import ADMConfig, ADMUNet
 from wellposed.priors.networks.layers import pad
 from wellposed.priors.networks.swin import SwinConfig, SwinLayer
-from wellposed.priors.restorer import Degraded
 
 
 class SwinUNet(ADMUNet):

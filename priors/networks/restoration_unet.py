@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wellposed.priors.checkpoints.family import State, count_after
 from wellposed.priors.networks.attention import Attend, Attention, LinearAttention
+from wellposed.priors.networks.keys import State, count_after
 from wellposed.priors.networks.layers import Sinusoids, embedding
 
 GROUPS = 8

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wellposed.priors.checkpoints.family import State, count_after, load_network, top_names
 from wellposed.priors.networks.ddpm import Attention, downsample, group_norm, upsample
+from wellposed.priors.networks.keys import State, count_after, top_names
 
 CHUNK = 4096
 """Latent pixels whose distances to all codes are held at once: 128 MiB of float32."""
@@ -177,7 +177,8 @@ class VQAutoencoder(nn.Module):
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
         codes, latents = config.codes
-        self.factor, self.latent_channels = 2 ** (len(config.widths) - 1), latents
+        self.factor = 2 ** (len(config.widths) - 1)
+        self.image_channels, self.latent_channels = config.channels, latents
         self.encoder, self.decoder = _Encoder(config), _Decoder(config)
         self.quantize = Codebook(codes, latents)
         self.quant_conv = nn.Conv2d(config.coded, latents, 1)
@@ -199,16 +200,3 @@ def matches(state: State) -> bool:
     """Tell whether a state dict has the modules of such an autoencoder."""
     parts = {"encoder", "decoder", "quantize", "quant_conv", "post_quant_conv"}
     return parts <= top_names(state)
-
-
-def load_autoencoder(state: State, where: str) -> VQAutoencoder:
-    """Return the autoencoder that a state dict describes.
-
-    Args:
-        state: the state dict.
-        where: how error messages begin, naming the file.
-
-    Raises:
-        CheckpointError: weights that do not fit, or are not finite.
-    """
-    return load_network(lambda s: VQAutoencoder(read_config(s)), state, where)

@@ -1,17 +1,18 @@
 """Load a prior from anything: a shipped name, a folder, a checkpoint file, a hub id."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wellposed.errors import CheckpointError, UnknownNameError, require, unknown_name
+from wellposed.errors import UnknownNameError, require, unknown_name
 from wellposed.priors.checkpoints import identify
 from wellposed.priors.checkpoints.diffusers import load_diffusers
 from wellposed.priors.checkpoints.diffusers_files import HUB_ID
 from wellposed.priors.checkpoints.family import check_options
+from wellposed.priors.checkpoints.reading import REFUSED, SUFFIXES, read_state
 from wellposed.priors.prior import Prior
-from wellposed.priors.stored.reading import REFUSED, SUFFIXES, read_state
-from wellposed.priors.stored.store import RESTORER, load_prior, read_config
+from wellposed.priors.stored.store import Config, load_prior, read_config
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -24,43 +25,54 @@ class Checkpoint:
     prior: Prior
 
 
+def shipped() -> dict[str, Path]:
+    """Return the folders of the shipped priors by name; restorers lie in one of their own."""
+    patterns = ("*/config.json", "restorers/*/config.json")
+    return {p.parent.name: p.parent for pattern in patterns for p in sorted(WEIGHTS.glob(pattern))}
+
+
 def available() -> dict[str, str]:
-    """Return the shipped priors and one line about each."""
-    lines = {}
-    for folder in sorted(p.parent for p in WEIGHTS.glob("*/config.json")):
-        config = read_config(folder)
+    """Return the shipped priors, restorers among them, and one line about each."""
+    return {name: _line(read_config(folder)) for name, folder in shipped().items()}
+
+
+def _line(config: Config) -> str:
+    if "process" not in config:
         kind = "complex" if config["complex"] else "real"
         steps = config["training"]["steps_done"]
-        lines[folder.name] = f"{config['channels']} {kind} channel(s), trained {steps} steps"
-    return lines
+        return f"{config['channels']} {kind} channel(s), trained {steps} steps"
+    larger = f", {config['upsample']} times larger" if config["upsample"] > 1 else ""
+    kind = config["process"]["name"]
+    return f"restorer, {config['channels']} channel(s){larger}, trained as {kind}"
 
 
 def load(source: str | Path, /, **options: Any) -> Prior:
-    """Load a prior.
+    """Load a prior, plain or with an anchor: a restorer.
 
     Args:
         source: a shipped prior's name; a folder written by `wellposed train` or by diffusers; a
-            checkpoint file of guided-diffusion (ADM), DDPM, EDM or deepinv, recognised by its
-            weights; or a Hugging Face hub id of a diffusers model.
+            checkpoint file of guided-diffusion (ADM), DDPM, EDM, deepinv, ResShift, IR-SDE,
+            Refusion or RDDM, recognised by its weights; or a Hugging Face hub id of a diffusers
+            model.
         options: what a checkpoint does not tell, where its family's default is wrong:
             ``data_range`` and ``is_complex``, for files also ``schedule`` and what the family's
-            ``build`` lists.
+            ``build`` lists. ResShift needs ``autoencoder``, the file of the one it was trained
+            with.
 
     Raises:
         UnknownNameError: neither a shipped name, a path nor a hub id; the nearest is suggested.
         CheckpointError: unreadable or truncated, a pickle with code (never executed), of no known
             family, keys and shapes that do not fit, or non-finite weights.
-        ArgumentError: an option that is unknown here, or an impossible value of one.
+        ArgumentError: an option that is unknown here, or an invalid value of one.
     """
     return read_checkpoint(source, **options).prior
 
 
 def read_checkpoint(source: str | Path, /, **options: Any) -> Checkpoint:
     """Load a prior and tell its checkpoint's family; see `load`."""
-    path = WEIGHTS / source if str(source) in available() else Path(source)
+    path = shipped().get(str(source), Path(source))
     if path.is_file() or path.suffix in (*SUFFIXES, *REFUSED):
         state = read_state(path)
-        _refuse_restorer(path, state)
         family = identify(state, path)
         return Checkpoint(family.name, family.build(state, f"path: {str(path)!r}", options))
     if path.is_dir() and _is_ours(path):
@@ -69,24 +81,7 @@ def read_checkpoint(source: str | Path, /, **options: Any) -> Checkpoint:
     if path.is_dir() or (isinstance(source, str) and HUB_ID.fullmatch(source)):
         check_options(options, "data_range", "is_complex")
         return Checkpoint("diffusers", load_diffusers(source, **options))
-    _refuse_restorer(source)
-    raise UnknownNameError(unknown_name("prior", str(source), available()))
-
-
-def _refuse_restorer(source: str | Path, state: dict[str, Any] | None = None) -> None:
-    """Raise where a shipped name, or the weights of a file, are those of a restorer."""
-    from wellposed.priors.stored.restorers import (  # it builds on this
-        FAMILIES,
-        available_restorers,
-    )
-
-    is_one = (
-        str(source) in available_restorers()
-        if state is None
-        else any(family.matches(state) for family in FAMILIES)
-    )
-    if is_one:
-        raise CheckpointError(f"source: {str(source)!r} {RESTORER}")
+    raise UnknownNameError(unknown_name("prior", str(source), shipped()))
 
 
 def _is_ours(folder: Path) -> bool:
@@ -96,6 +91,6 @@ def _is_ours(folder: Path) -> bool:
     if not (folder / "config.json").is_file():
         return (folder / "model.safetensors").is_file()
     try:
-        return "_class_name" not in read_config(folder)
+        return "_class_name" not in json.loads((folder / "config.json").read_text())
     except (OSError, TypeError, ValueError):  # unreadable: the message that names our own files
         return True

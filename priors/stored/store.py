@@ -3,19 +3,23 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
 from wellposed.errors import CheckpointError, require
+from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
+from wellposed.priors.anchor import Anchor
+from wellposed.priors.checkpoints.diffusers_files import load_autoencoder
+from wellposed.priors.checkpoints.state import load_strictly
 from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.network import NetworkPrior
-from wellposed.priors.networks.conv_unet import ConvUNet
+from wellposed.priors.networks.conv_unet import ConvUNet, RestorationUNet
+from wellposed.priors.processes import MeanReverting, rddm, resshift
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 from wellposed.priors.stored.card import model_card
-from wellposed.priors.stored.state import load_strictly
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": Tabulated.linear,
@@ -23,57 +27,121 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "ve": VE,
     "flow": Flow,
 }
+PROCESSES: dict[str, Callable[..., Schedule]] = {
+    "resshift": resshift,
+    "ir-sde": MeanReverting,
+    "rddm": rddm,
+}
+
+AUTOENCODER = "autoencoder"
+"""Folder of a latent prior's autoencoder, inside its own."""
+
+RENAMED = {"predicts": "prediction", "sees": "input"}
+"""Names in the ``config.json`` of restorers that older versions wrote, and their names now."""
 
 
-RESTORER = "is a restorer of degraded images, accepted: a prior; see priors.load_restorer"
+class Config(TypedDict, total=False):
+    """What ``config.json`` tells of a network that `wellposed train` has trained.
+
+    Attributes:
+        network: arguments of a `ConvUNet`, of a `RestorationUNet` with an anchor.
+        schedule: name of a plain prior's, one of `SCHEDULES`.
+        process: ``name`` of a restorer's process, one of `PROCESSES`, and its arguments. Its
+            presence tells a restorer, a prior with an anchor.
+        prediction: see `NetworkPrior`.
+        sigma_data: see `NetworkPrior`.
+        input: see `Anchor`.
+        upsample: see `Anchor`.
+        channels: of the images.
+        complex: whether images are.
+        data_range: public values of -1 and 1.
+        latent: whether it runs in the latents of an autoencoder, in the folder `AUTOENCODER`.
+        training: settings and record of the training, for the model card.
+    """
+
+    network: Required[dict[str, Any]]
+    schedule: str
+    process: dict[str, Any]
+    prediction: Required[str]
+    sigma_data: float | None
+    input: str
+    upsample: int
+    channels: Required[int]
+    complex: bool
+    data_range: Required[list[float]]
+    latent: bool
+    training: dict[str, Any]
 
 
-def build_prior(network: nn.Module, config: dict[str, Any]) -> NetworkPrior:
+def make_network(config: Config) -> ConvUNet | RestorationUNet:
+    """Return the network of a config, with random weights."""
+    kind = RestorationUNet if "process" in config else ConvUNet
+    return kind(**config["network"])
+
+
+def build_prior(
+    network: nn.Module, config: Config, autoencoder: DiffusersAutoencoder | None = None
+) -> NetworkPrior | Latent:
     """Return the prior that a config describes.
 
     Args:
-        network: a network that takes EDM's label and scaled input.
-        config: ``schedule``, ``prediction``, ``sigma_data``, ``channels``, ``complex`` and
-            ``data_range``; ``training`` if there is one.
+        network: a network that takes EDM's label of the noise-to-signal ratio.
+        config: see `Config`.
+        autoencoder: that of a latent prior.
     """
-    schedule = SCHEDULES[config["schedule"]]()
+    anchor = Anchor(config["input"], config["upsample"]) if "process" in config else None
     low, high = config["data_range"]
+    images: dict[str, Any] = {
+        "channels": config["channels"],
+        "is_complex": config.get("complex", False),
+        "data_range": (low, high),
+    }
+    schedule = _schedule(config)
     prior = NetworkPrior(
         network,
         schedule,
         config["prediction"],
         LogNoiseLabel(schedule),
-        config["sigma_data"],
-        channels=config["channels"],
-        is_complex=config["complex"],
-        data_range=(low, high),
+        config.get("sigma_data"),
+        anchor=anchor,
+        **(images if autoencoder is None else {}),
     )
     prior.is_signal = config.get("training", {}).get("companding", 0) > 0
-    return prior
+    return prior if autoencoder is None else Latent(prior, autoencoder, (low, high))
 
 
-def save_prior(folder: Path, network: nn.Module, config: dict[str, Any]) -> None:
-    """Write a prior's weights, config and model card; see `save_model`."""
-    save_model(folder, network, config, model_card(config))
+def _schedule(config: Config) -> Schedule:
+    if "process" not in config:
+        return SCHEDULES[config["schedule"]]()
+    process = dict(config["process"])
+    return PROCESSES[process.pop("name")](**process)
 
 
-def save_model(folder: Path, network: nn.Module, config: dict[str, Any], card: str) -> None:
-    """Write weights (float16), config and model card into ``folder``, replacing older ones."""
+def save_prior(
+    folder: Path,
+    network: nn.Module,
+    config: Config,
+    autoencoder: DiffusersAutoencoder | None = None,
+) -> None:
+    """Write weights (float16), config, model card and autoencoder, replacing older ones."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().half().contiguous().cpu() for k, v in network.state_dict().items()}
     # `save_file` leaves files that only their owner can read, and a killed run half of one.
     (folder / "model.part").write_bytes(save(state))
     (folder / "model.part").replace(folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    (folder / "README.md").write_text(card)
+    (folder / "README.md").write_text(model_card(config))
+    if autoencoder is not None and not (folder / AUTOENCODER).is_dir():
+        autoencoder.model.save_pretrained(folder / AUTOENCODER)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return the config of a folder written by `save_prior`."""
-    return dict(json.loads((folder / "config.json").read_text()))
+def read_config(folder: Path) -> Config:
+    """Return the config of a folder written by `save_prior`, in this version or an older one."""
+    content: Any = dict(json.loads((folder / "config.json").read_text()))
+    return {RENAMED.get(name, name): value for name, value in content.items()}  # type: ignore
 
 
-def load_prior(folder: Path) -> NetworkPrior:
+def load_prior(folder: Path) -> NetworkPrior | Latent:
     """Return the prior of a folder written by `save_prior`, in float32.
 
     Raises:
@@ -83,12 +151,12 @@ def load_prior(folder: Path) -> NetworkPrior:
     where = f"prior: {str(folder)!r}"
     try:
         config = read_config(folder)
-        if "process" in config:
-            raise CheckpointError(f"{where} {RESTORER}")
         state = load_file(folder / "model.safetensors")
-        network = ConvUNet(**config["network"])
-        prior = build_prior(network, config)
-        channels = config["channels"] * (2 if config["complex"] else 1)
+        network = make_network(config)
+        autoencoder = read_autoencoder(folder / AUTOENCODER) if config.get("latent") else None
+        prior = build_prior(network, config, autoencoder)
+        channels = config["channels"] * (2 if prior.is_complex else 1)
+        channels = channels if autoencoder is None else autoencoder.latent_channels
         fits = network.settings["channels"] == channels
         require(fits, "channels", channels, "as many real ones as the network has")
     except (LookupError, AttributeError) as error:
@@ -97,3 +165,17 @@ def load_prior(folder: Path) -> NetworkPrior:
         raise CheckpointError(f"{where}: cannot load: {error}") from error
     load_strictly(network, {k: v.float() for k, v in state.items()}, where)
     return prior
+
+
+def read_autoencoder(folder: Path) -> DiffusersAutoencoder:
+    """Return the autoencoder in a folder that diffusers wrote, with its config's scaling.
+
+    ``VQModel`` has none that ResShift uses: 1 there, whatever its config names.
+
+    Raises:
+        CheckpointError: no such folder, another kind of model, or weights that do not fit.
+    """
+    model = load_autoencoder(folder)
+    if type(model).__name__ == "VQModel":
+        return DiffusersAutoencoder(model)
+    return DiffusersAutoencoder.from_config(model)

@@ -6,43 +6,37 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wellposed.datasets.images.crops import Crops
+from wellposed.datasets.images.image_files import Reading
 from wellposed.errors import ArgumentError
 from wellposed.priors.schedule import VE, Flow, Schedule
-from wellposed.priors.training.restoration_settings import RestorationSettings
 from wellposed.priors.training.settings import TrainingSettings
 
-Batch = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, ...]
 
 
-class TrainingBatches(Dataset[tuple[Tensor, ...]]):
+class TrainingBatches(Dataset[Batch]):
     """The batch of every step: clean crops in units, places of their noise levels, noise.
 
     Args:
         crops: where they come from.
         settings: the run's settings.
-        rank: number of this process.
-        world: number of processes, each of which takes its share of every batch.
+        share: number of this process, and of all, each of which takes its share of every batch.
 
     Raises:
         ArgumentError: the crops of a step cannot be shared equally among the processes.
     """
 
-    settings: TrainingSettings | RestorationSettings
-
     def __init__(
-        self,
-        crops: Crops,
-        settings: TrainingSettings | RestorationSettings,
-        rank: int = 0,
-        world: int = 1,
+        self, crops: Crops, settings: TrainingSettings, share: tuple[int, int] = (0, 1)
     ) -> None:
-        self.crops, self.settings, self.rank, self.world = crops, settings, rank, world
+        self.crops, self.settings = crops, settings
+        self.rank, self.world = share
         for size in settings.image_size:
             count = self.count(size)
-            if count % world:
+            if count % self.world:
                 raise ArgumentError(
                     f"batch_size: got {settings.batch_size}, which is {count} crop(s) of {size} "
-                    f"pixels, accepted: one that gives {world} processes as many crops each"
+                    f"pixels, accepted: one that gives {self.world} processes as many crops each"
                 )
 
     def count(self, size: int) -> int:
@@ -50,7 +44,7 @@ class TrainingBatches(Dataset[tuple[Tensor, ...]]):
         s = self.settings
         return max(1, round(s.batch_size * (s.image_size[0] / size) ** 2))
 
-    def __getitem__(self, step: int) -> tuple[Tensor, ...]:
+    def __getitem__(self, step: int) -> Batch:
         """Return this process's share of the batch of a step, see `draw`."""
         s = self.settings
         size = s.image_size[step % len(s.image_size)]
@@ -59,24 +53,15 @@ class TrainingBatches(Dataset[tuple[Tensor, ...]]):
         items = range(self.rank * mine, (self.rank + 1) * mine)
         return self.draw(items, count, step, size)
 
-    def draw(self, items: range, count: int, step: int, size: int) -> tuple[Tensor, ...]:
-        """Return (x0, u, eps): (B, C, H, W), (B,) in (0, 1), and noise like x0."""
-        return draw_batch(self.crops, items, count, self.settings, step, size)
+    def draw(self, items: range, count: int, step: int, size: int) -> Batch:
+        """Return (x0, u, eps) of some items of a batch of ``count``.
 
-
-def draw_batch(
-    crops: Crops,
-    items: range,
-    count: int,
-    settings: TrainingSettings | RestorationSettings,
-    step: int,
-    size: int,
-) -> Batch:
-    """Return the given items of a batch of ``count``, see `TrainingBatches`."""
-    seed = settings.seed
-    x0 = to_units(crops.batch(items, seed, step, size), settings.data_range)
-    u = draw_places(items, count, seed, step)
-    return x0, u, draw_noise(items, seed, step, tuple(x0.shape[1:]))
+        That is (B, C, H, W), (B,) in (0, 1), and noise like x0.
+        """
+        seed = self.settings.seed
+        x0 = to_units(self.crops.batch(items, seed, step, size), self.settings.data_range)
+        u = draw_places(items, count, seed, step)
+        return x0, u, draw_noise(items, seed, step, tuple(x0.shape[1:]))
 
 
 # Unlike crops', seeds of four words: trailing zeros do not count, (a, b) is (a, b, 0).
@@ -98,6 +83,11 @@ def draw_noise(items: range, seed: int, step: int, shape: tuple[int, ...]) -> Te
         for item in items
     ]
     return torch.from_numpy(np.stack(eps))
+
+
+def reading_of(settings: TrainingSettings) -> Reading:
+    """Return how the run's stored arrays become images."""
+    return Reading(**{k: getattr(settings, k) for k in Reading.__dataclass_fields__})
 
 
 def to_units(x: Tensor, data_range: tuple[float, float]) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from wellposed.errors import require
-from wellposed.priors.training.run import Run
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.priors.training.trainer import Trainer
 
@@ -32,12 +31,8 @@ def train(
         progress: called as ``progress(step, loss)`` after every step with the running mean of
             the loss.
     """
-    return follow(Trainer(settings, device), progress)
-
-
-def follow(trainer: Run, progress: Callable[[int, float], None] | None = None) -> Path:
-    """Take all steps of a run, from its checkpoint on if there is one; see `train`."""
-    settings, out = trainer.settings, Path(trainer.settings.out)
+    trainer = Trainer(settings, device)
+    out = Path(settings.out)
     checkpoint = out / "checkpoint.pt"
     _on_first_process(trainer, lambda: (out / "images").mkdir(parents=True, exist_ok=True))
     if checkpoint.exists():
@@ -65,11 +60,11 @@ def follow(trainer: Run, progress: Callable[[int, float], None] | None = None) -
     return out
 
 
-def _batches(trainer: Run) -> Iterable[tuple[Tensor, ...]]:
+def _batches(trainer: Trainer) -> Iterable[tuple[Tensor, ...]]:
     """Return the batches of the steps to come, prepared by workers if there are any."""
     settings = trainer.settings
     return DataLoader(
-        trainer.batches,
+        trainer.task.batches,
         batch_size=None,
         sampler=range(trainer.step, settings.steps),
         num_workers=settings.workers,
@@ -79,16 +74,16 @@ def _batches(trainer: Run) -> Iterable[tuple[Tensor, ...]]:
     )
 
 
-def _on_first_process(trainer: Run, write: Callable[[], None]) -> None:
+def _on_first_process(trainer: Trainer, write: Callable[[], None]) -> None:
     if trainer.accelerator.is_main_process:
         write()
     trainer.accelerator.wait_for_everyone()
 
 
-def export(trainer: Run, out: Path) -> None:
+def export(trainer: Trainer, out: Path) -> None:
     """Write the averaged weights, their config and model card, the loss curve and pictures."""
     trainer.save(out)
     with open(out / "loss.csv", "w", newline="") as file:
-        heads = ("step", "loss", "held_out_loss", *trainer.curve)
+        heads = ("step", "loss", "held_out_loss", *trainer.task.curve)
         csv.writer(file).writerows([heads, *trainer.history])
     trainer.draw(out / "images")

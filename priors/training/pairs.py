@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wellposed.datasets.images.crops import Crops, central_crop
 from wellposed.datasets.images.image_files import Collection, Reading, Stack
 from wellposed.errors import FileError, ShapeError
 from wellposed.operators import presets
+from wellposed.priors.anchor import enlarged
 from wellposed.priors.training.batches import TrainingBatches, draw_noise, draw_places
-from wellposed.priors.training.restoration_settings import RestorationSettings
+from wellposed.priors.training.settings import TrainingSettings
 
 Degradation = Callable[[Tensor, np.random.Generator], Tensor]
 """From a clean crop (C, H, W) and its random numbers to a degraded one (C, h, w)."""
@@ -35,7 +35,7 @@ class Measured:
     """
 
     operator: str
-    settings: RestorationSettings
+    settings: TrainingSettings
 
     def __call__(self, clean: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the degraded crop, see `Degradation`."""
@@ -83,18 +83,11 @@ class PairedStack:
         return self.clean.name
 
     def array(self) -> np.ndarray:
-        """Return both, float32 (D, H, W, 2 C); smaller degraded ones are upsampled."""
+        """Return both, float32 (D, H, W, 2 C); smaller degraded ones are enlarged."""
         clean = self.clean.array()
         degraded = torch.from_numpy(self.degraded.array(self.file)[self.clean.rows])
-        large = upsampled(degraded.movedim(-1, 1), clean.shape[1] // degraded.shape[1])
+        large = enlarged(degraded.movedim(-1, 1), clean.shape[1] // degraded.shape[1])
         return np.concatenate([clean, large.movedim(1, -1).numpy()], -1)
-
-
-def upsampled(image: Tensor, factor: int) -> Tensor:
-    """Return images (B, C, h, w) enlarged bicubically, as a `Restorer` enlarges them."""
-    return (
-        F.interpolate(image, scale_factor=float(factor), mode="bicubic") if factor > 1 else image
-    )
 
 
 def paired(stacks: Sequence[Stack], folder: Path, reading: Reading) -> list[PairedStack]:
@@ -151,17 +144,15 @@ class PairBatches(TrainingBatches):
         share: number of this process, and of all.
     """
 
-    settings: RestorationSettings
-
     def __init__(
         self,
         crops: Crops,
         degradation: Degradation | None,
-        settings: RestorationSettings,
+        settings: TrainingSettings,
         latent: tuple[int, int] | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
-        super().__init__(crops, settings, *share)
+        super().__init__(crops, settings, share)
         self.degradation, self.latent = degradation, latent
 
     def draw(self, items: range, count: int, step: int, size: int) -> Pairs:
@@ -174,7 +165,7 @@ class PairBatches(TrainingBatches):
             streams = [np.random.default_rng((s.seed, step, item, 3)) for item in items]
             each = [self.degradation(*pair) for pair in zip(images, streams, strict=True)]
             small, clean = torch.stack(each), images
-            degraded = upsampled(small, images.shape[-1] // small.shape[-1])
+            degraded = enlarged(small, images.shape[-1] // small.shape[-1])
         clean, degraded = central_crop(clean, size), central_crop(degraded, size)
         channels, factor = self.latent or (clean.shape[1], 1)
         eps = draw_noise(items, s.seed, step, (channels, size // factor, size // factor))

@@ -1,17 +1,11 @@
-"""The settings of `wellposed train-restoration`, from which the command's options are made."""
+"""Settings of restorers: how images are degraded, and the process that is learnt."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from wellposed.checks import setting
 from wellposed.errors import require, require_choice
-from wellposed.priors.training.settings import (
-    ImageSettings,
-    RunSettings,
-    require_integer,
-    require_pair,
-)
+from wellposed.priors.training.fields import require_integer, require_pair
 
 PROCESSES = {
     "resshift": ("sample", "mse"),
@@ -37,10 +31,10 @@ SHRINKING = ("super-resolution", REAL_WORLD)
 
 @dataclass(frozen=True, kw_only=True)
 class DegradationSettings:
-    """How clean images are degraded."""
+    """How clean images are degraded for a restorer."""
 
     degradation: str = setting(
-        "deblurring", f"One of {', '.join(OPERATORS)}, real-world (Real-ESRGAN), pairs."
+        "deblurring", f"Restorers: one of {', '.join(OPERATORS)}, real-world (Real-ESRGAN), pairs."
     )
     degraded: str | None = setting(None, "Folder of degraded images of the same names, for pairs.")
     noise: tuple[float, float] = setting((0.0, 0.0), "Range of the measurement's noise level.")
@@ -76,34 +70,34 @@ class DegradationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessSettings:
-    """The restoration process that is learnt, and the loss."""
+    """The restoration process of a restorer, and its loss."""
 
-    process: str = setting("resshift", "resshift, ir-sde or rddm.")
+    process: str | None = setting(
+        None, "Train a restorer of this process: resshift, ir-sde or rddm; none: a plain prior."
+    )
     process_steps: int | None = setting(None, "Its steps T; default: 15, 100 and 1000.")
     kappa: float = setting(2.0, "ResShift: noise at the end, in the network's units.")
     min_noise: float = setting(0.04, "ResShift: smallest noise; .2 for T 4.")
     max_sigma: float = setting(10.0, "IR-SDE: noise at the end, in levels of 255 of the images.")
     sum_scale: float = setting(1.0, "RDDM: variance at the end, in the network's units.")
-    prediction: str | None = setting(None, "What the network predicts; default: the paper's.")
     loss: str | None = setting(None, "mse, l1 or optimal (IR-SDE's); default: the paper's.")
     lpips: float = setting(0.0, "Weight of LPIPS of the estimated clean image beside the loss.")
     networks: int = setting(1, "RDDM's two predictions by one network or by 2.")
     autoencoder: str | None = setting(None, "Folder of a diffusers one, to learn its latents.")
 
     @property
-    def predicts(self) -> str:
-        """What the network predicts, see `Restorer`."""
-        return self.prediction or PROCESSES[self.process][0]
+    def usual_prediction(self) -> str | None:
+        """What the networks of the process's paper predict."""
+        return None if self.process is None else PROCESSES[self.process][0]
 
     @property
     def criterion(self) -> str:
-        """The loss, one of `LOSSES`."""
-        return self.loss or PROCESSES[self.process][1]
+        """The loss, one of `LOSSES`: the mean squared error of a plain prior."""
+        return self.loss or ("mse" if self.process is None else PROCESSES[self.process][1])
 
-    def check_process(self) -> None:
-        """Raise unless the process can be."""
-        require_choice("process", self.process, PROCESSES)
-        require_choice("prediction", self.predicts, PREDICTIONS[self.process])
+    def check_process(self, predicts: str) -> None:
+        """Raise unless the process can be, learnt by a network that predicts so."""
+        require_choice("prediction", predicts, PREDICTIONS[self.process or ""])
         require_choice("loss", self.criterion, LOSSES)
         fits = self.process == "ir-sde" or self.criterion != "optimal"
         require(fits, "loss", self.criterion, "mse or l1, but for ir-sde")
@@ -112,30 +106,7 @@ class ProcessSettings:
         for name in ("kappa", "max_sigma", "sum_scale"):
             require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "above 0")
         require(0 <= self.lpips < math.inf, "lpips", self.lpips, "at least 0")
-        clean = self.lpips == 0 or self.predicts in ("sample", "residual")
+        clean = self.lpips == 0 or predicts in ("sample", "residual")
         require(clean, "lpips", self.lpips, "0, but for the predictions sample or residual")
-        two = 2 if self.predicts == "residual+noise" else 1
+        two = 2 if predicts == "residual+noise" else 1
         require(1 <= self.networks <= two, "networks", self.networks, "1, or 2 for residual+noise")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RestorationSettings(RunSettings, ProcessSettings, DegradationSettings, ImageSettings):
-    """Everything that decides a trained restorer; saved beside its weights.
-
-    Raises:
-        ArgumentError: a setting that cannot be, named with what is accepted.
-    """
-
-    def __post_init__(self) -> None:
-        self.check_images()
-        self.check_degradation()
-        self.check_process()
-        self.check_run(self.image_size)
-        for size in self.image_size:
-            fits = size % self.upsample == 0
-            require(fits, "image_size", size, f"a multiple of factor, {self.factor}")
-
-    def decisive(self) -> dict[str, Any]:
-        """Return the settings that decide the weights, as JSON has them, but for folders."""
-        folders = ("degraded", "autoencoder")
-        return {k: v for k, v in super().decisive().items() if k not in folders}

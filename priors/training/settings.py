@@ -1,16 +1,18 @@
-"""The settings of `wellposed train`: one dataclass, from which the command's options are made.
-
-It is put together of the images, what is learnt of them, and the run; those who learn something
-else of images share the first and the last.
-"""
+"""The settings of `wellposed train`: one dataclass, from which the command's options are made."""
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from wellposed.checks import setting
 from wellposed.errors import require, require_choice
+from wellposed.priors.training.fields import require_integer, require_pair
+from wellposed.priors.training.restoration_settings import (
+    PROCESSES,
+    DegradationSettings,
+    ProcessSettings,
+)
 
 SCHEDULES = ("linear", "cosine", "ve", "flow")
 PREDICTIONS = {
@@ -21,20 +23,11 @@ PREDICTIONS = {
 }
 """What may be predicted under each schedule; a velocity needs alpha^2 + sigma^2 = 1."""
 
-# These neither decide the weights nor, as far as `steps` goes, the steps taken so far.
 FREE = ("data", "out", "save_every", "image_every", "workers", "compile")
+"""Settings that do not determine the trained weights."""
 
-
-def require_integer(name: str, value: object, least: int) -> None:
-    """Raise unless a setting is an integer of at least ``least``."""
-    fits = isinstance(value, int) and value >= least
-    require(fits, name, value, f"an integer of at least {least}")
-
-
-def require_pair(name: str, pair: tuple[float, float] | None) -> None:
-    """Raise unless a setting is two finite numbers, or None."""
-    fits = pair is None or (len(pair) == 2 and all(map(math.isfinite, pair)))
-    require(fits, name, pair, "two finite numbers")
+FOLDERS = ("degraded", "autoencoder")
+"""Folders, which may have moved when a run goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +95,11 @@ class SignalSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionSettings:
-    """The diffusion whose prior is learnt."""
+    """The diffusion of a plain prior."""
 
     complex_phase: bool = setting(False, "Complex images: magnitudes with random smooth phase.")
 
     schedule: str = setting("linear", "linear or cosine (VP), ve, flow.")
-    prediction: str = setting("edm", "edm (preconditioned), noise, sample, velocity, flow.")
     noise_levels: str = setting("lognormal", "lognormal, or uniform in the schedule's time.")
     log_noise: tuple[float, float] = setting((-1.0, 1.6), "Mean and spread of log sigma / alpha.")
     sigma_data: float = setting(0.5, "Standard deviation of images in [-1, 1].")
@@ -115,7 +107,6 @@ class DiffusionSettings:
     def check_diffusion(self) -> None:
         """Raise unless the diffusion can be."""
         require_choice("schedule", self.schedule, SCHEDULES)
-        require_choice("prediction", self.prediction, PREDICTIONS[self.schedule])
         require_choice("noise_levels", self.noise_levels, ("lognormal", "uniform"))
         require_pair("log_noise", self.log_noise)
         require(self.log_noise[1] > 0, "log_noise", self.log_noise, "(mean, spread > 0)")
@@ -127,6 +118,10 @@ class DiffusionSettings:
 class RunSettings:
     """The network and the optimisation."""
 
+    prediction: str | None = setting(
+        None,
+        "What the network predicts, e.g. noise, sample, velocity; default: edm, or the paper's.",
+    )
     widths: tuple[int, ...] = setting((64, 128, 192), "Channels of each resolution level.")
     layers: int = setting(2, "Residual blocks per level, down and up.")
 
@@ -163,10 +158,6 @@ class RunSettings:
         require(0 <= self.ema < 1, "ema", self.ema, "0 <= ema < 1")
         require(0 <= self.decay <= 1, "decay", self.decay, "0 <= decay <= 1")
 
-    def decisive(self) -> dict[str, Any]:
-        """Return the settings that decide the weights, as JSON has them."""
-        return json.loads(json.dumps({k: v for k, v in asdict(self).items() if k not in FREE}))
-
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate: a ramp, a plateau, and a linear fall over the last steps.
 
@@ -177,16 +168,56 @@ class RunSettings:
         return self.learning_rate * ramp * fall
 
 
+PLAIN = (DiffusionSettings, SignalSettings)
+"""Settings of plain priors alone."""
+
+ANCHORED = (DegradationSettings, ProcessSettings)
+"""Settings of restorers alone, which are trained where ``process`` is given."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings(RunSettings, DiffusionSettings, SignalSettings, ImageSettings):
-    """Everything that decides a trained prior; saved beside its weights.
+class TrainingSettings(
+    RunSettings,
+    DegradationSettings,
+    ProcessSettings,
+    DiffusionSettings,
+    SignalSettings,
+    ImageSettings,
+):
+    """Everything that determines a trained prior; saved beside its weights.
+
+    With a ``process`` it is a restorer, a prior with an anchor; without one a plain prior.
 
     Raises:
-        ArgumentError: a setting that cannot be, named with what is accepted.
+        ArgumentError: an invalid setting, or one of the other kind of prior.
     """
 
     def __post_init__(self) -> None:
         self.check_images()
+        if self.process is not None:
+            require_choice("process", self.process, PROCESSES)
+        self._check_kind()
+        self.check_run(self.image_size)
+        if self.process is None:
+            self._check_plain()
+        else:
+            self._check_anchored()
+
+    @property
+    def predicts(self) -> str:
+        """What the network predicts, see `NetworkPrior`."""
+        return self.prediction or self.usual_prediction or "edm"
+
+    def _check_kind(self) -> None:
+        plain = self.process is None
+        accepted = "with" if plain else "without"
+        for group in ANCHORED if plain else PLAIN:
+            for f in fields(group):
+                value = getattr(self, f.name)
+                own = f.name == "process" or value == f.default
+                require(own, f.name, value, f"{f.default!r}; others {accepted} a process")
+
+    def _check_plain(self) -> None:
         signed = self.complex_phase or self.polarity or self.companding > 0
         centred = not signed or self.data_range[0] == -self.data_range[1]
         require(centred, "data_range", self.data_range, "symmetric, as (-1, 1), if signed")
@@ -194,5 +225,22 @@ class TrainingSettings(RunSettings, DiffusionSettings, SignalSettings, ImageSett
         accepted = "0 with complex_phase, whose magnitudes have no sign"
         require(real, "companding", self.companding, accepted)
         self.check_diffusion()
-        self.check_run(self.image_size)
+        require_choice("prediction", self.predicts, PREDICTIONS[self.schedule])
         self.check_signals(self.image_size, 2 ** len(self.widths))
+
+    def _check_anchored(self) -> None:
+        self.check_degradation()
+        self.check_process(self.predicts)
+        for size in self.image_size:
+            fits = size % self.upsample == 0
+            require(fits, "image_size", size, f"a multiple of factor, {self.factor}")
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the settings that determine the trained weights, JSON-serialisable."""
+        other = {
+            f.name
+            for group in (ANCHORED if self.process is None else PLAIN)
+            for f in fields(group)
+        }
+        kept = {k: v for k, v in asdict(self).items() if k not in (*FREE, *FOLDERS, *other)}
+        return json.loads(json.dumps(kept))

@@ -9,7 +9,7 @@ from torch import Tensor
 from wellposed.checks import PositiveOrInfinite, Whole
 from wellposed.errors import require
 from wellposed.noise import NoiseSource
-from wellposed.priors.prediction import Parts
+from wellposed.priors.prediction import Components
 from wellposed.priors.transition import Levels, starting_std
 from wellposed.solvers.base import State
 from wellposed.solvers.corrected import Corrected, Correction, estimate
@@ -23,7 +23,7 @@ class Restoration(Corrected):
     r"""Base of the samplers of restoration processes, from ``m + sigma_T z`` to the clean image.
 
     They sample any process of the kernel ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``: that of
-    any `Restorer`, whose degraded image is ``m``, and with ``m = 0`` that of a plain prior. Where
+    any prior with an anchor, whose degraded image is ``m``, and with ``m = 0`` that of a plain prior. Where
     the operator is known, ``data_steps`` of conjugate gradients pull each estimate to the data as
     `DDS` does, ``x0' = CG(I + gamma A^H A, x0 + gamma A^H y; start x0)``, and the noise that is
     kept is the one implied by ``x0'``. That helps a network that knows the degradation less well,
@@ -71,13 +71,13 @@ class Restoration(Corrected):
         return State(x_T, x_T)
 
     def consistent(
-        self, look: Callable[[Tensor], Parts], x_t: Tensor, level: Levels, problem: Problem
-    ) -> Parts:
+        self, look: Callable[[Tensor], Components], x_t: Tensor, level: Levels, problem: Problem
+    ) -> Components:
         """Return the parts of ``x_t`` that ``look`` finds, the clean one corrected by the data."""
         correction = self.used_correction()
         if correction is None:
             return look(x_t)
-        seen: list[Parts] = []
+        seen: list[Components] = []
 
         def clean(x: Tensor) -> Tensor:
             seen.append(look(x))
@@ -86,7 +86,7 @@ class Restoration(Corrected):
         found = estimate(clean, x_t, problem, correction.differentiates)
         x0 = correction.correct(found, level, problem)
         residual = seen[0].residual.detach() + found.x0 - x0
-        return Parts(x0, residual, remaining_noise(x_t, x0, residual, level))
+        return Components(x0, residual, remaining_noise(x_t, x0, residual, level))
 
 
 def has_range(problem: Problem) -> bool:

@@ -112,7 +112,7 @@ class MRSampler(Restoration):
         """Denoise, pull to the data if asked to, integrate to ``s``."""
         assert isinstance(state, MRState)
         level, m = levels(problem.prior.schedule, t, s), problem.anchor
-        x0, _, eps = self.consistent(lambda x: problem.parts(x, t), state.x, level, problem)
+        x0, _, eps = self.consistent(lambda x: problem.components(x, t), state.x, level, problem)
         q = x0 - m if self.parametrization == "data" else eps
         if level.sigma_s == 0:
             x = x0

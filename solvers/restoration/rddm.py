@@ -7,7 +7,7 @@ from torch import Tensor
 
 from wellposed.checks import Choice, Count, Fraction
 from wellposed.noise import NoiseSource
-from wellposed.priors.prediction import TWO_HEADS, Parts
+from wellposed.priors.prediction import TWO_HEADS, Components
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.problem import Problem
@@ -87,7 +87,7 @@ class RDDM(Restoration):
             schedule(at_s.noise)[1],
         )
 
-        def look(x: Tensor) -> Parts:
+        def look(x: Tensor) -> Components:
             parts = _parts_at(x, at_t, level, problem)
             clips = self.clip and has_range(problem)
             return clipped(parts, x, level, problem) if clips else parts
@@ -103,38 +103,39 @@ class RDDM(Restoration):
         return State(x + v.sqrt() * noise.draw(x) if self.eta > 0 else x, x0)
 
 
-def _parts_at(x: Tensor, clocks: Clocks, level: Levels, problem: Problem) -> Parts:
+def _parts_at(x: Tensor, clocks: Clocks, level: Levels, problem: Problem) -> Components:
     """Return the parts of an ``x`` of any alpha and sigma, of two times of the schedule."""
     if clocks.residual == clocks.noise:
-        return problem.parts(x, clocks.residual)
+        return problem.components(x, clocks.residual)
     alpha, sigma, m = level.alpha_t, level.sigma_t, problem.anchor
     t = float(problem.prior.schedule.time_at(sigma / alpha))
     # Of equal ratio sigma / alpha, so equal but for scale; sigma never vanishes here.
     scale = problem.prior.schedule(t)[1] / sigma
-    parts = problem.parts(m + scale * (x - m), t)
+    parts = problem.components(m + scale * (x - m), t)
     if _predicts(problem) in ("residual+noise", "residual+sum"):
         return parts._replace(x0=_remainder(x, parts, level))
     return parts
 
 
 def _predicts(problem: Problem) -> str:
-    return getattr(problem.prior, "predicts", "sample")
+    prior = problem.prior
+    return "sample" if prior.anchor is None else prior.prediction
 
 
-def _remainder(x: Tensor, parts: Parts, level: Levels) -> Tensor:
+def _remainder(x: Tensor, parts: Components, level: Levels) -> Tensor:
     """Return what is left of ``x`` without residual and noise."""
     return x - (1 - level.alpha_t) * parts.residual - level.sigma_t * parts.eps
 
 
-def clipped(parts: Parts, x: Tensor, level: Levels, problem: Problem) -> Parts:
+def clipped(parts: Components, x: Tensor, level: Levels, problem: Problem) -> Components:
     """Return parts within [-1, 1] units, by the published rule for what the network predicts."""
     predicts, m = _predicts(problem), problem.anchor
     x0, eps = parts.x0.clamp(-1, 1), parts.eps
     if predicts == "noise":
-        return Parts(x0, (m - x0).clamp(-1, 1), eps)
+        return Components(x0, (m - x0).clamp(-1, 1), eps)
     r = parts.residual.clamp(-1, 1)
     if predicts in ("residual+noise", "residual+sum"):
-        return Parts(_remainder(x, Parts(x0, r, eps), level).clamp(-1, 1), r, eps)
+        return Components(_remainder(x, Components(x0, r, eps), level).clamp(-1, 1), r, eps)
     if predicts in TWO_HEADS:
-        return Parts(x0, r, eps)
-    return Parts((m - r).clamp(-1, 1), r, (x - m + level.alpha_t * r) / level.sigma_t)
+        return Components(x0, r, eps)
+    return Components((m - r).clamp(-1, 1), r, (x - m + level.alpha_t * r) / level.sigma_t)

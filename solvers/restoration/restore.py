@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from wellposed.checks import require_integer
@@ -13,14 +12,14 @@ from wellposed.reconstruction import Reconstruction
 if TYPE_CHECKING:
     from deepinv.physics import Physics
 
-    from wellposed.priors import Restorer
+    from wellposed.priors import Prior
     from wellposed.solvers.restoration.base import Restoration
 
 TILE = 512
 """Side of the tiles of larger images, in pixels of the restored one."""
 
 
-def default_sampler(restorer: "Restorer") -> "type[Restoration]":
+def default_sampler(restorer: "Prior") -> "type[Restoration]":
     """Return the sampler that suits how a restorer was trained.
 
     The MR Sampler for the networks of IR-SDE, which see ``x_t - m``, ResShift's chain for those
@@ -33,25 +32,25 @@ def default_sampler(restorer: "Restorer") -> "type[Restoration]":
         "latent": ResShift,
         "pixel": ResShift,
     }
-    return kinds.get(restorer.sees, RDDM)
+    return RDDM if restorer.anchor is None else kinds.get(restorer.anchor.input, RDDM)
 
 
-def default_steps(restorer: "Restorer", sampler: "type[Restoration]") -> int:
+def default_steps(restorer: "Prior", sampler: "type[Restoration]") -> int:
     """Return a sampler's own number of steps, at most that of the process: ResShift's 15 or 4."""
     T = restorer.schedule.T
     return min(sampler.steps, T) if isinstance(T, int) else sampler.steps
 
 
-def enlarged(image: Tensor, restorer: "Restorer") -> Tensor:
+def enlarged(image: Tensor, restorer: "Prior") -> Tensor:
     """Return degraded images in the size of the restored ones, bicubic, within [0, 1]."""
-    if restorer.upsample == 1:
+    if restorer.anchor is None or restorer.upsample == 1:
         return image
-    return F.interpolate(image, scale_factor=float(restorer.upsample), mode="bicubic").clamp(0, 1)
+    return restorer.anchor.enlarge(image).clamp(0, 1)
 
 
 def restore(
     image: Tensor,
-    restorer: "Restorer",
+    restorer: "Prior",
     sampler: "Restoration",
     operator: "Physics | None" = None,
     num_samples: int = 1,
@@ -61,7 +60,7 @@ def restore(
     """Restore degraded images of any size.
 
     Images of which a restored side is above ``tile`` go through the networks tile by tile, see
-    `tiled`. Those whose latents would not have whole sides are reflected at the right and at the
+    `Patchwise`. Those whose latents would not have whole sides are reflected at the right and at the
     bottom, and the result is cropped. Values are cut to [0, 1].
 
     Args:
@@ -76,14 +75,14 @@ def restore(
     Raises:
         ArgumentError, ShapeError and others: see `Solver.__call__`.
     """
-    from wellposed.priors import tiled
+    from wellposed.priors import Patchwise
     from wellposed.priors.networks.layers import pad
 
     tile = require_integer("tile", tile, 64)
-    scale, factor = restorer.upsample, getattr(restorer.autoencoder, "factor", 1)
+    scale, factor = restorer.upsample, restorer.factor
     height, width = (scale * n for n in image.shape[-2:])
     if max(height, width) > tile:
-        restorer = tiled(restorer, tile, tile // 4)
+        restorer = Patchwise(restorer, tile, tile // 4)
     # Reflected to the least number of pixels whose enlarged ones make whole latents.
     image = pad(image, factor // math.gcd(factor, scale))
     result = sampler(image, operator, restorer, num_samples=num_samples, seed=seed)

@@ -33,7 +33,6 @@ COMMANDS = {
     "inspect": (settings.Inspect, "inspect:inspect"),
     "validate": (settings.Validate, "validate:validate"),
     "train": (settings.Train, "train:train"),
-    "train-restoration": (settings.TrainRestoration, "train:train_restoration"),
 }
 """Each command's options, and what takes them: imported when it is called, as it loads torch."""
 

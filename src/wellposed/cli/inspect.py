@@ -13,7 +13,7 @@ from wellposed.datasets.images.image_files import Collection
 from wellposed.figures import format_table
 from wellposed.priors import Prior
 from wellposed.priors.stored.registry import read_checkpoint
-from wellposed.validation.doctor import LEVELS, describe, diagnose, usual_range
+from wellposed.validation.doctor import describe, diagnose, usual_range
 
 
 def inspect(o: Inspect) -> None:
@@ -22,10 +22,13 @@ def inspect(o: Inspect) -> None:
     checkpoint = read_checkpoint(o.path, **parse_assignments("--load", o.load))
     facts = [("family", checkpoint.family), *describe(checkpoint.prior).items()]
     typer.echo(format_table(["", o.path], [list(fact) for fact in facts]) + "\n")
-    prior = getattr(checkpoint.prior, "prior", checkpoint.prior).to(device)
+    prior = checkpoint.prior.to(device)
+    if prior.anchor is None:  # a plain latent prior is tested in its own space
+        prior = getattr(prior, "prior", prior)
     diagnosis = diagnose(prior, _test_images(prior, o.image, o.size))
-    gains = [f"{diagnosis.gains[level]:+.1f}" for level in LEVELS]
-    typer.echo(format_table(["sigma / alpha", *map(str, LEVELS)], [["gain in dB", *gains]]) + "\n")
+    gains = [f"{gain:+.1f}" for gain in diagnosis.gains.values()]
+    heads = [diagnosis.axis, *map(str, diagnosis.gains)]
+    typer.echo(format_table(heads, [["gain in dB", *gains]]) + "\n")
     low, high = diagnosis.sample_range
     typer.echo(f"its own samples lie in {low:.2f}..{high:.2f}, {usual_range(prior)}")
     for warning in diagnosis.warnings:

@@ -9,7 +9,6 @@ from wellposed.cli.names import find_class
 from wellposed.cli.settings import List
 from wellposed.operators.presets import OPERATORS
 from wellposed.priors.stored.registry import available
-from wellposed.priors.stored.restorers import available_restorers
 from wellposed.solvers.base import Solver, describe
 from wellposed.solvers.catalogue import named_solvers
 
@@ -23,12 +22,10 @@ def list_names(o: List) -> None:
 
 
 def _list_all() -> None:
-    train = {"(none shipped)": "train one with wellposed train"}
     sections = {
         "operators": {name: line for name, (line, _) in OPERATORS.items()},
         "solvers": {name: describe(cls) for name, cls in named_solvers().items()},
-        "priors": available() or train,
-        "restorers": available_restorers() or train,
+        "priors": available() or {"(none shipped)": "train one with wellposed train"},
     }
     for title, lines in sections.items():
         typer.echo(title)

@@ -62,7 +62,8 @@ def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
     parameters = [_parameter(f, kinds[f.name], _section(cls, f.name)) for f in chosen]
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
-    app.command(name, cls=_Command, help=cls.__doc__)(run)
+    paragraphs = (" ".join(part.split()) for part in (cls.__doc__ or "").split("\n\n"))
+    app.command(name, cls=_Command, help="\n\n".join(paragraphs))(run)
 
 
 def options_of(cls: Any) -> "list[Field[Any]]":

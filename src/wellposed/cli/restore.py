@@ -23,8 +23,8 @@ from wellposed.cli.tasks import image_of, task_of
 from wellposed.datasets.files import IMAGE_SUFFIXES, image_shape, read_array, suffix_of
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
 from wellposed.figures import format_table, write_png
-from wellposed.priors import Restorer
-from wellposed.priors.stored.restorers import load_restorer
+from wellposed.priors import Prior
+from wellposed.priors.stored.registry import load
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers.catalogue import named_solvers
 from wellposed.solvers.restoration import restore as restoring
@@ -46,7 +46,8 @@ def restore(o: Restore) -> None:
     pairs = _paired(_images_of(o.inputs), o.truth)
     _check_folder(o.out, [path for pair in pairs for path in pair if path is not None])
     device, more = use_device(o.device), parse_assignments("--load", o.load)
-    restorer = load_restorer(o.prior, **more).to(device)
+    restorer = load(o.prior, **more).to(device)
+    require(restorer.anchor is not None, "--prior", o.prior, "a restorer; see wellposed list")
     shrinks = operator != "super-resolution" or restorer.upsample > 1
     require(shrinks, "--operator", operator, f"other ones by {o.prior!r}, which enlarges nothing")
     solver = _solver(o, restorer)
@@ -113,7 +114,7 @@ def _check_folder(out: Path, files: list[Path]) -> None:
         raise ArgumentError(f"--out: got the folder of {str(there)!r}, accepted: another one")
 
 
-def _check_shapes(files: Files, restorer: Restorer) -> None:
+def _check_shapes(files: Files, restorer: Prior) -> None:
     """Raise before the first evaluation where a file is no image, or of another size or kind."""
     upsample = restorer.upsample
     for file, clean in files:
@@ -129,7 +130,7 @@ def _check_shapes(files: Files, restorer: Restorer) -> None:
             )
 
 
-def _solver(o: Restore, restorer: Restorer) -> Restoration:
+def _solver(o: Restore, restorer: Prior) -> Restoration:
     """Return the sampler of the options, or the one that suits the restorer."""
     classes = {n: cls for n, cls in named_solvers().items() if issubclass(cls, Restoration)}
     cls = restoring.default_sampler(restorer)
@@ -140,7 +141,7 @@ def _solver(o: Restore, restorer: Restorer) -> Restoration:
     return make_solver(cls, o, o.batch_size, steps=steps, **pulled)
 
 
-def _read(file: Path, restorer: Restorer) -> Tensor:
+def _read(file: Path, restorer: Prior) -> Tensor:
     """Return an image file as (1, C, H, W) in [0, 1]; grey ones as colours if they have to be."""
     image = image_of(read_array(file))
     grey = image.shape[1] == 1 and restorer.channels == 3

@@ -11,7 +11,6 @@ from wellposed.checks import setting
 from wellposed.cli.options import argument, needed
 from wellposed.errors import ArgumentError
 from wellposed.operators.options import OperatorOptions
-from wellposed.priors.training.restoration_settings import RestorationSettings
 from wellposed.priors.training.settings import TrainingSettings
 
 RESTORED_OPERATORS = ("inpainting", "super-resolution", "deblurring")
@@ -187,7 +186,7 @@ class Validate(SolverOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """List operators, solvers, priors and restorers, or the hyper-parameters of solvers."""
+    """List operators, solvers and priors, or the hyper-parameters of solvers."""
 
     solvers: tuple[str, ...] = argument(
         "Solvers, or MODULE:CLASS; all if none.", "[SOLVER]...", ()
@@ -198,18 +197,10 @@ class List:
 class Train(TrainingSettings):
     """Train a prior on images of your own; run again to continue after a kill.
 
+    With --process it is a restorer: images are degraded as they are needed, or come in pairs
+    (--degradation pairs).
+
     On several GPUs: torchrun --nproc-per-node 4 -m wellposed train ... (or accelerate launch).
-    """
-
-    device: str = setting("cpu", "cpu or cuda.")
-    threads: int = setting(0, "CPU threads; 0: torch's choice.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainRestoration(RestorationSettings):
-    """Train a restorer on images of your own; run again to continue after a kill.
-
-    Images are degraded as they are needed, or come in pairs (--degradation pairs).
     """
 
     device: str = setting("cpu", "cpu or cuda.")

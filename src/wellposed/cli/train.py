@@ -1,59 +1,35 @@
-"""``wellposed train`` and ``wellposed train-restoration``."""
+"""``wellposed train``."""
 
 import logging
 import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 import typer
 from rich import progress
 from rich.console import Console
 
-from wellposed.cli.settings import Train, TrainRestoration
+from wellposed.cli.settings import Train
 from wellposed.priors import training
-from wellposed.priors.training.restoration import train_restoration as train_restorer
-from wellposed.priors.training.restoration_settings import RestorationSettings
-from wellposed.priors.training.settings import RunSettings, TrainingSettings
-
-Settings = TypeVar("Settings", bound=RunSettings)
-Progress = Callable[[int, float], None]
+from wellposed.priors.training import TrainingSettings
 
 
 def train(o: Train) -> None:
-    """Train a prior, or continue."""
-    settings = _only(TrainingSettings, o)
-    _follow(o, lambda report: training.train(settings, o.device, report), "prior")
-
-
-def train_restoration(o: TrainRestoration) -> None:
-    """Train a restorer, or continue."""
-    settings = _only(RestorationSettings, o)
-    _follow(o, lambda report: train_restorer(settings, o.device, report), "restorer")
-
-
-def _only(cls: type[Settings], o: object) -> Settings:
-    """Return the settings among the options, which tell of the weights."""
-    return cls(**{each.name: getattr(o, each.name) for each in fields(cls)})
-
-
-def _follow(
-    o: Train | TrainRestoration, run: Callable[[Progress | None], Path], what: str
-) -> None:
     """Train with a progress bar and tell of the folder, in the first of several processes."""
+    settings = TrainingSettings(**{f.name: getattr(o, f.name) for f in fields(TrainingSettings)})
     if o.threads > 0:
         torch.set_num_threads(o.threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if int(os.environ.get("RANK", "0")) > 0:  # one of several processes draws and reports
-        run(None)
+        training.train(settings, o.device)
         return
-    folder = _with_progress(run, o.steps)
-    typer.echo(f"wrote the {what} to {folder}; use it with --prior {folder}")
+    folder = _with_progress(lambda report: training.train(settings, o.device, report), o.steps)
+    typer.echo(f"wrote the prior to {folder}; use it with --prior {folder}")
 
 
-def _with_progress(run: Callable[[Progress | None], Path], total: int) -> Path:
+def _with_progress(run: Callable[[Callable[[int, float], None]], Path], total: int) -> Path:
     """Call ``run`` with a progress callback that draws a bar on stderr."""
     with progress.Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("training", total=total)

@@ -6,25 +6,18 @@ convention, and the other in the range of the prior's own samples.
 """
 
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from wellposed.datasets.images.crops import random_phase
-from wellposed.datasets.images.phantoms import dead_leaves
-from wellposed.datasets.ultrasound import compand, simulate_echoes
-from wellposed.errors import NonFiniteError, require
-from wellposed.noise import MEASUREMENT, ItemNoise
-from wellposed.priors.adapters.latent import Latent
+from wellposed.errors import require
+from wellposed.priors.adapters.autoencoder import Latent
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import parameters_in_millions
-from wellposed.priors.prior import Prior, broadcast
-from wellposed.priors.sampling import sample
-
-LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Levels of sigma / alpha, in the units of the prior as it was loaded."""
+from wellposed.priors.prediction import TWO_HEADS
+from wellposed.priors.prior import Prior
+from wellposed.validation.self_tests import Denoising, Restoring, is_signal, synthetic
 
 MARGIN_DB = 2.0
 """How much better, on average over the levels, another kind of prediction must be to be named."""
@@ -37,23 +30,20 @@ RANGES = {
 }
 """Usual data ranges of real images, and where they put public [0, 1] in the network."""
 
-HAZE = 0.03
-"""Root mean square of the synthetic haze."""
-
-SAMPLES, SIZE, STEPS = 4, 64, 20
-"""Number and side of the images of the test, and steps of sampling."""
-
 
 @dataclass(frozen=True)
 class Diagnosis:
     """What a self-test found.
 
     Attributes:
-        gains: of each level of sigma / alpha, by how many dB the prior lowers the noise.
+        axis: what gains are told of: ``sigma / alpha``, or ``t / T`` of a restorer.
+        gains: of each level, by how many dB the prior lowers the noise; of a restorer, how much
+            nearer its estimate from that time is to the clean image than the degraded one.
         sample_range: 1st and 99th percentile of values (magnitudes) of the prior's own samples.
         warnings: what looks wrong, one sentence each.
     """
 
+    axis: str
     gains: dict[float, float]
     sample_range: tuple[float, float]
     warnings: tuple[str, ...]
@@ -73,9 +63,12 @@ def describe(prior: Prior) -> dict[str, str]:
         "parameters": f"{parameters_in_millions(prior):.1f} M",
     }
     inner = prior.prior if isinstance(prior, Latent) else prior
+    if prior.anchor is not None:
+        facts["degraded images"] = f"enlarged {prior.upsample} x"
     if isinstance(inner, NetworkPrior):
+        plain = "x_t" if inner.anchor is None else f"{inner.anchor.input}, see priors.Anchor"
         facts["prediction"] = inner.prediction
-        facts["input"] = "x_t" if inner.sigma_data is None else "x_t scaled to unit variance"
+        facts["input"] = plain if inner.sigma_data is None else f"{plain} scaled to unit variance"
         facts["classes"] = "none" if inner.num_classes is None else str(inner.num_classes)
     return facts
 
@@ -96,45 +89,44 @@ def diagnose(prior: Prior, images: Tensor | None = None, seed: int = 0) -> Diagn
         NonFiniteError: the prior returns NaN or infinite values.
     """
     latent = f"{type(prior).__name__}, whose units are an autoencoder's"
-    require(prior.is_affine, "prior", latent, "a prior on images; test its inner prior")
+    fits = prior.is_affine or prior.anchor is not None
+    require(fits, "prior", latent, "a prior on images; test its inner prior")
     device = next((weight.device for weight in prior.parameters()), torch.device("cpu"))
-    images = (_synthetic(prior, seed) if images is None else images).to(device)
+    images = (synthetic(prior, seed) if images is None else images).to(device)
     prior.check_image(images)
-    levels = [level * prior.scale for level in LEVELS]
-    gains = dict(zip(LEVELS, _gains(prior, images, levels, seed), strict=True))
+    test = Denoising(images, seed) if prior.anchor is None else Restoring(images, seed)
+    gains = test.gains(prior)
     warnings = [
-        f"it does not denoise at sigma / alpha = {level:g} ({gain:+.1f} dB)"
+        f"it does not {test.verb} at {test.axis} = {level:g} ({gain:+.1f} dB)"
         for level, gain in gains.items()
-        if gain < 0
+        if gain < test.least
     ]
-    other_kind = _better_prediction(prior, images, gains, seed)
-    samples = sample(prior, SAMPLES, images.shape[-2:], steps=STEPS, seed=seed, device=device)
-    low, high = _percentiles(samples)
+    other_kind = _better_prediction(prior, test, gains)
+    low, high = _percentiles(test.draws(prior))
     if other_kind:  # whose samples would say nothing of the range
         warnings.append(other_kind)
     else:
         warnings += _range_warning(prior, low, high)
-    return Diagnosis(gains, (low, high), tuple(warnings))
+    return Diagnosis(test.axis, gains, (low, high), tuple(warnings))
 
 
 def _better_prediction(
-    prior: Prior, images: Tensor, gains: dict[float, float], seed: int
+    prior: Prior, test: Denoising | Restoring, gains: dict[float, float]
 ) -> str | None:
-    """Name the kind of prediction under which the same network denoises better, if one does."""
-    if not isinstance(prior, NetworkPrior):
+    """Name the kind of prediction under which the same network works better, if one does."""
+    if not isinstance(prior, NetworkPrior) or prior.prediction in TWO_HEADS:
         return None
     mean = {prior.prediction: sum(gains.values()) / len(gains)}
-    for kind in ("noise", "sample", "velocity", "flow", "score", "edm"):
+    for kind in test.kinds:
         if kind != prior.prediction and (kind != "edm" or prior.sigma_data is not None):
             other = copy.copy(prior)
             other.prediction = kind
-            theirs = _gains(other, images, [level * prior.scale for level in gains], seed)
-            mean[kind] = sum(theirs) / len(theirs)
+            mean[kind] = sum(test.gains(other).values()) / len(gains)
     best = max(mean, key=mean.__getitem__)
     better = mean[best] - mean[prior.prediction]
     if better < MARGIN_DB:
         return None
-    return f"with prediction {best!r} it would denoise better by {better:.1f} dB on average"
+    return f"with prediction {best!r} it would {test.verb} better by {better:.1f} dB on average"
 
 
 def _range_warning(prior: Prior, low: float, high: float) -> list[str]:
@@ -162,11 +154,6 @@ def usual_range(prior: Prior) -> str:
     return "companded RF in -1..1" if is_signal(prior) else "public images in 0..1"
 
 
-def is_signal(prior: Prior) -> bool:
-    """Tell whether a prior is of companded RF."""
-    return isinstance(prior, NetworkPrior) and prior.is_signal
-
-
 def _looks_public(low: float, high: float) -> bool:
     return -0.25 < low < 0.4 and 0.3 < high < 1.25
 
@@ -175,34 +162,3 @@ def _percentiles(images: Tensor) -> tuple[float, float]:
     values = (images.abs() if images.is_complex() else images).flatten()
     low, high = torch.quantile(values, torch.tensor([0.01, 0.99], device=values.device))
     return float(low), float(high)
-
-
-def _gains(prior: Prior, images: Tensor, levels: list[float], seed: int) -> list[float]:
-    """Return the gain in dB at each noise level, which is in public values."""
-    gains, noise = [], ItemNoise(seed, [(n,) for n in range(len(images))], MEASUREMENT)
-    for level in levels:
-        error = level * noise.draw(images)
-        t = prior.schedule.time_at(level / prior.scale)
-        alpha = broadcast(prior.schedule(t)[0], images)
-        estimate = prior.to_public(prior.denoise(alpha * prior.to_units(images + error), t))
-        if not bool(estimate.isfinite().all()):
-            raise NonFiniteError(f"prior: returns NaN or infinite values at t = {float(t):g}")
-        left = (estimate - images).abs().square().mean() / error.abs().square().mean()
-        gains.append(-10 * math.log10(float(left.clamp(min=1e-20))))
-    return gains
-
-
-def _synthetic(prior: Prior, seed: int) -> Tensor:
-    channels = prior.channels or 0
-    require(channels > 0, "images", None, "clean images, as the prior takes any channels")
-    if is_signal(prior):
-        return _echoes(seed)
-    images = dead_leaves(SAMPLES, channels, SIZE, seed)
-    return random_phase(images, seed) if prior.is_complex else images
-
-
-def _echoes(seed: int) -> Tensor:
-    """Return companded tissue and haze (2, 1, 128, 128) of middle depths."""
-    frames = simulate_echoes([seed], "validation")
-    both = torch.cat([frames.tissue, HAZE * frames.haze])
-    return compand(both[:, :, 448:576].clamp(-1, 1))

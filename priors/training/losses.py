@@ -6,32 +6,12 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import ArgumentError
-from wellposed.priors.prediction import Parts
+from wellposed.priors.network import NetworkPrior
 from wellposed.priors.prior import broadcast
-from wellposed.priors.restorer import Restorer
 from wellposed.priors.transition import Levels, implied_noise, transition, variance
 
 
-def target(
-    predicts: str, parts: Parts, alpha: Tensor, sigma: Tensor, terminal_std: float = 1.0
-) -> Tensor:
-    """Return what a network should output, the inverse of what `Restorer` makes of it.
-
-    Args:
-        predicts: ``noise``, ``sample``, ``residual``, ``velocity`` or ``residual+noise``.
-        parts: the clean image, the residual ``m - x_0`` and the noise that ``x_t`` is made of.
-        alpha: the schedule's, broadcastable.
-        sigma: likewise.
-        terminal_std: ``s`` of the velocity ``alpha s eps - (sigma / s) (x_0 - m)``.
-    """
-    if predicts == "velocity":
-        return alpha * terminal_std * parts.eps + sigma / terminal_std * parts.residual
-    if predicts == "residual+noise":
-        return torch.cat([parts.residual, parts.eps], 1)
-    return {"noise": parts.eps, "sample": parts.x0, "residual": parts.residual}[predicts]
-
-
-def optimal_reverse(prior: Restorer, x_t: Tensor, t: Tensor, m: Tensor, x0: Tensor) -> Tensor:
+def optimal_reverse(prior: NetworkPrior, x_t: Tensor, t: Tensor, m: Tensor, x0: Tensor) -> Tensor:
     """Return IR-SDE's loss: how far one reverse step goes from the best one, L1.
 
     With the decay ``F = log(alpha_s / alpha_t)`` of the step from t to ``s = t - 1`` and
@@ -41,7 +21,7 @@ def optimal_reverse(prior: Restorer, x_t: Tensor, t: Tensor, m: Tensor, x0: Tens
     Equations", 2023, arXiv 2301.11699, eq. 13 to 15.
 
     Args:
-        prior: the restorer, of IR-SDE's process.
+        prior: a prior with an anchor, of IR-SDE's process.
         x_t: noisy images (B, C, H, W), in units.
         t: whole times (B,).
         m: the degraded images, in units.
@@ -51,7 +31,7 @@ def optimal_reverse(prior: Restorer, x_t: Tensor, t: Tensor, m: Tensor, x0: Tens
     level = Levels(*(broadcast(v, x_t) for v in values))
     decay = (level.alpha_s / level.alpha_t).log()
     noise = 2 * level.sigma_t * decay / (1 - level.alpha_t**2)
-    reached = x_t + decay * (x_t - m) - noise * prior.parts(x_t, t, m).eps
+    reached = x_t + decay * (x_t - m) - noise * prior.components(x_t, t, m).eps
     true_eps, none = implied_noise(x_t, x0, level, m), torch.zeros_like(x_t)
     best = transition(x0, true_eps, none, level, variance("markov", level), m)
     return (reached - best).abs().mean()

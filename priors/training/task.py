@@ -1,0 +1,89 @@
+"""What a run learns: the images, the loss, and how well it does."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from wellposed.datasets.images.image_files import Collection
+from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
+from wellposed.priors.network import NetworkPrior
+from wellposed.priors.prior import Prior, broadcast
+from wellposed.priors.stored.store import Config
+from wellposed.priors.training.batches import Batch, TrainingBatches
+from wellposed.priors.training.settings import TrainingSettings
+
+VALIDATION_CROPS = 32
+"""Held-out crops on which progress is measured."""
+
+PICTURES = 6
+"""Held-out crops that are drawn."""
+
+
+class Task(ABC):
+    """What a run learns, and from what.
+
+    Args:
+        settings: the run's settings.
+        collection: its images.
+        accelerator: of this process.
+
+    Attributes:
+        batches: the batch of every step.
+        held: batches of held-out crops.
+        autoencoder: of a prior of latents.
+        curve: names of what `measure` returns besides the loss.
+    """
+
+    batches: TrainingBatches
+    held: TrainingBatches
+    curve: tuple[str, ...]
+    autoencoder: DiffusersAutoencoder | None = None
+
+    def __init__(
+        self, settings: TrainingSettings, collection: Collection, accelerator: Accelerator
+    ) -> None:
+        self.settings, self.collection = settings, collection
+        self.device = accelerator.device
+        self.share = accelerator.process_index, accelerator.num_processes
+
+    @abstractmethod
+    def config(self) -> Config:
+        """Return what describes the prior, but for the record of its training."""
+
+    @abstractmethod
+    def loss(self, prior: Prior, batch: Batch) -> Tensor:
+        """Return the loss of a batch."""
+
+    @abstractmethod
+    def measure(self, prior: Prior) -> tuple[float, ...]:
+        """Return the loss on fixed held-out crops, and the curve."""
+
+    @abstractmethod
+    def pictures(self, prior: Prior) -> dict[str, list[Tensor]]:
+        """Return rows of images (B, C, H, W) in [0, 1] by the name of their picture."""
+
+    def first_held(self, count: int, step: int) -> Batch:
+        """Return the first held-out crops of a step, on the device."""
+        size = self.settings.image_size[0]
+        return tuple(v.to(self.device) for v in self.held.draw(range(count), count, step, size))
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the network is called."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16)
+
+
+def network_prior(prior: Prior) -> NetworkPrior:
+    """Return the prior that holds the network, inside a latent one's autoencoder."""
+    inner = prior.prior if isinstance(prior, Latent) else prior
+    assert isinstance(inner, NetworkPrior)
+    return inner
+
+
+def noisy(
+    prior: Prior, x0: Tensor, t: float | Tensor, eps: Tensor, m: float | Tensor = 0.0
+) -> Tensor:
+    """Return ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``."""
+    alpha, sigma = (broadcast(v, x0) for v in prior.schedule(t))
+    return m + alpha * (x0 - m) + sigma * eps
