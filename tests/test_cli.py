@@ -26,7 +26,7 @@ def tiny_prior(folder, channels, complex_):
     network = ConvUNet(channels, (16, 32), 1)
     training = {"name": "tiny", "sources": [], "licence": "none", "image_size": [16]}
     training |= {"steps_done": 0, "batch_size": 1, "zoom": [1, 1], "gain": [1, 1], "history": []}
-    training |= {"levels": [], "millions": 0, "hardware": "none", "noise_levels": "uniform"}
+    training |= {"curve": [], "millions": 0, "hardware": "none", "noise_levels": "uniform"}
     config = {
         "network": network.settings,
         "schedule": "linear",
