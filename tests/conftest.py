@@ -46,7 +46,7 @@ def anchored(
     network,
     schedule,
     prediction="sample",
-    input="plain",  # noqa: A002 - as `Anchor` names it
+    input="plain",
     upsample=1,
     autoencoder=None,
     channels=3,

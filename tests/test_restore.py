@@ -222,7 +222,7 @@ class Smooth(nn.Module):
 
 
 class Code(nn.Module):
-    factor, latent_channels = 4, 3
+    factor, image_channels, latent_channels = 4, 3, 3
 
     def encode(self, x):
         return F.avg_pool2d(x, 4)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wellposed.errors import ArgumentError, CheckpointError, require, require_choice
 from wellposed.priors.checkpoints.state import load_strictly

@@ -46,7 +46,7 @@ def _line(config: Config) -> str:
     return f"restorer, {config['channels']} channel(s){larger}, trained as {kind}"
 
 
-def load(source: str | Path, **options: Any) -> Prior:
+def load(source: str | Path, /, **options: Any) -> Prior:
     """Load a prior, plain or with an anchor: a restorer.
 
     Args:
@@ -68,7 +68,7 @@ def load(source: str | Path, **options: Any) -> Prior:
     return read_checkpoint(source, **options).prior
 
 
-def read_checkpoint(source: str | Path, **options: Any) -> Checkpoint:
+def read_checkpoint(source: str | Path, /, **options: Any) -> Checkpoint:
     """Load a prior and tell its checkpoint's family; see `load`."""
     path = shipped().get(str(source), Path(source))
     if path.is_file() or path.suffix in (*SUFFIXES, *REFUSED):
