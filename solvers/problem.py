@@ -21,9 +21,9 @@ from wellposed.solvers.problem_checks import (
     check_measurement,
     check_prior,
     check_tensor,
+    degraded_condition,
     is_decomposable,
     is_linear_operator,
-    degraded_condition,
 )
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Problem:
 
     @property
     def anchor(self) -> Tensor | float:
-        """``m`` of the diffusion, in units: the degraded image of a prior with an anchor, 0 else."""
+        """``m`` of the diffusion, in units: the degraded image, 0 without an anchor."""
         return 0.0 if self.condition is None else self.condition.anchor
 
     def repeated(self, count: int) -> "Problem":

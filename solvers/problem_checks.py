@@ -19,7 +19,7 @@ class Unknown(nn.Module):
 
 
 def degraded_condition(image: Tensor, prior: Prior, clean: torch.Size) -> Degraded:
-    """Return what a prior with an anchor is told of degraded images, those of clean ones of a shape."""
+    """Return what a restorer is told of degraded images, those of clean ones of a shape."""
     sides = tuple(n * prior.upsample for n in image.shape[2:])
     if image.is_complex() or image.ndim != 4 or sides != tuple(clean[2:]):
         raise ShapeError(
