@@ -28,7 +28,7 @@ from wellposed import operators, priors, solvers
 from wellposed.datasets import load_images
 from wellposed.errors import ArgumentError
 from wellposed.operators import LinearOperator
-from wellposed.priors.training.restoration_loss import load_lpips
+from wellposed.priors.training.losses import load_lpips
 from wellposed.reconstruction import Reconstruction
 
 BUDGETS = (1, 2, 4, 5, 10, 15, 20, 50, 100)
@@ -110,7 +110,7 @@ def main() -> None:
     distance = perceptual()
     for name in args.tasks:
         source = TASKS[name].restorer
-        prior = priors.load_restorer(args.restorers / source if args.restorers else source)
+        prior = priors.load(args.restorers / source if args.restorers else source)
         run(name, prior, test, tuning, args.nfe, distance, args.out, protocol)
     lines = {name: f"restorer `{task.restorer}`: {task.line}" for name, task in TASKS.items()}
     write(read(args.out, protocol), lines, args.table)
@@ -127,7 +127,7 @@ def perceptual() -> Callable[[Tensor, Tensor], Tensor] | None:
 
 def run(
     name: str,
-    restorer: priors.Restorer,
+    restorer: priors.Prior,
     test: Tensor,
     tuning: Tensor,
     budgets: list[int],

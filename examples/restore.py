@@ -46,7 +46,7 @@ class Methods:
     def __init__(self, folder: Path | None, samples: int, steps: int | None) -> None:
         self.samples, self.steps, self.natural = samples, steps, priors.load("natural")
         self.restorers = {
-            case: priors.load_restorer(name if folder is None else folder / name)
+            case: priors.load(name if folder is None else folder / name)
             for case, name in RESTORERS.items()
         }
 

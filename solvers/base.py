@@ -112,8 +112,8 @@ class Solver(Sampler):
 
         Args:
             y: measurements, batch first; the result follows their dtype and device.
-            operator: a wellposed operator or deepinv physics, in public units; None for a
-                prior with an anchor, of images degraded in an unknown way, whose residual then is NaN.
+            operator: a wellposed operator or deepinv physics, in public units; None for a prior
+                with an anchor and images degraded in an unknown way: the residual then is NaN.
             prior: the prior.
             num_samples: posterior samples per item.
             seed: decides every random draw; ``None`` draws a seed and records it. Sample n of

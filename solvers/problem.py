@@ -108,7 +108,7 @@ class Problem:
 
     @property
     def anchor(self) -> Tensor | float:
-        """``m`` of the diffusion, in units: the degraded image of a prior with an anchor, 0 else."""
+        """``m`` of the diffusion, in units: the degraded image, 0 without an anchor."""
         return 0.0 if self.condition is None else self.condition.anchor
 
     def to_public(self, u: Tensor) -> Tensor:

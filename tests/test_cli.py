@@ -279,6 +279,31 @@ SETTINGS = {
     "image_every": 12,
 }
 
+PLAIN = ("aspect", "flips", "polarity", "companding", "complex_phase")
+PLAIN += ("schedule", "noise_levels", "log_noise", "sigma_data")
+RESTORER = {name: value for name, value in SETTINGS.items() if name not in PLAIN} | {
+    "process": "resshift",
+    "process_steps": 4,
+    "kappa": 1.5,
+    "min_noise": 0.2,
+    "max_sigma": 20.0,
+    "sum_scale": 0.5,
+    "loss": "l1",
+    "lpips": 0.1,
+    "networks": 1,
+    "autoencoder": "vae",
+    "degradation": "super-resolution",
+    "degraded": None,
+    "noise": (0.0, 0.1),
+    "blur": (1.0, 2.0),
+    "factor": 2,
+    "kernel": "average",
+    "keep": 0.4,
+    "acceleration": 6.0,
+    "views": 30,
+    "margin": 4,
+}
+
 
 def spelled(name, value):
     """A setting as the command line has it."""
@@ -295,14 +320,17 @@ def spelled(name, value):
 
 
 def test_every_setting_of_a_training_is_an_option(asked_for):
-    assert SETTINGS.keys() == TrainingSettings.__dataclass_fields__.keys()
-    options = [part for name, value in SETTINGS.items() for part in spelled(name, value)]
-    done = run("train", *options, "--device", "cuda")
-    assert done.exit_code == 0, done.output
+    assert (SETTINGS | RESTORER).keys() == TrainingSettings.__dataclass_fields__.keys()
+    for chosen in (SETTINGS, RESTORER):
+        given = {name: value for name, value in chosen.items() if value is not None}
+        options = [part for name, value in given.items() for part in spelled(name, value)]
+        done = run("train", *options, "--device", "cuda")
+        assert done.exit_code == 0, done.output
     done = run("train", "--data", "a", "--out", "o", "--axes", "0,1,2")
     assert done.exit_code == 0, done.output
     defaults = TrainingSettings(data=("a",), out="o", axes=(0, 1, 2))
-    assert asked_for == [(TrainingSettings(**SETTINGS), "cuda"), (defaults, "cpu")]
+    whole = [(TrainingSettings(**chosen), "cuda") for chosen in (SETTINGS, RESTORER)]
+    assert asked_for == [*whole, (defaults, "cpu")]
 
 
 TRAINING_MISTAKES = {
@@ -311,6 +339,12 @@ TRAINING_MISTAKES = {
     "size": (["--image-size", "18"], "image_size: got 18, accepted: a positive multiple"),
     "prediction": (["--prediction", "nois"], "Did you mean 'noise'"),
     "schedule": (["--schedule", "cosin"], "Did you mean 'cosine'"),
+    "process": (["--process", "resshif"], "Did you mean 'resshift'"),
+    "without a process": (["--kappa", "3"], "kappa: got 3.0, accepted: 2.0; others with a proc"),
+    "with a process": (
+        ["--process", "rddm", "--schedule", "flow"],
+        "schedule: got 'flow', accepted: 'linear'; others without a process",
+    ),
     "device": (["--device", "gpu"], "device: got 'gpu', accepted: cpu"),
     "small images": (["--image-size", "64"], "but photo.png has slices of "),
     "other channels": (["--data", "grey.png"], "grey.png has 1 channels, accepted: 3"),

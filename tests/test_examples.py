@@ -16,7 +16,7 @@ from wellposed import operators
 from wellposed.datasets import load_htc2022
 from wellposed.errors import FileError
 from wellposed.operators.image.inpainting import Denoising
-from wellposed.priors.training.restoration import train_restoration
+from wellposed.priors.training import train
 from wellposed.priors.training.settings import TrainingSettings
 
 ROOT = Path(__file__).parent.parent
@@ -146,7 +146,7 @@ def restorers(tmp_path_factory):
     for name, (process, degradation) in kinds.items():
         out = str(folder / name)
         more = dict(process=process, degradation=degradation, prediction="residual")
-        train_restoration(TrainingSettings(data=(str(PHOTO),), out=out, **tiny, **more))
+        train(TrainingSettings(data=(str(PHOTO),), out=out, **tiny, **more))
     return folder
 
 

@@ -143,7 +143,8 @@ def test_known_operators_pull_to_the_data(photos, x4, tmp_path):
 
 
 def test_restorers_are_listed():
-    assert "restorers\n" in CliRunner().invoke(app, ["list"]).output
+    lines = CliRunner().invoke(app, ["list"]).output.splitlines()
+    assert any("irsde-deblur" in line and "restorer" in line for line in lines)
 
 
 MISTAKES = {
@@ -151,7 +152,7 @@ MISTAKES = {
     "no image": (["broken.png"], "cannot read 'broken.png' as an image"),
     "empty folder": (["empty"], "in 'empty'"),
     "two of a name": (["small", "clean"], "several files are called '0'"),
-    "model": (["small", "--prior", "x4-resshif"], "restorer: unknown name 'x4-resshif'"),
+    "model": (["small", "--prior", "x4-resshif"], "prior: unknown name 'x4-resshif'"),
     "sampler": (["small", "--solver", "dds"], "--solver: unknown name 'dds'"),
     "steps": (["small", "--steps", 0], "steps: got 0"),
     "setting": (["small", "--set", "gama=1"], "Did you mean 'gamma'"),
@@ -221,7 +222,7 @@ class Smooth(nn.Module):
 
 
 class Code(nn.Module):
-    factor, latent_channels = 4, 3
+    factor, image_channels, latent_channels = 4, 3, 3
 
     def encode(self, x):
         return F.avg_pool2d(x, 4)

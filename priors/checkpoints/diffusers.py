@@ -40,8 +40,8 @@ class DiffusersPrior(NetworkPrior):
     "Elucidating the Design Space", 2022, arXiv 2206.00364) `VE` with their preconditioning, and
     ``ScoreSdeVe`` and ``ScoreSdeVp`` (Song et al., "Score-Based Generative Modeling through SDEs",
     2021, arXiv 2011.13456) `VE` and a table of the continuous VP at 1000 times. A network with
-    ``num_class_embeds`` is conditional: fix its class with ``prior.conditioned_on(class)``. The network is
-    put in evaluation mode and frozen.
+    ``num_class_embeds`` is conditional: fix its class with ``prior.conditioned_on(class)``. The
+    network is put in evaluation mode and frozen.
 
     Args:
         unet: the network, e.g. ``diffusers.UNet2DModel``.

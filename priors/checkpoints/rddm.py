@@ -128,8 +128,8 @@ def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
     Args:
         state: the state dict, of the networks or of RDDM's trainer.
         where: how error messages begin, naming the file.
-        options: what the weights do not tell: ``prediction``, "residual" by default for one network
-            (or "noise") and "residual+noise" for two heads (or another of `TWO_HEADS`);
+        options: what the weights do not tell: ``prediction``, by default "residual" for one
+            network (or "noise") and "residual+noise" for two heads (or another of `TWO_HEADS`);
             ``schedule``; ``data_range``.
 
     Raises:

@@ -89,8 +89,8 @@ class Denoising(Task):
     def _samples(self, prior: Prior) -> Tensor:
         """Return samples of the prior, of the size of the largest crops."""
         sides = self.held.crops.sides(max(self.settings.image_size))
-        options = {"steps": SAMPLING_STEPS, "seed": 0}
-        units = prior.to_units(sample(prior, PICTURES, sides, device=self.device, **options))
+        images = sample(prior, PICTURES, sides, steps=SAMPLING_STEPS, device=self.device)
+        units = prior.to_units(images)
         return units if units.is_complex() else (units + 1) / 2
 
     def _shown(self, x: Tensor) -> Tensor:

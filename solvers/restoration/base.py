@@ -22,8 +22,8 @@ from wellposed.solvers.scope import require_linear
 class Restoration(Corrected):
     r"""Base of the samplers of restoration processes, from ``m + sigma_T z`` to the clean image.
 
-    They sample any process of the kernel ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``: that of
-    any prior with an anchor, whose degraded image is ``m``, and with ``m = 0`` that of a plain prior. Where
+    They sample any process of the kernel ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``: about
+    the degraded image ``m`` of a prior with an anchor, and with ``m = 0`` of a plain prior. Where
     the operator is known, ``data_steps`` of conjugate gradients pull each estimate to the data as
     `DDS` does, ``x0' = CG(I + gamma A^H A, x0 + gamma A^H y; start x0)``, and the noise that is
     kept is the one implied by ``x0'``. That helps a network that knows the degradation less well,

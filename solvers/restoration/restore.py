@@ -60,8 +60,8 @@ def restore(
     """Restore degraded images of any size.
 
     Images of which a restored side is above ``tile`` go through the networks tile by tile, see
-    `Patchwise`. Those whose latents would not have whole sides are reflected at the right and at the
-    bottom, and the result is cropped. Values are cut to [0, 1].
+    `Patchwise`. Those whose latents would not have whole sides are reflected at the right and at
+    the bottom, and the result is cropped. Values are cut to [0, 1].
 
     Args:
         image: degraded photographs (B, C, h, w) in [0, 1].

@@ -123,6 +123,7 @@ def is_signal(prior: Prior) -> bool:
 
 
 def synthetic(prior: Prior, seed: int) -> Tensor:
+    """Return clean images like those of a prior, in public values."""
     channels = prior.channels or 0
     require(channels > 0, "images", None, "clean images, as the prior takes any channels")
     if is_signal(prior):
