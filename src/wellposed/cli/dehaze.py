@@ -22,6 +22,7 @@ from wellposed.errors import FileError
 from wellposed.priors.stored.registry import load
 from wellposed.solvers import Dehazed, Dehazing, Solver
 from wellposed.solvers import dehaze as separate
+from wellposed.solvers.catalogue import named_solvers
 
 OF_ANY_SOLVER = ("gamma", "mu", "tile", "batch_size")
 """Settings of dehazing that count with any solver."""
@@ -54,7 +55,7 @@ def _settings(o: Dehaze) -> Dehazing:
     settings: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     settings |= parse_assignments("--set", o.set)
     if o.solver is not None:
-        cls = find_class("--solver", o.solver(), Solver)
+        cls = find_class("--solver", o.solver, named_solvers(), Solver)
         own = {name: settings.pop(name) for name in OF_ANY_SOLVER if name in settings}
         settings = own | {"solver": make("--solver", cls, settings, "--set")}
     return make("--set", Dehazing, settings, "--set")

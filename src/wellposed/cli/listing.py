@@ -16,7 +16,7 @@ from wellposed.solvers.catalogue import named_solvers
 def list_names(o: List) -> None:
     """List what there is, or the hyper-parameters of solvers."""
     for name in o.solvers:
-        _show(find_class("SOLVER", name(), Solver))
+        _show(find_class("SOLVER", name, named_solvers(), Solver))
     if not o.solvers:
         _list_all()
 

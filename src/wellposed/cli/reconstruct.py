@@ -26,6 +26,7 @@ from wellposed.priors import Prior, Slicewise
 from wellposed.priors.stored.registry import load
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import Solver
+from wellposed.solvers.catalogue import named_solvers
 
 PRIORS = {"mri": "brain-mri", "ct": "ct"}
 """Shipped priors of operators; that of the others is natural."""
@@ -48,7 +49,7 @@ def reconstruct(o: Reconstruct) -> None:
 def _solver(o: Reconstruct) -> Solver:
     """Return the solver; of restorers' samplers one that looks at the measurement."""
     name = o.solver or "dds"
-    cls = find_class("--solver", name(), Solver)
+    cls = find_class("--solver", name, named_solvers(), Solver)
     solver = make_solver(cls, o, o.batch_size)
     uses_data = getattr(solver, "data_steps", 1) > 0
     require(uses_data, "--solver", name, "with a prior: --set data_steps=5, or it ignores INPUT")
