@@ -17,6 +17,7 @@ from .pigdm import PiGDM as PiGDM
 from .pnp_dm import PnPDM as PnPDM
 from .problem import Problem as Problem
 from .red_diff import REDDiff as REDDiff
+from .repaint import RePaint as RePaint
 from .restoration.irsde import IRSDE as IRSDE
 from .restoration.mr_sampler import MRSampler as MRSampler
 from .restoration.rddm import RDDM as RDDM

@@ -11,12 +11,7 @@ from wellposed.checks import Count, Fraction
 from wellposed.errors import require
 from wellposed.linalg import per_item
 from wellposed.noise import NoiseSource
-from wellposed.priors.transition import (
-    Levels,
-    levels,
-    renoise,
-    variance,
-)
+from wellposed.priors.transition import Levels, levels, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.corrected import Corrected
 from wellposed.solvers.data import (
@@ -27,6 +22,7 @@ from wellposed.solvers.data import (
     spectrum,
 )
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.time_travel import travel_back, walk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +79,7 @@ class DDNM(Corrected):
 
     def times(self, problem: Problem) -> list[float]:
         """Return the times of the run; with time travel they go up between stretches."""
-        *noisy, clean = super().times(problem)
-        first = (len(noisy) - 1) % self.travel_length
-        walk = noisy[: first + 1]
-        for start in range(first, len(noisy) - 1, self.travel_length):
-            stretch = noisy[start : start + self.travel_length + 1]
-            walk += stretch[1:] + stretch * (self.travel_repeats - 1)
-        return [*walk, clean]
+        return walk(super().times(problem), self.travel_length, self.travel_repeats)
 
     def fresh(self, level: Levels) -> Tensor:
         """A share of all noise."""
@@ -99,11 +89,9 @@ class DDNM(Corrected):
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
         """Denoise, set the range, re-noise; or travel back."""
-        schedule = problem.prior.schedule
         if s > t:
-            x_s = renoise(state.x, noise.draw(state.x), levels(schedule, s, t))
-            return State(x_s, state.x0)
-        level = levels(schedule, t, s)
+            return travel_back(state, t, s, problem, noise)
+        level = levels(problem.prior.schedule, t, s)
         found = self.estimate(state.x, t, problem)
         z = self.draw(found.x0, s, noise)
         v = self.fresh(level)

@@ -39,6 +39,7 @@ from wellposed.solvers import (
     PnPDM,
     Problem,
     REDDiff,
+    RePaint,
     ResShift,
 )
 from wellposed.solvers.data import pseudo_inverse
@@ -59,6 +60,7 @@ SOLVERS = {
     "mmps": MMPS(steps=6),
     "ddnm": DDNM(steps=6),
     "ddrm": DDRM(steps=6),
+    "repaint": RePaint(steps=6, jump_length=2, jump_repeats=2),
     "diffpir": DiffPIR(steps=6),
     "noisy-projection": NoisyProjection(steps=6),
     "noisy-projection-shared": NoisyProjection(steps=6, noise="shared", start=2.0),
@@ -168,7 +170,8 @@ def test_the_network_is_called_once_per_step_and_counted(solver):
     y, operator, prior = inpainting(2)
     result = solver(y, operator, prior, seed=0)
     times = solver.times(Problem.create(y, operator, prior))
-    assert result.nfe == prior.network.calls == len(times) - 1
+    downward = sum(s < t for t, s in pairwise(times))
+    assert result.nfe == prior.network.calls == downward
 
 
 @every_solver
