@@ -44,6 +44,9 @@ class Prior(Presented, nn.Module):
     factor: int = 1
     """Sides of an image over those of its units."""
 
+    axes: tuple[int, ...] = ()
+    """Axes of volumes whose slices it denoises one by one, see `Slicewise`."""
+
     def __init__(
         self,
         schedule: Schedule,

@@ -15,7 +15,6 @@ from wellposed.errors import ArgumentError, require
 from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.parallel.part import part_of
 from wellposed.parallel.sharding import agreed_seed
-from wellposed.priors.adapters.slicewise import Slicewise
 from wellposed.priors.prior import Prior
 from wellposed.reconstruction import Reconstruction
 from wellposed.runs.checkpoint import RunFolder, digest
@@ -232,9 +231,8 @@ class Solver(Sampler):
 def _check_shared(problem: Problem) -> None:
     """Raise if processes share the volume and the prior couples its slices."""
     prior = problem.prior
-    axes = prior.axes if isinstance(prior, Slicewise) else None
-    got = type(prior).__name__ if axes is None else f"Slicewise along axes {axes}"
-    fits = problem.part.processes == 1 or axes == (2,)
+    got = type(prior).__name__ + (f" along axes {prior.axes}" if prior.axes else "")
+    fits = problem.part.processes == 1 or prior.axes == (2,)
     require(fits, "prior", got, "Slicewise along axis 2 where processes share a volume")
 
 
