@@ -47,7 +47,7 @@ class Network(nn.Module):
 class Pooling:
     """The autoencoder of ResShift's recording: averages of 4 x 4 pixels."""
 
-    factor, latent_channels = 4, 3
+    factor, image_channels, latent_channels = 4, 3, 3
 
     def encode(self, x):
         return F.avg_pool2d(x, 4)
