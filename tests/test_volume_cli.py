@@ -251,7 +251,10 @@ def test_a_file_that_fails_keeps_none_from_being_done(files, tmp_path):
 def test_files_of_one_name_are_refused(files, tmp_path):
     done = reconstruct(files, tmp_path, "image.npy", "ct", tmp_path / "image.h5")
     assert done.exit_code == 2
-    assert "INPUT: several files are called 'image', accepted: one of each name" in done.output
+    assert (
+        "INPUT: several files are named 'image', accepted: files with different names"
+        in done.output
+    )
 
 
 def test_there_are_images_for_all_processes(files, tmp_path, monkeypatch):
