@@ -151,7 +151,7 @@ MISTAKES = {
     "no such file": (["missing.png"], "no such file 'missing.png'"),
     "no image": (["broken.png"], "cannot read 'broken.png' as an image"),
     "empty folder": (["empty"], "in 'empty'"),
-    "two of a name": (["small", "clean"], "several files are called '0'"),
+    "two of a name": (["small", "clean"], "several files are named '0'"),
     "model": (["small", "--prior", "x4-resshif"], "prior: unknown name 'x4-resshif'"),
     "sampler": (["small", "--solver", "dds"], "--solver: unknown name 'dds'"),
     "steps": (["small", "--steps", 0], "steps: got 0"),
@@ -164,7 +164,7 @@ MISTAKES = {
     "operator": (["small", "--operator", "mri"], "--operator: unknown name 'mri'"),
     "mask": (["small", "--operator", "inpainting"], "mask: got None"),
     "truth of many": (["small", "--truth", "clean/0.png"], "a folder for several images"),
-    "no truth": (["mixed", "--truth", "clean"], "no image 'a'"),
+    "no truth": (["mixed", "--truth", "clean"], "no image named 'a'"),
     "other truth": (["small/0.png", "--truth", "small/0.png"], "accepted: (68, 88), 4 times"),
 }
 

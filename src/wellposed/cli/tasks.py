@@ -55,7 +55,7 @@ def _check_name(operator: str, o: InputOptions) -> None:
     accepted = f"options of {operator}, see --help; this option is for an operator MODULE:CLASS"
     require(not o.operator_set, "--operator-set", " ".join(o.operator_set), accepted)
     fits, known = operator in presets.VOLUME_OPERATORS, ", ".join(presets.VOLUME_OPERATORS)
-    require(fits or not o.volume, "operator", operator, f"for volumes one of {known}")
+    require(fits or not o.volume, "operator", operator, f"{known} for volumes")
 
 
 def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
