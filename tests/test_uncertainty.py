@@ -256,7 +256,7 @@ def test_sliced_wasserstein_is_scipys_in_one_dimension_and_a_distance_in_more():
 
 
 def test_scores_refuse_what_would_broadcast():
-    with pytest.raises(errors.ArgumentError, match="samples: got '1 of them'"):
+    with pytest.raises(errors.ArgumentError, match="samples: got '1 samples'"):
         crps(normal(1, 2, 3), normal(2, 3))
     with pytest.raises(errors.ShapeError):
         crps(normal(4, 2, 3), normal(1, 3))
