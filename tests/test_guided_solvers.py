@@ -529,7 +529,7 @@ def test_steps_that_do_not_suffice_for_a_small_noise_are_told_of():
 
     operator = Graded((1, 20, 20), (1, 20, 20), 1e-7)
     problem = Problem.create(random(1, 1, 20, 20), operator, GaussianPrior(0.0, 1.0))
-    with pytest.warns(UserWarning, match="the noise level is small"):
+    with pytest.warns(UserWarning, match="CG did not converge"):
         proximal(problem, problem.zeros(), problem.noise_sigma**2)
 
 

@@ -461,7 +461,7 @@ def test_samplers_name_bad_fields(make, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p, y: DDS()(y, None, p), "accepted with a restorer"),
+        (lambda p, y: DDS()(y, None, p), "accepted by DDS: a plain prior"),
         (lambda p, y: ResShift(data_steps=2)(y, None, p), "operator: got None"),
         (lambda p, y: ResShift()(y, None, GaussianPrior(0.0, 1.0)), "operator: got NoneType"),
         (lambda p, y: ResShift()(y.expand(1, 3, 8, 8), None, p), "made for 1 channels"),
