@@ -38,7 +38,7 @@ class OperatorReport:
     norm: float
 
     def passes(self, tolerance: float = 1e-5) -> bool:
-        """Tell whether adjoint, linearity and normal errors are all below ``tolerance``."""
+        """Return whether adjoint, linearity and normal errors are all below ``tolerance``."""
         return all(error < tolerance for error in (self.adjoint, self.linearity, self.normal))
 
 

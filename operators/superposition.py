@@ -156,7 +156,7 @@ class AlignedSuperposition(Superposition, Decomposable):
 
 
 def _share_U(operators: Any) -> bool:
-    """Tell whether operators have their decomposition at hand, with the same ``U``."""
+    """Return whether operators have their decomposition at hand, with the same ``U``."""
     blocks = list(operators) if isinstance(operators, Sequence) else []
     if not blocks or not all(isinstance(block, Decomposable) for block in blocks):
         return False

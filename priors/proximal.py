@@ -48,7 +48,7 @@ class Proximal(DenoiserPrior):
         self.prox = prox
 
     def extra_repr(self) -> str:
-        """Return what `repr` tells."""
+        """Return the content of `repr`."""
         return f"prox={self.prox}, {super().extra_repr()}"
 
 

@@ -284,9 +284,9 @@ def test_states_of_any_fields_come_back_bit_for_bit(tmp_path):
 def test_states_that_do_not_fit_are_refused(tmp_path):
     state, folder = richer(), RunFolder(tmp_path)
     folder.save_state(state, {"batch": 0})
-    with pytest.raises(errors.CheckpointError, match="holds a state of"):
+    with pytest.raises(errors.CheckpointError, match="has a state of"):
         folder.load_state(dataclasses.replace(state, x=state.x[:1]), batch=0)
-    with pytest.raises(errors.CheckpointError, match="holds a state of"):
+    with pytest.raises(errors.CheckpointError, match="has a state of"):
         folder.load_state(State(state.x, state.x0), batch=0)
 
 

@@ -672,7 +672,7 @@ def test_from_pretrained_gives_float32(pipeline):
 
 def test_from_pretrained_names_what_is_not_there(tmp_path):
     for path in (tmp_path / "missing", str(tmp_path / "missing"), "missing", "../a/b", tmp_path):
-        with pytest.raises(errors.CheckpointError, match=r"no such folder|lacks config\.json"):
+        with pytest.raises(errors.CheckpointError, match=r"no such folder|has no config\.json"):
             DiffusersPrior.from_pretrained(path)
 
 
@@ -722,7 +722,7 @@ def truncated(folder):
 
 
 DAMAGE = {
-    "no unet": (lambda p: shutil.rmtree(p / "unet"), "lacks config.json"),
+    "no unet": (lambda p: shutil.rmtree(p / "unet"), "has no config.json"),
     "no scheduler": (lambda p: shutil.rmtree(p / "scheduler"), "lacks scheduler_config.json"),
     "no weights": (
         lambda p: (p / "unet" / "diffusion_pytorch_model.safetensors").unlink(),
@@ -773,7 +773,7 @@ def test_from_pretrained_refuses(damage, pipeline):
 def test_from_pretrained_offline_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(errors.CheckpointError, match=r"offline, pass a local folder"):
+    with pytest.raises(errors.CheckpointError, match=r"offline, use a local folder"):
         DiffusersPrior.from_pretrained("wellposed/no-such-repository")
 
 

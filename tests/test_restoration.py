@@ -470,7 +470,7 @@ def test_samplers_name_bad_fields(make, message):
         (lambda p, y: ResShift()((255 * y).int(), None, p), "y: got torch.int32"),
         (
             lambda p, y: ResShift()(y, SuperResolution((1, 32, 32), 4), p),
-            "upsamples 1 times to the operator's",
+            "when enlarged 1 times",
         ),
         (lambda p, y: IRSDE()(y[:, :, None], Inpainting(ONES), Slicewise(p)), "inside Slicewise"),
         (lambda p, y: DDS()(y, Inpainting(ONES), Rescheduled(p, VE(1.0))), "inside Rescheduled"),

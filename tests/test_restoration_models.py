@@ -660,7 +660,7 @@ def test_rddm_of_ddim_coefficients_is_told_its_progress(tmp_path, names, predict
 def test_rddm_tables_that_are_no_schedule(tmp_path):
     process = rddm_process(1.0) | {"betas_cumsum": torch.zeros(20)}
     path = saved(tmp_path, joined(rddm_nets(("",)), "model.") | process)
-    with pytest.raises(errors.CheckpointError, match=r"betas_cumsum are no schedule"):
+    with pytest.raises(errors.CheckpointError, match=r"betas_cumsum are not a schedule"):
         priors.load(path)
     assert priors.load(path, schedule=rddm(50)).schedule.T == 50
 

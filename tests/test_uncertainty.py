@@ -88,7 +88,7 @@ def test_levels_beyond_the_samples_get_all_of_them(result):
 
 
 def test_single_samples_have_no_interval_and_bad_fractions_are_named(result):
-    with pytest.raises(errors.ArgumentError, match="samples: got 'a single one'"):
+    with pytest.raises(errors.ArgumentError, match="samples: got 'a single sample'"):
         reconstruction(result.samples[:1]).interval()
     for bad in (0, 1, -0.5, 90):
         with pytest.raises(errors.ArgumentError, match="level: got"):

@@ -173,5 +173,5 @@ def _area_below(u: Tensor, corners: Tensor) -> Tensor:
 
 
 def is_length(value: Any) -> bool:
-    """Tell whether a value is a positive, finite number, of Python's or numpy's."""
+    """Return whether a value is a positive, finite number, of Python's or numpy's."""
     return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf

@@ -14,7 +14,7 @@ GROUPS = 32
 
 @dataclass(frozen=True)
 class ADMConfig:
-    """What an ADM network is made of.
+    """Configuration of an ADM network.
 
     Attributes:
         channels: image channels it takes and returns.

@@ -12,7 +12,7 @@ from wellposed.priors.networks.adm import GROUPS, check_sides, waves
 
 @dataclass(frozen=True)
 class DDPMConfig:
-    """What a DDPM network is made of.
+    """Configuration of a DDPM network.
 
     Attributes:
         channels: image channels it takes and returns.

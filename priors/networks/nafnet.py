@@ -12,7 +12,7 @@ from wellposed.priors.networks.layers import ChannelNorm, Sinusoids, embedding
 
 @dataclass(frozen=True)
 class NAFConfig:
-    """What a conditional NAFNet is made of.
+    """Configuration of a conditional NAFNet.
 
     Attributes:
         channels: image channels it takes and returns.

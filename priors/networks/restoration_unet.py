@@ -19,7 +19,7 @@ GROUPS = 8
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """What a U-Net is made of.
+    """Configuration of a U-Net.
 
     Attributes:
         channels: image channels it takes and returns.
@@ -42,14 +42,14 @@ class UNetConfig:
 
 
 def read_config(state: State, ending: str = "final_conv") -> UNetConfig:
-    """Return the configuration that names and shapes of weights tell.
+    """Return the configuration, inferred from the names and shapes of the weights.
 
     Args:
         state: the state dict.
         ending: name of the last convolution.
 
     Raises:
-        LookupError: a weight that is missing.
+        LookupError: a weight is missing.
     """
     first, last = state["init_conv.weight"], state[f"{ending}.weight"]
     levels = range(count_after(state, "downs."))

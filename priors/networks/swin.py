@@ -18,7 +18,7 @@ APART = -100.0
 
 @dataclass(frozen=True)
 class SwinConfig:
-    """What a layer is made of.
+    """Configuration of a layer.
 
     Attributes:
         width: its channels.

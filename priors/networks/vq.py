@@ -16,7 +16,7 @@ CHUNK = 4096
 
 @dataclass(frozen=True)
 class VQConfig:
-    """What an autoencoder is made of.
+    """Configuration of an autoencoder.
 
     Attributes:
         channels: of the images.
@@ -34,10 +34,10 @@ class VQConfig:
 
 
 def read_config(state: State) -> VQConfig:
-    """Return the configuration that names and shapes of weights tell.
+    """Return the configuration, inferred from the names and shapes of the weights.
 
     Raises:
-        LookupError: a weight that is missing.
+        LookupError: a weight is missing.
     """
     levels = range(count_after(state, "encoder.down."))
     codes, latents = state["quantize.embedding.weight"].shape
@@ -197,6 +197,6 @@ class VQAutoencoder(nn.Module):
 
 
 def matches(state: State) -> bool:
-    """Tell whether a state dict has the modules of such an autoencoder."""
+    """Return whether a state dict has the modules of such an autoencoder."""
     parts = {"encoder", "decoder", "quantize", "quant_conv", "post_quant_conv"}
     return parts <= top_names(state)
