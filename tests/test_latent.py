@@ -229,7 +229,7 @@ def test_images_that_do_not_suit():
 
 
 def test_it_is_no_denoiser_of_images():
-    with pytest.raises(errors.ArgumentError, match="units that are an autoencoder's"):
+    with pytest.raises(errors.ArgumentError, match="the units of an autoencoder"):
         latent_prior("kl")(torch.zeros(1, 3, 8, 8), 0.1)
 
 

@@ -202,7 +202,7 @@ def test_class_conditional_networks():
     for wrong in (None, 10, -1, 2.5, torch.tensor([0, 1, 10])):
         with pytest.raises(errors.ArgumentError, match=r"condition: .*classes 0 to 9; fix one"):
             prior.denoise(x_t, 5, wrong)
-    with pytest.raises(errors.ArgumentError, match="it is fixed already"):
+    with pytest.raises(errors.ArgumentError, match="as the condition is fixed"):
         fixed.denoise(x_t, 5, 3)
 
 
@@ -322,7 +322,7 @@ def test_data_ranges_must_grow(arguments):
 
 
 def test_data_ranges_of_complex_images_must_keep_zero():
-    with pytest.raises(errors.ArgumentError, match="symmetric if complex"):
+    with pytest.raises(errors.ArgumentError, match="a symmetric range for complex"):
         NetworkPrior(nn.Identity(), VP, is_complex=True, data_range=(0, 1))
 
 

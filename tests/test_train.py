@@ -628,7 +628,7 @@ def test_a_finished_run_is_not_continued(photos, finished):
     ],
 )
 def test_resuming_with_other_settings_names_them(change, named, photos, finished):
-    with pytest.raises(errors.CheckpointError, match=f"other settings: {named} use those"):
+    with pytest.raises(errors.CheckpointError, match=f"other settings: {named} use these"):
         train(settings(photos, finished, **change))
 
 

@@ -304,7 +304,7 @@ def test_partners_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(errors.ShapeError, match=r"degraded: smaller by the factors \[1, 2\]"):
         paired(stacks, folder, Reading())
     (folder / "2.npy").rename(folder / "two.npy")
-    with pytest.raises(errors.FileError, match="degraded: 0 files of the name '2', accepted: one"):
+    with pytest.raises(errors.FileError, match="degraded: 0 files named '2', accepted: one"):
         paired(stacks, folder, Reading())
 
 
