@@ -108,7 +108,7 @@ def test_noise_levels_for_other_batches_are_named(name):
     op = ANY[name]()
     op.noise_model.sigma = torch.tensor([0.1, 0.2])
     x = random(3, *op.img_size, dtype=C128 if name == "mri" else F64)
-    with pytest.raises(errors.ShapeError, match="noise_sigma: holds 2 levels, accepted: 1 or one"):
+    with pytest.raises(errors.ShapeError, match="noise_sigma: got 2 levels, accepted: 1, or one"):
         op.measure(x)
 
 

@@ -344,7 +344,7 @@ def test_beyond_its_memory_an_operator_says_so_and_computes_the_same(caplog):
     stored = ParallelBeamCT(16, 12)
     with caplog.at_level("WARNING"):
         computed = ParallelBeamCT(16, 12, memory=1000.0)
-    assert "view by view" in caplog.text and "raise memory" in caplog.text
+    assert "view by view" in caplog.text and "increase memory" in caplog.text
     x = random(3, *stored.img_size)
     torch.testing.assert_close(computed.A(x), stored.A(x), rtol=1e-5, atol=1e-6)
     y = random(3, *stored.measurement_size, seed=1)

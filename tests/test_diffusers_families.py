@@ -229,7 +229,7 @@ def test_pipelines_that_take_text_are_refused(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     for load in (load_diffusers, DiffusersPrior.from_pretrained):
         with pytest.raises(
-            errors.CheckpointError, match=r"also has text_encoder, accepted: .*no t"
+            errors.CheckpointError, match=r"also has text_encoder, accepted: .*without t"
         ):
             load(tmp_path)
 

@@ -139,7 +139,7 @@ FRAMES = {"mask": torch.ones(3, 4, 5), "sensitivity_maps": random(2, 4, 5)}
             VOLUME | {"mask": torch.ones(2, 3, 4, 5)},
             {"sensitivity_maps": random(3, 2, 3, 4, 5)},
             ShapeError,
-            "mask: got 2 of them for 3 sets of maps",
+            "mask: got 2 masks for 3 sets of maps",
         ),
         (DynamicMRI, FRAMES, {"mask": torch.ones(4, 5)}, ShapeError, r"mask: got \(4, 5\).*T, H"),
         (DynamicMRI, FRAMES, {"mask": torch.ones(3, 5, 4)}, ShapeError, r"\(3, 4, 5\) as the"),

@@ -723,7 +723,7 @@ def truncated(folder):
 
 DAMAGE = {
     "no unet": (lambda p: shutil.rmtree(p / "unet"), "has no config.json"),
-    "no scheduler": (lambda p: shutil.rmtree(p / "scheduler"), "lacks scheduler_config.json"),
+    "no scheduler": (lambda p: shutil.rmtree(p / "scheduler"), "has no scheduler_config.json"),
     "no weights": (
         lambda p: (p / "unet" / "diffusion_pytorch_model.safetensors").unlink(),
         "safetensors",
@@ -733,7 +733,7 @@ DAMAGE = {
     "list for a config": (lambda p: (p / "unet/config.json").write_text("[1]"), "cannot read"),
     "another network": (
         lambda p: replace_json(p / "unet/config.json", _class_name="UNet2DConditionModel"),
-        "holds a UNet2DConditionModel, accepted: a UNet2DModel",
+        "contains UNet2DConditionModel, accepted: UNet2DModel",
     ),
     "another width": (
         lambda p: replace_json(p / "unet/config.json", block_out_channels=[16, 16]),

@@ -475,7 +475,7 @@ def test_samplers_name_bad_fields(make, message):
         (lambda p, y: IRSDE()(y[:, :, None], Inpainting(ONES), Slicewise(p)), "inside Slicewise"),
         (lambda p, y: DDS()(y, Inpainting(ONES), Rescheduled(p, VE(1.0))), "inside Rescheduled"),
         (lambda p, y: p(y, 0.1), "NetworkPrior with an anchor"),
-        (lambda p, y: p.conditioned_on(y), "condition: got 'one of a prior with an anchor"),
+        (lambda p, y: p.conditioned_on(y), "condition: got 'that of a prior with an anchor"),
         (lambda p, y: p.denoise(y, 3.0), "condition: got None"),
     ],
 )

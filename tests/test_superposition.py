@@ -121,7 +121,7 @@ OPERATORS = {
     "one operator twice": lambda: Superposition(
         2 * [CompressedSensing((1, 8, 8), 0.5, 4)], (1, -2)
     ),
-    "two of one U": lambda: Superposition(
+    "two with the same U": lambda: Superposition(
         [CompressedSensing((1, 8, 8), 0.5, 4, seed=seed) for seed in (0, 1)]
     ),
     "general": general,
@@ -166,7 +166,7 @@ def test_only_operators_of_one_U_are_aligned():
     blurs = [Blur(gaussian_kernel(width, 5), SIZE) for width in (0.5, 1.0)]
     assert not isinstance(Superposition(blurs), Decomposable)
     assert isinstance(Superposition(2 * blurs[:1]), Decomposable)
-    with pytest.raises(ArgumentError, match="of one U"):
+    with pytest.raises(ArgumentError, match="with the same U"):
         AlignedSuperposition([Denoising(SIZE), blurs[0]])
     for operator in (aligned(), general()):
         copied = copy.deepcopy(operator)
