@@ -206,7 +206,7 @@ def test_pixels_that_cannot_be_decompressed_are_named(syntax, tmp_path):
     with pytest.raises(errors.FileError, match=r"a.dcm' as DICOM: its pixels, compressed as") as e:
         read_dicom_series(tmp_path)
     assert syntax.name in str(e.value)
-    assert "decompress them first" in str(e.value)
+    assert "decompress the file first" in str(e.value)
 
 
 def test_folders_without_a_series_are_named(tmp_path):

@@ -257,7 +257,7 @@ BAD = {
     "composed sizes": (
         lambda: blur() @ small(),
         errors.ShapeError,
-        r"@: the right operator has measurements \(1, 3, 2\), accepted: \(1, 6, 4\), the image size",
+        r"@: the right operator has measurements \(1, 3, 2\), accepted: \(1, 6, 4\), the image",
     ),
     "composed kinds": (
         lambda: mri() @ blur(),
