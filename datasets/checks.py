@@ -79,7 +79,7 @@ def finite(path: Path, key: str, values: np.ndarray) -> np.ndarray:
     bad = values.size - int(np.isfinite(values).sum())
     if bad:
         raise FileError(
-            f"path: {bad} of {values.size} values of {key!r} in {path.name} are NaN or infinite"
+            f"path: {key!r} in {path.name} has {bad} NaN or infinite values of {values.size}"
         )
     return values
 

@@ -328,7 +328,7 @@ def test_no_warning_unless_truncated():
         op = ParallelBeamCT((12, 8), 3, 12)
         op.A_adjoint(op.A(random(1, *op.img_size)))
         ParallelBeamCT(32, 8, Detector(offset=10.0))
-    with pytest.warns(UserWarning, match=r"detector: .* shadow on -5.5.* truncated") as record:
+    with pytest.warns(UserWarning, match=r"detector: .* projects to -5.5.* truncated") as record:
         ParallelBeamCT((12, 8), 3, 10)
     assert record[0].filename == __file__
     with pytest.warns(UserWarning, match="truncated"):

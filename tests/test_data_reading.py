@@ -371,7 +371,7 @@ def test_what_does_not_fit_in_memory_is_read_again(tmp_path):
         (np.array([[1.0, np.nan], [0, 0]]), {}, errors.FileError, "contains NaN"),
         (np.array([[1.0, np.inf], [0, 0]]), {}, errors.FileError, "contains NaN or infinite"),
         (np.zeros((2, 2)), {"percentile": 99.8}, errors.FileError, "no positive value"),
-        (np.ones((2, 2), np.complex64), {}, errors.FileError, "holds complex64, accepted: real"),
+        (np.ones((2, 2), np.complex64), {}, errors.FileError, "has complex64, accepted: real"),
         (np.full((2, 2), "a"), {}, errors.FileError, "accepted: real numbers"),
         (np.ones((2, 2, 2, 2)), {}, errors.ShapeError, "array of 4 axes"),
         (np.ones(3), {}, errors.ShapeError, "array of 1 axes"),
@@ -535,7 +535,9 @@ def test_groups_that_cannot_be_are_named(tmp_path):
         errors.ShapeError, match=r"group_key: 'short' in a.h5 has shape \(2,\), ac"
     ):
         split("short")
-    with pytest.raises(errors.FileError, match="has no 'patient', it holds: pixels, same, short"):
+    with pytest.raises(
+        errors.FileError, match="has no 'patient', it contains: pixels, same, short"
+    ):
         split("patient")
     with pytest.raises(errors.ArgumentError, match="group_key: got 'one group', accepted: a key"):
         split("same")
@@ -620,7 +622,9 @@ def test_keys(suffix, tmp_path):
     path = write_keyed(tmp_path / f"scan{suffix}", small=np.ones((2, 2)), large=np.ones((4, 4)))
     assert read_array(path).shape == (4, 4)
     assert read_array(path, "small").shape == (2, 2)
-    with pytest.raises(errors.FileError, match=r"scan\..* has no 'kspace', it holds: (?=.*small)"):
+    with pytest.raises(
+        errors.FileError, match=r"scan\..* has no 'kspace', it contains: (?=.*small)"
+    ):
         read_array(path, "kspace")
 
 
@@ -630,9 +634,9 @@ def test_hdf5_groups_and_lines(tmp_path):
     assert read_array(path, "group/large").shape == (4, 4)
     assert read_array(path, "line", min_axes=1).shape == (100,)
     for key in ("line", "group"):
-        with pytest.raises(errors.FileError, match=f"has no '{key}', it holds: group/large"):
+        with pytest.raises(errors.FileError, match=f"has no '{key}', it contains: group/large"):
             read_array(path, key)
-    with pytest.raises(errors.FileError, match="holds no data set of 2 or more axes"):
+    with pytest.raises(errors.FileError, match="has no data set of 2 or more axes"):
         read_array(write_h5(tmp_path / "empty.hdf5", line=np.ones(100)))
 
 

@@ -194,7 +194,12 @@ def test_what_no_block_measures_has_no_noise():
         (Denoising(SIZE), {}, ArgumentError, "operators"),
         ([Denoising(SIZE), Denoising((1, 8, 7))], {}, ShapeError, "operators"),
         ([Denoising(SIZE), CompressedSensing(SIZE, 0.5, 2)], {}, ShapeError, "operators"),
-        ([Denoising(SIZE), Denoising(SIZE, complex_image=True)], {}, ArgumentError, "real and"),
+        (
+            [Denoising(SIZE), Denoising(SIZE, complex_image=True)],
+            {},
+            ArgumentError,
+            "several kinds",
+        ),
         ([Denoising(SIZE)] * 2, {"weights": (1,)}, ArgumentError, "weights"),
         ([Denoising(SIZE)] * 2, {"weights": 2.0}, ArgumentError, "weights: got 2.0"),
         ([Denoising(SIZE)] * 2, {"weights": (0, 0)}, ArgumentError, "weights"),

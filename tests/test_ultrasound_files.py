@@ -86,7 +86,7 @@ def test_measured_rf_of_a_liver():
     [
         ({"kind": "MET_STRING"}, "component"),
         ({"swap": ("NDims", "ElementNumberOfChannels = 2\nNDims")}, "2 component"),
-        ({"swap": ("5 4 3", "5 4 4")}, "DimSize = 5 4 4 and holds 60"),
+        ({"swap": ("5 4 3", "5 4 4")}, "DimSize = 5 4 4 but 60"),
         ({"swap": ("5 4 3", "60")}, "two or three axes"),
         ({"swap": ("5 4 3", "-5 -4 3")}, "DimSize = -5 -4 3"),
         ({"swap": ("5 4 3", "0 4 3"), "bytes": 0}, "DimSize = 0 4 3"),
