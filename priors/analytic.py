@@ -1,6 +1,6 @@
 """Priors whose posteriors are known exactly: Gaussians and Gaussian mixtures.
 
-They prove solvers right: with them ``E[x_0 | x_t]`` and the posterior under a linear operator with
+Solvers are validated with them: ``E[x_0 | x_t]`` and the posterior for a linear operator with
 Gaussian noise have closed forms.
 """
 
@@ -38,7 +38,7 @@ class Covariance(ABC):
 
 
 class Diagonal(Covariance):
-    """Independent pixels: variances broadcastable to one image."""
+    """Independent pixels, with variances broadcastable to one image."""
 
     def __init__(self, variance: Tensor | float) -> None:
         exact = None if isinstance(variance, Tensor) else torch.float64
@@ -57,12 +57,13 @@ class Full(Covariance):
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ShapeError(f"matrix: got {tuple(matrix.shape)}, accepted: (n, n)")
         self.values, self.vectors = torch.linalg.eigh(matrix)
-        require(bool((self.values > 0).all()), "matrix", "not positive definite", "one that is")
+        definite = bool((self.values > 0).all())
+        require(definite, "matrix", "an indefinite matrix", "a positive definite matrix")
 
     def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
         """Return ``f(C) x``."""
         V = self.vectors.to(x.dtype).to(x.device)
-        # Shaped as one image, so that a function may bring a factor per item.
+        # In the shape of one image, so that the function may have a factor per item.
         values = self.values.to(x.real.dtype).to(x.device).reshape(1, *x.shape[1:])
         return ((x.flatten(1) @ V.conj() * function(values).flatten(1)) @ V.T).reshape(x.shape)
 
@@ -134,12 +135,12 @@ class GaussianPosterior:
 class GaussianPrior(Prior):
     """``x_0 ~ N(mean, C)``: ``E[x_0 | x_t] = m + a C (a^2 C + s^2)^-1 (x_t - a m)``.
 
-    For complex images ``C`` is the covariance of the real and of the imaginary part each.
+    For complex images ``C`` is the covariance of the real part and of the imaginary part.
 
     Args:
         mean: broadcastable to (1, C, H, W), or a number.
         covariance: `Diagonal`, `Full` or `Stationary`; a number means equal variances.
-        schedule: DDPM's linear one by default.
+        schedule: DDPM's linear schedule by default.
         is_complex: images are complex tensors.
     """
 
@@ -157,7 +158,7 @@ class GaussianPrior(Prior):
         )
 
     def extra_repr(self) -> str:
-        """Return what `repr` tells."""
+        """Return the content of `repr`."""
         mean = tuple(self.mean.shape) or f"{float(self.mean):.4g}"
         return f"mean={mean}, {type(self.covariance).__name__}, {super().extra_repr()}"
 
@@ -184,7 +185,7 @@ class GaussianPrior(Prior):
         Args:
             y: measurements (B, ...).
             operator: a linear operator.
-            sigma: noise level; the operator's by default, must be positive.
+            sigma: noise level, positive; the operator's by default.
         """
         sigma = _noise_level(operator, sigma)
         return GaussianPosterior(self._condition(y, operator, sigma), self, operator, sigma)
@@ -243,7 +244,7 @@ class GaussianMixturePrior(Prior):
         weights: (K,), positive; normalised here.
         means: (K, C, H, W).
         covariances: (K, n, n) over the flattened image, or (K,) variances.
-        schedule: DDPM's linear one by default.
+        schedule: DDPM's linear schedule by default.
     """
 
     def __init__(
@@ -269,7 +270,7 @@ class GaussianMixturePrior(Prior):
         self.covariances = covariances
         self._values, self._vectors = torch.linalg.eigh(covariances)
         definite = bool((self._values > 0).all())
-        require(definite, "covariances", "not positive definite", "positive definite ones")
+        require(definite, "covariances", "indefinite matrices", "positive definite matrices")
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
         """Return the exact ``E[x_0 | x_t]``; see `Prior.denoise`."""

@@ -506,7 +506,7 @@ def test_files_cut_anywhere_are_named_as_such(tmp_path, kind):
     path = saved(tmp_path, {"a": normal(40, 3), "b": normal(7)}, name, **options)
     whole = path.read_bytes()
     # Half the name of what torch rebuilds tensors with is the name of something unknown.
-    known = "truncated|empty" + ("|holds code" if kind == "legacy" else "")
+    known = "truncated|empty" + ("|contains code" if kind == "legacy" else "")
     for length in [*range(0, len(whole), 31), len(whole) - 1]:
         path.write_bytes(whole[:length])
         with pytest.raises(errors.CheckpointError, match=rf"model\.\w+' (is )?({known})"):
@@ -543,7 +543,7 @@ def test_code_is_refused_and_not_executed(tmp_path, kind, suffix):
     with pytest.raises(errors.CheckpointError) as caught:
         load(path)
     assert not trap.exists()
-    for part in (path.name, "holds code", "was not executed", "safetensors"):
+    for part in (path.name, "contains code", "was not executed", "safetensors"):
         assert part in str(caught.value)
 
 
@@ -560,12 +560,12 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 
     fails(tmp_path / "missing.pt", "does not exist, accepted: .*safetensors")
     (tmp_path / "page.pt").write_text("<html>404</html>")
-    fails(tmp_path / "page.pt", "holds code, or no weights at all; it was not executed")
+    fails(tmp_path / "page.pt", "contains code, or no weights, which was not executed")
     (tmp_path / "weights.txt").write_text("1 2 3")
-    fails(tmp_path / "weights.txt", "is no file of weights, accepted")
-    fails(saved(tmp_path, {"epoch": 3}, "none.pt"), "holds no tensors by name")
-    fails(saved(tmp_path, [OPTIMIZER, 3], "list.pt"), "holds no tensors by name")
-    fails(saved(tmp_path, torch.ones(3), "tensor.pt"), "holds no tensors by name")
+    fails(tmp_path / "weights.txt", "is not a file of weights, accepted")
+    fails(saved(tmp_path, {"epoch": 3}, "none.pt"), "contains no named tensors")
+    fails(saved(tmp_path, [OPTIMIZER, 3], "list.pt"), "contains no named tensors")
+    fails(saved(tmp_path, torch.ones(3), "tensor.pt"), "contains no named tensors")
     unknown = {"encoder.0.weight": torch.ones(2)}
     fails(saved(tmp_path, unknown, "other.pt"), r"no known family .*encoder\.0.*guided-diffusion")
 

@@ -269,7 +269,7 @@ def test_default_panels_see_the_whole_volume():
         ({"volume_size": 8}, "volume_size: got 8, accepted: "),
         ({"volume_size": (0, 8, 8)}, "volume_size: got"),
         ({"volume_size": (8, 8, 2.5)}, "volume_size: got"),
-        ({"source_distance": 5.0}, "source_distance: got 5.0, accepted: outside"),
+        ({"source_distance": 5.0}, "source_distance: got 5.0, accepted: a distance"),
         ({"detector_distance": 20.0}, "detector_distance: got 20.0"),
         ({"voxel_size": -1.0}, "voxel_size: got -1.0"),
         ({"angles": 0}, "angles: got 0"),

@@ -328,7 +328,7 @@ def test_no_warning_unless_truncated():
         op = ParallelBeamCT((12, 8), 3, 12)
         op.A_adjoint(op.A(random(1, *op.img_size)))
         ParallelBeamCT(32, 8, Detector(offset=10.0))
-    with pytest.warns(UserWarning, match=r"detector: .* shadow on -5.5.* truncated") as record:
+    with pytest.warns(UserWarning, match=r"detector: .* projects to -5.5.* truncated") as record:
         ParallelBeamCT((12, 8), 3, 10)
     assert record[0].filename == __file__
     with pytest.warns(UserWarning, match="truncated"):
@@ -344,7 +344,7 @@ def test_beyond_its_memory_an_operator_says_so_and_computes_the_same(caplog):
     stored = ParallelBeamCT(16, 12)
     with caplog.at_level("WARNING"):
         computed = ParallelBeamCT(16, 12, memory=1000.0)
-    assert "view by view" in caplog.text and "raise memory" in caplog.text
+    assert "view by view" in caplog.text and "increase memory" in caplog.text
     x = random(3, *stored.img_size)
     torch.testing.assert_close(computed.A(x), stored.A(x), rtol=1e-5, atol=1e-6)
     y = random(3, *stored.measurement_size, seed=1)

@@ -174,5 +174,5 @@ def test_what_cannot_be_stacked_is_named():
         Stacked(ParallelBeamCT(6, 4), 0)
     with pytest.raises(errors.ArgumentError, match="parameters for 2 images"):
         Stacked(Inpainting(torch.ones(2, 1, 4, 4)), 3)
-    with pytest.raises(errors.ArgumentError, match="accepted: one for all images"):
+    with pytest.raises(errors.ArgumentError, match="accepted: parameters for all images"):
         Stacked(Stacked(ParallelBeamCT(6, 4), 2), 2)

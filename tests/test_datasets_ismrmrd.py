@@ -367,7 +367,7 @@ BROKEN = {
         None,
         "acquisitions of 2 and of 3 coil",
     ),
-    "NaN": (scan_lines(spoilt()), None, "'data' in raw.h5 holds 1 NaN or infinite of 36"),
+    "NaN": (scan_lines(spoilt()), None, "'data' in raw.h5 has 1 NaN or infinite values of 36"),
     "noise": ([acquisition(random(2, 9), ["ACQ_IS_NOISE_MEASUREMENT"])], None, "no image acquisi"),
     "no places": ([acquisition(random(COILS, H))], RADIAL, "has 0 coordinates a sample, accepted"),
     "sizes": (
@@ -398,11 +398,15 @@ def test_other_files_are_named(tmp_path):
         load_ismrmrd(path)
     with h5py.File(path, "w") as file:
         file["kspace"] = np.ones(3)
-    with pytest.raises(errors.FileError, match="has no data set 'dataset/data', it holds: kspace"):
+    with pytest.raises(
+        errors.FileError, match="has no data set 'dataset/data', it contains: kspace"
+    ):
         load_ismrmrd(path)
     with h5py.File(path, "w") as file:
         file["dataset/data"] = np.ones(3)
-    with pytest.raises(errors.FileError, match="has no data set 'dataset/xml', it holds: dataset"):
+    with pytest.raises(
+        errors.FileError, match="has no data set 'dataset/xml', it contains: dataset"
+    ):
         load_ismrmrd(path)
     write(path, scan_lines(random(COILS, H, W)))
     content = path.read_bytes()

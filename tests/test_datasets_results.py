@@ -130,7 +130,7 @@ def test_results_that_do_not_fit_are_named(scan, tmp_path):
     reference = read_dicom_series(MEASURED)
     made = result(2, 1, 1, 3, 96, 96)
     write_result(made, tmp_path, reference)
-    with pytest.raises(errors.FileError, match="holds DICOM files, accepted: a new folder"):
+    with pytest.raises(errors.FileError, match="contains DICOM files, accepted: a new folder"):
         write_result(made, tmp_path, reference)
 
 

@@ -215,9 +215,9 @@ SPOILED = {
     "unexpected": (lambda s: {**s, "enc.extra": torch.ones(1)}, "unexpected keys: enc.extra"),
     "shape": (lambda s: {**s, "map_layer1.bias": torch.ones(3)}, r"map_layer1\.bias: \(3,\)"),
     "not finite": (lambda s: {k: v * torch.nan for k, v in s.items()}, "NaN or infinite"),
-    "no first layer": (lambda s: without(s, "16x16_conv"), "no network has these weights"),
-    "no encoder": (lambda s: {**without(s, "enc."), "enc.x": torch.ones(1)}, "no network has"),
-    "flat weights": (lambda s: {k: v.flatten() for k, v in s.items()}, "no network has"),
+    "no first layer": (lambda s: without(s, "16x16_conv"), "the weights fit no network"),
+    "no encoder": (lambda s: {**without(s, "enc."), "enc.x": torch.ones(1)}, "fit no network"),
+    "flat weights": (lambda s: {k: v.flatten() for k, v in s.items()}, "fit no network"),
     "no groups": (
         lambda s: {k: v[:20] if v.ndim else v for k, v in s.items()},
         "20 is no multiple of",
@@ -304,7 +304,7 @@ def test_drunet_options():
     ],
 )
 def test_drunets_of_another_kind_are_refused(settings):
-    with pytest.raises(errors.CheckpointError, match=f"{WHERE}: .*(do not fit|no network has)"):
+    with pytest.raises(errors.CheckpointError, match=f"{WHERE}: .*(do not fit|fit no network)"):
         deepinv_models.build(drunet(**settings).state_dict(), WHERE, {})
 
 

@@ -323,14 +323,14 @@ def test_metaimages_are_recordings():
     ("content", "message"),
     [
         ({}, "a.h5 has no data set 'rf'"),
-        ({"rf": np.zeros((2, 8, 8))}, "zeros alone"),
+        ({"rf": np.zeros((2, 8, 8))}, "only zeros"),
         ({"rf": np.full((2, 8, 8), np.nan)}, "rf"),
         ({"rf": np.ones((2, 8, 8)), "tissue": np.ones((1, 8, 8))}, "'tissue' of shape"),
         ({"rf": np.ones(8)}, "'rf' in a.h5 has shape"),
         ({"rf": np.ones((8, 8), complex)}, "'rf' of complex128"),
         ({"rf": np.ones((0, 8, 8))}, "'rf' of .*not empty"),
-        ({"rf": np.full((8, 8), 1e300)}, "'rf' in a.h5 holds 64 NaN or infinite"),
-        ({"rf": np.ones((8, 8)), "tissue": np.full((8, 8), np.nan)}, "'tissue' in a.h5 holds 64"),
+        ({"rf": np.full((8, 8), 1e300)}, "'rf' in a.h5 has 64 NaN or infinite"),
+        ({"rf": np.ones((8, 8)), "tissue": np.full((8, 8), np.nan)}, "'tissue' in a.h5 has 64"),
         ({"rf": np.ones((8, 8)), "tissue": np.full((8, 8), 1j)}, "'tissue' of complex128"),
         ({"rf": np.ones((8, 8)), "cavity": "all"}, "'cavity' in a.h5 has shape"),
         ({"rf": np.ones((8, 8)), "cavity": np.zeros((8, 8))}, "frames whose 'cavity' is empty"),
@@ -382,7 +382,7 @@ def test_frames_are_written_from_the_command_line(tmp_path):
     arguments = ["tissue", str(out), "--frames", "1", "--split", "test"]
     wrong = CliRunner().invoke(run, [*arguments, "--level", "-20"])
     assert wrong.exit_code == 2
-    assert "--level and --beat are of hazy frames" in wrong.output
+    assert "--level and --beat are for hazy frames" in wrong.output
     assert not out.exists()
     assert CliRunner().invoke(run, arguments).exit_code == 0
     with h5py.File(out) as file:

@@ -229,7 +229,7 @@ def test_pipelines_that_take_text_are_refused(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     for load in (load_diffusers, DiffusersPrior.from_pretrained):
         with pytest.raises(
-            errors.CheckpointError, match=r"also has text_encoder, accepted: .*no t"
+            errors.CheckpointError, match=r"also has text_encoder, accepted: .*without t"
         ):
             load(tmp_path)
 
@@ -239,7 +239,7 @@ def test_garbled_configs_are_blamed_on_the_folder(value, tmp_path):
     saved(tmp_path, tiny_unet(), diffusers.EDMEulerScheduler())
     file = tmp_path / "scheduler/scheduler_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "sigma_data": value}))
-    with pytest.raises(errors.CheckpointError, match=r"path: .* is no usable prior"):
+    with pytest.raises(errors.CheckpointError, match=r"path: .* is not a usable prior"):
         load_diffusers(tmp_path)
 
 

@@ -178,16 +178,19 @@ def test_default_detectors_see_the_whole_image():
 
 
 def test_truncation_is_named():
-    with pytest.warns(UserWarning, match=r"spans -15 to 15, .* shadow on -24.*truncated"):
+    with pytest.warns(UserWarning, match=r"spans -15 to 15, .* projects to -24.*truncated"):
         FanBeamCT(32, 8, 60.0, 90.0, 20)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source_distance": 10.0}, "source_distance: got 10.0, accepted: outside the image"),
+        ({"source_distance": 10.0}, "source_distance: got 10.0, accepted: a distance above"),
         ({"source_distance": -1.0}, "source_distance: got -1.0"),
-        ({"detector_distance": 30.0}, "detector_distance: got 30.0, accepted: at least 40"),
+        (
+            {"detector_distance": 30.0},
+            "detector_distance: got 30.0, accepted: a distance of at least 40",
+        ),
         ({"detector_distance": math.inf}, "detector_distance: got inf"),
         ({"detector": 0}, "bins: got 0"),
         ({"detector": "wide"}, "bins: got 'wide'"),
@@ -214,5 +217,5 @@ def test_impossible_detectors_are_named(change, message):
 
 
 def test_a_parallel_beam_has_a_straight_detector():
-    with pytest.raises(errors.ArgumentError, match="a straight one for a parallel beam"):
+    with pytest.raises(errors.ArgumentError, match="a straight detector"):
         ParallelBeamCT(8, 4, Detector(curved=True))

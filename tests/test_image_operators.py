@@ -143,7 +143,7 @@ def test_bad_images_and_measurements_of_proximal_solutions_are_refused(name):
         op.prox_l2(y, y, 1.0)
     with pytest.raises(errors.ShapeError, match="y: got shape"):
         op.prox_l2(z, z, 1.0)
-    with pytest.raises(errors.ShapeError, match="y: got 2 items, accepted: 1 or 3"):
+    with pytest.raises(errors.ShapeError, match="y: got 2 items, accepted: 1, or 3"):
         op.prox_l2(z, y, 1.0)
     one = op.prox_l2(z, y[:1], 1.0)
     torch.testing.assert_close(one, op.prox_l2(z, y[:1].expand(3, -1, -1, -1), 1.0))

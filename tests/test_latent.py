@@ -229,7 +229,7 @@ def test_images_that_do_not_suit():
 
 
 def test_it_is_no_denoiser_of_images():
-    with pytest.raises(errors.ArgumentError, match="units that are an autoencoder's"):
+    with pytest.raises(errors.ArgumentError, match="the units of an autoencoder"):
         latent_prior("kl")(torch.zeros(1, 3, 8, 8), 0.1)
 
 
@@ -240,8 +240,8 @@ def test_parts_that_do_not_fit():
     paired = NetworkPrior(nn.Identity(), linear, channels=LATENTS, is_complex=True)
     for arguments, message in (
         ((fitting, nn.Identity()), "autoencoder: got 'Identity', accepted: an Autoencoder"),
-        ((wide, model), "of 4 channels', accepted: a real one of the autoencoder's 3 latent"),
-        ((paired, model), "accepted: a real one"),
+        ((wide, model), "of 4 channels', accepted: a real prior with the autoencoder's 3 latent"),
+        ((paired, model), "accepted: a real prior"),
         ((Latent(fitting, model), model), "prior: got 'Latent"),
         ((fitting, model, (1.0, 0.0)), "data_range"),
     ):
@@ -319,10 +319,10 @@ DAMAGE = {
         lambda p: (p / "vqvae/diffusion_pytorch_model.safetensors").unlink(),
         "cannot load a VQModel",
     ),
-    "no autoencoder": (lambda p: shutil.rmtree(p / "vqvae"), r"vqvae' lacks config\.json"),
+    "no autoencoder": (lambda p: shutil.rmtree(p / "vqvae"), r"vqvae' has no config\.json"),
     "another autoencoder": (
         lambda p: replace_json(p / "vqvae/config.json", _class_name="AutoencoderTiny"),
-        "holds a AutoencoderTiny, accepted: a AutoencoderKL or VQModel",
+        "contains AutoencoderTiny, accepted: AutoencoderKL or VQModel",
     ),
     "another width": (
         lambda p: replace_json(p / "vqvae/config.json", vq_embed_dim=4),
@@ -330,7 +330,7 @@ DAMAGE = {
     ),
     "text": (
         lambda p: replace_json(p / "model_index.json", tokenizer=[], text_encoder=[]),
-        "also has text_encoder, tokenizer, accepted: one that takes no text or image",
+        "also has text_encoder, tokenizer, accepted: a pipeline without text or image",
     ),
     "a mean per channel": (
         lambda p: replace_json(p / "vqvae/config.json", latents_mean=[0.0, 1.0, 2.0]),

@@ -127,7 +127,7 @@ FRAMES = {"mask": torch.ones(3, 4, 5), "sensitivity_maps": random(2, 4, 5)}
 @pytest.mark.parametrize(
     ("make", "good", "changes", "error", "match"),
     [
-        (MultiCoilMRI3D, VOLUME, {"mask": torch.ones(3, 5, 4)}, ShapeError, r"\(3, 4, 5\) as the"),
+        (MultiCoilMRI3D, VOLUME, {"mask": torch.ones(3, 5, 4)}, ShapeError, r"\(3, 4, 5\) as for"),
         (MultiCoilMRI3D, VOLUME, {"mask": torch.ones(4)}, ShapeError, r"got \(1, 1, 1, 4\)"),
         (MultiCoilMRI3D, VOLUME, {"mask": torch.ones(())}, ShapeError, "mask: got 0 axes"),
         (MultiCoilMRI3D, VOLUME, {"mask": torch.zeros(3, 4, 5)}, ArgumentError, "only zeros"),
@@ -139,10 +139,10 @@ FRAMES = {"mask": torch.ones(3, 4, 5), "sensitivity_maps": random(2, 4, 5)}
             VOLUME | {"mask": torch.ones(2, 3, 4, 5)},
             {"sensitivity_maps": random(3, 2, 3, 4, 5)},
             ShapeError,
-            "mask: got 2 of them for 3 sets of maps",
+            "mask: got 2 masks for 3 sets of maps",
         ),
         (DynamicMRI, FRAMES, {"mask": torch.ones(4, 5)}, ShapeError, r"mask: got \(4, 5\).*T, H"),
-        (DynamicMRI, FRAMES, {"mask": torch.ones(3, 5, 4)}, ShapeError, r"\(3, 4, 5\) as the"),
+        (DynamicMRI, FRAMES, {"mask": torch.ones(3, 5, 4)}, ShapeError, r"\(3, 4, 5\) as for"),
         (DynamicMRI, FRAMES, {"sensitivity_maps": random(2, 3, 3, 4, 5)}, ShapeError, "5 axes"),
     ],
 )

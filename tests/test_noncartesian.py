@@ -439,7 +439,7 @@ def test_bad_densities_are_refused():
         ramp_density(k[0], (6, 7))
     with pytest.raises(ShapeError, match="trajectory"):
         ramp_density(None, (6, 7))
-    with pytest.raises(ArgumentError, match="trajectory: got 'samples at one place'"):
+    with pytest.raises(ArgumentError, match="trajectory: got 'coinciding samples'"):
         ramp_density(0 * k, (6, 7))
     with pytest.raises(DtypeError, match="trajectory: got NoneType"):
         pipe_menon_density(None, (6, 7))

@@ -435,7 +435,7 @@ def test_the_noise_level_may_differ_by_item():
     found = noise.real.flatten(1).std(1)
     torch.testing.assert_close(found, levels, rtol=0.1, atol=0)
     for count in (1, 2):
-        with pytest.raises(errors.ShapeError, match="noise_sigma: holds 3 levels"):
+        with pytest.raises(errors.ShapeError, match="noise_sigma: got 3 levels"):
             op.measure(x[:count])
     one = SingleCoilMRI(torch.ones(40, 40), levels[2:])
     assert one.measure(x).shape == x.shape

@@ -210,7 +210,7 @@ def test_networks_that_look_everywhere_show_no_seam():
     [
         ((1, 0), "size: got 1"),
         ((64, -1), "overlap: got -1"),
-        ((64, 33), "overlap: got 33, accepted: from 0 to half the size"),
+        ((64, 33), "overlap: got 33, accepted: a number from 0 to half the size"),
     ],
 )
 def test_bad_tiles_are_named(arguments, message):
@@ -220,7 +220,7 @@ def test_bad_tiles_are_named(arguments, message):
 
 def test_bad_tiles_of_restorers_are_named():
     restorer = anchored(Local(1), resshift(4), upsample=3)
-    with pytest.raises(errors.ArgumentError, match="overlap: got 25, accepted: from 0 to half"):
+    with pytest.raises(errors.ArgumentError, match="overlap: got 25, accepted: a number from 0"):
         Patchwise(restorer, 48, 25)
     with pytest.raises(errors.ArgumentError, match="size: got 40, accepted: at least 48"):
         Patchwise(restorer, 40, 8)

@@ -202,7 +202,7 @@ def test_class_conditional_networks():
     for wrong in (None, 10, -1, 2.5, torch.tensor([0, 1, 10])):
         with pytest.raises(errors.ArgumentError, match=r"condition: .*classes 0 to 9; fix one"):
             prior.denoise(x_t, 5, wrong)
-    with pytest.raises(errors.ArgumentError, match="it is fixed already"):
+    with pytest.raises(errors.ArgumentError, match="as the condition is fixed"):
         fixed.denoise(x_t, 5, 3)
 
 
@@ -322,7 +322,7 @@ def test_data_ranges_must_grow(arguments):
 
 
 def test_data_ranges_of_complex_images_must_keep_zero():
-    with pytest.raises(errors.ArgumentError, match="symmetric if complex"):
+    with pytest.raises(errors.ArgumentError, match="a symmetric range for complex"):
         NetworkPrior(nn.Identity(), VP, is_complex=True, data_range=(0, 1))
 
 
@@ -672,7 +672,7 @@ def test_from_pretrained_gives_float32(pipeline):
 
 def test_from_pretrained_names_what_is_not_there(tmp_path):
     for path in (tmp_path / "missing", str(tmp_path / "missing"), "missing", "../a/b", tmp_path):
-        with pytest.raises(errors.CheckpointError, match=r"no such folder|lacks config\.json"):
+        with pytest.raises(errors.CheckpointError, match=r"no such folder|has no config\.json"):
             DiffusersPrior.from_pretrained(path)
 
 
@@ -722,8 +722,8 @@ def truncated(folder):
 
 
 DAMAGE = {
-    "no unet": (lambda p: shutil.rmtree(p / "unet"), "lacks config.json"),
-    "no scheduler": (lambda p: shutil.rmtree(p / "scheduler"), "lacks scheduler_config.json"),
+    "no unet": (lambda p: shutil.rmtree(p / "unet"), "has no config.json"),
+    "no scheduler": (lambda p: shutil.rmtree(p / "scheduler"), "has no scheduler_config.json"),
     "no weights": (
         lambda p: (p / "unet" / "diffusion_pytorch_model.safetensors").unlink(),
         "safetensors",
@@ -733,7 +733,7 @@ DAMAGE = {
     "list for a config": (lambda p: (p / "unet/config.json").write_text("[1]"), "cannot read"),
     "another network": (
         lambda p: replace_json(p / "unet/config.json", _class_name="UNet2DConditionModel"),
-        "holds a UNet2DConditionModel, accepted: a UNet2DModel",
+        "contains UNet2DConditionModel, accepted: UNet2DModel",
     ),
     "another width": (
         lambda p: replace_json(p / "unet/config.json", block_out_channels=[16, 16]),
@@ -773,7 +773,7 @@ def test_from_pretrained_refuses(damage, pipeline):
 def test_from_pretrained_offline_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(errors.CheckpointError, match=r"offline, pass a local folder"):
+    with pytest.raises(errors.CheckpointError, match=r"offline, use a local folder"):
         DiffusersPrior.from_pretrained("wellposed/no-such-repository")
 
 

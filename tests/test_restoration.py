@@ -461,7 +461,7 @@ def test_samplers_name_bad_fields(make, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p, y: DDS()(y, None, p), "accepted with a restorer"),
+        (lambda p, y: DDS()(y, None, p), "accepted by DDS: a plain prior"),
         (lambda p, y: ResShift(data_steps=2)(y, None, p), "operator: got None"),
         (lambda p, y: ResShift()(y, None, GaussianPrior(0.0, 1.0)), "operator: got NoneType"),
         (lambda p, y: ResShift()(y.expand(1, 3, 8, 8), None, p), "made for 1 channels"),
@@ -470,12 +470,12 @@ def test_samplers_name_bad_fields(make, message):
         (lambda p, y: ResShift()((255 * y).int(), None, p), "y: got torch.int32"),
         (
             lambda p, y: ResShift()(y, SuperResolution((1, 32, 32), 4), p),
-            "upsamples 1 times to the operator's",
+            "when enlarged 1 times",
         ),
         (lambda p, y: IRSDE()(y[:, :, None], Inpainting(ONES), Slicewise(p)), "inside Slicewise"),
         (lambda p, y: DDS()(y, Inpainting(ONES), Rescheduled(p, VE(1.0))), "inside Rescheduled"),
         (lambda p, y: p(y, 0.1), "NetworkPrior with an anchor"),
-        (lambda p, y: p.conditioned_on(y), "condition: got 'one of a prior with an anchor"),
+        (lambda p, y: p.conditioned_on(y), "condition: got 'that of a prior with an anchor"),
         (lambda p, y: p.denoise(y, 3.0), "condition: got None"),
     ],
 )

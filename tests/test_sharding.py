@@ -277,9 +277,13 @@ def test_seeds_that_differ_are_refused_by_all(tmp_path):
         y, operator, prior = ct()
         part, large = sharding.shard(y, operator), 2**70 + 5
         DDS(steps=1)(*part, prior, seed=large)
-        with pytest.raises(errors.ArgumentError, match=r"seed: got .*, accepted: the same in all"):
+        with pytest.raises(
+            errors.ArgumentError, match=r"seed: got .*, accepted: one seed for all"
+        ):
             DDS(steps=1)(*part, prior, seed=large + rank)
-        with pytest.raises(errors.ArgumentError, match=r"seed: got .*, accepted: the same in all"):
+        with pytest.raises(
+            errors.ArgumentError, match=r"seed: got .*, accepted: one seed for all"
+        ):
             sharding.spread(DDS(steps=1), *images(), seed=rank)
         with pytest.raises(errors.ArgumentError, match="operator: got 'a part of a volume'"):
             sharding.shard(*part)
@@ -361,7 +365,7 @@ def test_a_folder_that_not_all_see_is_refused(tmp_path):
 
     def work(rank):
         part = sharding.shard(y, operator)
-        with pytest.raises(errors.CheckpointError, match="checkpoint: the processes find"):
+        with pytest.raises(errors.CheckpointError, match="checkpoint: the processes read"):
             DDS(steps=2)(*part, prior, checkpoint=tmp_path / str(rank), **options)
 
     assert in_processes(2, work, tmp_path) == [0, 0], told(tmp_path)
@@ -373,7 +377,7 @@ def test_another_run_is_refused_by_all(tmp_path):
 
     def work(rank):
         part = sharding.shard(y.flip(2), operator)
-        with pytest.raises(errors.CheckpointError, match=r"of another run: y is"):
+        with pytest.raises(errors.CheckpointError, match=r"belongs to another run: y is"):
             DDS(steps=2)(*part, prior, seed=1, checkpoint=tmp_path / "run")
 
     assert in_processes(2, work, tmp_path) == [0, 0], told(tmp_path)

@@ -236,7 +236,7 @@ def test_slices_of_every_axis_must_suit_the_inner_prior_before_a_run():
 
 
 def test_a_prior_that_is_not_where_it_is_said_to_be():
-    with pytest.raises(errors.DeviceError, match="lives on cpu"):
+    with pytest.raises(errors.DeviceError, match="is on cpu"):
         Slicewise(mixing_prior(), device="meta").check_image(random(1, 1, 3, 8, 8))
     with pytest.raises(errors.ShapeError, match="made for 1 channels"):
         Slicewise(mixing_prior()).check_image(random(1, 2, 3, 8, 8))

@@ -101,11 +101,11 @@ def stream(seed=0):
     ("change", "message"),
     [
         ({"degradation": "deblurred"}, "Did you mean 'deblurring'"),
-        ({"degradation": "pairs"}, "degraded: got None, accepted: a folder, with pairs"),
-        ({"degraded": "folder"}, "degraded: got 'folder', accepted: None, but for pairs"),
+        ({"degradation": "pairs"}, "degraded: got None, accepted: a folder with degradation"),
+        ({"degraded": "folder"}, "degraded: got 'folder', accepted: None with"),
         ({"noise": (0.2, 0.1)}, "noise: got .* 0 <= low <= high"),
         ({"noise": (0.0, math.inf)}, "noise: got .* two finite numbers"),
-        ({"blur": (0.0, 1.0)}, "blur: got .* widths above 0"),
+        ({"blur": (0.0, 1.0)}, "blur: got .* positive widths"),
         ({"factor": 1}, "factor: got 1, accepted: an integer of at least 2"),
         ({"kernel": "cubic"}, "Did you mean 'bicubic'"),
         ({"margin": -1}, "margin: got -1"),
@@ -120,7 +120,7 @@ def stream(seed=0):
         ({"max_sigma": math.inf}, "max_sigma: got inf"),
         ({"sum_scale": -1.0}, "sum_scale: got -1.0"),
         ({"lpips": -1.0}, "lpips: got -1.0"),
-        ({"lpips": 1.0}, "lpips: got 1.0, accepted: 0, but for .*sample or residual"),
+        ({"lpips": 1.0}, "lpips: got 1.0, accepted: 0 with the prediction"),
         ({"networks": 2}, "networks: got 2"),
         ({"image_size": (12,), "widths": (8, 8, 8)}, "image_size: got 12"),
         ({"data_range": (1.0, 1.0)}, "data_range: got"),
@@ -304,7 +304,7 @@ def test_partners_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(errors.ShapeError, match=r"degraded: smaller by the factors \[1, 2\]"):
         paired(stacks, folder, Reading())
     (folder / "2.npy").rename(folder / "two.npy")
-    with pytest.raises(errors.FileError, match="degraded: 0 files of the name '2', accepted: one"):
+    with pytest.raises(errors.FileError, match="degraded: 0 files named '2', accepted: one"):
         paired(stacks, folder, Reading())
 
 

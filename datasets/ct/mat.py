@@ -12,10 +12,10 @@ from wellposed.datasets.checks import reading
 def read_mat(path: str | Path) -> dict[str, Any]:
     """Return the variables of a MAT file: structs as dictionaries, axes of length one removed.
 
-    Versions up to 7.2 and 7.3, which is HDF5, give the same.
+    Versions up to 7.2, and 7.3, which is HDF5, give the same result.
 
     Raises:
-        FileError: missing or unreadable.
+        FileError: the file is missing or unreadable.
     """
     path = Path(path)
     with reading(path, "MAT"):

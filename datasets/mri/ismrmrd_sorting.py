@@ -34,15 +34,15 @@ def grid(
 
     Args:
         path: the file, for errors.
-        acquisitions: lines of equally many coils; those of other frames are left out.
+        acquisitions: lines with equal numbers of coils; those of other frames are left out.
         frames: the batch items.
         encoding: matrix sizes and the centre of k-space.
 
     Returns:
-        complex64 (B, coils, D, H, W) and float32 (B, D, H, W), both without D where it is 1.
+        complex64 (B, coils, D, H, W) and float32 (B, D, H, W), both without D if it is 1.
 
     Raises:
-        FileError: a line lies outside the matrix.
+        FileError: a line is outside the matrix.
     """
     item_of = {frame: item for item, frame in enumerate(frames)}
     coils, size = acquisitions[0].active_channels, encoding.encoded_size
@@ -65,12 +65,12 @@ def grid_calibration(
 ) -> Tensor:
     """Return calibration k-space for every frame, sorted as `grid` does.
 
-    Scanners measure it once for all repetitions or contrasts, or under a counter of its own. So
-    a frame has the lines of the frame of its slice that shares its contrast, else its phase, its
-    repetition, its set, as far as there is one; the first of several.
+    Scanners measure it once for all repetitions or contrasts, or with its own counter. A frame
+    therefore gets the calibration of its slice with the same contrast, or else the same phase,
+    repetition or set, if there is one; of several it gets the first.
 
     Raises:
-        FileError: a slice has no calibration, or a line lies outside the matrix.
+        FileError: a slice has no calibration, or a line is outside the matrix.
     """
     measured = sorted({frame_of(acquisition) for acquisition in acquisitions})
     chosen = [_nearest(path, frame, measured) for frame in frames]
@@ -104,10 +104,10 @@ def stack(
     counts = {(len(group), *valid_places(a).shape) for group in grouped for a in group}
     *_, axes = counts.pop()
     if counts or axes not in (2, 3):
-        got = "readouts or frames of several sizes" if counts else f"{axes} coordinates a sample"
+        got = "readouts or frames of several sizes" if counts else f"{axes} coordinates per sample"
         raise FileError(
-            f"path: the trajectory in {path.name} has {got}, accepted: equally many samples and "
-            "readouts everywhere, with 2 or 3 coordinates"
+            f"path: the trajectory in {path.name} has {got}, accepted: equal numbers of samples "
+            "and readouts, with 2 or 3 coordinates"
         )
     kspace = np.stack([np.stack([valid_samples(a) for a in g], axis=1) for g in grouped])
     places = np.stack([np.stack([valid_places(a) for a in g]) for g in grouped])
@@ -115,7 +115,7 @@ def stack(
 
 
 def valid_samples(acquisition: Any) -> np.ndarray:
-    """Return the samples (coils, samples) that are not to be discarded, in the order of k."""
+    """Return the samples (coils, samples) that are not discarded, in the order of k."""
     return _ordered(acquisition, acquisition.data)
 
 
@@ -141,10 +141,10 @@ def _place(path: Path, acquisition: Any, encoding: Encoding) -> tuple[int, slice
     depth, height, width = encoding.encoded_size
     count = acquisition.number_of_samples
     pre, post = acquisition.discard_pre, acquisition.discard_post
-    # The header counts samples as they are stored: in reversed readouts, from the other end.
+    # The header counts samples in the stored order: in reversed readouts, from the other end.
     turned = _is_reversed(acquisition)
     centre = count - 1 - acquisition.center_sample if turned else acquisition.center_sample
-    # Where the readout is complete, many converters leave the centre at 0.
+    # For complete readouts many converters leave the centre at 0.
     start = (0 if count == height else height // 2 - centre) + (post if turned else pre)
     stop = start + count - pre - post
     partition = acquisition.idx.kspace_encode_step_2 - encoding.centre[0] + depth // 2

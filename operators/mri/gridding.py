@@ -19,8 +19,8 @@ class KaiserBessel:
     """The Kaiser-Bessel interpolation kernel, of unit integral.
 
     Attributes:
-        width: its support in cells of the grid.
-        beta: its shape; `matched` gives the best one.
+        width: support in cells of the grid.
+        beta: shape parameter; `matched` gives the best one.
 
     References:
         Beatty, Nishimura and Pauly, "Rapid gridding reconstruction with a minimal oversampling
@@ -32,7 +32,7 @@ class KaiserBessel:
 
     @classmethod
     def matched(cls, width: int, oversampling: float) -> "KaiserBessel":
-        """Return the kernel of least aliasing for a grid of that oversampling (equation 5)."""
+        """Return the kernel with the least aliasing for an oversampling (equation 5)."""
         reach = (width / oversampling * (oversampling - 0.5)) ** 2
         return cls(width, pi * sqrt(reach - 0.8))
 
@@ -43,7 +43,7 @@ class KaiserBessel:
         return inside * torch.special.i0(self.beta * root) / self._integral
 
     def transform(self, x: Tensor) -> Tensor:
-        """Return its Fourier transform at ``x`` cycles per cell, in the main lobe; 1 at 0."""
+        """Return the Fourier transform at ``x`` cycles per cell, in the main lobe; 1 at 0."""
         root = (self.beta**2 - (pi * self.width * x) ** 2).clamp(min=1e-12).sqrt()
         return self.width * torch.sinh(root) / root / self._integral
 
@@ -55,15 +55,13 @@ class KaiserBessel:
 class Gridding(nn.Module):
     """Sparse interpolation between a periodic grid and scattered points, and its transpose.
 
-    The grid is the spectrum of an array whose origin is its middle cell ``G_a // 2`` as the plain
-    FFT gives it, unshifted: weights alternate in sign from cell to cell, which shifts the origin
-    there. Matrix and transpose are both stored, in compressed rows and single precision, with
-    ``16 points width^d`` bytes together; they move with the module, and values are cast to what
-    is multiplied.
+    The grid is the unshifted FFT of an array whose origin is the middle cell ``G_a // 2``: the
+    weights alternate in sign from cell to cell, which shifts the origin. Matrix and transpose are
+    stored in compressed rows and single precision, with ``16 points width^d`` bytes together. They
+    move with the module, and their values are cast to the dtype of the other factor.
 
     Args:
-        cells: positions of the points in cells of the grid, (M, d); anything is taken modulo
-            the grid.
+        cells: positions of the points in cells of the grid, (M, d), modulo the grid.
         grid_size: the d even sides of the grid.
         kernels: the interpolation kernel of each axis.
     """
@@ -86,7 +84,7 @@ class Gridding(nn.Module):
 
 
 class _SparseProduct(torch.autograd.Function):
-    """``matrix @ columns``, whose gradient is a product with the stored transpose."""
+    """``matrix @ columns``, with the stored transpose for the gradient."""
 
     @staticmethod
     def forward(columns: Tensor, matrix: StoredMatrix, transpose: StoredMatrix) -> Tensor:
@@ -115,7 +113,7 @@ def _interpolation_matrix(
     for position, side, kernel in zip(cells.T[..., None], grid_size, kernels, strict=True):
         near = torch.ceil(position - kernel.width / 2) + torch.arange(kernel.width)
         along = kernel(near - position) * (1 - 2 * (near % 2))
-        # In ascending order, as compressed rows are kept, also where they wrap around.
+        # In ascending order, as compressed rows require, also for rows that wrap around.
         near, order = (near.int() % side).sort(1)
         weights = (weights[:, :, None] * along.gather(1, order).float()[:, None]).flatten(1)
         columns = (columns[:, :, None] * side + near[:, None]).flatten(1)

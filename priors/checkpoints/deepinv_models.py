@@ -1,4 +1,4 @@
-"""Checkpoints of deepinv's denoisers: DRUNet, which has no noise schedule of its own."""
+"""Checkpoints of deepinv's denoisers: DRUNet, which has no noise schedule."""
 
 from typing import Any
 
@@ -16,21 +16,21 @@ LEVELS = (1, 2, 3)
 
 
 def matches(state: State) -> bool:
-    """Tell whether a state dict has the modules of DRUNet."""
+    """Return whether a state dict has the modules of DRUNet."""
     return {"m_head", "m_down1", "m_body", "m_up1", "m_tail"} <= top_names(state)
 
 
 def make_network(state: State) -> nn.Module:
-    """Return the DRUNet that a state dict is of, with other weights.
+    """Return the DRUNet of a state dict, without its weights.
 
     Raises:
-        LookupError, ValueError: a weight that is missing or has an impossible shape.
+        LookupError, ValueError: a weight is missing or has an invalid shape.
     """
     from deepinv.models import DRUNet
 
     head, blocks = state["m_head.weight"], count_after(state, "m_body.")
     return DRUNet(
-        in_channels=head.shape[1] - 1,  # the last one is the map of the noise level
+        in_channels=head.shape[1] - 1,  # the last channel is the map of the noise level
         out_channels=len(state["m_tail.weight"]),
         nc=(len(head), *(len(state[f"m_down{i}.{blocks}.weight"]) for i in LEVELS)),
         nb=blocks,
@@ -42,18 +42,18 @@ def make_network(state: State) -> nn.Module:
 def build(state: State, where: str, options: dict[str, Any]) -> DenoiserPrior:
     """Return a DRUNet checkpoint as a prior on [0, 1] images.
 
-    DRUNet of "Plug-and-Play Image Restoration with Deep Denoiser Prior" (2022, arXiv 2008.13751)
-    as published and as deepinv trains it, in two or three dimensions: strided and transposed
-    convolutions, ReLU.
+    This is the DRUNet of "Plug-and-Play Image Restoration with Deep Denoiser Prior" (2022,
+    arXiv 2008.13751), as published and as trained by deepinv, in two or three dimensions, with
+    strided and transposed convolutions and ReLU.
 
     Args:
         state: the state dict.
-        where: how error messages begin, naming the file.
+        where: beginning of error messages, which names the file.
         options: ``schedule`` and ``data_range`` of `DenoiserPrior`.
 
     Raises:
-        CheckpointError: weights that do not fit, or are not finite.
-        ArgumentError: an unknown option, or an impossible value of one.
+        CheckpointError: weights do not fit or are not finite.
+        ArgumentError: an unknown option, or an invalid value.
     """
     check_options(options, "schedule", "data_range")
     network = load_network(make_network, state, where)

@@ -1,4 +1,4 @@
-"""What a family of checkpoints is, and what building its priors takes."""
+"""Families of checkpoints, and the common steps of building their priors."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ class Family:
     """One published layout of checkpoints.
 
     Attributes:
-        name: as a user knows it.
-        matches: tells from the keys whether a state dict is of this family.
-        build: makes the prior; gets the state dict, the beginning of error messages (it names
-            the file), and the caller's options.
+        name: name of the family, for users.
+        matches: returns whether a state dict belongs to the family, judging from its keys.
+        build: makes the prior from the state dict, the beginning of error messages (it names the
+            file) and the caller's options.
     """
 
     name: str
@@ -43,22 +43,22 @@ def load_network(make: Callable[[State], Network], state: State, where: str) -> 
     """Return the network that a state dict describes, with its weights, in float32 on the CPU.
 
     Args:
-        make: reads the configuration off the state dict and returns the network.
+        make: infers the configuration from the state dict and returns the network.
         state: the state dict.
-        where: how error messages begin, naming the file.
+        where: beginning of error messages, which names the file.
 
     Raises:
         CheckpointError: no configuration fits, or see `load_strictly`.
     """
     try:
-        # Random initial values, and the global generator they are drawn from, are not needed.
+        # No random initial values, so that the global generator is not used.
         with torch.device("meta"):
             network = make(state)
-    except ArgumentError:  # an option, not the file
+    except ArgumentError:  # caused by an option, not by the file
         raise
     except (LookupError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{where}: no network has these weights; missing, misnamed or of the wrong shape: "
+            f"{where}: the weights fit no network; missing, misnamed or of the wrong shape: "
             f"{error}"
         ) from error
     weights = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
@@ -68,13 +68,13 @@ def load_network(make: Callable[[State], Network], state: State, where: str) -> 
 
 
 def check_options(options: Mapping[str, Any], *accepted: str) -> None:
-    """Raise `ArgumentError` unless every option is one of the accepted ones."""
+    """Raise `ArgumentError` for options that are not accepted."""
     for name in options:
         require_choice("options", name, accepted)
 
 
 def schedule_option(options: Mapping[str, Any], default: Callable[[], Schedule]) -> Schedule:
-    """Return the option ``schedule``, else the default; `ArgumentError` where it is none."""
+    """Return the option ``schedule``, or the default; raise unless it is a `Schedule`."""
     schedule = options["schedule"] if "schedule" in options else default()
     require(isinstance(schedule, Schedule), "schedule", schedule, "a Schedule")
     return schedule
@@ -89,22 +89,22 @@ def ddpm_prior(
     is_complex: bool = False,
     num_classes: int | None = None,
 ) -> NetworkPrior:
-    """Return the prior of a network trained as DDPM's, on labels 0 to 999 of 1000 noise levels.
+    """Return the prior of a network trained as in DDPM, with labels 0 to 999 of 1000 noise levels.
 
     Args:
-        network: maps images and labels, and classes if it knows any, to its prediction.
-        channels: real image channels; what it returns beyond them, a variance, is not used.
-        schedule: a tabulated one of 1000 levels, ``linear`` or ``cosine``.
+        network: maps images and labels, and classes if conditional, to its prediction.
+        channels: real image channels; further outputs (a variance) are not used.
+        schedule: a tabulated schedule of 1000 levels, ``linear`` or ``cosine``.
         prediction: see `to_sample`.
-        data_range: public values of -1 and 1; [0, 1] images by default, [-1, 1] if complex.
-        is_complex: two real channels stand for one complex one, all real parts first.
-        num_classes: of a class-conditional network.
+        data_range: public values of -1 and 1; [0, 1] by default, [-1, 1] if complex.
+        is_complex: two real channels represent one complex channel, all real parts first.
+        num_classes: number of classes of a class-conditional network.
 
     Raises:
-        ArgumentError: an impossible value of an option.
+        ArgumentError: an invalid value of an option.
     """
     even = not is_complex or channels % 2 == 0
-    require(even, "is_complex", f"True and {channels} channels", "an even number of them")
+    require(even, "is_complex", f"True and {channels} channels", "an even number of channels")
     if isinstance(schedule, str):
         schedule = SCHEDULES[require_choice("schedule", schedule, SCHEDULES)]()
     return NetworkPrior(

@@ -1,4 +1,4 @@
-"""Model cards: what a prior was trained on, how, and how well it does."""
+"""Model cards: training data, settings and results of a prior."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,15 @@ OPTIONS = {
     "mri": ("noise", "acceleration"),
     "ct": ("noise", "views"),
 }
-"""Settings that tell how much a degradation degrades."""
+"""Settings of each degradation that are listed in the card."""
 
 CURVES = {
-    False: """Loss on training crops (running mean) and on held-out ones (averaged weights), and
-mean squared denoising error of held-out crops at levels of sigma / alpha, images being in
+    False: """Loss on training crops (running mean) and on held-out crops (averaged weights), and
+mean squared denoising error of held-out crops at levels of sigma / alpha, for images in
 [-1, 1]:""",
-    True: """Loss on training crops (running mean) and on held-out ones (averaged weights), and
-PSNR in dB of held-out crops: of the degraded image, and of the clean one estimated in one step
-from the time named, as a fraction of T.""",
+    True: """Loss on training crops (running mean) and on held-out crops (averaged weights), and
+PSNR in dB on held-out crops: of the degraded image, and of the clean image estimated in one step
+from the given time, a fraction of T.""",
 }
 
 
@@ -92,7 +92,7 @@ def _sizes(training: Mapping[str, Any]) -> str:
 
 
 def _augmentation(training: Mapping[str, Any]) -> str:
-    """Return how crops are varied; of priors trained before there were signals, by the default."""
+    """Return the augmentation of the crops; old configs without signal settings get defaults."""
     flips = {"all": "flips, transposition", "sideways": "sideways flips", "none": "no flips"}
     said = [f"zoom {training['zoom']}, gain {training['gain']}"]
     said.append(flips[training.get("flips", "all")])
@@ -104,12 +104,12 @@ def _augmentation(training: Mapping[str, Any]) -> str:
 
 
 def _table(rows: list[list[str]]) -> str:
-    """Return rows as a Markdown table, the first of which is its head."""
+    """Return rows as a Markdown table; the first row is the header."""
     head, *rest = [f"| {' | '.join(map(str, row))} |" for row in rows]
     return "\n".join([head, "|" + "---|" * len(rows[0]), *rest])
 
 
 def thinned(history: list[Any], count: int = 12) -> list[Any]:
-    """Return about ``count`` rows, the last one among them."""
+    """Return about ``count`` rows, including the last one."""
     step = max(1, -(-len(history) // count))
     return history[::-1][::step][::-1]

@@ -1,4 +1,4 @@
-"""Table and plot of what the exact-posterior tests say of solvers."""
+"""Table and plot of the results of the exact-posterior tests."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,7 +21,7 @@ def summary(records: dict[str, Record]) -> str:
     """Return one row per solver: each number averaged over the problems it did not refuse.
 
     Args:
-        records: by name; that of exact samples is named "floor".
+        records: records by name; the record of exact samples is named "floor".
     """
     floor = records["floor"]["mixture"]
     rows = [[name, *_row(record, _ratios(record, floor))] for name, record in records.items()]
@@ -56,7 +56,7 @@ def _shown(value: float | str, style: str) -> str:
 
 
 def _average(cells: Iterable[Any], field: str, style: str) -> str:
-    """Return the average of a number over cells; what they say where no cell has it."""
+    """Return the average of a number over cells, or their entry if no cell has the number."""
     cells = list(cells)
     numbers = [cell[field] for cell in cells if not isinstance(cell, str)]
     if not numbers:
@@ -93,7 +93,7 @@ def details(records: dict[str, Record]) -> dict[str, str]:
 
 
 def write_plot(records: dict[str, Record], path: Path) -> None:
-    """Write a picture: coverage against the nominal one, and the mixture distances."""
+    """Write a picture of the coverage against its nominal value and of the mixture distances."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

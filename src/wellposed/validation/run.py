@@ -25,24 +25,24 @@ from wellposed.validation.mixtures import CELLS, half_width, mixture_distances, 
 from wellposed.validation.settings import BUDGET, capped
 
 Record = dict[str, Any]
-"""What was measured of one solver: numbers, or `REFUSED` or `DIVERGED` where there is none."""
+"""The results of one solver: numbers, or `REFUSED` or `DIVERGED` where there is no number."""
 
 REFUSED, DIVERGED = "-", "diverged"
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured; the problems are the same for every solver.
+    """The amount of testing; the problems are the same for every solver.
 
     Attributes:
-        kinds: Gaussian problems, of `validation.PROBLEMS`.
+        kinds: Gaussian problems, names in `validation.PROBLEMS`.
         problems, samples: problems of each kind, samples of each problem.
         cells: ``(d, d_y)`` of the mixture test.
         mixtures, mixture_samples, slices: problems of each cell, samples, projections.
         matrices: operators of the Levy test.
         signals: signals of the Levy test, 50 samples each.
-        steps: numbers of steps whose errors tell the order of convergence.
-        budget: solvers take at most so many steps in all other tests, see `capped`.
+        steps: numbers of steps from whose errors the order of convergence is estimated.
+        budget: largest number of steps of a solver in all other tests, see `capped`.
     """
 
     kinds: tuple[str, ...] = tuple(PROBLEMS)
@@ -75,7 +75,7 @@ QUICK = Effort(
 
 
 def measure(solver: Solver | None, effort: Effort) -> Record:
-    """Return what all tests say of a solver; of ``None``, of exact samples: the floor."""
+    """Return the results of all tests of a solver; ``None`` uses exact samples: the floor."""
     if solver is not None:
         solver = capped(solver, effort.budget)
     started = process_time()
@@ -109,7 +109,7 @@ def _run_facts(solver: Solver | None, effort: Effort) -> Record:
 def _attempt(
     solver: Solver | None, case: tuple[Tensor, Any, Prior], run: Callable[[], Any]
 ) -> Any:
-    """Return what ``run`` does, unless the solver refuses such problems or diverges."""
+    """Return the result of ``run``, unless the solver refuses the problem or diverges."""
     if solver is not None:
         try:
             solver.check(Problem.create(*case))
