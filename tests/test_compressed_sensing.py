@@ -154,9 +154,8 @@ def test_the_choice_of_coefficients_is_uniform():
     assert np.abs(count - 100).max() < 4.5 * deviation
 
 
-@pytest.mark.parametrize(
-    ("make", "changes", "error", "match"),
-    [
+def test_bad_construction_names_the_argument():
+    for make, changes, error, match in (
         (
             CompressedSensing,
             {"image_size": (1, 9, 8)},
@@ -175,11 +174,9 @@ def test_the_choice_of_coefficients_is_uniform():
         (WalshHadamard, {"image_size": (1, 0, 8)}, errors.ArgumentError, "image_size: got 0"),
         (WalshHadamard, {"ratio": -0.5}, errors.ArgumentError, "ratio: got -0.5"),
         (WalshHadamard, {"noise_sigma": math.nan}, errors.ArgumentError, "noise_sigma"),
-    ],
-)
-def test_bad_construction_names_the_argument(make, changes, error, match):
-    good = {"image_size": (1, 8, 8), "ratio": 0.5}
-    good |= {"block": 4} if make is CompressedSensing else {}
-    make(**good)
-    with pytest.raises(error, match=match):
-        make(**good | changes)
+    ):
+        good = {"image_size": (1, 8, 8), "ratio": 0.5}
+        good |= {"block": 4} if make is CompressedSensing else {}
+        make(**good)
+        with pytest.raises(error, match=match):
+            make(**good | changes)

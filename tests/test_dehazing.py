@@ -257,9 +257,8 @@ def test_bad_input_is_named(change, error, message):
         dehaze(**good | change)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_settings_that_cannot_be_are_named():
+    for change, message in (
         ({"gamma": 0.0}, "gamma: got 0.0"),
         ({"mu": float("inf")}, "mu: got inf"),
         ({"rms": (0.3, 0.0)}, "rms: got"),
@@ -273,11 +272,9 @@ def test_bad_input_is_named(change, error, message):
         ({"start": -1.0}, "start: got -1.0"),
         ({"zeta": 1.5}, "zeta: got 1.5"),
         ({"tile": 1}, "tile: got 1"),
-    ],
-)
-def test_settings_that_cannot_be_are_named(change, message):
-    with pytest.raises(errors.ArgumentError, match=message):
-        Dehazing(**change)
+    ):
+        with pytest.raises(errors.ArgumentError, match=message):
+            Dehazing(**change)
 
 
 # Recordings and scores

@@ -479,9 +479,8 @@ def test_noise_levels_that_fit_no_item_are_named(name):
         ALL[name](steps=2)(random(3, 1, 5, 6), operator, GaussianPrior(0.0, 1.0))
 
 
-@pytest.mark.parametrize(
-    ("solver", "setting"),
-    [
+def test_settings_out_of_range_are_named():
+    for solver, setting in (
         (PiGDM, {"eta": -0.1}),
         (PiGDM, {"guidance": "scores"}),
         (MMPS, {"eta": 1.1}),
@@ -495,12 +494,10 @@ def test_noise_levels_that_fit_no_item_are_named(name):
         (DiffPIR, {"lambda_": 0.0}),
         (DiffPIR, {"lambda_": math.inf}),
         (DiffPIR, {"zeta": 1.5}),
-    ],
-)
-def test_settings_out_of_range_are_named(solver, setting):
-    name = next(iter(setting))
-    with pytest.raises(errors.ArgumentError, match=f"{name}: (got|unknown)"):
-        solver(**setting)
+    ):
+        name = next(iter(setting))
+        with pytest.raises(errors.ArgumentError, match=f"{name}: (got|unknown)"):
+            solver(**setting)
 
 
 def test_solvers_are_values():

@@ -126,13 +126,13 @@ def test_a_large_weight_projects_on_the_data(name):
     torch.testing.assert_close(op.A(projected), y)
 
 
-@pytest.mark.parametrize("gamma", [-1.0, math.nan, math.inf, "1", None, torch.ones(3)])
 @pytest.mark.parametrize("name", ["blur", "valid"])
-def test_bad_weights_are_refused(name, gamma):
+def test_bad_weights_are_refused(name):
     op = BUILD[name]()
     z, y = random(2, *op.img_size), random(2, *op.measurement_size)
-    with pytest.raises(errors.ArgumentError, match="gamma: got"):
-        op.prox_l2(z, y, gamma)
+    for gamma in (-1.0, math.nan, math.inf, "1", None, torch.ones(3)):
+        with pytest.raises(errors.ArgumentError, match="gamma: got"):
+            op.prox_l2(z, y, gamma)
 
 
 @pytest.mark.parametrize("name", ["bicubic", "valid"])
@@ -226,9 +226,8 @@ def test_uniform_kernels():
 
 
 @pytest.mark.parametrize("cls", [SeparableBlur, PaddedBlur])
-@pytest.mark.parametrize(
-    ("changes", "error", "match"),
-    [
+def test_bad_blurs_are_refused(cls):
+    for changes, error, match in (
         ({"kernel": torch.ones(9, 3)}, errors.ShapeError, r"kernel: got \(9, 3\).*6 x 7"),
         ({"kernel": torch.ones(3, 3, 3)}, errors.ShapeError, "kernel: .*one for all channels"),
         ({"kernel": torch.zeros(3, 3)}, errors.ArgumentError, "kernel: got 'all zeros'"),
@@ -238,13 +237,11 @@ def test_uniform_kernels():
         ({"image_size": (1, -6, 7)}, errors.ArgumentError, "image_size: got -6"),
         ({"boundary": "circular"}, errors.UnknownNameError, "boundary: unknown name 'circular'"),
         ({"noise_sigma": -1}, errors.ArgumentError, "noise_sigma: got -1"),
-    ],
-)
-def test_bad_blurs_are_refused(cls, changes, error, match):
-    good = {"kernel": torch.ones(3, 3), "image_size": (1, 6, 7)}
-    cls(**good)
-    with pytest.raises(error, match=match):
-        cls(**good | changes)
+    ):
+        good = {"kernel": torch.ones(3, 3), "image_size": (1, 6, 7)}
+        cls(**good)
+        with pytest.raises(error, match=match):
+            cls(**good | changes)
 
 
 def test_kernels_that_are_not_separable_are_refused():

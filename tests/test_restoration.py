@@ -437,9 +437,8 @@ def test_grids_go_down_to_0_on_every_schedule(spacing, schedule):
 ONES = torch.ones(1, 8, 8)
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
+def test_samplers_name_bad_fields():
+    for make, message in (
         (lambda: MRSampler(order=4), "order: got 4"),
         (lambda: MRSampler(method="sde", order=3), "order: got 3, accepted: 1 or 2 by"),
         (lambda: MRSampler(method="heun"), "method: unknown"),
@@ -451,11 +450,9 @@ ONES = torch.ones(1, 8, 8)
         (lambda: ResShift(data_steps=-1), "data_steps: got -1"),
         (lambda: ResShift(gamma=0.0), "gamma: got 0"),
         (lambda: ResShift(steps=0), "steps: got 0"),
-    ],
-)
-def test_samplers_name_bad_fields(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
 
 
 @pytest.mark.parametrize(

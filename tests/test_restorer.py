@@ -102,9 +102,8 @@ def test_times_and_ratios_are_inverse(schedule):
     assert bool((torch.diff(alpha) < 0).all())
 
 
-@pytest.mark.parametrize(
-    ("make", "argument"),
-    [
+def test_schedules_name_bad_arguments():
+    for make, argument in (
         (lambda: resshift(T=1), "T"),
         (lambda: resshift(kappa=0.0), "kappa"),
         (lambda: resshift(power=-1.0), "power"),
@@ -119,11 +118,9 @@ def test_times_and_ratios_are_inverse(schedule):
         (lambda: MeanReverting(T=1), "T"),
         (lambda: MeanReverting(eps=1.0), "eps"),
         (lambda: MeanReverting(theta="square"), "theta"),
-    ],
-)
-def test_schedules_name_bad_arguments(make, argument):
-    with pytest.raises(ArgumentError, match=f"^{argument}: "):
-        make()
+    ):
+        with pytest.raises(ArgumentError, match=f"^{argument}: "):
+            make()
 
 
 class Said(nn.Module):

@@ -121,9 +121,8 @@ def assert_same_run(a, b):
 # Settings
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_settings_name_what_cannot_be(photos, tmp_path):
+    for change, message in (
         (
             {"image_size": (12,), "widths": (8, 8, 8)},
             "image_size: got 12, accepted: .* of the ne.* 8",
@@ -181,11 +180,9 @@ def assert_same_run(a, b):
         ({"decay": 1.1}, "decay: got 1.1"),
         ({"held_out": 0.0}, "held_out: got 0.0"),
         ({"held_out": 0.5}, "held_out: got 0.5"),
-    ],
-)
-def test_settings_name_what_cannot_be(change, message, photos, tmp_path):
-    with pytest.raises(errors.ArgumentError, match=message):
-        settings(photos, tmp_path, **change)
+    ):
+        with pytest.raises(errors.ArgumentError, match=message):
+            settings(photos, tmp_path, **change)
 
 
 def test_the_learning_rate_ramps_stays_and_falls():

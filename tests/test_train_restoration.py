@@ -97,9 +97,8 @@ def stream(seed=0):
 # Settings
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_settings_name_what_cannot_be(photos, tmp_path):
+    for change, message in (
         ({"degradation": "deblurred"}, "Did you mean 'deblurring'"),
         ({"degradation": "pairs"}, "degraded: got None, accepted: a folder, with pairs"),
         ({"degraded": "folder"}, "degraded: got 'folder', accepted: None, but for pairs"),
@@ -126,11 +125,9 @@ def stream(seed=0):
         ({"data_range": (1.0, 1.0)}, "data_range: got"),
         ({"process_steps": 1}, "process_steps: got 1"),
         ({"steps": 0}, "steps: got 0"),
-    ],
-)
-def test_settings_name_what_cannot_be(change, message, photos, tmp_path):
-    with pytest.raises(errors.ArgumentError, match=message):
-        settings(photos, tmp_path, **change)
+    ):
+        with pytest.raises(errors.ArgumentError, match=message):
+            settings(photos, tmp_path, **change)
 
 
 def test_operators_are_those_of_the_command_line():

@@ -570,9 +570,8 @@ def test_halves_that_exchange_through_their_slab_give_the_whole(solver):
 # Bad input
 
 
-@pytest.mark.parametrize(
-    ("make", "name"),
-    [
+def test_impossible_hyper_parameters_are_named():
+    for make, name in (
         *[(lambda v=v: DDS3D(rho=v), "rho") for v in (0.0, -1.0, math.inf, math.nan)],
         *[(lambda v=v: DDS3D(lam=v), "lam") for v in (-1e-3, math.inf)],
         *[(lambda v=v: DDS3D(cg_steps=v), "cg_steps") for v in (0, 1.5)],
@@ -586,11 +585,9 @@ def test_halves_that_exchange_through_their_slab_give_the_whole(solver):
             for v in (0, 1.5, True)
         ],
         (lambda: DiffusionMBIR(spacing="geometrical"), "spacing"),
-    ],
-)
-def test_impossible_hyper_parameters_are_named(make, name):
-    with pytest.raises(errors.ArgumentError, match=rf"^{name}: .*(accepted|Known)"):
-        make()
+    ):
+        with pytest.raises(errors.ArgumentError, match=rf"^{name}: .*(accepted|Known)"):
+            make()
 
 
 @pytest.mark.parametrize("solver", [DDS3D(steps=2), DiffusionMBIR(steps=2)])
