@@ -1,10 +1,12 @@
 """Whitening, compression and combination of coils, on simulated and on measured k-space."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests import helpers
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, NonFiniteError, ShapeError
@@ -20,11 +22,7 @@ from wellposed.operators.mri.sensitivity import espirit
 
 C64, C128 = torch.complex64, torch.complex128
 BRAIN = Path(__file__).parents[1] / "examples" / "data" / "sigpy_brain_kspace.npy"
-
-
-def random(*shape: int, dtype: torch.dtype = C128, seed: int = 0) -> Tensor:
-    parts = torch.from_numpy(np.random.default_rng(seed).standard_normal((*shape, 2)))
-    return torch.view_as_complex(parts).to(dtype)
+random = partial(helpers.random, dtype=C128)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import scipy.ndimage
 import scipy.signal
 import torch
-from tests.conftest import random, relative
+from tests.helpers import kind, random, relative
 
 from wellposed import errors
 from wellposed.operators.check import dense_matrix
@@ -55,10 +55,6 @@ KNOWN = {
 BUILD = NEW | KNOWN
 SHARED = [name for name in BUILD if "per item" not in name]
 DECOMPOSED = [name for name in SHARED if "padded" not in name and "valid" not in name]
-
-
-def kind(op, dtype):
-    return {F32: C64, F64: C128}[dtype] if op.complex_image else dtype
 
 
 # --- properties -----------------------------------------------------------------------------

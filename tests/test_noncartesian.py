@@ -1,11 +1,14 @@
 """Non-Cartesian MRI: operators against direct sums, trajectories, densities, measured data."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests import helpers
+from tests.helpers import relative
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, NonFiniteError, ShapeError
@@ -28,15 +31,7 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 C64, C128 = torch.complex64, torch.complex128
 BRAIN = Path(__file__).parents[1] / "examples" / "data" / "sigpy_brain_kspace.npy"
 SPOKES = Path(__file__).parent / "data" / "sigpy_radial_trajectory.npy"
-
-
-def random(*shape: int, dtype: torch.dtype = C128, seed: int = 0) -> Tensor:
-    parts = torch.from_numpy(np.random.default_rng(seed).standard_normal((*shape, 2)))
-    return (torch.view_as_complex(parts) if dtype.is_complex else parts[..., 0]).to(dtype)
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).norm() / b.norm())
+random = partial(helpers.random, dtype=C128)
 
 
 def scattered(samples: tuple[int, ...], size: tuple[int, ...]) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from deepinv.physics import Inpainting as DeepinvInpainting
-from tests.conftest import random, relative
+from tests.helpers import random, relative
 
 from wellposed import errors
 from wellposed.noise import MEASUREMENT, ItemNoise

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tests.conftest import random, relative
+from tests.helpers import kind, maps, mask, random, relative
 
 from wellposed import errors, operators
 from wellposed.operators import (
@@ -51,14 +51,6 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 
 F32, F64, C64, C128 = torch.float32, torch.float64, torch.complex64, torch.complex128
 EVERY = slice(None)
-
-
-def mask(*shape, seed=0):
-    return (torch.from_numpy(np.random.default_rng(seed).random(shape)) < 0.6).float()
-
-
-def maps(*shape, seed=0):
-    return random(*shape, dtype=C64, seed=seed)
 
 
 def levels(*shape):
@@ -190,10 +182,6 @@ def build(name):
 def item(name, i):
     """Return the operator of item i alone."""
     return PER_ITEM[name](i) if name in PER_ITEM else build(name)
-
-
-def kind(op, dtype):
-    return {F32: C64, F64: C128}[dtype] if getattr(op, "complex_image", False) else dtype
 
 
 def images(op, count=3, dtype=F64, seed=0):

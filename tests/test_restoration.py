@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tests.conftest import anchored
+from tests.helpers import anchored
 from torch import nn
 
 from wellposed.noise import ItemNoise

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.conftest import anchored
+from tests.helpers import anchored
 from torch import nn
 
 from wellposed.noise import RecordedNoise

@@ -1,13 +1,15 @@
 """`wellposed restore`: photographs of any size and kind, by restorers of every family."""
 
 import csv
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tests.conftest import anchored
+from tests import helpers
+from tests.helpers import F32, anchored
 from torch import nn
 from typer.testing import CliRunner
 
@@ -23,10 +25,7 @@ from wellposed.solvers import IRSDE, RDDM, MRSampler, ResShift
 from wellposed.solvers.restoration.restore import default_sampler, default_steps, restore
 
 pytestmark = pytest.mark.usefixtures("single_thread")
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, ["restore", *map(str, arguments)])
+run = partial(helpers.run, "restore")
 
 
 def pixels(height, width, seed=0):
@@ -231,8 +230,7 @@ class Code(nn.Module):
         return F.interpolate(z, scale_factor=4, mode="nearest")
 
 
-def random(*shape):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+rand = partial(helpers.rand, dtype=F32)
 
 
 def test_samplers_suit_the_restorer():
@@ -249,7 +247,7 @@ def test_samplers_suit_the_restorer():
 
 def test_large_images_go_tile_by_tile():
     restorer, sampler = anchored(Smooth(), resshift(4), upsample=2), ResShift(steps=2)
-    image = random(1, 3, 40, 36)
+    image = rand(1, 3, 40, 36)
     result = restore(image, restorer, sampler, seed=0, tile=64)
     expected = sampler(image, None, Patchwise(restorer, 64, 16), seed=0)
     assert torch.equal(result.samples, expected.samples.clamp(0, 1))
@@ -264,7 +262,7 @@ def test_large_images_go_tile_by_tile():
 )
 def test_sides_that_latents_lack_are_reflected(upsample, sides, padded):
     restorer = anchored(Smooth(), resshift(4), upsample=upsample, autoencoder=Code())
-    image, sampler = random(2, 3, *sides), IRSDE(steps=2)
+    image, sampler = rand(2, 3, *sides), IRSDE(steps=2)
     result = restore(image, restorer, sampler, num_samples=2, seed=0)
     height, width = (upsample * n for n in sides)
     assert result.samples.shape == (2, 2, 3, height, width)
@@ -275,4 +273,4 @@ def test_sides_that_latents_lack_are_reflected(upsample, sides, padded):
 
 def test_images_of_other_channels_are_refused():
     with pytest.raises(errors.ShapeError, match="made for 3 channels"):
-        restore(random(1, 2, 8, 8), anchored(Smooth(), resshift(4)), ResShift(steps=2))
+        restore(rand(1, 2, 8, 8), anchored(Smooth(), resshift(4)), ResShift(steps=2))

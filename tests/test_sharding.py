@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from tests.helpers import randn
 
 from wellposed import errors
 from wellposed.linalg import inner
@@ -129,13 +130,9 @@ def told(folder):
     return "\n".join(f"{f.name}: {f.read_text()}" for f in sorted(folder.glob("error-*")))
 
 
-def draw(*shape, seed=0, dtype=F64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
 def ct(dtype=F64, items=1, depth=DEPTH):
     operator = Stacked(ParallelBeamCT(10, 5, noise_sigma=0.02), depth)
-    x = 0.5 + 0.1 * draw(items, 1, depth, 10, 10)
+    x = 0.5 + 0.1 * randn(items, 1, depth, 10, 10)
     spectrum = torch.linspace(0.05, 0.2, 100, dtype=F64).view(10, 10)
     prior = GaussianPrior(0.4, Stationary(spectrum + spectrum.flip(0, 1).roll((1, 1), (0, 1))))
     return operator.measure(x).to(dtype), operator, Slicewise(prior)
@@ -145,7 +142,7 @@ def mri(dtype=C128, items=1, depth=DEPTH):
     maps = simulate_sensitivity_maps(2, 10, 8)
     mask = uniform_random_lines(8, 1.5, 0.2, seed=1)
     operator = Stacked(MultiCoilMRI(mask, maps, noise_sigma=0.02), depth)
-    x = draw(items, 1, depth, 10, 8, dtype=C128)
+    x = randn(items, 1, depth, 10, 8, dtype=C128)
     prior = Slicewise(GaussianPrior(0.0, 0.3, Tabulated.linear(), is_complex=True), chunk=2)
     return operator.measure(x).to(dtype), operator, prior
 
@@ -215,7 +212,7 @@ def test_a_slab_is_given_the_noise_of_the_volume(dtype):
 
 
 def test_differences_sums_and_parts_reach_over_the_slabs(tmp_path):
-    x, d = (draw(2, 1, DEPTH, 3, 4, seed=s, dtype=C128) for s in (0, 1))
+    x, d = (randn(2, 1, DEPTH, 3, 4, seed=s, dtype=C128) for s in (0, 1))
 
     def work(rank):
         part, whole = ProcessPart(DEPTH), Part()

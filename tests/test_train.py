@@ -15,6 +15,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from tests.helpers import Killed
 from torch import nn
 
 from wellposed import errors
@@ -68,10 +69,6 @@ def settings(photos, out, **changes):
 def steps(trainer, count):
     """Take some steps and return their losses."""
     return [trainer.train_step(trainer.task.batches[trainer.step]) for _ in range(count)]
-
-
-class Killed(Exception):
-    pass
 
 
 def killer(step):

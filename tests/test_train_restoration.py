@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import anchored
+from tests.helpers import Killed, anchored
 from torch import nn
 from typer.testing import CliRunner
 
@@ -74,10 +74,6 @@ def trainer_of(photos, out, **changes):
 
 def steps(trainer, count):
     return [trainer.train_step(trainer.task.batches[trainer.step]) for _ in range(count)]
-
-
-class Killed(Exception):
-    pass
 
 
 def killer(step):
