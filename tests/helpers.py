@@ -1,8 +1,14 @@
 """What test files share: draws of fixed seeds, comparisons, runs of the command line."""
 
+import os
+import socket
+import traceback
+
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
+from accelerate.state import AcceleratorState
 from typer.testing import CliRunner
 
 from wellposed.cli.app import app
@@ -17,6 +23,7 @@ CUDA = pytest.param(
         pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
     ],
 )
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes")
 
 
 # --- draws ----------------------------------------------------------------------------------
@@ -112,3 +119,51 @@ class Killed(Exception):
 def run(*words):
     """The result of a command line in this process: ``exit_code``, ``output``, ``stderr``."""
     return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def forked(count, work, folder, timeout=200):
+    """Run ``work(rank)`` in forked processes that find what torchrun tells them.
+
+    Returns their exit codes; what they raise is written into the folder, see `told`.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+
+    def start(rank):
+        os.environ |= place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(count))
+        try:
+            work(rank)
+        except Exception:
+            (folder / f"error-{rank}").write_text(traceback.format_exc())
+            raise SystemExit(3) from None
+
+    processes = [mp.get_context("fork").Process(target=start, args=(r,)) for r in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    return codes
+
+
+def told(folder):
+    """What forked processes raised."""
+    return "\n".join(f"{f.name}: {f.read_text()}" for f in sorted(folder.glob("error-*")))
+
+
+def run_in_processes(count, words, folder):
+    """Run a command line in processes that share the work; return all their output."""
+
+    def work(rank):
+        AcceleratorState._reset_state(reset_partial_state=True)  # this process was alone
+        done = run(*words)
+        (folder / f"output-{rank}").write_text(done.output)
+        assert done.exit_code == 0, done.output
+
+    folder.mkdir()
+    assert forked(count, work, folder) == [0] * count, told(folder)
+    return "".join((folder / f"output-{rank}").read_text() for rank in range(count))

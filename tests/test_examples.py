@@ -215,9 +215,9 @@ def test_total_variation_of_complex_images_is_that_of_both_parts():
     parts = torch.from_numpy(rng.normal(size=(2, 1, 1, 12, 12))).float()
     mri = operators.SingleCoilMRI(torch.ones(12, 12))
     y = mri.A(torch.complex(*parts))
-    found = total_variation(Case("complex", y, mri, y), 0.3, iterations=100)
+    found = total_variation(Case("complex", y, mri, y), 0.3, iterations=30)
     for part, image in zip((found.real, found.imag), parts, strict=True):
-        expected = total_variation(denoising(image), 0.3, iterations=100)
+        expected = total_variation(denoising(image), 0.3, iterations=30)
         torch.testing.assert_close(part, expected, atol=2e-3, rtol=0)
 
 

@@ -233,7 +233,7 @@ class Code(nn.Module):
 rand = partial(helpers.rand, dtype=F32)
 
 
-def test_samplers_suit_the_restorer():
+def test_solvers_suit_the_prior():
     for schedule, sees, cls, steps in (
         (MeanReverting(), "difference", MRSampler, 20),
         (resshift(15), "pixel", ResShift, 15),

@@ -542,7 +542,7 @@ class Half(Part):
 
 
 @pytest.mark.parametrize("solver", [SOLVERS["dds-all-axes"], SOLVERS["mbir"]], ids=["dds", "mbir"])
-def test_halves_that_exchange_through_their_slab_give_the_whole(solver):
+def test_halves_that_exchange_through_their_part_give_the_whole(solver):
     operator = masked(scale=3.0)
     y = operator.A(randn(1, 1, 6, 4, 5))
     draws = [randn(1, 1, 6, 4, 5, seed=s) for s in range(20)]
