@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from wellposed.cli.app import app
 from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.priors import Anchor, Latent, NetworkPrior
+from wellposed.priors.training.settings import TrainingSettings
 
 F32, F64, C64, C128 = torch.float32, torch.float64, torch.complex64, torch.complex128
 CUDA = pytest.param(
@@ -110,6 +111,13 @@ def anchored(
     anchor = Anchor(input, upsample)
     prior = NetworkPrior(network, schedule, prediction, anchor=anchor, **images, **options)
     return prior if autoencoder is None else Latent(prior, autoencoder, data_range)
+
+
+def tiny_training(data, out, **changes):
+    """Settings of a training of seconds."""
+    tiny = dict(image_size=(16,), widths=(8, 16), layers=1, batch_size=2)
+    tiny |= dict(steps=4, warmup=2, save_every=2, image_every=100)
+    return TrainingSettings(data=(str(data),), out=str(out), **tiny | changes)
 
 
 class Killed(Exception):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from PIL import Image
 from tests.helpers import run
-from typer.testing import CliRunner
 
 from wellposed import Reconstruction
 from wellposed.cli.names import find_class
@@ -15,8 +14,6 @@ from wellposed.priors.stored.store import save_prior
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.solvers import Solver
 from wellposed.solvers.catalogue import named_solvers
-
-RUNNER = CliRunner()
 
 
 def tiny_prior(folder, channels, complex_):

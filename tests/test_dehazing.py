@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -10,10 +11,10 @@ import pytest
 import torch
 import typer
 from PIL import Image
+from tests import helpers
 from typer.testing import CliRunner
 
 from wellposed import errors, solvers
-from wellposed.cli.app import app
 from wellposed.datasets.ultrasound import (
     Sector,
     compand,
@@ -429,8 +430,7 @@ def prior(tmp_path_factory):
     )
 
 
-def invoke(*arguments):
-    return CliRunner().invoke(app, ["dehaze", *map(str, arguments)])
+invoke = partial(helpers.run, "dehaze")
 
 
 def test_the_command_writes_rf_pictures_and_metrics(prior, tmp_path):

@@ -9,18 +9,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from tests import helpers
-from tests.helpers import F32, anchored
+from tests.helpers import F32, anchored, tiny_training
 from torch import nn
-from typer.testing import CliRunner
 
 from wellposed import errors, priors
-from wellposed.cli.app import app
 from wellposed.datasets import read_array
 from wellposed.metrics import psnr, ssim
 from wellposed.operators import SuperResolution
 from wellposed.priors import MeanReverting, Patchwise, rddm, resshift
 from wellposed.priors.training import train
-from wellposed.priors.training.settings import TrainingSettings
 from wellposed.solvers import IRSDE, RDDM, MRSampler, ResShift
 from wellposed.solvers.restoration.restore import default_sampler, default_steps, restore
 
@@ -60,9 +57,7 @@ def photos(tmp_path_factory):
 
 
 def trained(photos, out, **changes):
-    tiny = dict(image_size=(16,), widths=(8, 16), layers=1, steps=2, batch_size=2, warmup=1)
-    s = TrainingSettings(data=(str(photos / "clean"),), out=str(out), **tiny, **changes)
-    return train(s)
+    return train(tiny_training(photos / "clean", out, steps=2, warmup=1, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +137,7 @@ def test_known_operators_pull_to_the_data(photos, x4, tmp_path):
 
 
 def test_restorers_are_listed():
-    lines = CliRunner().invoke(app, ["list"]).output.splitlines()
+    lines = helpers.run("list").output.splitlines()
     assert any("irsde-deblur" in line and "restorer" in line for line in lines)
 
 
@@ -202,9 +197,8 @@ def test_colours_are_refused_before_anything_is_restored(photos, tmp_path):
     grey.mkdir()
     for path in (photos / "clean").iterdir():
         Image.open(path).convert("L").save(grey / path.name)
-    tiny = dict(image_size=(16,), widths=(8, 16), layers=1, steps=1, batch_size=2, warmup=1)
-    s = TrainingSettings(data=(str(grey),), out=str(tmp_path / "own"), process="rddm", **tiny)
-    model, out = train(s), tmp_path / "out"
+    own = tiny_training(grey, tmp_path / "own", process="rddm", steps=1, warmup=1)
+    model, out = train(own), tmp_path / "out"
     for arguments in ([photos / "mixed"], [grey / "0.png", "--truth", photos / "clean"]):
         done = run(*arguments, "--prior", model, "--out", out)
         assert done.exit_code == 2, done.output

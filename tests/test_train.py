@@ -15,12 +15,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from tests.helpers import Killed
+from tests.helpers import Killed, tiny_training
 from torch import nn
 
 from wellposed import errors
 from wellposed.priors.stored.store import build_prior
-from wellposed.priors.training import Trainer, TrainingSettings, train
+from wellposed.priors.training import Trainer, train
 from wellposed.priors.training.batches import (
     TrainingBatches,
     to_units,
@@ -51,19 +51,7 @@ def photos(tmp_path_factory):
 
 
 def settings(photos, out, **changes):
-    tiny = dict(
-        data=(str(photos),),
-        out=str(out),
-        image_size=(16,),
-        widths=(8, 16),
-        layers=1,
-        steps=6,
-        batch_size=2,
-        warmup=2,
-        save_every=3,
-        image_every=100,
-    )
-    return TrainingSettings(**{**tiny, **changes})
+    return tiny_training(photos, out, **dict(steps=6, save_every=3) | changes)
 
 
 def steps(trainer, count):

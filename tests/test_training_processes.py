@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tests.helpers import forks, run_in_processes
+from tests.helpers import forks, run_in_processes, tiny_training
 
-from wellposed.priors.training import TrainingSettings, train
+from wellposed.priors.training import train
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -27,7 +27,7 @@ def data(tmp_path_factory):
 def command(data, out, batch_size):
     options = {"--data": data, "--out": out, "--image-size": "8,16", "--widths": "8,16"}
     options |= {"--layers": 1, "--steps": 6, "--batch-size": batch_size, "--save-every": 3}
-    options |= {"--warmup": 2, "--learning-rate": 5e-3}
+    options |= {"--warmup": 2, "--learning-rate": 5e-3, "--image-every": 100}
     return ["train", *(part for pair in options.items() for part in pair)]
 
 
@@ -52,13 +52,8 @@ def curve(folder):
 
 @forks
 def test_two_processes_follow_the_losses_of_one(data, tmp_path):
-    one = train(
-        TrainingSettings(
-            **dict(data=(str(data),), out=str(tmp_path / "one"), image_size=(8, 16)),
-            **dict(widths=(8, 16), layers=1, steps=6, batch_size=8, save_every=3),
-            **dict(warmup=2, learning_rate=5e-3),
-        )
-    )
+    sizes = dict(image_size=(8, 16), steps=6, batch_size=8, save_every=3, learning_rate=5e-3)
+    one = train(tiny_training(data, tmp_path / "one", **sizes))
     two = tmp_path / "two"
     output = run_in_processes(2, command(data, two, batch_size=8), tmp_path / "told")
     assert output.count("wrote the prior") == 1

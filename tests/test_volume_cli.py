@@ -6,11 +6,9 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from tests.helpers import forks, run_in_processes
-from typer.testing import CliRunner
+from tests.helpers import forks, run, run_in_processes
 
 from wellposed import Reconstruction
-from wellposed.cli.app import app
 from wellposed.cli.inputs import HOUNSFIELD, read_input
 from wellposed.cli.settings import InputOptions
 from wellposed.cli.tasks import build_task
@@ -63,11 +61,11 @@ def files(tmp_path_factory):
 def arguments(files, out, name, operator, *more):
     prior = files / ("complex" if operator == "mri" else "grey")
     words = ["reconstruct", files / name, "--operator", operator, "--simulate", "--prior", prior]
-    return [str(word) for word in (*words, "--out", out, *more)]
+    return [*words, "--out", out, *more]
 
 
 def reconstruct(files, out, name, operator, *more):
-    return CliRunner().invoke(app, arguments(files, out, name, operator, *more))
+    return run(*arguments(files, out, name, operator, *more))
 
 
 SHORT = ["--set", "steps=2"]
