@@ -7,22 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
+from tests.helpers import run
 
 from wellposed import Reconstruction
-from wellposed.cli.app import app
 from wellposed.cli.names import find_class
 from wellposed.priors.networks.conv_unet import ConvUNet
 from wellposed.priors.stored.store import save_prior
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.solvers import Solver
 from wellposed.solvers.catalogue import named_solvers
-
-RUNNER = CliRunner()
-
-
-def run(*arguments):
-    return RUNNER.invoke(app, [str(a) for a in arguments])
 
 
 def tiny_prior(folder, channels, complex_):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.conftest import random
+from tests.helpers import kind, random
 
 from wellposed import errors
 from wellposed.operators.base import LinearOperator
@@ -48,10 +48,6 @@ BUILD = {
     "stacked blur": lambda d: Stacked(Blur(random(3, 2), (2, 6, 5)).to(d), 3),
     "stacked mri": lambda d: Stacked(mri().to(d), np.int64(2)),
 }
-
-
-def kind(op):
-    return C128 if op.complex_image else F64
 
 
 @pytest.mark.parametrize("name", BUILD)

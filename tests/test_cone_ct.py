@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from tests.helpers import relative
 
 from wellposed import errors
 from wellposed.operators.check import check_operator, dense_matrix
@@ -14,10 +15,6 @@ from wellposed.operators.ct import ConeBeamCT, Detector, FanBeamCT, Panel, josep
 pytestmark = pytest.mark.usefixtures("single_thread")
 
 F64 = torch.float64
-
-
-def relative(a, b):
-    return float((a - b).norm() / b.norm())
 
 
 def ball(shape, radius, centre, voxel_size=1.0, oversampling=4):

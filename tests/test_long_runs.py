@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 from deepinv.physics import Downsampling
+from tests.helpers import Killed
 
 from wellposed import errors
 from wellposed.operators import ConeBeamCT, Inpainting, MultiCoilMRI, Stacked, random_mask
@@ -98,10 +99,6 @@ def images():
     operator = Inpainting(masks, noise_sigma=0.05)
     x = torch.rand(2, 1, 8, 6, generator=torch.Generator().manual_seed(0))
     return operator.measure(x.double()), operator, GaussianPrior(0.5, 0.1, VP)
-
-
-class Killed(Exception):
-    """Raised in the midst of a run."""
 
 
 def stop_after(steps):

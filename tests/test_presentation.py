@@ -5,7 +5,7 @@ import pydoc
 
 import pytest
 import torch
-from tests.conftest import random
+from tests.helpers import random
 
 from wellposed import Reconstruction
 from wellposed.priors import (

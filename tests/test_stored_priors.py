@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.helpers import tiny_training
 from torch import nn
 
 from wellposed import errors, priors
@@ -17,15 +18,13 @@ from wellposed.priors.networks.conv_unet import ConvUNet, parameters_in_millions
 from wellposed.priors.schedule import VE
 from wellposed.priors.stored.card import model_card
 from wellposed.priors.stored.store import build_prior, load_prior, save_prior
-from wellposed.priors.training import Trainer, TrainingSettings, train
+from wellposed.priors.training import Trainer, train
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 def settings(data, out, **changes):
-    tiny = dict(data=(str(data),), out=str(out), image_size=(16,), widths=(8, 16), layers=1)
-    tiny |= dict(steps=4, batch_size=2, warmup=2, save_every=2, learning_rate=1e-2)
-    return TrainingSettings(**{**tiny, **changes})
+    return tiny_training(data, out, **dict(learning_rate=1e-2) | changes)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import random, relative
+from tests.helpers import random, relative
 from torch import nn
 
 from wellposed.datasets.ultrasound.processing import compand

@@ -15,11 +15,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 from PIL import Image
+from tests.helpers import Killed, tiny_training
 from torch import nn
 
 from wellposed import errors
 from wellposed.priors.stored.store import build_prior
-from wellposed.priors.training import Trainer, TrainingSettings, train
+from wellposed.priors.training import Trainer, train
 from wellposed.priors.training.batches import (
     TrainingBatches,
     to_units,
@@ -50,28 +51,12 @@ def photos(tmp_path_factory):
 
 
 def settings(photos, out, **changes):
-    tiny = dict(
-        data=(str(photos),),
-        out=str(out),
-        image_size=(16,),
-        widths=(8, 16),
-        layers=1,
-        steps=6,
-        batch_size=2,
-        warmup=2,
-        save_every=3,
-        image_every=100,
-    )
-    return TrainingSettings(**{**tiny, **changes})
+    return tiny_training(photos, out, **dict(steps=6, save_every=3) | changes)
 
 
 def steps(trainer, count):
     """Take some steps and return their losses."""
     return [trainer.train_step(trainer.task.batches[trainer.step]) for _ in range(count)]
-
-
-class Killed(Exception):
-    pass
 
 
 def killer(step):
@@ -121,9 +106,8 @@ def assert_same_run(a, b):
 # Settings
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_settings_name_what_cannot_be(photos, tmp_path):
+    for change, message in (
         (
             {"image_size": (12,), "widths": (8, 8, 8)},
             "image_size: got 12, accepted: .* of the ne.* 8",
@@ -181,11 +165,9 @@ def assert_same_run(a, b):
         ({"decay": 1.1}, "decay: got 1.1"),
         ({"held_out": 0.0}, "held_out: got 0.0"),
         ({"held_out": 0.5}, "held_out: got 0.5"),
-    ],
-)
-def test_settings_name_what_cannot_be(change, message, photos, tmp_path):
-    with pytest.raises(errors.ArgumentError, match=message):
-        settings(photos, tmp_path, **change)
+    ):
+        with pytest.raises(errors.ArgumentError, match=message):
+            settings(photos, tmp_path, **change)
 
 
 def test_the_learning_rate_ramps_stays_and_falls():

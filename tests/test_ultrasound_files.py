@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from tests.conftest import relative
+from tests.helpers import relative
 
 from wellposed import errors
 from wellposed.datasets.ultrasound import (

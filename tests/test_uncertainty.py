@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.special import gamma
 from scipy.stats import wasserstein_distance
+from tests.helpers import normal
 
 from wellposed import Reconstruction, errors
 from wellposed.metrics import coverage, crps, sliced_wasserstein
@@ -20,10 +21,6 @@ from wellposed.uncertainty import Conformal
 from wellposed.validation.gaussian import field_covariance
 
 SIZE = (1, 3, 4)
-
-
-def normal(*shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
 
 
 def reconstruction(samples, residual=None, measured=None):
