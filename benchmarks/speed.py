@@ -27,8 +27,8 @@ SUMMARY = """# DDS against DPS
 Made by `benchmarks/speed.py`: multi-coil MRI, 4 x undersampled, on {size} x {size} crops of two
 slices that the prior was not trained on, with the same prior for both methods. Each row has the
 best settings of {trials} trials on another slice: the published settings and others from a wide
-range, so neither method is tuned to its optimum. Times are for one processor thread. The paper on DDS
-(arXiv 2303.05754) claims to be more than 80 times faster than earlier methods.
+range, so neither method is tuned to its optimum. Times are for one processor thread. The paper on
+DDS (arXiv 2303.05754) claims to be more than 80 times faster than earlier methods.
 """
 HEADER = ["method", "steps", "PSNR of one sample", "s / sample", "settings"]
 
