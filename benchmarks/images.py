@@ -46,7 +46,7 @@ Hyper-parameters were tuned by `benchmarks/tune.py` on two other images of the s
 `benchmarks/image_methods.py`. The objective was the PSNR of one sample. Motion deblurring has the
 settings of Gaussian deblurring, box inpainting those of random inpainting and 8 x MRI those of
 4 x. With so few trials and images, differences of a few tenths of a decibel are not significant.
-PSNR favours methods that return approximately the posterior mean: an exact sample is 3 dB below it.
+PSNR favours methods that return about the posterior mean: an exact sample is 3 dB below it.
 
 PSNR in dB of one sample / of the mean of {samples}:
 """

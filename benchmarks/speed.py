@@ -25,10 +25,10 @@ STEPS = {"DDS": (5, 10, 20, 50, 100), "DPS": (20, 50, 100, 250, 1000)}
 SUMMARY = """# DDS against DPS
 
 Made by `benchmarks/speed.py`: multi-coil MRI, 4 x undersampled, on {size} x {size} crops of two
-slices that the prior was not trained on, with the same prior for both methods. Each row has the best
-settings of {trials} trials on another slice: the published settings and others from a wide range, so
-neither method is tuned to its optimum. Times are for one processor thread. The paper on DDS
-(arXiv 2303.05754) claims to be more than 80 times faster than earlier methods.
+slices that the prior was not trained on, with the same prior for both methods. Each row has the
+best settings of {trials} trials on another slice: the published settings and others from a wide
+range, so neither method is tuned to its optimum. Times are for one processor thread. The paper on
+DDS (arXiv 2303.05754) claims to be more than 80 times faster than earlier methods.
 """
 HEADER = ["method", "steps", "PSNR of one sample", "s / sample", "settings"]
 
