@@ -108,16 +108,13 @@ class Solver(Sampler):
 
         Args:
             y: measurements, batch first; the result has their dtype and device.
-            operator: a wellposed operator or deepinv physics, in public units; ``None`` for a
-                restorer and an unknown degradation, and the residual is NaN.
+            operator: an operator in public units; ``None`` if a restorer need not know it.
             prior: the prior.
             num_samples: posterior samples per item.
-            seed: seed of all random draws; ``None`` draws a seed and records it. Sample n of item
-                b does not depend on the batch.
+            seed: seed of all draws, which do not depend on the batch; ``None`` draws a seed.
             noise: recorded draws instead of ``seed``; ``num_samples`` must be 1.
             callback: called as ``callback(index, state)`` after every step.
-            checkpoint: folder for the state of the run, see `RunFolder`. The same call resumes an
-                interrupted run, with the same result bit for bit, even if ``seed`` is ``None``.
+            checkpoint: folder of the run, see `RunFolder`; the same call resumes it, bit for bit.
             checkpoint_every: steps between saved states.
 
         Raises:

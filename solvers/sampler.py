@@ -112,17 +112,10 @@ class Sampler(Scope, ABC):
         folder: RunFolder | None = None,
         batch: int = 0,
     ) -> Sampled:
-        """Return one sample of every item of a prepared problem.
+        """Return one sample of every item of a prepared problem; see `Solver.__call__`.
 
-        Args:
-            problem: the problem.
-            noise: source of the draws.
-            callback: see `Solver.__call__`.
-            folder: folder of the saved states, from which a run is resumed.
-            batch: number of the batch of samples within the run.
-
-        Raises:
-            SamplingError: a value is not finite, or a process was lost; names the step.
+        States of batch number ``batch`` are saved in ``folder``. Raises `SamplingError` with the
+        step if a value is not finite or a process was lost.
         """
         problem = Counted.of(problem)
         state, times, first = self.init(problem, noise), self.times(problem), 0

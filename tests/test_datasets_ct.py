@@ -135,13 +135,13 @@ BROKEN_SCANS = {
         "a.mat contains Scan, accepted: a struct CtDataFull or CtDataLimited",
     ),
     "lacks": (dict(angles=None, distanceUnit=None), "in a.mat have no angles, distanceUnit"),
-    "unit": (dict(distanceUnit="cm"), "a.mat gives distances in 'cm', accepted: 'mm'"),
+    "unit": (dict(distanceUnit="cm"), "a.mat has distances in 'cm', accepted: 'mm'"),
     "bins": (dict(numDetectorsPost=7), r"in a.mat is \(4, 6\), accepted: \(4, 7\) as in"),
     "views": (dict(angles=np.arange(5.0)), r"in a.mat is \(4, 6\), accepted: \(5, 6\) as in"),
     "NaN": (dict(sinogram=np.full((4, 6), np.nan)), "'sinogram' in a.mat has 24 NaN or inf"),
     "angle": (dict(angles=np.array([0, 1, 2, np.nan])), "'angles' in a.mat has 1 NaN or inf"),
-    "far": (dict(distanceSourceDetector=300.0), "a.mat has the source 400.0 mm from the rotat"),
-    "bin": (dict(pixelSizePost=0.0), "of bins of 0.0 mm: no such scanner"),
+    "far": (dict(distanceSourceDetector=300.0), "a.mat has distances of 400.0 mm from source"),
+    "bin": (dict(pixelSizePost=0.0), "and bins of 0.0 mm, accepted: positive"),
 }
 
 

@@ -369,7 +369,11 @@ BROKEN = {
     ),
     "NaN": (scan_lines(spoilt()), None, "'data' in raw.h5 has 1 NaN or infinite values of 36"),
     "noise": ([acquisition(random(2, 9), ["ACQ_IS_NOISE_MEASUREMENT"])], None, "no image acquisi"),
-    "no places": ([acquisition(random(COILS, H))], RADIAL, "has 0 coordinates a sample, accepted"),
+    "no places": (
+        [acquisition(random(COILS, H))],
+        RADIAL,
+        "has 0 coordinates per sample, accepted",
+    ),
     "sizes": (
         [acquisition(random(COILS, n), trajectory=PLACES[:n]) for n in (5, 6)],
         RADIAL,
@@ -380,7 +384,7 @@ BROKEN = {
         RADIAL,
         "has readouts or frames of several sizes",
     ),
-    "header": (scan_lines(random(COILS, H, W)), "<a", "the header in raw.h5 is no XML"),
+    "header": (scan_lines(random(COILS, H, W)), "<a", "the header in raw.h5 is not XML"),
 }
 
 

@@ -325,7 +325,7 @@ def test_keys_choose_and_the_scale_is_one_for_all_bands(tmp_path):
 
 def test_cubes_that_do_not_fit_are_named(tmp_path):
     matrix = write_cube(tmp_path / "a.mat", Y=np.ones((5, 24)))
-    with pytest.raises(errors.ShapeError, match=r"size: a\.mat has 24 pixels, 4 x 4 do not fit"):
+    with pytest.raises(errors.ShapeError, match=r"size: got 4 x 4, but a\.mat has 24 pixels"):
         load_hyperspectral(matrix)
     with pytest.raises(errors.ShapeError, match=r"size: got 5 x 5, but a\.mat has 24 pixels"):
         load_hyperspectral(matrix, size=(5, 5))
@@ -335,7 +335,7 @@ def test_cubes_that_do_not_fit_are_named(tmp_path):
         with pytest.raises(errors.FileError, match=message):
             load_hyperspectral(stored)
     path = write_cube(tmp_path / "b.mat", X=cube(), line=np.ones(9), text="a")
-    with pytest.raises(errors.ShapeError, match=r"size: got \(6, 4\), b\.mat has \(4, 6\)"):
+    with pytest.raises(errors.ShapeError, match=r"size: got \(6, 4\), but b\.mat has \(4, 6\)"):
         load_hyperspectral(path, size=(6, 4))
     for key in ("line", "text", "Y"):
         with pytest.raises(errors.FileError, match=f"key: b.mat has no '{key}' among .*: X"):

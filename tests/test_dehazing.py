@@ -326,7 +326,7 @@ def test_metaimages_are_recordings():
         ({"rf": np.ones((2, 8, 8)), "tissue": np.ones((1, 8, 8))}, "'tissue' of shape"),
         ({"rf": np.ones(8)}, "'rf' in a.h5 has shape"),
         ({"rf": np.ones((8, 8), complex)}, "'rf' of complex128"),
-        ({"rf": np.ones((0, 8, 8))}, "'rf' of .*not empty"),
+        ({"rf": np.ones((0, 8, 8))}, "'rf' of .*non-empty"),
         ({"rf": np.full((8, 8), 1e300)}, "'rf' in a.h5 has 64 NaN or infinite"),
         ({"rf": np.ones((8, 8)), "tissue": np.full((8, 8), np.nan)}, "'tissue' in a.h5 has 64"),
         ({"rf": np.ones((8, 8)), "tissue": np.full((8, 8), 1j)}, "'tissue' of complex128"),
@@ -357,7 +357,7 @@ def test_grids_that_cannot_be_are_named_with_the_file(tmp_path):
     path = write_hazy_frames(tmp_path / "a.h5", 1, sector=COARSE)
     with h5py.File(path, "a") as file:
         file.attrs["centre_mhz"] = 100.0
-    with pytest.raises(errors.FileError, match=r"a\.h5 tells of a grid that cannot be: depths"):
+    with pytest.raises(errors.FileError, match=r"a\.h5 has an invalid grid: depths"):
         load_recording(path)
 
 

@@ -31,8 +31,7 @@ class Reconstruction:
         solver: name of the method.
         settings: its hyper-parameters.
         seed: seed of the random draws; ``None`` for recorded draws.
-        measured: real measured numbers of each item, (B,), 0 for an item without noise; ``None``
-            if no item has noise.
+        measured: real numbers measured with noise in each item, (B,); ``None`` without noise.
     """
 
     samples: Tensor
@@ -51,10 +50,7 @@ class Reconstruction:
 
     @cached_property
     def std(self) -> Tensor:
-        """Standard deviation over the samples, (B, C, ...), real; zero for a single sample.
-
-        For complex images it is the root of the summed variances of both parts.
-        """
+        """Standard deviation of the samples, (B, C, ...); of complex ones, over both parts."""
         return (self.samples - self.mean).abs().square().mean(0).sqrt() * _bessel(
             len(self.samples)
         )
@@ -67,11 +63,8 @@ class Reconstruction:
         )
 
     def quantile(self, q: float) -> Tensor:
-        """Return the ``q``-quantile of each pixel, (B, C, ...); complex images by magnitude.
-
-        The k-th of N ordered samples is the quantile ``k / (N + 1)``, with linear interpolation
-        (Weibull 1939); beyond the first or last sample the quantile is that sample.
-        """
+        """Return Weibull's ``q``-quantile of each pixel, (B, C, ...); complex ones by magnitude."""
+        # The k-th of N ordered samples is the quantile k / (N + 1), with linear interpolation.
         require(0 <= q <= 1, "q", q, "a number from 0 to 1")
         return self._quantiles(q)[0]
 
@@ -94,8 +87,7 @@ class Reconstruction:
     def chi_square(self) -> Tensor:
         """``||A x - y||^2 / (m sigma^2)`` of each sample, (N, B); NaN for items without noise.
 
-        For posterior samples its mean over measurements is 1 and its standard deviation
-        ``sqrt(2 / m)``; for the mean of the samples it is smaller.
+        For posterior samples its mean is 1 and its standard deviation ``sqrt(2 / m)``.
         """
         if self.measured is None:
             raise ArgumentError(
@@ -105,10 +97,8 @@ class Reconstruction:
 
     @property
     def suspicious(self) -> Tensor:
-        """Items (B,) whose median chi-square is over `SUSPICIOUS` standard deviations from 1.
-
-        Their data are not fitted or are overfitted, or their noise level is wrong.
-        """
+        """Items (B,) that under- or overfit the data, or whose noise level is wrong."""
+        # Their median chi-square is more than `SUSPICIOUS` standard deviations from 1.
         if self.measured is None:
             return torch.zeros_like(self.residual[0], dtype=torch.bool)
         gap = (self.chi_square.median(0).values - 1).abs()
@@ -132,19 +122,10 @@ class Reconstruction:
         truth: Tensor | None = None,
         name: str = "reconstruction",
     ) -> Path:
-        """Write ``name.h5`` (samples and settings) and ``name.png`` (a panel of the first item).
+        """Write ``name.h5`` and ``name.png``, a panel of the first item; return the HDF5 path.
 
-        Args:
-            folder: created if missing.
-            reference: a direct reconstruction shown first, e.g. the back-projection, (B, C, ...).
-            truth: ground truth, (B, C, ...); adds an error picture.
-            name: file name without suffix.
-
-        Returns:
-            Path of the HDF5 file.
-
-        Raises:
-            ShapeError, FileError: images of another shape, or the folder cannot be written.
+        The panel also shows a direct ``reference`` and the ``truth``, (B, C, ...), if given.
+        Raises `ShapeError` for other shapes and `FileError` if the folder cannot be written.
         """
         for label, image in (("reference", reference), ("truth", truth)):
             if image is not None and image.shape != self.mean.shape:
