@@ -365,7 +365,7 @@ BROKEN = {
     "coils": (
         [acquisition(random(c, H)) for c in (2, 3)],
         None,
-        "acquisitions of 2 and of 3 coil",
+        "acquisitions with 2 and with 3 coil",
     ),
     "NaN": (scan_lines(spoilt()), None, "'data' in raw.h5 has 1 NaN or infinite values of 36"),
     "noise": ([acquisition(random(2, 9), ["ACQ_IS_NOISE_MEASUREMENT"])], None, "no image acquisi"),
