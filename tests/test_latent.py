@@ -244,7 +244,9 @@ def test_parts_that_do_not_fit():
     ):
         with pytest.raises(errors.ArgumentError, match=message):
             Latent(*arguments)
-    with pytest.raises(errors.ArgumentError, match=r"scaling_factor: got 0\.0, accepted: above 0"):
+    with pytest.raises(
+        errors.ArgumentError, match=r"scaling_factor: got 0\.0, accepted: a positive number"
+    ):
         coded("kl", 0.0)
 
 
