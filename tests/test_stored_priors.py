@@ -23,8 +23,8 @@ from wellposed.priors.training import Trainer, train
 pytestmark = pytest.mark.usefixtures("single_thread")
 
 
-def settings(data, out, **changes):
-    return tiny_training(data, out, **dict(learning_rate=1e-2) | changes)
+def settings(folder, out, **changes):
+    return tiny_training(folder, out, **dict(learning_rate=1e-2) | changes)
 
 
 @pytest.fixture(scope="module")
