@@ -113,18 +113,11 @@ def anchored(
     return prior if autoencoder is None else Latent(prior, autoencoder, data_range)
 
 
-<<<<<<< HEAD
 def tiny_training(data, out, /, **changes):
     """Settings of a training of seconds."""
     tiny = dict(image_size=(16,), widths=(8, 16), layers=1, batch_size=2)
     tiny |= dict(steps=4, warmup=2, save_every=2, image_every=100)
     tiny |= dict(data=(str(data),), out=str(out))
-=======
-def tiny_training(folder, out, **changes):
-    """Settings of a training of seconds."""
-    tiny = dict(data=(str(folder),), out=str(out), image_size=(16,), widths=(8, 16), layers=1)
-    tiny |= dict(batch_size=2, steps=4, warmup=2, save_every=2, image_every=100)
->>>>>>> w-tests
     return TrainingSettings(**tiny | changes)
 
 
