@@ -63,7 +63,7 @@ class Reconstruction:
         )
 
     def quantile(self, q: float) -> Tensor:
-        """Return the ``q``-quantile of each pixel (Weibull), complex ones by magnitude."""
+        """Return Weibull's ``q``-quantile per pixel, (B, C, ...), of magnitudes if complex."""
         # The k-th of N ordered samples is the quantile k / (N + 1), with linear interpolation.
         require(0 <= q <= 1, "q", q, "a number from 0 to 1")
         return self._quantiles(q)[0]
