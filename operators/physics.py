@@ -1,6 +1,6 @@
 """What linear and nonlinear operators share: deepinv's `Physics` with Gaussian noise."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from deepinv.physics import GaussianNoise, Physics
@@ -11,13 +11,15 @@ from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.presentation import Presented, parts_of
 
 
-def unchanged(x: Tensor, **kwargs: Any) -> Tensor:
+def unchanged(x: Tensor, **kwargs: object) -> Tensor:
     """Return ``x``: a function with a name, which pickles, where deepinv has ones without."""
     return x
 
 
 class Noise(GaussianNoise):
     """Gaussian noise of a level, a number or one per item; deepinv's, that pickles."""
+
+    sigma: Tensor
 
     def __init__(self, sigma: float | Tensor) -> None:
         super().__init__(noise_level(sigma))
@@ -34,12 +36,13 @@ class GaussianPhysics(Presented, Physics):
 
     img_size: tuple[int, ...]
     measurement_size: tuple[int, ...]
+    noise_model: Noise
     _unlisted: ClassVar[frozenset[str]] = Presented._unlisted | {
         *("A_adj", "SVD", "forw", "implicit_backward_solver", "max_iter", "sensor_model"),
         *("solver", "stack", "tol"),
     }
 
-    def __init__(self, noise_sigma: float | Tensor, **physics: Any) -> None:
+    def __init__(self, noise_sigma: float | Tensor, **physics: object) -> None:
         noise = Noise(noise_sigma)
         super().__init__(A=unchanged, sensor_model=unchanged, noise_model=noise, **physics)
 
@@ -56,7 +59,7 @@ class GaussianPhysics(Presented, Physics):
 
     def measure(self, x: Tensor, seed: int = 0) -> Tensor:
         """Return ``A(x) + n``; item i has a noise of its own, drawn from ``seed`` and i."""
-        clean = self.A(x)
+        clean: Tensor = self.A(x)
         source = ItemNoise(seed, [(i,) for i in range(len(clean))], MEASUREMENT)
         return clean + self.restrict(self.noise_std(clean) * source.draw(clean))
 

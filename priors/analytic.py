@@ -7,7 +7,7 @@ Gaussian noise have closed forms.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.linalg import conjugate_gradient
 from wellposed.noise import ItemNoise
+from wellposed.priors.anchor import Condition
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
 
@@ -164,7 +165,7 @@ class GaussianPrior(Prior):
     def _mean_like(self, x: Tensor) -> Tensor:
         return self.mean.to(x.dtype).to(x.device)
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the exact ``E[x_0 | x_t]``; see `Prior.denoise`."""
         alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
         m = self._mean_like(x_t)
@@ -271,7 +272,7 @@ class GaussianMixturePrior(Prior):
         definite = bool((self._values > 0).all())
         require(definite, "covariances", "not positive definite", "positive definite ones")
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the exact ``E[x_0 | x_t]``; see `Prior.denoise`."""
         x = x_t.flatten(1)
         alpha, sigma = (broadcast(v, x[:, None]) for v in self.schedule(t))

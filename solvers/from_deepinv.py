@@ -175,7 +175,7 @@ class SolverReconstructor(Reconstructor):
         self.solver, self.prior = solver, prior
         self.num_samples, self.seed = num_samples, seed
 
-    def forward(self, y: Tensor, physics: Physics, **kwargs: Any) -> Tensor:
+    def forward(self, y: Tensor, physics: Physics, **kwargs: object) -> Tensor:
         """Return the mean of the samples, (B, C, ...); ``kwargs`` are deepinv's, unused."""
         result = self.solver(y, physics, self.prior, num_samples=self.num_samples, seed=self.seed)
         return result.mean

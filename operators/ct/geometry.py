@@ -19,7 +19,6 @@ Conventions, shared by all operators here:
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -169,9 +168,10 @@ def _area_below(u: Tensor, corners: Tensor) -> Tensor:
     fall = (u - c).clamp(min=0).minimum(d - c)
     # Products of ratios: no cancellation where a slope is steep.
     up = rise * (rise / (b - a).clamp(min=tiny)) / 2
-    return up + flat + fall * (1 - fall / (d - c).clamp(min=tiny) / 2)
+    down: Tensor = fall * (1 - fall / (d - c).clamp(min=tiny) / 2)
+    return up + flat + down
 
 
-def is_length(value: Any) -> bool:
+def is_length(value: object) -> bool:
     """Tell whether a value is a positive, finite number, of Python's or numpy's."""
     return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf

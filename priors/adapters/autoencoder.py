@@ -1,13 +1,17 @@
 """Diffusions in the latent space of an autoencoder."""
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ShapeError, require
+from wellposed.priors.anchor import Condition
 from wellposed.priors.prediction import Components
 from wellposed.priors.prior import Prior
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, VQModel
 
 
 class Autoencoder(Protocol):
@@ -63,7 +67,7 @@ class DiffusersAutoencoder(nn.Module):
         self.factor = 2 ** (len(config.block_out_channels) - 1)
 
     @classmethod
-    def from_config(cls, model: Any) -> "DiffusersAutoencoder":
+    def from_config(cls, model: "AutoencoderKL | VQModel") -> "DiffusersAutoencoder":
         """Return an autoencoder with the factors that its model's config names.
 
         Raises:
@@ -78,12 +82,14 @@ class DiffusersAutoencoder(nn.Module):
         """Return scaled latents of images in [-1, 1]."""
         encoded = self.model.encode(x.to(self.model.dtype))
         latents = encoded.latent_dist.mode() if "latent_dist" in encoded else encoded.latents
-        return (latents.to(x.dtype) - self.shift_factor) * self.scaling_factor
+        z: Tensor = (latents.to(x.dtype) - self.shift_factor) * self.scaling_factor
+        return z
 
     def decode(self, z: Tensor) -> Tensor:
         """Return images in [-1, 1] of scaled latents."""
         latents = z / self.scaling_factor + self.shift_factor
-        return self.model.decode(latents.to(self.model.dtype)).sample.to(z.dtype)
+        images: Tensor = self.model.decode(latents.to(self.model.dtype)).sample
+        return images.to(z.dtype)
 
 
 class Latent(Prior):
@@ -125,11 +131,13 @@ class Latent(Prior):
         """False: units are a network's code of public values."""
         return False
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return ``E[z | x_t]`` of scaled latents (B, c, h, w); see `Prior.denoise`."""
         return self.prior.denoise(x_t, t, condition)
 
-    def components(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Components:
+    def components(
+        self, x_t: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> Components:
         """Return the components of scaled latents; see `Prior.components`."""
         return self.prior.components(x_t, t, condition)
 

@@ -29,7 +29,8 @@ class _Call(nn.Module):
         self.model, self.sign = model, sign
 
     def forward(self, x: Tensor, label: Tensor, *classes: Tensor) -> Tensor:
-        return self.sign * self.model(x, label, *classes, return_dict=False)[0]
+        out: Tensor = self.model(x, label, *classes, return_dict=False)[0]
+        return self.sign * out
 
 
 class DiffusersPrior(NetworkPrior):
