@@ -1,6 +1,6 @@
 """What linear and nonlinear operators share: deepinv's `Physics` with Gaussian noise."""
 
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from deepinv.physics import GaussianNoise, Physics
@@ -14,6 +14,22 @@ from wellposed.presentation import Presented, parts_of
 def unchanged(x: Tensor, **kwargs: object) -> Tensor:
     """Return ``x``: a function with a name, which pickles, where deepinv has ones without."""
     return x
+
+
+class Forward(Protocol):
+    """What is used of an operator, of ours or of deepinv's, whose classes are not typed."""
+
+    def A(self, x: Tensor, /) -> Tensor:
+        """Return the measurement without noise."""
+
+    def A_adjoint(self, y: Tensor, /) -> Tensor:
+        """Return ``A^H y``."""
+
+    def A_adjoint_A(self, x: Tensor, /) -> Tensor:
+        """Return ``A^H A x``."""
+
+    def A_dagger(self, y: Tensor, /) -> Tensor:
+        """Return a pseudo-inverse image."""
 
 
 class Noise(GaussianNoise):

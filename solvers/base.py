@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class Solver(Sampler):
         return 14
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """The hyper-parameters by name, as JSON has them."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: repr(v) if is_dataclass(v) else v for name, v in values.items()}
@@ -79,7 +79,9 @@ class Solver(Sampler):
             chunk=chunk,
         )
 
-    def identity(self, problem: Problem, y: Tensor, num_samples: int, seed: int) -> dict[str, Any]:
+    def identity(
+        self, problem: Problem, y: Tensor, num_samples: int, seed: int
+    ) -> dict[str, object]:
         """Return what identifies a run: two of equal identity give the same samples."""
         return {
             "solver": type(self).__name__,

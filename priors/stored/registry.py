@@ -12,7 +12,8 @@ from wellposed.priors.checkpoints.diffusers_files import HUB_ID
 from wellposed.priors.checkpoints.family import Options, check_options
 from wellposed.priors.checkpoints.reading import REFUSED, SUFFIXES, read_state
 from wellposed.priors.prior import Prior
-from wellposed.priors.stored.store import Config, load_prior, read_config
+from wellposed.priors.stored.config import Config, read_config
+from wellposed.priors.stored.store import load_prior
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 

@@ -4,16 +4,19 @@ A field's type, default and help (``metadata["help"]``) are those of its option,
 section for each base class. Fields that a class names in ``without`` keep their defaults.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, field, fields
 from importlib import import_module
 from inspect import Parameter, Signature, get_annotations
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
 from wellposed.errors import ArgumentError, WellposedError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 OLD_SPELLINGS = {"--samples": "--num-samples", "--model": "--prior", "--sampler": "--solver"}
 
@@ -23,7 +26,7 @@ def needed(help_: str) -> Any:
     return field(metadata={"help": help_})
 
 
-def argument(help_: str, metavar: str, default: Any = MISSING) -> Any:
+def argument(help_: str, metavar: str, default: object = MISSING) -> Any:
     """Return a field that the command line gives by its place, not by a name."""
     return field(default=default, metadata={"help": help_, "argument": metavar})
 
@@ -37,7 +40,9 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, new)
 
 
-def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
+def add_command(
+    app: typer.Typer, name: str, cls: "type[DataclassInstance]", function: str
+) -> None:
     """Add a command of the options and help of a dataclass.
 
     Errors of the package become one line on stderr and exit code 2.
@@ -50,10 +55,10 @@ def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
     """
     kinds, chosen = get_type_hints(cls), options_of(cls)
 
-    def run(**values: Any) -> None:
+    def run(**values: object) -> None:
         module, _, attribute = function.partition(":")
         try:
-            command: Callable[[Any], None] = getattr(import_module(module), attribute)
+            command: Callable[[object], None] = getattr(import_module(module), attribute)
             command(cls(**{f.name: _value(f, kinds[f.name], values[f.name]) for f in chosen}))
         except WellposedError as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
@@ -66,7 +71,7 @@ def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
     app.command(name, cls=_Command, help="\n\n".join(paragraphs))(run)
 
 
-def options_of(cls: Any) -> "list[Field[Any]]":
+def options_of(cls: "type[DataclassInstance]") -> "list[Field[object]]":
     """Return the fields of a command that are options."""
     return [f for f in fields(cls) if f.name not in getattr(cls, "without", ())]
 
@@ -77,7 +82,7 @@ def _section(cls: type, name: str) -> str | None:
     return None if home is cls else home.__name__.removesuffix("Options").removesuffix("Settings")
 
 
-def _parameter(each: "Field[Any]", kind: Any, section: str | None) -> Parameter:
+def _parameter(each: "Field[object]", kind: object, section: str | None) -> Parameter:
     """Return what Typer makes an option of."""
     default: Any = Parameter.empty if each.default is MISSING else each.default
     if _parser(each, kind) is not None:
@@ -92,23 +97,25 @@ def _parameter(each: "Field[Any]", kind: Any, section: str | None) -> Parameter:
     return Parameter(each.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _value(each: "Field[Any]", kind: Any, value: Any) -> Any:
+def _value(each: "Field[object]", kind: object, value: object) -> object:
     parser = _parser(each, kind)
     if parser is not None:
-        return None if value is None else parser(_spelled(each), value)
-    return tuple(value or ()) if _is_repeatable(kind) else value
+        return parser(_spelled(each), value) if isinstance(value, str) else None
+    if _is_repeatable(kind):
+        return tuple(value) if isinstance(value, Iterable) else ()
+    return value
 
 
-def _parser(each: "Field[Any]", kind: Any) -> Callable[[str, str], Any] | None:
+def _parser(each: "Field[object]", kind: object) -> Callable[[str, str], object] | None:
     """Return what reads an option's text, given its name, where Typer does not."""
     return integers if kind == tuple[int, ...] else each.metadata.get("parse")
 
 
-def _spelled(each: "Field[Any]") -> str:
+def _spelled(each: "Field[object]") -> str:
     return f"--{each.name.replace('_', '-')}"
 
 
-def _is_repeatable(kind: Any) -> bool:
+def _is_repeatable(kind: object) -> bool:
     return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
 
 

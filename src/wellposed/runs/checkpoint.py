@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +19,30 @@ from wellposed.errors import CheckpointError, FileError, ProcessLostError
 from wellposed.parallel.part import Part
 from wellposed.runs.fingerprint import bytes_of
 
-State = TypeVar("State", bound=Any)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+State = TypeVar("State", bound="DataclassInstance")
+
+
+class Facts(TypedDict, total=False):
+    """What is told of a run beside its tensors.
+
+    Attributes:
+        batch: number of the batch.
+        step: steps done.
+        position: of the noise.
+        evaluations: of the network, so far.
+        plain: fields of the state that are no tensors.
+        complex: names of the tensors that are complex.
+    """
+
+    batch: int
+    step: int
+    position: int
+    evaluations: int
+    plain: dict[str, object]
+    complex: list[str]
 
 
 @dataclass(frozen=True)
@@ -65,7 +88,7 @@ class RunFolder:
         except (OSError, ValueError, TypeError) as error:
             raise FileError(f"checkpoint: cannot read {str(file)!r}: {error}") from error
 
-    def claim(self, run: Mapping[str, Any], **remembered: Any) -> None:
+    def claim(self, run: Mapping[str, object], **remembered: object) -> None:
         """Make the folder that of a run, or check that it is.
 
         Args:
@@ -91,14 +114,14 @@ class RunFolder:
                 "another folder, or delete it"
             )
 
-    def save_state(self, state: Any, facts: Mapping[str, Any]) -> None:
+    def save_state(self, state: "DataclassInstance", facts: Facts) -> None:
         """Write a state, a dataclass of tensors and plain numbers, with facts about the run."""
         values = {field.name: getattr(state, field.name) for field in fields(state)}
         tensors = {name: v for name, v in values.items() if isinstance(v, Tensor)}
         plain = {name: v for name, v in values.items() if name not in tensors}
         self._write_tensors("state", tensors, {**facts, "plain": plain})
 
-    def load_state(self, template: State, batch: int) -> tuple[State, dict[str, Any]] | None:
+    def load_state(self, template: State, batch: int) -> tuple[State, Facts] | None:
         """Return the saved state of a batch and its facts, or None where there is none.
 
         Args:
@@ -138,9 +161,7 @@ class RunFolder:
         saved = self._read_tensors(f"samples-{batch}")
         return None if saved is None else (saved[0]["u"].to(device), saved[1]["evaluations"])
 
-    def _write_tensors(
-        self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
-    ) -> None:
+    def _write_tensors(self, name: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
         tensors = {key: self.part.gather(value) for key, value in tensors.items()}
         if self.part.rank > 0:
             return
@@ -158,7 +179,7 @@ class RunFolder:
         with self._replacing(f"{name}.safetensors") as temporary:
             save_file(own, temporary, metadata)
 
-    def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], Facts] | None:
         """Return this process's part of a file, and its facts; None if there is none."""
         saved = self._read_file(name)
         found = -1 if saved is None else saved[1].get("evaluations", 0)
@@ -169,11 +190,11 @@ class RunFolder:
             )
         return saved
 
-    def _read_file(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def _read_file(self, name: str) -> tuple[dict[str, Tensor], Facts] | None:
         file = self.path / f"{name}.safetensors"
         try:
             with safe_open(file, framework="pt") as opened:
-                facts = json.loads(opened.metadata()["facts"])
+                facts: Facts = json.loads(opened.metadata()["facts"])
                 tensors = {
                     key: self._own(opened.get_tensor(key), key in facts["complex"])
                     for key in opened.keys()
@@ -234,7 +255,7 @@ def naming(step: str, folder: RunFolder | None) -> Iterator[None]:
         raise ProcessLostError(f"{step}: {error}; {left}") from error
 
 
-def digest(y: Tensor, part: Part) -> dict[str, Any]:
+def digest(y: Tensor, part: Part) -> dict[str, object]:
     """Return shape, dtype and a hash of a measurement that processes may share along axis 2."""
     slices = y.unbind(2) if y.ndim > 2 else (y,)
     hashes = [hashlib.sha256(b"%d " % k) for k in range(part.start, part.start + len(slices))]

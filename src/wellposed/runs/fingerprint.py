@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import PurePath
 from types import FunctionType
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ def fingerprint(module: nn.Module | None) -> str:
     return f"{type(module).__name__} {digest.hexdigest()[:16]}"
 
 
-def _facts(value: Any, place: str, above: tuple[int, ...]) -> Iterator[bytes | memoryview]:
+def _facts(value: object, place: str, above: tuple[int, ...]) -> Iterator[bytes | memoryview]:
     """Yield what a value is and is made of; ``above`` are the objects that hold it."""
     if id(value) in above:
         return
@@ -42,14 +41,14 @@ def _facts(value: Any, place: str, above: tuple[int, ...]) -> Iterator[bytes | m
         yield from _facts(part, f"{place}.{name}", (*above, id(value)))
 
 
-def _name(value: Any) -> str:
+def _name(value: object) -> str:
     if isinstance(value, set | frozenset):
         return repr(sorted(map(repr, value)))
     kind = value if isinstance(value, type | FunctionType) else type(value)
     return repr(value) if isinstance(value, PLAIN) else kind.__qualname__
 
 
-def _parts(value: Any) -> dict[str, Any]:
+def _parts(value: object) -> dict[str, object]:
     """Return what a value holds, by name."""
     if isinstance(value, list | tuple):
         return {str(index): part for index, part in enumerate(value)}
