@@ -1,6 +1,6 @@
 """Diffusions in the latent space of an autoencoder."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,6 @@ from wellposed.errors import ShapeError, require
 from wellposed.priors.anchor import Condition
 from wellposed.priors.prediction import Components
 from wellposed.priors.prior import Prior
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, VQModel
 
 
 class Autoencoder(Protocol):
@@ -67,13 +64,13 @@ class DiffusersAutoencoder(nn.Module):
         self.factor = 2 ** (len(config.block_out_channels) - 1)
 
     @classmethod
-    def from_config(cls, model: "AutoencoderKL | VQModel") -> "DiffusersAutoencoder":
+    def from_config(cls, model: nn.Module) -> "DiffusersAutoencoder":
         """Return an autoencoder with the factors that its model's config names.
 
         Raises:
             ArgumentError: see the class; also a config with a mean and deviation per channel.
         """
-        config = model.config
+        config: Any = model.config
         plain = config.get("latents_mean") is None and config.get("latents_std") is None
         require(plain, "autoencoder", "latents_mean or latents_std", "one factor for all channels")
         return cls(model, config.scaling_factor, config.get("shift_factor") or 0.0)

@@ -123,7 +123,7 @@ def ddpm_prior(
     is_complex = options.get("is_complex", False)
     even = not is_complex or channels % 2 == 0
     require(even, "is_complex", f"True and {channels} channels", "an even number of them")
-    schedule = options.get("schedule", "linear")
+    schedule = options.get("schedule") or "linear"
     if isinstance(schedule, str):
         schedule = SCHEDULES[require_choice("schedule", schedule, SCHEDULES)]()
     return NetworkPrior(
