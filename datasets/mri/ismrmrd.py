@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -141,12 +142,11 @@ def _acquisition(package: ModuleType, record: np.void) -> Acquisition:
 
 def _package() -> ModuleType:
     try:
-        import ismrmrd
+        return import_module("ismrmrd")
     except ImportError as error:
         raise ImportError(
             "load_ismrmrd needs the package ismrmrd: pip install 'wellposed[ismrmrd]'"
         ) from error
-    return ismrmrd
 
 
 def _has(acquisition: Acquisition, *flags: str) -> bool:

@@ -168,8 +168,8 @@ def _area_below(u: Tensor, corners: Tensor) -> Tensor:
     fall = (u - c).clamp(min=0).minimum(d - c)
     # Products of ratios: no cancellation where a slope is steep.
     up = rise * (rise / (b - a).clamp(min=tiny)) / 2
-    down: Tensor = fall * (1 - fall / (d - c).clamp(min=tiny) / 2)
-    return up + flat + down
+    area: Tensor = up + flat + fall * (1 - fall / (d - c).clamp(min=tiny) / 2)
+    return area
 
 
 def is_length(value: object) -> bool:

@@ -126,8 +126,9 @@ def ramp_density(trajectory: Tensor, image_size: Sequence[int]) -> Tensor:
     nearest = radius.amin(1, keepdim=True)
     # What the sum over a line of the kinked |r| lacks of its integral (Euler and Maclaurin),
     # given to the samples next to the kink.
-    lack: Tensor = (nearest**2 - nearest + 1 / 6) * (1 - radius).clamp(min=0)
-    return pi * (radius + lack) * step**2 * (height * width / len(trajectory))
+    lack = (nearest**2 - nearest + 1 / 6) * (1 - radius).clamp(min=0)
+    cells: Tensor = pi * (radius + lack) * step**2 * (height * width / len(trajectory))
+    return cells
 
 
 def pipe_menon_density(

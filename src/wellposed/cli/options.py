@@ -85,15 +85,16 @@ def _section(cls: type, name: str) -> str | None:
 def _parameter(each: "Field[object]", kind: object, section: str | None) -> Parameter:
     """Return what Typer makes an option of."""
     default: Any = Parameter.empty if each.default is MISSING else each.default
+    shown: Any = kind
     if _parser(each, kind) is not None:
-        kind, default = str | None, default and ",".join(map(str, default))
+        shown, default = str | None, default and ",".join(map(str, default))
     elif _is_repeatable(kind):
-        kind = list[get_args(kind)[0]]  # type: ignore[misc]
+        shown = list[get_args(kind)[0]]  # type: ignore[misc]
     name, metavar, help_ = _spelled(each), each.metadata.get("argument"), each.metadata["help"]
-    names = f"{name}/--no-{name[2:]}" if kind is bool else name
+    names = f"{name}/--no-{name[2:]}" if shown is bool else name
     option = typer.Option(names, help=help_, rich_help_panel=section)
     about = typer.Argument(metavar=metavar, help=help_) if metavar else option
-    annotation = Annotated[kind, about]
+    annotation = Annotated[shown, about]
     return Parameter(each.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
