@@ -17,8 +17,8 @@ from wellposed.parallel.part import part_of
 from wellposed.parallel.sharding import agreed_seed
 from wellposed.priors.prior import Prior
 from wellposed.reconstruction import Reconstruction
-from wellposed.runs.checkpoint import RunFolder, digest
-from wellposed.runs.fingerprint import fingerprint
+from wellposed.runs.checkpoint import RunFolder
+from wellposed.runs.fingerprint import digest, fingerprint
 from wellposed.runs.memory import MemoryPlan, plan
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers

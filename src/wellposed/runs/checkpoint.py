@@ -1,6 +1,5 @@
 """A folder from which a run that was killed goes on, to the same result bit for bit."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,6 @@ from torch import Tensor
 from wellposed.checks import require_integer
 from wellposed.errors import CheckpointError, FileError, ProcessLostError
 from wellposed.parallel.part import Part
-from wellposed.runs.fingerprint import bytes_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -26,23 +24,14 @@ State = TypeVar("State", bound="DataclassInstance")
 
 
 class Facts(TypedDict, total=False):
-    """What is told of a run beside its tensors.
-
-    Attributes:
-        batch: number of the batch.
-        step: steps done.
-        position: of the noise.
-        evaluations: of the network, so far.
-        plain: fields of the state that are no tensors.
-        complex: names of the tensors that are complex.
-    """
+    """What is told of a run beside its tensors."""
 
     batch: int
     step: int
     position: int
     evaluations: int
-    plain: dict[str, object]
-    complex: list[str]
+    plain: dict[str, object]  # fields of the state that are no tensors
+    complex: list[str]  # names of the tensors that are
 
 
 @dataclass(frozen=True)
@@ -253,16 +242,3 @@ def naming(step: str, folder: RunFolder | None) -> Iterator[None]:
             "on from it, by the same call"
         )
         raise ProcessLostError(f"{step}: {error}; {left}") from error
-
-
-def digest(y: Tensor, part: Part) -> dict[str, object]:
-    """Return shape, dtype and a hash of a measurement that processes may share along axis 2."""
-    slices = y.unbind(2) if y.ndim > 2 else (y,)
-    hashes = [hashlib.sha256(b"%d " % k) for k in range(part.start, part.start + len(slices))]
-    for one, values in zip(hashes, slices, strict=True):
-        one.update(bytes_of(values))
-    # Sums of 40 bits are exact in a float64.
-    own = sum(int.from_bytes(one.digest()[:5], "big") for one in hashes)
-    depth, total = part.sum(torch.tensor([len(slices), own], device=y.device)).tolist()
-    shape = [*y.shape[:2], *([depth] if y.ndim > 2 else []), *y.shape[3:]]
-    return {"y.shape": shape, "y.dtype": str(y.dtype), "y": f"{total:x}"}
