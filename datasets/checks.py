@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from wellposed.errors import (
     WellposedError,
     check_finite,
 )
+
+if TYPE_CHECKING:
+    import h5py
 
 
 @contextmanager
@@ -48,7 +51,9 @@ def writing(path: str | Path) -> Iterator[None]:
         raise FileError(f"path: cannot write {str(path)!r}: {error}") from error
 
 
-def stored_array(path: Path, group: Any, key: str, axes: tuple[int, ...]) -> Any:
+def stored_array(
+    path: Path, group: "h5py.Group", key: str, axes: tuple[int, ...]
+) -> "h5py.Dataset":
     """Return the data set ``key`` of an HDF5 file or group, not yet read.
 
     Raises:

@@ -1,12 +1,15 @@
 """Reading of images and volumes from common files: PNG, JPEG, NPY, HDF5, MAT, NIfTI."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wellposed.errors import FileError
+
+if TYPE_CHECKING:
+    from nibabel.spatialimages import SpatialImage
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 KEYED_SUFFIXES = (".h5", ".hdf5", ".mat")
@@ -103,7 +106,7 @@ def _check_depth(path: Path, mode: str) -> None:
 def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
     import h5py
 
-    found: dict[str, Any] = {}
+    found: dict[str, h5py.Dataset] = {}
     with h5py.File(path, "r") as file:
         file.visititems(
             lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {})
@@ -125,7 +128,7 @@ def _read_mat(path: Path, key: str | None, min_axes: int) -> np.ndarray:
     return found[_choose(path, found, key, min_axes)]
 
 
-def _choose(path: Path, found: dict[str, Any], key: str | None, min_axes: int) -> str:
+def _choose(path: Path, found: Mapping[str, np.ndarray], key: str | None, min_axes: int) -> str:
     """Return the name of the requested data set, by default the largest."""
     sizes = {name: array.size for name, array in found.items() if array.ndim >= min_axes}
     if not sizes:
@@ -135,9 +138,12 @@ def _choose(path: Path, found: dict[str, Any], key: str | None, min_axes: int) -
     return key or max(sizes, key=sizes.__getitem__)
 
 
-def open_nifti(path: Path) -> tuple[Any, np.ndarray]:
+def open_nifti(path: Path) -> "tuple[SpatialImage, np.ndarray]":
     """Return a nibabel NIfTI image, and its values after the file's scaling."""
     import nibabel
+    from nibabel.spatialimages import SpatialImage
 
-    image: Any = nibabel.load(path)
+    image = nibabel.load(path)
+    if not isinstance(image, SpatialImage):
+        raise FileError(f"path: {path.name} is a {type(image).__name__}, accepted: an image")
     return image, np.asarray(image.dataobj)

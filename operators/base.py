@@ -1,6 +1,6 @@
 """Linear operators and their algebra: products, sums, multiples and adjoints."""
 
-from typing import Any, ClassVar, NoReturn
+from typing import ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -123,7 +123,7 @@ class Composed(LinearOperator):
     def adjoint_map(self, y: Tensor) -> Tensor:
         return self.right.A_adjoint(self.left.A_adjoint(y))
 
-    def A_adjoint_A(self, x: Tensor, **kwargs: Any) -> Tensor:
+    def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return ``B^H A^H A B x``, with the left operator's ``A_adjoint_A``."""
         return self.right.A_adjoint(self.left.A_adjoint_A(self.right.A(x)))
 
@@ -201,16 +201,16 @@ class Scaled(LinearOperator):
     def adjoint_map(self, y: Tensor) -> Tensor:
         return self.operator.A_adjoint(self.factor.conjugate() * y)
 
-    def A_adjoint_A(self, x: Tensor, **kwargs: Any) -> Tensor:
+    def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return ``|c|^2 A^H A x``, with the operator's ``A_adjoint_A``."""
         return abs(self.factor) ** 2 * self.operator.A_adjoint_A(x)
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the operator's pseudo-inverse of ``y / c``."""
         self._check("y", y, self.measurement_size, self.complex_measurement)
         return self.operator.A_dagger(y / self.factor)
 
-    def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **kwargs: Any) -> Tensor:
+    def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **kwargs: object) -> Tensor:
         """Return the operator's proximal solution for ``y / c`` and ``|c|^2 gamma``."""
         self._check("y", y, self.measurement_size, self.complex_measurement)
         return self.operator.prox_l2(z, y / self.factor, abs(self.factor) ** 2 * gamma)

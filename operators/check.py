@@ -6,7 +6,7 @@ single inner products, which hide mismatches of several percent.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
 from wellposed.linalg import inner, largest_eigenvalue, norm
 
 if TYPE_CHECKING:
-    from deepinv.physics import Physics
+    from deepinv.physics import LinearPhysics, Physics
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _random(shape: tuple[int, ...], dtype: torch.dtype, rng: np.random.Generator
 
 
 def check_operator(
-    operator: Any,
+    operator: "LinearPhysics",
     image_size: tuple[int, ...] | None = None,
     dtype: torch.dtype | None = None,
     pairs: int = 8,
@@ -114,7 +114,7 @@ def operator_norm(
     return float(largest_eigenvalue(normal, start, iterations).max())
 
 
-def _single_precision(operator: Any) -> torch.dtype:
+def _single_precision(operator: object) -> torch.dtype:
     return torch.complex64 if getattr(operator, "complex_image", False) else torch.float32
 
 

@@ -1,7 +1,5 @@
 """Operators whose images are companded."""
 
-from typing import Any
-
 from torch import Tensor
 
 from wellposed.errors import is_positive, require
@@ -51,11 +49,11 @@ class Companded(NonlinearOperator):
         y = self.operator.A(expand(x, self.mu))
         return compand(y, self.mu) if self.compressed_data else y
 
-    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_adjoint(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return ``C(A^H C^-1(y))``, an image of the size of ``x``."""
         return compand(self.operator.A_adjoint(self._linear(y)), self.mu)
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the companded pseudo-inverse, which fits ``y`` if that is possible."""
         return compand(self.operator.A_dagger(self._linear(y)), self.mu)
 

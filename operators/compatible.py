@@ -1,6 +1,7 @@
 """Checks that operators can be combined; errors name the combination, e.g. ``@``."""
 
 import cmath
+from collections.abc import Iterable
 from numbers import Complex
 
 import torch
@@ -70,6 +71,12 @@ def summed_level(name: str, first: LinearMap, second: LinearMap) -> Tensor:
             "accepted: for one number of items"
         )
     return torch.hypot(*levels)
+
+
+def added(images: Iterable[Tensor]) -> Tensor:
+    """Return the sum of one or more images or measurements."""
+    first, *others = images
+    return sum(others, first)
 
 
 def as_factor(name: str, factor: complex, complex_data: bool) -> float | complex:

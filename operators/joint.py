@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wellposed.errors import ShapeError, require
 from wellposed.operators.base import LinearOperator
-from wellposed.operators.compatible import require_items, require_same_image
+from wellposed.operators.compatible import added, require_items, require_same_image
 
 
 class Joint(LinearOperator):
@@ -51,20 +51,18 @@ class Joint(LinearOperator):
 
     def split(self, y: Tensor) -> tuple[Tensor, ...]:
         """Return the single measurements in (B, *measurement_size)."""
-        return y.split(self.channels, 1)
+        return torch.split(y, self.channels, 1)
 
     def forward_map(self, x: Tensor) -> Tensor:
         return torch.cat([operator.A(x) for operator in self.operators], 1)
 
     def adjoint_map(self, y: Tensor) -> Tensor:
         parts = zip(self.operators, self.split(y), strict=True)
-        first, *others = (operator.A_adjoint(part) for operator, part in parts)
-        return sum(others, first)
+        return added(operator.A_adjoint(part) for operator, part in parts)
 
-    def A_adjoint_A(self, x: Tensor, **kwargs: Any) -> Tensor:
+    def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return the sum of the operators' ``A_adjoint_A``."""
-        first, *others = (operator.A_adjoint_A(x) for operator in self.operators)
-        return sum(others, first)
+        return added(operator.A_adjoint_A(x) for operator in self.operators)
 
     def restrict(self, y: Tensor) -> Tensor:
         """Return ``y`` with entries that are never measured set to zero."""

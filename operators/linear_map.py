@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from deepinv.physics import LinearPhysics
@@ -27,6 +27,8 @@ class LinearMap(GaussianPhysics, LinearPhysics):
 
     See `LinearOperator` for its arguments and for the methods that subclasses implement.
     """
+
+    _device_holder: Tensor
 
     def __init__(
         self,
@@ -63,22 +65,22 @@ class LinearMap(GaussianPhysics, LinearPhysics):
     def adjoint_map(self, y: Tensor) -> Tensor:
         """Return ``A^H y`` for a checked ``y``."""
 
-    def A(self, x: Tensor, **kwargs: Any) -> Tensor:
+    def A(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return ``A x``, noise-free; ``x`` has shape (B, *image_size)."""
         self._check("x", x, self.img_size, self.complex_image)
         return self.forward_map(x)
 
-    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_adjoint(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return ``A^H y``; ``y`` has shape (B, *measurement_size)."""
         self._check("y", y, self.measurement_size, self.complex_measurement)
         return self.adjoint_map(y)
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the least-squares image of smallest norm, here by conjugate gradients."""
         b = self.A_adjoint(y)
         return conjugate_gradient(self.A_adjoint_A, b, iterations=100, tolerance=1e-5).x
 
-    def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **kwargs: Any) -> Tensor:
+    def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **kwargs: object) -> Tensor:
         """Return ``argmin_x gamma/2 ||A x - y||^2 + 1/2 ||x - z||^2``, here by CG.
 
         Args:
@@ -90,7 +92,7 @@ class LinearMap(GaussianPhysics, LinearPhysics):
         self._check("z", z, self.img_size, self.complex_image)
         return proximal_by_cg(self.A_adjoint_A, self.A_adjoint(y), z, gamma)
 
-    def noise(self, x: Tensor, **kwargs: Any) -> Tensor:
+    def noise(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return ``x`` plus noise of the global generator, for deepinv's ``physics(x)``."""
         if not x.is_complex():
             return self.restrict(super().noise(x, **kwargs))
@@ -123,7 +125,8 @@ class LinearMap(GaussianPhysics, LinearPhysics):
             parts = fn(torch.view_as_real(t.resolve_conj())) if t.is_complex() else None
             return fn(t) if parts is None or parts.is_complex() else torch.view_as_complex(parts)
 
-        return super()._apply(keep, recurse)
+        super()._apply(keep, recurse)
+        return self
 
 
 def check_batch(name: str, value: Tensor, size: Sequence[int], is_complex: bool = False) -> None:

@@ -27,6 +27,9 @@ class MatrixOperator(Decomposable):
     """
 
     cutoff = 1e-3
+    matrix: Tensor
+    left: Tensor
+    right: Tensor
 
     def __init__(
         self, matrix: Tensor, image_size: Sequence[int], noise_sigma: float | Tensor = 0.0

@@ -1,6 +1,6 @@
 """The common base of linear and nonlinear operators: deepinv's `Physics` with Gaussian noise."""
 
-from typing import Any, ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from deepinv.physics import GaussianNoise, Physics
@@ -11,13 +11,31 @@ from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.presentation import Presented, parts_of
 
 
-def unchanged(x: Tensor, **kwargs: Any) -> Tensor:
+def unchanged(x: Tensor, **kwargs: object) -> Tensor:
     """Return ``x``; a named function can be pickled, unlike the lambdas of deepinv."""
     return x
 
 
+class Forward(Protocol):
+    """What is used of an operator, of ours or of deepinv's, whose classes are not typed."""
+
+    def A(self, x: Tensor, /) -> Tensor:
+        """Return the measurement without noise."""
+
+    def A_adjoint(self, y: Tensor, /) -> Tensor:
+        """Return ``A^H y``."""
+
+    def A_adjoint_A(self, x: Tensor, /) -> Tensor:
+        """Return ``A^H A x``."""
+
+    def A_dagger(self, y: Tensor, /) -> Tensor:
+        """Return a pseudo-inverse image."""
+
+
 class Noise(GaussianNoise):
     """deepinv's Gaussian noise, of one level or one per item, but picklable."""
+
+    sigma: Tensor
 
     def __init__(self, sigma: float | Tensor) -> None:
         super().__init__(noise_level(sigma))
@@ -34,12 +52,13 @@ class GaussianPhysics(Presented, Physics):
 
     img_size: tuple[int, ...]
     measurement_size: tuple[int, ...]
+    noise_model: Noise
     _unlisted: ClassVar[frozenset[str]] = Presented._unlisted | {
         *("A_adj", "SVD", "forw", "implicit_backward_solver", "max_iter", "sensor_model"),
         *("solver", "stack", "tol"),
     }
 
-    def __init__(self, noise_sigma: float | Tensor, **physics: Any) -> None:
+    def __init__(self, noise_sigma: float | Tensor, **physics: object) -> None:
         noise = Noise(noise_sigma)
         super().__init__(A=unchanged, sensor_model=unchanged, noise_model=noise, **physics)
 
@@ -56,7 +75,7 @@ class GaussianPhysics(Presented, Physics):
 
     def measure(self, x: Tensor, seed: int = 0) -> Tensor:
         """Return ``A(x) + n``; the noise of item i depends on ``seed`` and i."""
-        clean = self.A(x)
+        clean: Tensor = self.A(x)
         source = ItemNoise(seed, [(i,) for i in range(len(clean))], MEASUREMENT)
         return clean + self.restrict(self.noise_std(clean) * source.draw(clean))
 

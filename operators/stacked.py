@@ -1,6 +1,7 @@
 """A planar operator on every slice of a volume."""
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -77,12 +78,12 @@ class Stacked(LinearOperator):
     def adjoint_map(self, y: Tensor) -> Tensor:
         return self._by_slice(y, self.operator.A_adjoint)
 
-    def A_adjoint_A(self, x: Tensor, **kwargs: Any) -> Tensor:
+    def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return ``A^H A x``, with the operator's ``A_adjoint_A``."""
         self._check("x", x, self.img_size, self.complex_image)
         return self._by_slice(x, self.operator.A_adjoint_A)
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return each slice's pseudo-inverse."""
         self.check_measurement(y)
         return self._by_slice(y, self.operator.A_dagger)
@@ -91,8 +92,8 @@ class Stacked(LinearOperator):
         """Return ``y`` with entries that are never measured set to zero."""
         return self._by_slice(y, self.operator.restrict)
 
-    def _by_slice(self, value: Tensor, apply: Any) -> Tensor:
+    def _by_slice(self, value: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
         if self.operator.items > 1 and len(value) > 1:  # it has parameters for one volume
             return torch.cat([self._by_slice(volume, apply) for volume in value.split(1)])
         slices = value.transpose(1, 2).flatten(0, 1)
-        return apply(slices).unflatten(0, (len(value), -1)).transpose(1, 2)
+        return torch.unflatten(apply(slices), 0, (len(value), -1)).transpose(1, 2)

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.operators.base import LinearOperator
-from wellposed.operators.compatible import as_factor
+from wellposed.operators.compatible import added, as_factor
 from wellposed.operators.decomposable import Decomposable
 from wellposed.parallel.part import part_of
 
@@ -36,9 +36,10 @@ class Superposition(LinearOperator):
         ShapeError: operators with other images or measurements than the first.
     """
 
-    def __new__(cls, operators: Sequence[LinearOperator] = (), *_: Any, **__: Any) -> Any:
+    def __new__(cls, operators: Sequence[LinearOperator] = (), *_: object, **__: object) -> Self:
         aligned = cls is Superposition and _share_U(operators)
-        return super().__new__(AlignedSuperposition if aligned else cls)
+        made: Self = super().__new__(AlignedSuperposition if aligned else cls)
+        return made
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class Superposition(LinearOperator):
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the blocks of images (..., sum C_k, *sides)."""
-        return x.split(self.channels, dim=x.ndim - len(self.img_size))
+        return torch.split(x, self.channels, x.ndim - len(self.img_size))
 
     def reweighted(self, factors: Sequence[float]) -> "Superposition":
         """Return the operator with each weight multiplied by a factor."""
@@ -90,8 +91,7 @@ class Superposition(LinearOperator):
 
     def forward_map(self, x: Tensor) -> Tensor:
         parts = zip(self.weights, self.operators, self.split(x), strict=True)
-        first, *others = (weight * operator.A(part) for weight, operator, part in parts)
-        return sum(others, first)
+        return added(weight * operator.A(part) for weight, operator, part in parts)
 
     def adjoint_map(self, y: Tensor) -> Tensor:
         blocks = zip(self.weights, self.operators, strict=True)
@@ -133,14 +133,15 @@ class AlignedSuperposition(Superposition, Decomposable):
 
     def V_adjoint(self, x: Tensor) -> Tensor:
         blocks = zip(self._shares(x), self.operators, self.split(x), strict=True)
-        first, *others = (share * operator.V_adjoint(part) for share, operator, part in blocks)
-        return sum(others, first)
+        return added(share * operator.V_adjoint(part) for share, operator, part in blocks)
 
     def U(self, coordinates: Tensor) -> Tensor:
-        return self.operators[0].U(coordinates)
+        first: Decomposable = self.operators[0]
+        return first.U(coordinates)
 
     def U_adjoint(self, y: Tensor) -> Tensor:
-        return self.operators[0].U_adjoint(y)
+        first: Decomposable = self.operators[0]
+        return first.U_adjoint(y)
 
     def _own_values(self) -> list[Tensor]:
         # In double precision, as the weights are.
@@ -156,7 +157,7 @@ class AlignedSuperposition(Superposition, Decomposable):
         return [share.to(like.real.dtype) for share in shares]
 
 
-def _share_U(operators: Any) -> bool:
+def _share_U(operators: object) -> bool:
     """Return whether operators are decomposable with the same ``U``."""
     blocks = list(operators) if isinstance(operators, Sequence) else []
     if not blocks or not all(isinstance(block, Decomposable) for block in blocks):

@@ -1,7 +1,5 @@
 """Measurements with unequal noise, scaled to equal noise."""
 
-from typing import Any
-
 from torch import Tensor
 
 from wellposed.errors import DtypeError, ShapeError, require
@@ -25,6 +23,8 @@ class Whitened(LinearOperator):
             operator has parameters for.
         DtypeError: not a real tensor.
     """
+
+    weights: Tensor
 
     def __init__(self, operator: LinearOperator, std: Tensor) -> None:
         if not isinstance(std, Tensor) or not std.is_floating_point():
@@ -66,7 +66,7 @@ class Whitened(LinearOperator):
         """Return ``y`` with entries that are never measured set to zero."""
         return self.operator.restrict(y)
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the operator's pseudo-inverse of the unweighted data, as a start."""
         self._check("y", y, self.measurement_size, self.complex_measurement)
         return self.operator.A_dagger(y / self.weights.to(y.real.dtype))

@@ -7,7 +7,6 @@ Gaussian noise have closed forms.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,11 +15,10 @@ from torch import Tensor
 from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.linalg import conjugate_gradient
 from wellposed.noise import ItemNoise
+from wellposed.operators.physics import Forward
+from wellposed.priors.anchor import Condition
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
-
-if TYPE_CHECKING:
-    from deepinv.physics import LinearPhysics
 
 SpectralFunction = Callable[[Tensor], Tensor]
 
@@ -87,7 +85,7 @@ class Stationary(Covariance):
         return out if x.is_complex() else out.real
 
 
-def _noise_level(operator: "LinearPhysics", sigma: float | None) -> float:
+def _noise_level(operator: Forward, sigma: float | None) -> float:
     level = torch.as_tensor(operator.noise_model.sigma if sigma is None else sigma)
     one = level.numel() == 1 and float(level) > 0
     require(one, "sigma", level.tolist(), "one positive noise level")
@@ -104,7 +102,7 @@ class GaussianPosterior:
 
     mean: Tensor
     _prior: "GaussianPrior"
-    _operator: "LinearPhysics"
+    _operator: Forward
     _sigma: float
 
     def covariance(self) -> Tensor:
@@ -165,7 +163,7 @@ class GaussianPrior(Prior):
     def _mean_like(self, x: Tensor) -> Tensor:
         return self.mean.to(x.dtype).to(x.device)
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the exact ``E[x_0 | x_t]``; see `Prior.denoise`."""
         alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
         m = self._mean_like(x_t)
@@ -178,7 +176,7 @@ class GaussianPrior(Prior):
         return self._mean_like(z) + self.covariance.spectral(z, torch.sqrt)
 
     def posterior(
-        self, y: Tensor, operator: "LinearPhysics", sigma: float | None = None
+        self, y: Tensor, operator: Forward, sigma: float | None = None
     ) -> GaussianPosterior:
         """Return the exact posterior for ``y = A x + n``.
 
@@ -190,7 +188,7 @@ class GaussianPrior(Prior):
         sigma = _noise_level(operator, sigma)
         return GaussianPosterior(self._condition(y, operator, sigma), self, operator, sigma)
 
-    def _condition(self, y: Tensor, operator: "LinearPhysics", sigma: float) -> Tensor:
+    def _condition(self, y: Tensor, operator: Forward, sigma: float) -> Tensor:
         """Return ``m + C A^H (A C A^H + sigma^2)^-1 (y - A m)``."""
         m = self._mean_like(operator.A_adjoint(y)).expand_as(operator.A_adjoint(y))
 
@@ -272,7 +270,7 @@ class GaussianMixturePrior(Prior):
         definite = bool((self._values > 0).all())
         require(definite, "covariances", "indefinite matrices", "positive definite matrices")
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the exact ``E[x_0 | x_t]``; see `Prior.denoise`."""
         x = x_t.flatten(1)
         alpha, sigma = (broadcast(v, x[:, None]) for v in self.schedule(t))
@@ -288,7 +286,7 @@ class GaussianMixturePrior(Prior):
         return torch.einsum("bk,bkn->bn", weight, each).reshape(x_t.shape)
 
     def posterior(
-        self, y: Tensor, operator: "LinearPhysics", sigma: float | None = None
+        self, y: Tensor, operator: Forward, sigma: float | None = None
     ) -> MixturePosterior:
         """Return the exact posterior for ``y = A x + n``, a mixture."""
         sigma = _noise_level(operator, sigma)

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.errors import require, require_choice
+from wellposed.errors import ArgumentError, require, require_choice
 
 INPUTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "plain": lambda x_t, m, sigma: x_t,
@@ -30,6 +30,10 @@ class Degraded(NamedTuple):
 
     anchor: Tensor
     image: Tensor
+
+
+Condition = Degraded | Tensor | int | None
+"""What priors ask for besides ``x_t`` and ``t``: a degraded image, its anchor alone, classes."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def enlarged(image: Tensor, factor: int) -> Tensor:
     return F.interpolate(image, scale_factor=float(factor), mode="bicubic")
 
 
-def degraded_of(condition: Any) -> Degraded:
+def degraded_of(condition: Condition) -> Degraded:
     """Return the condition of a prior with an anchor; the anchor alone is also accepted.
 
     Raises:
@@ -76,6 +80,7 @@ def degraded_of(condition: Any) -> Degraded:
     """
     if isinstance(condition, Degraded):
         return condition
-    given = isinstance(condition, Tensor)
-    require(given, "condition", condition, "a Degraded, see Prior.degraded, or an anchor")
-    return Degraded(condition, condition)
+    if isinstance(condition, Tensor):
+        return Degraded(condition, condition)
+    accepted = "a Degraded, see Prior.degraded, or an anchor"
+    raise ArgumentError(f"condition: got {condition!r}, accepted: {accepted}")

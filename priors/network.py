@@ -1,13 +1,13 @@
 """A neural network as a prior."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
-from wellposed.priors.anchor import Anchor, Degraded, degraded_of
+from wellposed.priors.anchor import Anchor, Condition, Degraded, degraded_of
 from wellposed.priors.labels import Label
 from wellposed.priors.prediction import (
     PREDICTIONS,
@@ -18,7 +18,7 @@ from wellposed.priors.prediction import (
     to_sample,
     training_target,
 )
-from wellposed.priors.prior import Prior, broadcast
+from wellposed.priors.prior import Images, Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
 
 
@@ -63,7 +63,7 @@ class NetworkPrior(Prior):
         sigma_data: float | None = None,
         num_classes: int | None = None,
         anchor: Anchor | None = None,
-        **images: Any,
+        **images: Unpack[Images],
     ) -> None:
         super().__init__(schedule, **images)
         require(isinstance(network, nn.Module), "network", type(network).__name__, "a module")
@@ -87,7 +87,7 @@ class NetworkPrior(Prior):
         """Return the content of `repr`."""
         return f"{super().extra_repr()}, prediction={self.prediction}"
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return ``E[x_0 | x_t]`` from one network evaluation; see `Prior.denoise`.
 
         For a class-conditional network ``condition`` is the class, or one class per item (B,).
@@ -97,7 +97,9 @@ class NetworkPrior(Prior):
             return torch.complex(*x0.chunk(2, dim=1))
         return self.denoise_channels(x_t, t, condition)
 
-    def denoise_channels(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise_channels(
+        self, x_t: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> Tensor:
         """Return `denoise` for the real channels of the network."""
         if self.prediction in TWO_HEADS:
             return self.components(x_t, t, condition).x0
@@ -112,14 +114,16 @@ class NetworkPrior(Prior):
         m, size = self._anchor_of(condition), sigma / self._noise_unit
         return to_sample(self.prediction, output, x_t, alpha, size, m, **self._data)
 
-    def components(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Components:
+    def components(
+        self, x_t: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> Components:
         """Return clean image, residual and noise of ``x_t``; see `Prior.components`."""
         if self.prediction not in TWO_HEADS:
             return super().components(x_t, t, condition)
         output, levels = self.predict(x_t, t, condition), self._levels(x_t, t)
         return from_heads(self.prediction, output, x_t, *levels, self._anchor_of(condition))
 
-    def predict(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def predict(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the network's prediction, see `to_sample`, or both heads (B, 2 C, H, W).
 
         Args:
@@ -137,7 +141,7 @@ class NetworkPrior(Prior):
         # Labels keep float32 at least: bfloat16 cannot count beyond 256.
         kind = torch.promote_types(dtype, torch.float32)
         label = self.label(_times(t)).expand(len(x_t)).to(kind).to(x_t.device)
-        output = self.network(self._seen(x_t, t, condition).to(dtype), label, *told)
+        output: Tensor = self.network(self._seen(x_t, t, condition).to(dtype), label, *told)
         channels = x_t.shape[1] * (2 if self.prediction in TWO_HEADS else 1)
         output, wanted = output[:, :channels], (len(x_t), channels, *x_t.shape[2:])
         if tuple(output.shape) != wanted:
@@ -175,7 +179,7 @@ class NetworkPrior(Prior):
         about = self.anchor is not None and self.prediction == "velocity"
         return self.schedule.terminal_std if about else 1.0
 
-    def _seen(self, x_t: Tensor, t: float | Tensor, condition: Any) -> Tensor:
+    def _seen(self, x_t: Tensor, t: float | Tensor, condition: Condition) -> Tensor:
         """Return the network's input."""
         alpha, sigma = self._levels(x_t, t)
         seen = x_t
@@ -183,10 +187,12 @@ class NetworkPrior(Prior):
             seen = self.anchor.seen(x_t, degraded_of(condition).anchor, sigma)
         return seen if self.sigma_data is None else seen / magnitude(alpha, sigma, self.sigma_data)
 
-    def _anchor_of(self, condition: Any) -> float | Tensor:
+    def _anchor_of(self, condition: Condition) -> float | Tensor:
         return 0.0 if self.anchor is None else degraded_of(condition).anchor
 
-    def _told(self, condition: Any, x_t: Tensor, dtype: torch.dtype) -> tuple[Any, ...]:
+    def _told(
+        self, condition: Condition, x_t: Tensor, dtype: torch.dtype
+    ) -> tuple[Degraded | Tensor, ...]:
         """Return the network's third argument, if any: degraded images or classes."""
         if self.anchor is not None:
             return (Degraded(*(v.to(dtype) for v in degraded_of(condition))),)

@@ -1,19 +1,27 @@
 """The prior: a noise schedule and ``denoise(x_t, t) -> E[x_0 | x_t]``."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, DeviceError, ShapeError, require
 from wellposed.presentation import Presented, parts_of
-from wellposed.priors.anchor import Anchor, Degraded, degraded_of
+from wellposed.priors.anchor import Anchor, Condition, Degraded, degraded_of
 from wellposed.priors.prediction import Components
 from wellposed.priors.schedule import Schedule
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
+
+
+class Images(TypedDict, total=False):
+    """What images a prior is for, see `Prior`."""
+
+    channels: int | None
+    is_complex: bool
+    data_range: tuple[float, float]
 
 
 class Prior(Presented, nn.Module):
@@ -122,7 +130,7 @@ class Prior(Presented, nn.Module):
         return Degraded(self.to_units(self.anchor.enlarge(image)), Prior.to_units(self, image))
 
     @abstractmethod
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return ``E[x_0 | x_t]``, or ``E[x_0 | x_t, m]`` about an anchor, in units.
 
         Args:
@@ -132,7 +140,9 @@ class Prior(Presented, nn.Module):
                 anchor alone if the network needs no more.
         """
 
-    def components(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Components:
+    def components(
+        self, x_t: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> Components:
         """Return clean image, residual and noise of ``x_t`` from one network evaluation.
 
         For the arguments see `denoise`; the anchor of a plain prior is 0.
@@ -172,7 +182,7 @@ class Prior(Presented, nn.Module):
         alpha = broadcast(self.schedule(t)[0], x)
         return self.to_public(self.denoise(alpha * self.to_units(x), t))
 
-    def conditioned_on(self, condition: Any) -> "Given":
+    def conditioned_on(self, condition: Condition) -> "Given":
         """Return this conditional prior with its condition fixed, e.g. to a class.
 
         Raises:
@@ -248,11 +258,11 @@ class Given(Adapter):
         condition: passed with every call.
     """
 
-    def __init__(self, prior: Prior, condition: Any) -> None:
+    def __init__(self, prior: Prior, condition: Condition) -> None:
         super().__init__(prior)
         self.condition = condition
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the wrapped prior's estimate with the fixed condition."""
         require(condition is None, "condition", condition, "None, as the condition is fixed")
         return self.prior.denoise(x_t, t, self.condition)

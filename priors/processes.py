@@ -5,13 +5,12 @@ the clean image at ``t = 0`` to the degraded image plus noise at ``t = T``.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from wellposed.errors import require, require_choice
-from wellposed.priors.schedule import Schedule, Tabulated
+from wellposed.priors.schedule import Schedule, Table, Tabulated
 
 THETAS = ("cosine", "linear", "constant")
 SUMS = ("decreased", "increased", "average")
@@ -89,7 +88,7 @@ def _sums(argument: str, rule: str, T: int) -> Tensor:
     return t * (t + 1 if rule == "increased" else 2 * T + 1 - t) / (T * (T + 1))
 
 
-def rddm_from_ddim(betas: Any) -> Tabulated:
+def rddm_from_ddim(betas: Table) -> Tabulated:
     """Return the schedule of an RDDM converted from a DDPM: ``sum alpha = 1 - sqrt(alpha_bar)``.
 
     With ``sum beta^2 = 1 - alpha_bar`` (RDDM, section 4.1) its kernel is that of the DDPM.

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,10 +40,11 @@ class Proximal(DenoiserPrior):
         prox: Prox,
         schedule: Schedule | None = None,
         data_range: tuple[float, float] = (-1.0, 1.0),
-        **images: Any,
+        channels: int | None = None,
+        is_complex: bool = False,
     ) -> None:
         require(callable(prox), "prox", prox, "a function of images and gamma")
-        super().__init__(partial(_of_noise, prox), schedule, data_range, **images)
+        super().__init__(partial(_of_noise, prox), schedule, data_range, channels, is_complex)
         self.prox = prox
 
     def extra_repr(self) -> str:

@@ -6,8 +6,7 @@ solver's tensors keep their dtype because the values are scalars.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +14,8 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, require, require_choice
 
+Table = Tensor | np.ndarray | Sequence[float]
+"""Numbers by time, of a schedule."""
 SPACINGS = ("leading", "linspace", "trailing", "karras", "geometric")
 
 
@@ -91,7 +92,7 @@ class Tabulated(Schedule):
     ``alpha^2 + sigma^2 = 1``.
     """
 
-    def __init__(self, alpha: Any, sigma: Any, terminal_std: float | None = None) -> None:
+    def __init__(self, alpha: Table, sigma: Table, terminal_std: float | None = None) -> None:
         self.alpha = torch.as_tensor(alpha, dtype=torch.float64)
         self.sigma = torch.as_tensor(sigma, dtype=torch.float64)
         if self.alpha.ndim != 1 or self.alpha.shape != self.sigma.shape or len(self.alpha) < 2:
@@ -108,7 +109,7 @@ class Tabulated(Schedule):
         self.min_ratio = float(self.sigma[1] / self.alpha[1])
 
     @classmethod
-    def from_betas(cls, betas: Any) -> "Tabulated":
+    def from_betas(cls, betas: Table) -> "Tabulated":
         """DDPM's schedule: ``alpha_t^2 = prod_{i<=t} (1 - beta_i)``, variance preserving."""
         betas = torch.as_tensor(betas, dtype=torch.float64)
         fitting = betas.ndim == 1 and bool(((betas > 0) & (betas <= 1)).all())
@@ -130,7 +131,7 @@ class Tabulated(Schedule):
         return cls.from_betas((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta))
 
     @classmethod
-    def from_diffusers(cls, scheduler: Any) -> "Tabulated":
+    def from_diffusers(cls, scheduler: object) -> "Tabulated":
         """Take the betas of a diffusers scheduler, or of its config."""
         if isinstance(scheduler, Mapping):
             from diffusers import DDPMScheduler
@@ -143,12 +144,13 @@ class Tabulated(Schedule):
                 "a config with beta_schedule or trained_betas",
             )
             scheduler = DDPMScheduler.from_config(dict(scheduler))
-        if not hasattr(scheduler, "alphas_cumprod"):
+        if not (hasattr(scheduler, "alphas_cumprod") and hasattr(scheduler, "betas")):
             raise ArgumentError(
                 f"scheduler: got {type(scheduler).__name__}, accepted: a diffusers scheduler "
                 "with alphas_cumprod (DDPM, DDIM, PNDM, DPMSolver, ...) or its config"
             )
-        return cls.from_betas(scheduler.betas.double())
+        betas: Tensor = scheduler.betas
+        return cls.from_betas(betas.double())
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
         t = torch.as_tensor(t, dtype=torch.float64)

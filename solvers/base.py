@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ from wellposed.parallel.part import part_of
 from wellposed.parallel.sharding import agreed_seed
 from wellposed.priors.prior import Prior
 from wellposed.reconstruction import Reconstruction
-from wellposed.runs.checkpoint import RunFolder, digest
-from wellposed.runs.fingerprint import fingerprint
+from wellposed.runs.checkpoint import RunFolder
+from wellposed.runs.fingerprint import digest, fingerprint
 from wellposed.runs.memory import MemoryPlan, plan
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
@@ -56,7 +56,7 @@ class Solver(Sampler):
         return 14
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """The hyper-parameters by name, JSON-serialisable."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: repr(v) if is_dataclass(v) else v for name, v in values.items()}
@@ -76,7 +76,9 @@ class Solver(Sampler):
             chunk=chunk,
         )
 
-    def identity(self, problem: Problem, y: Tensor, num_samples: int, seed: int) -> dict[str, Any]:
+    def identity(
+        self, problem: Problem, y: Tensor, num_samples: int, seed: int
+    ) -> dict[str, object]:
         """Return the identity of a run: runs of equal identity give the same samples."""
         return {
             "solver": type(self).__name__,

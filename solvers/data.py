@@ -10,6 +10,7 @@ from torch import Tensor
 from wellposed.checks import Range
 from wellposed.linalg import conjugate_gradient, largest_eigenvalue, per_item
 from wellposed.noise import ItemNoise, NoiseSource
+from wellposed.operators.physics import Forward
 from wellposed.solvers.problem import Problem, is_linear_operator
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def pseudo_inverse(problem: Problem) -> Tensor:
     return _pseudo_inverse(problem.known, problem.y)
 
 
-def _pseudo_inverse(operator: "Physics", y: Tensor) -> Tensor:
+def _pseudo_inverse(operator: Forward, y: Tensor) -> Tensor:
     ours = type(operator).__module__.startswith("wellposed.")
     if ours or not is_linear_operator(operator):
         return operator.A_dagger(y)

@@ -35,7 +35,7 @@ DENOISER = {"DDRM": "denoiser", "DiffPIR": "model", "DPS": "denoiser"}
 _OURS = {"self", "denoiser", "model", "data_fidelity", "device", "verbose", "rng", "kwargs"}
 
 
-def from_deepinv(name: str, **options: Any) -> "DeepinvSolver":
+def from_deepinv(name: str, **options: object) -> "DeepinvSolver":
     """Return one of deepinv's samplers as a solver of ours, for comparisons.
 
     It is called as ``solver(y, operator, prior, num_samples=, seed=)``. Its hyper-parameters,
@@ -140,7 +140,8 @@ class DeepinvSolver:
             settings["data_fidelity"] = deepinv.optim.L2()
         if self.name != "DDRM":
             settings["device"] = device
-        return getattr(deepinv.sampling, self.name)(**settings)
+        sampler: Callable[..., Tensor] = getattr(deepinv.sampling, self.name)(**settings)
+        return sampler
 
 
 def _own_settings(operator: Physics) -> Physics:
@@ -164,7 +165,8 @@ class CountedDenoiser(nn.Module):
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise public images of noise level ``sigma``; see `Prior.forward`."""
         self.calls += 1
-        return self.prior(x, sigma)
+        x0: Tensor = self.prior(x, sigma)
+        return x0
 
 
 class SolverReconstructor(Reconstructor):
@@ -175,7 +177,7 @@ class SolverReconstructor(Reconstructor):
         self.solver, self.prior = solver, prior
         self.num_samples, self.seed = num_samples, seed
 
-    def forward(self, y: Tensor, physics: Physics, **kwargs: Any) -> Tensor:
+    def forward(self, y: Tensor, physics: Physics, **kwargs: object) -> Tensor:
         """Return the mean of the samples, (B, C, ...); deepinv's ``kwargs`` are not used."""
         result = self.solver(y, physics, self.prior, num_samples=self.num_samples, seed=self.seed)
         return result.mean

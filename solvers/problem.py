@@ -12,7 +12,7 @@ latent prior are the code of an autoencoder, in which no measurement is linear.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,18 @@ from wellposed.checks import require_batch
 from wellposed.errors import ArgumentError, DeviceError, ShapeError, check_finite
 from wellposed.linalg import WHOLE, Space
 from wellposed.operators.check import require_adjoint
+from wellposed.operators.physics import Forward
 from wellposed.parallel.part import Part, part_of
-from wellposed.priors.anchor import Degraded
+from wellposed.priors.anchor import Condition, Degraded
 from wellposed.priors.prediction import Components
 from wellposed.priors.prior import Prior
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
+
+T = TypeVar("T")
+Method = Callable[[Tensor, float, Condition], T]
+"""A method of a prior, as `Prior.denoise`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +119,7 @@ class Problem:
         """Return images in public values."""
         return self.prior.to_public(u)
 
-    def evaluate(self, network: Callable[..., Any], x_t: Tensor, t: float) -> Any:
+    def evaluate(self, network: Method[T], x_t: Tensor, t: float) -> T:
         """Return ``network(x_t, t)`` for a method of the prior; every evaluation is made here."""
         return network(x_t, t, self.condition)
 
@@ -158,7 +163,7 @@ class Problem:
         return WHOLE if self.part.processes == 1 else Space(self.part.sum)
 
     @property
-    def known(self) -> "Physics":
+    def known(self) -> Forward:
         """The operator, which must be known."""
         assert self.operator is not None
         return self.operator

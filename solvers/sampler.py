@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,9 +15,10 @@ from wellposed.priors.schedule import SPACINGS
 from wellposed.priors.transition import starting_std
 from wellposed.runs.checkpoint import RunFolder, naming
 from wellposed.runs.progress import track
-from wellposed.solvers.problem import Problem
+from wellposed.solvers.problem import Method, Problem
 from wellposed.solvers.scope import Scope
 
+T = TypeVar("T")
 Callback = Callable[[int, "State"], None]
 
 
@@ -59,7 +60,7 @@ class Counted(Problem):
         """Return the problem with a count of zero."""
         return cls(**{part.name: getattr(problem, part.name) for part in fields(Problem)})
 
-    def evaluate(self, network: Callable[..., Any], x_t: Tensor, t: float) -> Any:
+    def evaluate(self, network: Method[T], x_t: Tensor, t: float) -> T:
         """Evaluate and count; see `Problem.evaluate`."""
         self.tally.count += 1
         return super().evaluate(network, x_t, t)
@@ -138,7 +139,8 @@ class Sampler(Scope, ABC):
                     callback(index, state)
                 if folder is not None and (index + 1) % folder.every == 0:
                     facts = {"batch": batch, "step": index + 1, "position": noise.position}
-                    folder.save_state(state, {**facts, "evaluations": problem.tally.count})
+                    facts["evaluations"] = problem.tally.count
+                    folder.save_state(state, facts)
         return Sampled(self.finish(state), problem.tally.count)
 
 

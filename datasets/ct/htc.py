@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -106,7 +105,7 @@ def load_htc2022(path: str | Path) -> HTCScan:
     )
 
 
-def _geometry(path: Path, parameters: dict[str, Any]) -> FanBeam:
+def _geometry(path: Path, parameters: dict[str, object]) -> FanBeam:
     missing = [name for name in (*PARAMETERS, "distanceUnit") if name not in parameters]
     if missing:
         raise FileError(f"path: the parameters in {path.name} have no {', '.join(missing)}")
@@ -130,7 +129,11 @@ def _image(path: Path) -> Tensor | None:
     """Return the only image of a file, or ``None`` without a file."""
     if not path.exists():
         return None
-    images = [value for value in read_mat(path).values() if np.ndim(value) == 2]
+    images = [
+        value
+        for value in read_mat(path).values()
+        if isinstance(value, np.ndarray) and value.ndim == 2
+    ]
     if len(images) != 1:
         raise FileError(f"path: {path.name} contains {len(images)} images, accepted: one image")
     return _tensor(path, "image", images[0])

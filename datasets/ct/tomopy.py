@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -71,7 +70,9 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
     return ParallelScan(tensor, -tensor.log(), torch.from_numpy(angles))
 
 
-def _check_sizes(path: Path, data: Any, white: Any, dark: Any, theta: Any) -> None:
+def _check_sizes(
+    path: Path, data: h5py.Dataset, white: h5py.Dataset, dark: h5py.Dataset, theta: h5py.Dataset
+) -> None:
     if len(theta) != len(data):
         raise FileError(
             f"path: {path.name} has {len(data)} views in 'data' but {len(theta)} in 'theta'"
@@ -84,7 +85,7 @@ def _check_sizes(path: Path, data: Any, white: Any, dark: Any, theta: Any) -> No
             )
 
 
-def _degrees(path: Path, theta: np.ndarray, attributes: Any) -> np.ndarray:
+def _degrees(path: Path, theta: np.ndarray, attributes: h5py.AttributeManager) -> np.ndarray:
     stored = np.ravel(attributes.get("units", DEGREES[0])).tolist()
     texts = [unit.decode() if isinstance(unit, bytes) else str(unit) for unit in stored]
     unit = " ".join(texts).strip().lower()
@@ -107,9 +108,10 @@ def _transmission(
             f"path: in {path.name}, {unlit} of {beam.size} detector pixels have 'data_white' not "
             "above 'data_dark', so that there is no beam to divide by"
         )
-    transmission = (counts - dark) / beam
+    transmission: np.ndarray = (counts - dark) / beam
     if floor > 0:
-        return transmission.clip(floor)
+        clipped: np.ndarray = transmission.clip(floor)
+        return clipped
     opaque = int((transmission <= 0).sum())
     if opaque:
         raise FileError(

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from math import inf, isqrt
+from numbers import Real
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ def load_hyperspectral(
     return HyperspectralCube(tensor, scale, offset)
 
 
-def _choose(path: Path, content: dict[str, Any], key: str | None) -> np.ndarray:
+def _choose(path: Path, content: dict[str, object], key: str | None) -> np.ndarray:
     """Return the requested variable, by default the largest."""
     found = {
         name: value
@@ -92,8 +92,8 @@ def _choose(path: Path, content: dict[str, Any], key: str | None) -> np.ndarray:
     return finite(path, key, found[key])
 
 
-def _stored_size(content: dict[str, Any], pixels: int) -> tuple[int, int]:
+def _stored_size(content: dict[str, object], pixels: int) -> tuple[int, int]:
     rows, columns = content.get("nRow"), content.get("nCol")
-    if rows is None or columns is None:
-        return isqrt(pixels), isqrt(pixels)
-    return int(rows), int(columns)
+    if isinstance(rows, Real) and isinstance(columns, Real):
+        return int(float(rows)), int(float(columns))
+    return isqrt(pixels), isqrt(pixels)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -78,7 +77,7 @@ def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
     return FastMRI(kspace, mask.float(), reference, size, encoding)
 
 
-def _read_reference(path: Path, file: Any, count: int, chosen: slice) -> Tensor | None:
+def _read_reference(path: Path, file: h5py.File, count: int, chosen: slice) -> Tensor | None:
     key = next((key for key in REFERENCES if key in file), None)
     if key is None:
         return None

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import h5py
 import numpy as np
@@ -12,7 +13,14 @@ from torch import Tensor
 
 from wellposed.datasets.checks import finite, reading, stored_array
 from wellposed.datasets.mri.encoding import Encoding, parse_header
-from wellposed.datasets.mri.ismrmrd_sorting import Frame, frame_of, grid, grid_calibration, stack
+from wellposed.datasets.mri.ismrmrd_sorting import (
+    Acquisition,
+    Frame,
+    frame_of,
+    grid,
+    grid_calibration,
+    stack,
+)
 from wellposed.errors import FileError
 
 CARTESIAN = ("cartesian", "epi")
@@ -115,7 +123,7 @@ def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) ->
     )
 
 
-def _read(path: Path, group: str, encoding: int) -> tuple[Encoding, list[Any]]:
+def _read(path: Path, group: str, encoding: int) -> tuple[Encoding, list[Acquisition]]:
     """Return the header and all acquisitions of a file."""
     package = _package()
     with reading(path, "ISMRMRD"), h5py.File(path, "r") as file:
@@ -125,29 +133,28 @@ def _read(path: Path, group: str, encoding: int) -> tuple[Encoding, list[Any]]:
         return header, [_acquisition(package, record) for record in records]
 
 
-def _acquisition(package: Any, record: Any) -> Any:
-    made = package.Acquisition(record["head"])
+def _acquisition(package: ModuleType, record: np.void) -> Acquisition:
+    made: Acquisition = package.Acquisition(record["head"])
     made.data[:] = record["data"].view(np.complex64).reshape(made.data.shape)
     made.traj[:] = record["traj"].reshape(made.traj.shape)
     return made
 
 
-def _package() -> Any:
+def _package() -> ModuleType:
     try:
-        import ismrmrd
+        return import_module("ismrmrd")
     except ImportError as error:
         raise ImportError(
             "load_ismrmrd needs the package ismrmrd: pip install 'wellposed[ismrmrd]'"
         ) from error
-    return ismrmrd
 
 
-def _has(acquisition: Any, *flags: str) -> bool:
+def _has(acquisition: Acquisition, *flags: str) -> bool:
     package = _package()
     return any(acquisition.is_flag_set(getattr(package, flag)) for flag in flags)
 
 
-def _split(acquisitions: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+def _split(acquisitions: Iterable[Acquisition]) -> tuple[list[Acquisition], list[Acquisition]]:
     """Return the acquisitions of the image and those of the calibration; some are both."""
     used = [a for a in acquisitions if not _has(a, "ACQ_IS_NOISE_MEASUREMENT", *SKIPPED)]
     both = "ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING"
@@ -156,7 +163,7 @@ def _split(acquisitions: Iterable[Any]) -> tuple[list[Any], list[Any]]:
     return image, [a for a, only in zip(used, alone, strict=True) if only or _has(a, both)]
 
 
-def _check_readouts(path: Path, acquisitions: list[Any]) -> None:
+def _check_readouts(path: Path, acquisitions: list[Acquisition]) -> None:
     coils = acquisitions[0].active_channels
     for acquisition in acquisitions:
         if acquisition.active_channels != coils:
@@ -167,12 +174,12 @@ def _check_readouts(path: Path, acquisitions: list[Any]) -> None:
         finite(path, "data", acquisition.data)
 
 
-def _geometry(acquisition: Any) -> list[list[float]]:
+def _geometry(acquisition: Acquisition) -> list[list[float]]:
     a = acquisition
     return [list(vector) for vector in (a.position, a.read_dir, a.phase_dir, a.slice_dir)]
 
 
-def _noise(noise: list[Any], image: Any) -> Tensor | None:
+def _noise(noise: list[Acquisition], image: Acquisition) -> Tensor | None:
     if not noise:
         return None
     # The variance of noise is proportional to the bandwidth, and thus to 1 / dwell time.

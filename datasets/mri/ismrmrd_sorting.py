@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,13 +22,42 @@ class Frame(NamedTuple):
     set: int
 
 
-def frame_of(acquisition: Any) -> Frame:
+class Counters(Protocol):
+    """Where an acquisition belongs: the counters of `Frame`, and these."""
+
+    kspace_encode_step_1: int
+    kspace_encode_step_2: int
+
+
+class Acquisition(Protocol):
+    """What is used of an acquisition as the package ``ismrmrd`` gives it."""
+
+    active_channels: int
+    number_of_samples: int
+    discard_pre: int
+    discard_post: int
+    center_sample: int
+    sample_time_us: float
+    encoding_space_ref: int
+    idx: Counters
+    data: np.ndarray
+    traj: np.ndarray
+    position: Sequence[float]
+    read_dir: Sequence[float]
+    phase_dir: Sequence[float]
+    slice_dir: Sequence[float]
+
+    def is_flag_set(self, flag: int, /) -> bool:
+        """Tell whether a flag is set."""
+
+
+def frame_of(acquisition: Acquisition) -> Frame:
     """Return the frame that an acquisition belongs to."""
     return Frame(*(int(getattr(acquisition.idx, name)) for name in Frame._fields))
 
 
 def grid(
-    path: Path, acquisitions: Sequence[Any], frames: Sequence[Frame], encoding: Encoding
+    path: Path, acquisitions: Sequence[Acquisition], frames: Sequence[Frame], encoding: Encoding
 ) -> tuple[Tensor, Tensor]:
     """Return Cartesian k-space and its mask; lines measured several times are averaged.
 
@@ -61,7 +90,7 @@ def grid(
 
 
 def grid_calibration(
-    path: Path, acquisitions: Sequence[Any], frames: Sequence[Frame], encoding: Encoding
+    path: Path, acquisitions: Sequence[Acquisition], frames: Sequence[Frame], encoding: Encoding
 ) -> Tensor:
     """Return calibration k-space for every frame, sorted as `grid` does.
 
@@ -90,7 +119,7 @@ def _nearest(path: Path, frame: Frame, measured: Sequence[Frame]) -> Frame:
 
 
 def stack(
-    path: Path, acquisitions: Sequence[Any], frames: Sequence[Frame]
+    path: Path, acquisitions: Sequence[Acquisition], frames: Sequence[Frame]
 ) -> tuple[Tensor, Tensor]:
     """Return readouts along a trajectory, and the trajectory.
 
@@ -114,29 +143,29 @@ def stack(
     return torch.from_numpy(kspace), torch.from_numpy(places)
 
 
-def valid_samples(acquisition: Any) -> np.ndarray:
+def valid_samples(acquisition: Acquisition) -> np.ndarray:
     """Return the samples (coils, samples) that are not discarded, in the order of k."""
     return _ordered(acquisition, acquisition.data)
 
 
-def valid_places(acquisition: Any) -> np.ndarray:
+def valid_places(acquisition: Acquisition) -> np.ndarray:
     """Return the trajectory (samples, axes) of the same samples."""
     return _ordered(acquisition, acquisition.traj.T).T
 
 
-def _ordered(acquisition: Any, values: np.ndarray) -> np.ndarray:
+def _ordered(acquisition: Acquisition, values: np.ndarray) -> np.ndarray:
     stop = acquisition.number_of_samples - acquisition.discard_post
     kept = values[:, acquisition.discard_pre : stop]
     return kept[:, ::-1] if _is_reversed(acquisition) else kept
 
 
-def _is_reversed(acquisition: Any) -> bool:
+def _is_reversed(acquisition: Acquisition) -> bool:
     from ismrmrd import ACQ_IS_REVERSE
 
     return acquisition.is_flag_set(ACQ_IS_REVERSE)
 
 
-def _place(path: Path, acquisition: Any, encoding: Encoding) -> tuple[int, slice, int]:
+def _place(path: Path, acquisition: Acquisition, encoding: Encoding) -> tuple[int, slice, int]:
     """Return the partition, the rows and the line of an acquisition in centred k-space."""
     depth, height, width = encoding.encoded_size
     count = acquisition.number_of_samples

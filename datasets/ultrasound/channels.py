@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from math import pi
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +71,7 @@ def load_pymust(path: str | Path) -> ChannelData:
     )
 
 
-def _number(path: Path, name: str, value: Any, least: float = 0.0) -> float:
+def _number(path: Path, name: str, value: object, least: float = 0.0) -> float:
     """Return a finite number of ``param`` above ``least``."""
     number = np.asarray(value)
     single = number.size == 1 and number.dtype.kind in "iuf"
@@ -135,7 +134,8 @@ def baseband(data: ChannelData) -> Tensor:
     frequency = torch.fft.fftfreq(samples, 1 / data.sampling_mhz, device=data.rf.device)
     # The other half of the spectrum is now at twice the centre frequency, or aliased.
     keep = frequency.abs() < min(data.centre_mhz, data.sampling_mhz / 4)
-    return 2 * torch.fft.ifft(torch.fft.fft(mixed, dim=1) * keep[:, None], dim=1)
+    baseband: Tensor = torch.fft.ifft(torch.fft.fft(mixed, dim=1) * keep[:, None], dim=1)
+    return 2 * baseband
 
 
 def _carrier(time: Tensor, data: ChannelData) -> Tensor:

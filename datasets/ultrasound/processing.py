@@ -34,7 +34,8 @@ def envelope(rf: Tensor) -> Tensor:
     weight[1 : (depth + 1) // 2] = 2
     if depth % 2 == 0:
         weight[depth // 2] = 1
-    return torch.fft.ifft(torch.fft.fft(rf, dim=-2) * weight, dim=-2).abs()
+    analytic: Tensor = torch.fft.ifft(torch.fft.fft(rf, dim=-2) * weight, dim=-2)
+    return analytic.abs()
 
 
 def log_compress(

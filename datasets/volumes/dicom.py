@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wellposed.errors import FileError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset, FileDataset
 
 DICOM_SUFFIX = ".dcm"
 GEOMETRY = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
@@ -27,7 +30,7 @@ class DicomSeries:
 
     values: np.ndarray
     spacing: tuple[float, float, float]
-    headers: list[Any]
+    headers: "list[FileDataset]"
 
     @property
     def volume(self) -> Tensor:
@@ -66,11 +69,11 @@ def read_dicom_series(folder: str | Path) -> DicomSeries:
     )
 
 
-def _read_slice(file: Path) -> tuple[Any, np.ndarray]:
+def _read_slice(file: Path) -> "tuple[FileDataset, np.ndarray]":
     import pydicom
 
     try:
-        header: Any = pydicom.dcmread(file)
+        header = pydicom.dcmread(file)
         slope = float(getattr(header, "RescaleSlope", 1))
         pixels = _decode(header) * slope + float(getattr(header, "RescaleIntercept", 0))
         del header.PixelData
@@ -89,11 +92,12 @@ def _read_slice(file: Path) -> tuple[Any, np.ndarray]:
     return header, pixels
 
 
-def _decode(header: Any) -> np.ndarray:
+def _decode(header: "FileDataset") -> np.ndarray:
     """Return the stored pixels as float32."""
     syntax = header.file_meta.TransferSyntaxUID
     try:
-        return header.pixel_array.astype(np.float32)
+        pixels: np.ndarray = header.pixel_array.astype(np.float32)
+        return pixels
     except Exception as error:
         if not syntax.is_compressed:
             raise
@@ -104,7 +108,7 @@ def _decode(header: Any) -> np.ndarray:
         ) from error
 
 
-def _check_one_series(folder: Path, slices: list[tuple[Path, Any, np.ndarray]]) -> None:
+def _check_one_series(folder: Path, slices: "list[tuple[Path, FileDataset, np.ndarray]]") -> None:
     reference, pixels = slices[0][1], slices[0][2]
     for file, header, other in slices:
         same = {
@@ -139,11 +143,11 @@ def _slice_distance(places: list[tuple[Path, float]]) -> float | None:
     return step
 
 
-def _thickness(header: Any) -> float:
+def _thickness(header: "Dataset") -> float:
     return float(header.get("SliceThickness") or 1.0)
 
 
-def _check_upright(folder: Path, headers: list[Any], normal: np.ndarray) -> None:
+def _check_upright(folder: Path, headers: "list[FileDataset]", normal: np.ndarray) -> None:
     """Raise if slices are shifted relative to each other, so that they form no cuboid."""
     places = np.array([h.ImagePositionPatient for h in headers], float)
     path = places[-1] - places[0]

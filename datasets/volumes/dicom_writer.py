@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -10,6 +10,9 @@ from torch import Tensor
 from wellposed.datasets.checks import as_stored
 from wellposed.datasets.volumes.dicom import DICOM_SUFFIX, DicomSeries
 from wellposed.errors import FileError, require
+
+if TYPE_CHECKING:
+    from pydicom import FileDataset
 
 PIXEL_DEPENDENT = (
     "SmallestImagePixelValue",
@@ -87,7 +90,7 @@ def _decimal(value: float) -> str:
     return format_number_as_ds(value)
 
 
-def _derived(source: Any, description: str, series: str, number: int) -> Any:
+def _derived(source: "FileDataset", description: str, series: str, number: int) -> "FileDataset":
     """Return a header for an image made from another."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -111,7 +114,7 @@ def _derived(source: Any, description: str, series: str, number: int) -> Any:
     return header
 
 
-def _set_pixels(header: Any, values: np.ndarray, low: float, high: float) -> None:
+def _set_pixels(header: "FileDataset", values: np.ndarray, low: float, high: float) -> None:
     """Store values between ``low`` and ``high`` in 16 bits."""
     for name in PIXEL_DEPENDENT:
         if name in header:

@@ -66,4 +66,5 @@ def _moved(sinogram: Tensor, shift: Tensor) -> Tensor:
     cycles = torch.fft.rfftfreq(padded, dtype=torch.float64)
     turns = (2 * torch.pi * shift[:, None] * cycles).to(sinogram)
     spectrum = torch.fft.rfft(sinogram, n=padded) * torch.polar(torch.ones_like(turns), turns)
-    return torch.fft.irfft(spectrum, n=padded)[..., :bins]
+    moved: Tensor = torch.fft.irfft(spectrum, n=padded)
+    return moved[..., :bins]

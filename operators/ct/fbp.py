@@ -99,7 +99,8 @@ def ramp_filter(data: Tensor, pitch: float, stretch: float | None = None) -> Ten
     length = 1 << (2 * bins - 1).bit_length()
     response = torch.fft.rfft(_ramp_kernel(length, stretch)).real / pitch
     spectrum = torch.fft.rfft(data, n=length) * response.to(data)
-    return torch.fft.irfft(spectrum, n=length)[..., :bins]
+    filtered: Tensor = torch.fft.irfft(spectrum, n=length)
+    return filtered[..., :bins]
 
 
 def _ramp_kernel(length: int, stretch: float | None = None) -> Tensor:

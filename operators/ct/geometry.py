@@ -19,7 +19,6 @@ Conventions, shared by all operators here:
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -172,9 +171,10 @@ def _area_below(u: Tensor, corners: Tensor) -> Tensor:
     fall = (u - c).clamp(min=0).minimum(d - c)
     # Products of ratios avoid cancellation at steep slopes.
     up = rise * (rise / (b - a).clamp(min=tiny)) / 2
-    return up + flat + fall * (1 - fall / (d - c).clamp(min=tiny) / 2)
+    area: Tensor = up + flat + fall * (1 - fall / (d - c).clamp(min=tiny) / 2)
+    return area
 
 
-def is_length(value: Any) -> bool:
+def is_length(value: object) -> bool:
     """Return whether a value is a positive, finite Python or NumPy number."""
     return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf

@@ -190,4 +190,5 @@ def _sampling_transpose(values: Tensor, slabs: Tensor, places: Tensor) -> Tensor
     # The function that PyTorch's gradient calls, without a public name. Bilinear, zero outside.
     gather = torch.ops.aten.grid_sampler_2d_backward
     values = values.expand(len(slabs), -1, -1, -1)
-    return gather(values, slabs, places, 0, 0, False, [True, False])[0]
+    gathered: Tensor = gather(values, slabs, places, 0, 0, False, [True, False])[0]
+    return gathered

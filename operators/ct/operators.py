@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +75,7 @@ class PlanarCT(LinearOperator):
         self._check("y", y, self.measurement_size, self.complex_measurement)
         return filtered_backprojection(y[:, 0], self.geometry)[:, None]
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return a least-squares image by conjugate gradients from the filtered back-projection.
 
         They end after 100 steps or at a relative residual of 1e-5 of the normal equations. This
@@ -254,12 +253,12 @@ def covering_bins(shadow: float, width: int) -> int:
     return bins + (bins - width) % 2
 
 
-def require_length(name: str, length: Any) -> None:
+def require_length(name: str, length: object) -> None:
     """Raise `ArgumentError` unless a length is a positive number."""
     require(is_length(length), name, length, "a positive, finite length")
 
 
-def require_distances(source_distance: Any, detector_distance: Any, radius: float) -> None:
+def require_distances(source_distance: float, detector_distance: float, radius: float) -> None:
     """Raise `ArgumentError` unless the source is outside a radius and the detector behind it."""
     require_length("source_distance", source_distance)
     require_length("detector_distance", detector_distance)

@@ -4,7 +4,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -50,6 +50,13 @@ class Projector(nn.Module):
         """Return the transpose applied to sinograms."""
 
 
+class _Kept(Protocol):
+    """What a projection keeps for its gradient."""
+
+    projector: Pair
+    transpose: bool
+
+
 class Projection(torch.autograd.Function):
     """The application of a `Pair`; the gradient of the map is its transpose and vice versa."""
 
@@ -58,21 +65,22 @@ class Projection(torch.autograd.Function):
         return projector.backproject(values) if transpose else projector.project(values)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.projector, ctx.transpose = inputs[1:]
+    def setup_context(ctx: _Kept, inputs: tuple[Tensor, Pair, bool], output: Tensor) -> None:
+        _, ctx.projector, ctx.transpose = inputs
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _Kept, grad: Tensor) -> tuple[Tensor, None, None]:
         return Projection.apply(grad, ctx.projector, not ctx.transpose), None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return Projection.apply(tangent, ctx.projector, ctx.transpose)
+    def jvp(ctx: _Kept, tangent: Tensor, *_: None) -> Tensor:
+        out: Tensor = Projection.apply(tangent, ctx.projector, ctx.transpose)
+        return out
 
 
 def apply_pair(pair: Pair, values: Tensor, transpose: bool = False) -> Tensor:
     """Return a pair's map, or its transpose, of values (B, 1, ...) in any precision."""
-    out = Projection.apply(single_or_double(values)[:, 0], pair, transpose)
+    out: Tensor = Projection.apply(single_or_double(values)[:, 0], pair, transpose)
     return out[:, None].to(values.dtype)
 
 
@@ -172,7 +180,7 @@ class Matrices:
         found = cls._alive.get(geometry)
         return cls._alive.setdefault(geometry, cls(geometry)) if found is None else found
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Matrices":
+    def __deepcopy__(self, memo: dict[int, object]) -> "Matrices":
         return self
 
 

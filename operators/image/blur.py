@@ -28,6 +28,8 @@ class Blur(Decomposable):
         cutoff: Fourier components with ``|K| <= cutoff max|K|`` are set to zero in ``A_dagger``.
     """
 
+    phase: Tensor
+
     def __init__(
         self,
         kernel: Tensor,
@@ -51,10 +53,12 @@ class Blur(Decomposable):
         self.to(kernel.device)
 
     def V(self, coordinates: Tensor) -> Tensor:
-        return torch.fft.irfft2(coordinates, s=self.img_size[-2:], norm="ortho")
+        image: Tensor = torch.fft.irfft2(coordinates, s=self.img_size[-2:], norm="ortho")
+        return image
 
     def V_adjoint(self, x: Tensor) -> Tensor:
-        return torch.fft.rfft2(x, norm="ortho")
+        coordinates: Tensor = torch.fft.rfft2(x, norm="ortho")
+        return coordinates
 
     def U(self, coordinates: Tensor) -> Tensor:
         return self.V(self.phase.to(coordinates.dtype) * coordinates)
@@ -121,6 +125,8 @@ class PaddedBlur(LinearOperator):
             (C, H - h + 1, W - w + 1).
     """
 
+    transfer: Tensor
+
     def __init__(
         self,
         kernel: Tensor,
@@ -160,7 +166,9 @@ class PaddedBlur(LinearOperator):
 
     def _filter(self, x: Tensor, transfer: Tensor) -> Tensor:
         spectrum = torch.fft.rfft2(x, s=self._padded)
-        return torch.fft.irfft2(spectrum * transfer.to(spectrum.dtype), s=self._padded)
+        filtered = spectrum * transfer.to(spectrum.dtype)
+        full: Tensor = torch.fft.irfft2(filtered, s=self._padded)
+        return full
 
 
 def _kernel_for(kernel: Tensor, image_size: Sequence[int]) -> Tensor:

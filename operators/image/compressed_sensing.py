@@ -37,6 +37,10 @@ class CompressedSensing(Decomposable):
         ArgumentError: ``ratio`` or ``block`` out of range.
     """
 
+    basis: Tensor
+    order: Tensor
+    place: Tensor
+
     def __init__(
         self,
         image_size: Sequence[int],
@@ -62,7 +66,7 @@ class CompressedSensing(Decomposable):
 
     def V(self, coordinates: Tensor) -> Tensor:
         pixels = (coordinates @ self.basis.to(coordinates.dtype).mT).flatten(2)
-        return pixels[..., self.place].unflatten(2, self.img_size[1:])
+        return torch.unflatten(pixels[..., self.place], 2, self.img_size[1:])
 
     def V_adjoint(self, x: Tensor) -> Tensor:
         blocks = x.flatten(2)[..., self.order].unflatten(2, (-1, len(self.basis)))
@@ -87,6 +91,10 @@ class WalshHadamard(Decomposable):
         ShapeError: a side is not a power of two.
         ArgumentError: ``ratio`` out of range.
     """
+
+    kept: Tensor
+    rows: Tensor
+    columns: Tensor
 
     def __init__(
         self,

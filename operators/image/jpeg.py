@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -89,12 +88,12 @@ class JPEG(NonlinearOperator):
         ycc = torch.cat([luma, self._code_chroma(chroma) - 128], 1)
         return _eight_bits(_mix(torch.linalg.inv(self.to_ycc), ycc)) / 255
 
-    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_adjoint(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return ``y``, which is an image."""
         check_batch("y", y, self.measurement_size)
         return y
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return ``y``, the decoded image."""
         return self.A_adjoint(y)
 

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,10 +41,10 @@ class NonlinearOperator(GaussianPhysics):
         """Return ``A(x)`` for a checked ``x``."""
 
     @abstractmethod
-    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_adjoint(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return an image of the size of ``x``; it is not an adjoint, as ``A`` is nonlinear."""
 
-    def A(self, x: Tensor, **kwargs: Any) -> Tensor:
+    def A(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return ``A(x)``, noise-free; ``x`` has shape (B, C, H, W)."""
         check_batch("x", x, self.img_size)
         return self.forward_map(x)
@@ -83,16 +82,17 @@ class PhaseRetrieval(NonlinearOperator):
 
     def forward_map(self, x: Tensor) -> Tensor:
         spectrum = torch.fft.fft2(self._pad(x), norm="ortho")
-        return torch.fft.fftshift(spectrum.abs(), dim=(-2, -1))
+        magnitude: Tensor = torch.fft.fftshift(spectrum.abs(), dim=(-2, -1))
+        return magnitude
 
-    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_adjoint(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the image of the magnitudes with zero phase."""
         check_batch("y", y, self.measurement_size)
         magnitude = torch.fft.ifftshift(y, dim=(-2, -1))
         image = torch.fft.ifft2(magnitude, norm="ortho").real
         return self._crop(torch.fft.fftshift(image, dim=(-2, -1)))
 
-    def A_dagger(self, y: Tensor, iterations: int = 100, **kwargs: Any) -> Tensor:
+    def A_dagger(self, y: Tensor, iterations: int = 100, **kwargs: object) -> Tensor:
         """Return a start for solvers: a non-negative image with about these magnitudes.
 
         It is found by the hybrid input-output algorithm (Fienup, "Phase retrieval algorithms: a

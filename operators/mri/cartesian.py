@@ -13,14 +13,16 @@ from wellposed.operators.mri.coils import root_sum_of_squares
 
 def fftc(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Return the centred orthonormal Fourier transform over ``axes``."""
-    shifted = torch.fft.ifftshift(x, dim=axes)
-    return torch.fft.fftshift(torch.fft.fftn(shifted, dim=axes, norm="ortho"), dim=axes)
+    spectrum = torch.fft.fftn(torch.fft.ifftshift(x, dim=axes), dim=axes, norm="ortho")
+    centred: Tensor = torch.fft.fftshift(spectrum, dim=axes)
+    return centred
 
 
 def ifftc(k: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Return the inverse of `fftc`."""
-    shifted = torch.fft.ifftshift(k, dim=axes)
-    return torch.fft.fftshift(torch.fft.ifftn(shifted, dim=axes, norm="ortho"), dim=axes)
+    image = torch.fft.ifftn(torch.fft.ifftshift(k, dim=axes), dim=axes, norm="ortho")
+    centred: Tensor = torch.fft.fftshift(image, dim=axes)
+    return centred
 
 
 def fft2c(x: Tensor) -> Tensor:
@@ -49,6 +51,10 @@ class CartesianMRI(LinearOperator):
     Raises:
         ShapeError: masks and maps are for different numbers of items.
     """
+
+    mask: Tensor
+    sensitivity_maps: Tensor
+    _shifted_mask: Tensor
 
     def __init__(
         self, mask: Tensor, maps: Tensor, axes: tuple[int, ...], noise_sigma: float | Tensor
@@ -90,8 +96,9 @@ class CartesianMRI(LinearOperator):
         self._check("x", x, self.img_size, True)
         maps = self.sensitivity_maps.to(x.dtype)
         # In place on temporaries; otherwise half of the time is spent on new memory.
-        k = torch.fft.fftn(maps * x, dim=self._axes).mul_(self._shifted_mask.to(x.real.dtype))
-        conjugate = torch.fft.ifftn(k, dim=self._axes).conj_physical_().mul_(maps)
+        k: Tensor = torch.fft.fftn(maps * x, dim=self._axes)
+        k.mul_(self._shifted_mask.to(x.real.dtype))
+        conjugate: Tensor = torch.fft.ifftn(k, dim=self._axes).conj_physical_().mul_(maps)
         return conjugate.sum(1, keepdim=True).conj_physical_()
 
     def restrict(self, y: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def mix_coils(matrix: Tensor, data: Tensor) -> Tensor:
             f"{data.shape[1]}) for this data"
         )
     mixed = matrix.to(data.dtype) @ data.flatten(2)
-    return mixed.unflatten(2, data.shape[2:])
+    return torch.unflatten(mixed, 2, data.shape[2:])
 
 
 def compress_coils(kspace: Tensor, coils: int) -> tuple[Tensor, Tensor]:
@@ -131,7 +131,8 @@ def root_sum_of_squares(coil_images: Tensor) -> Tensor:
     Roemer, Edelstein, Hayes, Souza and Mueller, "The NMR phased array", Magnetic Resonance in
     Medicine 16, 1990, doi:10.1002/mrm.1910160203.
     """
-    return torch.linalg.vector_norm(coil_images, dim=1, keepdim=True)
+    magnitude: Tensor = torch.linalg.vector_norm(coil_images, dim=1, keepdim=True)
+    return magnitude
 
 
 def _correlation(data: Tensor) -> Tensor:

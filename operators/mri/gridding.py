@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import pi, prod, sinh, sqrt
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class KaiserBessel:
         """Return the kernel at distances ``u`` in cells; zero beyond ``width / 2``."""
         root = (1 - (2 * u / self.width) ** 2).clamp(min=0).sqrt()
         inside = u.abs() <= self.width / 2
-        return inside * torch.special.i0(self.beta * root) / self._integral
+        return inside * torch.i0(self.beta * root) / self._integral
 
     def transform(self, x: Tensor) -> Tensor:
         """Return the Fourier transform at ``x`` cycles per cell, in the main lobe; 1 at 0."""
@@ -76,11 +76,18 @@ class Gridding(nn.Module):
 
     def interpolate(self, grid: Tensor) -> Tensor:
         """Return values at the points, (M, n), of n real grids, (prod(grid_size), n)."""
-        return _SparseProduct.apply(grid, self._interpolation, self._spreading)
+        return _product(grid, self._interpolation, self._spreading)
 
     def spread(self, values: Tensor) -> Tensor:
         """Return the transpose of `interpolate`: (M, n) to (prod(grid_size), n)."""
-        return _SparseProduct.apply(values, self._spreading, self._interpolation)
+        return _product(values, self._spreading, self._interpolation)
+
+
+class _Kept(Protocol):
+    """What a product keeps for its gradient."""
+
+    matrix: StoredMatrix
+    transpose: StoredMatrix
 
 
 class _SparseProduct(torch.autograd.Function):
@@ -91,16 +98,23 @@ class _SparseProduct(torch.autograd.Function):
         return matrix @ columns
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.matrix, ctx.transpose = inputs[1:]
+    def setup_context(
+        ctx: _Kept, inputs: tuple[Tensor, StoredMatrix, StoredMatrix], output: Tensor
+    ) -> None:
+        _, ctx.matrix, ctx.transpose = inputs
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _SparseProduct.apply(grad.contiguous(), ctx.transpose, ctx.matrix), None, None
+    def backward(ctx: _Kept, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _product(grad.contiguous(), ctx.transpose, ctx.matrix), None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _SparseProduct.apply(tangent.contiguous(), ctx.matrix, ctx.transpose)
+    def jvp(ctx: _Kept, tangent: Tensor, *_: None) -> Tensor:
+        return _product(tangent.contiguous(), ctx.matrix, ctx.transpose)
+
+
+def _product(columns: Tensor, matrix: StoredMatrix, transpose: StoredMatrix) -> Tensor:
+    product: Tensor = _SparseProduct.apply(columns, matrix, transpose)
+    return product
 
 
 def _interpolation_matrix(

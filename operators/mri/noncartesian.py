@@ -46,6 +46,9 @@ class NonCartesianMRI(LinearOperator):
         doi:10.1002/mrm.1241
     """
 
+    sensitivity_maps: Tensor
+    density: Tensor | None
+
     def __init__(
         self,
         trajectory: Tensor,
@@ -73,7 +76,7 @@ class NonCartesianMRI(LinearOperator):
         self.to(maps.device)
 
     def forward_map(self, x: Tensor) -> Tensor:
-        coils = self.nufft(self.sensitivity_maps.to(x.dtype) * x)
+        coils: Tensor = self.nufft(self.sensitivity_maps.to(x.dtype) * x)
         return coils.view(len(x), *self.measurement_size)
 
     def adjoint_map(self, y: Tensor) -> Tensor:
@@ -86,7 +89,8 @@ class NonCartesianMRI(LinearOperator):
             return self.A_adjoint(self.A(x))
         self._check("x", x, self.img_size, True)
         maps = self.sensitivity_maps.to(x.dtype)
-        return (maps.conj() * self._normal(maps * x)).sum(1, keepdim=True)
+        combined: Tensor = maps.conj() * self._normal(maps * x)
+        return combined.sum(1, keepdim=True)
 
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the least-squares image of smallest norm by conjugate gradients."""
@@ -133,6 +137,9 @@ class OffResonanceMRI(NonCartesianMRI):
         of field inhomogeneities", IEEE Transactions on Medical Imaging 22, 2003,
         doi:10.1109/TMI.2002.808360
     """
+
+    _weights: Tensor
+    _phases: Tensor
 
     def __init__(
         self,

@@ -120,7 +120,7 @@ class NUFFT(nn.Module):
     def _adjoint(self, samples: Tensor) -> Tensor:
         spectra = _complex_rows(self.gridding.spread(_real_columns(samples)))
         # The unscaled inverse is the adjoint of the unscaled transform.
-        padded = torch.fft.ifftn(
+        padded: Tensor = torch.fft.ifftn(
             spectra.unflatten(1, self.grid_size), dim=self._axes, norm="forward"
         )
         for axis, (start, n) in enumerate(zip(self._start, self.image_size, strict=True), 1):
@@ -168,7 +168,7 @@ class ToeplitzNormal(nn.Module):
     def _forward(self, images: Tensor) -> Tensor:
         axes = tuple(range(-len(self.image_size), 0))
         spectra = torch.fft.fftn(images, s=self._spectrum.shape, dim=axes)
-        out = torch.fft.ifftn(spectra * self._spectrum.to(images.real.dtype), dim=axes)
+        out: Tensor = torch.fft.ifftn(spectra * self._spectrum.to(images.real.dtype), dim=axes)
         for axis, n in zip(axes, self.image_size, strict=True):
             out = out.narrow(axis, 0, n)
         return out

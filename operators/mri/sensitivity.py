@@ -180,13 +180,14 @@ def _signal_space(data: Tensor, kernel: int, threshold: float) -> Tensor:
     matrix = windows.permute(1, 2, 0, 3, 4).reshape(-1, data.shape[0] * kernel**2)
     _, values, vectors = torch.linalg.svd(matrix, full_matrices=False)
     # Windows are rows of the matrix, hence combinations of the rows of V^H, not conjugated.
-    return vectors[values > threshold * values[0]].view(-1, data.shape[0], kernel, kernel)
+    spanning: Tensor = vectors[values > threshold * values[0]]
+    return spanning.view(-1, data.shape[0], kernel, kernel)
 
 
 def _principal_coil(data: Tensor) -> Tensor:
     """Return the unit vector (coils,) along which the calibration data have the most energy."""
     flat = data.flatten(1)
-    vector = torch.linalg.eigh(flat @ flat.mH)[1][:, -1]
+    vector: Tensor = torch.linalg.eigh(flat @ flat.mH)[1][:, -1]
     largest = vector[vector.abs().argmax()]
     return vector * largest.conj() / largest.abs()
 
@@ -219,7 +220,8 @@ def _lag_matrices(vectors: Tensor) -> Tensor:
     lags = 2 * kernel - 1
     images = torch.fft.ifft2(vectors, s=(lags, lags), norm="forward")
     images = images.permute(2, 3, 1, 0)
-    return torch.fft.ifft2(images @ images.mH / kernel**2, dim=(0, 1)).flatten(2)
+    coefficients: Tensor = torch.fft.ifft2(images @ images.mH / kernel**2, dim=(0, 1))
+    return coefficients.flatten(2)
 
 
 def _lag_phases(positions: Tensor, size: int, lags: Tensor) -> Tensor:

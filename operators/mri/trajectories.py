@@ -126,7 +126,8 @@ def ramp_density(trajectory: Tensor, image_size: Sequence[int]) -> Tensor:
     nearest = radius.amin(1, keepdim=True)
     # The Euler-Maclaurin correction for the kink of |r|, added to the samples next to the kink.
     lack = (nearest**2 - nearest + 1 / 6) * (1 - radius).clamp(min=0)
-    return pi * (radius + lack) * step**2 * (height * width / len(trajectory))
+    cells: Tensor = pi * (radius + lack) * step**2 * (height * width / len(trajectory))
+    return cells
 
 
 def pipe_menon_density(

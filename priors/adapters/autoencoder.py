@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ShapeError, require
+from wellposed.priors.anchor import Condition
 from wellposed.priors.prediction import Components
 from wellposed.priors.prior import Prior
 
@@ -63,13 +64,13 @@ class DiffusersAutoencoder(nn.Module):
         self.factor = 2 ** (len(config.block_out_channels) - 1)
 
     @classmethod
-    def from_config(cls, model: Any) -> "DiffusersAutoencoder":
+    def from_config(cls, model: nn.Module) -> "DiffusersAutoencoder":
         """Return an autoencoder with the factors of its model's config.
 
         Raises:
             ArgumentError: see the class; also a config with a mean and deviation per channel.
         """
-        config = model.config
+        config: Any = model.config
         plain = config.get("latents_mean") is None and config.get("latents_std") is None
         require(plain, "autoencoder", "latents_mean or latents_std", "one factor for all channels")
         return cls(model, config.scaling_factor, config.get("shift_factor") or 0.0)
@@ -78,12 +79,14 @@ class DiffusersAutoencoder(nn.Module):
         """Return scaled latents of images in [-1, 1]."""
         encoded = self.model.encode(x.to(self.model.dtype))
         latents = encoded.latent_dist.mode() if "latent_dist" in encoded else encoded.latents
-        return (latents.to(x.dtype) - self.shift_factor) * self.scaling_factor
+        z: Tensor = (latents.to(x.dtype) - self.shift_factor) * self.scaling_factor
+        return z
 
     def decode(self, z: Tensor) -> Tensor:
         """Return images in [-1, 1] of scaled latents."""
         latents = z / self.scaling_factor + self.shift_factor
-        return self.model.decode(latents.to(self.model.dtype)).sample.to(z.dtype)
+        images: Tensor = self.model.decode(latents.to(self.model.dtype)).sample
+        return images.to(z.dtype)
 
 
 class Latent(Prior):
@@ -126,11 +129,13 @@ class Latent(Prior):
         """False: units are the code of a network."""
         return False
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return ``E[z | x_t]`` of scaled latents (B, c, h, w); see `Prior.denoise`."""
         return self.prior.denoise(x_t, t, condition)
 
-    def components(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Components:
+    def components(
+        self, x_t: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> Components:
         """Return the components of scaled latents; see `Prior.components`."""
         return self.prior.components(x_t, t, condition)
 

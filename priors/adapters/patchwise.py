@@ -5,14 +5,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import require
 from wellposed.priors.adapters.autoencoder import Autoencoder, Latent
-from wellposed.priors.anchor import Degraded
+from wellposed.priors.anchor import Condition, Degraded
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.prediction import Components
 from wellposed.priors.prior import Adapter, Prior
@@ -48,7 +47,7 @@ class Patchwise(Adapter):
         super().__init__(_tiled(prior, tiles) if about else prior)
         self.tiles, self.anchor, self.prediction = tiles, prior.anchor, prior.prediction
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the blended estimate of all tiles; see `Prior.denoise`."""
         if self.anchor is not None:
             return self.prior.denoise(x_t, t, condition)
@@ -57,7 +56,9 @@ class Patchwise(Adapter):
             lambda rows, columns: self.prior.denoise(x_t[..., rows, columns], t, condition),
         )
 
-    def components(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Components:
+    def components(
+        self, x_t: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> Components:
         """Return the blended components; see `Prior.components`."""
         if self.anchor is not None:
             return self.prior.components(x_t, t, condition)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, ShapeError, is_positive, require
 from wellposed.priors.adapters.rescheduled import Rescheduled
+from wellposed.priors.anchor import Condition
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import Schedule
 
@@ -83,7 +84,7 @@ class Product(Prior):
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the blocks of images (B, sum C_k, ...)."""
-        return x.split(self.sizes, 1)
+        return torch.split(x, self.sizes, 1)
 
     def to_units(self, x: Tensor) -> Tensor:
         """Return public images in units, each block in its own units."""
@@ -106,7 +107,7 @@ class Product(Prior):
             )
         return operator.reweighted([scale / self.scale for scale in self._scales])
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the estimates of the blocks; see `Prior.denoise`.
 
         Conditions must be fixed before, with ``prior.conditioned_on(condition)`` for each block.

@@ -1,12 +1,12 @@
 """Priors from deepinv denoisers, and priors with another schedule."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from wellposed.errors import require
+from wellposed.priors.anchor import Condition
 from wellposed.priors.prior import Adapter, Prior, broadcast
 from wellposed.priors.schedule import VE, Schedule
 
@@ -27,15 +27,16 @@ class DenoiserPrior(Prior):
         denoiser: Callable[[Tensor, Tensor], Tensor],
         schedule: Schedule | None = None,
         data_range: tuple[float, float] = (0.0, 1.0),
-        **images: Any,
+        channels: int | None = None,
+        is_complex: bool = False,
     ) -> None:
-        super().__init__(schedule or VE(sigma_max=50.0), data_range=data_range, **images)
+        super().__init__(schedule or VE(sigma_max=50.0), channels, is_complex, data_range)
         finite = bool(torch.isfinite(self.schedule.ratio(self.schedule.T)))
         name = type(self.schedule).__name__
         require(finite, "schedule", name, "a schedule with a finite largest sigma / alpha")
         self.denoiser = denoiser
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the denoiser's estimate at noise level sigma_t / alpha_t."""
         alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
         public = x_t / alpha * self.scale + self.centre
@@ -59,7 +60,7 @@ class Rescheduled(Adapter):
         require(prior.is_affine, "prior", kind, "a prior on images; or reschedule its inner prior")
         super().__init__(prior, schedule)
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the wrapped prior's estimate at the same noise-to-signal ratio."""
         alpha, sigma = self.schedule(t)
         # If alpha vanishes (flow, t = 1) the inner schedule's largest time is used.

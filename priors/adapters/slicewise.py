@@ -6,14 +6,17 @@ import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from wellposed.errors import ArgumentError, ShapeError, require
+from wellposed.priors.anchor import Condition
 from wellposed.priors.prior import Adapter, Prior
+
+Value = TypeVar("Value")
 
 
 class Chunk(NamedTuple):
@@ -22,7 +25,7 @@ class Chunk(NamedTuple):
     slices: Tensor
     place: Tensor
     t: float | Tensor
-    condition: Any
+    condition: Condition
 
 
 class Slicewise(Adapter):
@@ -101,7 +104,7 @@ class Slicewise(Adapter):
         """Return the device on which slices of ``x`` are denoised."""
         return x.device if self.device is None else self.device
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the estimates of all slices; see `Prior.denoise`.
 
         Times and conditions may be tensors (B, ...), with one value per volume.
@@ -121,7 +124,7 @@ class Slicewise(Adapter):
         return out
 
     def _chunks(
-        self, x_t: Tensor, out: Tensor, t: float | Tensor, condition: Any
+        self, x_t: Tensor, out: Tensor, t: float | Tensor, condition: Condition
     ) -> Iterator[Chunk]:
         """Yield all chunks of all volumes."""
         for item in range(len(x_t)):
@@ -133,13 +136,13 @@ class Slicewise(Adapter):
                 part = slice(start, start + size)
                 yield Chunk(slices[part], places[part], own_t, own_condition)
 
-    def _estimate(self, slices: Tensor, t: float | Tensor, condition: Any) -> Tensor:
+    def _estimate(self, slices: Tensor, t: float | Tensor, condition: Condition) -> Tensor:
         """Return the inner prior's estimate of slices, on its device."""
         device = self.device_of(slices)
         with self._autocast(device):
             return self.prior.denoise(slices.to(device), t, condition)
 
-    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+    def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         if self.precision is None:
             return nullcontext()
         return torch.autocast(device.type, self.precision)
@@ -188,7 +191,7 @@ class _Lane:
         return torch.empty(like.shape, dtype=like.dtype, pin_memory=pinned)
 
 
-def _of_item(value: Any, item: int) -> Any:
+def _of_item(value: Value | Tensor, item: int) -> Value | Tensor:
     """Return the time or condition of an item, if there is one per item."""
     return value[item] if isinstance(value, Tensor) and value.ndim > 0 else value
 

@@ -5,11 +5,11 @@ The network's configuration is inferred from names and shapes. Each family is on
 """
 
 from pathlib import Path
-from typing import Any
 
 from wellposed.errors import CheckpointError
 from wellposed.priors.checkpoints import adm, ddpm, deepinv_models, edm, irsde, rddm, resshift
 from wellposed.priors.checkpoints.family import Family
+from wellposed.priors.networks.keys import State
 
 __all__ = ["FAMILIES", "Family", "identify"]
 
@@ -25,7 +25,7 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
-def identify(state: dict[str, Any], path: str | Path) -> Family:
+def identify(state: State, path: str | Path) -> Family:
     """Return the family of a state dict.
 
     Raises:

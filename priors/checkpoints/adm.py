@@ -1,11 +1,11 @@
 """Checkpoints of ADM (guided diffusion): FFHQ of DPS, ImageNet, LSUN, medical images of DDS."""
 
 from dataclasses import replace
-from typing import Any
 
 from wellposed.priors.checkpoints.family import (
     DDPM_OPTIONS,
     Family,
+    Options,
     check_options,
     ddpm_prior,
     load_network,
@@ -62,7 +62,7 @@ def _resampling(state: State) -> tuple[str, int]:
     return "plain", pools + 1
 
 
-def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
+def build(state: State, where: str, options: Options) -> NetworkPrior:
     """Return an ADM checkpoint as a prior.
 
     Defaults are 1000 linear levels, noise prediction and attention heads of 64 channels, as in the
@@ -81,10 +81,9 @@ def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
     """
     check_options(options, *DDPM_OPTIONS, *HEADS)
     heads = {name: options[name] for name in HEADS if name in options}
-    others = {name: value for name, value in options.items() if name not in heads}
     network = load_network(lambda s: ADMUNet(replace(read_config(s), **heads)), state, where)
     config = network.config
-    return ddpm_prior(network, config.channels[0], num_classes=config.num_classes, **others)
+    return ddpm_prior(network, config.channels[0], options, config.num_classes)
 
 
 FAMILY = Family("ADM / guided-diffusion", matches, build)

@@ -1,10 +1,9 @@
 """Checkpoints of DDPM's PyTorch port: CelebA-HQ, LSUN and CIFAR of DDRM and RED-diff."""
 
-from typing import Any
-
 from wellposed.priors.checkpoints.family import (
     DDPM_OPTIONS,
     Family,
+    Options,
     check_options,
     ddpm_prior,
     load_network,
@@ -37,7 +36,7 @@ def read_config(state: State) -> DDPMConfig:
     )
 
 
-def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
+def build(state: State, where: str, options: Options) -> NetworkPrior:
     """Return a DDPM checkpoint as a prior: 1000 linear levels and predicted noise by default.
 
     Args:
@@ -51,7 +50,7 @@ def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
     """
     check_options(options, *DDPM_OPTIONS)
     network = load_network(lambda s: DDPMUNet(read_config(s)), state, where)
-    return ddpm_prior(network, network.config.channels[0], **options)
+    return ddpm_prior(network, network.config.channels[0], options)
 
 
 FAMILY = Family("DDPM", matches, build)

@@ -1,16 +1,17 @@
 """Checkpoints of deepinv's denoisers: DRUNet, which has no noise schedule."""
 
-from typing import Any
-
 from torch import nn
 
 from wellposed.priors.adapters.rescheduled import DenoiserPrior
 from wellposed.priors.checkpoints.family import (
     Family,
+    Options,
     check_options,
     load_network,
+    schedule_option,
 )
 from wellposed.priors.networks.keys import State, count_after, top_names
+from wellposed.priors.schedule import VE
 
 LEVELS = (1, 2, 3)
 
@@ -29,7 +30,7 @@ def make_network(state: State) -> nn.Module:
     from deepinv.models import DRUNet
 
     head, blocks = state["m_head.weight"], count_after(state, "m_body.")
-    return DRUNet(
+    network: nn.Module = DRUNet(
         in_channels=head.shape[1] - 1,  # the last channel is the map of the noise level
         out_channels=len(state["m_tail.weight"]),
         nc=(len(head), *(len(state[f"m_down{i}.{blocks}.weight"]) for i in LEVELS)),
@@ -37,9 +38,10 @@ def make_network(state: State) -> nn.Module:
         dim=head.ndim - 2,
         pretrained=None,
     )
+    return network
 
 
-def build(state: State, where: str, options: dict[str, Any]) -> DenoiserPrior:
+def build(state: State, where: str, options: Options) -> DenoiserPrior:
     """Return a DRUNet checkpoint as a prior on [0, 1] images.
 
     This is the DRUNet of "Plug-and-Play Image Restoration with Deep Denoiser Prior" (2022,
@@ -57,7 +59,12 @@ def build(state: State, where: str, options: dict[str, Any]) -> DenoiserPrior:
     """
     check_options(options, "schedule", "data_range")
     network = load_network(make_network, state, where)
-    return DenoiserPrior(network, channels=len(state["m_tail.weight"]), **options)
+    return DenoiserPrior(
+        network,
+        schedule_option(options, lambda: VE(sigma_max=50.0)),
+        options.get("data_range", (0.0, 1.0)),
+        channels=len(state["m_tail.weight"]),
+    )
 
 
 FAMILY = Family("DRUNet", matches, build)

@@ -17,6 +17,9 @@ from wellposed.priors.network import NetworkPrior
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 
 PREDICTION_TYPES = {"epsilon": "noise", "sample": "sample", "v_prediction": "velocity"}
+Config = Mapping[str, float | str]
+"""Settings of a network or a scheduler, as diffusers names them."""
+
 # Signs of the preconditioned network F of Karras et al.; both types predict F up to its sign.
 EDM_SIGNS = {"epsilon": 1.0, "v_prediction": -1.0}
 
@@ -29,7 +32,8 @@ class _Call(nn.Module):
         self.model, self.sign = model, sign
 
     def forward(self, x: Tensor, label: Tensor, *classes: Tensor) -> Tensor:
-        return self.sign * self.model(x, label, *classes, return_dict=False)[0]
+        out: Tensor = self.model(x, label, *classes, return_dict=False)[0]
+        return self.sign * out
 
 
 class DiffusersPrior(NetworkPrior):
@@ -57,7 +61,7 @@ class DiffusersPrior(NetworkPrior):
     def __init__(
         self,
         unet: nn.Module,
-        scheduler: Any,
+        scheduler: object,
         data_range: tuple[float, float] | None = None,
         is_complex: bool = False,
     ) -> None:
@@ -147,8 +151,8 @@ def _blamed_on(path: str | Path) -> Iterator[None]:
         raise CheckpointError(f"path: {str(path)!r} is not a usable prior: {error}") from error
 
 
-def _check_network(config: Any) -> None:
-    taken, returned = int(config.in_channels), int(config.out_channels)
+def _check_network(config: Config) -> None:
+    taken, returned = int(config["in_channels"]), int(config["out_channels"])
     known = returned in (taken, 2 * taken)
     got = f"{taken} channels in and {returned} out"
     accepted = "as many channels out as in, or twice as many (learned variance)"
@@ -172,7 +176,7 @@ class _Diffusion:
     data_range: tuple[float, float] = (0.0, 1.0)
 
 
-def _diffusion(scheduler: Any) -> _Diffusion:
+def _diffusion(scheduler: object) -> _Diffusion:
     config = getattr(scheduler, "config", scheduler)
     if not isinstance(config, Mapping):
         got = type(scheduler).__name__
@@ -188,26 +192,26 @@ def _diffusion(scheduler: Any) -> _Diffusion:
     return _Diffusion(Tabulated.from_diffusers(scheduler), PREDICTION_TYPES[kind])
 
 
-def _flow(config: Mapping[str, Any]) -> _Diffusion:
+def _flow(config: Config) -> _Diffusion:
     train_steps = float(config.get("num_train_timesteps", 1000))
     return _Diffusion(Flow(), "flow", Label(scale=train_steps))
 
 
-def _edm(config: Mapping[str, Any]) -> _Diffusion:
+def _edm(config: Config) -> _Diffusion:
     kind = str(config.get("prediction_type", "epsilon"))
     require_choice("prediction_type", kind, EDM_SIGNS)
-    schedule = VE(config.get("sigma_max", 80.0), config.get("sigma_min", 2e-3))
+    schedule = VE(float(config.get("sigma_max", 80.0)), float(config.get("sigma_min", 2e-3)))
     sigma_data = float(config.get("sigma_data", 0.5))
     return _Diffusion(schedule, "edm", LogNoiseLabel(schedule), sigma_data, EDM_SIGNS[kind])
 
 
-def _score_ve(config: Mapping[str, Any]) -> _Diffusion:
+def _score_ve(config: Config) -> _Diffusion:
     low, high = float(config.get("sigma_min", 0.01)), float(config.get("sigma_max", 1348.0))
     # The network divides by its label, the noise level, and takes its logarithm.
     return _Diffusion(VE(high, low), "score", Label(least=low), data_range=(-1.0, 1.0))
 
 
-def _score_vp(config: Mapping[str, Any]) -> _Diffusion:
+def _score_vp(config: Config) -> _Diffusion:
     low, high = float(config.get("beta_min", 0.1)), float(config.get("beta_max", 20.0))
     u = torch.linspace(0, 1, 1001, dtype=torch.float64)
     log_alpha = -0.25 * u**2 * (high - low) - 0.5 * u * low
@@ -217,7 +221,7 @@ def _score_vp(config: Mapping[str, Any]) -> _Diffusion:
     return _Diffusion(table, "noise", Label(scale=0.999))
 
 
-FAMILIES: dict[str, Callable[[Mapping[str, Any]], _Diffusion]] = {
+FAMILIES: dict[str, Callable[[Config], _Diffusion]] = {
     "Flow": _flow,
     "EDM": _edm,
     "ScoreSdeVe": _score_ve,

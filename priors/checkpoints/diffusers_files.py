@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -31,7 +30,7 @@ WEIGHTS, BIN_WEIGHTS = (
 
 def read_pipeline(
     path: str | Path, autoencoders: tuple[str, ...]
-) -> tuple[Any, dict[str, Any], Any]:
+) -> tuple[nn.Module, dict[str, object], nn.Module | None]:
     """Return network, scheduler config and autoencoder; ``None`` for a missing part."""
     local = Path(path).is_dir()
     folder = Path(path) if local else _fetch(path, CONFIGS)
@@ -51,7 +50,7 @@ def read_pipeline(
     return _load(unet), config, latent and _load(latent)
 
 
-def load_autoencoder(folder: Path) -> Any:
+def load_autoencoder(folder: Path) -> nn.Module:
     """Return the ``AutoencoderKL`` or ``VQModel`` in a folder.
 
     Raises:
@@ -103,7 +102,7 @@ def _check_kind(folder: Path, *accepted: str) -> None:
         )
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def _read_json(folder: Path, name: str) -> dict[str, object]:
     try:
         return dict(json.loads((folder / name).read_text()))
     except FileNotFoundError as error:
@@ -119,9 +118,10 @@ def _load(folder: Path) -> nn.Module:
     """Load a network; raise unless the file holds exactly its weights."""
     import diffusers
 
-    kind = _read_json(folder, "config.json")["_class_name"]
+    kind = str(_read_json(folder, "config.json")["_class_name"])
     safe = any(folder.glob("*.safetensors")) or not any(folder.glob("*.bin"))
     try:
+        network: nn.Module
         network, info = getattr(diffusers, kind).from_pretrained(
             str(folder),
             use_safetensors=safe,  # else .bin, which diffusers reads with weights_only

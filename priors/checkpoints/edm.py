@@ -4,8 +4,7 @@
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,17 +12,34 @@ from torch import Tensor, nn
 from wellposed.errors import require
 from wellposed.priors.checkpoints.family import (
     Family,
+    Options,
     check_options,
     load_network,
+    schedule_option,
 )
 from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.keys import State, count_after, top_names
-from wellposed.priors.schedule import VE, Schedule
+from wellposed.priors.schedule import VE
 
 OPTIONS = ("schedule", "data_range", "is_complex", "sigma_data")
 PREFIX = "model."  # prefix of networks inside their preconditioning
 SIDE = re.compile(r"enc\.(\d+)x\1_")
+
+
+class EDMConfig(TypedDict):
+    """Arguments of deepinv's networks."""
+
+    img_resolution: int
+    in_channels: int
+    out_channels: int
+    label_dim: int
+    augment_dim: int
+    model_channels: int
+    channel_mult: list[int]
+    channel_mult_emb: int
+    num_blocks: int
+    attn_resolutions: list[int]
 
 
 class _Call(nn.Module):
@@ -35,7 +51,8 @@ class _Call(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor, *classes: Tensor) -> Tensor:
         one_hot = [F.one_hot(c, self.num_classes).to(x.dtype) for c in classes]
-        return self.network.forward_unet(x, label, *one_hot)  # type: ignore[operator]
+        out: Tensor = self.network.forward_unet(x, label, *one_hot)  # type: ignore[operator]
+        return out
 
 
 def matches(state: State) -> bool:
@@ -48,7 +65,7 @@ def _bare(state: State) -> State:
     return {k.removeprefix(PREFIX): v for k, v in state.items()} if wrapped else state
 
 
-def read_config(state: State) -> dict[str, Any]:
+def read_config(state: State) -> EDMConfig:
     """Return the arguments of deepinv's network, inferred from names and shapes of the weights.
 
     Raises:
@@ -102,13 +119,16 @@ def make_network(state: State) -> nn.Module:
     from deepinv.models import ADMUNet, NCSNpp
 
     config = read_config(state)
-    if _is_adm(state):
-        return ADMUNet(**config, pretrained=None)
     kind = "ncsn" if "map_noise.freqs" in state else "ddpm"
-    return NCSNpp(kind, **config, pretrained=None)
+    network: nn.Module = (
+        ADMUNet(**config, pretrained=None)
+        if _is_adm(state)
+        else NCSNpp(kind, **config, pretrained=None)
+    )
+    return network
 
 
-def build(state: State, where: str, options: Mapping[str, Any]) -> NetworkPrior:
+def build(state: State, where: str, options: Options) -> NetworkPrior:
     """Return an EDM checkpoint as a prior: preconditioned, variance exploding up to 80.
 
     Settings that the weights do not determine are those of EDM and of deepinv's published weights:
@@ -129,8 +149,7 @@ def build(state: State, where: str, options: Mapping[str, Any]) -> NetworkPrior:
         ArgumentError: an unknown option, or an invalid value.
     """
     check_options(options, *OPTIONS)
-    schedule = options.get("schedule") or VE()
-    require(isinstance(schedule, Schedule), "schedule", schedule, "a Schedule")
+    schedule = schedule_option(options, VE)
     state = _bare(state)
     network, config = load_network(make_network, state, where), read_config(state)
     taken, returned, classes = config["in_channels"], config["out_channels"], config["label_dim"]

@@ -1,10 +1,9 @@
 """Checkpoints of IR-SDE and Refusion: the conditional U-Net and NAFNet."""
 
-from typing import Any
-
 from wellposed.priors.anchor import Anchor
 from wellposed.priors.checkpoints.family import (
     Family,
+    Options,
     check_options,
     load_network,
     schedule_option,
@@ -32,7 +31,7 @@ def matches_nafnet(state: State) -> bool:
     return {"intro", "time_mlp", "encoders", "middle_blks", "ending"} <= top_names(state)
 
 
-def build_unet(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
+def build_unet(state: State, where: str, options: Options) -> NetworkPrior:
     """Return IR-SDE's U-Net as a restorer; for arguments and errors see `build_nafnet`.
 
     The U-Net of DA-CLIP is not supported: it is conditioned on a vision-language model.
@@ -49,7 +48,7 @@ def build_unet(state: State, where: str, options: dict[str, Any]) -> NetworkPrio
     return _restorer(Conditioned(network, 2**levels), config.channels[1], options)
 
 
-def build_nafnet(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
+def build_nafnet(state: State, where: str, options: Options) -> NetworkPrior:
     """Return the conditional NAFNet of Refusion as a restorer.
 
     It predicts the noise of a mean-reverting process on images in [0, 1].
@@ -77,7 +76,7 @@ def build_nafnet(state: State, where: str, options: dict[str, Any]) -> NetworkPr
     return _restorer(Conditioned(network, multiple, "constant"), channels, options)
 
 
-def _restorer(network: Conditioned, channels: int, options: dict[str, Any]) -> NetworkPrior:
+def _restorer(network: Conditioned, channels: int, options: Options) -> NetworkPrior:
     check_options(options, *OPTIONS)
     return NetworkPrior(
         network,

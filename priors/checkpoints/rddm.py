@@ -1,7 +1,6 @@
 """Checkpoints of RDDM: one U-Net, two, or two heads on one encoder."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from wellposed.errors import ArgumentError, CheckpointError, require_choice
 from wellposed.priors.anchor import Anchor
 from wellposed.priors.checkpoints.family import (
     Family,
+    Options,
     check_options,
     load_network,
     schedule_option,
@@ -118,7 +118,7 @@ def schedule_of(state: State, floor: float, where: str) -> Tabulated:
         ) from error
 
 
-def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
+def build(state: State, where: str, options: Options) -> NetworkPrior:
     """Return RDDM's networks as a restorer of images in [0, 1].
 
     The schedule is that of the checkpoint, or ``rddm()`` if it has only weights. A process

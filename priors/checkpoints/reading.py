@@ -4,7 +4,6 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -48,7 +47,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     return {key.removeprefix(PREFIX) if wrapped else key: v for key, v in state.items()}
 
 
-def _read(path: Path, where: str) -> Any:
+def _read(path: Path, where: str) -> object:
     if path.stat().st_size == 0:
         raise CheckpointError(f"{where} is empty, accepted: a whole file of weights")
     try:
@@ -74,7 +73,7 @@ def _not_executed(where: str, what: str) -> str:
     )
 
 
-def _unwrap(content: Any) -> dict[str, Tensor]:
+def _unwrap(content: object) -> dict[str, Tensor]:
     """Return the state dict in the usual containers, averaged weights first; empty if none."""
     if isinstance(content, (list, tuple)):
         states = (_unwrap(part) for part in reversed(content))

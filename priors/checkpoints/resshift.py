@@ -3,15 +3,15 @@
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from wellposed.errors import CheckpointError, ShapeError, require
+from wellposed.errors import ArgumentError, CheckpointError, ShapeError, require
 from wellposed.priors.adapters.autoencoder import Autoencoder, Latent
 from wellposed.priors.anchor import Anchor, Degraded
 from wellposed.priors.checkpoints.family import (
     Family,
+    Options,
     check_options,
     load_network,
     schedule_option,
@@ -128,7 +128,7 @@ def make_network(state: State) -> ResShiftNetwork:
     return ResShiftNetwork(SwinUNet(config, swin), features, multiple)
 
 
-def build(state: State, where: str, options: dict[str, Any]) -> Latent:
+def build(state: State, where: str, options: Options) -> Latent:
     """Return ResShift's network as a restorer of images in [0, 1].
 
     Super-resolution by 2 or 4 and restoration of faces are distinguished by the sizes of the
@@ -164,16 +164,17 @@ def _renamed(state: State) -> State:
     return {k if k.startswith(EXTRACTOR) else f"unet.{k}": v for k, v in kept.items()}
 
 
-def _schedule(steps: Any, where: str) -> Tabulated:
+def _schedule(steps: int | None, where: str) -> Tabulated:
     """Return the published schedule of a number of steps, by default that in the file name."""
     named = re.search(r"_s(15|4)(?!\d)", where)
     steps = int(named[1]) if steps is None and named else steps
-    known = steps in STEPS
-    require(known, "steps", steps, "15 or 4; the weights do not determine it")
+    if steps not in STEPS:
+        accepted = "15 or 4; the weights do not determine it"
+        raise ArgumentError(f"steps: got {steps!r}, accepted: {accepted}")
     return resshift(steps, min_noise=STEPS[steps])
 
 
-def _autoencoder(source: Any, latents: int) -> Autoencoder:
+def _autoencoder(source: Autoencoder | str | Path | None, latents: int) -> Autoencoder:
     """Return an autoencoder, loaded if ``source`` is a file."""
     if isinstance(source, (str, Path)):
         state, where = read_state(source), f"autoencoder: {str(source)!r}"
@@ -182,7 +183,9 @@ def _autoencoder(source: Any, latents: int) -> Autoencoder:
         source = load_network(lambda s: vq.VQAutoencoder(vq.read_config(s)), state, where)
     found = getattr(source, "latent_channels", None)
     accepted = f"an Autoencoder with {latents} latent channels, or the file of ResShift's VQ model"
-    require(found == latents, "autoencoder", source if found is None else found, accepted)
+    if source is None or found != latents:
+        got = source if found is None else found
+        raise ArgumentError(f"autoencoder: got {got!r}, accepted: {accepted}")
     return source
 
 

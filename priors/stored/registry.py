@@ -3,16 +3,17 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from wellposed.errors import UnknownNameError, require, unknown_name
 from wellposed.priors.checkpoints import identify
 from wellposed.priors.checkpoints.diffusers import load_diffusers
 from wellposed.priors.checkpoints.diffusers_files import HUB_ID
-from wellposed.priors.checkpoints.family import check_options
+from wellposed.priors.checkpoints.family import Options, check_options
 from wellposed.priors.checkpoints.reading import REFUSED, SUFFIXES, read_state
 from wellposed.priors.prior import Prior
-from wellposed.priors.stored.store import Config, load_prior, read_config
+from wellposed.priors.stored.config import Config, read_config
+from wellposed.priors.stored.store import load_prior
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -46,7 +47,7 @@ def _line(config: Config) -> str:
     return f"restorer, {config['channels']} channel(s){larger}, trained as {kind}"
 
 
-def load(source: str | Path, /, **options: Any) -> Prior:
+def load(source: str | Path, /, **options: Unpack[Options]) -> Prior:
     """Load a prior, plain or with an anchor: a restorer.
 
     Args:
@@ -68,7 +69,7 @@ def load(source: str | Path, /, **options: Any) -> Prior:
     return read_checkpoint(source, **options).prior
 
 
-def read_checkpoint(source: str | Path, /, **options: Any) -> Checkpoint:
+def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkpoint:
     """Load a prior and the name of its family; see `load`."""
     path = shipped().get(str(source), Path(source))
     if path.is_file() or path.suffix in (*SUFFIXES, *REFUSED):
@@ -80,7 +81,8 @@ def read_checkpoint(source: str | Path, /, **options: Any) -> Checkpoint:
         return Checkpoint("wellposed", load_prior(path))
     if path.is_dir() or (isinstance(source, str) and HUB_ID.fullmatch(source)):
         check_options(options, "data_range", "is_complex")
-        return Checkpoint("diffusers", load_diffusers(source, **options))
+        images = options.get("data_range"), options.get("is_complex", False)
+        return Checkpoint("diffusers", load_diffusers(source, *images))
     raise UnknownNameError(unknown_name("prior", str(source), shipped()))
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Required, TypedDict
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -17,9 +16,11 @@ from wellposed.priors.checkpoints.state import load_strictly
 from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import ConvUNet, RestorationUNet
+from wellposed.priors.prior import Images
 from wellposed.priors.processes import MeanReverting, rddm, resshift
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 from wellposed.priors.stored.card import model_card
+from wellposed.priors.stored.config import Config, read_config
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": Tabulated.linear,
@@ -35,42 +36,6 @@ PROCESSES: dict[str, Callable[..., Schedule]] = {
 
 AUTOENCODER = "autoencoder"
 """Subfolder of a latent prior's autoencoder."""
-
-RENAMED = {"predicts": "prediction", "sees": "input"}
-"""Old names in the ``config.json`` of restorers, and their present names."""
-
-
-class Config(TypedDict, total=False):
-    """Content of ``config.json`` for a network trained by `wellposed train`.
-
-    Attributes:
-        network: arguments of the `ConvUNet`, or of the `RestorationUNet` with an anchor.
-        schedule: name of a plain prior's schedule, one of `SCHEDULES`.
-        process: ``name`` of a restorer's process, one of `PROCESSES`, and its arguments. Only
-            restorers have this entry.
-        prediction: see `NetworkPrior`.
-        sigma_data: see `NetworkPrior`.
-        input: see `Anchor`.
-        upsample: see `Anchor`.
-        channels: image channels.
-        complex: whether images are complex.
-        data_range: public values of -1 and 1.
-        latent: whether the prior is on the latents of an autoencoder, in the folder `AUTOENCODER`.
-        training: settings and record of the training, for the model card.
-    """
-
-    network: Required[dict[str, Any]]
-    schedule: str
-    process: dict[str, Any]
-    prediction: Required[str]
-    sigma_data: float | None
-    input: str
-    upsample: int
-    channels: Required[int]
-    complex: bool
-    data_range: Required[list[float]]
-    latent: bool
-    training: dict[str, Any]
 
 
 def make_network(config: Config) -> ConvUNet | RestorationUNet:
@@ -91,7 +56,7 @@ def build_prior(
     """
     anchor = Anchor(config["input"], config["upsample"]) if "process" in config else None
     low, high = config["data_range"]
-    images: dict[str, Any] = {
+    images: Images = {
         "channels": config["channels"],
         "is_complex": config.get("complex", False),
         "data_range": (low, high),
@@ -133,12 +98,6 @@ def save_prior(
     (folder / "README.md").write_text(model_card(config))
     if autoencoder is not None and not (folder / AUTOENCODER).is_dir():
         autoencoder.model.save_pretrained(folder / AUTOENCODER)
-
-
-def read_config(folder: Path) -> Config:
-    """Return the config of a folder written by this or an older version of `save_prior`."""
-    content: Any = dict(json.loads((folder / "config.json").read_text()))
-    return {RENAMED.get(name, name): value for name, value in content.items()}  # type: ignore
 
 
 def load_prior(folder: Path) -> NetworkPrior | Latent:

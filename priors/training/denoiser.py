@@ -8,7 +8,7 @@ from wellposed.datasets.images.crops import Crops
 from wellposed.datasets.images.image_files import Collection
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.sampling import sample
-from wellposed.priors.stored.store import Config
+from wellposed.priors.stored.config import Config
 from wellposed.priors.training.batches import Batch, TrainingBatches, training_times
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.priors.training.task import PICTURES, VALIDATION_CROPS, Task, network_prior, noisy

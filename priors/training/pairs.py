@@ -12,6 +12,7 @@ from wellposed.datasets.images.crops import Crops, central_crop
 from wellposed.datasets.images.image_files import Collection, Reading, Stack
 from wellposed.errors import FileError, ShapeError
 from wellposed.operators import presets
+from wellposed.operators.options import OperatorOptions
 from wellposed.priors.anchor import enlarged
 from wellposed.priors.training.batches import TrainingBatches, draw_noise, draw_places
 from wellposed.priors.training.settings import TrainingSettings
@@ -40,7 +41,7 @@ class Measured:
     def __call__(self, clean: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the degraded crop, see `Degradation`."""
         s = self.settings
-        options = presets.OperatorOptions(
+        options = OperatorOptions(
             seed=int(rng.integers(2**31)),
             noise_sigma=float(rng.uniform(*s.noise)),
             blur_sigma=float(rng.uniform(*s.blur)),

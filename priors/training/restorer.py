@@ -1,13 +1,13 @@
 """Training of restorers: priors with an anchor."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from wellposed.datasets.images.crops import Crops
+from wellposed.datasets.images.crops import Crops, Images
 from wellposed.datasets.images.degradations import RealWorld
 from wellposed.datasets.images.image_files import Collection, Stack
 from wellposed.errors import require
@@ -15,7 +15,8 @@ from wellposed.metrics import psnr
 from wellposed.priors.prediction import TWO_HEADS
 from wellposed.priors.prior import Prior
 from wellposed.priors.sampling import restored
-from wellposed.priors.stored.store import Config, read_autoencoder
+from wellposed.priors.stored.config import Config
+from wellposed.priors.stored.store import read_autoencoder
 from wellposed.priors.training.batches import Batch, reading_of, to_units
 from wellposed.priors.training.losses import load_lpips, optimal_reverse
 from wellposed.priors.training.pairs import Degradation, Measured, PairBatches, paired, shrinkage
@@ -74,7 +75,7 @@ class Restoring(Task):
             PairBatches(held_crops, degradation, s, latent),
         )
 
-    def _stacks(self, stacks: list[Stack]) -> list[Any]:
+    def _stacks(self, stacks: list[Stack]) -> Sequence[Images]:
         s = self.settings
         if s.degradation != PAIRS:
             return stacks
@@ -152,10 +153,10 @@ class Restoring(Task):
         return {"restored": [(to_units(v, self.settings.data_range) + 1) / 2 for v in rows]}
 
 
-def process(s: TrainingSettings) -> dict[str, Any]:
+def process(s: TrainingSettings) -> dict[str, object]:
     """Return the name and the arguments of the process, see `store.PROCESSES`."""
     if s.process == "resshift":
-        own: dict[str, Any] = {"kappa": s.kappa, "min_noise": s.min_noise}
+        own: dict[str, object] = {"kappa": s.kappa, "min_noise": s.min_noise}
     elif s.process == "ir-sde":
         # The schedule has grey levels of images in [0, 1]; the network's units may differ.
         low, high = s.data_range

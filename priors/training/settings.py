@@ -257,4 +257,5 @@ class TrainingSettings(
             for f in fields(group)
         }
         kept = {k: v for k, v in asdict(self).items() if k not in (*FREE, *FOLDERS, *other)}
-        return json.loads(json.dumps(kept))
+        decisive: dict[str, Any] = json.loads(json.dumps(kept))
+        return decisive

@@ -10,7 +10,7 @@ from wellposed.datasets.images.image_files import Collection
 from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.prior import Prior, broadcast
-from wellposed.priors.stored.store import Config
+from wellposed.priors.stored.config import Config
 from wellposed.priors.training.batches import Batch, TrainingBatches
 from wellposed.priors.training.settings import TrainingSettings
 

@@ -13,7 +13,8 @@ from wellposed.errors import CheckpointError, DeviceError, require_device
 from wellposed.figures import write_png
 from wellposed.priors.checkpoints.state import finite_state
 from wellposed.priors.networks.conv_unet import parameters_in_millions
-from wellposed.priors.stored.store import Config, build_prior, make_network, save_prior
+from wellposed.priors.stored.config import Config
+from wellposed.priors.stored.store import build_prior, make_network, save_prior
 from wellposed.priors.training.batches import Batch, reading_of
 from wellposed.priors.training.denoiser import Denoising
 from wellposed.priors.training.restorer import Restoring

@@ -231,4 +231,5 @@ def _by_ratio(schedule: Schedule, steps: int, spacing: str) -> Tensor:
 
 def _rho(high: float, low: float, u: Tensor) -> Tensor:
     power = 1 / RHO
-    return (high**power + u * (low**power - high**power)) ** RHO
+    ratios: Tensor = (high**power + u * (low**power - high**power)) ** RHO
+    return ratios

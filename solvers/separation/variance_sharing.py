@@ -37,10 +37,11 @@ class SharedMisfit(Correction):
 
         super().check(problem)
         operator = problem.known
-        total = operator.operator if isinstance(operator, Companded) else None
+        companded = operator if isinstance(operator, Companded) else None
+        total = None if companded is None else companded.operator
         blocks = total.operators if isinstance(total, Superposition) else []
         plain = len(blocks) > 0 and all(type(block) is Denoising for block in blocks)
-        if not (plain and operator.compressed_data):
+        if not (plain and companded is not None and companded.compressed_data):
             raise ArgumentError(
                 f"operator: got {type(operator).__name__}, accepted by VarianceSharing: a "
                 "Companded Superposition of Denoising operators"

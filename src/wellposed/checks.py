@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import field, fields
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wellposed.errors import (
     ArgumentError,
@@ -29,7 +29,10 @@ from wellposed.errors import (
 )
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Kind:
@@ -139,7 +142,7 @@ PositiveOrInfinite = Annotated[float, Range(0, math.inf, "(]", "a positive numbe
 NonNegative = Annotated[float, Range(0, math.inf, "[)", "a finite number of at least 0")]
 Fraction = Annotated[float, Range(0, 1, "[]", "a number from 0 to 1")]
 
-_PLAIN: dict[Any, Kind] = {
+_PLAIN: dict[object, Kind] = {
     int: Whole(),
     float: Range(words="a number"),
     bool: Instance(bool, "True or False"),
@@ -147,7 +150,7 @@ _PLAIN: dict[Any, Kind] = {
 }
 
 
-def check_fields(settings: object) -> None:
+def check_fields(settings: "DataclassInstance") -> None:
     """Raise unless the value of every field of a dataclass fits its annotation.
 
     NumPy numbers become Python numbers. Fields with other annotations are not checked.
@@ -167,7 +170,7 @@ def check_fields(settings: object) -> None:
 _DECLARED: dict[type, dict[str, Kind]] = {}
 
 
-def _kinds(cls: Any) -> dict[str, Kind]:
+def _kinds(cls: "type[DataclassInstance]") -> dict[str, Kind]:
     """Return the kinds that the fields of a dataclass declare, by name."""
     if cls not in _DECLARED:
         hints = get_type_hints(cls, include_extras=True)
@@ -176,7 +179,7 @@ def _kinds(cls: Any) -> dict[str, Kind]:
     return _DECLARED[cls]
 
 
-def _kind(hint: Any) -> Kind | None:
+def _kind(hint: object) -> Kind | None:
     """Return the kind that an annotation declares, or ``None`` if it declares none."""
     origin, inside = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -191,7 +194,7 @@ def _kind(hint: Any) -> Kind | None:
     return Instance(hint) if plain is None and isinstance(hint, type) else plain
 
 
-def setting(default: Any, help_: str) -> Any:
+def setting(default: T, help_: str) -> T:
     """Return a dataclass field with a default and the help text of its command-line option."""
     return field(default=default, metadata={"help": help_})
 
@@ -205,7 +208,8 @@ def require_integer(name: str, value: object, least: int = 1, most: int | None =
     kind = Whole(least, most)
     if not kind.admits(value):
         raise kind.error(name, value)
-    return int(value)  # type: ignore[call-overload]
+    plain: int = int(value)  # type: ignore[call-overload]
+    return plain
 
 
 def require_batch(name: str, y: "Tensor") -> None:

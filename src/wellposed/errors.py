@@ -8,7 +8,7 @@ idioms work.
 import math
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,7 @@ class ProcessLostError(SamplingError):
     """One of the processes that share a run has died or does not respond."""
 
 
-def require(condition: bool, argument: str, got: Any, accepted: str) -> None:
+def require(condition: bool, argument: str, got: object, accepted: str) -> None:
     """Raise `ArgumentError` naming ``argument`` unless ``condition`` holds."""
     if not condition:
         raise ArgumentError(f"{argument}: got {got!r}, accepted: {accepted}")

@@ -2,12 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from torch import Tensor
 
 from wellposed.errors import FileError
+
+
+class Style(TypedDict, total=False):
+    """How values become colours: matplotlib's names."""
+
+    cmap: str
+    vmin: float
+    vmax: float
 
 
 def displayable(image: Tensor) -> np.ndarray:
@@ -60,7 +68,7 @@ def write_panel(
     """
     average = displayable(mean)
     low, high = float(min(0.0, np.percentile(average, 0.1))), float(np.percentile(average, 99.8))
-    grey = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6)}
+    grey: Style = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6)}
     pictures = [("mean", average, grey), ("one sample", displayable(sample), grey)]
     if reference is not None:
         pictures.insert(0, ("reference", displayable(reference), grey))
@@ -78,7 +86,7 @@ def write_panel(
     _write_row(path, pictures)
 
 
-def _write_row(path: Path, pictures: Sequence[tuple[str, np.ndarray, dict[str, Any]]]) -> None:
+def _write_row(path: Path, pictures: Sequence[tuple[str, np.ndarray, Style]]) -> None:
     """Write pictures of equal size side by side, each with its title and style."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -34,7 +34,8 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 
 def norm(a: Tensor) -> Tensor:
     """Return the Euclidean norm of each item, shape (B,)."""
-    return torch.linalg.vector_norm(as_real(a).flatten(1), dim=1)
+    length: Tensor = torch.linalg.vector_norm(as_real(a).flatten(1), dim=1)
+    return length
 
 
 def per_item(values: Tensor, like: Tensor) -> Tensor:

@@ -110,5 +110,7 @@ def _lobes(angle: Tensor, sector: Sector, rng: np.random.Generator) -> Tensor:
     """Return the amplitude over the beams: two smooth lobes over a floor."""
     u = angle / (sector.beams * sector.step_radians)
     centre, width = rng.uniform(-0.5, 0.5, 2), rng.uniform(0.12, 0.35, 2)
-    lobes = [(-0.5 * ((u - c) / w) ** 2).exp() for c, w in zip(centre, width, strict=True)]
+    lobes: list[Tensor] = [
+        (-0.5 * ((u - c) / w) ** 2).exp() for c, w in zip(centre, width, strict=True)
+    ]
     return 0.2 + lobes[0] + lobes[1]

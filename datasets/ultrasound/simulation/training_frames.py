@@ -72,4 +72,5 @@ def write_training_frames(
 def _frame(echoes: EchoFrames, kind: str, split: str, item: int) -> Tensor:
     rng = item_generator(item, (SPLITS.index(split),), GAINS)
     gain = 10 ** (rng.uniform(*LEVELS_DB[kind]) / 20) * rng.choice((-1, 1))
-    return (gain * getattr(echoes, kind)).clamp(-1, 1)
+    rf: Tensor = gain * getattr(echoes, kind)
+    return rf.clamp(-1, 1)

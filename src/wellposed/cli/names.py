@@ -116,7 +116,7 @@ def _run_file(path: Path) -> ModuleType:
     return module
 
 
-def make(option: str, cls: type[T], settings: Mapping[str, Any], source: str) -> T:
+def make(option: str, cls: type[T], settings: Mapping[str, object], source: str) -> T:
     """Return ``cls(**settings)``; errors name ``source``, the option that gave the settings.
 
     Raises:

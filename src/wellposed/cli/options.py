@@ -5,16 +5,19 @@ has a section for each base class. Fields that a class names in ``without`` are 
 keep their defaults.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, field, fields
 from importlib import import_module
 from inspect import Parameter, Signature, get_annotations
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
 from wellposed.errors import ArgumentError, WellposedError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 OLD_SPELLINGS = {"--samples": "--num-samples", "--model": "--prior", "--sampler": "--solver"}
 
@@ -24,7 +27,7 @@ def needed(help_: str) -> Any:
     return field(metadata={"help": help_})
 
 
-def argument(help_: str, metavar: str, default: Any = MISSING) -> Any:
+def argument(help_: str, metavar: str, default: object = MISSING) -> Any:
     """Return a field that is a positional argument of the command line."""
     return field(default=default, metadata={"help": help_, "argument": metavar})
 
@@ -38,7 +41,9 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, new)
 
 
-def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
+def add_command(
+    app: typer.Typer, name: str, cls: "type[DataclassInstance]", function: str
+) -> None:
     """Add a command with the options and the help of a dataclass.
 
     Errors of the package become one line on stderr and exit code 2.
@@ -52,10 +57,10 @@ def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
     """
     kinds, chosen = get_type_hints(cls), options_of(cls)
 
-    def run(**values: Any) -> None:
+    def run(**values: object) -> None:
         module, _, attribute = function.partition(":")
         try:
-            command: Callable[[Any], None] = getattr(import_module(module), attribute)
+            command: Callable[[object], None] = getattr(import_module(module), attribute)
             command(cls(**{f.name: _value(f, kinds[f.name], values[f.name]) for f in chosen}))
         except WellposedError as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
@@ -68,7 +73,7 @@ def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
     app.command(name, cls=_Command, help="\n\n".join(paragraphs))(run)
 
 
-def options_of(cls: Any) -> "list[Field[Any]]":
+def options_of(cls: "type[DataclassInstance]") -> "list[Field[object]]":
     """Return the fields of a command that are options."""
     return [f for f in fields(cls) if f.name not in getattr(cls, "without", ())]
 
@@ -79,38 +84,41 @@ def _section(cls: type, name: str) -> str | None:
     return None if home is cls else home.__name__.removesuffix("Options").removesuffix("Settings")
 
 
-def _parameter(each: "Field[Any]", kind: Any, section: str | None) -> Parameter:
+def _parameter(each: "Field[object]", kind: object, section: str | None) -> Parameter:
     """Return the parameter from which Typer makes an option."""
     default: Any = Parameter.empty if each.default is MISSING else each.default
+    shown: Any = kind
     if _parser(each, kind) is not None:
-        kind, default = str | None, default and ",".join(map(str, default))
+        shown, default = str | None, default and ",".join(map(str, default))
     elif _is_repeatable(kind):
-        kind = list[get_args(kind)[0]]  # type: ignore[misc]
+        shown = list[get_args(kind)[0]]  # type: ignore[misc]
     name, metavar, help_ = _spelled(each), each.metadata.get("argument"), each.metadata["help"]
-    names = f"{name}/--no-{name[2:]}" if kind is bool else name
+    names = f"{name}/--no-{name[2:]}" if shown is bool else name
     option = typer.Option(names, help=help_, rich_help_panel=section)
     about = typer.Argument(metavar=metavar, help=help_) if metavar else option
-    annotation = Annotated[kind, about]
+    annotation = Annotated[shown, about]
     return Parameter(each.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _value(each: "Field[Any]", kind: Any, value: Any) -> Any:
+def _value(each: "Field[object]", kind: object, value: object) -> object:
     parser = _parser(each, kind)
     if parser is not None:
-        return None if value is None else parser(_spelled(each), value)
-    return tuple(value or ()) if _is_repeatable(kind) else value
+        return parser(_spelled(each), value) if isinstance(value, str) else None
+    if _is_repeatable(kind):
+        return tuple(value) if isinstance(value, Iterable) else ()
+    return value
 
 
-def _parser(each: "Field[Any]", kind: Any) -> Callable[[str, str], Any] | None:
+def _parser(each: "Field[object]", kind: object) -> Callable[[str, str], object] | None:
     """Return the function of name and text that parses an option, or ``None`` if Typer does."""
     return integers if kind == tuple[int, ...] else each.metadata.get("parse")
 
 
-def _spelled(each: "Field[Any]") -> str:
+def _spelled(each: "Field[object]") -> str:
     return f"--{each.name.replace('_', '-')}"
 
 
-def _is_repeatable(kind: Any) -> bool:
+def _is_repeatable(kind: object) -> bool:
     return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
 
 

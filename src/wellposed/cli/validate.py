@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -125,8 +124,7 @@ def _write(records: dict[str, Record], effort: Effort, command: str, folder: Pat
     write_plot(records, folder / "posterior.png")
 
 
-def rounded(record: Any) -> Any:
+def rounded(record: Record) -> Record:
     """Return a record with its numbers rounded to six significant digits, as they are stored."""
-    if isinstance(record, dict):
-        return {name: rounded(value) for name, value in record.items()}
-    return float(f"{record:.6g}") if isinstance(record, float) else record
+    short: Record = json.loads(json.dumps(record), parse_float=lambda n: float(f"{float(n):.6g}"))
+    return short

@@ -1,7 +1,5 @@
 """The part of a volume that a process holds, and its coupling with the other parts."""
 
-from typing import Any
-
 from torch import Tensor
 
 
@@ -57,6 +55,6 @@ class Part:
         return whole
 
 
-def part_of(operator: Any) -> Part:
+def part_of(operator: object) -> Part:
     """Return the part of a volume on which an operator acts."""
     return getattr(operator, "part", None) or Part()

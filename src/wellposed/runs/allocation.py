@@ -2,9 +2,8 @@
 
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -35,8 +34,12 @@ class LivePeak(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         # The result of an in-place operation or a view existed before; it may be the caller's.
         before = {_identity(leaf) for leaf in tree_leaves((args, kwargs or {}))}
         out = func(*args, **(kwargs or {}))
@@ -56,7 +59,7 @@ class LivePeak(TorchDispatchMode):
         self.live -= size
 
 
-def _identity(leaf: Any) -> int | None:
+def _identity(leaf: object) -> int | None:
     dense = isinstance(leaf, Tensor) and leaf.layout == torch.strided
     return leaf.untyped_storage()._cdata if dense else None
 
@@ -89,12 +92,12 @@ def prior_peak(prior: Prior, x: Tensor) -> int:
     meta = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
     with torch.no_grad():
         try:
-            with LivePeak() as peak:
+            with (peak := LivePeak()):
                 functional_call(call, meta, (torch.empty_like(x, device="meta"), t))
             return peak.peak
         except (RuntimeError, TypeError):  # NumPy raises the latter
             one = torch.zeros_like(x[:1])
-            with LivePeak() as peak:
+            with (peak := LivePeak()):
                 prior.denoise(one, t)
             return peak.peak * len(x)
 

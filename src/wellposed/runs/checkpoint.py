@@ -1,13 +1,12 @@
 """A folder from which an interrupted run resumes, with the same result bit for bit."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,9 +16,22 @@ from torch import Tensor
 from wellposed.checks import require_integer
 from wellposed.errors import CheckpointError, FileError, ProcessLostError
 from wellposed.parallel.part import Part
-from wellposed.runs.fingerprint import bytes_of
 
-State = TypeVar("State", bound=Any)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+State = TypeVar("State", bound="DataclassInstance")
+
+
+class Facts(TypedDict, total=False):
+    """What is told of a run beside its tensors."""
+
+    batch: int
+    step: int
+    position: int
+    evaluations: int
+    plain: dict[str, object]  # fields of the state that are no tensors
+    complex: list[str]  # names of the tensors that are
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class RunFolder:
         except (OSError, ValueError, TypeError) as error:
             raise FileError(f"checkpoint: cannot read {str(file)!r}: {error}") from error
 
-    def claim(self, run: Mapping[str, Any], **remembered: Any) -> None:
+    def claim(self, run: Mapping[str, object], **remembered: object) -> None:
         """Assign the folder to a run, or check that it belongs to this run.
 
         Args:
@@ -89,14 +101,14 @@ class RunFolder:
                 "use another folder, or delete this one"
             )
 
-    def save_state(self, state: Any, facts: Mapping[str, Any]) -> None:
+    def save_state(self, state: "DataclassInstance", facts: Facts) -> None:
         """Write a state, a dataclass of tensors and plain numbers, with facts about the run."""
         values = {field.name: getattr(state, field.name) for field in fields(state)}
         tensors = {name: v for name, v in values.items() if isinstance(v, Tensor)}
         plain = {name: v for name, v in values.items() if name not in tensors}
         self._write_tensors("state", tensors, {**facts, "plain": plain})
 
-    def load_state(self, template: State, batch: int) -> tuple[State, dict[str, Any]] | None:
+    def load_state(self, template: State, batch: int) -> tuple[State, Facts] | None:
         """Return the saved state of a batch and its facts, or ``None`` if there is none.
 
         Args:
@@ -136,9 +148,7 @@ class RunFolder:
         saved = self._read_tensors(f"samples-{batch}")
         return None if saved is None else (saved[0]["u"].to(device), saved[1]["evaluations"])
 
-    def _write_tensors(
-        self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
-    ) -> None:
+    def _write_tensors(self, name: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
         tensors = {key: self.part.gather(value) for key, value in tensors.items()}
         if self.part.rank > 0:
             return
@@ -156,7 +166,7 @@ class RunFolder:
         with self._replacing(f"{name}.safetensors") as temporary:
             save_file(own, temporary, metadata)
 
-    def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], Facts] | None:
         """Return this process's part of a file and its facts, or ``None`` if there is none."""
         saved = self._read_file(name)
         found = -1 if saved is None else saved[1].get("evaluations", 0)
@@ -167,11 +177,11 @@ class RunFolder:
             )
         return saved
 
-    def _read_file(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def _read_file(self, name: str) -> tuple[dict[str, Tensor], Facts] | None:
         file = self.path / f"{name}.safetensors"
         try:
             with safe_open(file, framework="pt") as opened:
-                facts = json.loads(opened.metadata()["facts"])
+                facts: Facts = json.loads(opened.metadata()["facts"])
                 tensors = {
                     key: self._own(opened.get_tensor(key), key in facts["complex"])
                     for key in opened.keys()
@@ -230,16 +240,3 @@ def naming(step: str, folder: RunFolder | None) -> Iterator[None]:
             "with any number of processes"
         )
         raise ProcessLostError(f"{step}: {error}; {left}") from error
-
-
-def digest(y: Tensor, part: Part) -> dict[str, Any]:
-    """Return shape, dtype and a hash of a measurement, which processes may share along axis 2."""
-    slices = y.unbind(2) if y.ndim > 2 else (y,)
-    hashes = [hashlib.sha256(b"%d " % k) for k in range(part.start, part.start + len(slices))]
-    for one, values in zip(hashes, slices, strict=True):
-        one.update(bytes_of(values))
-    # Sums of 40-bit integers are exact in float64.
-    own = sum(int.from_bytes(one.digest()[:5], "big") for one in hashes)
-    depth, total = part.sum(torch.tensor([len(slices), own], device=y.device)).tolist()
-    shape = [*y.shape[:2], *([depth] if y.ndim > 2 else []), *y.shape[3:]]
-    return {"y.shape": shape, "y.dtype": str(y.dtype), "y": f"{total:x}"}

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import PurePath
 from types import FunctionType
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from wellposed.parallel.part import Part
 
 PLAIN = (str, bytes, int, float, complex, type(None), torch.dtype, np.generic, Enum, PurePath)
 
@@ -27,7 +28,7 @@ def fingerprint(module: nn.Module | None) -> str:
     return f"{type(module).__name__} {digest.hexdigest()[:16]}"
 
 
-def _facts(value: Any, place: str, above: tuple[int, ...]) -> Iterator[bytes | memoryview]:
+def _facts(value: object, place: str, above: tuple[int, ...]) -> Iterator[bytes | memoryview]:
     """Yield the type and the content of a value; ``above`` are the objects that hold it."""
     if id(value) in above:
         return
@@ -42,14 +43,14 @@ def _facts(value: Any, place: str, above: tuple[int, ...]) -> Iterator[bytes | m
         yield from _facts(part, f"{place}.{name}", (*above, id(value)))
 
 
-def _name(value: Any) -> str:
+def _name(value: object) -> str:
     if isinstance(value, set | frozenset):
         return repr(sorted(map(repr, value)))
     kind = value if isinstance(value, type | FunctionType) else type(value)
     return repr(value) if isinstance(value, PLAIN) else kind.__qualname__
 
 
-def _parts(value: Any) -> dict[str, Any]:
+def _parts(value: object) -> dict[str, object]:
     """Return the parts of a value by name."""
     if isinstance(value, list | tuple):
         return {str(index): part for index, part in enumerate(value)}
@@ -70,3 +71,16 @@ def bytes_of(value: Tensor) -> memoryview:
     """Return the memory of a tensor's values."""
     flat = value.detach().cpu().resolve_conj().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
+
+
+def digest(y: Tensor, part: Part) -> dict[str, object]:
+    """Return shape, dtype and a hash of a measurement that processes may share along axis 2."""
+    slices = y.unbind(2) if y.ndim > 2 else (y,)
+    hashes = [hashlib.sha256(b"%d " % k) for k in range(part.start, part.start + len(slices))]
+    for one, values in zip(hashes, slices, strict=True):
+        one.update(bytes_of(values))
+    # Sums of 40 bits are exact in a float64.
+    own = sum(int.from_bytes(one.digest()[:5], "big") for one in hashes)
+    depth, total = part.sum(torch.tensor([len(slices), own], device=y.device)).tolist()
+    shape = [*y.shape[:2], *([depth] if y.ndim > 2 else []), *y.shape[3:]]
+    return {"y.shape": shape, "y.dtype": str(y.dtype), "y": f"{total:x}"}

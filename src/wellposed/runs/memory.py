@@ -193,7 +193,7 @@ def _with_chunk(made: MemoryPlan, shape: torch.Size, chunk: int | None) -> Memor
 
 
 def _operator_peak(prior: Prior, operator: "Physics", y: Tensor, x: Tensor) -> int:
-    with torch.no_grad(), LivePeak() as peak:
+    with torch.no_grad(), (peak := LivePeak()):
         operator.A_adjoint(operator.A(prior.to_public(x)))
     return peak.peak + y.nbytes
 

@@ -93,4 +93,5 @@ def expected_region_coverage(
 
 def gaussian_samples(mean: Tensor, covariance: Tensor, z: Tensor) -> Tensor:
     """Return exact samples ``mean + L z``, ``L L^T = covariance``, for standard normal (N, n)."""
-    return mean.flatten() + z @ torch.linalg.cholesky(covariance).T
+    L: Tensor = torch.linalg.cholesky(covariance)
+    return mean.flatten() + z @ L.T

@@ -6,7 +6,6 @@ linear inverse problems", ICLR 2024, arXiv 2308.07983. The posterior is again a 
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from wellposed.errors import require
 from wellposed.metrics import sliced_wasserstein
 from wellposed.noise import MEASUREMENT, item_generator
 from wellposed.operators.matrix import MatrixOperator
+from wellposed.priors.anchor import Condition
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
 from wellposed.solvers.base import Solver
@@ -40,7 +40,7 @@ class UnitMixture(Prior):
         self.weights = weights / weights.sum()
         self.means = means.flatten(1)
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the exact ``E[x_0 | x_t]``; see `Prior.denoise`."""
         x, means = x_t.flatten(1), self.means.to(x_t)
         alpha, sigma = (broadcast(v, x) for v in self.schedule(t))
