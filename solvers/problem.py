@@ -166,8 +166,9 @@ class Problem:
     @property
     def known(self) -> Forward:
         """The operator, where there is one."""
-        assert self.operator is not None
-        return self.operator
+        operator: Forward | None = self.operator
+        assert operator is not None
+        return operator
 
     def A(self, u: Tensor) -> Tensor:
         """Return the noise-free measurement of ``u``, in units."""
