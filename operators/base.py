@@ -203,7 +203,8 @@ class Scaled(LinearOperator):
 
     def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return ``|c|^2 A^H A x``, with the operator's ``A_adjoint_A``."""
-        return abs(self.factor) ** 2 * self.operator.A_adjoint_A(x)
+        normal: Tensor = self.operator.A_adjoint_A(x)
+        return abs(self.factor) ** 2 * normal
 
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the operator's pseudo-inverse of ``y / c``."""

@@ -19,6 +19,8 @@ def unchanged(x: Tensor, **kwargs: object) -> Tensor:
 class Forward(Protocol):
     """What is used of an operator, of ours or of deepinv's, whose classes are not typed."""
 
+    noise_model: GaussianNoise
+
     def A(self, x: Tensor, /) -> Tensor:
         """Return the measurement without noise."""
 

@@ -54,6 +54,8 @@ class Full(Covariance):
     def __init__(self, matrix: Tensor) -> None:
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ShapeError(f"matrix: got {tuple(matrix.shape)}, accepted: (n, n)")
+        self.values: Tensor
+        self.vectors: Tensor
         self.values, self.vectors = torch.linalg.eigh(matrix)
         definite = bool((self.values > 0).all())
         require(definite, "matrix", "an indefinite matrix", "a positive definite matrix")
@@ -81,7 +83,7 @@ class Stationary(Covariance):
     def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
         """Return ``f(C) x``."""
         values = function(self.spectrum.to(x.real.dtype).to(x.device))
-        out = torch.fft.ifft2(values * torch.fft.fft2(x))
+        out: Tensor = torch.fft.ifft2(values * torch.fft.fft2(x))
         return out if x.is_complex() else out.real
 
 
@@ -116,7 +118,8 @@ class GaussianPosterior:
         ACt = self._operator.A(self._prior.covariance @ basis).flatten(1).T  # A C, by columns
         A = self._operator.A(basis).flatten(1).T
         S = ACt @ A.conj().T + self._sigma**2 * torch.eye(len(A), dtype=dtype, device=device)
-        return C - ACt.conj().T @ torch.linalg.solve(S, ACt)
+        gain: Tensor = torch.linalg.solve(S, ACt)
+        return C - ACt.conj().T @ gain
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """Return exact samples (count, B, C, ...) by Matheron's rule: perturb, then condition."""

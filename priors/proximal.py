@@ -95,14 +95,15 @@ class NuclearNorm:
         p = self.patch
         if x.shape[-1] % p or x.shape[-2] % p:
             raise ShapeError(f"z: got shape {tuple(x.shape)}, accepted: sides divisible by {p}")
-        tiles = x.unflatten(-1, (-1, p)).unflatten(-3, (-1, p))  # (..., rows, p, columns, p)
+        # (..., rows, p, columns, p)
+        tiles: Tensor = x.unflatten(-1, (-1, p)).unflatten(-3, (-1, p))
         return tiles.transpose(-3, -2).flatten(-2).flatten(-3, -2)
 
     def _images(self, X: Tensor, like: Tensor) -> Tensor:
         if self.matrix != "patches":
             return X.reshape(like.shape)
         p = self.patch
-        tiles = X.unflatten(-2, (-1, like.shape[-1] // p)).unflatten(-1, (p, p))
+        tiles: Tensor = X.unflatten(-2, (-1, like.shape[-1] // p)).unflatten(-1, (p, p))
         return tiles.transpose(-3, -2).reshape(like.shape)
 
 

@@ -165,8 +165,9 @@ class Problem:
     @property
     def known(self) -> Forward:
         """The operator, which must be known."""
-        assert self.operator is not None
-        return self.operator
+        operator: Forward | None = self.operator
+        assert operator is not None
+        return operator
 
     def A(self, u: Tensor) -> Tensor:
         """Return the noise-free measurement of ``u``, in units."""

@@ -69,7 +69,7 @@ class CompressedSensing(Decomposable):
         return torch.unflatten(pixels[..., self.place], 2, self.img_size[1:])
 
     def V_adjoint(self, x: Tensor) -> Tensor:
-        blocks = x.flatten(2)[..., self.order].unflatten(2, (-1, len(self.basis)))
+        blocks = torch.unflatten(x.flatten(2)[..., self.order], 2, (-1, len(self.basis)))
         return blocks @ self.basis.to(x.dtype)
 
 

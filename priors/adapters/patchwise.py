@@ -98,7 +98,8 @@ class TiledNetwork(nn.Module):
         def estimate(rows: slice, columns: slice) -> Tensor:
             place = (..., scaled(rows, there[0], sides[0]), scaled(columns, there[1], sides[1]))
             given = Degraded(degraded.anchor[..., rows, columns], degraded.image[place])
-            return self.network(seen[..., rows, columns], label, given)
+            predicted: Tensor = self.network(seen[..., rows, columns], label, given)
+            return predicted
 
         return self.tiles.blend(sides, estimate)
 

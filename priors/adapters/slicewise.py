@@ -114,11 +114,11 @@ class Slicewise(Adapter):
         chunks = self._chunks(x_t, out, t, condition)
         if torch.is_grad_enabled():
             estimate = partial(checkpoint, self._estimate, use_reentrant=False)
-            for slices, place, *given in chunks:
-                place.copy_(estimate(slices, *given, preserve_rng_state=False))
+            for slices, place, own_t, given in chunks:
+                place.copy_(estimate(slices, own_t, given, preserve_rng_state=False))
         elif self.device is None:
-            for slices, place, *given in chunks:
-                place.copy_(self._estimate(slices, *given))
+            for slices, place, own_t, given in chunks:
+                place.copy_(self._estimate(slices, own_t, given))
         else:
             self._denoise_elsewhere(chunks, self.device)
         return out

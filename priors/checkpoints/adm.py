@@ -1,6 +1,7 @@
 """Checkpoints of ADM (guided diffusion): FFHQ of DPS, ImageNet, LSUN, medical images of DDS."""
 
 from dataclasses import replace
+from typing import Any
 
 from wellposed.priors.checkpoints.family import (
     DDPM_OPTIONS,
@@ -80,7 +81,7 @@ def build(state: State, where: str, options: Options) -> NetworkPrior:
         ArgumentError: an unknown option, or heads that do not divide the channels.
     """
     check_options(options, *DDPM_OPTIONS, *HEADS)
-    heads = {name: options[name] for name in HEADS if name in options}
+    heads: dict[str, Any] = {name: v for name, v in options.items() if name in HEADS}
     network = load_network(lambda s: ADMUNet(replace(read_config(s), **heads)), state, where)
     config = network.config
     return ddpm_prior(network, config.channels[0], options, config.num_classes)

@@ -40,14 +40,14 @@ def read_pipeline(
     # The configs are checked before any weights are downloaded.
     latent = next((folder / name for name in _other_parts(folder, autoencoders)), None)
     _check_kind(unet, "UNet2DModel")
-    if latent:
+    if latent is not None:
         _check_kind(latent, "AutoencoderKL", "VQModel")
     config = _read_json(scheduler, "scheduler_config.json")
     if not local:
         _fetch(path, WEIGHTS)
         if not any(unet.glob("*.safetensors")):
             _fetch(path, BIN_WEIGHTS)
-    return _load(unet), config, latent and _load(latent)
+    return _load(unet), config, None if latent is None else _load(latent)
 
 
 def load_autoencoder(folder: Path) -> nn.Module:

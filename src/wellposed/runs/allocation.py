@@ -29,7 +29,7 @@ class LivePeak(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        TorchDispatchMode.__init__(self)
         self.live = self.peak = 0
         self._known: set[int] = set()
 
@@ -60,8 +60,9 @@ class LivePeak(TorchDispatchMode):
 
 
 def _identity(leaf: object) -> int | None:
-    dense = isinstance(leaf, Tensor) and leaf.layout == torch.strided
-    return leaf.untyped_storage()._cdata if dense else None
+    if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
+        return leaf.untyped_storage()._cdata
+    return None
 
 
 class _Denoise(nn.Module):

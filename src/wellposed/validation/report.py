@@ -123,8 +123,14 @@ def _plot_coverage(axes: "Axes", records: dict[str, Record]) -> None:
     for index, (name, record) in enumerate(records.items()):
         cells = [cell for cell in record["gaussian"].values() if not isinstance(cell, str)]
         found = [fmean(cell[field] for cell in cells) for field in COVERAGES if cells]
-        style = {"marker": "os^v"[index // 10 % 4], "color": f"C{index % 10}", "label": name}
-        axes.plot(LEVELS[: len(found)], found, markersize=4, linewidth=0.9, **style)
+        axes.plot(
+            *(LEVELS[: len(found)], found),
+            marker="os^v"[index // 10 % 4],
+            color=f"C{index % 10}",
+            label=name,
+            markersize=4,
+            linewidth=0.9,
+        )
     axes.set(xlabel="nominal coverage", ylabel="coverage", title="Gaussian posteriors")
     axes.legend(fontsize=7)
 
