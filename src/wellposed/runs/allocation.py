@@ -61,7 +61,8 @@ class LivePeak(TorchDispatchMode):
 
 def _identity(leaf: object) -> int | None:
     if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
-        return leaf.untyped_storage()._cdata
+        identity: int = leaf.untyped_storage()._cdata
+        return identity
     return None
 
 
