@@ -1,11 +1,13 @@
 """Read images and volumes from the usual files: PNG, JPEG, NPY, HDF5, MAT, NIfTI."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wellposed.datasets.checks import check_claim, reading, require_file
 from wellposed.errors import FileError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -44,25 +46,19 @@ def read_array(path: str | Path, key: str | None = None, min_axes: int = 2) -> n
     Raises:
         FileError: the file is missing, unreadable, of an unknown kind, or has no such key.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileError(f"path: no such file {str(path)!r}")
+    path = require_file("path", path)
     suffix = suffix_of(path)
     readers: dict[str, Callable[[Path], np.ndarray]] = {
         **dict.fromkeys(IMAGE_SUFFIXES, _read_image),
-        ".npy": lambda p: np.load(p, allow_pickle=False),
+        ".npy": _read_npy,
         **dict.fromkeys((".h5", ".hdf5"), lambda p: _read_hdf5(p, key, min_axes)),
         ".mat": lambda p: _read_mat(p, key, min_axes),
         **dict.fromkeys(NIFTI_SUFFIXES, lambda p: open_nifti(p)[1]),
     }
     if suffix not in readers:
         raise FileError(f"path: got {path.name!r}, accepted: {', '.join(READABLE_SUFFIXES)}")
-    try:
+    with reading(path, suffix):
         return readers[suffix](path)
-    except FileError:
-        raise
-    except Exception as error:  # every reader has its own exceptions; the user needs the name
-        raise FileError(f"path: cannot read {str(path)!r} as {suffix}: {error}") from error
 
 
 def image_shape(path: Path) -> tuple[int, int, int]:
@@ -73,8 +69,7 @@ def image_shape(path: Path) -> tuple[int, int, int]:
     """
     from PIL import Image
 
-    if not path.is_file():
-        raise FileError(f"path: no such file {str(path)!r}")
+    require_file("path", path)
     try:
         with Image.open(path) as image:
             _check_depth(path, image.mode)
@@ -101,6 +96,15 @@ def _check_depth(path: Path, mode: str) -> None:
         raise FileError(f"path: {path.name} has 32-bit pixels, accepted: 8 or 16; use NPY")
 
 
+def _read_npy(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0
+        shape, _, kind = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+    check_claim(path, "the array", math.prod(shape) * kind.itemsize)
+    return np.asarray(np.load(path, allow_pickle=False))
+
+
 def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
     import h5py
 
@@ -109,7 +113,9 @@ def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
         file.visititems(
             lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {})
         )
-        return np.asarray(found[_choose(path, found, key, min_axes)])
+        name = _choose(path, found, key, min_axes)
+        check_claim(path, repr(name), found[name].nbytes)
+        return np.asarray(found[name])
 
 
 def _read_mat(path: Path, key: str | None, min_axes: int) -> np.ndarray:
@@ -141,4 +147,7 @@ def open_nifti(path: Path) -> tuple[Any, np.ndarray]:
     import nibabel
 
     image: Any = nibabel.load(path)
+    shape, kind = image.shape, image.get_data_dtype()
+    held = image.file_map["image"].filename or path  # beside a header, in formats of two files
+    check_claim(Path(held), "the image", math.prod(map(int, shape)) * kind.itemsize)
     return image, np.asarray(image.dataobj)

@@ -15,7 +15,8 @@ from wellposed.datasets.files import (
     read_array,
     suffix_of,
 )
-from wellposed.datasets.volumes.dicom import DICOM_SUFFIX, read_dicom_series
+from wellposed.datasets.volumes.dicom import read_dicom_series
+from wellposed.datasets.volumes.dicom_frames import is_dicom
 from wellposed.errors import FileError, ShapeError, require
 
 CACHE_BYTES = 4 * 2**30
@@ -264,5 +265,6 @@ def find_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     files = sorted(p for p in path.rglob("*") if p.is_file())
-    series = {p.parent for p in files if suffix_of(p) == DICOM_SUFFIX}
-    return sorted({*series, *(p for p in files if suffix_of(p) in READABLE_SUFFIXES)})
+    known = [p for p in files if suffix_of(p) in READABLE_SUFFIXES]
+    series = {p.parent for p in {*files}.difference(known) if is_dicom(p)}
+    return sorted({*series, *known})
