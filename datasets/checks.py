@@ -33,11 +33,7 @@ def require_file(argument: str, path: str | Path) -> Path:
         ArgumentError: no path at all.
     """
     path = require_path(argument, path)
-    try:
-        found = path.is_file()
-    except (OSError, ValueError) as error:  # too long, or with a NUL
-        raise FileError(f"{argument}: cannot read {str(path)[:80]!r}: {error}") from error
-    if not found:
+    if not path.is_file():
         raise FileError(f"{argument}: no such file {str(path)!r}")
     return path
 

@@ -13,7 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import require_integer
 from wellposed.errors import ArgumentError, require, require_choice
+
+MOST_STEPS = 10**6
 
 SPACINGS = ("leading", "linspace", "trailing", "karras", "geometric")
 
@@ -54,7 +57,7 @@ class Schedule(ABC):
         published rule ``range(0, T, T // steps)`` decides (T = 1000, steps = 300: 334).
         """
         require_choice("spacing", spacing, SPACINGS)
-        require(isinstance(steps, int) and steps >= 1, "steps", steps, "an integer of at least 1")
+        steps = require_integer("steps", steps, 1, MOST_STEPS)
         by_ratio = {"karras": self._karras, "geometric": self._geometric}.get(spacing)
         knots = by_ratio(steps) if by_ratio else self._knots(steps, spacing)
         return torch.cat([knots, knots.new_zeros(1)])

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import require_path
 from wellposed.datasets.volumes.dicom_choice import Volume, choose
 from wellposed.datasets.volumes.dicom_frames import (
     Frame,
@@ -72,7 +73,9 @@ def read_dicom_series(
             the choices.
         ArgumentError: ``where`` is no mapping.
     """
-    path = _existing(path)
+    path = require_path("path", path)
+    if not path.exists():
+        raise FileError(f"path: no such folder {str(path)!r}")
     mapping = where is None or isinstance(where, Mapping)
     require(mapping, "where", where, "None or a dict of tags and their values")
     require(series is None or isinstance(series, str | int), "series", series, "None or text")
@@ -88,18 +91,6 @@ def read_dicom_series(
     _check_upright(path, headers, normal)
     rows, columns = (float(v) for v in headers[0].PixelSpacing)
     return DicomSeries(_values(volume), (step or _thickness(headers[0]), rows, columns), headers)
-
-
-def _existing(path: str | Path) -> Path:
-    require(isinstance(path, str | Path), "path", path, "the path of a folder or file")
-    path = Path(path)
-    try:
-        found = path.exists()
-    except (OSError, ValueError) as error:  # too long, or with a NUL
-        raise FileError(f"path: cannot read {str(path)[:80]!r}: {error}") from error
-    if not found:
-        raise FileError(f"path: no such folder {str(path)!r}")
-    return path
 
 
 def _images(path: Path) -> list[Frame]:

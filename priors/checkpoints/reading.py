@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wellposed.checks import require_path
 from wellposed.errors import CheckpointError
 
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
@@ -35,7 +36,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: no such file, another kind of file, a truncated or empty one, one that
             holds code (never executed), or no tensors in it.
     """
-    path, where = Path(path), f"path: {str(path)!r}"
+    path, where = require_path("path", path), f"path: {str(path)!r}"
     if path.suffix in REFUSED:
         raise CheckpointError(_not_executed(where, "code (a Python pickle)"))
     if path.suffix not in SUFFIXES or not path.is_file():

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CheckpointError
@@ -44,8 +43,3 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], where: str) -
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
-
-
-def finite_state(state: Mapping[str, Tensor]) -> bool:
-    """Tell whether every floating-point tensor of a state dict is finite."""
-    return all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point())

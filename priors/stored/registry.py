@@ -1,11 +1,12 @@
 """Load a prior from anything: a shipped name, a folder, a checkpoint file, a hub id."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wellposed.checks import require_path
 from wellposed.errors import UnknownNameError, require, unknown_name
+from wellposed.integrity import read_json
 from wellposed.priors.checkpoints import identify
 from wellposed.priors.checkpoints.diffusers import load_diffusers
 from wellposed.priors.checkpoints.diffusers_files import HUB_ID
@@ -70,7 +71,7 @@ def load(source: str | Path, /, **options: Any) -> Prior:
 
 def read_checkpoint(source: str | Path, /, **options: Any) -> Checkpoint:
     """Load a prior and tell its checkpoint's family; see `load`."""
-    path = shipped().get(str(source), Path(source))
+    path = shipped().get(str(source)) or require_path("prior", source)
     if path.is_file() or path.suffix in (*SUFFIXES, *REFUSED):
         state = read_state(path)
         family = identify(state, path)
@@ -91,6 +92,6 @@ def _is_ours(folder: Path) -> bool:
     if not (folder / "config.json").is_file():
         return (folder / "model.safetensors").is_file()
     try:
-        return "_class_name" not in json.loads((folder / "config.json").read_text())
+        return "_class_name" not in read_json(folder / "config.json")
     except (OSError, TypeError, ValueError):  # unreadable: the message that names our own files
         return True

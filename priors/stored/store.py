@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from wellposed.errors import CheckpointError, require
+from wellposed.integrity import read_json
 from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
 from wellposed.priors.anchor import Anchor
 from wellposed.priors.checkpoints.diffusers_files import load_autoencoder
@@ -20,6 +21,7 @@ from wellposed.priors.networks.conv_unet import ConvUNet, RestorationUNet
 from wellposed.priors.processes import MeanReverting, rddm, resshift
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 from wellposed.priors.stored.card import model_card
+from wellposed.writing import replacing, write_text
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": Tabulated.linear,
@@ -126,18 +128,18 @@ def save_prior(
     """Write weights (float16), config, model card and autoencoder, replacing older ones."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().half().contiguous().cpu() for k, v in network.state_dict().items()}
-    # `save_file` leaves files that only their owner can read, and a killed run half of one.
-    (folder / "model.part").write_bytes(save(state))
-    (folder / "model.part").replace(folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    (folder / "README.md").write_text(model_card(config))
+    # `save_file` leaves files that only their owner can read.
+    with replacing(folder / "model.safetensors", "out") as part:
+        part.write_bytes(save(state))
+    write_text(folder / "config.json", json.dumps(config, indent=1) + "\n", "out")
+    write_text(folder / "README.md", model_card(config), "out")
     if autoencoder is not None and not (folder / AUTOENCODER).is_dir():
         autoencoder.model.save_pretrained(folder / AUTOENCODER)
 
 
 def read_config(folder: Path) -> Config:
     """Return the config of a folder written by `save_prior`, in this version or an older one."""
-    content: Any = dict(json.loads((folder / "config.json").read_text()))
+    content: Any = dict(read_json(folder / "config.json"))
     return {RENAMED.get(name, name): value for name, value in content.items()}  # type: ignore
 
 

@@ -1,8 +1,9 @@
 """The training loop: steps, checkpoints, records and pictures."""
 
-import csv
+import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from wellposed.errors import require
+from wellposed.integrity import locked
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.priors.training.trainer import Trainer
+from wellposed.writing import write_csv
 
 logger = get_logger(__name__)  # of the first process alone
 
@@ -30,9 +33,25 @@ def train(
         device: ``cpu`` or ``cuda``, see `Trainer`.
         progress: called as ``progress(step, loss)`` after every step with the running mean of
             the loss.
+
+    Raises:
+        CheckpointError: another run uses the folder, or what it holds is of other settings or
+            damaged.
+        FileError: the folder cannot be written.
     """
-    trainer = Trainer(settings, device)
     out = Path(settings.out)
+    first = int(os.environ.get("RANK", "0")) == 0  # of several processes, which holds it for all
+    with locked(out, "out") if first else nullcontext():
+        return _train(settings, out, device, progress)
+
+
+def _train(
+    settings: TrainingSettings,
+    out: Path,
+    device: str,
+    progress: Callable[[int, float], None] | None,
+) -> Path:
+    trainer = Trainer(settings, device)
     checkpoint = out / "checkpoint.pt"
     _on_first_process(trainer, lambda: (out / "images").mkdir(parents=True, exist_ok=True))
     if checkpoint.exists():
@@ -83,7 +102,6 @@ def _on_first_process(trainer: Trainer, write: Callable[[], None]) -> None:
 def export(trainer: Trainer, out: Path) -> None:
     """Write the averaged weights, their config and model card, the loss curve and pictures."""
     trainer.save(out)
-    with open(out / "loss.csv", "w", newline="") as file:
-        heads = ("step", "loss", "held_out_loss", *trainer.task.curve)
-        csv.writer(file).writerows([heads, *trainer.history])
+    heads = ("step", "loss", "held_out_loss", *trainer.task.curve)
+    write_csv(out / "loss.csv", [heads, *trainer.history], "out")
     trainer.draw(out / "images")

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, g
 from wellposed.errors import (
     ArgumentError,
     DtypeError,
+    FileError,
     ShapeError,
     UnknownNameError,
     unknown_name,
@@ -216,10 +217,24 @@ def require_path(name: str, value: object) -> Path:
 
     Raises:
         ArgumentError: it is none, or empty; names ``name``.
+        FileError: nothing can be there, as it is too long or may not be looked at.
     """
-    if not isinstance(value, str | PathLike) or not os.fspath(value):
+    spelled = os.fspath(value) if isinstance(value, str | PathLike) else None
+    if not isinstance(spelled, str) or not spelled:
         raise ArgumentError(f"{name}: got {value!r}, accepted: a path")
-    return Path(value)
+    try:
+        os.stat(spelled)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FileError(f"{name}: no file can be at {shortened(spelled)}: {reason}") from error
+    return Path(spelled)
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """Return a text as it is quoted in an error."""
+    return repr(text if len(text) <= most else text[:most] + "...")
 
 
 def require_batch(name: str, y: "Tensor") -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from wellposed import metrics
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
 from wellposed.figures import write_panel
+from wellposed.writing import replacing
 
 SUSPICIOUS = 5.0
 """Standard deviations from which on a chi-square is told of."""
@@ -169,6 +170,8 @@ class Reconstruction:
             first = [None if image is None else image[0] for image in (reference, truth)]
             panel = path.with_suffix(".png")
             write_panel(panel, self.mean[0], self.samples[0, 0], self.std[0], *first)
+        except FileError:
+            raise
         except OSError as error:
             raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
         return path
@@ -185,7 +188,7 @@ class Reconstruction:
             "reference": reference,
             "truth": truth,
         }
-        with h5py.File(path, "w") as file:
+        with replacing(path, "folder") as part, h5py.File(part, "w") as file:
             for name, value in arrays.items():
                 if value is not None:
                     value = value.float() if value.dtype == torch.bfloat16 else value

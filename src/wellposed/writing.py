@@ -1,10 +1,12 @@
 """How every file is written: beside its place, on disk, and then into it at once."""
 
+import csv
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from wellposed.errors import FileError, WellposedError
 
@@ -46,6 +48,12 @@ def write_text(path: str | Path, text: str, argument: str = "path") -> None:
     """Write a text in UTF-8, see `replacing`."""
     with replacing(path, argument) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: str | Path, rows: Iterable[Iterable[Any]], argument: str = "path") -> None:
+    """Write rows of cells, see `replacing`."""
+    with replacing(path, argument) as part, part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 def flush(path: Path) -> None:

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, field, fields
 from importlib import import_module
 from inspect import Parameter, Signature, get_annotations
+from types import SimpleNamespace
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
-from wellposed.errors import ArgumentError, WellposedError
+from wellposed.cli.ending import told
+from wellposed.errors import ArgumentError
 
 OLD_SPELLINGS = {"--samples": "--num-samples", "--model": "--prior", "--sampler": "--solver"}
 
@@ -40,7 +42,7 @@ class _Command(TyperCommand):
 def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
     """Add a command of the options and help of a dataclass.
 
-    Errors of the package become one line on stderr and exit code 2.
+    Errors of the package, and of the system, become one line on stderr and exit code 2.
 
     Args:
         app: gets the command.
@@ -52,12 +54,9 @@ def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
 
     def run(**values: Any) -> None:
         module, _, attribute = function.partition(":")
-        try:
+        with told(SimpleNamespace(**values)):
             command: Callable[[Any], None] = getattr(import_module(module), attribute)
             command(cls(**{f.name: _value(f, kinds[f.name], values[f.name]) for f in chosen}))
-        except WellposedError as error:
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2) from None
 
     parameters = [_parameter(f, kinds[f.name], _section(cls, f.name)) for f in chosen]
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wellposed.integrity import bytes_of
+
 PLAIN = (str, bytes, int, float, complex, type(None), torch.dtype, np.generic, Enum, PurePath)
 
 
@@ -64,9 +66,3 @@ def _parts(value: Any) -> dict[str, Any]:
         # Private ones too: what is registered is no cache.
         parts |= {**value._parameters, **value._buffers, **value._modules}
     return parts
-
-
-def bytes_of(value: Tensor) -> memoryview:
-    """Return a tensor's values as they lie in memory."""
-    flat = value.detach().cpu().resolve_conj().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data
