@@ -1,6 +1,5 @@
 """The training loop: steps, checkpoints, records and pictures."""
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -12,7 +11,7 @@ from accelerate.logging import get_logger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from wellposed.errors import require
+from wellposed.errors import FileError, require
 from wellposed.integrity import locked
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.priors.training.trainer import Trainer
@@ -40,18 +39,17 @@ def train(
         FileError: the folder cannot be written.
     """
     out = Path(settings.out)
-    first = int(os.environ.get("RANK", "0")) == 0  # of several processes, which holds it for all
-    with locked(out, "out") if first else nullcontext():
-        return _train(settings, out, device, progress)
-
-
-def _train(
-    settings: TrainingSettings,
-    out: Path,
-    device: str,
-    progress: Callable[[int, float], None] | None,
-) -> Path:
+    if out.exists() and not out.is_dir():
+        raise FileError(f"out: {str(out)!r} is a file, accepted: a folder")
     trainer = Trainer(settings, device)
+    # Of several processes the first holds the folder for all.
+    with locked(out, "out") if trainer.accelerator.is_main_process else nullcontext():
+        _run(trainer, out, progress)
+    return out
+
+
+def _run(trainer: Trainer, out: Path, progress: Callable[[int, float], None] | None) -> None:
+    settings = trainer.settings
     checkpoint = out / "checkpoint.pt"
     _on_first_process(trainer, lambda: (out / "images").mkdir(parents=True, exist_ok=True))
     if checkpoint.exists():
@@ -76,7 +74,6 @@ def _train(
         if not last and trainer.step % settings.image_every == 0:
             _on_first_process(trainer, lambda: export(trainer, out))
     _on_first_process(trainer, lambda: export(trainer, out))
-    return out
 
 
 def _batches(trainer: Trainer) -> Iterable[tuple[Tensor, ...]]:
