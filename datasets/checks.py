@@ -17,12 +17,7 @@ from wellposed.errors import (
     WellposedError,
     check_finite,
 )
-
-EXPANSION = 1032
-"""How much larger than its file an array may be: what zlib reaches at most."""
-
-SLACK = 2**26
-"""Bytes that any file may expand to: constant images of other coders have few bytes each."""
+from wellposed.integrity import check_held
 
 
 def require_file(argument: str, path: str | Path) -> Path:
@@ -55,33 +50,6 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise FileError(f"path: cannot read {str(path)!r} as {kind}: {error}") from error
 
 
-def check_claim(path: Path, what: str, size: int) -> None:
-    """Raise before memory is taken for what a file cannot hold.
-
-    Args:
-        path: the file.
-        what: the part of it, for the message.
-        size: bytes that its header claims.
-
-    Raises:
-        FileError: more than the file may hold however it is compressed, or than there is memory.
-    """
-    import psutil
-
-    held = path.stat().st_size
-    if size > SLACK + EXPANSION * held:
-        raise FileError(
-            f"path: {what} of {path.name} would take {size / 1e9:.3g} GB, but the file has "
-            f"{held} bytes: its header is wrong or the file truncated"
-        )
-    free = psutil.virtual_memory().available
-    if size > free:
-        raise FileError(
-            f"path: {what} of {path.name} would take {size / 1e9:.3g} GB, {free / 1e9:.3g} GB are "
-            "free"
-        )
-
-
 def stored_array(path: Path, group: Any, key: str, axes: tuple[int, ...]) -> Any:
     """Return the data set ``key`` of an HDF5 file or group, not yet read.
 
@@ -97,6 +65,7 @@ def stored_array(path: Path, group: Any, key: str, axes: tuple[int, ...]) -> Any
         raise FileError(
             f"path: {key!r} in {path.name} has shape {found.shape}, accepted: {accepted} axes"
         )
+    check_held(path, repr(key), found.nbytes)
     return found
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from wellposed.datasets.checks import check_claim, reading, require_file
+from wellposed.datasets.checks import reading, require_file
 from wellposed.errors import FileError
+from wellposed.integrity import check_claim
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 KEYED_SUFFIXES = (".h5", ".hdf5", ".mat")
@@ -86,6 +87,7 @@ def _read_image(path: Path) -> np.ndarray:
 
     with Image.open(path) as image:
         _check_depth(path, image.mode)
+        check_claim(path, "the image", 3 * image.width * image.height)
         as_stored = image.mode == "RGB" or image.mode in GREY_MODES
         pixels = np.asarray(image if as_stored else image.convert("RGB"))
     return pixels.astype(np.float32) / float(np.iinfo(pixels.dtype).max)
@@ -120,13 +122,12 @@ def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
 
 def _read_mat(path: Path, key: str | None, min_axes: int) -> np.ndarray:
     import h5py
-    import scipy.io
 
     if h5py.is_hdf5(path):  # MATLAB 7.3, which stores arrays transposed
         return _read_hdf5(path, key, min_axes).T
     found = {
         name: value
-        for name, value in scipy.io.loadmat(path).items()
+        for name, value in load_mat(path).items()
         if isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
     }
     return found[_choose(path, found, key, min_axes)]
@@ -151,3 +152,13 @@ def open_nifti(path: Path) -> tuple[Any, np.ndarray]:
     held = image.file_map["image"].filename or path  # beside a header, in formats of two files
     check_claim(Path(held), "the image", math.prod(map(int, shape)) * kind.itemsize)
     return image, np.asarray(image.dataobj)
+
+
+def load_mat(path: Path, **options: Any) -> dict[str, Any]:
+    """Return the variables of a MAT file of version 7.2 or older; see `scipy.io.loadmat`."""
+    import scipy.io
+
+    sizes = {"double": 8, "int64": 8, "uint64": 8, "single": 4, "int32": 4, "uint32": 4}
+    for name, shape, kind in scipy.io.whosmat(path):
+        check_claim(path, repr(name), math.prod(map(int, shape)) * sizes.get(kind, 1))
+    return dict(scipy.io.loadmat(path, **options))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import require_path
 from wellposed.datasets.checks import finite
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.errors import FileError, ShapeError
@@ -49,7 +50,7 @@ def load_hyperspectral(
             that can be scaled to [0, 1], such as zeros; names the file.
         ShapeError: the size does not fit.
     """
-    path = Path(path)
+    path = require_path("path", path)
     content = read_mat(path)
     values = _choose(path, content, key)
     if values.ndim == 2:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wellposed.checks import require_path
 from wellposed.datasets.files import (
     IMAGE_SUFFIXES,
     KEYED_SUFFIXES,
@@ -177,7 +178,7 @@ class Collection:
     _cache: dict[int, np.ndarray] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        found = [file for path in self.paths for file in find_files(Path(path))]
+        found = [file for path in self.paths for file in find_files(require_path("data", path))]
         # A file named twice could be held out and trained on.
         self.files = list({file.resolve(): file for file in found}.values())
         if not self.files:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import require_path
 from wellposed.datasets.checks import finite, reading, stored_array
 from wellposed.datasets.mri.encoding import Encoding, parse_header
 from wellposed.datasets.mri.ismrmrd_sorting import Frame, frame_of, grid, grid_calibration, stack
@@ -86,7 +87,7 @@ def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) ->
             values, calibration for other slices only, or acquisitions that contradict the header
             or each other; names the file.
     """
-    path = Path(path)
+    path = require_path("path", path)
     space, every = _read(path, group, encoding)
     noise = [a for a in every if _has(a, "ACQ_IS_NOISE_MEASUREMENT")]
     image, calibration = _split([a for a in every if a.encoding_space_ref == encoding])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import require_path
 from wellposed.datasets.checks import finite
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.errors import FileError, ShapeError, require
@@ -47,7 +48,7 @@ def load_pymust(path: str | Path) -> ChannelData:
         FileError: missing or unreadable, without one of the values, not finite, or of a wave that
             was steered or focused; names the file.
     """
-    path = Path(path)
+    path = require_path("path", path)
     content = read_mat(path)
     param, rf = content.get("param"), content.get("RF")
     needed = {"fs", "fc", "pitch", "c"}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import require_path
 from wellposed.datasets.checks import finite, reading, stored_array
 from wellposed.datasets.ultrasound.metaimage import load_rf_metaimage
 from wellposed.datasets.ultrasound.sector import Sector
@@ -50,7 +51,7 @@ def load_recording(path: str | Path) -> Recording:
         FileError: missing, unreadable, without ``rf``, not finite, all zero, or with a mask that
             is empty in a frame; names the file.
     """
-    path = Path(path)
+    path = require_path("path", path)
     if path.suffix in (".mha", ".mhd"):
         stored = load_rf_metaimage(path)
         return Recording(stored.rf, stored.scale, None, {})
@@ -105,7 +106,7 @@ def write_hazy_frames(
             `simulate_echoes`.
         FileError: the file cannot be written.
     """
-    path, grid = Path(path), sector or Sector()
+    path, grid = require_path("path", path), sector or Sector()
     require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name that ends in .h5 or .hdf5")
     require(math.isfinite(level_db), "level_db", level_db, "a finite number of dB")
     echoes = simulate_echoes(range(hearts), split, grid, frames)

@@ -1,6 +1,7 @@
 """DICOM series: slices sorted by their place in space, in physical units."""
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,6 +22,7 @@ from wellposed.datasets.volumes.dicom_frames import (
     read_pixels,
 )
 from wellposed.errors import FileError, require
+from wellposed.integrity import check_claim
 
 GEOMETRY = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 """What places a slice in space, and how many numbers each is."""
@@ -110,10 +112,13 @@ def _images(path: Path) -> list[Frame]:
 
 def _values(volume: Volume) -> np.ndarray:
     """Return the values of a volume's images (D, H, W), float32; each file is decoded once."""
-    values = np.empty((len(volume), volume[0].header.Rows, volume[0].header.Columns), np.float32)
     rows: dict[Path, list[int]] = {}
     for row, frame in enumerate(volume):
         rows.setdefault(frame.file, []).append(row)
+    size = volume[0].header.Rows, volume[0].header.Columns
+    for file, places in rows.items():
+        check_claim(file, "the pixels", len(places) * math.prod(size))  # of a byte at least
+    values = np.empty((len(volume), *size), np.float32)
     for file, places in rows.items():
         stored = read_pixels(file)
         for row in places:

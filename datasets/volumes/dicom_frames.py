@@ -1,6 +1,7 @@
 """DICOM files as frames: images with their headers, whatever they are called or packed as."""
 
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from wellposed.datasets.checks import check_claim
 from wellposed.errors import FileError
+from wellposed.integrity import check_claim
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -79,6 +80,7 @@ def read_header(file: Path, pixels: bool = False) -> Any:
     import pydicom
 
     try:
+        _check_deflated(file)
         header: Any = pydicom.dcmread(file, stop_before_pixels=not pixels, force=True)
         meta = header.file_meta
         told = "SOPClassUID" in header or "Rows" in header or len(meta) > 0
@@ -89,6 +91,24 @@ def read_header(file: Path, pixels: bool = False) -> Any:
     except Exception as error:  # pydicom raises many kinds; the user needs the file's name
         raise _unreadable(file, error) from error
     return header
+
+
+def _check_deflated(file: Path) -> None:
+    """Raise where a deflated file would be inflated beyond the memory, as pydicom does it whole.
+
+    What follows its group of meta information, whose length it tells, is one deflated stream.
+    """
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    with file.open("rb") as opened:
+        start = opened.read(2048)
+        if str(DeflatedExplicitVRLittleEndian).encode() not in start[128:]:
+            return
+        opened.seek(144 + int.from_bytes(start[140:144], "little"))
+        inflated, stream = 0, zlib.decompressobj(-zlib.MAX_WBITS)
+        while chunk := opened.read(2**16):
+            inflated += len(stream.decompress(chunk))
+            check_claim(file, "the content", inflated)
 
 
 def read_pixels(file: Path) -> np.ndarray:

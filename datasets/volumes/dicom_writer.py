@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from wellposed.checks import require_path
 from wellposed.datasets.checks import as_stored
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.dicom_frames import PIXELS, is_dicom, maps_real_world
@@ -95,7 +96,7 @@ def write_dicom_series(
     if window is not None:
         low_to_high = _is_window(window)
         require(low_to_high, "window", window, "None or (low, high), low < high")
-    folder = Path(folder)
+    folder = require_path("folder", folder)
     low, high = float(values.min()), float(values.max())
     series = generate_uid()
     with _appearing(folder) as part:

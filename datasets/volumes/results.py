@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from wellposed.checks import require_path
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.dicom_writer import write_dicom_series
 from wellposed.datasets.volumes.nifti import NiftiVolume, write_nifti
@@ -34,7 +35,7 @@ def write_result(
             or infinite values.
         FileError: the folder cannot be written, or holds DICOM files where a series is to go.
     """
-    folder = Path(folder)
+    folder = require_path("folder", folder)
     volumes = {"mean": result.mean, "std": result.std}
     volumes = {k: v.abs() if v.is_complex() else v for k, v in volumes.items()}
     if isinstance(reference, DicomSeries):

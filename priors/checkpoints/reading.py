@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from wellposed.checks import require_path
 from wellposed.errors import CheckpointError
+from wellposed.integrity import check_claim
 
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
@@ -54,6 +56,7 @@ def _read(path: Path, where: str) -> Any:
         raise CheckpointError(f"{where} is empty, accepted: a whole file of weights")
     try:
         if path.suffix in TORCH_SUFFIXES:
+            _check_archive(path)
             return torch.load(path, map_location="cpu", weights_only=True)
         return load_file(path)
     except pickle.UnpicklingError as error:
@@ -66,6 +69,13 @@ def _read(path: Path, where: str) -> Any:
             f"{where} is truncated or no file of weights: {reason.splitlines()[0]}; accepted: a "
             "whole file, compare its size with the original's and copy it again"
         ) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Raise where a zip archive, as torch writes, would be inflated beyond what it can hold."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_claim(path, "the weights", sum(each.file_size for each in archive.infolist()))
 
 
 def _not_executed(where: str, what: str) -> str:

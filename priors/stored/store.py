@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
@@ -14,7 +15,7 @@ from wellposed.integrity import read_json
 from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
 from wellposed.priors.anchor import Anchor
 from wellposed.priors.checkpoints.diffusers_files import load_autoencoder
-from wellposed.priors.checkpoints.state import load_strictly
+from wellposed.priors.checkpoints.state import check_fit, load_strictly
 from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import ConvUNet, RestorationUNet
@@ -34,6 +35,9 @@ PROCESSES: dict[str, Callable[..., Schedule]] = {
     "ir-sde": MeanReverting,
     "rddm": rddm,
 }
+
+MOST_CHANNELS = 2**16
+"""Of a network, and layers."""
 
 AUTOENCODER = "autoencoder"
 """Folder of a latent prior's autoencoder, inside its own."""
@@ -154,6 +158,8 @@ def load_prior(folder: Path) -> NetworkPrior | Latent:
     try:
         config = read_config(folder)
         state = load_file(folder / "model.safetensors")
+        with torch.device("meta"):  # takes no memory, whatever the config asks for
+            check_fit(make_network(_plausible(config)).state_dict(), state, where)
         network = make_network(config)
         autoencoder = read_autoencoder(folder / AUTOENCODER) if config.get("latent") else None
         prior = build_prior(network, config, autoencoder)
@@ -167,6 +173,20 @@ def load_prior(folder: Path) -> NetworkPrior | Latent:
         raise CheckpointError(f"{where}: cannot load: {error}") from error
     load_strictly(network, {k: v.float() for k, v in state.items()}, where)
     return prior
+
+
+def _plausible(config: Config) -> Config:
+    """Return a config, or raise where its network is larger than any.
+
+    Raises:
+        ValueError: a number, or a list, in it is.
+    """
+    for name, value in config["network"].items():
+        for number in (value, *value) if isinstance(value, list) else (value,):
+            size = len(number) if isinstance(number, list) else number
+            if isinstance(size, int) and abs(size) > MOST_CHANNELS:
+                raise ValueError(f"network: {name} of {size}")
+    return config
 
 
 def read_autoencoder(folder: Path) -> DiffusersAutoencoder:

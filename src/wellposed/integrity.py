@@ -1,4 +1,4 @@
-"""Whether what was saved is what is read: checksums, and one run at a time in a folder."""
+"""Whether files can hold what they say: claims, checksums, and one run at a time in a folder."""
 
 import hashlib
 import json
@@ -15,6 +15,53 @@ from wellposed.errors import CheckpointError, FileError
 
 LOCK = ".lock"
 """The file that a run holds in its folder."""
+
+EXPANSION = 1032
+"""How much larger than its file an array may be: what zlib reaches at most."""
+
+SLACK = 2**26
+"""Bytes that any file may expand to: constant images of other coders have few bytes each."""
+
+
+def check_held(path: Path, what: str, size: int) -> None:
+    """Raise if a file cannot hold what it claims, however it is compressed.
+
+    Args:
+        path: the file.
+        what: the part of it, for the message.
+        size: bytes that its header claims.
+
+    Raises:
+        FileError: it cannot.
+    """
+    held = path.stat().st_size
+    if size > SLACK + EXPANSION * held:
+        raise FileError(
+            f"path: {what} of {path.name} would take {size / 1e9:.3g} GB, but the file has "
+            f"{held} bytes: its header is wrong or the file truncated"
+        )
+
+
+def check_claim(path: Path, what: str, size: int) -> None:
+    """Raise before memory is taken for what a file cannot hold, or the memory.
+
+    Args:
+        path: the file.
+        what: the part of it, for the message.
+        size: bytes that its header claims.
+
+    Raises:
+        FileError: it cannot.
+    """
+    import psutil
+
+    check_held(path, what, size)
+    free = psutil.virtual_memory().available
+    if size > free:
+        raise FileError(
+            f"path: {what} of {path.name} would take {size / 1e9:.3g} GB, {free / 1e9:.3g} GB are "
+            "free"
+        )
 
 
 def read_json(path: Path) -> Any:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from wellposed import metrics
+from wellposed.checks import require_path
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
 from wellposed.figures import write_panel
+from wellposed.integrity import check_claim
 from wellposed.writing import replacing
 
 SUSPICIOUS = 5.0
@@ -210,9 +212,11 @@ class Reconstruction:
         """
         import h5py
 
+        path = require_path("path", path)
         try:
             with h5py.File(path, "r") as file:
                 measured = file.get("measured")
+                check_claim(Path(path), "samples", file["samples"].nbytes)
                 return cls(
                     samples=torch.from_numpy(np.asarray(file["samples"])),
                     residual=torch.from_numpy(np.asarray(file["residual"])),
@@ -223,7 +227,9 @@ class Reconstruction:
                     seed=json.loads(file.attrs["seed"]),
                     measured=None if measured is None else torch.from_numpy(np.asarray(measured)),
                 )
-        except (OSError, KeyError, ValueError) as error:
+        except FileError:
+            raise
+        except (OSError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise FileError(f"path: {str(path)!r} is no saved reconstruction: {error}") from error
 
     def __repr__(self) -> str:
