@@ -181,7 +181,7 @@ def _plausible(config: Config) -> Config:
     Raises:
         ValueError: a number, or a list, in it is.
     """
-    for name, value in config["network"].items():
+    for name, value in dict(config["network"]).items():
         for number in (value, *value) if isinstance(value, list) else (value,):
             size = len(number) if isinstance(number, list) else number
             if isinstance(size, int) and abs(size) > MOST_CHANNELS:

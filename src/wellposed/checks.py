@@ -15,140 +15,40 @@ Settings say in their annotations what they accept, and check all fields at once
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, fields
+from functools import wraps
+from inspect import Parameter, get_annotations, signature
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 from wellposed.errors import (
     ArgumentError,
     DtypeError,
     FileError,
     ShapeError,
-    UnknownNameError,
-    unknown_name,
 )
+from wellposed.kinds import Choice as Choice
+from wellposed.kinds import Instance as Instance
+from wellposed.kinds import Items as Items
+from wellposed.kinds import Kind as Kind
+from wellposed.kinds import Range as Range
+from wellposed.kinds import Whole as Whole
+from wellposed.kinds import kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-class Kind:
-    """What a value may be; subclasses define `admits`.
-
-    Args:
-        accepted: the kind as a noun phrase, for errors.
-    """
-
-    def __init__(self, accepted: str) -> None:
-        self.accepted = accepted
-
-    def admits(self, value: object) -> bool:
-        """Tell whether a value is of this kind."""
-        raise NotImplementedError
-
-    def error(self, name: str, value: object) -> ArgumentError:
-        """Return what to raise of an argument that is not."""
-        return ArgumentError(f"{name}: got {value!r}, accepted: {self.accepted}")
-
-
-class Range(Kind):
-    """Real numbers, but no NaN, from ``low`` to ``high``; a round bracket excludes an end."""
-
-    def __init__(
-        self, low: float = -math.inf, high: float = math.inf, ends: str = "[]", words: str = ""
-    ) -> None:
-        super().__init__(words or f"a number in {ends[0]}{low:g}, {high:g}{ends[1]}")
-        self.low, self.high, self.ends = low, high, ends
-
-    def admits(self, value: object) -> bool:
-        if not isinstance(value, Real) or isinstance(value, bool):
-            return False
-        number = float(value)
-        above = self.low < number or (self.ends[0] == "[" and number == self.low)
-        return above and (number < self.high or (self.ends[1] == "]" and number == self.high))
-
-
-class Whole(Kind):
-    """Integers of Python's or NumPy's, but no bools, from ``least`` to ``most``."""
-
-    def __init__(self, least: int | None = None, most: int | None = None) -> None:
-        limits = "" if least is None else f" of at least {least}"
-        super().__init__(f"an integer{limits if most is None else f' from {least} to {most}'}")
-        self.least, self.most = least, most
-
-    def admits(self, value: object) -> bool:
-        if not isinstance(value, Integral) or isinstance(value, bool):
-            return False
-        enough = self.least is None or int(value) >= self.least
-        return enough and (self.most is None or int(value) <= self.most)
-
-
-class Choice(Kind):
-    """One of several names; of others the nearest is suggested."""
-
-    def __init__(self, *names: str) -> None:
-        super().__init__(" or ".join(map(repr, names)))
-        self.names = names
-
-    def admits(self, value: object) -> bool:
-        return isinstance(value, str) and value in self.names
-
-    def error(self, name: str, value: object) -> ArgumentError:
-        return UnknownNameError(unknown_name(name, str(value), self.names))
-
-
-class Instance(Kind):
-    """Objects of a class."""
-
-    def __init__(self, cls: type, words: str = "") -> None:
-        super().__init__(words or f"an instance of {cls.__name__}")
-        self.cls = cls
-
-    def admits(self, value: object) -> bool:
-        return isinstance(value, self.cls)
-
-
-class Optional(Kind):
-    """None, or what another kind admits."""
-
-    def __init__(self, kind: Kind) -> None:
-        super().__init__(f"None or {kind.accepted}")
-        self.kind = kind
-
-    def admits(self, value: object) -> bool:
-        return value is None or self.kind.admits(value)
-
-
-class Items(Kind):
-    """Sequences of values of one kind: ``count`` of them, or one or more."""
-
-    def __init__(self, kind: Kind, count: int | None = None) -> None:
-        super().__init__(f"{count or 'one or more'} values, each {kind.accepted}")
-        self.kind, self.count = kind, count
-
-    def admits(self, value: object) -> bool:
-        if not isinstance(value, Sequence) or isinstance(value, str):
-            return False
-        fits = len(value) > 0 if self.count is None else len(value) == self.count
-        return fits and all(map(self.kind.admits, value))
-
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Count = Annotated[int, Whole(1)]
 Positive = Annotated[float, Range(0, math.inf, "()", "a positive number")]
 PositiveOrInfinite = Annotated[float, Range(0, math.inf, "(]", "a positive number or math.inf")]
 NonNegative = Annotated[float, Range(0, math.inf, "[)", "a finite number of at least 0")]
 Fraction = Annotated[float, Range(0, 1, "[]", "a number from 0 to 1")]
-
-_PLAIN: dict[Any, Kind] = {
-    int: Whole(),
-    float: Range(words="a number"),
-    bool: Instance(bool, "True or False"),
-    str: Instance(str, "a string"),
-}
 
 
 def check_fields(settings: object) -> None:
@@ -175,24 +75,53 @@ def _kinds(cls: Any) -> dict[str, Kind]:
     """Return what the fields of a dataclass declare, by name."""
     if cls not in _DECLARED:
         hints = get_type_hints(cls, include_extras=True)
-        found = {f.name: _kind(hints[f.name]) for f in fields(cls)}
+        found = {f.name: kind_of(hints[f.name]) for f in fields(cls)}
         _DECLARED[cls] = {name: kind for name, kind in found.items() if kind is not None}
     return _DECLARED[cls]
 
 
-def _kind(hint: Any) -> Kind | None:
-    """Return what an annotation declares, None where that is nothing known."""
-    origin, inside = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return next((extra for extra in inside[1:] if isinstance(extra, Kind)), _kind(inside[0]))
-    if origin in (Union, UnionType) and len(inside) == 2 and NoneType in inside:
-        kind = _kind(next(part for part in inside if part is not NoneType))
-        return None if kind is None else Optional(kind)
-    if origin is tuple:
-        kind = _kind(inside[0])
-        return None if kind is None else Items(kind, None if ... in inside else len(inside))
-    plain = _PLAIN.get(hint)
-    return Instance(hint) if plain is None and isinstance(hint, type) else plain
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that first checks its arguments by what their annotations declare.
+
+    Numbers must be finite unless an annotation says otherwise, tensors finite and not empty.
+    A default is always accepted. Annotations that declare nothing known are not checked.
+    """
+    parameters = signature(function).parameters
+    kinds: dict[str, Kind] = {}
+
+    @wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> R:
+        if not kinds:  # at the first call, as annotations may name what is defined later
+            kinds.update(_kinds_of(function))
+        for name, value in _given(parameters, args, options):
+            kind = kinds.get(name)
+            if kind is not None and value is not parameters[name].default:
+                if not kind.admits(value):
+                    raise kind.error(name, value)
+        return function(*args, **options)
+
+    return call
+
+
+def _given(
+    parameters: Mapping[str, Parameter], args: tuple[Any, ...], options: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the arguments of a call by name; those of ``*args`` and ``**kwargs`` are left out."""
+    fixed = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    yield from zip((n for n, p in parameters.items() if p.kind in fixed), args, strict=False)
+    yield from ((name, value) for name, value in options.items() if name in parameters)
+
+
+def _kinds_of(function: Callable[..., Any]) -> dict[str, Kind]:
+    """Return what a function's annotations declare, by name."""
+    scope = getattr(function, "__globals__", {})
+    found = {}
+    for name, hint in get_annotations(function).items():
+        try:
+            found[name] = kind_of(eval(hint, scope) if isinstance(hint, str) else hint)
+        except (NameError, TypeError):  # known to type checkers alone
+            continue
+    return {name: kind for name, kind in found.items() if kind is not None and name != "return"}
 
 
 def setting(default: Any, help_: str) -> Any:
