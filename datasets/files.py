@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from wellposed.checks import checked
 from wellposed.datasets.checks import reading, require_file
 from wellposed.errors import FileError
 from wellposed.integrity import check_claim
@@ -33,6 +34,7 @@ def stem_of(path: str | Path) -> str:
     return name[: len(name) - len(suffix_of(name))]
 
 
+@checked
 def read_array(path: str | Path, key: str | None = None, min_axes: int = 2) -> np.ndarray:
     """Return the array stored in a file.
 

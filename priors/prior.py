@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from wellposed.checks import Checked
 from wellposed.errors import ArgumentError, DeviceError, ShapeError, require
 from wellposed.presentation import Presented, parts_of
 from wellposed.priors.anchor import Anchor, Degraded, degraded_of
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from deepinv.physics import Physics
 
 
-class Prior(Presented, nn.Module):
+class Prior(Presented, Checked, nn.Module):
     """Base of all priors.
 
     A prior works in its own units, in which its diffusion is ``x_t = alpha_t x_0 + sigma_t eps``

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Checked, Steps, require_integer
 from wellposed.errors import ArgumentError, require, require_choice
 
 MOST_STEPS = 10**6
@@ -21,7 +21,7 @@ MOST_STEPS = 10**6
 SPACINGS = ("leading", "linspace", "trailing", "karras", "geometric")
 
 
-class Schedule(ABC):
+class Schedule(Checked, ABC):
     """Maps time to ``(alpha_t, sigma_t)``.
 
     Attributes:
@@ -120,12 +120,12 @@ class Tabulated(Schedule):
         return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), terminal_std=1.0)
 
     @classmethod
-    def linear(cls, T: int = 1000, start: float = 1e-4, end: float = 0.02) -> "Tabulated":
+    def linear(cls, T: Steps = 1000, start: float = 1e-4, end: float = 0.02) -> "Tabulated":
         """Linear betas of Ho et al. (2020)."""
         return cls.from_betas(torch.linspace(start, end, T, dtype=torch.float64))
 
     @classmethod
-    def cosine(cls, T: int = 1000, offset: float = 8e-3, max_beta: float = 0.999) -> "Tabulated":
+    def cosine(cls, T: Steps = 1000, offset: float = 8e-3, max_beta: float = 0.999) -> "Tabulated":
         """Cosine schedule of Nichol and Dhariwal (2021), betas capped at ``max_beta``."""
         u = torch.arange(T + 1, dtype=torch.float64) / T
         alpha_bar = torch.cos((u + offset) / (1 + offset) * torch.pi / 2) ** 2

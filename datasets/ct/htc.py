@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_path
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.errors import FileError
@@ -67,6 +67,7 @@ class HTCScan:
     segmentation: Tensor | None
 
 
+@checked
 def load_htc2022(path: str | Path) -> HTCScan:
     """Load a scan of the Helsinki Tomography Challenge 2022, full or limited.
 

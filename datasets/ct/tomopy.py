@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_path
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite, one_or_all, reading, stored_array
 from wellposed.errors import FileError, require
 
@@ -31,6 +31,7 @@ class ParallelScan:
     angles: Tensor
 
 
+@checked
 def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) -> ParallelScan:
     """Load an HDF5 file of ``exchange/{data, data_white, data_dark, theta}``.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_path
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.errors import FileError, ShapeError
@@ -30,6 +30,7 @@ class HyperspectralCube:
     offset: float
 
 
+@checked
 def load_hyperspectral(
     path: str | Path, key: str | None = None, size: tuple[int, int] | None = None
 ) -> HyperspectralCube:

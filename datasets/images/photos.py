@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer, require_path
+from wellposed.checks import checked, require_integer, require_path
 from wellposed.datasets.files import IMAGE_SUFFIXES, read_array, suffix_of
 from wellposed.datasets.images.crops import central_crop
 from wellposed.errors import FileError, ShapeError
@@ -26,6 +26,7 @@ class ImageFolder:
     files: tuple[Path, ...]
 
 
+@checked
 def load_images(folder: str | Path, size: int | None = None) -> ImageFolder:
     """Load all PNG, JPEG, BMP and TIFF files in a folder and below, in the order of their paths.
 

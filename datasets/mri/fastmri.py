@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_path
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite, one_or_all, reading, stored_array
 from wellposed.datasets.mri.encoding import Encoding, parse_header
 from wellposed.errors import FileError
@@ -42,6 +42,7 @@ class FastMRI:
     encoding: Encoding | None
 
 
+@checked
 def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
     """Load a multi-coil or single-coil file in the layout of fastMRI.
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_path
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite, reading, stored_array
 from wellposed.datasets.mri.encoding import Encoding, parse_header
 from wellposed.datasets.mri.ismrmrd_sorting import Frame, frame_of, grid, grid_calibration, stack
@@ -65,6 +65,7 @@ class RawScan:
     encoding: Encoding
 
 
+@checked
 def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) -> RawScan:
     """Load raw data through the package ``ismrmrd``, which ``wellposed[ismrmrd]`` installs.
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_path
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.errors import FileError, ShapeError, require
@@ -38,6 +38,7 @@ class ChannelData:
     speed: float
 
 
+@checked
 def load_pymust(path: str | Path) -> ChannelData:
     """Load a MATLAB file of MUST or PyMUST: ``RF`` (samples, elements, frames) and ``param``.
 
@@ -83,6 +84,7 @@ def _number(path: Path, name: str, value: Any, least: float = 0.0) -> float:
     return float(number.item())
 
 
+@checked
 def delay_and_sum(data: ChannelData, depths_mm: Tensor, f_number: float = 1.5) -> Tensor:
     """Beamform to RF frames with a line below each element.
 

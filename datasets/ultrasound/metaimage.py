@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_path
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite, reading
 from wellposed.errors import FileError
 from wellposed.integrity import check_claim
@@ -41,6 +41,7 @@ class RFFrames:
     spacing_mm: tuple[float, float]
 
 
+@checked
 def load_rf_metaimage(path: str | Path) -> RFFrames:
     """Load beamformed RF frames whose fastest axis is the depth, then lines, then frames.
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import checked, require_integer
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.errors import ShapeError, require
 from wellposed.operators.companding import compand as compand
@@ -18,6 +18,7 @@ from wellposed.operators.companding import expand as expand
 from wellposed.operators.companding import require_real
 
 
+@checked
 def envelope(rf: Tensor) -> Tensor:
     """Return the magnitude of the analytic signal along the depth, by a Hilbert transform.
 
@@ -37,6 +38,7 @@ def envelope(rf: Tensor) -> Tensor:
     return torch.fft.ifft(torch.fft.fft(rf, dim=-2) * weight, dim=-2).abs()
 
 
+@checked
 def log_compress(
     envelope: Tensor, dynamic_range: float = 60.0, reference: float | Tensor | None = None
 ) -> Tensor:
@@ -64,6 +66,7 @@ def log_compress(
     return (1 + decibels.clamp(max=0) / dynamic_range).clamp(min=0)
 
 
+@checked
 def b_mode(
     rf: Tensor, dynamic_range: float = 60.0, reference: float | Tensor | None = None
 ) -> Tensor:
@@ -71,6 +74,7 @@ def b_mode(
     return log_compress(envelope(rf), dynamic_range, reference)
 
 
+@checked
 def scan_convert(image: Tensor, sector: Sector, height: int = 512, fill: float = 0.0) -> Tensor:
     """Resample a polar image to the upright square pixels that a screen shows.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_path
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite, reading, stored_array
 from wellposed.datasets.ultrasound.metaimage import load_rf_metaimage
 from wellposed.datasets.ultrasound.sector import Sector
@@ -41,6 +41,7 @@ class Recording:
     known: dict[str, Tensor]
 
 
+@checked
 def load_recording(path: str | Path) -> Recording:
     """Load RF frames of HDF5 or MetaImage files (.h5, .hdf5, .mha, .mhd).
 
@@ -83,6 +84,7 @@ def load_recording(path: str | Path) -> Recording:
     return Recording(rf, scale, sector if fits else None, tissue | masks)
 
 
+@checked
 def write_hazy_frames(
     path: str | Path,
     hearts: int,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_path
+from wellposed.checks import checked, require_path
 from wellposed.datasets.volumes.dicom_choice import Volume, choose
 from wellposed.datasets.volumes.dicom_frames import (
     Frame,
@@ -52,6 +52,7 @@ class DicomSeries:
         return torch.from_numpy(self.values)[None, None]
 
 
+@checked
 def read_dicom_series(
     path: str | Path,
     *,

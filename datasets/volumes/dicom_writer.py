@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from wellposed.checks import require_path
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import as_stored
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.dicom_frames import PIXELS, is_dicom, maps_real_world
@@ -54,6 +54,7 @@ SINGLE_FRAME = {
 LEVELS = 2**16 - 1
 
 
+@checked
 def write_dicom_series(
     folder: str | Path,
     volume: Tensor | np.ndarray,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import Range, require_path
+from wellposed.checks import Range, checked, require_path
 from wellposed.datasets.checks import as_stored, finite, reading
 from wellposed.datasets.files import NIFTI_SUFFIXES, open_nifti, suffix_of
 from wellposed.errors import FileError, require
@@ -42,6 +42,7 @@ class NiftiVolume:
         return replace(self, volume=volume, affine=affine)
 
 
+@checked
 def load_nifti(path: str | Path, *, nan: float | None = None) -> NiftiVolume:
     """Load a NIfTI file of 2 to 4 axes, or another volume that nibabel reads, as MINC or PAR/REC.
 
@@ -100,6 +101,7 @@ def _millimetres(header: Any) -> float:
     return {"meter": 1e3, "micron": 1e-3}.get(unit, 1.0)
 
 
+@checked
 def write_nifti(path: str | Path, volume: Tensor | np.ndarray, reference: NiftiVolume) -> None:
     """Write a volume where the reference lies, in float32.
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from wellposed.checks import require_path
+from wellposed.checks import checked, require_path
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.dicom_writer import write_dicom_series
 from wellposed.datasets.volumes.nifti import NiftiVolume, write_nifti
@@ -10,6 +10,7 @@ from wellposed.errors import ArgumentError, FileError
 from wellposed.reconstruction import Reconstruction
 
 
+@checked
 def write_result(
     result: Reconstruction, folder: str | Path, reference: DicomSeries | NiftiVolume
 ) -> tuple[Path, Path]:

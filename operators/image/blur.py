@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from wellposed.checks import image_sides
+from wellposed.checks import Count, image_sides
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, require, require_choice
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.decomposable import Decomposable, Separable
@@ -31,7 +31,7 @@ class Blur(Decomposable):
     def __init__(
         self,
         kernel: Tensor,
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
         cutoff: float = 1e-3,
     ) -> None:
@@ -87,7 +87,7 @@ class SeparableBlur(Separable):
     def __init__(
         self,
         kernel: Tensor,
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
         cutoff: float = 1e-3,
         boundary: str = "zero",
@@ -124,7 +124,7 @@ class PaddedBlur(LinearOperator):
     def __init__(
         self,
         kernel: Tensor,
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
         boundary: str = "zero",
     ) -> None:
@@ -163,7 +163,7 @@ class PaddedBlur(LinearOperator):
         return torch.fft.irfft2(spectrum * transfer.to(spectrum.dtype), s=self._padded)
 
 
-def _kernel_for(kernel: Tensor, image_size: Sequence[int]) -> Tensor:
+def _kernel_for(kernel: Tensor, image_size: Sequence[Count]) -> Tensor:
     """Return a usable kernel as (h, w)."""
     kernels = as_buffer("kernel", kernel, 3)
     if len(kernels) > 1:
@@ -193,7 +193,7 @@ def _factors(kernel: Tensor) -> tuple[Tensor, Tensor]:
     return U[:, 0] * s[0], Vh[0]
 
 
-def _band_matrix(line: Tensor, side: int, boundary: str) -> Tensor:
+def _band_matrix(line: Tensor, side: Count, boundary: str) -> Tensor:
     """Return the (side, side) matrix of convolution with ``line``, centred at ``len // 2``."""
     to, tap = np.meshgrid(np.arange(side), np.arange(len(line)), indexing="ij")
     source = to - tap + len(line) // 2

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wellposed.checks import require_path
+from wellposed.checks import checked, require_path
 from wellposed.errors import UnknownNameError, require, unknown_name
 from wellposed.integrity import read_json
 from wellposed.priors.checkpoints import identify
@@ -47,6 +47,7 @@ def _line(config: Config) -> str:
     return f"restorer, {config['channels']} channel(s){larger}, trained as {kind}"
 
 
+@checked
 def load(source: str | Path, /, **options: Any) -> Prior:
     """Load a prior, plain or with an anchor: a restorer.
 

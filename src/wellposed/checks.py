@@ -35,6 +35,7 @@ from wellposed.kinds import Instance as Instance
 from wellposed.kinds import Items as Items
 from wellposed.kinds import Kind as Kind
 from wellposed.kinds import Range as Range
+from wellposed.kinds import Tensors as Tensors
 from wellposed.kinds import Whole as Whole
 from wellposed.kinds import kind_of
 
@@ -44,7 +45,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Count = Annotated[int, Whole(1)]
+Count = Annotated[int, Whole(1, 10**9)]
+Steps = Annotated[int, Whole(1, 10**6)]
+Seed = Annotated[int, Whole(0)]
+RealTensor = Annotated["Tensor", Tensors(real=True)]
 Positive = Annotated[float, Range(0, math.inf, "()", "a positive number")]
 PositiveOrInfinite = Annotated[float, Range(0, math.inf, "(]", "a positive number or math.inf")]
 NonNegative = Annotated[float, Range(0, math.inf, "[)", "a finite number of at least 0")]
@@ -101,6 +105,15 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **options)
 
     return call
+
+
+class Checked:
+    """What checks the arguments of its constructors, as `checked` does, subclasses included."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            setattr(cls, "__init__", checked(vars(cls)["__init__"]))  # noqa: B010 - for mypy
 
 
 def _given(

@@ -19,6 +19,13 @@ from wellposed.errors import (
     unknown_name,
 )
 
+MOST_ITEMS = 10**7
+"""Values that are looked at one by one."""
+
+
+FAR = 10**6
+"""From which on the most that is accepted is no limit that anybody meets."""
+
 
 class Kind:
     """What a value may be; subclasses define `admits`.
@@ -38,6 +45,9 @@ class Kind:
         """Return what to raise of an argument that is not."""
         return ArgumentError(f"{name}: got {shown(value)}, accepted: {self.accepted}")
 
+    def __repr__(self) -> str:
+        return f"<{self.accepted}>"
+
     def concerns(self, value: object) -> bool:
         """Tell whether a value is nearly of this kind, which then says what is wrong with it."""
         return False
@@ -55,7 +65,10 @@ class Range(Kind):
     def admits(self, value: object) -> bool:
         if not isinstance(value, Real) or isinstance(value, bool):
             return False
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # of an integer
+            return False
         above = self.low < number or (self.ends[0] == "[" and number == self.low)
         return above and (number < self.high or (self.ends[1] == "]" and number == self.high))
 
@@ -65,7 +78,10 @@ class Whole(Kind):
 
     def __init__(self, least: int | None = None, most: int | None = None) -> None:
         limits = "" if least is None else f" of at least {least}"
-        super().__init__(f"an integer{limits if most is None else f' from {least} to {most}'}")
+        if most is not None:  # one that is plainly not meant goes without saying, but for this
+            far = most >= FAR
+            limits = f"{limits}, at most {most:.0e}" if far else f" from {least} to {most}"
+        super().__init__(f"an integer{limits}")
         self.least, self.most = least, most
 
     def admits(self, value: object) -> bool:
@@ -123,18 +139,20 @@ class Items(Kind):
         self.kind, self.count = kind, count
 
     def admits(self, value: object) -> bool:
-        if isinstance(value, str) or not (isinstance(value, Sequence) or is_vector(value)):
+        listed = isinstance(value, Sequence) or is_vector(value)
+        if isinstance(value, str | bytes) or not listed:
             return False
-        items: list[object] = list(value)  # type: ignore[call-overload]
-        fits = len(items) > 0 if self.count is None else len(items) == self.count
-        return fits and all(map(self.kind.admits, items))
+        count = len(value)  # type: ignore[arg-type]
+        fits = 0 < count <= MOST_ITEMS if self.count is None else count == self.count
+        return fits and all(map(self.kind.admits, value))  # type: ignore[call-overload]
 
 
 class Tensors(Kind):
-    """Tensors of finite numbers, one or more."""
+    """Dense tensors of finite numbers, one or more; only of real ones if ``real``."""
 
-    def __init__(self) -> None:
-        super().__init__("a torch.Tensor of finite numbers")
+    def __init__(self, real: bool = False) -> None:
+        super().__init__(f"a torch.Tensor of finite {'real ' if real else ''}numbers")
+        self.real = real
 
     def admits(self, value: object) -> bool:
         return self.concerns(value) and self._fault("", value) is None
@@ -150,7 +168,13 @@ class Tensors(Kind):
         return self._fault(name, value) or super().error(name, value)
 
     def _fault(self, name: str, value: Any) -> ArgumentError | None:
+        import torch
+
         got = f"{name}: got {shown(value)}, accepted: {self.accepted}"
+        if value.layout != torch.strided or value.is_quantized:
+            return DtypeError(f"{got}, dense")
+        if self.real and value.is_complex():
+            return DtypeError(got)
         if value.is_meta:
             return DeviceError(f"{got} with values")
         if value.numel() == 0:
@@ -238,7 +262,7 @@ def _union(parts: Sequence[Any]) -> Kind | None:
 def _class(hint: Any) -> Kind | None:
     if hint in _PLAIN:
         return _PLAIN[hint]
-    if not isinstance(hint, type) or hint is object:
+    if not isinstance(hint, type) or hint in (object, Any) or getattr(hint, "_is_protocol", False):
         return None
     if (hint.__module__, hint.__name__) == ("torch", "Tensor"):
         return Tensors()

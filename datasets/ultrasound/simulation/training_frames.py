@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from wellposed.checks import require_integer, require_path
+from wellposed.checks import checked, require_integer, require_path
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.datasets.ultrasound.simulation.simulator import SPLITS, EchoFrames, simulate_echoes
 from wellposed.errors import require, require_choice
@@ -22,6 +22,7 @@ GAINS = 6
 """First word of the seeds of levels and polarities, next to those in `simulator`."""
 
 
+@checked
 def write_training_frames(
     path: str | Path,
     kind: str,
