@@ -1,12 +1,16 @@
 """Reading of images and volumes from common files: PNG, JPEG, NPY, HDF5, MAT, NIfTI."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wellposed.checks import checked
+from wellposed.datasets.checks import reading, require_file
 from wellposed.errors import FileError
+from wellposed.integrity import check_claim
 
 if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
@@ -33,6 +37,7 @@ def stem_of(path: str | Path) -> str:
     return name[: len(name) - len(suffix_of(name))]
 
 
+@checked
 def read_array(path: str | Path, key: str | None = None, min_axes: int = 2) -> np.ndarray:
     """Return the array stored in a file.
 
@@ -46,25 +51,19 @@ def read_array(path: str | Path, key: str | None = None, min_axes: int = 2) -> n
     Raises:
         FileError: the file is missing, unreadable, of an unknown kind, or has no such key.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileError(f"path: no such file {str(path)!r}")
+    path = require_file("path", path)
     suffix = suffix_of(path)
     readers: dict[str, Callable[[Path], np.ndarray]] = {
         **dict.fromkeys(IMAGE_SUFFIXES, _read_image),
-        ".npy": lambda p: np.load(p, allow_pickle=False),
+        ".npy": _read_npy,
         **dict.fromkeys((".h5", ".hdf5"), lambda p: _read_hdf5(p, key, min_axes)),
         ".mat": lambda p: _read_mat(p, key, min_axes),
         **dict.fromkeys(NIFTI_SUFFIXES, lambda p: open_nifti(p)[1]),
     }
     if suffix not in readers:
         raise FileError(f"path: got {path.name!r}, accepted: {', '.join(READABLE_SUFFIXES)}")
-    try:
+    with reading(path, suffix):
         return readers[suffix](path)
-    except FileError:
-        raise
-    except Exception as error:  # every reader has its own exceptions, without the file's name
-        raise FileError(f"path: cannot read {str(path)!r} as {suffix}: {error}") from error
 
 
 def image_shape(path: Path) -> tuple[int, int, int]:
@@ -75,8 +74,7 @@ def image_shape(path: Path) -> tuple[int, int, int]:
     """
     from PIL import Image
 
-    if not path.is_file():
-        raise FileError(f"path: no such file {str(path)!r}")
+    require_file("path", path)
     try:
         with Image.open(path) as image:
             _check_depth(path, image.mode)
@@ -93,6 +91,7 @@ def _read_image(path: Path) -> np.ndarray:
 
     with Image.open(path) as image:
         _check_depth(path, image.mode)
+        check_claim(path, "the image", 3 * image.width * image.height)
         as_stored = image.mode == "RGB" or image.mode in GREY_MODES
         pixels = np.asarray(image if as_stored else image.convert("RGB"))
     return pixels.astype(np.float32) / float(np.iinfo(pixels.dtype).max)
@@ -103,6 +102,15 @@ def _check_depth(path: Path, mode: str) -> None:
         raise FileError(f"path: {path.name} has 32-bit pixels, accepted: 8 or 16 bits; use NPY")
 
 
+def _read_npy(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0
+        shape, _, kind = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+    check_claim(path, "the array", math.prod(shape) * kind.itemsize)
+    return np.asarray(np.load(path, allow_pickle=False))
+
+
 def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
     import h5py
 
@@ -111,18 +119,19 @@ def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
         file.visititems(
             lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {})
         )
-        return np.asarray(found[_choose(path, found, key, min_axes)])
+        name = _choose(path, found, key, min_axes)
+        check_claim(path, repr(name), found[name].nbytes)
+        return np.asarray(found[name])
 
 
 def _read_mat(path: Path, key: str | None, min_axes: int) -> np.ndarray:
     import h5py
-    import scipy.io
 
     if h5py.is_hdf5(path):  # MATLAB 7.3, which stores arrays transposed
         return _read_hdf5(path, key, min_axes).T
     found = {
         name: value
-        for name, value in scipy.io.loadmat(path).items()
+        for name, value in load_mat(path).items()
         if isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
     }
     return found[_choose(path, found, key, min_axes)]
@@ -146,4 +155,17 @@ def open_nifti(path: Path) -> "tuple[SpatialImage, np.ndarray]":
     image = nibabel.load(path)
     if not isinstance(image, SpatialImage):
         raise FileError(f"path: {path.name} is a {type(image).__name__}, accepted: an image")
+    shape, kind = image.shape, image.get_data_dtype()
+    held = image.file_map["image"].filename or path  # beside a header, in formats of two files
+    check_claim(Path(held), "the image", math.prod(map(int, shape)) * kind.itemsize)
     return image, np.asarray(image.dataobj)
+
+
+def load_mat(path: Path, simplify_cells: bool = False) -> dict[str, object]:
+    """Return the variables of a MAT file of version 7.2 or older; see `scipy.io.loadmat`."""
+    import scipy.io
+
+    sizes = {"double": 8, "int64": 8, "uint64": 8, "single": 4, "int32": 4, "uint32": 4}
+    for name, shape, kind in scipy.io.whosmat(path):
+        check_claim(path, repr(name), math.prod(map(int, shape)) * sizes.get(kind, 1))
+    return dict(scipy.io.loadmat(path, simplify_cells=simplify_cells))

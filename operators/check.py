@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import Count, Seed, Steps, checked
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
 from wellposed.linalg import inner, largest_eigenvalue, norm
 
@@ -47,12 +48,13 @@ def _random(shape: tuple[int, ...], dtype: torch.dtype, rng: np.random.Generator
     return (torch.view_as_complex(real) if dtype.is_complex else real[..., 0]).to(dtype)
 
 
+@checked
 def check_operator(
     operator: "LinearPhysics",
     image_size: tuple[int, ...] | None = None,
     dtype: torch.dtype | None = None,
-    pairs: int = 8,
-    seed: int = 0,
+    pairs: Count = 8,
+    seed: Seed = 0,
 ) -> OperatorReport:
     """Measure adjoint, linearity and normal-map errors of a linear operator, and its norm.
 
@@ -105,7 +107,7 @@ def check_operator(
 
 
 def operator_norm(
-    normal: Callable[[Tensor], Tensor], start: Tensor, iterations: int = 50
+    normal: Callable[[Tensor], Tensor], start: Tensor, iterations: Steps = 50
 ) -> float:
     """Return the largest eigenvalue of a Hermitian map by power iterations from ``start``.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wellposed import operators
-from wellposed.checks import require_integer
+from wellposed.checks import Count, require_integer
 from wellposed.errors import ShapeError, require, require_choice
 from wellposed.operators.options import OperatorOptions
 
@@ -32,7 +32,7 @@ class Task:
 
 
 def build(
-    name: str, image_size: Sequence[int], options: OperatorOptions | None = None
+    name: str, image_size: Sequence[Count], options: OperatorOptions | None = None
 ) -> "LinearOperator":
     """Return the operator called ``name`` on images of a size.
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, require_integer
 from wellposed.errors import ArgumentError, require
 from wellposed.operators.base import LinearOperator
 from wellposed.parallel.part import Part
@@ -28,7 +28,7 @@ class Stacked(LinearOperator):
     incidental: ClassVar[frozenset[str]] = frozenset({"part", "img_size", "measurement_size"})
     """Attributes that differ between processes; see `fingerprint`."""
 
-    def __init__(self, operator: LinearOperator, slices: int, part: Part | None = None) -> None:
+    def __init__(self, operator: LinearOperator, slices: Count, part: Part | None = None) -> None:
         require_integer("slices", slices)
         require(isinstance(operator, LinearOperator), "operator", operator, "a LinearOperator")
         if operator.items not in (1, slices) or len(operator.img_size) != 3:

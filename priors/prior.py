@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import Tensor, nn
 
+from wellposed.checks import Checked
 from wellposed.errors import ArgumentError, DeviceError, ShapeError, require
 from wellposed.presentation import Presented, parts_of
 from wellposed.priors.anchor import Anchor, Condition, Degraded, degraded_of
@@ -24,7 +25,7 @@ class Images(TypedDict, total=False):
     data_range: tuple[float, float]
 
 
-class Prior(Presented, nn.Module):
+class Prior(Presented, Checked, nn.Module):
     """Base of all priors.
 
     A prior works in its own units, in which its diffusion is ``x_t = alpha_t x_0 + sigma_t eps``

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, Steps, require_integer
 from wellposed.errors import ShapeError, require, require_choice
 from wellposed.linalg import per_item
 from wellposed.parallel.part import Part
@@ -73,7 +73,7 @@ class NuclearNorm:
 
     weight: float = 1.0
     matrix: str = "image"
-    patch: int = 8
+    patch: Count = 8
 
     def __post_init__(self) -> None:
         require(0 <= self.weight < math.inf, "weight", self.weight, "a finite number >= 0")
@@ -121,7 +121,7 @@ class TotalVariation:
     """
 
     weight: float = 1.0
-    iterations: int = 50
+    iterations: Steps = 50
 
     def __post_init__(self) -> None:
         require(0 <= self.weight < math.inf, "weight", self.weight, "a finite number >= 0")

@@ -12,14 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import Checked, Steps, require_integer
 from wellposed.errors import ArgumentError, require, require_choice
 
 Table = Tensor | np.ndarray | Sequence[float]
 """Numbers by time, of a schedule."""
+
+MOST_STEPS = 10**6
 SPACINGS = ("leading", "linspace", "trailing", "karras", "geometric")
 
 
-class Schedule(ABC):
+class Schedule(Checked, ABC):
     """Maps time to ``(alpha_t, sigma_t)``.
 
     Attributes:
@@ -55,7 +58,7 @@ class Schedule(ABC):
         the published rule ``range(0, T, T // steps)`` applies (T = 1000, steps = 300: 334).
         """
         require_choice("spacing", spacing, SPACINGS)
-        require(isinstance(steps, int) and steps >= 1, "steps", steps, "an integer of at least 1")
+        steps = require_integer("steps", steps, 1, MOST_STEPS)
         by_ratio = {"karras": self._karras, "geometric": self._geometric}.get(spacing)
         knots = by_ratio(steps) if by_ratio else self._knots(steps, spacing)
         return torch.cat([knots, knots.new_zeros(1)])
@@ -119,12 +122,12 @@ class Tabulated(Schedule):
         return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), terminal_std=1.0)
 
     @classmethod
-    def linear(cls, T: int = 1000, start: float = 1e-4, end: float = 0.02) -> "Tabulated":
+    def linear(cls, T: Steps = 1000, start: float = 1e-4, end: float = 0.02) -> "Tabulated":
         """Linear betas of Ho et al. (2020)."""
         return cls.from_betas(torch.linspace(start, end, T, dtype=torch.float64))
 
     @classmethod
-    def cosine(cls, T: int = 1000, offset: float = 8e-3, max_beta: float = 0.999) -> "Tabulated":
+    def cosine(cls, T: Steps = 1000, offset: float = 8e-3, max_beta: float = 0.999) -> "Tabulated":
         """Cosine schedule of Nichol and Dhariwal (2021), betas capped at ``max_beta``."""
         u = torch.arange(T + 1, dtype=torch.float64) / T
         alpha_bar = torch.cos((u + offset) / (1 + offset) * torch.pi / 2) ** 2

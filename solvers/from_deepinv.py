@@ -14,7 +14,7 @@ from deepinv.models import Reconstructor
 from deepinv.physics import Physics
 from torch import Tensor, nn
 
-from wellposed.checks import require_integer
+from wellposed.checks import checked, require_integer
 from wellposed.errors import (
     SamplingError,
     UnknownNameError,
@@ -35,6 +35,7 @@ DENOISER = {"DDRM": "denoiser", "DiffPIR": "model", "DPS": "denoiser"}
 _OURS = {"self", "denoiser", "model", "data_fidelity", "device", "verbose", "rng", "kwargs"}
 
 
+@checked
 def from_deepinv(name: str, **options: object) -> "DeepinvSolver":
     """Return one of deepinv's samplers as a solver of ours, for comparisons.
 
@@ -183,6 +184,7 @@ class SolverReconstructor(Reconstructor):
         return result.mean
 
 
+@checked
 def as_reconstructor(
     solver: Solver, prior: Prior, *, num_samples: int = 1, seed: int | None = None
 ) -> Reconstructor:

@@ -84,6 +84,23 @@ def test_bad_files_and_shapes_are_named(tmp_path):
         result().save(tmp_path / "file" / "below")
 
 
+def test_a_full_disk_leaves_the_old_result(tmp_path, monkeypatch):
+    path = result().save(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    created = h5py.Group.create_dataset
+
+    def full(self, name, **options):
+        if name == "std":
+            raise OSError(28, "No space left on device")
+        return created(self, name, **options)
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", full)
+    with pytest.raises(errors.FileError, match="No space left"):
+        result().save(tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert Reconstruction.load(path).nfe == 50
+
+
 def test_metrics_are_per_item_and_those_of_the_field():
     generator = torch.Generator().manual_seed(1)
     truth = torch.rand(3, 1, 24, 20, generator=generator)

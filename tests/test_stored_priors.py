@@ -12,8 +12,9 @@ from tests.helpers import tiny_training
 from torch import nn
 
 from wellposed import errors, priors
+from wellposed.integrity import all_finite
 from wellposed.priors import Flow, Tabulated
-from wellposed.priors.checkpoints.state import finite_state, load_strictly
+from wellposed.priors.checkpoints.state import load_strictly
 from wellposed.priors.networks.conv_unet import ConvUNet, parameters_in_millions
 from wellposed.priors.schedule import VE
 from wellposed.priors.stored.card import model_card
@@ -285,10 +286,10 @@ def test_state_dicts_must_fit_exactly():
 
 
 def test_finite_states():
-    assert finite_state({"a": torch.ones(2), "count": torch.tensor(3)})
-    assert finite_state({})
+    assert all_finite({"a": torch.ones(2), "count": torch.tensor(3)})
+    assert all_finite({})
     for bad in (torch.nan, torch.inf, -torch.inf):
-        assert not finite_state({"a": torch.ones(2), "b": torch.tensor([1.0, bad])})
+        assert not all_finite({"a": torch.ones(2), "b": torch.tensor([1.0, bad])})
 
 
 # The network

@@ -19,6 +19,7 @@ from tests.helpers import Killed, tiny_training
 from torch import nn
 
 from wellposed import errors
+from wellposed.integrity import checksum
 from wellposed.priors.stored.store import build_prior
 from wellposed.priors.training import Trainer, train
 from wellposed.priors.training.batches import (
@@ -629,7 +630,9 @@ def test_settings_that_decide_nothing_may_change(photos, finished, tmp_path):
 def spoil_state(change):
     def spoil(path):
         state = torch.load(path, weights_only=True)
-        torch.save(change(state) or state, path)
+        state = change(state) or state
+        state.pop("sha256")
+        torch.save({**state, "sha256": checksum(state)}, path)
 
     return spoil
 
@@ -646,6 +649,16 @@ def poison(state):
     state["average"]["head.bias"][0] = torch.nan
 
 
+def poison_optimizer(state):
+    state["optimizer"]["state"][0]["exp_avg"].view(-1)[0] = torch.inf
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 CHECKPOINT_DAMAGE = {
     "truncated": (lambda p: p.write_bytes(p.read_bytes()[:-5000]), "cannot read"),
     "garbage": (lambda p: p.write_bytes(b"not a checkpoint"), "cannot read"),
@@ -654,11 +667,14 @@ CHECKPOINT_DAMAGE = {
     "a weight file": (lambda p: torch.save({"weight": torch.ones(2)}, p), "cannot read"),
     "a pickle": (lambda p: torch.save({"settings": Killed()}, p), "cannot read"),
     "odd settings": (spoil_state(lambda s: {**s, "settings": ["steps"]}), "cannot read"),
-    "odd step": (spoil_state(lambda s: {**s, "step": "six"}), "does not fit"),
+    "odd step": (spoil_state(lambda s: {**s, "step": "six"}), "step: got 'six'"),
+    "negative step": (spoil_state(lambda s: {**s, "step": -1}), "step: got -1"),
     "missing step": (
         spoil_state(lambda s: {k: v for k, v in s.items() if k != "step"}),
-        "does not fit: 'step'",
+        "'step'",
     ),
+    "flipped bit": (flip, "cannot read.*checksum|cannot read"),
+    "NaN moments": (spoil_state(poison_optimizer), "not finite"),
     "missing part": (spoil_state(drop), "does not fit: 'optimizer'"),
     "wrong shape": (spoil_state(reshape), r"does not fit: (?s:.*)head"),
     "NaN weights": (spoil_state(poison), "not finite"),

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.errors import FileError
@@ -66,6 +67,7 @@ class HTCScan:
     segmentation: Tensor | None
 
 
+@checked
 def load_htc2022(path: str | Path) -> HTCScan:
     """Load a scan of the Helsinki Tomography Challenge 2022, full or limited.
 
@@ -79,7 +81,7 @@ def load_htc2022(path: str | Path) -> HTCScan:
         FileError: missing or unreadable, another layout, lengths not in mm, NaN or infinite
             values, or sizes that contradict each other; names the file.
     """
-    path = Path(path)
+    path = require_path("path", path)
     content = read_mat(path)
     scan = next((content[key] for key in content if key.startswith("CtData")), None)
     if not isinstance(scan, dict) or not {"sinogram", "parameters"} <= scan.keys():

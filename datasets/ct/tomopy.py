@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite, one_or_all, reading, stored_array
 from wellposed.errors import FileError, require
 
@@ -29,6 +30,7 @@ class ParallelScan:
     angles: Tensor
 
 
+@checked
 def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) -> ParallelScan:
     """Load an HDF5 file of ``exchange/{data, data_white, data_dark, theta}``.
 
@@ -51,7 +53,7 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
         ArgumentError: no such row, or the floor is not in [0, 1).
     """
     require(0 <= floor < 1, "floor", floor, "a number in [0, 1)")
-    path = Path(path)
+    path = require_path("path", path)
     with reading(path, "HDF5"), h5py.File(path, "r") as file:
         data, white, dark = (
             stored_array(path, file, f"exchange/{key}", (3,))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wellposed.checks import require_path
 from wellposed.datasets.files import (
     IMAGE_SUFFIXES,
     KEYED_SUFFIXES,
@@ -15,7 +16,8 @@ from wellposed.datasets.files import (
     read_array,
     suffix_of,
 )
-from wellposed.datasets.volumes.dicom import DICOM_SUFFIX, read_dicom_series
+from wellposed.datasets.volumes.dicom import read_dicom_series
+from wellposed.datasets.volumes.dicom_frames import is_dicom
 from wellposed.errors import FileError, ShapeError, require
 
 CACHE_BYTES = 4 * 2**30
@@ -176,7 +178,7 @@ class Collection:
     _cache: dict[int, np.ndarray] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        found = [file for path in self.paths for file in find_files(Path(path))]
+        found = [file for path in self.paths for file in find_files(require_path("data", path))]
         # A duplicate file could be both held out and trained on.
         self.files = list({file.resolve(): file for file in found}.values())
         if not self.files:
@@ -264,5 +266,6 @@ def find_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     files = sorted(p for p in path.rglob("*") if p.is_file())
-    series = {p.parent for p in files if suffix_of(p) == DICOM_SUFFIX}
-    return sorted({*series, *(p for p in files if suffix_of(p) in READABLE_SUFFIXES)})
+    known = [p for p in files if suffix_of(p) in READABLE_SUFFIXES]
+    series = {p.parent for p in {*files}.difference(known) if is_dicom(p)}
+    return sorted({*series, *known})

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import checked, require_integer, require_path
 from wellposed.datasets.files import IMAGE_SUFFIXES, read_array, suffix_of
 from wellposed.datasets.images.crops import central_crop
 from wellposed.errors import FileError, ShapeError
@@ -26,6 +26,7 @@ class ImageFolder:
     files: tuple[Path, ...]
 
 
+@checked
 def load_images(folder: str | Path, size: int | None = None) -> ImageFolder:
     """Load all PNG, JPEG, BMP and TIFF files in a folder and below, in the order of their paths.
 
@@ -40,7 +41,7 @@ def load_images(folder: str | Path, size: int | None = None) -> ImageFolder:
     """
     if size is not None:
         require_integer("size", size)
-    folder = Path(folder)
+    folder = require_path("folder", folder)
     if not folder.is_dir():
         raise FileError(f"folder: no such folder {str(folder)!r}")
     files = sorted(p for p in folder.rglob("*") if p.is_file() and suffix_of(p) in IMAGE_SUFFIXES)

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 from torch import Tensor
 
+from wellposed.checks import checked
 from wellposed.errors import FileError
 
 AXES = ("z", "x", "y")
@@ -94,6 +95,7 @@ class _Reader:
             ) from error
 
 
+@checked
 def center_crop(image: Tensor, size: tuple[int, ...]) -> Tensor:
     """Return the centre of an image, cropped as in fastMRI; smaller axes are kept.
 

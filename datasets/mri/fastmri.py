@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite, one_or_all, reading, stored_array
 from wellposed.datasets.mri.encoding import Encoding, parse_header
 from wellposed.errors import FileError
@@ -40,6 +41,7 @@ class FastMRI:
     encoding: Encoding | None
 
 
+@checked
 def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
     """Load a multi-coil or single-coil file in the layout of fastMRI.
 
@@ -58,7 +60,7 @@ def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
             or sizes or a mask inconsistent with the k-space; names the file.
         ArgumentError: no such slice.
     """
-    path = Path(path)
+    path = require_path("path", path)
     with reading(path, "HDF5"), h5py.File(path, "r") as file:
         stored = stored_array(path, file, "kspace", (3, 4))
         if stored.dtype.kind != "c":

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite, reading, stored_array
 from wellposed.datasets.mri.encoding import Encoding, parse_header
 from wellposed.datasets.mri.ismrmrd_sorting import (
@@ -72,6 +73,7 @@ class RawScan:
     encoding: Encoding
 
 
+@checked
 def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) -> RawScan:
     """Load raw data with the package ``ismrmrd``, which ``wellposed[ismrmrd]`` installs.
 
@@ -94,7 +96,7 @@ def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) ->
             infinite values, calibration for other slices only, or acquisitions inconsistent with
             the header or each other; names the file.
     """
-    path = Path(path)
+    path = require_path("path", path)
     space, every = _read(path, group, encoding)
     noise = [a for a in every if _has(a, "ACQ_IS_NOISE_MEASUREMENT")]
     image, calibration = _split([a for a in every if a.encoding_space_ref == encoding])

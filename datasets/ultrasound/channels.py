@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.errors import FileError, ShapeError, require
@@ -36,6 +37,7 @@ class ChannelData:
     speed: float
 
 
+@checked
 def load_pymust(path: str | Path) -> ChannelData:
     """Load a MATLAB file of MUST or PyMUST: ``RF`` (samples, elements, frames) and ``param``.
 
@@ -46,7 +48,7 @@ def load_pymust(path: str | Path) -> ChannelData:
         FileError: the file is missing or unreadable, a value is missing or not finite, or the wave
             was steered or focused; names the file.
     """
-    path = Path(path)
+    path = require_path("path", path)
     content = read_mat(path)
     param, rf = content.get("param"), content.get("RF")
     needed = {"fs", "fc", "pitch", "c"}
@@ -83,6 +85,7 @@ def _number(path: Path, name: str, value: object, least: float = 0.0) -> float:
     return float(number.item())
 
 
+@checked
 def delay_and_sum(data: ChannelData, depths_mm: Tensor, f_number: float = 1.5) -> Tensor:
     """Return beamformed RF frames with a line below each element.
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import checked, require_integer
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.errors import ShapeError, require
 from wellposed.operators.companding import compand as compand
@@ -18,6 +18,7 @@ from wellposed.operators.companding import expand as expand
 from wellposed.operators.companding import require_real
 
 
+@checked
 def envelope(rf: Tensor) -> Tensor:
     """Return the magnitude of the analytic signal along the depth, by a Hilbert transform.
 
@@ -38,6 +39,7 @@ def envelope(rf: Tensor) -> Tensor:
     return analytic.abs()
 
 
+@checked
 def log_compress(
     envelope: Tensor, dynamic_range: float = 60.0, reference: float | Tensor | None = None
 ) -> Tensor:
@@ -66,6 +68,7 @@ def log_compress(
     return (1 + decibels.clamp(max=0) / dynamic_range).clamp(min=0)
 
 
+@checked
 def b_mode(
     rf: Tensor, dynamic_range: float = 60.0, reference: float | Tensor | None = None
 ) -> Tensor:
@@ -73,6 +76,7 @@ def b_mode(
     return log_compress(envelope(rf), dynamic_range, reference)
 
 
+@checked
 def scan_convert(image: Tensor, sector: Sector, height: int = 512, fill: float = 0.0) -> Tensor:
     """Resample a polar image to square pixels for display.
 

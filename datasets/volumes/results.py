@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from wellposed.checks import checked, require_path
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.dicom_writer import write_dicom_series
 from wellposed.datasets.volumes.nifti import NiftiVolume, write_nifti
@@ -9,6 +10,7 @@ from wellposed.errors import ArgumentError, FileError
 from wellposed.reconstruction import Reconstruction
 
 
+@checked
 def write_result(
     result: Reconstruction, folder: str | Path, reference: DicomSeries | NiftiVolume
 ) -> tuple[Path, Path]:
@@ -34,12 +36,14 @@ def write_result(
             contains NaN or infinite values.
         FileError: the folder cannot be written, or a series folder already has DICOM files.
     """
-    folder = Path(folder)
+    folder = require_path("folder", folder)
     volumes = {"mean": result.mean, "std": result.std}
     volumes = {k: v.abs() if v.is_complex() else v for k, v in volumes.items()}
     if isinstance(reference, DicomSeries):
         for name, volume in volumes.items():
-            write_dicom_series(folder / name, volume, reference, f"{result.solver} {name}")
+            window = (0.0, float(volume.max()) or 1.0) if name == "std" else None
+            title = f"{result.solver} {name}"
+            write_dicom_series(folder / name, volume, reference, title, window=window)
         return folder / "mean", folder / "std"
     if not isinstance(reference, NiftiVolume):
         got = type(reference).__name__

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, Positive, RealTensor, require_integer
 from wellposed.errors import ShapeError
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.ct.fbp import ramp_filter, single_or_double
@@ -54,12 +54,12 @@ class ConeBeamCT(LinearOperator):
 
     def __init__(
         self,
-        volume_size: Sequence[int],
-        angles: Tensor | int,
+        volume_size: Sequence[Count],
+        angles: RealTensor | Count,
         source_distance: float,
         detector_distance: float,
         panel: Panel | None = None,
-        voxel_size: float = 1.0,
+        voxel_size: Positive = 1.0,
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
         depth, height, width = _volume_sides(volume_size)
@@ -133,7 +133,7 @@ def _shadows(scan: ConeGeometry, theta: float, like: Tensor) -> tuple[Tensor, Te
     return grid, (scan.source_distance / depth) ** 2
 
 
-def _volume_sides(volume_size: Sequence[int]) -> tuple[int, int, int]:
+def _volume_sides(volume_size: Sequence[Count]) -> tuple[int, int, int]:
     if not isinstance(volume_size, Sequence) or len(volume_size) != 3:
         raise ShapeError(f"volume_size: got {volume_size!r}, accepted: (D, H, W)")
     depth, height, width = (require_integer("volume_size", side) for side in volume_size)

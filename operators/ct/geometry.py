@@ -23,8 +23,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
-from wellposed.errors import require
+from wellposed.checks import Count, Positive, check_fields
 
 # Weights below this share of a pixel come from rounding of cos and sin at axis-aligned views.
 NEGLIGIBLE = 1e-12
@@ -43,22 +42,13 @@ class Detector:
         curved: bins lie on an arc around the source (fan beams) instead of on a line.
     """
 
-    bins: int | None = None
-    bin_size: float | None = None
+    bins: Count | None = None
+    bin_size: Positive | None = None
     offset: float = 0.0
     curved: bool = False
 
     def __post_init__(self) -> None:
-        if self.bins is not None:
-            require_integer("bins", self.bins)
-        require(
-            self.bin_size is None or is_length(self.bin_size),
-            "bin_size",
-            self.bin_size,
-            "a positive length",
-        )
-        finite = isinstance(self.offset, Real) and math.isfinite(self.offset)
-        require(finite, "offset", self.offset, "a finite length")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,12 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.checks import require_integer
-from wellposed.errors import require
-from wellposed.operators.ct.operators import require_length
+from wellposed.checks import Count, Positive, check_fields
 
 SLABS = 16
 """Number of slabs processed at a time: few enough for memory, many enough for all threads."""
@@ -36,20 +33,14 @@ class Panel:
         ArgumentError: a number or size that is not positive, or a shift that is not finite.
     """
 
-    rows: int
-    columns: int
-    cell_size: float
+    rows: Count
+    columns: Count
+    cell_size: Positive
     offset: float = 0.0
     elevation: float = 0.0
 
     def __post_init__(self) -> None:
-        require_integer("rows", self.rows)
-        require_integer("columns", self.columns)
-        require_length("cell_size", self.cell_size)
-        for name in ("offset", "elevation"):
-            shift = getattr(self, name)
-            finite = isinstance(shift, Real) and math.isfinite(shift)
-            require(finite, name, shift, "a finite length")
+        check_fields(self)
 
     @property
     def half_sides(self) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, NonNegative, Positive, RealTensor, require_integer
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
 from wellposed.linalg import conjugate_gradient
 from wellposed.operators.base import LinearOperator
@@ -42,7 +42,7 @@ class PlanarCT(LinearOperator):
     """
 
     def __init__(
-        self, geometry: Geometry, noise_sigma: float | Tensor = 0.0, memory: float = MEMORY
+        self, geometry: Geometry, noise_sigma: float | Tensor = 0.0, memory: NonNegative = MEMORY
     ) -> None:
         height, width = geometry.image_size
         size = (1, len(geometry.angles), geometry.bins)
@@ -119,13 +119,13 @@ class ParallelBeamCT(PlanarCT):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
-        angles: Tensor | int,
-        detector: Detector | int | None = None,
-        pixel_size: float = 1.0,
+        image_size: Count | Sequence[Count],
+        angles: RealTensor | Count,
+        detector: Detector | Count | None = None,
+        pixel_size: Positive = 1.0,
         noise_sigma: float | Tensor = 0.0,
         *,
-        memory: float = MEMORY,
+        memory: NonNegative = MEMORY,
     ) -> None:
         shape, detector = image_shape(image_size), as_detector(detector)
         require(not detector.curved, "detector", detector, "a straight detector")
@@ -166,15 +166,15 @@ class FanBeamCT(PlanarCT):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
-        angles: Tensor | int,
+        image_size: Count | Sequence[Count],
+        angles: RealTensor | Count,
         source_distance: float,
         detector_distance: float,
-        detector: Detector | int | None = None,
-        pixel_size: float = 1.0,
+        detector: Detector | Count | None = None,
+        pixel_size: Positive = 1.0,
         noise_sigma: float | Tensor = 0.0,
         *,
-        memory: float = MEMORY,
+        memory: NonNegative = MEMORY,
     ) -> None:
         shape, detector = image_shape(image_size), as_detector(detector)
         require_length("pixel_size", pixel_size)
@@ -218,21 +218,21 @@ def _warn_of_truncation(geometry: Geometry) -> None:
         )
 
 
-def as_detector(detector: Detector | int | None) -> Detector:
+def as_detector(detector: Detector | Count | None) -> Detector:
     """Return a detector; a number is its number of bins."""
     if isinstance(detector, Detector):
         return detector
     return Detector() if detector is None else Detector(bins=detector)
 
 
-def image_shape(image_size: int | Sequence[int]) -> tuple[int, int]:
+def image_shape(image_size: Count | Sequence[Count]) -> tuple[int, int]:
     """Return (H, W) of a side or a pair."""
     pair = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
     require(len(pair) == 2, "image_size", image_size, "an integer or a pair (H, W)")
     return require_integer("image_size", pair[0]), require_integer("image_size", pair[1])
 
 
-def view_angles(angles: Tensor | int, span: float) -> tuple[float, ...]:
+def view_angles(angles: RealTensor | Count, span: float) -> tuple[float, ...]:
     """Return checked angles in degrees; a number of views is spaced equally over the span."""
     if isinstance(angles, Integral):
         count = require_integer("angles", angles)
@@ -247,7 +247,7 @@ def view_angles(angles: Tensor | int, span: float) -> tuple[float, ...]:
     return tuple(check_finite("angles", views.detach().double().cpu()).tolist())
 
 
-def covering_bins(shadow: float, width: int) -> int:
+def covering_bins(shadow: float, width: Count) -> int:
     """Return the number of bins that cover a projection, with the parity of the image's width."""
     bins = math.ceil(shadow - 1e-9)
     return bins + (bins - width) % 2

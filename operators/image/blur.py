@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from wellposed.checks import image_sides
+from wellposed.checks import Count, image_sides
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, require, require_choice
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.decomposable import Decomposable, Separable
@@ -33,7 +33,7 @@ class Blur(Decomposable):
     def __init__(
         self,
         kernel: Tensor,
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
         cutoff: float = 1e-3,
     ) -> None:
@@ -91,7 +91,7 @@ class SeparableBlur(Separable):
     def __init__(
         self,
         kernel: Tensor,
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
         cutoff: float = 1e-3,
         boundary: str = "zero",
@@ -130,7 +130,7 @@ class PaddedBlur(LinearOperator):
     def __init__(
         self,
         kernel: Tensor,
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
         boundary: str = "zero",
     ) -> None:
@@ -171,7 +171,7 @@ class PaddedBlur(LinearOperator):
         return full
 
 
-def _kernel_for(kernel: Tensor, image_size: Sequence[int]) -> Tensor:
+def _kernel_for(kernel: Tensor, image_size: Sequence[Count]) -> Tensor:
     """Return a usable kernel as (h, w)."""
     kernels = as_buffer("kernel", kernel, 3)
     if len(kernels) > 1:
@@ -201,7 +201,7 @@ def _factors(kernel: Tensor) -> tuple[Tensor, Tensor]:
     return U[:, 0] * s[0], Vh[0]
 
 
-def _band_matrix(line: Tensor, side: int, boundary: str) -> Tensor:
+def _band_matrix(line: Tensor, side: Count, boundary: str) -> Tensor:
     """Return the (side, side) matrix of convolution with ``line``, centred at ``len // 2``."""
     to, tap = np.meshgrid(np.arange(side), np.arange(len(line)), indexing="ij")
     source = to - tap + len(line) // 2

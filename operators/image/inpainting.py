@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, Seed, checked, require_integer
 from wellposed.errors import require
 from wellposed.operators.decomposable import Decomposable
 from wellposed.operators.linear_map import binary_mask
@@ -24,7 +24,7 @@ class Denoising(Decomposable):
 
     def __init__(
         self,
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
         *,
         complex_image: bool = False,
@@ -48,7 +48,9 @@ class Inpainting(Decomposable):
         noise_sigma: noise level in ``y``.
     """
 
-    def __init__(self, mask: Tensor, channels: int = 3, noise_sigma: float | Tensor = 0.0) -> None:
+    def __init__(
+        self, mask: Tensor, channels: Count = 3, noise_sigma: float | Tensor = 0.0
+    ) -> None:
         require_integer("channels", channels)
         mask = torch.as_tensor(mask)
         mask = mask.expand(channels, *mask.shape) if mask.ndim == 2 else mask
@@ -71,7 +73,8 @@ class Inpainting(Decomposable):
         return self.A_adjoint(y)
 
 
-def random_mask(height: int, width: int, keep: float, seed: int = 0) -> Tensor:
+@checked
+def random_mask(height: Count, width: Count, keep: float, seed: Seed = 0) -> Tensor:
     """Return a mask (H, W) that keeps exactly ``round(keep H W)`` random pixels."""
     require_integer("height", height)
     require_integer("width", width)
@@ -83,8 +86,9 @@ def random_mask(height: int, width: int, keep: float, seed: int = 0) -> Tensor:
     return mask.view(height, width)
 
 
+@checked
 def box_mask(
-    height: int, width: int, box: tuple[int, int], corner: tuple[int, int] | None = None
+    height: Count, width: Count, box: tuple[int, int], corner: tuple[int, int] | None = None
 ) -> Tensor:
     """Return a mask (H, W) that is 0 in a box of size ``(rows, columns)``, centred by default."""
     for name, pair in (("box", box), ("corner", (0, 0) if corner is None else corner)):

@@ -8,10 +8,11 @@ one matrix per item, (B, new coils, coils), so that an item's result does not de
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, checked, require_integer
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
 
 
+@checked
 def mix_coils(matrix: Tensor, data: Tensor) -> Tensor:
     """Return ``matrix`` applied to the coils of complex data.
 
@@ -37,7 +38,8 @@ def mix_coils(matrix: Tensor, data: Tensor) -> Tensor:
     return torch.unflatten(mixed, 2, data.shape[2:])
 
 
-def compress_coils(kspace: Tensor, coils: int) -> tuple[Tensor, Tensor]:
+@checked
+def compress_coils(kspace: Tensor, coils: Count) -> tuple[Tensor, Tensor]:
     """Return k-space of the virtual coils with most of the energy, and the matrix.
 
     Buehrer, Pruessmann, Boesiger and Kozerke, "Array compression for MRI with large coil
@@ -65,6 +67,7 @@ def compress_coils(kspace: Tensor, coils: int) -> tuple[Tensor, Tensor]:
     return mix_coils(matrix, kspace), matrix
 
 
+@checked
 def noise_covariance(noise: Tensor) -> Tensor:
     """Return the covariance ``E[n n^H]`` of complex noise samples, (B, coils, coils).
 
@@ -82,6 +85,7 @@ def noise_covariance(noise: Tensor) -> Tensor:
     return (_correlation(noise) / samples).to(noise.dtype)
 
 
+@checked
 def prewhiten(kspace: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Return k-space whose noise is white, and the matrix.
 
@@ -125,6 +129,7 @@ def prewhiten(kspace: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     return mix_coils(matrix, kspace), matrix
 
 
+@checked
 def root_sum_of_squares(coil_images: Tensor) -> Tensor:
     """Return the combined magnitude (B, 1, ...) of coil images (B, coils, ...).
 

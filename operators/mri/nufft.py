@@ -14,7 +14,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor, nn
 
-from wellposed.checks import require_integer
+from wellposed.checks import Checked, Count, RealTensor, require_integer
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
 from wellposed.operators.mri.gridding import Gridding, KaiserBessel
 
@@ -22,7 +22,7 @@ from wellposed.operators.mri.gridding import Gridding, KaiserBessel
 MAX_IMAGES = 8
 
 
-class NUFFT(nn.Module):
+class NUFFT(Checked, nn.Module):
     r"""Fourier transform of images at any frequencies, and its exact adjoint.
 
     .. math:: X_j = \frac{1}{\sqrt{N_1 \cdots N_d}} \sum_n x_n
@@ -67,9 +67,9 @@ class NUFFT(nn.Module):
 
     def __init__(
         self,
-        trajectory: Tensor,
-        image_size: Sequence[int],
-        width: int = 7,
+        trajectory: RealTensor,
+        image_size: Sequence[Count],
+        width: Count = 7,
         oversampling: float = 1.5,
     ) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ def _in_groups(apply: Callable[[Tensor], Tensor], values: Tensor, axes: int) -> 
 
 
 def _taper(
-    image_size: Sequence[int], grid_size: Sequence[int], kernels: Sequence[KaiserBessel]
+    image_size: Sequence[Count], grid_size: Sequence[int], kernels: Sequence[KaiserBessel]
 ) -> Tensor:
     """Return the inverse of the kernels' transform over the image, over ``sqrt(prod(N))``."""
     taper = torch.ones((), dtype=torch.float64)
@@ -228,7 +228,7 @@ def _complex_rows(columns: Tensor) -> Tensor:
     return torch.view_as_complex(columns.unflatten(1, (-1, 2))).T.contiguous()
 
 
-def _checked_size(image_size: Sequence[int]) -> tuple[int, ...]:
+def _checked_size(image_size: Sequence[Count]) -> tuple[int, ...]:
     size = tuple(image_size) if isinstance(image_size, Sequence) else ()
     require(1 <= len(size) <= 3, "image_size", image_size, "one to three integers")
     return tuple(require_integer("image_size", n) for n in size)

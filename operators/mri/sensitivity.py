@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, Seed, checked, require_integer
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
 
 _CHUNK_BYTES = 64 * 2**20
 
 
+@checked
 def espirit(
     kspace: Tensor,
     calibration: int | tuple[int, int] | None = 24,
-    kernel: int = 6,
+    kernel: Count = 6,
     threshold: float = 0.02,
     crop: float = 0.9,
 ) -> Tensor:
@@ -107,7 +108,8 @@ def find_calibration(kspace: Tensor, limit: int = 32) -> tuple[int, int]:
     return best
 
 
-def simulate_sensitivity_maps(coils: int, height: int, width: int, seed: int = 0) -> Tensor:
+@checked
+def simulate_sensitivity_maps(coils: Count, height: Count, width: Count, seed: Seed = 0) -> Tensor:
     """Return smooth maps (coils, H, W), complex64, of coils on a ring around the image.
 
     They resemble a head array. The magnitude of each coil decreases as the field on the axis of a
@@ -150,13 +152,13 @@ def _check_kspace(kspace: Tensor) -> None:
         )
 
 
-def _centred(size: int, count: int) -> slice:
+def _centred(size: Count, count: int) -> slice:
     """Return the ``count`` samples about the centre ``size // 2``."""
     start = size // 2 - count // 2
     return slice(start, start + count)
 
 
-def _calibration_block(kspace: Tensor, size: int | tuple[int, int], kernel: int) -> Tensor:
+def _calibration_block(kspace: Tensor, size: int | tuple[int, int], kernel: Count) -> Tensor:
     """Return the central block (coils, rows, columns), checked to be fully sampled."""
     sizes = size if isinstance(size, Sequence) else (size, size)
     require(len(sizes) == 2, "calibration", size, "None, an integer, or two: (rows, columns)")
@@ -174,7 +176,7 @@ def _calibration_block(kspace: Tensor, size: int | tuple[int, int], kernel: int)
     return block
 
 
-def _signal_space(data: Tensor, kernel: int, threshold: float) -> Tensor:
+def _signal_space(data: Tensor, kernel: Count, threshold: float) -> Tensor:
     """Return the vectors (R, coils, k, k) that span the windows of the calibration data."""
     windows = data.unfold(1, kernel, 1).unfold(2, kernel, 1)
     matrix = windows.permute(1, 2, 0, 3, 4).reshape(-1, data.shape[0] * kernel**2)
@@ -224,7 +226,7 @@ def _lag_matrices(vectors: Tensor) -> Tensor:
     return coefficients.flatten(2)
 
 
-def _lag_phases(positions: Tensor, size: int, lags: Tensor) -> Tensor:
+def _lag_phases(positions: Tensor, size: Count, lags: Tensor) -> Tensor:
     """Return the Fourier matrix from the lags to image positions, with the centre as origin."""
     lag = torch.fft.fftfreq(len(lags), 1 / len(lags), dtype=lags.real.dtype)
     angle = -2 * pi * torch.outer(positions - size // 2, lag) / size

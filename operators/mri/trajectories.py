@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, RealTensor, Steps, checked, require_integer
 from wellposed.errors import ArgumentError, ShapeError, check_finite, require
 from wellposed.operators.mri.nufft import NUFFT
 
@@ -21,7 +21,8 @@ GOLDEN_ANGLE = 180 * (sqrt(5) - 1) / 2
 """Degrees between spokes that cover the half circle evenly, for any number of spokes."""
 
 
-def golden_angles(views: int) -> Tensor:
+@checked
+def golden_angles(views: Count) -> Tensor:
     """Return the angles (views,) of golden-angle spokes, in degrees from 0 to 360.
 
     Winkelmann, Schaeffter, Koehler, Eggers and Doessel, "An optimal radial profile order based
@@ -35,7 +36,10 @@ def golden_angles(views: int) -> Tensor:
     return torch.arange(views, dtype=torch.float64) * GOLDEN_ANGLE % 360
 
 
-def radial_trajectory(angles: int | Tensor, samples: int, image_size: Sequence[int]) -> Tensor:
+@checked
+def radial_trajectory(
+    angles: Count | RealTensor, samples: Count, image_size: Sequence[Count]
+) -> Tensor:
     """Return full spokes through the centre of k-space, shape (views, samples, 2).
 
     Sample j of a spoke has the radius ``(j - samples // 2) / samples`` in cycles per pixel; the
@@ -64,8 +68,9 @@ def radial_trajectory(angles: int | Tensor, samples: int, image_size: Sequence[i
     return _polar(radius, torch.deg2rad(angles)[:, None], image_size)
 
 
+@checked
 def spiral_trajectory(
-    interleaves: int, samples: int, image_size: Sequence[int], turns: float | None = None
+    interleaves: Count, samples: Count, image_size: Sequence[Count], turns: float | None = None
 ) -> Tensor:
     """Return Archimedean spirals from the centre outwards, shape (interleaves, samples, 2).
 
@@ -95,7 +100,8 @@ def spiral_trajectory(
     return _polar(along / (4 * pi * turns), along + start, image_size)
 
 
-def ramp_density(trajectory: Tensor, image_size: Sequence[int]) -> Tensor:
+@checked
+def ramp_density(trajectory: RealTensor, image_size: Sequence[Count]) -> Tensor:
     """Return the area of k-space per sample, for equally spaced full spokes.
 
     The two samples of each spoke on a ring of width d and radius r share its area: each has
@@ -130,8 +136,9 @@ def ramp_density(trajectory: Tensor, image_size: Sequence[int]) -> Tensor:
     return cells
 
 
+@checked
 def pipe_menon_density(
-    trajectory: Tensor, image_size: Sequence[int], iterations: int = 30
+    trajectory: RealTensor, image_size: Sequence[Count], iterations: Steps = 30
 ) -> Tensor:
     """Return the volume of k-space per sample, for any trajectory.
 
@@ -164,13 +171,13 @@ def pipe_menon_density(
     return weights.view(trajectory.shape[:-1]) * float(np.prod(cells))
 
 
-def _polar(radius: Tensor, angle: Tensor, image_size: Sequence[int]) -> Tensor:
+def _polar(radius: Tensor, angle: Tensor, image_size: Sequence[Count]) -> Tensor:
     """Return (..., 2) for radii in cycles per pixel and angles counter-clockwise in radians."""
     height, width = _checked_pair(image_size)
     return torch.stack([-height * radius * angle.sin(), width * radius * angle.cos()], -1)
 
 
-def _checked_pair(image_size: Sequence[int]) -> tuple[int, int]:
+def _checked_pair(image_size: Sequence[Count]) -> tuple[int, int]:
     size = tuple(image_size) if isinstance(image_size, Sequence) else ()
     if len(size) != 2:
         raise ArgumentError(f"image_size: got {image_size!r}, accepted: (H, W)")

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wellposed.checks import require_path
 from wellposed.errors import CheckpointError
+from wellposed.integrity import check_claim
 
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
@@ -34,7 +37,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: no such file, another kind of file, a truncated or empty file, a file
             with code (never executed), or a file without tensors.
     """
-    path, where = Path(path), f"path: {str(path)!r}"
+    path, where = require_path("path", path), f"path: {str(path)!r}"
     if path.suffix in REFUSED:
         raise CheckpointError(_not_executed(where, "code (a Python pickle)"))
     if path.suffix not in SUFFIXES or not path.is_file():
@@ -52,6 +55,7 @@ def _read(path: Path, where: str) -> object:
         raise CheckpointError(f"{where} is empty, accepted: a whole file of weights")
     try:
         if path.suffix in TORCH_SUFFIXES:
+            _check_archive(path)
             return torch.load(path, map_location="cpu", weights_only=True)
         return load_file(path)
     except pickle.UnpicklingError as error:
@@ -64,6 +68,13 @@ def _read(path: Path, where: str) -> object:
             f"{where} is truncated or not a file of weights: {reason.splitlines()[0]}; accepted: "
             "a complete file; compare its size with the original and copy it again"
         ) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Raise where a zip archive, as torch writes, would be inflated beyond what it can hold."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_claim(path, "the weights", sum(each.file_size for each in archive.infolist()))
 
 
 def _not_executed(where: str, what: str) -> str:

@@ -1,11 +1,12 @@
 """Loading of priors by a shipped name, from a folder, a checkpoint file or a hub id."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
+from wellposed.checks import checked, require_path
 from wellposed.errors import UnknownNameError, require, unknown_name
+from wellposed.integrity import read_json
 from wellposed.priors.checkpoints import identify
 from wellposed.priors.checkpoints.diffusers import load_diffusers
 from wellposed.priors.checkpoints.diffusers_files import HUB_ID
@@ -47,6 +48,7 @@ def _line(config: Config) -> str:
     return f"restorer, {config['channels']} channel(s){larger}, trained as {kind}"
 
 
+@checked
 def load(source: str | Path, /, **options: Unpack[Options]) -> Prior:
     """Load a prior, plain or with an anchor: a restorer.
 
@@ -71,7 +73,7 @@ def load(source: str | Path, /, **options: Unpack[Options]) -> Prior:
 
 def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkpoint:
     """Load a prior and the name of its family; see `load`."""
-    path = shipped().get(str(source), Path(source))
+    path = shipped().get(str(source)) or require_path("prior", source)
     if path.is_file() or path.suffix in (*SUFFIXES, *REFUSED):
         state = read_state(path)
         family = identify(state, path)
@@ -93,6 +95,6 @@ def _is_ours(folder: Path) -> bool:
     if not (folder / "config.json").is_file():
         return (folder / "model.safetensors").is_file()
     try:
-        return "_class_name" not in json.loads((folder / "config.json").read_text())
+        return "_class_name" not in read_json(folder / "config.json")
     except (OSError, TypeError, ValueError):  # unreadable; the error then names our own files
         return True

@@ -8,10 +8,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from wellposed.checks import require_integer
 from wellposed.datasets.images.image_files import Collection
 from wellposed.errors import CheckpointError, DeviceError, require_device
 from wellposed.figures import write_png
-from wellposed.priors.checkpoints.state import finite_state
+from wellposed.integrity import all_finite, checksum
 from wellposed.priors.networks.conv_unet import parameters_in_millions
 from wellposed.priors.stored.config import Config
 from wellposed.priors.stored.store import build_prior, make_network, save_prior
@@ -20,6 +21,7 @@ from wellposed.priors.training.denoiser import Denoising
 from wellposed.priors.training.restorer import Restoring
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.priors.training.task import Task
+from wellposed.writing import replacing
 
 
 class Trainer:
@@ -125,8 +127,8 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        torch.save(state, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        with replacing(path, "out") as part:
+            torch.save({**state, "sha256": checksum(state)}, part)
 
     def load_checkpoint(self, path: Path) -> None:
         """Continue from a checkpoint of the same settings.
@@ -140,8 +142,13 @@ class Trainer:
             state = torch.load(path, weights_only=True, map_location="cpu")
             if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
                 raise TypeError("not a checkpoint of wellposed train")
+            if state.pop("sha256", None) != checksum(state):
+                raise ValueError("its checksum is wrong")
+            require_integer("step", state["step"], least=0)
         except Exception as error:
             raise CheckpointError(f"checkpoint: cannot read {str(path)!r}: {error}") from error
+        if not all_finite({name: state.get(name) for name in ("network", "average", "optimizer")}):
+            raise CheckpointError(f"checkpoint: weights in {str(path)!r} are not finite")
         try:
             self._check_same_settings(state, path)
             self.network.load_state_dict(state["network"])
@@ -150,8 +157,6 @@ class Trainer:
             self.step, self.history = state["step"], [tuple(row) for row in state["history"]]
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"checkpoint: {str(path)!r} does not fit: {error}") from error
-        if not (finite_state(state["network"]) and finite_state(state["average"])):
-            raise CheckpointError(f"checkpoint: weights in {str(path)!r} are not finite")
 
     def _check_same_settings(self, state: dict[str, Any], path: Path) -> None:
         old, new = state["settings"], self.settings.decisive()

@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from torch import Tensor
 
 from wellposed.errors import FileError
+from wellposed.writing import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 
 class Style(TypedDict, total=False):
@@ -39,11 +44,31 @@ def write_png(image: Tensor, path: Path) -> None:
     from PIL import Image
 
     pixels = (displayable(image).clip(0, 1) * 255).round().astype(np.uint8)
+    write_picture(Image.fromarray(pixels), path)
+
+
+def write_picture(picture: "Image", path: Path, optimize: bool = False) -> None:
+    """Write a Pillow image; missing folders are created.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
     except OSError as error:
         raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
+    with replacing(path, "folder") as part:
+        picture.save(part, optimize=optimize)
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Write a matplotlib figure.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    with replacing(path, "folder") as part:
+        figure.savefig(part)
 
 
 def write_panel(
@@ -101,7 +126,7 @@ def _write_row(path: Path, pictures: Sequence[tuple[str, np.ndarray, Style]]) ->
         axis.set_title(title, fontsize=9)
         axis.set_axis_off()
     figure.subplots_adjust(0.005, 0.0, 0.995, 0.9, 0.02)
-    figure.savefig(path)
+    write_figure(figure, path)
 
 
 def write_planes(
@@ -139,7 +164,8 @@ def write_planes(
     figure.subplots_adjust(0.003, 0.003, 0.997, top, 0.015, 0.015)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    picture.quantize(64).save(path, optimize=True)  # a third of the bytes of full colour
+    # A third of the bytes of full colour.
+    write_picture(picture.quantize(64), Path(path), optimize=True)
 
 
 def _middle_slices(volume: Tensor) -> list[np.ndarray]:

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from wellposed import metrics
+from wellposed.checks import require_path
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
 from wellposed.figures import write_panel
+from wellposed.integrity import check_claim
+from wellposed.writing import replacing
 
 SUSPICIOUS = 5.0
 """Deviation of a chi-square from 1, in standard deviations, above which it is reported."""
@@ -139,6 +142,8 @@ class Reconstruction:
             first = [None if image is None else image[0] for image in (reference, truth)]
             panel = path.with_suffix(".png")
             write_panel(panel, self.mean[0], self.samples[0, 0], self.std[0], *first)
+        except FileError:
+            raise
         except OSError as error:
             raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
         return path
@@ -155,7 +160,7 @@ class Reconstruction:
             "reference": reference,
             "truth": truth,
         }
-        with h5py.File(path, "w") as file:
+        with replacing(path, "folder") as part, h5py.File(part, "w") as file:
             for name, value in arrays.items():
                 if value is not None:
                     value = value.float() if value.dtype == torch.bfloat16 else value
@@ -173,9 +178,11 @@ class Reconstruction:
         """Read the HDF5 file that `save` wrote; raises `FileError` for any other file."""
         import h5py
 
+        path = require_path("path", path)
         try:
             with h5py.File(path, "r") as file:
                 measured = file.get("measured")
+                check_claim(Path(path), "samples", file["samples"].nbytes)
                 return cls(
                     samples=torch.from_numpy(np.asarray(file["samples"])),
                     residual=torch.from_numpy(np.asarray(file["residual"])),
@@ -186,7 +193,9 @@ class Reconstruction:
                     seed=json.loads(file.attrs["seed"]),
                     measured=None if measured is None else torch.from_numpy(np.asarray(measured)),
                 )
-        except (OSError, KeyError, ValueError) as error:
+        except FileError:
+            raise
+        except (OSError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise FileError(
                 f"path: {str(path)!r} is not a saved reconstruction: {error}"
             ) from error

@@ -1,6 +1,5 @@
 """``wellposed restore``: restores photographs of any size with a trained restorer."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ from wellposed.reconstruction import Reconstruction
 from wellposed.solvers.catalogue import named_solvers
 from wellposed.solvers.restoration import restore as restoring
 from wellposed.solvers.restoration.base import Restoration
+from wellposed.writing import write_csv
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
@@ -187,7 +187,6 @@ def _rows(
 def _report(rows: list[list[str]], out: Path) -> None:
     """Print the table, and write it as ``metrics.csv``."""
     header = ["image", "pixels", "NFE", "seconds", "picture", "PSNR", "SSIM"][: len(rows[0])]
-    with (out / "metrics.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
+    write_csv(out / "metrics.csv", [header, *rows], "--out")
     typer.echo(format_table(header, rows))
     typer.echo(f"wrote the images to {out}")

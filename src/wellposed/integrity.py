@@ -1,0 +1,157 @@
+"""Whether files can hold what they say: claims, checksums, and one run at a time in a folder."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wellposed.errors import CheckpointError, FileError
+
+LOCK = ".lock"
+"""The file that a run holds in its folder."""
+
+EXPANSION = 1032
+"""How much larger than its file an array may be: what zlib reaches at most."""
+
+SLACK = 2**26
+"""Bytes that any file may expand to: constant images of other coders have few bytes each."""
+
+
+def check_held(path: Path, what: str, size: int) -> None:
+    """Raise if a file cannot hold what it claims, however it is compressed.
+
+    Args:
+        path: the file.
+        what: the part of it, for the message.
+        size: bytes that its header claims.
+
+    Raises:
+        FileError: it cannot.
+    """
+    held = path.stat().st_size
+    if size > SLACK + EXPANSION * held:
+        raise FileError(
+            f"path: {what} of {path.name} would take {size / 1e9:.3g} GB, but the file has "
+            f"{held} bytes: its header is wrong or the file truncated"
+        )
+
+
+def check_claim(path: Path, what: str, size: int) -> None:
+    """Raise before memory is taken for what a file cannot hold, or the memory.
+
+    Args:
+        path: the file.
+        what: the part of it, for the message.
+        size: bytes that its header claims.
+
+    Raises:
+        FileError: it cannot.
+    """
+    import psutil
+
+    check_held(path, what, size)
+    free = psutil.virtual_memory().available
+    if size > free:
+        raise FileError(
+            f"path: {what} of {path.name} would take {size / 1e9:.3g} GB, {free / 1e9:.3g} GB are "
+            "free"
+        )
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply.
+        OSError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def checksum(content: Any) -> str:
+    """Return a hash of tensors and plain values, in mappings and sequences of any depth."""
+    digest = hashlib.sha256()
+    for fact in _facts(content, ""):
+        digest.update(fact)
+    return digest.hexdigest()
+
+
+def _facts(value: Any, place: str) -> Iterator[bytes | memoryview]:
+    if isinstance(value, Tensor):
+        yield f"{place} {value.dtype} {tuple(value.shape)}".encode()
+        yield bytes_of(value)
+    elif isinstance(value, Mapping):
+        for key in sorted(value, key=str):
+            yield from _facts(value[key], f"{place}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            yield from _facts(part, f"{place}[{index}]")
+    else:
+        yield f"{place} {value!r}".encode()
+
+
+def bytes_of(value: Tensor) -> memoryview:
+    """Return a tensor's values as they lie in memory."""
+    flat = value.detach().cpu().resolve_conj().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
+
+
+def all_finite(tensors: Mapping[str, Any]) -> bool:
+    """Tell whether every floating-point or complex tensor, in mappings of any depth, is finite."""
+    return all(
+        all_finite(value) if isinstance(value, Mapping) else _finite(value)
+        for value in tensors.values()
+    )
+
+
+def _finite(value: Any) -> bool:
+    kind = isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+    return not kind or bool(value.isfinite().all())
+
+
+@contextmanager
+def locked(folder: Path, argument: str) -> Iterator[None]:
+    """Hold a folder, made if missing, until the block or the process ends.
+
+    Raises:
+        CheckpointError: another run holds it.
+        FileError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise FileError(f"{argument}: cannot write {str(folder)!r}: {error}") from error
+    try:
+        _take(descriptor, folder, argument)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, folder: Path, argument: str) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows, where nothing is locked
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 80, 0).decode(errors="replace").strip() or "a process"
+        raise CheckpointError(
+            f"{argument}: another run uses {str(folder)!r} ({holder}); wait for it, or name "
+            "another folder"
+        ) from None
+    except OSError:  # a file system without locks
+        return
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
