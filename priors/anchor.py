@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.errors import require, require_choice
+from wellposed.checks import Choice, Count, check_fields
+from wellposed.errors import require
 
 INPUTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "plain": lambda x_t, m, sigma: x_t,
@@ -44,13 +45,11 @@ class Anchor:
         ArgumentError: an invalid setting.
     """
 
-    input: str = "plain"
-    upsample: int = 1
+    input: Annotated[str, Choice(*INPUTS)] = "plain"
+    upsample: Count = 1
 
     def __post_init__(self) -> None:
-        require_choice("input", self.input, INPUTS)
-        whole = isinstance(self.upsample, int) and self.upsample >= 1
-        require(whole, "upsample", self.upsample, "1, 2, ...")
+        check_fields(self)
 
     def seen(self, x_t: Tensor, m: Tensor, sigma: Tensor) -> Tensor:
         """Return what the network sees of ``x_t``."""

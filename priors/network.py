@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellposed.checks import Count, Positive
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.priors.anchor import Anchor, Degraded, degraded_of
 from wellposed.priors.labels import Label
@@ -59,8 +60,8 @@ class NetworkPrior(Prior):
         schedule: Schedule,
         prediction: str = "noise",
         label: Callable[[Tensor], Tensor] | None = None,
-        sigma_data: float | None = None,
-        num_classes: int | None = None,
+        sigma_data: Positive | None = None,
+        num_classes: Count | None = None,
         anchor: Anchor | None = None,
         **images: Any,
     ) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import Checked, Steps, require_integer
-from wellposed.errors import ArgumentError, require, require_choice
+from wellposed.checks import Checked, Positive, Steps, checked, require_integer
+from wellposed.errors import ArgumentError, DtypeError, require, require_choice
+from wellposed.kinds import shown
 
 MOST_STEPS = 10**6
 
@@ -37,6 +38,18 @@ class Schedule(Checked, ABC):
     @abstractmethod
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
         """Return float64 tensors ``(alpha_t, sigma_t)`` of the shape of ``t``."""
+
+    def at(self, t: float | Tensor) -> Tensor:
+        """Return times as float64.
+
+        Raises:
+            ArgumentError: they are no numbers from 0 to T.
+        """
+        times = float64("t", t)
+        # Times found from levels are off by rounding.
+        if not bool(((times >= -1e-9) & (times <= self.T * (1 + 1e-6))).all()):
+            raise ArgumentError(f"t: got {shown(t)}, accepted: times from 0 to T = {self.T:g}")
+        return times
 
     @abstractmethod
     def time_at(self, ratio: float | Tensor) -> Tensor:
@@ -86,6 +99,21 @@ class Schedule(Checked, ABC):
         return self.time_at(ratios)
 
 
+def float64(name: str, values: Any) -> Tensor:
+    """Return real numbers as a tensor.
+
+    Raises:
+        DtypeError: they are none.
+    """
+    try:
+        tensor = torch.as_tensor(values)
+        if tensor.is_complex() or tensor.is_meta or tensor.layout != torch.strided:
+            raise TypeError(f"{tensor.dtype}")
+        return torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise DtypeError(f"{name}: got {shown(values)}, accepted: real numbers") from error
+
+
 class Tabulated(Schedule):
     """A schedule given by tables ``alpha[0..T]`` and ``sigma[0..T]``, index 0 being clean.
 
@@ -94,9 +122,8 @@ class Tabulated(Schedule):
     ``alpha^2 + sigma^2 = 1`` where the table has it.
     """
 
-    def __init__(self, alpha: Any, sigma: Any, terminal_std: float | None = None) -> None:
-        self.alpha = torch.as_tensor(alpha, dtype=torch.float64)
-        self.sigma = torch.as_tensor(sigma, dtype=torch.float64)
+    def __init__(self, alpha: Any, sigma: Any, terminal_std: Positive | None = None) -> None:
+        self.alpha, self.sigma = float64("alpha", alpha), float64("sigma", sigma)
         if self.alpha.ndim != 1 or self.alpha.shape != self.sigma.shape or len(self.alpha) < 2:
             raise ArgumentError(
                 f"alpha, sigma: got shapes {tuple(self.alpha.shape)} and "
@@ -104,6 +131,8 @@ class Tabulated(Schedule):
             )
         growing = bool((torch.diff(self.sigma / self.alpha) > 0).all())
         require(growing, "alpha, sigma", "a table", "sigma / alpha growing strictly with t")
+        sound = bool(((self.alpha >= 0) & (self.sigma >= 0)).all())
+        require(sound, "alpha, sigma", "values below 0 or NaN", "values of at least 0")
         self._squares = torch.stack([self.alpha**2, self.sigma**2])
         self.T = len(self.alpha) - 1
         self.terminal_std = float(self.sigma[-1]) if terminal_std is None else terminal_std
@@ -112,19 +141,21 @@ class Tabulated(Schedule):
     @classmethod
     def from_betas(cls, betas: Any) -> "Tabulated":
         """DDPM's, variance-preserving: ``alpha_t^2 = prod_{i<=t} (1 - beta_i)``, start N(0, I)."""
-        betas = torch.as_tensor(betas, dtype=torch.float64)
-        fitting = betas.ndim == 1 and bool(((betas > 0) & (betas <= 1)).all())
+        betas = float64("betas", betas)
+        fitting = betas.ndim == 1 and len(betas) > 0 and bool(((betas > 0) & (betas <= 1)).all())
         require(fitting, "betas", f"shape {tuple(betas.shape)}", "a vector with 0 < beta <= 1")
         alpha_bar = torch.cumprod(1 - betas, 0)
         alpha_bar = torch.cat([alpha_bar.new_ones(1), alpha_bar])
         return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), terminal_std=1.0)
 
     @classmethod
+    @checked
     def linear(cls, T: Steps = 1000, start: float = 1e-4, end: float = 0.02) -> "Tabulated":
         """Linear betas of Ho et al. (2020)."""
         return cls.from_betas(torch.linspace(start, end, T, dtype=torch.float64))
 
     @classmethod
+    @checked
     def cosine(cls, T: Steps = 1000, offset: float = 8e-3, max_beta: float = 0.999) -> "Tabulated":
         """Cosine schedule of Nichol and Dhariwal (2021), betas capped at ``max_beta``."""
         u = torch.arange(T + 1, dtype=torch.float64) / T
@@ -153,7 +184,7 @@ class Tabulated(Schedule):
         return cls.from_betas(scheduler.betas.double())
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = self.at(t)
         place = t.to(self._squares.device)
         low = place.floor().clamp(0, self.T - 1)
         index = low.long()
@@ -210,7 +241,7 @@ class VE(Schedule):
         self.min_ratio = float(sigma_min)
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = self.at(t)
         return torch.ones_like(t), t
 
     def _knots(self, steps: int, spacing: str) -> Tensor:
@@ -239,7 +270,7 @@ class Flow(Schedule):
         require(min_ratio > 0 and below, "min_ratio", min_ratio, "0 < min_ratio < T / (1 - T)")
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = self.at(t)
         return 1 - t, t
 
     def time_at(self, ratio: float | Tensor) -> Tensor:
