@@ -14,7 +14,7 @@ from deepinv.models import Reconstructor
 from deepinv.physics import Physics
 from torch import Tensor, nn
 
-from wellposed.checks import Count, Seed, checked
+from wellposed.checks import Count, Seed, checked, require_integer
 from wellposed.errors import (
     SamplingError,
     UnknownNameError,

@@ -78,10 +78,10 @@ class Whole(Kind):
 
     def __init__(self, least: int | None = None, most: int | None = None) -> None:
         limits = "" if least is None else f" of at least {least}"
-        if most is not None:  # one that is plainly not meant goes without saying, but for this
-            far = most >= FAR
-            limits = f"{limits}, at most {most:.0e}" if far else f" from {least} to {most}"
-        super().__init__(f"an integer{limits}")
+        self.range = limits if most is None else f" from {least} to {most}"
+        # A most that nobody meets is told only to those who do.
+        near = most is not None and most < FAR
+        super().__init__(f"an integer{self.range if near else limits}")
         self.least, self.most = least, most
 
     def admits(self, value: object) -> bool:
@@ -89,6 +89,15 @@ class Whole(Kind):
             return False
         enough = self.least is None or int(value) >= self.least
         return enough and (self.most is None or int(value) <= self.most)
+
+    def concerns(self, value: object) -> bool:
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        return whole and self.most is not None and int(value) > self.most
+
+    def error(self, name: str, value: object) -> ArgumentError:
+        if not self.concerns(value):
+            return super().error(name, value)
+        return ArgumentError(f"{name}: got {shown(value)}, accepted: an integer{self.range}")
 
 
 class Choice(Kind):
