@@ -91,8 +91,9 @@ class Whole(Kind):
         return enough and (self.most is None or int(value) <= self.most)
 
     def concerns(self, value: object) -> bool:
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        return whole and self.most is not None and int(value) > self.most
+        if not isinstance(value, Integral) or isinstance(value, bool) or self.most is None:
+            return False
+        return int(value) > self.most
 
     def error(self, name: str, value: object) -> ArgumentError:
         if not self.concerns(value):
