@@ -4,7 +4,7 @@ Errors are measured per element, on matrices or on norms of differences, never o
 single inner products, which hide mismatches of several percent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,7 +51,7 @@ def _random(shape: tuple[int, ...], dtype: torch.dtype, rng: np.random.Generator
 @checked
 def check_operator(
     operator: "LinearPhysics",
-    image_size: tuple[int, ...] | None = None,
+    image_size: Sequence[Count] | None = None,
     dtype: torch.dtype | None = None,
     pairs: Count = 8,
     seed: Seed = 0,
@@ -71,6 +71,8 @@ def check_operator(
         DtypeError: ``dtype`` is not floating-point or complex, or not what ``A_adjoint`` returns.
         ShapeError: ``A_adjoint`` does not return images.
     """
+    maps = hasattr(operator, "A") and hasattr(operator, "A_adjoint")
+    require(maps, "operator", type(operator).__name__, "a linear operator with A and A_adjoint")
     size = tuple(image_size or getattr(operator, "img_size", None) or ())
     if not size:
         raise ArgumentError("image_size: got None, accepted: the shape (C, H, W) of one image")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import Checked, Positive, RealTensor, Seed
-from wellposed.errors import ArgumentError, ShapeError, require
+from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
 from wellposed.linalg import conjugate_gradient
 from wellposed.noise import ItemNoise
 from wellposed.operators.physics import Forward
@@ -53,6 +53,8 @@ class Full(Covariance):
     """Any covariance matrix over the flattened image, (n, n)."""
 
     def __init__(self, matrix: Tensor) -> None:
+        if not (matrix.is_floating_point() or matrix.is_complex()):
+            raise DtypeError(f"matrix: got {matrix.dtype}, accepted: floating-point or complex")
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ShapeError(f"matrix: got {tuple(matrix.shape)}, accepted: (n, n)")
         off = float((matrix - matrix.mH).abs().max())
@@ -152,7 +154,7 @@ class GaussianPrior(Prior):
     def __init__(
         self,
         mean: Tensor | float,
-        covariance: Covariance | float,
+        covariance: Covariance | Positive,
         schedule: Schedule | None = None,
         is_complex: bool = False,
     ) -> None:
@@ -254,13 +256,18 @@ class GaussianMixturePrior(Prior):
 
     def __init__(
         self,
-        weights: Tensor,
+        weights: RealTensor,
         means: Tensor,
         covariances: Tensor,
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(schedule or Tabulated.linear())
-        require(bool((weights > 0).all()), "weights", "values <= 0", "positive values")
+        positive = weights.ndim == 1 and bool((weights > 0).all())
+        require(positive, "weights", "other values", "positive values (K,)")
+        if means.ndim < 2 or len(means) != len(weights):
+            raise ShapeError(
+                f"means: got {tuple(means.shape)}, accepted: ({len(weights)}, C, ...)"
+            )
         self.shape = tuple(means.shape[1:])
         self.weights = weights / weights.sum()
         self.means = means.flatten(1)

@@ -6,6 +6,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from wellposed.checks import Count, Positive
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.priors.anchor import Anchor, Condition, Degraded, degraded_of
 from wellposed.priors.labels import Label
@@ -60,8 +61,8 @@ class NetworkPrior(Prior):
         schedule: Schedule,
         prediction: str = "noise",
         label: Callable[[Tensor], Tensor] | None = None,
-        sigma_data: float | None = None,
-        num_classes: int | None = None,
+        sigma_data: Positive | None = None,
+        num_classes: Count | None = None,
         anchor: Anchor | None = None,
         **images: Unpack[Images],
     ) -> None:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import Tensor, nn
 
-from wellposed.checks import Checked
+from wellposed.checks import Checked, Count
 from wellposed.errors import ArgumentError, DeviceError, ShapeError, require
 from wellposed.presentation import Presented, parts_of
 from wellposed.priors.anchor import Anchor, Condition, Degraded, degraded_of
 from wellposed.priors.prediction import Components
-from wellposed.priors.schedule import Schedule
+from wellposed.priors.schedule import Schedule, float64
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
@@ -58,7 +58,7 @@ class Prior(Presented, Checked, nn.Module):
     def __init__(
         self,
         schedule: Schedule,
-        channels: int | None = None,
+        channels: Count | None = None,
         is_complex: bool = False,
         data_range: tuple[float, float] = (-1.0, 1.0),
     ) -> None:
@@ -171,7 +171,9 @@ class Prior(Presented, Checked, nn.Module):
         plain = self.anchor is None and self.is_affine
         accepted = "a plain prior on images as a denoiser; use this prior with a solver"
         require(plain, "prior", f"{type(self).__name__} with {what}", accepted)
-        level = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).flatten() / self.scale
+        level = float64("sigma", sigma).to(x.device).flatten() / self.scale
+        one_each = len(level) in (1, len(x))
+        require(one_each, "sigma", f"{len(level)} levels", f"1, or one for each of {len(x)} items")
         largest = float(self.schedule.ratio(self.schedule.T))
         # Single-precision callers may round the largest level up.
         inside = bool((level >= 0).all()) and bool((level <= largest * (1 + 1e-5)).all())
@@ -273,4 +275,6 @@ def broadcast(values: Tensor, like: Tensor) -> Tensor:
     """Return schedule values, a scalar or (B,), broadcastable to ``like`` without promotion."""
     if values.ndim == 0:
         return values.to(like.real.dtype).to(like.device)
+    if len(values) not in (1, len(like)):
+        raise ShapeError(f"t: got {len(values)} times, accepted: 1, or one of {len(like)} items")
     return values.to(like.real.dtype).to(like.device).view(-1, *[1] * (like.ndim - 1))

@@ -5,11 +5,12 @@ the clean image at ``t = 0`` to the degraded image plus noise at ``t = T``.
 """
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from wellposed.checks import Steps, checked
+from wellposed.checks import Range, Steps, checked
 from wellposed.errors import require, require_choice
 from wellposed.priors.schedule import Schedule, Table, Tabulated
 
@@ -22,7 +23,7 @@ def resshift(
     T: Steps = 15,
     kappa: float = 2.0,
     min_noise: float = 0.04,
-    power: float = 0.3,
+    power: Annotated[float, Range(0, 100, "(]")] = 0.3,
     max_noise: float = 0.99,
 ) -> Tabulated:
     """Return ResShift's schedule: ``alpha = 1 - eta``, ``sigma = kappa sqrt(eta)``.
@@ -142,7 +143,7 @@ class MeanReverting(Schedule):
         self.min_ratio = float(self.ratio(1.0))
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = self.at(t)
         low = t.cpu().floor().clamp(0, self.T - 1)
         index = low.long()
         decay = torch.lerp(self.decay[index], self.decay[index + 1], t.cpu() - low).to(t.device)

@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, Steps, require_integer
-from wellposed.errors import ShapeError, require, require_choice
+from wellposed.checks import Choice, Count, NonNegative, Steps, check_fields
+from wellposed.errors import ShapeError, require
 from wellposed.linalg import per_item
 from wellposed.parallel.part import Part
 from wellposed.priors.adapters.rescheduled import DenoiserPrior
@@ -71,14 +72,12 @@ class NuclearNorm:
         patch: side of the patches, which must divide the image's sides.
     """
 
-    weight: float = 1.0
-    matrix: str = "image"
+    weight: NonNegative = 1.0
+    matrix: Annotated[str, Choice("image", "frames", "patches")] = "image"
     patch: Count = 8
 
     def __post_init__(self) -> None:
-        require(0 <= self.weight < math.inf, "weight", self.weight, "a finite number >= 0")
-        require_choice("matrix", self.matrix, ("image", "frames", "patches"))
-        require_integer("patch", self.patch)
+        check_fields(self)
 
     def __call__(self, z: Tensor, gamma: Tensor) -> Tensor:
         """Return the proximal solution; see `Prox`."""
@@ -120,12 +119,11 @@ class TotalVariation:
         iterations: number of iterations, the same for every item.
     """
 
-    weight: float = 1.0
+    weight: NonNegative = 1.0
     iterations: Steps = 50
 
     def __post_init__(self) -> None:
-        require(0 <= self.weight < math.inf, "weight", self.weight, "a finite number >= 0")
-        require_integer("iterations", self.iterations)
+        check_fields(self)
 
     def __call__(self, z: Tensor, gamma: Tensor) -> Tensor:
         """Return the proximal solution; see `Prox`."""

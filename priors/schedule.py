@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import Checked, Steps, require_integer
-from wellposed.errors import ArgumentError, require, require_choice
+from wellposed.checks import Checked, Positive, Steps, checked, require_integer
+from wellposed.errors import ArgumentError, DtypeError, require, require_choice
+from wellposed.kinds import shown
 
 Table = Tensor | np.ndarray | Sequence[float]
 """Numbers by time, of a schedule."""
@@ -38,6 +39,18 @@ class Schedule(Checked, ABC):
     @abstractmethod
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
         """Return float64 tensors ``(alpha_t, sigma_t)`` of the shape of ``t``."""
+
+    def at(self, t: float | Tensor) -> Tensor:
+        """Return times as float64.
+
+        Raises:
+            ArgumentError: a time is not a number from 0 to T.
+        """
+        times = float64("t", t)
+        # Times found from levels are off by rounding.
+        if not bool(((times >= -1e-9) & (times <= self.T * (1 + 1e-6))).all()):
+            raise ArgumentError(f"t: got {shown(t)}, accepted: times from 0 to T = {self.T:g}")
+        return times
 
     @abstractmethod
     def time_at(self, ratio: float | Tensor) -> Tensor:
@@ -87,6 +100,21 @@ class Schedule(Checked, ABC):
         return self.time_at(ratios)
 
 
+def float64(name: str, values: Table | float) -> Tensor:
+    """Return real numbers as a tensor.
+
+    Raises:
+        DtypeError: the values are not real numbers.
+    """
+    try:
+        tensor = torch.as_tensor(values)
+        if tensor.is_complex() or tensor.is_meta or tensor.layout != torch.strided:
+            raise TypeError(f"{tensor.dtype}")
+        return torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise DtypeError(f"{name}: got {shown(values)}, accepted: real numbers") from error
+
+
 class Tabulated(Schedule):
     """A schedule given by tables ``alpha[0..T]`` and ``sigma[0..T]``; index 0 is the clean image.
 
@@ -95,9 +123,8 @@ class Tabulated(Schedule):
     ``alpha^2 + sigma^2 = 1``.
     """
 
-    def __init__(self, alpha: Table, sigma: Table, terminal_std: float | None = None) -> None:
-        self.alpha = torch.as_tensor(alpha, dtype=torch.float64)
-        self.sigma = torch.as_tensor(sigma, dtype=torch.float64)
+    def __init__(self, alpha: Table, sigma: Table, terminal_std: Positive | None = None) -> None:
+        self.alpha, self.sigma = float64("alpha", alpha), float64("sigma", sigma)
         if self.alpha.ndim != 1 or self.alpha.shape != self.sigma.shape or len(self.alpha) < 2:
             raise ArgumentError(
                 f"alpha, sigma: got shapes {tuple(self.alpha.shape)} and "
@@ -106,6 +133,8 @@ class Tabulated(Schedule):
         growing = bool((torch.diff(self.sigma / self.alpha) > 0).all())
         accepted = "tables with strictly increasing sigma / alpha"
         require(growing, "alpha, sigma", "other tables", accepted)
+        sound = bool(((self.alpha >= 0) & (self.sigma >= 0)).all())
+        require(sound, "alpha, sigma", "values below 0 or NaN", "values of at least 0")
         self._squares = torch.stack([self.alpha**2, self.sigma**2])
         self.T = len(self.alpha) - 1
         self.terminal_std = float(self.sigma[-1]) if terminal_std is None else terminal_std
@@ -114,19 +143,21 @@ class Tabulated(Schedule):
     @classmethod
     def from_betas(cls, betas: Table) -> "Tabulated":
         """DDPM's schedule: ``alpha_t^2 = prod_{i<=t} (1 - beta_i)``, variance preserving."""
-        betas = torch.as_tensor(betas, dtype=torch.float64)
-        fitting = betas.ndim == 1 and bool(((betas > 0) & (betas <= 1)).all())
+        betas = float64("betas", betas)
+        fitting = betas.ndim == 1 and len(betas) > 0 and bool(((betas > 0) & (betas <= 1)).all())
         require(fitting, "betas", f"shape {tuple(betas.shape)}", "a vector with 0 < beta <= 1")
         alpha_bar = torch.cumprod(1 - betas, 0)
         alpha_bar = torch.cat([alpha_bar.new_ones(1), alpha_bar])
         return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), terminal_std=1.0)
 
     @classmethod
+    @checked
     def linear(cls, T: Steps = 1000, start: float = 1e-4, end: float = 0.02) -> "Tabulated":
         """Linear betas of Ho et al. (2020)."""
         return cls.from_betas(torch.linspace(start, end, T, dtype=torch.float64))
 
     @classmethod
+    @checked
     def cosine(cls, T: Steps = 1000, offset: float = 8e-3, max_beta: float = 0.999) -> "Tabulated":
         """Cosine schedule of Nichol and Dhariwal (2021), betas capped at ``max_beta``."""
         u = torch.arange(T + 1, dtype=torch.float64) / T
@@ -156,7 +187,7 @@ class Tabulated(Schedule):
         return cls.from_betas(betas.double())
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = self.at(t)
         place = t.to(self._squares.device)
         low = place.floor().clamp(0, self.T - 1)
         index = low.long()
@@ -214,7 +245,7 @@ class VE(Schedule):
         self.min_ratio = float(sigma_min)
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = self.at(t)
         return torch.ones_like(t), t
 
     def _knots(self, steps: int, spacing: str) -> Tensor:
@@ -244,7 +275,7 @@ class Flow(Schedule):
         require(min_ratio > 0 and below, "min_ratio", min_ratio, accepted)
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = self.at(t)
         return 1 - t, t
 
     def time_at(self, ratio: float | Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from deepinv.models import Reconstructor
 from deepinv.physics import Physics
 from torch import Tensor, nn
 
-from wellposed.checks import checked, require_integer
+from wellposed.checks import Count, Seed, checked, require_integer
 from wellposed.errors import (
     SamplingError,
     UnknownNameError,
@@ -186,7 +186,7 @@ class SolverReconstructor(Reconstructor):
 
 @checked
 def as_reconstructor(
-    solver: Solver, prior: Prior, *, num_samples: int = 1, seed: int | None = None
+    solver: Solver, prior: Prior, *, num_samples: Count = 1, seed: Seed | None = None
 ) -> Reconstructor:
     """Return a solver as a deepinv ``Reconstructor``: ``model(y, physics) -> x``.
 

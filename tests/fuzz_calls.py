@@ -103,7 +103,7 @@ NEEDED = {
     "noise_covariance": {"noise": KSPACE[None]},
     "pipe_menon_density": {"trajectory": SPOKES, "image_size": SIZE},
     "poisson_disc_2d": {"height": 16, "width": 16, "acceleration": 4.0},
-    "prewhiten": {"kspace": KSPACE, "covariance": torch.eye(2, dtype=torch.complex64)},
+    "prewhiten": {"kspace": KSPACE[None], "covariance": torch.eye(2, dtype=torch.complex64)},
     "radial_trajectory": {"angles": 4, "samples": 8, "image_size": SIZE},
     "ramp_density": {"trajectory": SPOKES, "image_size": SIZE},
     "random_mask": {"height": 8, "width": 8, "keep": 0.5},
@@ -126,7 +126,7 @@ NEEDED = {
     "MeanReverting": {},
     "NetworkPrior": {"network": NETWORK, "schedule": LINEAR, "channels": 1},
     "Patchwise": {"prior": GAUSSIAN},
-    "Product": {"priors": [GAUSSIAN, GAUSSIAN]},
+    "Product": {"priors": [GAUSSIAN, GAUSSIAN], "channels": [1, 1]},
     "Proximal": {"prox": shrink},
     "Rescheduled": {"prior": GAUSSIAN, "schedule": LINEAR},
     "Slicewise": {"prior": GAUSSIAN},
@@ -184,21 +184,40 @@ def _calls():
 CALLS = dict(_calls())
 
 REAL = ("0.5", "1.5", "huge")
+FRACTION = ("0", "0.5")
 SIGNED = ("-1", "-0.5", "0", *REAL)
-LEVELS = ("0", *REAL, "0-d tensor", "one", "zeros", "integers")
-LEVEL = ("0", *REAL, "0-d tensor", "one", "integers")
-ARRAYS = ("0-d tensor", "one", "many axes", "negative", "zeros", "integers")
+VALUES = ("0-d tensor", "one", "many axes", "negative", "zeros", "integers")
 
 RIGHTLY = {
-    # Arguments of one meaning wherever they stand.
-    "noise_sigma": LEVEL,
-    "seed": ("0", "huge", "beyond floats", "list of zeros"),
-    **dict.fromkeys(("complex_image", "complex_measurement", "is_complex"), ("True",)),
-    **dict.fromkeys(("pixel_size", "voxel_size", "mu_water", "cell_size", "bin_size"), REAL),
-    **dict.fromkeys(("offset", "elevation"), (*SIGNED, "None")),
-    **dict.fromkeys(("detector", "panel", "density", "part", "corner", "turns"), ("None",)),
-    **dict.fromkeys(("schedule", "chunk", "batch_size", "precision", "device"), ("None",)),
+    "noise_sigma": ("0-d tensor", "one", "integers", *("0", *REAL)),
+    "seed": ("list of zeros",),
     "kernel": ("negative", "integers"),
     "mask": ("one", "integers"),
+    "angles": ("one",),
+    "trajectory": ("many axes",),
+    **dict.fromkeys(("offset", "elevation"), SIGNED),
+    **dict.fromkeys(("hounsfield", "counts", "attenuation"), VALUES),
+    # What no range declares, as it depends on other arguments, or bends a curve.
+    **dict.fromkeys(("mu", "spread", "turns", "kappa", "max_sigma", "min_ratio", "sigma"), REAL),
+    **dict.fromkeys(("source_distance", "detector_distance", "photons", "sigma_max"), REAL),
+    **dict.fromkeys(("cutoff", "crop", "threshold", "ratio", "keep", "intensity"), FRACTION),
+    **dict.fromkeys(("T", "eps", "max_noise", "sum_scale", "floor", "zeta"), FRACTION),
+    **dict.fromkeys(("acceleration", "oversampling", "min_noise", "sigma_min"), ("0.5", "1.5")),
+    **dict.fromkeys(("denoiser", "prox", "label", "f"), ("function", "class")),
+    ("OffResonanceMRI", "field_map"): ("negative", "zeros", "integers"),
+    ("OffResonanceMRI", "times"): ("0-d tensor", "one"),
+    **dict.fromkeys((("Separable", "rows"), ("Separable", "columns")), ("negative", "zeros")),
+    ("root_sum_of_squares", "coil_images"): ("many axes", "negative", "zeros", "complex tensor"),
+    ("simulate_counts", "line_integrals"): VALUES[1:],
+    ("to_line_integrals", "photons"): ("1.5", "huge", "one", "integers"),
+    ("to_line_integrals", "dark"): (*SIGNED, *VALUES),
+    ("GaussianPrior", "mean"): (*SIGNED, *VALUES, "complex tensor"),
+    ("Diagonal", "variance"): ("0-d tensor", "one", "many axes", "integers"),
+    ("Stationary", "spectrum"): ("0-d tensor", "one", "many axes", "integers"),
+    ("rddm_from_ddim", "betas"): ("one",),
+    ("Dehazing", "start"): REAL,
 }
-"""Odd values that are rightly accepted, by argument or by (name, argument)."""
+"""Odd values that are rightly accepted though no range declares them.
+
+By argument where it means the same everywhere, or by (name, argument).
+"""

@@ -9,6 +9,8 @@ import inspect
 import math
 import random
 import warnings
+from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ import torch
 from tests.fuzz_calls import CALLS, LEFT_OUT, RIGHTLY
 
 from wellposed import errors
+from wellposed.checks import _kinds, _kinds_of
+from wellposed.kinds import Choice, Either, Instance, Range, Whole, kind_of
 
 NAN, INF = math.nan, math.inf
 
@@ -70,6 +74,19 @@ HOSTILE = {
 """What no caller means, or hardly any."""
 
 
+@cache
+def kinds_of(function):
+    """Return what the arguments of a call declare, by name."""
+    if is_dataclass(function):
+        return _kinds(function)
+    classes = function.__mro__ if isinstance(function, type) else ()
+    found = {}
+    for cls in classes[::-1]:
+        if "__init__" in vars(cls) and cls.__module__.startswith("wellposed"):
+            found |= _kinds_of(cls.__init__)
+    return found or _kinds_of(inspect.unwrap(function))
+
+
 def outcome(function, call, argument, value):
     """Return what comes of a call with one argument replaced, as a word and its reason."""
     with warnings.catch_warnings():
@@ -77,11 +94,29 @@ def outcome(function, call, argument, value):
         try:
             function(**{**call, argument: value})
         except errors.WellposedError as error:
-            named = argument in str(error)
+            # Where two arguments do not fit each other, either may be named.
+            named = any(name in str(error) for name in call)
             return ("clear" if named else "unnamed"), f"{type(error).__name__}: {error}"
         except Exception as error:
             return "crash", f"{type(error).__name__}: {error}"
     return "accepted", ""
+
+
+def listed(name, argument, label):
+    """Tell whether a value is among the accepted ones, by name and argument, or by argument."""
+    return any(label in RIGHTLY.get(key, ()) for key in (argument, (name, argument)))
+
+
+def declared(function, argument, value):
+    """Tell whether a number or a choice is in the range that the annotation declares.
+
+    A bare ``float`` or ``int`` declares none.
+    """
+    kind = kinds_of(function).get(argument)
+    parts = kind.kinds if isinstance(kind, Either) else [kind]
+    ranges = [k for k in parts if isinstance(k, Range | Whole | Choice | Instance)]
+    bare = [k for k in ranges if k is kind_of(float) or k is kind_of(int) or k is kind_of(str)]
+    return any(k.admits(value) for k in ranges if k not in bare)
 
 
 def faults(name, labels):
@@ -91,9 +126,7 @@ def faults(name, labels):
     for argument in arguments:
         for label in labels:
             word, reason = outcome(make, arguments, argument, HOSTILE[label])
-            rightly = label in RIGHTLY.get((name, argument), ()) or label in RIGHTLY.get(
-                argument, ()
-            )
+            rightly = declared(make, argument, HOSTILE[label]) or listed(name, argument, label)
             if word != "clear" and not (word == "accepted" and rightly):
                 found.append(
                     f"{name}({argument}={label}): {word} {' '.join(reason.split())[:150]}"

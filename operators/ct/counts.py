@@ -43,7 +43,9 @@ def simulate_counts(line_integrals: RealTensor, photons: Positive, seed: Seed = 
         ArgumentError, NonFiniteError: an invalid number of photons, or invalid integrals.
     """
     require(0 < photons < LARGEST, "photons", photons, f"a positive number, below {LARGEST:g}")
-    integrals = _floating(check_finite("line_integrals", line_integrals))
+    batch = line_integrals.ndim > 0
+    require(batch, "line_integrals", "a number", "sinograms (B, ...)")
+    integrals = _floating(line_integrals)
     mean = photons * (-integrals.double()).exp().cpu().numpy()
     highest = float(mean.max(initial=0))
     require(highest < LARGEST, "line_integrals", f"a mean count of {highest:g}", f"< {LARGEST:g}")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wellposed.checks import Count, checked, require_integer
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
+from wellposed.kinds import shown
 
 
 @checked
@@ -136,6 +137,8 @@ def root_sum_of_squares(coil_images: Tensor) -> Tensor:
     Roemer, Edelstein, Hayes, Souza and Mueller, "The NMR phased array", Magnetic Resonance in
     Medicine 16, 1990, doi:10.1002/mrm.1910160203.
     """
+    if coil_images.ndim < 2 or not (coil_images.is_floating_point() or coil_images.is_complex()):
+        raise ShapeError(f"coil_images: got {shown(coil_images)}, accepted: (B, coils, ...)")
     magnitude: Tensor = torch.linalg.vector_norm(coil_images, dim=1, keepdim=True)
     return magnitude
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, Seed, checked, require_integer
+from wellposed.checks import Count, Fraction, Seed, checked, require_integer
 from wellposed.errors import ArgumentError, require, require_choice
 
 KINDS = ("random", "equispaced", "equispaced_fraction", "magic", "magic_fraction")
@@ -19,8 +19,8 @@ FRACTIONAL = ("random", "equispaced_fraction", "magic_fraction")
 def fastmri_lines(
     kind: str,
     width: Count,
-    acceleration: int,
-    center_fraction: float,
+    acceleration: Count,
+    center_fraction: Fraction,
     seed: Seed | Sequence[int],
     offset: int | None = None,
 ) -> Tensor:

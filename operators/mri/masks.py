@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, Seed, checked, require_integer
+from wellposed.checks import Count, Fraction, Seed, checked, require_integer
 from wellposed.errors import ArgumentError, require
 
 
 @checked
 def uniform_random_lines(
-    width: Count, acceleration: float, center_fraction: float = 0.08, seed: Seed = 0
+    width: Count, acceleration: float, center_fraction: Fraction = 0.08, seed: Seed = 0
 ) -> Tensor:
     """Return a line mask (W,): the centre, and lines drawn uniformly from the rest.
 
@@ -48,7 +48,7 @@ def uniform_random_lines(
 
 @checked
 def equispaced_lines(
-    width: Count, acceleration: int, center_fraction: float = 0.08, offset: int = 0
+    width: Count, acceleration: Count, center_fraction: Fraction = 0.08, offset: int = 0
 ) -> Tensor:
     """Return a line mask (W,): lines ``offset``, ``offset + acceleration``, ... and the centre.
 
@@ -78,7 +78,7 @@ def gaussian_random_2d(
     height: Count,
     width: Count,
     acceleration: float,
-    center_fraction: float = 0.08,
+    center_fraction: Fraction = 0.08,
     spread: float = 0.25,
     seed: Seed = 0,
 ) -> Tensor:
@@ -117,7 +117,11 @@ def gaussian_random_2d(
 
 @checked
 def poisson_disc_2d(
-    height: Count, width: Count, acceleration: float, center_fraction: float = 0.08, seed: Seed = 0
+    height: Count,
+    width: Count,
+    acceleration: float,
+    center_fraction: Fraction = 0.08,
+    seed: Seed = 0,
 ) -> Tensor:
     """Return a variable-density Poisson-disc mask (H, W): random points with a minimum distance.
 

@@ -161,8 +161,8 @@ def require_path(name: str, value: object) -> Path:
     """Return a path.
 
     Raises:
-        ArgumentError: it is none, or empty; names ``name``.
-        FileError: nothing can be there, as it is too long or may not be looked at.
+        ArgumentError: the value is not a path, or empty; names ``name``.
+        FileError: no file can be there: the path is too long or not accessible.
     """
     spelled = os.fspath(value) if isinstance(value, str | PathLike) else None
     if not isinstance(spelled, str) or not spelled:
@@ -178,7 +178,7 @@ def require_path(name: str, value: object) -> Path:
 
 
 def shortened(text: str, most: int = 80) -> str:
-    """Return a text as it is quoted in an error."""
+    """Return a text as quoted in an error."""
     return repr(text if len(text) <= most else text[:most] + "...")
 
 

@@ -1,4 +1,4 @@
-"""Whether files can hold what they say: claims, checksums, and one run at a time in a folder."""
+"""Integrity of files: plausible sizes, checksums, and folders that one run at a time may use."""
 
 import hashlib
 import json
@@ -14,25 +14,25 @@ from torch import Tensor
 from wellposed.errors import CheckpointError, FileError
 
 LOCK = ".lock"
-"""The file that a run holds in its folder."""
+"""File that a run locks in its folder."""
 
 EXPANSION = 1032
-"""How much larger than its file an array may be: what zlib reaches at most."""
+"""Largest ratio of the size of an array to that of its file: the limit of zlib."""
 
 SLACK = 2**26
-"""Bytes that any file may expand to: constant images of other coders have few bytes each."""
+"""Bytes that any file may expand to: other coders store constant images in few bytes."""
 
 
 def check_held(path: Path, what: str, size: int) -> None:
-    """Raise if a file cannot hold what it claims, however it is compressed.
+    """Raise if a file is too small for the size in its header, however it is compressed.
 
     Args:
         path: the file.
-        what: the part of it, for the message.
-        size: bytes that its header claims.
+        what: the part of the file, for the message.
+        size: its bytes according to the header.
 
     Raises:
-        FileError: it cannot.
+        FileError: the file is too small.
     """
     held = path.stat().st_size
     if size > SLACK + EXPANSION * held:
@@ -43,15 +43,15 @@ def check_held(path: Path, what: str, size: int) -> None:
 
 
 def check_claim(path: Path, what: str, size: int) -> None:
-    """Raise before memory is taken for what a file cannot hold, or the memory.
+    """Raise, before memory is allocated, if a part of a file exceeds the file or the free memory.
 
     Args:
         path: the file.
-        what: the part of it, for the message.
-        size: bytes that its header claims.
+        what: the part of the file, for the message.
+        size: its bytes according to the header.
 
     Raises:
-        FileError: it cannot.
+        FileError: the file is too small.
     """
     import psutil
 
@@ -65,11 +65,11 @@ def check_claim(path: Path, what: str, size: int) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds.
+    """Return the content of a JSON file.
 
     Raises:
-        ValueError: it is no JSON, or nested too deeply.
-        OSError: it cannot be read.
+        ValueError: the file is not JSON, or nested too deeply.
+        OSError: the file cannot be read.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -77,7 +77,7 @@ def read_json(path: Path) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def checksum(content: Any) -> str:
+def checksum(content: object) -> str:
     """Return a hash of tensors and plain values, in mappings and sequences of any depth."""
     digest = hashlib.sha256()
     for fact in _facts(content, ""):
@@ -85,7 +85,7 @@ def checksum(content: Any) -> str:
     return digest.hexdigest()
 
 
-def _facts(value: Any, place: str) -> Iterator[bytes | memoryview]:
+def _facts(value: object, place: str) -> Iterator[bytes | memoryview]:
     if isinstance(value, Tensor):
         yield f"{place} {value.dtype} {tuple(value.shape)}".encode()
         yield bytes_of(value)
@@ -100,31 +100,31 @@ def _facts(value: Any, place: str) -> Iterator[bytes | memoryview]:
 
 
 def bytes_of(value: Tensor) -> memoryview:
-    """Return a tensor's values as they lie in memory."""
+    """Return the memory of a tensor's values."""
     flat = value.detach().cpu().resolve_conj().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
 
 
-def all_finite(tensors: Mapping[str, Any]) -> bool:
-    """Tell whether every floating-point or complex tensor, in mappings of any depth, is finite."""
+def all_finite(tensors: Mapping[str, object]) -> bool:
+    """Return whether every floating-point or complex tensor, in mappings of any depth, is finite."""
     return all(
         all_finite(value) if isinstance(value, Mapping) else _finite(value)
         for value in tensors.values()
     )
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: object) -> bool:
     kind = isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
     return not kind or bool(value.isfinite().all())
 
 
 @contextmanager
 def locked(folder: Path, argument: str) -> Iterator[None]:
-    """Hold a folder, made if missing, until the block or the process ends.
+    """Lock a folder, created if missing, until the block or the process ends.
 
     Raises:
-        CheckpointError: another run holds it.
-        FileError: it cannot be written.
+        CheckpointError: another run uses the folder.
+        FileError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -141,14 +141,14 @@ def locked(folder: Path, argument: str) -> Iterator[None]:
 def _take(descriptor: int, folder: Path, argument: str) -> None:
     try:
         import fcntl
-    except ImportError:  # Windows, where nothing is locked
+    except ImportError:  # Windows, which has no such locks
         return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(descriptor, 80, 0).decode(errors="replace").strip() or "a process"
         raise CheckpointError(
-            f"{argument}: another run uses {str(folder)!r} ({holder}); wait for it, or name "
+            f"{argument}: another run uses {str(folder)!r} ({holder}); wait for it, or use "
             "another folder"
         ) from None
     except OSError:  # a file system without locks

@@ -1,4 +1,4 @@
-"""Kinds of values: what an annotation says an argument may be, and how an error tells it."""
+"""Kinds of values that annotations declare for arguments, and errors for other values."""
 
 import math
 import os
@@ -20,41 +20,40 @@ from wellposed.errors import (
 )
 
 MOST_ITEMS = 10**7
-"""Values that are looked at one by one."""
-
+"""Most values that are checked one by one."""
 
 FAR = 10**6
-"""From which on the most that is accepted is no limit that anybody meets."""
+"""Upper limits from here on are named only in the errors of larger values."""
 
 
 class Kind:
-    """What a value may be; subclasses define `admits`.
+    """A kind of accepted values; subclasses define `admits`.
 
     Args:
-        accepted: the kind as a noun phrase, for errors.
+        accepted: description of the kind, a noun phrase for error messages.
     """
 
     def __init__(self, accepted: str) -> None:
         self.accepted = accepted
 
     def admits(self, value: object) -> bool:
-        """Tell whether a value is of this kind."""
+        """Return whether a value is of this kind."""
         raise NotImplementedError
 
     def error(self, name: str, value: object) -> ArgumentError:
-        """Return what to raise of an argument that is not."""
+        """Return the error for an argument ``name`` that is not of this kind."""
         return ArgumentError(f"{name}: got {shown(value)}, accepted: {self.accepted}")
 
     def __repr__(self) -> str:
         return f"<{self.accepted}>"
 
     def concerns(self, value: object) -> bool:
-        """Tell whether a value is nearly of this kind, which then says what is wrong with it."""
+        """Return whether a value is nearly of this kind, so that `error` explains the difference."""
         return False
 
 
 class Range(Kind):
-    """Real numbers, but no NaN, from ``low`` to ``high``; a round bracket excludes an end."""
+    """Real numbers from ``low`` to ``high``, not NaN; a round bracket excludes an end."""
 
     def __init__(
         self, low: float = -math.inf, high: float = math.inf, ends: str = "[]", words: str = ""
@@ -74,14 +73,13 @@ class Range(Kind):
 
 
 class Whole(Kind):
-    """Integers of Python's or NumPy's, but no bools, from ``least`` to ``most``."""
+    """Python or NumPy integers, not bools, from ``least`` to ``most``."""
 
     def __init__(self, least: int | None = None, most: int | None = None) -> None:
         limits = "" if least is None else f" of at least {least}"
-        if most is not None:  # one that is plainly not meant goes without saying, but for this
-            far = most >= FAR
-            limits = f"{limits}, at most {most:.0e}" if far else f" from {least} to {most}"
-        super().__init__(f"an integer{limits}")
+        self.range = limits if most is None else f" from {least} to {most}"
+        near = most is not None and most < FAR
+        super().__init__(f"an integer{self.range if near else limits}")
         self.least, self.most = least, most
 
     def admits(self, value: object) -> bool:
@@ -90,9 +88,19 @@ class Whole(Kind):
         enough = self.least is None or int(value) >= self.least
         return enough and (self.most is None or int(value) <= self.most)
 
+    def concerns(self, value: object) -> bool:
+        if not isinstance(value, Integral) or isinstance(value, bool) or self.most is None:
+            return False
+        return int(value) > self.most
+
+    def error(self, name: str, value: object) -> ArgumentError:
+        if not self.concerns(value):
+            return super().error(name, value)
+        return ArgumentError(f"{name}: got {shown(value)}, accepted: an integer{self.range}")
+
 
 class Choice(Kind):
-    """One of several names; of others the nearest is suggested."""
+    """One of several names; for other names the error suggests the nearest one."""
 
     def __init__(self, *names: str) -> None:
         super().__init__(" or ".join(map(repr, names)))
@@ -117,7 +125,7 @@ class Instance(Kind):
 
 
 class Either(Kind):
-    """What any of several kinds admits."""
+    """Values of any of several kinds."""
 
     def __init__(self, kinds: Sequence[Kind]) -> None:
         super().__init__(" or ".join(kind.accepted for kind in kinds))
@@ -132,7 +140,7 @@ class Either(Kind):
 
 
 class Items(Kind):
-    """Sequences of values of one kind: ``count`` of them, or one or more."""
+    """Sequences of ``count`` values of one kind, by default of one or more."""
 
     def __init__(self, kind: Kind, count: int | None = None) -> None:
         super().__init__(f"{count or 'one or more'} values, each {kind.accepted}")
@@ -148,7 +156,7 @@ class Items(Kind):
 
 
 class Tensors(Kind):
-    """Dense tensors of finite numbers, one or more; only of real ones if ``real``."""
+    """Dense, non-empty tensors of finite numbers; of real numbers if ``real``."""
 
     def __init__(self, real: bool = False) -> None:
         super().__init__(f"a torch.Tensor of finite {'real ' if real else ''}numbers")
@@ -186,7 +194,7 @@ class Tensors(Kind):
 
 
 class Path_(Kind):
-    """Paths: text or what has one."""
+    """Paths: strings and path-like objects."""
 
     def __init__(self) -> None:
         super().__init__("a path")
@@ -196,7 +204,7 @@ class Path_(Kind):
 
 
 class Calls(Kind):
-    """What can be called."""
+    """Callable objects."""
 
     def __init__(self) -> None:
         super().__init__("a function")
@@ -206,7 +214,7 @@ class Calls(Kind):
 
 
 class Numbers(Kind):
-    """Finite numbers, complex ones among them."""
+    """Finite real or complex numbers."""
 
     def __init__(self) -> None:
         super().__init__("a finite number")
@@ -218,7 +226,7 @@ class Numbers(Kind):
 
 FINITE = Range(-math.inf, math.inf, "()", "a finite number")
 
-_PLAIN: dict[Any, Kind] = {
+_PLAIN: dict[object, Kind] = {
     int: Whole(),
     float: FINITE,
     complex: Numbers(),
@@ -229,8 +237,8 @@ _PLAIN: dict[Any, Kind] = {
 }
 
 
-def kind_of(hint: Any) -> Kind | None:
-    """Return what an annotation declares, None where that is nothing known."""
+def kind_of(hint: object) -> Kind | None:
+    """Return the kind that an annotation declares, or ``None`` if it declares none."""
     origin, inside = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return next((extra for extra in inside[1:] if isinstance(extra, Kind)), kind_of(inside[0]))
@@ -251,7 +259,7 @@ def kind_of(hint: Any) -> Kind | None:
     return _class(hint)
 
 
-def _union(parts: Sequence[Any]) -> Kind | None:
+def _union(parts: Sequence[object]) -> Kind | None:
     if {str, Path} <= {*parts}:
         parts = [part for part in parts if part is not str]
     kinds = [kind_of(part) for part in sorted(parts, key=lambda part: part is not NoneType)]
@@ -259,7 +267,7 @@ def _union(parts: Sequence[Any]) -> Kind | None:
     return Either(known) if len(known) == len(kinds) else None
 
 
-def _class(hint: Any) -> Kind | None:
+def _class(hint: object) -> Kind | None:
     if hint in _PLAIN:
         return _PLAIN[hint]
     if not isinstance(hint, type) or hint in (object, Any) or getattr(hint, "_is_protocol", False):
@@ -270,12 +278,12 @@ def _class(hint: Any) -> Kind | None:
 
 
 def is_vector(value: object) -> bool:
-    """Tell whether a value is a NumPy array of one axis."""
+    """Return whether a value is a NumPy array of one axis."""
     return hasattr(value, "__array__") and getattr(value, "ndim", 0) == 1
 
 
 def shown(value: object, most: int = 100) -> str:
-    """Return a value as errors quote it: arrays by their shape, the rest in a short line."""
+    """Return a value as quoted in errors: arrays by their shape, others in a short line."""
     if hasattr(value, "shape") and hasattr(value, "dtype") and getattr(value, "ndim", 0) > 0:
         return f"{type(value).__name__} {value.dtype} of shape {tuple(value.shape)}"
     text = repr(value)

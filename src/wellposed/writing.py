@@ -1,4 +1,4 @@
-"""How every file is written: beside its place, on disk, and then into it at once."""
+"""Atomic writing of files: under a temporary name, then renamed."""
 
 import csv
 import os
@@ -6,24 +6,22 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from wellposed.errors import FileError, WellposedError
 
 
 @contextmanager
 def replacing(path: str | Path, argument: str = "path") -> Iterator[Path]:
-    """Yield a path of the same suffix to write to, which then takes the place of ``path``.
+    """Yield a temporary path of the same suffix, whose file then replaces ``path`` atomically.
 
-    Whatever moment a process is killed at, or a disk is full, the old file or the new one is
-    there, and never half of one.
+    If the process is killed or the disk is full, the old file remains.
 
     Args:
-        path: the file to be.
-        argument: what named it, for errors.
+        path: the file.
+        argument: name of the argument that contains the path, for errors.
 
     Raises:
-        FileError: it cannot be written; what was there before is left as it was.
+        FileError: the file cannot be written; an existing file is left unchanged.
     """
     path = Path(path)
     try:
@@ -50,15 +48,15 @@ def write_text(path: str | Path, text: str, argument: str = "path") -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def write_csv(path: str | Path, rows: Iterable[Iterable[Any]], argument: str = "path") -> None:
+def write_csv(path: str | Path, rows: Iterable[Iterable[object]], argument: str = "path") -> None:
     """Write rows of cells, see `replacing`."""
     with replacing(path, argument) as part, part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
 
 
 def flush(path: Path) -> None:
-    """Return once a file, or the names in a folder, are on disk."""
-    with suppress(PermissionError):  # folders may be written to and not read
+    """Return once a file, or the list of names in a folder, is on disk."""
+    with suppress(PermissionError):  # a folder may be writable but not readable
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
