@@ -106,7 +106,7 @@ def bytes_of(value: Tensor) -> memoryview:
 
 
 def all_finite(tensors: Mapping[str, object]) -> bool:
-    """Return whether every floating-point or complex tensor, in mappings of any depth, is finite."""
+    """Return whether all floating-point and complex tensors, at any depth, are finite."""
     return all(
         all_finite(value) if isinstance(value, Mapping) else _finite(value)
         for value in tensors.values()

@@ -48,7 +48,7 @@ class Kind:
         return f"<{self.accepted}>"
 
     def concerns(self, value: object) -> bool:
-        """Return whether a value is nearly of this kind, so that `error` explains the difference."""
+        """Return whether a value is nearly of this kind, so that `error` says what differs."""
         return False
 
 
