@@ -150,7 +150,7 @@ MISTAKES = {
         "simulate: got True",
     ),
     "factor": ({"--operator": "super-resolution", "--factor": 1}, "factor: got 1"),
-    "real k-space": ({"--operator": "mri", "input": "grey.png"}, "no k-space"),
+    "real k-space": ({"--operator": "mri", "input": "grey.png"}, "accepted: complex k-space"),
     "samples": ({"--simulate": True, "--num-samples": 0}, "num_samples: got 0"),
     "slice": ({"--operator": "ct", "input": "volume.nii.gz", "--slice": 9}, "slice: got 9"),
 }
@@ -334,16 +334,16 @@ def test_every_setting_of_a_training_is_an_option(asked_for):
 
 
 TRAINING_MISTAKES = {
-    "text for integers": (["--widths", "a,b"], "--widths: got 'a,b', accepted: integers like"),
+    "text for integers": (["--widths", "a,b"], "--widths: got 'a,b', accepted: integers, e.g"),
     "no integer": (["--image-size", ""], "--image-size: got ''"),
     "size": (["--image-size", "18"], "image_size: got 18, accepted: a positive multiple"),
     "prediction": (["--prediction", "nois"], "Did you mean 'noise'"),
     "schedule": (["--schedule", "cosin"], "Did you mean 'cosine'"),
     "process": (["--process", "resshif"], "Did you mean 'resshift'"),
-    "without a process": (["--kappa", "3"], "kappa: got 3.0, accepted: 2.0; others with a proc"),
+    "without a process": (["--kappa", "3"], "kappa: got 3.0, accepted: 2.0; other values with a"),
     "with a process": (
         ["--process", "rddm", "--schedule", "flow"],
-        "schedule: got 'flow', accepted: 'linear'; others without a process",
+        "schedule: got 'flow', accepted: 'linear'; other values without a process",
     ),
     "device": (["--device", "gpu"], "device: got 'gpu', accepted: cpu"),
     "small images": (["--image-size", "64"], "but photo.png has slices of "),

@@ -191,7 +191,7 @@ SETTINGS = ["solver", "solver.steps", "solver.cg_steps", "seed", "num_samples"]
 def test_another_run_is_refused_and_named(what, tmp_path):
     DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path)
     solver, problem, options = changed(what)
-    with pytest.raises(errors.CheckpointError, match=rf"of another run: .*\b{what} is"):
+    with pytest.raises(errors.CheckpointError, match=rf"belongs to another run: .*\b{what} is"):
         solver(*problem, **options, checkpoint=tmp_path, callback=stop_after(1))
 
 

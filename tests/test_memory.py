@@ -248,7 +248,7 @@ def test_a_run_that_cannot_fit_says_what_would(free):
 
 def test_what_nothing_helps_says_so(free):
     free(0)
-    with pytest.raises(errors.ArgumentError, match="accepted: a machine of more memory"):
+    with pytest.raises(errors.ArgumentError, match="accepted: more memory"):
         DDS().memory_plan(problem()).check()
 
 

@@ -151,7 +151,7 @@ MISTAKES = {
     "no such file": (["missing.png"], "no such file 'missing.png'"),
     "no image": (["broken.png"], "cannot read 'broken.png' as an image"),
     "empty folder": (["empty"], "in 'empty'"),
-    "two of a name": (["small", "clean"], "several files are called '0'"),
+    "two of a name": (["small", "clean"], "several files are named '0'"),
     "model": (["small", "--prior", "x4-resshif"], "prior: unknown name 'x4-resshif'"),
     "sampler": (["small", "--solver", "dds"], "--solver: unknown name 'dds'"),
     "steps": (["small", "--steps", 0], "steps: got 0"),
@@ -163,8 +163,8 @@ MISTAKES = {
     "tile": (["small", "--tile", 32], "tile: got 32"),
     "operator": (["small", "--operator", "mri"], "--operator: unknown name 'mri'"),
     "mask": (["small", "--operator", "inpainting"], "mask: got None"),
-    "truth of many": (["small", "--truth", "clean/0.png"], "a folder, for several images"),
-    "no truth": (["mixed", "--truth", "clean"], "no image 'a'"),
+    "truth of many": (["small", "--truth", "clean/0.png"], "a folder for several images"),
+    "no truth": (["mixed", "--truth", "clean"], "no image named 'a'"),
     "other truth": (["small/0.png", "--truth", "small/0.png"], "accepted: (68, 88), 4 times"),
 }
 
@@ -184,7 +184,10 @@ def test_nothing_is_enlarged_by_a_restorer_of_the_same_size(photos, deblur, tmp_
     options = ["--prior", deblur, "--out", tmp_path, "--operator", "super-resolution"]
     done = run(photos / "mixed", *options)
     assert done.exit_code == 2
-    assert "--operator: got 'super-resolution', accepted: other ones" in done.output
+    assert (
+        "--operator: got 'super-resolution', accepted: an operator that keeps the size"
+        in done.output
+    )
 
 
 @pytest.mark.parametrize("truth", [False, True])
@@ -209,7 +212,7 @@ def test_colours_are_refused_before_anything_is_restored(photos, tmp_path):
     for arguments in ([photos / "mixed"], [grey / "0.png", "--truth", photos / "clean"]):
         done = run(*arguments, "--prior", model, "--out", out)
         assert done.exit_code == 2, done.output
-        assert "is in colours, accepted: grey images" in done.output
+        assert "is a colour image, accepted: grey images" in done.output
         assert not out.exists()
 
 

@@ -361,7 +361,7 @@ def test_a_folder_that_not_all_see_is_refused(tmp_path):
 
     def work(rank):
         part = sharding.shard(y, operator)
-        with pytest.raises(errors.CheckpointError, match="checkpoint: the processes find"):
+        with pytest.raises(errors.CheckpointError, match="checkpoint: the processes read"):
             DDS(steps=2)(*part, prior, checkpoint=tmp_path / str(rank), **options)
 
     assert in_processes(2, work, tmp_path) == [0, 0], told(tmp_path)

@@ -119,7 +119,7 @@ def test_chi_square_is_that_of_the_noise():
         wrong[:, 3] *= factor
         doubted = reconstruction(normal(6, items, 2), wrong, measured)
         assert doubted.suspicious.nonzero().flatten().tolist() == [3]
-        assert "inconsistent with the noise level in items [3]" in repr(doubted)
+        assert "inconsistent with the stated noise level: items [3]" in repr(doubted)
 
 
 def test_few_measurements_excuse_a_large_deviation():
@@ -339,9 +339,9 @@ def test_too_few_images_and_wrong_shapes_are_named(result):
     with pytest.raises(errors.ArgumentError, match="got '8 images', accepted: at least 9"):
         Conformal.fit([result] * 4, [truth] * 4, 0.9)
     Conformal.fit([result] * 5, [truth] * 5, 0.9)
-    with pytest.raises(errors.ArgumentError, match="one for each reconstruction"):
+    with pytest.raises(errors.ArgumentError, match="one truth per reconstruction"):
         Conformal.fit([result] * 5, [truth] * 4)
-    with pytest.raises(errors.ArgumentError, match="one for each reconstruction"):
+    with pytest.raises(errors.ArgumentError, match="one truth per reconstruction"):
         Conformal.fit([], [])
     with pytest.raises(errors.ArgumentError, match="level: got 1"):
         Conformal.fit([result], [truth], 1)
@@ -353,7 +353,7 @@ def test_too_few_images_and_wrong_shapes_are_named(result):
     with pytest.raises(errors.ArgumentError, match="one image size"):
         Conformal.fit([result, other], [truth, truth[..., :2]], 0.5)
     per_pixel = Conformal.fit([result] * 5, [truth] * 5, 0.9, per_pixel=True)
-    with pytest.raises(errors.ShapeError, match="as calibrated"):
+    with pytest.raises(errors.ShapeError, match="as in the calibration"):
         per_pixel.interval(other)
 
 

@@ -251,7 +251,10 @@ def test_a_file_that_fails_keeps_none_from_being_done(files, tmp_path):
 def test_files_of_one_name_are_refused(files, tmp_path):
     done = reconstruct(files, tmp_path, "image.npy", "ct", tmp_path / "image.h5")
     assert done.exit_code == 2
-    assert "INPUT: several files are called 'image', accepted: one of each name" in done.output
+    assert (
+        "INPUT: several files are named 'image', accepted: files with different names"
+        in done.output
+    )
 
 
 def test_there_are_images_for_all_processes(files, tmp_path, monkeypatch):
@@ -268,7 +271,7 @@ MISTAKES = {
     "no range": ("volume.npy", [*DDS3D, "--slices", "3"], "--slices: got '3', accepted: A:B"),
     "an image": ("image.npy", DDS3D, "accepted as a volume: real values (D, H, W)"),
     "axis": ("volume.npy", [*DDS3D, "--axis", 3], "axis: got 3, accepted: 0 to 2"),
-    "one and all": ("volume.npy", ["--volume", "--slice", 2], "--slice: got one"),
+    "one and all": ("volume.npy", ["--volume", "--slice", 2], "--slice: got a slice"),
     "one slice for a solver of volumes": ("volume.npy", [*DDS3D, "--slice", 2], "Stacked"),
     "arc": ("volume.npy", [*DDS3D, "--arc", 0], "arc: got 0"),
     "views": ("volume.npy", [*DDS3D, "--views", 0], "views: got 0, accepted: an integer"),

@@ -1,7 +1,8 @@
 """Dataclasses as commands: every field is an option.
 
-A field's type, default and help (``metadata["help"]``) are those of its option, and help has a
-section for each base class. Fields that a class names in ``without`` keep their defaults.
+A field gives its option the type, the default and the help text (``metadata["help"]``). The help
+has a section for each base class. Fields that a class names in ``without`` are not options and
+keep their defaults.
 """
 
 from collections.abc import Callable
@@ -24,12 +25,12 @@ def needed(help_: str) -> Any:
 
 
 def argument(help_: str, metavar: str, default: Any = MISSING) -> Any:
-    """Return a field that the command line gives by its place, not by a name."""
+    """Return a field that is a positional argument of the command line."""
     return field(default=default, metadata={"help": help_, "argument": metavar})
 
 
 class _Command(TyperCommand):
-    """A command that takes old spellings of options too, which help does not show."""
+    """A command that also accepts old spellings of options, which help does not show."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words = (word.partition("=") for word in args)
@@ -38,15 +39,16 @@ class _Command(TyperCommand):
 
 
 def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
-    """Add a command of the options and help of a dataclass.
+    """Add a command with the options and the help of a dataclass.
 
     Errors of the package become one line on stderr and exit code 2.
 
     Args:
-        app: gets the command.
-        name: what it is called.
+        app: the application that gets the command.
+        name: name of the command.
         cls: the dataclass.
-        function: what takes it, as MODULE:NAME; imported on the first call, as it may load torch.
+        function: function of the dataclass, as MODULE:NAME; imported when the command is called,
+            as it may load torch.
     """
     kinds, chosen = get_type_hints(cls), options_of(cls)
 
@@ -72,13 +74,13 @@ def options_of(cls: Any) -> "list[Field[Any]]":
 
 
 def _section(cls: type, name: str) -> str | None:
-    """Return the section of help: of RunOptions, the base that declares a field, "Run"."""
+    """Return the help section of a field: "Run" if its class is RunOptions."""
     home = next(base for base in cls.__mro__ if name in get_annotations(base))
     return None if home is cls else home.__name__.removesuffix("Options").removesuffix("Settings")
 
 
 def _parameter(each: "Field[Any]", kind: Any, section: str | None) -> Parameter:
-    """Return what Typer makes an option of."""
+    """Return the parameter from which Typer makes an option."""
     default: Any = Parameter.empty if each.default is MISSING else each.default
     if _parser(each, kind) is not None:
         kind, default = str | None, default and ",".join(map(str, default))
@@ -100,7 +102,7 @@ def _value(each: "Field[Any]", kind: Any, value: Any) -> Any:
 
 
 def _parser(each: "Field[Any]", kind: Any) -> Callable[[str, str], Any] | None:
-    """Return what reads an option's text, given its name, where Typer does not."""
+    """Return the function of name and text that parses an option, or ``None`` if Typer does."""
     return integers if kind == tuple[int, ...] else each.metadata.get("parse")
 
 
@@ -117,4 +119,4 @@ def integers(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ArgumentError(f"{option}: got {text!r}, accepted: integers like 64,128") from None
+        raise ArgumentError(f"{option}: got {text!r}, accepted: integers, e.g. 64,128") from None

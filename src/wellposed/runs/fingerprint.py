@@ -1,4 +1,4 @@
-"""A hash of all that decides what a module computes."""
+"""A hash of everything that determines what a module computes."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -17,9 +17,9 @@ PLAIN = (str, bytes, int, float, complex, type(None), torch.dtype, np.generic, E
 def fingerprint(module: nn.Module | None) -> str:
     """Return a module's class name and a hash of weights, buffers and public attributes.
 
-    Those of its submodules, and of the objects it holds, as a schedule or a geometry, count too.
-    Of functions the name counts alone. What a class names in ``incidental`` is left out: it does
-    not decide the result.
+    Submodules and other objects that it holds, such as a schedule or a geometry, are included.
+    Functions are included by name only. Attributes that a class lists in ``incidental`` are left
+    out: they do not affect the result.
     """
     digest = hashlib.sha256()
     for fact in _facts(module, "", ()):
@@ -28,7 +28,7 @@ def fingerprint(module: nn.Module | None) -> str:
 
 
 def _facts(value: Any, place: str, above: tuple[int, ...]) -> Iterator[bytes | memoryview]:
-    """Yield what a value is and is made of; ``above`` are the objects that hold it."""
+    """Yield the type and the content of a value; ``above`` are the objects that hold it."""
     if id(value) in above:
         return
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
@@ -50,7 +50,7 @@ def _name(value: Any) -> str:
 
 
 def _parts(value: Any) -> dict[str, Any]:
-    """Return what a value holds, by name."""
+    """Return the parts of a value by name."""
     if isinstance(value, list | tuple):
         return {str(index): part for index, part in enumerate(value)}
     if isinstance(value, Mapping):
@@ -61,12 +61,12 @@ def _parts(value: Any) -> dict[str, Any]:
     own = getattr(value, "__dict__", {})
     parts = {n: v for n, v in own.items() if not n.startswith("_") and n not in hidden}
     if isinstance(value, nn.Module):
-        # Private ones too: what is registered is no cache.
+        # Private buffers too: registered tensors are not caches.
         parts |= {**value._parameters, **value._buffers, **value._modules}
     return parts
 
 
 def bytes_of(value: Tensor) -> memoryview:
-    """Return a tensor's values as they lie in memory."""
+    """Return the memory of a tensor's values."""
     flat = value.detach().cpu().resolve_conj().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
