@@ -50,8 +50,9 @@ class Schedule(ABC):
         ``spacing`` is one of ``leading`` (RED-diff, DDS), ``linspace``, ``trailing``, ``karras``
         (rho 7 on ``sigma / alpha``, Karras et al. 2022) and ``geometric`` (in ``sigma / alpha``,
         the VE-SDE of Song et al. 2021, of any number of steps). There are ``steps`` network
-        evaluations, but for ``leading`` with ``steps`` not dividing a tabulated ``T``, where the
-        published rule ``range(0, T, T // steps)`` decides (T = 1000, steps = 300: 334).
+        evaluations. ``leading`` is the published ``range(0, T, T // steps)`` where ``steps``
+        divides a tabulated ``T``. Elsewhere that range would have more times than ``steps``
+        (T = 1000, steps = 300: 334); here the ``steps`` times are spread evenly instead.
         """
         require_choice("spacing", spacing, SPACINGS)
         require(isinstance(steps, int) and steps >= 1, "steps", steps, "an integer of at least 1")
@@ -183,7 +184,7 @@ class Tabulated(Schedule):
     def _knots(self, steps: int, spacing: str) -> Tensor:
         T = int(self.T)
         if spacing == "leading":
-            labels = np.arange(0, T, T // steps)[::-1] + 1.0
+            labels = (np.arange(steps) * T // steps)[::-1] + 1.0
         elif spacing == "linspace":
             labels = np.linspace(0, T - 1, steps).round()[::-1] + 1.0
         else:

@@ -70,7 +70,7 @@ class Sampler(Scope, ABC):
     """What the loop asks of a method.
 
     Args:
-        steps: network evaluations (for "leading" see `Schedule.times`).
+        steps: network evaluations.
         spacing: how the times are spaced, see `Schedule.times`.
     """
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import require_integer
-from wellposed.errors import require
+from wellposed.errors import ShapeError, require
 from wellposed.operators.decomposable import Decomposable
 from wellposed.operators.linear_map import binary_mask
 
@@ -44,16 +44,29 @@ class Inpainting(Decomposable):
 
     Args:
         mask: 0 or 1, shape (H, W), (C, H, W) or (B, C, H, W).
-        channels: channels of the image, for masks given as (H, W).
+        channels: channels of the image. By default those of the mask, or 3 for masks (H, W).
+            A mask of one channel hides the same pixels in all channels: without ``channels`` it
+            takes images of any number of them.
         noise_sigma: noise level in ``y``.
+
+    Raises:
+        ShapeError: the mask has several channels and ``channels`` is another number.
     """
 
-    def __init__(self, mask: Tensor, channels: int = 3, noise_sigma: float | Tensor = 0.0) -> None:
-        require_integer("channels", channels)
+    def __init__(
+        self,
+        mask: Tensor,
+        channels: int | None = None,
+        noise_sigma: float | Tensor = 0.0,
+    ) -> None:
         mask = torch.as_tensor(mask)
-        mask = mask.expand(channels, *mask.shape) if mask.ndim == 2 else mask
-        mask = binary_mask(mask, 4)
+        if channels is None and mask.ndim == 2:
+            channels = 3
+        mask = binary_mask(mask[None] if mask.ndim == 2 else mask, 4)
+        if channels is not None:
+            mask = _in_channels(mask, require_integer("channels", channels))
         super().__init__(mask.shape[1:], mask.shape[1:], noise_sigma, items=len(mask))
+        self._any_channels = channels is None and mask.shape[1] == 1
         self.register_buffer("singular_values", mask)
         self.to(mask.device)
 
@@ -62,6 +75,11 @@ class Inpainting(Decomposable):
         """The mask, (1, C, H, W) or (B, C, H, W)."""
         return self.singular_values
 
+    def _check(self, name: str, value: Tensor, size: tuple[int, ...], is_complex: bool) -> None:
+        if self._any_channels and isinstance(value, Tensor) and value.ndim == 4:
+            size = (value.shape[1], *size[1:])
+        super()._check(name, value, size, is_complex)
+
     def restrict(self, y: Tensor) -> Tensor:
         """Return ``y`` with zeros where no pixel is known."""
         return self.mask.to(y.dtype) * y
@@ -69,6 +87,15 @@ class Inpainting(Decomposable):
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the known pixels, zero elsewhere."""
         return self.A_adjoint(y)
+
+
+def _in_channels(mask: Tensor, channels: int) -> Tensor:
+    """Return a mask (B, C, H, W) of a number of channels; one channel stands for all."""
+    if mask.shape[1] not in (1, channels):
+        raise ShapeError(
+            f"mask: got {mask.shape[1]} channels, accepted: 1 or {channels}, as the image has"
+        )
+    return mask.expand(-1, channels, -1, -1).clone()
 
 
 def random_mask(height: int, width: int, keep: float, seed: int = 0) -> Tensor:
