@@ -122,8 +122,8 @@ def run(name: str, task: Task, held_out: Callable[[Tensor], str], out: Path) -> 
         method = type(solver).__name__
         result = solver(task.y, task.operator, prior, num_samples=samples, seed=0)
         report.add_result(method, result)
-        reference = zero_filled(task)
-        result.save(out, reference=reference, truth=task.truth, name=f"{name}-{method.lower()}")
+        others = {"zero-filled": zero_filled(task)}
+        result.save(out, others=others, truth=task.truth, name=f"{name}-{method.lower()}")
     return report.rows
 
 

@@ -13,7 +13,7 @@ MAPPED = ("solvers", "operators", "priors", "datasets")
 
 ORDER = (
     ("errors", "checks", "linalg", "noise", "presentation"),
-    ("metrics", "uncertainty", "reconstruction", "figures"),
+    ("metrics", "uncertainty", "reconstruction", "figures", "panel", "results", "units"),
     ("parallel",),
     ("operators",),
     ("datasets",),

@@ -11,12 +11,12 @@ from wellposed.reconstruction import Reconstruction
 
 def write_result(
     result: Reconstruction, folder: str | Path, reference: DicomSeries | NiftiVolume
-) -> tuple[Path, Path]:
+) -> tuple[Path, ...]:
     """Write mean and standard deviation with the geometry of what was loaded.
 
     As two DICOM series, in the folders ``mean`` and ``std``, or as ``mean.nii.gz`` and
-    ``std.nii.gz``, by the kind of the reference. Values are written as they are; attenuation
-    becomes Hounsfield units by
+    ``std.nii.gz``, by the kind of the reference. Values are those of the result's `Units`;
+    attenuation becomes Hounsfield units by
     ``dataclasses.replace(result, samples=to_hounsfield(result.samples))`` before.
 
     Args:
@@ -26,7 +26,7 @@ def write_result(
         reference: what `read_dicom_series` or `load_nifti` returned.
 
     Returns:
-        The two folders or files.
+        The two folders or files; of a single sample, which has no standard deviation, the first.
 
     Raises:
         ArgumentError: the reference is of another kind.
@@ -35,12 +35,13 @@ def write_result(
         FileError: the folder cannot be written, or holds DICOM files where a series is to go.
     """
     folder = Path(folder)
-    volumes = {"mean": result.mean, "std": result.std}
-    volumes = {k: v.abs() if v.is_complex() else v for k, v in volumes.items()}
+    volumes = {"mean": result.units.stored(result.mean)}
+    if len(result.samples) > 1:
+        volumes["std"] = abs(result.units.scale) * result.std
     if isinstance(reference, DicomSeries):
         for name, volume in volumes.items():
             write_dicom_series(folder / name, volume, reference, f"{result.solver} {name}")
-        return folder / "mean", folder / "std"
+        return tuple(folder / name for name in volumes)
     if not isinstance(reference, NiftiVolume):
         got = type(reference).__name__
         raise ArgumentError(f"reference: got {got}, accepted: a DicomSeries or a NiftiVolume")
@@ -48,6 +49,7 @@ def write_result(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"folder: cannot write {str(folder)!r}: {error}") from error
-    for name, volume in volumes.items():
-        write_nifti(folder / f"{name}.nii.gz", volume, reference)
-    return folder / "mean.nii.gz", folder / "std.nii.gz"
+    files = tuple(folder / f"{name}.nii.gz" for name in volumes)
+    for file, volume in zip(files, volumes.values(), strict=True):
+        write_nifti(file, volume, reference)
+    return files

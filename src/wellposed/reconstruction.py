@@ -1,18 +1,27 @@
 """The result of a solver: samples, their mean and spread, data misfit and settings."""
 
+import base64
 import json
-from dataclasses import dataclass, field, replace
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wellposed import metrics
+from wellposed.checks import require_integer
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
-from wellposed.figures import write_panel
+from wellposed.results import read_hdf5, write_hdf5
+from wellposed.units import Units
+
+if TYPE_CHECKING:
+    from wellposed.panel import Picture
+
+_log = logging.getLogger(__name__)
 
 SUSPICIOUS = 5.0
 """Deviation of a chi-square from 1, in standard deviations, above which it is reported."""
@@ -33,6 +42,7 @@ class Reconstruction:
         seed: seed of the random draws; ``None`` for recorded draws.
         measured: real measured numbers of each item, (B,), 0 for an item without noise; ``None``
             if no item has noise.
+        units: what the values mean in the file that was measured or simulated from.
     """
 
     samples: Tensor
@@ -43,6 +53,7 @@ class Reconstruction:
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
     measured: Tensor | None = None
+    units: Units = field(default_factory=Units)
 
     @cached_property
     def mean(self) -> Tensor:
@@ -51,9 +62,10 @@ class Reconstruction:
 
     @cached_property
     def std(self) -> Tensor:
-        """Standard deviation over the samples, (B, C, ...), real; zero for a single sample.
+        """Standard deviation over the samples, (B, C, ...), real.
 
-        For complex images it is the root of the summed variances of both parts.
+        Zero for a single sample, of which it says nothing: no file and no picture has it. For
+        complex images it is the root of the summed variances of both parts.
         """
         return (self.samples - self.mean).abs().square().mean(0).sqrt() * _bessel(
             len(self.samples)
@@ -128,15 +140,17 @@ class Reconstruction:
         self,
         folder: str | Path,
         *,
-        reference: Tensor | None = None,
+        others: Mapping[str, Tensor] | None = None,
         truth: Tensor | None = None,
         name: str = "reconstruction",
     ) -> Path:
-        """Write ``name.h5`` (samples and settings) and ``name.png`` (a panel of the first item).
+        """Write ``name.h5`` (samples and settings) and ``name.png``, see `plot`.
+
+        The standard deviation is written of two or more samples.
 
         Args:
             folder: created if missing.
-            reference: a direct reconstruction shown first, e.g. the back-projection, (B, C, ...).
+            others: images (B, C, ...) to compare with, by name, as ``{"zero-filled": image}``.
             truth: ground truth, (B, C, ...); adds an error picture.
             name: file name without suffix.
 
@@ -144,80 +158,137 @@ class Reconstruction:
             Path of the HDF5 file.
 
         Raises:
-            ShapeError, FileError: images of another shape, or the folder cannot be written.
+            ShapeError: one of ``others`` or ``truth`` differs from the mean in shape.
+            FileError: the folder cannot be written.
         """
-        for label, image in (("reference", reference), ("truth", truth)):
+        from wellposed.panel import write_picture
+
+        others = self._checked(others, truth)
+        path = Path(folder) / f"{name}.h5"
+        if len(self.samples) == 1:
+            _log.info("no std is written: it takes two or more samples, this is one")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._write_hdf5(path, others, truth)
+        except OSError as error:
+            raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
+        write_picture(self.plot(others=others, truth=truth), path.with_suffix(".png"))
+        return path
+
+    def plot(
+        self,
+        item: int = 0,
+        *,
+        others: Mapping[str, Tensor] | None = None,
+        truth: Tensor | None = None,
+    ) -> "Picture":
+        """Return a row of pictures of an item: others, mean, a sample, truth, std and error.
+
+        Images share a grey scale, standard deviation and error another one, both in the unit of
+        `Units`. Of a single sample there is no mean and no standard deviation. Volumes show their
+        middle slice. A notebook shows what is returned.
+
+        Args:
+            item: which of the batch.
+            others: images (B, C, ...) to compare with, by name.
+            truth: ground truth, (B, C, ...).
+
+        Raises:
+            ShapeError: one of ``others`` or ``truth`` differs from the mean in shape.
+            ArgumentError: no such item.
+        """
+        from wellposed.panel import draw_panel
+
+        others, count = self._checked(others, truth), len(self.samples)
+        require_integer("item", item, 0, len(self.mean) - 1)
+        images = {title: image[item] for title, image in others.items()}
+        best = f"mean of {count}" if count > 1 else "one sample"
+        images |= {best: self.mean[item], "one sample": self.samples[0, item]}
+        spread = {f"std of {count}": self.std[item]} if count > 1 else {}
+        if truth is not None:
+            images["truth"] = truth[item]
+            spread[f"|{best.split(' of')[0]} - truth|"] = _distance(self.mean, truth)[item]
+        return draw_panel(images, spread, self.units)
+
+    def _checked(
+        self, others: Mapping[str, Tensor] | None, truth: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Return the images to compare with; raise unless all are of the shape of the mean."""
+        compared = dict(others or {})
+        for label, image in {**compared, "truth": truth}.items():
             if image is not None and image.shape != self.mean.shape:
                 raise ShapeError(
                     f"{label}: got shape {tuple(image.shape)}, accepted: {tuple(self.mean.shape)}"
                 )
-        path = Path(folder) / f"{name}.h5"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._write_hdf5(path, reference, truth)
-            first = [None if image is None else image[0] for image in (reference, truth)]
-            panel = path.with_suffix(".png")
-            write_panel(panel, self.mean[0], self.samples[0, 0], self.std[0], *first)
-        except OSError as error:
-            raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
-        return path
+        return compared
 
-    def _write_hdf5(self, path: Path, reference: Tensor | None, truth: Tensor | None) -> None:
-        import h5py
-
-        arrays: dict[str, Tensor | None] = {
-            "samples": self.samples,
-            "residual": self.residual,
-            "measured": self.measured,
-            "mean": self.mean,
-            "std": self.std,
-            "reference": reference,
-            "truth": truth,
-        }
-        with h5py.File(path, "w") as file:
-            for name, value in arrays.items():
-                if value is not None:
-                    value = value.float() if value.dtype == torch.bfloat16 else value
-                    file.create_dataset(
-                        name, data=value.detach().cpu().numpy(), compression="gzip"
-                    )
-            file.attrs["nfe"] = self.nfe
-            file.attrs["seconds"] = self.seconds
-            file.attrs["solver"] = self.solver
-            file.attrs["settings"] = json.dumps(self.settings)
-            file.attrs["seed"] = json.dumps(self.seed)
+    def _write_hdf5(self, path: Path, others: dict[str, Tensor], truth: Tensor | None) -> None:
+        spread = self.std if len(self.samples) > 1 else None
+        arrays = {"samples": self.samples, "residual": self.residual, "measured": self.measured}
+        arrays |= {"mean": self.mean, "std": spread, **others, "truth": truth}
+        facts = {name: getattr(self, name) for name in ("nfe", "seconds", "solver")}
+        texts = {"settings": self.settings, "seed": self.seed, "units": asdict(self.units)}
+        write_hdf5(path, arrays, facts | {key: json.dumps(v) for key, v in texts.items()})
 
     @classmethod
     def load(cls, path: str | Path) -> "Reconstruction":
         """Read the HDF5 file that `save` wrote; raises `FileError` for any other file."""
-        import h5py
-
         try:
-            with h5py.File(path, "r") as file:
-                measured = file.get("measured")
-                return cls(
-                    samples=torch.from_numpy(np.asarray(file["samples"])),
-                    residual=torch.from_numpy(np.asarray(file["residual"])),
-                    nfe=int(file.attrs["nfe"]),
-                    seconds=float(file.attrs["seconds"]),
-                    solver=str(file.attrs["solver"]),
-                    settings=json.loads(file.attrs["settings"]),
-                    seed=json.loads(file.attrs["seed"]),
-                    measured=None if measured is None else torch.from_numpy(np.asarray(measured)),
-                )
-        except (OSError, KeyError, ValueError) as error:
+            arrays, facts = read_hdf5(Path(path), ("samples", "residual", "measured"))
+            return cls(
+                samples=arrays["samples"],
+                residual=arrays["residual"],
+                nfe=int(facts["nfe"]),
+                seconds=float(facts["seconds"]),
+                solver=str(facts["solver"]),
+                settings=json.loads(facts["settings"]),
+                seed=json.loads(facts["seed"]),
+                measured=arrays.get("measured"),
+                units=_units(json.loads(facts.get("units", "{}"))),
+            )
+        except (OSError, KeyError, ValueError, TypeError) as error:
             raise FileError(
                 f"path: {str(path)!r} is not a saved reconstruction: {error}"
             ) from error
 
     def __repr__(self) -> str:
-        shape, median = tuple(self.samples.shape), float(self.residual.median())
+        facts = self._facts()
+        return (
+            f"Reconstruction({self.solver}, samples {facts['samples']}, residual "
+            f"{facts['residual']}, nfe {self.nfe}, {self.seconds:.1f} s, seed {self.seed})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the pictures of the first item, and a table, for notebooks."""
+        picture = base64.b64encode(self.plot()._repr_png_()).decode()
+        cells = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in self._facts().items())
+        image = f'<img src="data:image/png;base64,{picture}" style="max-width:100%">'
+        return f"<div>{image}<table>{cells}</table></div>"
+
+    def _facts(self) -> dict[str, str]:
         items = self.suspicious.nonzero().flatten().tolist()
         doubt = f" (inconsistent with the stated noise level: items {items})" if items else ""
-        return (
-            f"Reconstruction({self.solver}, samples {shape}, residual {median:.3g}{doubt}, "
-            f"nfe {self.nfe}, {self.seconds:.1f} s, seed {self.seed})"
-        )
+        return {
+            "solver": self.solver,
+            "samples": str(tuple(self.samples.shape)),
+            "residual": f"{float(self.residual.median()):.3g}{doubt}",
+            "nfe": str(self.nfe),
+            "seconds": f"{self.seconds:.1f}",
+            "seed": str(self.seed),
+        }
+
+
+def _units(stored: dict[str, Any]) -> Units:
+    """Return units from what JSON has kept of them, which knows no tuples."""
+    lists = {key: tuple(value) for key, value in stored.items() if isinstance(value, list)}
+    return Units(**(stored | lists))
+
+
+def _distance(image: Tensor, truth: Tensor) -> Tensor:
+    """Return the absolute error, of complex images that of the magnitude, as metrics have it."""
+    if image.is_complex() or truth.is_complex():
+        image, truth = image.abs(), truth.abs()
+    return (image - truth).abs()
 
 
 def _bessel(count: int) -> float:
