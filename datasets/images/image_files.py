@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,17 @@ class Reading:
     Args:
         key: the data set inside HDF5 and MAT files; the largest by default.
         group_key: a vector in the same file with one entry per slice (a patient's name, say);
-            slices of one group are never split between training and held-out data.
+            slices of one group are never split between training and held-out data. Beside files
+            that have it, a file without keys is a group of its own.
         channel_axis: axis of the channels of arrays (-1 for an (H, W, C) cube); ``None`` where
             arrays are single-channel slices (H, W) or volumes (D, H, W).
         window: stored values mapped to 0 and 1, others clipped, as (-1000, 1000) HU.
         percentile: percentile of the positive values mapped to 1 (99.8 suits MRI magnitudes in
-            arbitrary units).
+            arbitrary units), each volume by its own.
+        volume_key: a vector as of ``group_key`` that names each slice's volume, where a file
+            holds several; a file without keys is one volume.
+        valid_key: an array in the same file, (D, 4): first and last but one row, first and last
+            but one column of each slice that were measured, ``y0, y1, x0, x1``.
     """
 
     key: str | None = None
@@ -41,6 +47,8 @@ class Reading:
     channel_axis: int | None = None
     window: tuple[float, float] | None = None
     percentile: float | None = None
+    volume_key: str | None = None
+    valid_key: str | None = None
 
     def __post_init__(self) -> None:
         one = self.window is None or self.percentile is None
@@ -70,30 +78,77 @@ class Reading:
             low, high = self.window
             return ((images - low) / (high - low)).clip(0, 1)
         if self.percentile is not None:
-            if not (images > 0).any():
-                raise FileError(f"data: {str(path)!r} holds no positive value to scale by")
-            images /= np.percentile(images[images > 0], self.percentile)
+            for rows in self._volumes(path, len(images)):
+                volume = images[rows]
+                if not (volume > 0).any():
+                    raise FileError(f"data: {str(path)!r} holds no positive value to scale by")
+                images[rows] = volume / np.percentile(volume[volume > 0], self.percentile)
         return images
 
-    def labels(self, path: Path, depth: int) -> np.ndarray:
-        """Return the labels that the group key names: numbers or text (D,), one per slice.
+    def _volumes(self, path: Path, depth: int) -> list[np.ndarray]:
+        """Return for each volume of a file which slices are its own, (D,)."""
+        if self.volume_key is None or not has_keys(path):
+            return [np.ones(depth, bool)]
+        labels = self.labels(path, depth, "volume_key")
+        return [labels == label for label in np.unique(labels)]
+
+    def labels(self, path: Path, depth: int, setting: str = "group_key") -> np.ndarray:
+        """Return the labels that a key names: numbers or text (D,), one per slice.
+
+        Args:
+            path: an HDF5 or MAT file.
+            depth: its number of slices.
+            setting: ``group_key`` or ``volume_key``.
 
         Raises:
             FileError: not an HDF5 or MAT file, or without that key.
             ShapeError: not one label per slice.
         """
-        if suffix_of(path) not in KEYED_SUFFIXES:
+        if not has_keys(path):
             accepted = ", ".join(KEYED_SUFFIXES)
-            raise FileError(f"group_key: {path.name} has no keys, accepted: {accepted} alone")
-        stored = read_array(path, self.group_key, min_axes=1)
+            raise FileError(f"{setting}: {path.name} has no keys, accepted: {accepted} alone")
+        key = getattr(self, setting)
+        stored = read_array(path, key, min_axes=1)
         labels = np.atleast_1d(stored.squeeze())  # MATLAB has no vectors but (1, D)
         if labels.shape != (depth,):
             raise ShapeError(
-                f"group_key: {self.group_key!r} in {path.name} has shape {stored.shape}, "
+                f"{setting}: {key!r} in {path.name} has shape {stored.shape}, "
                 f"accepted: ({depth},), one entry per slice"
             )
         texts = [v.decode() if isinstance(v, bytes) else v for v in labels.tolist()]
         return np.array(texts)
+
+    def valid(self, path: Path, shape: tuple[int, ...]) -> np.ndarray:
+        """Return the rectangle that was measured of every slice, (D, 4): y0, y1, x0, x1.
+
+        Args:
+            path: a file; of one without keys it is the whole slice.
+            shape: (D, H, W, C).
+
+        Raises:
+            FileError: no such key.
+            ShapeError: no rectangles of all slices, or one that is empty or not inside.
+        """
+        depth, height, width, _ = shape
+        if self.valid_key is None or not has_keys(path):
+            return np.tile([0, height, 0, width], (depth, 1))
+        stored = read_array(path, self.valid_key)
+        fits = stored.shape == (depth, 4) and (
+            (0 <= stored[:, ::2])
+            & (stored[:, ::2] < stored[:, 1::2])
+            & (stored[:, 1::2] <= (height, width))
+        )
+        if not np.all(fits):
+            raise ShapeError(
+                f"valid_key: {self.valid_key!r} in {path.name} has shape {stored.shape}, "
+                f"accepted: ({depth}, 4), y0 < y1 <= {height} and x0 < x1 <= {width}"
+            )
+        return stored.astype(int)
+
+
+def has_keys(path: Path) -> bool:
+    """Return whether a file is of a kind that names several arrays."""
+    return not path.is_dir() and suffix_of(path) in KEYED_SUFFIXES
 
 
 def _as_stack(array: np.ndarray, path: Path, channel_axis: int | None) -> np.ndarray:
@@ -124,11 +179,13 @@ class Stack:
         collection: where the file is.
         index: which file.
         rows: which slices, along the first axis.
+        group: whose they are, as the group key has it.
     """
 
     collection: "Collection"
     index: int
     rows: slice
+    group: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -147,6 +204,18 @@ class Stack:
     def share(self) -> float:
         """The part of its file that this is."""
         return self.shape[0] / self.collection.shapes[self.index][0]
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the slices are those of a volume, one behind the other."""
+        keys = self.collection.reading.group_key or self.collection.reading.valid_key
+        return keys is None or not has_keys(self.collection.files[self.index])
+
+    @cached_property
+    def valid(self) -> np.ndarray:
+        """The rectangle that was measured of every slice, (D, 4): y0, y1, x0, x1."""
+        file, shape = self.collection.files[self.index], self.collection.shapes[self.index]
+        return self.collection.reading.valid(file, shape)[self.rows]
 
     def array(self) -> np.ndarray:
         """Return the slices, float32 (D, H, W, C)."""
@@ -225,20 +294,33 @@ class Collection:
         train: list[Stack] = []
         held: list[Stack] = []
         for index, is_held in enumerate(flags):
-            for rows in _runs(is_held):
-                (held if is_held[rows.start] else train).append(Stack(self, index, rows))
+            groups = self._groups[index] if by_group else is_held
+            for rows in _runs(groups):
+                group = str(groups[rows.start]) if by_group else None
+                side = held if is_held[rows.start] else train
+                side.append(Stack(self, index, rows, group))
         return train, held or train[-1:]
+
+    @cached_property
+    def _groups(self) -> list[np.ndarray]:
+        """The group of every slice of every file, (D,)."""
+        keyed = [has_keys(file) for file in self.files]
+        return [
+            self.reading.labels(file, depth)
+            if has or not any(keyed)  # which tells that there are no keys
+            else np.full(depth, file.name)
+            for file, (depth, *_), has in zip(self.files, self.shapes, keyed, strict=True)
+        ]
 
     def _held_groups(self, fraction: float) -> list[np.ndarray]:
         """Return for every file which slices are of held-out groups, (D,)."""
-        depths = [depth for depth, *_ in self.shapes]
-        labels = [self.reading.labels(*each) for each in zip(self.files, depths, strict=True)]
         # Numbered over all files, as a patient may be in several.
-        groups = np.unique(np.concatenate(labels), return_inverse=True)[1]
+        groups = np.unique(np.concatenate(self._groups), return_inverse=True)[1]
         count = int(groups.max()) + 1
         require(count > 1, "group_key", "one group", "a key of two or more groups")
         every = max(2, min(round(1 / fraction), count))
-        return np.split(groups % every == every - 1, np.cumsum(depths)[:-1])
+        ends = np.cumsum([depth for depth, *_ in self.shapes])
+        return np.split(groups % every == every - 1, ends[:-1])
 
     def _held_places(self, fraction: float) -> list[np.ndarray]:
         """Return for every file which slices are held out where nothing groups them, (D,)."""
@@ -253,9 +335,9 @@ class Collection:
         return flags
 
 
-def _runs(flags: np.ndarray) -> list[slice]:
-    """Return the stretches of equal flags."""
-    edges = [0, *(np.flatnonzero(np.diff(flags)) + 1), len(flags)]
+def _runs(labels: np.ndarray) -> list[slice]:
+    """Return the stretches of equal labels."""
+    edges = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1), len(labels)]
     return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 

@@ -78,6 +78,21 @@ class PairedStack:
         return self.clean.share
 
     @property
+    def group(self) -> str | None:
+        """The patient."""
+        return self.clean.group
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it is a volume."""
+        return self.clean.ordered
+
+    @property
+    def valid(self) -> np.ndarray:
+        """What was measured."""
+        return self.clean.valid
+
+    @property
     def name(self) -> str:
         """The name of the clean file."""
         return self.clean.name

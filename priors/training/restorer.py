@@ -101,6 +101,7 @@ class Restoring(Task):
                 "layers": s.layers,
                 "heads": heads,
                 "networks": s.networks,
+                "block": s.block,
             },
             "process": process(s),
             "prediction": s.predicts,

@@ -23,6 +23,9 @@ PREDICTIONS = {
 }
 """What may be predicted under each schedule; a velocity needs alpha^2 + sigma^2 = 1."""
 
+BLOCKS = ("plain", "gated")
+"""Kinds of residual blocks of the network, see `ConvUNet`."""
+
 FREE = ("data", "out", "save_every", "image_every", "workers", "compile")
 """Settings that do not determine the trained weights."""
 
@@ -44,11 +47,13 @@ class ImageSettings:
     channel_axis: int | None = setting(None, "Axis of the channels of arrays, e.g. -1.")
     window: tuple[float, float] | None = setting(None, "Stored values of 0 and 1 (-1000 1000).")
     percentile: float | None = setting(None, "Percentile of positive values scaled to 1.")
+    volume_key: str | None = setting(None, "Vector there that names each slice's volume.")
+    valid_key: str | None = setting(None, "Array there: y0, y1, x0, x1 measured of each slice.")
     data_range: tuple[float, float] = setting((0.0, 1.0), "Values of -1 and 1 in the network.")
     held_out: float = setting(0.05, "Fraction of the data kept for validation.")
 
     image_size: tuple[int, ...] = setting((64,), "Widths of the crops, taken in turn: 64,128.")
-    axes: tuple[int, ...] = setting((0,), "Axes of volumes that slices are taken across: 0,1,2.")
+    axes: tuple[int, ...] = setting((0,), "Axes of volumes to slice across: 0,1,2.")
     zoom: tuple[float, float] = setting((1.0, 1.0), "Random magnification of crops.")
     gain: tuple[float, float] = setting((1.0, 1.0), "Random intensity factor.")
     foreground: float = setting(0.0, "Mean below which a crop counts as empty.")
@@ -60,8 +65,6 @@ class ImageSettings:
         require(0 < self.held_out < 0.5, "held_out", self.held_out, "between 0 and 0.5")
         axes = len(self.axes) > 0 and set(self.axes) <= {0, 1, 2}
         require(axes, "axes", self.axes, "some of 0, 1, 2")
-        grouped = self.group_key is None or self.axes == (0,)
-        require(grouped, "axes", self.axes, "0 alone with a group_key, whose slices are unordered")
         for name in ("zoom", "gain"):
             low, high = getattr(self, name)
             require(0 < low <= high, name, (low, high), "0 < low <= high")
@@ -124,6 +127,7 @@ class RunSettings:
     )
     widths: tuple[int, ...] = setting((64, 128, 192), "Channels of each resolution level.")
     layers: int = setting(2, "Residual blocks per level, down and up.")
+    block: str = setting("plain", "Their kind: plain, or gated, a third as dear.")
 
     steps: int = setting(20_000, "Optimisation steps.")
     batch_size: int = setting(16, "Crops per step; fewer of larger sizes.")
@@ -142,6 +146,7 @@ class RunSettings:
     def check_run(self, image_size: tuple[int, ...]) -> None:
         """Raise unless the run can be, on images of these sides in the network."""
         require_integer("layers", self.layers, 1)
+        require_choice("block", self.block, BLOCKS)
         positive = len(self.widths) > 0 and all(w > 0 for w in self.widths)
         require(positive, "widths", self.widths, "positive integers")
         stride = 2 ** len(self.widths)
