@@ -13,9 +13,10 @@ from PIL import Image
 
 from wellposed import errors
 from wellposed.datasets import read_array
-from wellposed.datasets.files import image_shape
 from wellposed.datasets.images.crops import Crops, random_phase
-from wellposed.datasets.images.image_files import Collection, Reading, Stack, find_files
+from wellposed.datasets.images.image_files import Collection, Stack, find_files
+from wellposed.datasets.images.photograph import photograph_shape
+from wellposed.datasets.images.reading import Reading
 from wellposed.datasets.ultrasound import expand
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -638,7 +639,7 @@ def test_photographs_come_in_0_to_1(suffix, channels, tmp_path):
     array = read_array(path)
     assert array.shape == image.shape
     assert array.dtype == np.float32
-    assert image_shape(path) == (20, 24, channels)
+    assert photograph_shape(path) == (20, 24, channels)
     np.testing.assert_allclose(array, image, atol=0.1 if suffix == ".jpg" else 0.5 / 255 + 1e-6)
 
 
@@ -649,7 +650,7 @@ def test_the_shape_of_a_photograph_is_that_of_its_pixels(mode, tmp_path):
     deep = Image.fromarray(np.round(grey() * 65535).astype(np.uint16))
     (deep if mode == "I;16" else image.convert(mode)).save(path)
     pixels = read_array(path)
-    assert image_shape(path) == (*pixels.shape, 1)[:3]
+    assert photograph_shape(path) == (*pixels.shape, 1)[:3]
     assert 0 <= pixels.min() < pixels.max() <= 1
     assert Collection([path]).array(0).shape == Collection([path]).shapes[0]
 
@@ -660,7 +661,7 @@ def test_deep_pixels(tmp_path):
     np.testing.assert_allclose(read_array(tmp_path / "deep.png"), deep / 65535, rtol=1e-6)
     # Pillow would clip 32-bit pixels to 0..255 in silence.
     Image.fromarray(grey()).save(tmp_path / "float.tif")
-    for read in (read_array, image_shape, lambda path: Collection([path])):
+    for read in (read_array, photograph_shape, lambda path: Collection([path])):
         with pytest.raises(errors.FileError, match=r"float\.tif has 32-bit pixels"):
             read(tmp_path / "float.tif")
 
@@ -725,14 +726,14 @@ def test_truncated_files_are_named(name, keep, tmp_path):
         read_array(path)
     if path.suffix in (".png", ".jpg") and keep == 0:
         with pytest.raises(errors.FileError, match=f"cannot read .*{name}' as an image"):
-            image_shape(path)
+            photograph_shape(path)
 
 
 def test_missing_and_unknown_files_are_named(tmp_path):
     with pytest.raises(errors.FileError, match=r"no such file .*missing\.png"):
         read_array(tmp_path / "missing.png")
     with pytest.raises(errors.FileError, match=r"no such file .*missing\.png"):
-        image_shape(tmp_path / "missing.png")
+        photograph_shape(tmp_path / "missing.png")
     with pytest.raises(errors.FileError, match="no such file"):
         read_array(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")

@@ -26,7 +26,7 @@ PREDICTIONS = {
 BLOCKS = ("plain", "gated")
 """Kinds of residual blocks of the network, see `ConvUNet`."""
 
-FREE = ("data", "out", "save_every", "image_every", "workers", "compile")
+FREE = ("data", "out", "save_every", "image_every", "workers", "compile", "skip_broken")
 """Settings that do not determine the trained weights."""
 
 FOLDERS = ("degraded", "autoencoder")
@@ -45,6 +45,8 @@ class ImageSettings:
     key: str | None = setting(None, "Data set inside HDF5 and MAT files; default: the largest.")
     group_key: str | None = setting(None, "Vector there that names each slice's patient.")
     channel_axis: int | None = setting(None, "Axis of the channels of arrays, e.g. -1.")
+    channels: int | None = setting(None, "1 or 3: photographs are made grey or coloured.")
+    skip_broken: bool = setting(False, "Leave out files that cannot be read, and list them.")
     window: tuple[float, float] | None = setting(None, "Stored values of 0 and 1 (-1000 1000).")
     percentile: float | None = setting(None, "Percentile of positive values scaled to 1.")
     volume_key: str | None = setting(None, "Vector there that names each slice's volume.")
