@@ -10,6 +10,9 @@ from .images.hyperspectral import (
 from .images.hyperspectral import (
     load_hyperspectral as load_hyperspectral,
 )
+from .images.photograph import Photograph as Photograph
+from .images.photograph import read_photograph as read_photograph
+from .images.photograph import write_photograph as write_photograph
 from .images.photos import ImageFolder as ImageFolder
 from .images.photos import load_images as load_images
 from .mri.encoding import center_crop as center_crop

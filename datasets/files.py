@@ -1,21 +1,21 @@
 """Read images and volumes from the usual files: PNG, JPEG, NPY, HDF5, MAT, NIfTI."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wellposed.errors import FileError
+from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES, read_photograph
+from wellposed.errors import ArgumentError, FileError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_log = logging.getLogger(__name__)
+
 KEYED_SUFFIXES = (".h5", ".hdf5", ".mat")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 VOLUME_SUFFIXES = (".npy", *KEYED_SUFFIXES, *NIFTI_SUFFIXES)
-GREY_MODES = ("L", "I;16")
-"""Pillow's names for grey pixels of 8 and 16 bits."""
-
-READABLE_SUFFIXES = IMAGE_SUFFIXES + VOLUME_SUFFIXES
+READABLE_SUFFIXES = PHOTOGRAPH_SUFFIXES + VOLUME_SUFFIXES
 
 
 def suffix_of(path: str | Path) -> str:
@@ -30,26 +30,32 @@ def stem_of(path: str | Path) -> str:
     return name[: len(name) - len(suffix_of(name))]
 
 
-def read_array(path: str | Path, key: str | None = None, min_axes: int = 2) -> np.ndarray:
+def read_array(
+    path: str | Path, key: str | None = None, min_axes: int = 2, page: int | None = None
+) -> np.ndarray:
     """Return the array stored in a file.
 
-    Photographs come as (H, W, 3) or (H, W) in [0, 1]; every other format as it is stored.
+    Photographs come as (H, W, 3) or (H, W) in [0, 1], see `read_photograph`; every other format as
+    it is stored.
 
     Args:
-        path: a PNG, JPEG, BMP, TIFF, NPY, HDF5, MAT or NIfTI file.
+        path: a PNG, JPEG, BMP, TIFF, WebP, NPY, HDF5, MAT or NIfTI file.
         key: the data set inside an HDF5 or MAT file; without it the only (or largest) one is
             taken.
         min_axes: data sets of fewer axes do not count there.
+        page: which page of a TIFF, or frame of an animation.
 
     Raises:
-        FileError: the file is missing, unreadable, of an unknown kind, or has no such key.
+        FileError: the file is missing, unreadable, of an unknown kind, or has no such key; a
+            photograph with transparent pixels.
+        ArgumentError: a photograph of several pages without ``page``, or no such page.
     """
     path = Path(path)
     if not path.is_file():
         raise FileError(f"path: no such file {str(path)!r}")
     suffix = suffix_of(path)
     readers: dict[str, Callable[[Path], np.ndarray]] = {
-        **dict.fromkeys(IMAGE_SUFFIXES, _read_image),
+        **dict.fromkeys(PHOTOGRAPH_SUFFIXES, lambda p: _read_image(p, page)),
         ".npy": lambda p: np.load(p, allow_pickle=False),
         **dict.fromkeys((".h5", ".hdf5"), lambda p: _read_hdf5(p, key, min_axes)),
         ".mat": lambda p: _read_mat(p, key, min_axes),
@@ -59,46 +65,21 @@ def read_array(path: str | Path, key: str | None = None, min_axes: int = 2) -> n
         raise FileError(f"path: got {path.name!r}, accepted: {', '.join(READABLE_SUFFIXES)}")
     try:
         return readers[suffix](path)
-    except FileError:
+    except (FileError, ArgumentError):
         raise
     except Exception as error:  # every reader has its own exceptions; the user needs the name
         raise FileError(f"path: cannot read {str(path)!r} as {suffix}: {error}") from error
 
 
-def image_shape(path: Path) -> tuple[int, int, int]:
-    """Return (H, W, C) of a photograph as `read_array` gives it, without decoding its pixels.
-
-    Raises:
-        FileError: the file is missing, no image, or has pixels that `read_array` refuses.
-    """
-    from PIL import Image
-
-    if not path.is_file():
-        raise FileError(f"path: no such file {str(path)!r}")
-    try:
-        with Image.open(path) as image:
-            _check_depth(path, image.mode)
-            width, height = image.size
-            return height, width, 1 if image.mode in GREY_MODES else 3
-    except FileError:
-        raise
-    except Exception as error:
-        raise FileError(f"path: cannot read {str(path)!r} as an image: {error}") from error
-
-
-def _read_image(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        _check_depth(path, image.mode)
-        as_stored = image.mode == "RGB" or image.mode in GREY_MODES
-        pixels = np.asarray(image if as_stored else image.convert("RGB"))
-    return pixels.astype(np.float32) / float(np.iinfo(pixels.dtype).max)
-
-
-def _check_depth(path: Path, mode: str) -> None:
-    if mode in ("I", "F"):  # Pillow would clip them to 0..255
-        raise FileError(f"path: {path.name} has 32-bit pixels, accepted: 8 or 16; use NPY")
+def _read_image(path: Path, page: int | None) -> np.ndarray:
+    photograph = read_photograph(path, page)
+    if not photograph.opaque:
+        raise FileError(
+            f"path: {path.name} has transparent pixels, accepted: opaque ones; flatten it, or "
+            "read_photograph gives them and their alpha"
+        )
+    pixels = photograph.pixels
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
 def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
@@ -142,3 +123,22 @@ def open_nifti(path: Path) -> tuple[Any, np.ndarray]:
 
     image: Any = nibabel.load(path)
     return image, np.asarray(image.dataobj)
+
+
+def files_below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Return the files of some kinds in a folder and below, in order; a warning lists the others.
+
+    Hidden files do not count.
+    """
+    below = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
+    files, accepted = sorted(below), set(suffixes)
+    report_skipped(folder, [path for path in files if suffix_of(path) not in accepted])
+    return [path for path in files if suffix_of(path) in accepted]
+
+
+def report_skipped(folder: Path, files: Sequence[Path], shown: int = 8) -> None:
+    """Log a warning that files of a folder are not read, naming the first of them."""
+    if files:
+        names = [str(path.relative_to(folder)) for path in files[:shown]]
+        more = f" and {len(files) - shown} more" if len(files) > shown else ""
+        _log.warning("%s: skipped %s%s, of no known kind", folder, ", ".join(names), more)

@@ -8,7 +8,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
 from wellposed import errors
-from wellposed.datasets.images.image_files import Collection, Reading
+from wellposed.datasets.images.image_files import Collection
+from wellposed.datasets.images.reading import Reading
 from wellposed.datasets.volumes.dicom import read_dicom_series
 
 DEPTH, ROWS, COLUMNS = 7, 5, 6

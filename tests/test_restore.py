@@ -201,7 +201,7 @@ def test_no_file_that_is_read_is_written_over(photos, x4, truth):
     assert before == {path: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_colours_are_refused_before_anything_is_restored(photos, tmp_path):
+def test_colours_are_refused_by_grey_restorers(photos, tmp_path):
     grey = tmp_path / "grey"
     grey.mkdir()
     for path in (photos / "clean").iterdir():
@@ -209,11 +209,12 @@ def test_colours_are_refused_before_anything_is_restored(photos, tmp_path):
     tiny = dict(image_size=(16,), widths=(8, 16), layers=1, steps=1, batch_size=2, warmup=1)
     s = TrainingSettings(data=(str(grey),), out=str(tmp_path / "own"), process="rddm", **tiny)
     model, out = train(s), tmp_path / "out"
-    for arguments in ([photos / "mixed"], [grey / "0.png", "--truth", photos / "clean"]):
+    for arguments in ([grey / "0.png", "--truth", photos / "clean"], [photos / "mixed"]):
         done = run(*arguments, "--prior", model, "--out", out)
         assert done.exit_code == 2, done.output
-        assert "is a colour image, accepted: grey images" in done.output
-        assert not out.exists()
+        assert "is in colours, accepted: grey images" in done.output
+        assert out.exists() == ("--truth" not in arguments)
+    assert (out / "grey.png").is_file() and not (out / "a.png").exists()
 
 
 # The library

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from wellposed import errors
 from wellposed.cli.app import app
-from wellposed.datasets.images.image_files import Collection, Reading
+from wellposed.datasets.images.image_files import Collection
+from wellposed.datasets.images.reading import Reading
 from wellposed.operators import Blur, SuperResolution, gaussian_kernel
 from wellposed.operators.presets import OPERATORS as TASKS
 from wellposed.priors import Anchor, MeanReverting

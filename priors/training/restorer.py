@@ -78,7 +78,7 @@ class Restoring(Task):
         s = self.settings
         if s.degradation != PAIRS:
             return stacks
-        pairs = paired(stacks, Path(s.degraded or ""), reading_of(s))
+        pairs = paired(stacks, Path(s.degraded or ""), reading_of(s), s.skip_broken)
         self.upsample = shrinkage(pairs[0])
         return pairs
 
@@ -101,6 +101,7 @@ class Restoring(Task):
                 "layers": s.layers,
                 "heads": heads,
                 "networks": s.networks,
+                "block": s.block,
             },
             "process": process(s),
             "prediction": s.predicts,

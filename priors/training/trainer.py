@@ -40,7 +40,9 @@ class Trainer:
         self.settings = settings
         self.accelerator = _accelerator(device)
         self.step, self.history = 0, list[tuple[float, ...]]()
-        self.collection = Collection(settings.data, reading_of(settings))
+        self.collection = Collection(
+            settings.data, reading_of(settings), skip_broken=settings.skip_broken
+        )
         kind = Denoising if settings.process is None else Restoring
         self.task: Task = kind(settings, self.collection, self.accelerator)
         config = self.task.config()

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from wellposed.cli.settings import InputOptions
-from wellposed.datasets.files import IMAGE_SUFFIXES, NIFTI_SUFFIXES, read_array, suffix_of
+from wellposed.datasets.files import NIFTI_SUFFIXES, read_array, suffix_of
+from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES
 from wellposed.datasets.volumes.nifti import NiftiVolume, load_nifti
 from wellposed.errors import DtypeError, NonFiniteError, ShapeError, require
 
@@ -63,7 +64,7 @@ def read_input(path: Path, operator: str, options: InputOptions) -> TaskInput:
         FileError: the file cannot be read.
         ArgumentError and subclasses: the content, a slice or the window cannot be used.
     """
-    array, reference = _read(path)
+    array, reference = _read(path, options.slice)
     if options.volume:
         array, reference = _take_slab(array, reference, path, options)
     else:
@@ -77,14 +78,14 @@ def read_input(path: Path, operator: str, options: InputOptions) -> TaskInput:
     return TaskInput(array, (low, high), options.axis, reference)
 
 
-def _read(path: Path) -> tuple[np.ndarray, NiftiVolume | None]:
+def _read(path: Path, page: int | None) -> tuple[np.ndarray, NiftiVolume | None]:
     if suffix_of(path) in NIFTI_SUFFIXES:
         reference = load_nifti(path)
         array = reference.volume[0].numpy()
         while array.ndim > 2 and len(array) == 1:
             array = array[0]
         return array, reference
-    array = read_array(path)
+    array = read_array(path, page=page)
     if array.dtype.kind not in "biufc":
         raise DtypeError(f"input: {path.name} has dtype {array.dtype}, accepted: numbers")
     return array, None
@@ -94,7 +95,7 @@ def _take_slice(array: np.ndarray, path: Path, operator: str, o: InputOptions) -
     """Take one slice of a volume; photographs and single slices stay as they are."""
     wanted = 3 if operator == "mri" and np.iscomplexobj(array) else 2
     colour = array.ndim == 3 and array.shape[-1] == 3 and o.slice is None
-    if suffix_of(path) in IMAGE_SUFFIXES or array.ndim == wanted or colour:
+    if suffix_of(path) in PHOTOGRAPH_SUFFIXES or array.ndim == wanted or colour:
         return array
     if ":" in operator and not o.simulate and o.slice is None:  # its measurement has any shape
         return array
@@ -115,7 +116,7 @@ def _take_slab(
     array: np.ndarray, reference: NiftiVolume | None, path: Path, o: InputOptions
 ) -> tuple[np.ndarray, NiftiVolume | None]:
     """Take all slices of a volume, or some, and put them first."""
-    if suffix_of(path) in IMAGE_SUFFIXES or array.ndim != 3 or np.iscomplexobj(array):
+    if suffix_of(path) in PHOTOGRAPH_SUFFIXES or array.ndim != 3 or np.iscomplexobj(array):
         raise ShapeError(
             f"input: {path.name} has {array.dtype} values of shape {array.shape}, accepted as a "
             "volume: real values (D, H, W); for one slice use --slice and a solver for images"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from wellposed.cli.failures import run_all
 from wellposed.cli.names import (
     find_class,
     make_solver,
@@ -20,7 +21,7 @@ from wellposed.cli.settings import Reconstruct
 from wellposed.cli.summary import summarize
 from wellposed.cli.tasks import build_task
 from wellposed.datasets.files import stem_of
-from wellposed.errors import ArgumentError, ProcessLostError, WellposedError, require
+from wellposed.errors import ArgumentError, require
 from wellposed.parallel import sharding
 from wellposed.priors import Prior, Slicewise
 from wellposed.priors.stored.registry import load
@@ -43,7 +44,8 @@ def reconstruct(o: Reconstruct) -> None:
     samples = o.num_samples if o.num_samples is not None else 1 if o.volume else 4
     every = o.checkpoint_every
     solve = partial(solver, num_samples=samples, seed=o.seed, checkpoint_every=every)
-    _run_all(jobs if o.volume else _own_share(jobs), partial(_run, o, prior, solve))
+    mine = jobs if o.volume else _own_share(jobs)
+    run_all(mine, partial(_run, o, prior, solve), lambda job: job.file.name)
 
 
 def _solver(o: Reconstruct) -> Solver:
@@ -95,20 +97,6 @@ def _own_share(jobs: list[_Job]) -> list[_Job]:
     shared = len(jobs) >= processes
     require(shared, "INPUT", f"{len(jobs)} images for {processes} processes", accepted)
     return jobs[rank::processes]
-
-
-def _run_all(jobs: list[_Job], run: Callable[[_Job], None]) -> None:
-    """Run all jobs; the others still run if one fails."""
-    failures = []
-    for job in jobs:
-        try:
-            run(job)
-        except WellposedError as error:
-            if len(jobs) == 1 or isinstance(error, ProcessLostError):
-                raise
-            failures.append(f"{job.file.name}: {error}")
-    if failures:
-        raise ArgumentError(f"INPUT: {len(failures)} of {len(jobs)} failed: {'; '.join(failures)}")
 
 
 def _run(o: Reconstruct, prior: Prior, solve: Callable[..., Reconstruction], job: _Job) -> None:

@@ -9,6 +9,7 @@ import torch
 import typer
 from torch import Tensor
 
+from wellposed.cli.failures import run_all
 from wellposed.cli.names import (
     find_class,
     make_solver,
@@ -20,7 +21,13 @@ from wellposed.cli.names import (
 from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions, Restore
 from wellposed.cli.summary import quality
 from wellposed.cli.tasks import image_of, task_of
-from wellposed.datasets.files import IMAGE_SUFFIXES, image_shape, read_array, suffix_of
+from wellposed.datasets.files import files_below, suffix_of
+from wellposed.datasets.images.photograph import (
+    PHOTOGRAPH_SUFFIXES,
+    Photograph,
+    read_photograph,
+    write_photograph,
+)
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
 from wellposed.figures import format_table, write_png
 from wellposed.priors import Prior
@@ -36,8 +43,8 @@ if TYPE_CHECKING:
 DATA_STEPS = 5
 """Conjugate-gradient steps per evaluation if the operator is known."""
 
-Files = list[tuple[Path, Path | None]]
-"""Degraded images, each with its clean image or ``None``."""
+Pair = tuple[Path, Path | None]
+"""A degraded image, and its clean one if there is."""
 
 
 def restore(o: Restore) -> None:
@@ -45,32 +52,46 @@ def restore(o: Restore) -> None:
     operator = _operator(o)
     pairs = _paired(_images_of(o.inputs), o.truth)
     _check_folder(o.out, [path for pair in pairs for path in pair if path is not None])
-    device, more = use_device(o.device), parse_assignments("--load", o.load)
-    restorer = load(o.prior, **more).to(device)
+    restorer = load(o.prior, **parse_assignments("--load", o.load)).to(use_device(o.device))
     require(restorer.anchor is not None, "--prior", o.prior, "a restorer; see wellposed list")
     shrinks = operator != "super-resolution" or restorer.upsample > 1
     accepted = f"an operator that keeps the size, as the restorer {o.prior!r} does"
     require(shrinks, "--operator", operator, accepted)
     solver = _solver(o, restorer)
-    _check_shapes(pairs, restorer)
-    problem = replace(o, factor=restorer.upsample)
     rows = list[list[str]]()
+
+    def run(pair: Pair) -> None:
+        rows.extend(_restored(pair, o, operator, restorer, solver))
+
+    try:
+        run_all(pairs, run, lambda pair: pair[0].name)
+    finally:
+        if rows:
+            _report(rows, o.out)
+
+
+def _restored(
+    pair: Pair, o: Restore, operator: str | None, restorer: Prior, solver: Restoration
+) -> list[list[str]]:
+    """Restore one image, write it, and return its rows of the table."""
+    file, clean = pair
+    photograph = _read(file, restorer)
+    image = _image(photograph, restorer)
+    exact = None if clean is None else _image(_read(clean, restorer), restorer)
+    _check_truth(pair, image, exact, restorer)
+    y, physics = _measured(image, operator, replace(o, factor=restorer.upsample))
+    physics = None if physics is None else physics.to(o.device)
     samples = 1 if o.num_samples is None else o.num_samples
     tile = restoring.TILE if o.tile is None else o.tile
-    for file, clean in pairs:
-        image, exact = _read(file, restorer), None if clean is None else _read(clean, restorer)
-        y, physics = _measured(image, operator, problem)
-        physics = None if physics is None else physics.to(device)
-        found = restoring.restore(
-            y.to(device), restorer, solver, physics, samples, o.seed, tile
-        ).cpu()
-        pictures = {"degraded": restoring.enlarged(image, restorer)}
-        pictures |= {"one sample": found.samples[0]}
-        pictures |= {"mean": found.mean} if samples > 1 else {}
-        pictures |= {} if exact is None else {"clean": exact}
-        _write(pictures, found.samples, o.out, file.stem)
-        rows += _rows(file.stem, pictures, exact, found)
-    _report(rows, o.out)
+    found = restoring.restore(
+        y.to(o.device), restorer, solver, physics, samples, o.seed, tile
+    ).cpu()
+    pictures = {"degraded": restoring.enlarged(image, restorer)}
+    pictures |= {"one sample": found.samples[0]}
+    pictures |= {"mean": found.mean} if samples > 1 else {}
+    pictures |= {} if exact is None else {"clean": exact}
+    _write(pictures, found.samples, photograph, o.out / file.stem)
+    return _rows(file.stem, pictures, exact, found)
 
 
 def _operator(o: Restore) -> str | None:
@@ -85,23 +106,22 @@ def _images_of(inputs: tuple[Path, ...]) -> list[Path]:
     for path in inputs:
         found = [path]
         if path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.is_file())
-            found = [p for p in below if suffix_of(p) in IMAGE_SUFFIXES]
+            found = files_below(path, PHOTOGRAPH_SUFFIXES)
         if not found:
-            raise FileError(f"INPUT: no {', '.join(IMAGE_SUFFIXES)} files in {str(path)!r}")
+            raise FileError(f"INPUT: no {', '.join(PHOTOGRAPH_SUFFIXES)} files in {str(path)!r}")
         files += found
     require_distinct([file.stem for file in files])
     return files
 
 
-def _paired(files: list[Path], truth: Path | None) -> Files:
-    """Return every file with its clean image, which has the same name in a folder."""
+def _paired(files: list[Path], truth: Path | None) -> list[Pair]:
+    """Return every file with its clean image, that of the same name in a folder."""
     if truth is None:
         return [(file, None) for file in files]
     if not truth.is_dir():
         require(len(files) == 1, "--truth", str(truth), "a folder for several images")
         return [(files[0], truth)]
-    clean = {p.stem: p for p in sorted(truth.iterdir()) if suffix_of(p) in IMAGE_SUFFIXES}
+    clean = {p.stem: p for p in sorted(truth.iterdir()) if suffix_of(p) in PHOTOGRAPH_SUFFIXES}
     lacking = next((file.stem for file in files if file.stem not in clean), None)
     if lacking is not None:
         raise FileError(f"--truth: no image named {lacking!r} in {str(truth)!r}")
@@ -115,20 +135,16 @@ def _check_folder(out: Path, files: list[Path]) -> None:
         raise ArgumentError(f"--out: got the folder of {str(there)!r}, accepted: another folder")
 
 
-def _check_shapes(files: Files, restorer: Prior) -> None:
-    """Raise before the first evaluation if a file is not an image of the right size and kind."""
+def _check_truth(pair: Pair, image: Tensor, exact: Tensor | None, restorer: Prior) -> None:
+    """Raise unless the clean image is of the restored one's size."""
+    file, clean = pair
     upsample = restorer.upsample
-    for file, clean in files:
-        height, width, _ = image_shape(file)
-        for path in filter(None, (file, clean)):
-            if restorer.channels == 1 < image_shape(path)[2]:
-                raise ShapeError(f"INPUT: {path.name} is a colour image, accepted: grey images")
-        wanted = (upsample * height, upsample * width)
-        if clean is not None and image_shape(clean)[:2] != wanted:
-            raise ShapeError(
-                f"--truth: {clean.name} has {image_shape(clean)[:2]} pixels, accepted: {wanted}, "
-                f"{upsample} times the sides of {file.name}"
-            )
+    wanted = tuple(upsample * side for side in image.shape[-2:])
+    if clean is not None and exact is not None and tuple(exact.shape[-2:]) != wanted:
+        raise ShapeError(
+            f"--truth: {clean.name} has {tuple(exact.shape[-2:])} pixels, accepted: {wanted}, "
+            f"{upsample} times those of {file.name}"
+        )
 
 
 def _solver(o: Restore, restorer: Prior) -> Restoration:
@@ -142,9 +158,17 @@ def _solver(o: Restore, restorer: Prior) -> Restoration:
     return make_solver(cls, o, o.batch_size, steps=steps, **pulled)
 
 
-def _read(file: Path, restorer: Prior) -> Tensor:
-    """Return an image file as (1, C, H, W) in [0, 1]; grey images are repeated for 3 channels."""
-    image = image_of(read_array(file))
+def _read(file: Path, restorer: Prior) -> Photograph:
+    """Return a photograph that the restorer can take."""
+    photograph = read_photograph(file)
+    if restorer.channels == 1 < photograph.pixels.shape[-1]:
+        raise ShapeError(f"INPUT: {file.name} is in colours, accepted: grey images")
+    return photograph
+
+
+def _image(photograph: Photograph, restorer: Prior) -> Tensor:
+    """Return an image (1, C, H, W) in [0, 1]; grey ones as colours if they have to be."""
+    image = image_of(photograph.pixels)
     grey = image.shape[1] == 1 and restorer.channels == 3
     return image.expand(-1, 3, -1, -1) if grey else image
 
@@ -159,14 +183,20 @@ def _measured(
     return task.y, task.operator
 
 
-def _write(pictures: dict[str, Tensor], samples: Tensor, out: Path, name: str) -> None:
-    """Write the samples (N, 1, C, H, W), their mean if several, and a row of all pictures."""
-    several = len(samples) > 1
+def _write(
+    pictures: dict[str, Tensor], samples: Tensor, photograph: Photograph, place: Path
+) -> None:
+    """Write the samples (N, 1, C, H, W), their mean if several, and a row of all pictures.
+
+    Results have the depth, channels, alpha and ICC profile of what was restored.
+    """
+    name, several = place.name, len(samples) > 1
     files = {f"{name}-{n}": sample for n, sample in enumerate(samples, 1)} if several else {}
     files[f"{name}-mean" if several else name] = samples.mean(0)
-    files[f"{name}-panel"] = torch.cat(list(pictures.values()), -1)
     for stem, picture in files.items():
-        write_png(picture[0], out / f"{stem}.png")
+        result = photograph.like(picture[0].permute(1, 2, 0).numpy())
+        write_photograph(result, place.with_name(f"{stem}.png"))
+    write_png(torch.cat(list(pictures.values()), -1)[0], place.with_name(f"{name}-panel.png"))
 
 
 def _rows(

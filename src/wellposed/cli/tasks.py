@@ -13,7 +13,7 @@ from wellposed import operators
 from wellposed.cli.inputs import TaskInput, read_input
 from wellposed.cli.names import import_class, make, parse_assignments
 from wellposed.cli.settings import InputOptions
-from wellposed.datasets.files import read_array
+from wellposed.datasets.images.mask import read_mask
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.operators import presets
 from wellposed.operators.presets import Task
@@ -85,12 +85,11 @@ def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
 
 
 def _masked(image: Tensor, mask: Path, o: InputOptions) -> Task:
-    """Return the problem of an image whose known pixels are given by a mask file."""
-    known, (channels, *depth, height, width) = read_array(mask), image.shape[1:]
-    known = known.mean(-1) if known.ndim == 3 else known
+    """Return the problem of an image of which a file says what pixels are known."""
+    known, (channels, *depth, height, width) = read_mask(mask), image.shape[1:]
     if known.shape != (height, width):
         raise ShapeError(f"mask: got {known.shape}, accepted: {(height, width)}")
-    pixels = torch.from_numpy((known > 0.5).astype(np.float32))
+    pixels = torch.from_numpy(known.astype(np.float32))
     operator: operators.LinearOperator = operators.Inpainting(pixels, channels, o.noise_sigma)
     operator = operators.Stacked(operator, depth[0]) if depth else operator
     if not o.simulate:
