@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import require_integer, require_path
 from wellposed.errors import (
     DtypeError,
     FileError,
@@ -17,6 +17,29 @@ from wellposed.errors import (
     WellposedError,
     check_finite,
 )
+
+EXPANSION = 1032
+"""How much larger than its file an array may be: what zlib reaches at most."""
+
+SLACK = 2**26
+"""Bytes that any file may expand to: constant images of other coders have few bytes each."""
+
+
+def require_file(argument: str, path: str | Path) -> Path:
+    """Return the path of a file that is there.
+
+    Raises:
+        FileError: there is none, or no file could have that name.
+        ArgumentError: no path at all.
+    """
+    path = require_path(argument, path)
+    try:
+        found = path.is_file()
+    except (OSError, ValueError) as error:  # too long, or with a NUL
+        raise FileError(f"{argument}: cannot read {str(path)[:80]!r}: {error}") from error
+    if not found:
+        raise FileError(f"{argument}: no such file {str(path)!r}")
+    return path
 
 
 @contextmanager
@@ -27,8 +50,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         path: the file, which must exist.
         kind: what it should be, for the message.
     """
-    if not path.is_file():
-        raise FileError(f"path: no such file {str(path)!r}")
+    require_file("path", path)
     try:
         yield
     except WellposedError:
@@ -37,15 +59,31 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise FileError(f"path: cannot read {str(path)!r} as {kind}: {error}") from error
 
 
-@contextmanager
-def writing(path: str | Path) -> Iterator[None]:
-    """Turn an `OSError` within into a `FileError` that names the file."""
-    try:
-        yield
-    except WellposedError:
-        raise
-    except OSError as error:
-        raise FileError(f"path: cannot write {str(path)!r}: {error}") from error
+def check_claim(path: Path, what: str, size: int) -> None:
+    """Raise before memory is taken for what a file cannot hold.
+
+    Args:
+        path: the file.
+        what: the part of it, for the message.
+        size: bytes that its header claims.
+
+    Raises:
+        FileError: more than the file may hold however it is compressed, or than there is memory.
+    """
+    import psutil
+
+    held = path.stat().st_size
+    if size > SLACK + EXPANSION * held:
+        raise FileError(
+            f"path: {what} of {path.name} would take {size / 1e9:.3g} GB, but the file has "
+            f"{held} bytes: its header is wrong or the file truncated"
+        )
+    free = psutil.virtual_memory().available
+    if size > free:
+        raise FileError(
+            f"path: {what} of {path.name} would take {size / 1e9:.3g} GB, {free / 1e9:.3g} GB are "
+            "free"
+        )
 
 
 def stored_array(path: Path, group: Any, key: str, axes: tuple[int, ...]) -> Any:

@@ -1,14 +1,16 @@
 """Read images and volumes from the usual files: PNG, JPEG, NPY, HDF5, MAT, NIfTI."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wellposed.datasets.checks import check_claim, reading, require_file
 from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES, read_photograph
-from wellposed.errors import ArgumentError, FileError
+from wellposed.errors import FileError
 
 _log = logging.getLogger(__name__)
 
@@ -50,25 +52,19 @@ def read_array(
             photograph with transparent pixels.
         ArgumentError: a photograph of several pages without ``page``, or no such page.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileError(f"path: no such file {str(path)!r}")
+    path = require_file("path", path)
     suffix = suffix_of(path)
     readers: dict[str, Callable[[Path], np.ndarray]] = {
         **dict.fromkeys(PHOTOGRAPH_SUFFIXES, lambda p: _read_image(p, page)),
-        ".npy": lambda p: np.load(p, allow_pickle=False),
+        ".npy": _read_npy,
         **dict.fromkeys((".h5", ".hdf5"), lambda p: _read_hdf5(p, key, min_axes)),
         ".mat": lambda p: _read_mat(p, key, min_axes),
         **dict.fromkeys(NIFTI_SUFFIXES, lambda p: open_nifti(p)[1]),
     }
     if suffix not in readers:
         raise FileError(f"path: got {path.name!r}, accepted: {', '.join(READABLE_SUFFIXES)}")
-    try:
+    with reading(path, suffix):
         return readers[suffix](path)
-    except (FileError, ArgumentError):
-        raise
-    except Exception as error:  # every reader has its own exceptions; the user needs the name
-        raise FileError(f"path: cannot read {str(path)!r} as {suffix}: {error}") from error
 
 
 def _read_image(path: Path, page: int | None) -> np.ndarray:
@@ -82,6 +78,15 @@ def _read_image(path: Path, page: int | None) -> np.ndarray:
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
+def _read_npy(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0
+        shape, _, kind = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+    check_claim(path, "the array", math.prod(shape) * kind.itemsize)
+    return np.asarray(np.load(path, allow_pickle=False))
+
+
 def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
     import h5py
 
@@ -90,7 +95,9 @@ def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
         file.visititems(
             lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {})
         )
-        return np.asarray(found[_choose(path, found, key, min_axes)])
+        name = _choose(path, found, key, min_axes)
+        check_claim(path, repr(name), found[name].nbytes)
+        return np.asarray(found[name])
 
 
 def _read_mat(path: Path, key: str | None, min_axes: int) -> np.ndarray:
@@ -122,6 +129,9 @@ def open_nifti(path: Path) -> tuple[Any, np.ndarray]:
     import nibabel
 
     image: Any = nibabel.load(path)
+    shape, kind = image.shape, image.get_data_dtype()
+    held = image.file_map["image"].filename or path  # beside a header, in formats of two files
+    check_claim(Path(held), "the image", math.prod(map(int, shape)) * kind.itemsize)
     return image, np.asarray(image.dataobj)
 
 

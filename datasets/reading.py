@@ -18,7 +18,7 @@ from wellposed.datasets.ct.htc import HTCScan, load_htc2022
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.datasets.ct.tomopy import ParallelScan, load_tomopy
 from wellposed.datasets.files import (
-    IMAGE_SUFFIXES,
+    PHOTOGRAPH_SUFFIXES,
     NIFTI_SUFFIXES,
     read_array,
     suffix_of,
@@ -112,7 +112,7 @@ def read(path: str | Path, key: str | None = None) -> Image | Measured:
     values = read_array(path, key)
     if values.dtype.kind not in "biufc":
         raise DtypeError(f"input: {path.name} holds {values.dtype}, accepted: numbers")
-    kind = "photograph" if suffix_of(path) in IMAGE_SUFFIXES else "array"
+    kind = "photograph" if suffix_of(path) in PHOTOGRAPH_SUFFIXES else "array"
     return Image(path, kind, values, path)
 
 

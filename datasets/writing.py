@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from wellposed.datasets.checks import writing
-from wellposed.datasets.files import IMAGE_SUFFIXES, image_shape, suffix_of
+from wellposed.datasets.files import PHOTOGRAPH_SUFFIXES, image_shape, suffix_of
 from wellposed.datasets.reading import Source
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.nifti import NiftiVolume
@@ -74,7 +74,7 @@ def _as_volume(result: Reconstruction, axis: int) -> Reconstruction:
 
 def _write_plain(result: Reconstruction, folder: Path, file: Path) -> tuple[Path, ...]:
     mean = result.units.stored(result.mean)[0]
-    if suffix_of(file) in IMAGE_SUFFIXES and mean.ndim == 3:
+    if suffix_of(file) in PHOTOGRAPH_SUFFIXES and mean.ndim == 3:
         path = folder / "mean.png"
         _write_photograph(mean, path, file)
         return (path,)

@@ -12,7 +12,7 @@ import numpy as np
 from wellposed.datasets.files import READABLE_SUFFIXES, report_skipped, suffix_of
 from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES, photograph_shape
 from wellposed.datasets.images.reading import Reading, has_keys
-from wellposed.datasets.volumes.dicom import DICOM_SUFFIX
+from wellposed.datasets.volumes.dicom_frames import is_dicom
 from wellposed.errors import FileError, ShapeError, WellposedError, require
 
 CACHE_BYTES = 4 * 2**30
@@ -214,8 +214,8 @@ def find_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     files = sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
-    series = {p.parent for p in files if suffix_of(p) == DICOM_SUFFIX}
     read = {p for p in files if suffix_of(p) in READABLE_SUFFIXES}
+    series = {p.parent for p in {*files}.difference(read) if is_dicom(p)}
     others = [p for p in files if p not in read and p.parent not in series]
     report_skipped(path, others)
     return sorted({*series, *read})

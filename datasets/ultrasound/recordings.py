@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.datasets.checks import finite, reading, stored_array, writing
+from wellposed.datasets.checks import finite, reading, stored_array
 from wellposed.datasets.ultrasound.metaimage import load_rf_metaimage
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.datasets.ultrasound.simulation.simulator import simulate_echoes
 from wellposed.errors import ArgumentError, FileError, require
 from wellposed.operators.companding import LOUDEST
+from wellposed.writing import replacing
 
 KNOWN = ("tissue", "cavity", "myocardium")
 
@@ -109,12 +110,11 @@ def write_hazy_frames(
     require(math.isfinite(level_db), "level_db", level_db, "a finite number of dB")
     echoes = simulate_echoes(range(hearts), split, grid, frames)
     content = {"rf": echoes.hazy(level_db), **{name: getattr(echoes, name) for name in KNOWN}}
-    part = path.with_name(path.name + ".part")
-    with writing(path), h5py.File(part, "w") as file:
+    with replacing(path) as part, h5py.File(part, "w") as file:
         file.attrs.update(level_db=level_db, split=split, **asdict(grid))
         for name, values in content.items():
             file[name] = values.flatten(0, -3).numpy()
-    return part.replace(path)
+    return path
 
 
 def _stored(path: Path, file: h5py.File, name: str) -> np.ndarray:

@@ -1,15 +1,22 @@
 """Results as DICOM series derived from the series that was measured."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from wellposed.datasets.checks import as_stored
-from wellposed.datasets.volumes.dicom import DICOM_SUFFIX, DicomSeries
+from wellposed.datasets.volumes.dicom import DicomSeries
+from wellposed.datasets.volumes.dicom_frames import PIXELS, is_dicom, maps_real_world
 from wellposed.errors import FileError, require
+from wellposed.writing import flush
+
+SUFFIX = ".dcm"
 
 PIXEL_DEPENDENT = (
     "SmallestImagePixelValue",
@@ -17,32 +24,56 @@ PIXEL_DEPENDENT = (
     "PixelPaddingValue",
     "PixelPaddingRangeLimit",
     "ModalityLUTSequence",
+    "RealWorldValueMappingSequence",
     "VOILUTSequence",
-    "VOILUTFunction",
-    "WindowCenterWidthExplanation",
     "IconImageSequence",
     "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
+    "NumberOfFrames",
+    "PlanarConfiguration",
+    *PIXELS,
 )
 """What describes the pixels of a slice and is wrong of others."""
+
+SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
+"""How grey levels are shown, and the presentation that says the same."""
+
+WINDOW = ("WindowCenter", "WindowWidth", "VOILUTFunction", "WindowCenterWidthExplanation")
+
+SINGLE_FRAME = {
+    "EnhancedCTImageStorage": "CTImageStorage",
+    "LegacyConvertedEnhancedCTImageStorage": "CTImageStorage",
+    "EnhancedMRImageStorage": "MRImageStorage",
+    "LegacyConvertedEnhancedMRImageStorage": "MRImageStorage",
+    "EnhancedPETImageStorage": "PositronEmissionTomographyImageStorage",
+    "LegacyConvertedEnhancedPETImageStorage": "PositronEmissionTomographyImageStorage",
+}
+"""The classes of files of one image for those of many frames."""
+
 LEVELS = 2**16 - 1
 
 
 def write_dicom_series(
-    folder: str | Path, volume: Tensor | np.ndarray, reference: DicomSeries, description: str
+    folder: str | Path,
+    volume: Tensor | np.ndarray,
+    reference: DicomSeries,
+    description: str,
+    *,
+    window: tuple[float, float] | None = None,
 ) -> list[Path]:
     r"""Write a volume as a new series of the study that the reference belongs to.
 
-    Patient, study, geometry and acquisition are those of the reference, slice by slice; series
-    and images have new identifiers, the image type DERIVED\SECONDARY, and name their sources.
-    Values are stored in 16 bits with a slope and an intercept common to all slices, so that they
-    are read back to (max - min) / 131070.
+    Patient, study, geometry, acquisition and the sense of grey levels are those of the reference,
+    slice by slice; series and images have new identifiers, the image type DERIVED\SECONDARY, and
+    name their sources. Values are stored in 16 bits with a slope and an intercept common to all
+    slices, so that they are read back to (max - min) / 131070. Files appear when all are written.
 
     Args:
         folder: created if missing; without DICOM files, as a folder is one series.
         volume: real values (D, H, W) or (1, 1, D, H, W) in the units of the reference.
         reference: the series that was reconstructed or restored.
         description: of the series, e.g. "DDS mean", 1 to 64 ASCII characters.
+        window: values shown first and last; by default the reference's, or all where it has none.
 
     Returns:
         The files in the order of the slices.
@@ -50,32 +81,58 @@ def write_dicom_series(
     Raises:
         DtypeError, ShapeError, NonFiniteError: the volume is not real, finite and of the shape
             of the reference.
-        ArgumentError: the description is empty, too long or of other characters.
+        ArgumentError: the description is empty, too long or of other characters; the reference
+            is no series, or the window none.
         FileError: the folder holds DICOM files or cannot be written.
     """
     from pydicom.uid import generate_uid
 
+    require(isinstance(reference, DicomSeries), "reference", reference, "a DicomSeries")
     values = as_stored(volume, reference.values.shape)
-    plain = description.isascii() and description.isprintable() and "\\" not in description
-    fits = plain and 1 <= len(description) <= 64
+    plain = isinstance(description, str) and description.isascii() and description.isprintable()
+    fits = plain and "\\" not in description and 1 <= len(description) <= 64
     require(fits, "description", description, "1 to 64 ASCII characters but backslashes")
+    if window is not None:
+        low_to_high = _is_window(window)
+        require(low_to_high, "window", window, "None or (low, high), low < high")
     folder = Path(folder)
     low, high = float(values.min()), float(values.max())
     series = generate_uid()
-    files = [folder / f"{number:04d}{DICOM_SUFFIX}" for number in range(1, len(values) + 1)]
+    with _appearing(folder) as part:
+        for number, pixels in enumerate(values, 1):
+            header = _derived(reference.headers[number - 1], description, series, number)
+            _set_pixels(header, pixels, low, high)
+            _set_window(header, reference.headers[number - 1], window, (low, high))
+            header.save_as(part / f"{number:04d}{SUFFIX}", enforce_file_format=True)
+    return [folder / f"{number:04d}{SUFFIX}" for number in range(1, len(values) + 1)]
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """Yield a folder to write to; its files then move to ``folder``.
+
+    Raises:
+        FileError: that holds DICOM files or cannot be written; nothing was.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(p.suffix.lower() == DICOM_SUFFIX for p in folder.iterdir()):
+        if any(p.is_file() and is_dicom(p) for p in folder.iterdir()):
             raise FileError(f"folder: {str(folder)!r} holds DICOM files, accepted: a new folder")
-        for number, (file, pixels) in enumerate(zip(files, values, strict=True)):
-            header = _derived(reference.headers[number], description, series, number + 1)
-            _set_pixels(header, pixels, low, high)
-            header.save_as(file, enforce_file_format=True)
-    except FileError:
-        raise
+        with TemporaryDirectory(prefix=".part-", dir=folder) as name:
+            yield Path(name)
+            for file in sorted(Path(name).iterdir()):
+                flush(file)
+            for file in sorted(Path(name).iterdir()):
+                file.replace(folder / file.name)
     except OSError as error:
+        if isinstance(error, FileError):
+            raise
         raise FileError(f"folder: cannot write {str(folder)!r}: {error}") from error
-    return files
+
+
+def _is_window(window: object) -> bool:
+    numbers = isinstance(window, Sequence) and len(window) == 2 and np.isfinite(window).all()
+    return bool(numbers) and window[0] < window[1]  # type: ignore[index]
 
 
 def _decimal(value: float) -> str:
@@ -90,12 +147,14 @@ def _derived(source: Any, description: str, series: str, number: int) -> Any:
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-    header = deepcopy(source)
+    header = Dataset()  # without the encoding of the source
+    header.update({element.tag: deepcopy(element) for element in source})
     header.remove_private_tags()  # nobody knows what they say of the pixels
     origin = Dataset()
     origin.ReferencedSOPClassUID = source.SOPClassUID
     origin.ReferencedSOPInstanceUID = source.SOPInstanceUID
     header.SourceImageSequence = [origin]
+    header.SOPClassUID = _single_frame(source.SOPClassUID)
     header.ImageType = ["DERIVED", "SECONDARY", *list(source.get("ImageType") or [])[2:]]
     header.SOPInstanceUID = generate_uid()
     header.SeriesInstanceUID = series
@@ -109,20 +168,44 @@ def _derived(source: Any, description: str, series: str, number: int) -> Any:
     return header
 
 
+def _single_frame(sop_class: Any) -> Any:
+    from pydicom import uid
+
+    name = SINGLE_FRAME.get(uid.UID(sop_class).keyword)
+    return sop_class if name is None else getattr(uid, name)
+
+
 def _set_pixels(header: Any, values: np.ndarray, low: float, high: float) -> None:
     """Store values between ``low`` and ``high`` in 16 bits."""
     for name in PIXEL_DEPENDENT:
         if name in header:
             del header[name]
     header.Rows, header.Columns = values.shape
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.SamplesPerPixel = 1
+    if header.get("PhotometricInterpretation") not in SHAPES:
+        header.PhotometricInterpretation = "MONOCHROME2"
+    if "PresentationLUTShape" in header:
+        header.PresentationLUTShape = SHAPES[header.PhotometricInterpretation]
     header.BitsAllocated, header.BitsStored, header.HighBit = 16, 16, 15
     header.PixelRepresentation = 0
     slope, intercept = _decimal((high - low) / LEVELS or 1.0), _decimal(low)
     header.RescaleSlope, header.RescaleIntercept = slope, intercept
-    header.WindowCenter, header.WindowWidth = (
-        _decimal((low + high) / 2),
-        _decimal(high - low or 1.0),
-    )
     stored = np.rint((values - float(intercept)) / float(slope)).clip(0, LEVELS)
-    header.PixelData = stored.astype("<u2").tobytes()
+    header.add_new("PixelData", "OW", stored.astype("<u2").tobytes())
+
+
+def _set_window(
+    header: Any,
+    source: Any,
+    window: tuple[float, float] | None,
+    extremes: tuple[float, float],
+) -> None:
+    """Set the window: one asked for, or the source's, whose units it then has, or all values."""
+    if window is None and source.get("WindowWidth") and not maps_real_world(source):
+        return
+    for name in WINDOW:
+        if name in header:
+            del header[name]
+    low, high = map(float, window or extremes)
+    header.WindowCenter = _decimal((low + high) / 2)
+    header.WindowWidth = _decimal(high - low or 1.0)

@@ -40,7 +40,9 @@ def write_result(
         volumes["std"] = abs(result.units.scale) * result.std
     if isinstance(reference, DicomSeries):
         for name, volume in volumes.items():
-            write_dicom_series(folder / name, volume, reference, f"{result.solver} {name}")
+            window = (0.0, float(volume.max()) or 1.0) if name == "std" else None
+            title = f"{result.solver} {name}"
+            write_dicom_series(folder / name, volume, reference, title, window=window)
         return tuple(folder / name for name in volumes)
     if not isinstance(reference, NiftiVolume):
         got = type(reference).__name__

@@ -14,9 +14,12 @@ Settings declare in their annotations what they accept, and check all fields at 
 """
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import field, fields
 from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -206,6 +209,17 @@ def require_integer(name: str, value: object, least: int = 1, most: int | None =
     if not kind.admits(value):
         raise kind.error(name, value)
     return int(value)  # type: ignore[call-overload]
+
+
+def require_path(name: str, value: object) -> Path:
+    """Return a path.
+
+    Raises:
+        ArgumentError: it is none, or empty; names ``name``.
+    """
+    if not isinstance(value, str | PathLike) or not os.fspath(value):
+        raise ArgumentError(f"{name}: got {value!r}, accepted: a path")
+    return Path(value)
 
 
 def require_batch(name: str, y: "Tensor") -> None:
