@@ -17,27 +17,24 @@ from wellposed.datasets.checks import reading
 from wellposed.datasets.ct.htc import HTCScan, load_htc2022
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.datasets.ct.tomopy import ParallelScan, load_tomopy
-from wellposed.datasets.files import (
-    PHOTOGRAPH_SUFFIXES,
-    NIFTI_SUFFIXES,
-    read_array,
-    suffix_of,
-)
+from wellposed.datasets.files import NIFTI_SUFFIXES, read_array, suffix_of
 from wellposed.datasets.images.image_files import find_files
+from wellposed.datasets.images.photograph import (
+    PHOTOGRAPH_SUFFIXES,
+    Photograph,
+    read_photograph,
+)
 from wellposed.datasets.mri.fastmri import FastMRI, load_fastmri
 from wellposed.datasets.mri.ismrmrd import RawScan, load_ismrmrd
 from wellposed.datasets.volumes.dicom import DicomSeries, read_dicom_series
+from wellposed.datasets.volumes.dicom_frames import is_dicom
 from wellposed.datasets.volumes.nifti import NiftiVolume, load_nifti
 from wellposed.errors import DtypeError, FileError
+from wellposed.units import HOUNSFIELD
 
 Scan = FastMRI | RawScan | HTCScan | ParallelScan
-Source = Path | NiftiVolume | DicomSeries
-"""What a result is written like: a photograph or an array by its file, else what was loaded."""
-
-HOUNSFIELD = "HU"
-DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
-PREAMBLE = 128
-"""Bytes before the letters DICM in a DICOM file."""
+Source = Photograph | NiftiVolume | DicomSeries | Path
+"""What a result is written like: what was loaded, or the file of an array."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +44,7 @@ class Image:
     Attributes:
         path: the file, or the folder of a DICOM series.
         kind: "photograph", "array", "nifti" or "dicom".
-        values: (H, W) or (H, W, C) of photographs, in [0, 1]; (D, H, W) of NIfTI and DICOM, in
+        values: (H, W) or (H, W, 3) of photographs, in [0, 1]; (D, H, W) of NIfTI and DICOM, in
             the file's unit; arrays of any shape, of real or complex numbers.
         source: what a result is written like, see `write_like`.
         spacing: size of a voxel in mm along (D, H, W); empty if unknown.
@@ -98,8 +95,10 @@ def read(path: str | Path, key: str | None = None) -> Image | Measured:
         DtypeError: an array of something else than numbers.
     """
     path = Path(path)
-    if path.is_dir() or is_dicom(path):
+    if path.is_dir() or (path.is_file() and is_dicom(path)):
         return _dicom(path)
+    if suffix_of(path) in PHOTOGRAPH_SUFFIXES:
+        return _photograph(path)
     layout = None if key is not None else _layout(path)
     if layout is not None:
         return _measured(path, layout)
@@ -112,8 +111,7 @@ def read(path: str | Path, key: str | None = None) -> Image | Measured:
     values = read_array(path, key)
     if values.dtype.kind not in "biufc":
         raise DtypeError(f"input: {path.name} holds {values.dtype}, accepted: numbers")
-    kind = "photograph" if suffix_of(path) in PHOTOGRAPH_SUFFIXES else "array"
-    return Image(path, kind, values, path)
+    return Image(path, "array", values, path)
 
 
 def inputs_of(paths: "list[str] | list[Path] | tuple[Path, ...]") -> list[Path]:
@@ -144,14 +142,12 @@ def _expanded(path: Path) -> list[Path]:
     return [part for match in matches for part in _expanded(match)]
 
 
-def is_dicom(path: Path) -> bool:
-    """Tell whether a file is DICOM, by its suffix or its preamble."""
-    if not path.is_file():
-        return False
-    if suffix_of(path) in DICOM_SUFFIXES:
-        return True
-    with path.open("rb") as file:
-        return file.read(PREAMBLE + 4)[PREAMBLE:] == b"DICM"
+def _photograph(path: Path) -> Image:
+    photograph = read_photograph(path)
+    pixels = photograph.pixels
+    return Image(
+        path, "photograph", pixels[..., 0] if pixels.shape[-1] == 1 else pixels, photograph
+    )
 
 
 def _dicom(path: Path) -> Image:

@@ -5,17 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
-from wellposed.datasets.checks import writing
-from wellposed.datasets.files import PHOTOGRAPH_SUFFIXES, image_shape, suffix_of
+from wellposed.datasets.files import suffix_of
+from wellposed.datasets.images.photograph import Photograph, write_photograph
 from wellposed.datasets.reading import Source
 from wellposed.datasets.volumes.dicom import DicomSeries
-from wellposed.datasets.volumes.nifti import NiftiVolume
 from wellposed.datasets.volumes.results import write_result
 from wellposed.errors import FileError
-from wellposed.figures import write_png
 from wellposed.reconstruction import Reconstruction
+from wellposed.writing import replacing
 
 _log = logging.getLogger(__name__)
 
@@ -43,8 +41,10 @@ def write_like(
         FileError: the folder cannot be written.
     """
     folder = Path(folder)
+    if isinstance(source, Photograph):
+        return _write_photograph(result, folder, source)
     if isinstance(source, Path):
-        return _write_plain(result, folder, source)
+        return _write_array(result, folder, source)
     volume = _as_volume(result, axis)
     wanted = source.values.shape if isinstance(source, DicomSeries) else source.volume.shape[2:]
     if tuple(volume.mean.shape[2:]) != tuple(wanted):
@@ -62,7 +62,9 @@ def require_free(folder: Path, source: Source) -> None:
     """
     there = folder / "mean"
     if isinstance(source, DicomSeries) and there.is_dir() and any(there.iterdir()):
-        raise FileError(f"--out: {str(there)!r} holds the series of another result, accepted: a new folder")
+        raise FileError(
+            f"--out: {str(there)!r} holds the series of another result, accepted: a new folder"
+        )
 
 
 def _as_volume(result: Reconstruction, axis: int) -> Reconstruction:
@@ -72,22 +74,19 @@ def _as_volume(result: Reconstruction, axis: int) -> Reconstruction:
     return replace(result, samples=samples.movedim(3, 3 + axis))
 
 
-def _write_plain(result: Reconstruction, folder: Path, file: Path) -> tuple[Path, ...]:
-    mean = result.units.stored(result.mean)[0]
-    if suffix_of(file) in PHOTOGRAPH_SUFFIXES and mean.ndim == 3:
-        path = folder / "mean.png"
-        _write_photograph(mean, path, file)
-        return (path,)
-    if suffix_of(file) != ".npy":
-        return ()
-    path = folder / "mean.npy"
-    with writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(path, mean.numpy()[0] if len(mean) == 1 else mean.movedim(0, -1).numpy())
+def _write_photograph(
+    result: Reconstruction, folder: Path, source: Photograph
+) -> tuple[Path, ...]:
+    path, mean = folder / "mean.png", result.units.stored(result.mean)[0]
+    write_photograph(source.like(mean.movedim(0, -1).numpy()), path)
     return (path,)
 
 
-def _write_photograph(image: Tensor, path: Path, like: Path) -> None:
-    """Write an image (C, H, W), grey where the photograph is."""
-    grey = image_shape(like)[2] == 1
-    write_png(image.mean(0, keepdim=True) if grey else image, path)
+def _write_array(result: Reconstruction, folder: Path, file: Path) -> tuple[Path, ...]:
+    """Write (H, W), (H, W, C) or (D, H, W); of files that hold several arrays, none."""
+    if suffix_of(file) != ".npy":
+        return ()
+    path, mean = folder / "mean.npy", result.units.stored(result.mean)[0]
+    with replacing(path) as part:
+        np.save(part, mean.numpy()[0] if len(mean) == 1 else mean.movedim(0, -1).numpy())
+    return (path,)

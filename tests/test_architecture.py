@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 MAPPED = ("solvers", "operators", "priors", "datasets")
 
 ORDER = (
-    ("errors", "checks", "linalg", "noise", "presentation"),
+    ("errors", "checks", "linalg", "noise", "presentation", "writing"),
     ("metrics", "uncertainty", "reconstruction", "figures", "panel", "results", "units"),
     ("parallel",),
     ("operators",),

@@ -1,5 +1,7 @@
 """The command line, run as a user would."""
 
+import re
+
 import h5py
 import numpy as np
 import pytest

@@ -312,7 +312,7 @@ def test_a_mask_of_one_channel_hides_the_same_pixels_in_all(items, channels):
 
 
 def test_a_mask_of_other_channels_is_named():
-    with pytest.raises(errors.ShapeError, match="^mask: got 2 channels, accepted: 1 or 3"):
+    with pytest.raises(errors.ShapeError, match=r"^mask: got 2 channels, accepted: 1 or 3"):
         Inpainting(torch.ones(2, 4, 4), channels=3)
-    with pytest.raises(errors.ShapeError, match="^x: got shape"):
+    with pytest.raises(errors.ShapeError, match=r"^x: got shape"):
         Inpainting(torch.ones(1, 4, 4)).A(torch.ones(1, 3, 4, 5))

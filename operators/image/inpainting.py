@@ -46,7 +46,7 @@ class Inpainting(Decomposable):
         mask: 0 or 1, shape (H, W), (C, H, W) or (B, C, H, W).
         channels: channels of the image. By default those of the mask, or 3 for masks (H, W).
             A mask of one channel hides the same pixels in all channels: without ``channels`` it
-            takes images of any number of them.
+            takes grey and colour images.
         noise_sigma: noise level in ``y``.
 
     Raises:
@@ -66,7 +66,7 @@ class Inpainting(Decomposable):
         if channels is not None:
             mask = _in_channels(mask, require_integer("channels", channels))
         super().__init__(mask.shape[1:], mask.shape[1:], noise_sigma, items=len(mask))
-        self._any_channels = channels is None and mask.shape[1] == 1
+        self._grey_or_colour = channels is None and mask.shape[1] == 1
         self.register_buffer("singular_values", mask)
         self.to(mask.device)
 
@@ -76,8 +76,8 @@ class Inpainting(Decomposable):
         return self.singular_values
 
     def _check(self, name: str, value: Tensor, size: tuple[int, ...], is_complex: bool) -> None:
-        if self._any_channels and isinstance(value, Tensor) and value.ndim == 4:
-            size = (value.shape[1], *size[1:])
+        if self._grey_or_colour and isinstance(value, Tensor) and value.shape[1:2] == (3,):
+            size = (3, *size[1:])
         super()._check(name, value, size, is_complex)
 
     def restrict(self, y: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from wellposed.errors import FileError
 from wellposed.figures import displayable
 from wellposed.units import Units
+from wellposed.writing import replacing
 
 HEIGHT, BAR = 2.9, 0.62
 """Height of a picture, and width of a colour bar with its numbers, in inches."""
@@ -55,7 +56,7 @@ def draw_panel(
     FigureCanvasAgg(figure)
     top = 1 - head / (HEIGHT + head + 0.08)
     grid = GridSpec(1, len(columns), figure, 0.005, 0.02, 0.995, top, 0.03, width_ratios=columns)
-    shown = units.shown(next(iter(pictures.values())))
+    shown = units.shown(list(pictures.values())[-1])  # the truth, or a sample
     grey = {"cmap": "gray", "vmin": shown[0], "vmax": shown[1]}
     place = _draw(figure, grid, 0, pictures, grey, None if coloured else units.name, units.aspect)
     if maps:
@@ -90,7 +91,7 @@ def _draw(
         beside.set_axis_off()
         bar = figure.colorbar(drawn, cax=beside.inset_axes((0.04, 0.06, 0.16, 0.88)))
         bar.ax.tick_params(labelsize=7)
-        bar.set_label(unit, fontsize=7)
+        bar.ax.set_title(unit, fontsize=7, pad=3)
     return first + len(pictures) + 1
 
 
@@ -106,6 +107,7 @@ def write_picture(figure: Figure, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
     except OSError as error:
         raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
+    with replacing(path, "folder") as part:
+        figure.savefig(part)

@@ -9,10 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.writing import replacing
+
 
 def write_hdf5(path: Path, arrays: Mapping[str, Tensor | None], facts: Mapping[str, Any]) -> None:
-    """Write arrays, compressed, those that are not None; and facts as attributes."""
-    with h5py.File(path, "w") as file:
+    """Write arrays, compressed, those that are not None; and facts as attributes.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    with replacing(path, "folder") as part, h5py.File(part, "w") as file:
         for name, value in arrays.items():
             if value is not None:
                 value = value.float() if value.dtype == torch.bfloat16 else value
