@@ -121,8 +121,14 @@ def _mri(size: Size, o: OperatorOptions) -> "LinearOperator":
 def _ct(size: Size, o: OperatorOptions) -> "LinearOperator":
     _, height, width = _grey(size, "CT")
     require_integer("views", o.views)
-    angles = torch.arange(o.views, dtype=torch.float64) * (o.arc / o.views)
-    return operators.ParallelBeamCT((height, width), angles, noise_sigma=o.noise_sigma)
+    angles = torch.tensor(o.view_angles(o.views), dtype=torch.float64)
+    if o.fan is None:
+        return operators.ParallelBeamCT((height, width), angles, noise_sigma=o.noise_sigma)
+    source, far, bin_size = o.fan
+    detector = operators.Detector(bin_size=bin_size)
+    return operators.FanBeamCT(
+        (height, width), angles, source, far, detector, noise_sigma=o.noise_sigma
+    )
 
 
 def _grey(size: Size, what: str) -> Size:
@@ -138,7 +144,7 @@ OPERATORS: dict[str, tuple[str, Callable[[Size, OperatorOptions], "LinearOperato
     ),
     "deblurring": ("Gaussian blur of --blur-sigma pixels", _deblurring),
     "mri": ("multi-coil MRI: measured k-space, or an image undersampled --acceleration x", _mri),
-    "ct": ("parallel-beam CT with --views over --arc degrees", _ct),
+    "ct": ("CT with --views over --arc degrees, of parallel or --fan beams", _ct),
 }
 """Operators by name: one line about each, and what builds it."""
 

@@ -1,6 +1,6 @@
 """Inverse problems from files, with an operator by name or from another module."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
 
@@ -10,33 +10,58 @@ from deepinv.physics import GaussianNoise, Physics
 from torch import Tensor
 
 from wellposed import operators
-from wellposed.cli.inputs import TaskInput, read_input
+from wellposed.cli.inputs import TaskInput, task_input
 from wellposed.cli.names import import_class, make, parse_assignments
-from wellposed.cli.settings import InputOptions
+from wellposed.cli.scans import ScanTask, array_task, kspace_task, scan_task
+from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions
 from wellposed.datasets.images.mask import read_mask
+from wellposed.datasets.mri.encoding import center_crop
+from wellposed.datasets.reading import Measured, read
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.operators import presets
 from wellposed.operators.presets import Task
+from wellposed.reconstruction import Reconstruction
+from wellposed.units import Units
 
 UNMEASURED = {
     "inpainting": "mask: got None, accepted: a mask image; or use --simulate",
     "mri": "input: got a real image, accepted: complex k-space (coils, H, W); or use --simulate "
     "to undersample a magnitude image",
-    "ct": "input: got a measured sinogram, accepted: an image with --simulate; the library reads "
-    "sinograms",
 }
 """Errors for inputs that are not measurements of an operator."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FileTask(Task):
-    """A `Task` with the content of its file, ``source``."""
+    """A `Task` of a file.
+
+    Attributes:
+        source: the place of the result.
+        crop: (h, w) of the image that is written, or None for all of it.
+    """
 
     source: TaskInput
+    crop: tuple[int, int] | None = None
+
+    def finished(self, result: Reconstruction) -> Reconstruction:
+        """Return a result in its units, cut to the image that is written."""
+        return replace(result, samples=self.cut(result.samples), units=self.source.units)
+
+    def cut(self, image: Tensor) -> Tensor:
+        """Return the part of an image (..., H, W) that is written."""
+        return image if self.crop is None else center_crop(image, self.crop)
 
 
-def build_task(path: Path, operator: str, options: InputOptions) -> FileTask:
+def build_task(
+    path: Path, operator: str, options: InputOptions, channels: int | None = None
+) -> FileTask:
     """Read a file and set up the problem of an operator, given by name or as MODULE:CLASS.
+
+    Args:
+        path: a file, or the folder of a DICOM series.
+        operator: its name, or MODULE:CLASS.
+        options: the options.
+        channels: those of the prior; grey photographs become three equal ones where it has 3.
 
     Raises:
         UnknownNameError: no such operator; the nearest is suggested.
@@ -45,9 +70,39 @@ def build_task(path: Path, operator: str, options: InputOptions) -> FileTask:
     """
     if ":" not in operator:
         _check_name(operator, options)
-    source = read_input(path, operator, options)
-    task = task_of(source.array, operator, options)
+    found = read(path)
+    if isinstance(found, Measured):
+        return _of_scan(scan_task(found, operator, options), TaskInput(np.empty(0), Units()))
+    source = task_input(found, operator, options)
+    array, o = source.array, options
+    scan = _array_scan(array, operator, o)
+    if scan is not None:
+        return _of_scan(scan, source)
+    if not o.simulate and source.units.scale != 1:
+        o = replace(o, noise_sigma=o.noise_sigma / source.units.scale)
+    if channels == 3 and array.ndim == 2 and operator in RESTORED_OPERATORS:
+        array = np.repeat(array[..., None], 3, -1)
+    task = task_of(array, operator, o)
     return FileTask(task.y, task.operator, task.truth, source)
+
+
+def _of_scan(task: ScanTask, source: TaskInput) -> FileTask:
+    spacing = task.units.spacing or source.units.spacing
+    source = replace(source, units=replace(task.units, spacing=spacing))
+    return FileTask(task.y, task.operator, task.truth, source, task.crop)
+
+
+def _array_scan(array: np.ndarray, operator: str, o: InputOptions) -> ScanTask | None:
+    """Return the problem of an array of k-space or of a sinogram, None of an image."""
+    if operator == "mri" and np.iscomplexobj(array):
+        kspace = torch.from_numpy(array.astype(np.complex64))
+        kspace = kspace[None] if kspace.ndim == 2 else kspace
+        return kspace_task(kspace if kspace.ndim == 4 else kspace[None], o)
+    if operator == "ct" and not o.simulate:
+        image = image_of(array, o.volume)
+        require(image.shape[1] == 1, "input", f"{image.shape[1]} channels", "one of a sinogram")
+        return array_task(image[0].transpose(0, 1) if o.volume else image, o)
+    return None
 
 
 def _check_name(operator: str, o: InputOptions) -> None:
@@ -59,7 +114,7 @@ def _check_name(operator: str, o: InputOptions) -> None:
 
 
 def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
-    """Return the problem of a clean image (``simulate``) or of a measurement.
+    """Return the problem of a clean image (``simulate``) or of a measured one.
 
     Args:
         array: see `TaskInput`.
@@ -68,10 +123,6 @@ def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
     """
     if ":" in operator:
         return _outside(array, operator, o)
-    if operator == "mri" and np.iscomplexobj(array):
-        require(not o.simulate, "simulate", True, "False for k-space, which is a measurement")
-        kspace = torch.from_numpy(array.astype(np.complex64))[None]
-        return presets.measured_mri(kspace, o.noise_sigma)
     image = image_of(array, o.volume)
     if operator == "inpainting" and o.mask is not None:
         return _masked(image, o.mask, o)

@@ -1,0 +1,134 @@
+"""Many inputs: finished ones are skipped, failures reported at the end, all in one table."""
+
+import csv
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from wellposed import __version__
+from wellposed.errors import FileError, ProcessLostError, WellposedError
+from wellposed.writing import replacing, write_text
+
+_log = logging.getLogger(__name__)
+
+TABLE = "results.csv"
+RECORD = "record.json"
+"""What is known of a finished or failed input, in the folder of its result."""
+
+INCIDENTAL = ("inputs", "out", "device", "batch_size", "checkpoint", "checkpoint_every", "shard")
+"""Options that do not decide the result."""
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """An input, and the folders of its result and of its checkpoint."""
+
+    file: Path
+    out: Path
+    checkpoint: Path | None = None
+
+
+def identity(options: Any, job: Job, *parts: str) -> str:
+    """Return the fingerprint of what decides a result: the options, the file and other parts."""
+    chosen = {k: repr(v) for k, v in asdict(options).items() if k not in INCIDENTAL}
+    digest = hashlib.sha256(json.dumps([__version__, chosen, parts], sort_keys=True).encode())
+    digest.update(job.file.name.encode())
+    for file in _files(job.file):
+        stat = file.stat()
+        digest.update(f"{file.name} {stat.st_size}".encode())
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+
+
+def run_all(
+    jobs: Sequence[Job], run: Callable[[Job], Row | None], mark: Callable[[Job], str]
+) -> list[str]:
+    """Run all jobs that are not finished; return what failed, a line each.
+
+    A single job's error is raised, as is the loss of a process. Each job's folder gets a record
+    of how it went.
+
+    Args:
+        jobs: this process's share.
+        run: does a job, and returns its row of the table; None where another process has it.
+        mark: the fingerprint of a job, see `identity`.
+    """
+    failures = []
+    for job in jobs:
+        try:
+            done = mark(job)
+            if finished(job, done):
+                typer.echo(f"{job.file.name}: finished already, see {job.out}")
+                continue
+            row = run(job)
+            if row is not None:
+                _record(job, {"fingerprint": done, "row": {**row, "status": "done"}})
+        except WellposedError as error:
+            if len(jobs) == 1 or isinstance(error, ProcessLostError):
+                raise
+            told = " ".join(str(error).split())
+            failures.append(f"{job.file.name}: {told}")
+            typer.echo(f"error: {failures[-1]}", err=True)
+            _record(job, {"row": {"status": f"failed: {told}"}})
+    return failures
+
+
+def finished(job: Job, mark: str) -> bool:
+    """Tell whether a job's folder has the result of the same options, file and prior."""
+    return _recorded(job).get("fingerprint") == mark
+
+
+def _record(job: Job, facts: dict[str, Any]) -> None:
+    try:
+        job.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"--out: cannot write {str(job.out)!r}: {error}") from error
+    write_text(job.out / RECORD, json.dumps(facts, indent=1) + "\n", "--out")
+
+
+def _recorded(job: Job) -> dict[str, Any]:
+    try:
+        found = json.loads((job.out / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_table(out: Path, jobs: Iterable[Job]) -> Path | None:
+    """Write ``results.csv`` of all jobs that any process has finished or failed; return its path.
+
+    Every process of several writes it from all records, so that the last has all.
+    """
+    rows = {job.file.name: _recorded(job).get("row") for job in jobs}
+    lines = [{"input": name, **row} for name, row in rows.items() if isinstance(row, dict)]
+    if not lines:
+        return None
+    names = list(dict.fromkeys(key for line in lines for key in line if key != "status"))
+    path = out / TABLE
+    with replacing(path, "--out") as part, part.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [*names, "status"], restval="")
+        table.writeheader()
+        table.writerows(lines)
+    return path
+
+
+def report(failures: Sequence[str], count: int) -> None:
+    """Tell what failed, and end with exit code 1 if anything did."""
+    if failures:
+        typer.echo(f"{len(failures)} of {count} failed:", err=True)
+        for line in failures:
+            typer.echo(f"  {line}", err=True)
+        raise typer.Exit(1)
