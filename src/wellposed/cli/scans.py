@@ -234,7 +234,7 @@ def fan_beam(
 
 
 def array_task(sinogram: Tensor, o: InputOptions) -> ScanTask:
-    """Return the problem of sinograms (D, 1, views, bins) of an array, by the options' geometry."""
+    """Return the problem of sinograms (D, 1, views, bins), by the options' geometry."""
     views, bins = sinogram.shape[-2:]
     angles = torch.tensor(o.view_angles(views), dtype=torch.float64)
     make = parallel_beam(bins, o) if o.fan is None else fan_beam(bins, o.fan, o)

@@ -36,8 +36,8 @@ class InputOptions(OperatorOptions):
     )
     simulate: bool = setting(
         False,
-        "INPUT is a clean image: simulate its measurement; or complete k-space or a sinogram: keep "
-        "a part of it. Then compare.",
+        "INPUT is a clean image: simulate its measurement; or complete k-space or a sinogram: "
+        "keep a part of it. Then compare.",
     )
     centre: float | None = setting(
         None, "Bin of a sinogram that the rotation centre is seen at, from 0; default: the middle."
