@@ -135,7 +135,10 @@ MISTAKES = {
     "operator": ({"--operator": "inpaintin"}, "Did you mean 'inpainting'"),
     "solver": ({"--solver": "red-dif"}, "Did you mean 'red-diff'"),
     "prior": ({"--prior": "brain-mry", "--simulate": True}, "prior: unknown name 'brain-mry'"),
-    "prior of other channels": ({"input": "grey.png", "--simulate": True}, "3 channels"),
+    "prior of other channels": (
+        {"input": "grey.npy", "--operator": "ct", "--simulate": True},
+        "3 channels",
+    ),
     "hyper-parameter": ({"--set": "gama=3"}, "Did you mean 'gamma'"),
     "assignment": ({"--set": "gamma"}, "name=value"),
     "value": ({"--set": "gamma=-3"}, "gamma: got -3"),

@@ -24,6 +24,9 @@ RECORD = "record.json"
 INCIDENTAL = ("inputs", "out", "device", "batch_size", "checkpoint", "checkpoint_every", "shard")
 """Options that do not decide the result."""
 
+BESIDE = ("mask", "like")
+"""Options that are files, whose content decides the result too."""
+
 Row = dict[str, str]
 
 
@@ -41,15 +44,17 @@ def identity(options: Any, job: Job, *parts: str) -> str:
     chosen = {k: repr(v) for k, v in asdict(options).items() if k not in INCIDENTAL}
     digest = hashlib.sha256(json.dumps([__version__, chosen, parts], sort_keys=True).encode())
     digest.update(job.file.name.encode())
-    for file in _files(job.file):
-        stat = file.stat()
-        digest.update(f"{file.name} {stat.st_size}".encode())
+    beside = [path for path in (getattr(options, n, None) for n in BESIDE) if path is not None]
+    for file in [part for path in (job.file, *beside) for part in _files(path)]:
+        digest.update(file.name.encode())
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()[:32]
 
 
 def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise FileError(f"INPUT: no such file {str(path)!r}")
     return sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
 
 
