@@ -1,6 +1,8 @@
 """A row of named pictures with colour bars."""
 
+import base64
 from collections.abc import Mapping
+from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,14 @@ def _draw(
 
 def _plane(image: np.ndarray) -> np.ndarray:
     return image.mean(-1) if image.ndim == 3 else image
+
+
+def html(picture: Picture, facts: Mapping[str, str]) -> str:
+    """Return a picture above a table."""
+    image = base64.b64encode(picture._repr_png_()).decode()
+    cells = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in facts.items())
+    shown = f'<img src="data:image/png;base64,{image}" style="max-width:100%">'
+    return f"<div>{shown}<table>{cells}</table></div>"
 
 
 def write_picture(figure: Figure, path: Path) -> None:

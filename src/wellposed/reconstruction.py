@@ -1,6 +1,5 @@
 """The result of a solver: samples, their mean and spread, data misfit and settings."""
 
-import base64
 import json
 import logging
 from collections.abc import Mapping
@@ -207,7 +206,9 @@ class Reconstruction:
         spread = {f"std of {count}": self.std[item]} if count > 1 else {}
         if truth is not None:
             images["truth"] = truth[item]
-            spread[f"|{best.split(' of')[0]} - truth|"] = _distance(self.mean, truth)[item]
+            spread[f"|{best.split(' of')[0]} - truth|"] = metrics.absolute_error(self.mean, truth)[
+                item
+            ]
         return draw_panel(images, spread, self.units)
 
     def _checked(
@@ -244,7 +245,7 @@ class Reconstruction:
                 settings=json.loads(facts["settings"]),
                 seed=json.loads(facts["seed"]),
                 measured=arrays.get("measured"),
-                units=_units(json.loads(facts.get("units", "{}"))),
+                units=Units.of(json.loads(facts.get("units", "{}"))),
             )
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise FileError(
@@ -260,10 +261,9 @@ class Reconstruction:
 
     def _repr_html_(self) -> str:
         """Return the pictures of the first item, and a table, for notebooks."""
-        picture = base64.b64encode(self.plot()._repr_png_()).decode()
-        cells = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in self._facts().items())
-        image = f'<img src="data:image/png;base64,{picture}" style="max-width:100%">'
-        return f"<div>{image}<table>{cells}</table></div>"
+        from wellposed.panel import html
+
+        return html(self.plot(), self._facts())
 
     def _facts(self) -> dict[str, str]:
         items = self.suspicious.nonzero().flatten().tolist()
@@ -276,19 +276,6 @@ class Reconstruction:
             "seconds": f"{self.seconds:.1f}",
             "seed": str(self.seed),
         }
-
-
-def _units(stored: dict[str, Any]) -> Units:
-    """Return units from what JSON has kept of them, which knows no tuples."""
-    lists = {key: tuple(value) for key, value in stored.items() if isinstance(value, list)}
-    return Units(**(stored | lists))
-
-
-def _distance(image: Tensor, truth: Tensor) -> Tensor:
-    """Return the absolute error, of complex images that of the magnitude, as metrics have it."""
-    if image.is_complex() or truth.is_complex():
-        image, truth = image.abs(), truth.abs()
-    return (image - truth).abs()
 
 
 def _bessel(count: int) -> float:

@@ -1,6 +1,7 @@
 """What the values of images mean, and where their pixels lie."""
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from torch import Tensor
@@ -46,6 +47,11 @@ class Units:
             require(
                 -np.inf < low < high < np.inf, "window", self.window, "(low, high), low < high"
             )
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> Self:
+        """Return units from what JSON keeps of their fields, which knows no tuples."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
 
     def stored(self, image: Tensor) -> Tensor:
         """Return the values that the file has for an image; of complex ones the magnitude."""

@@ -91,10 +91,8 @@ def _slices(image: Image, operator: str, o: InputOptions) -> tuple[int, int | No
     kspace = operator == "mri" and np.iscomplexobj(array)
     if o.volume:
         _check_volume(image, kspace)
-        first, end = (0, array.shape[o.axis]) if o.slices is None else o.slices
-        accepted = f"A:B with 0 <= A < B <= {array.shape[o.axis]}"
-        require(0 <= first < end <= array.shape[o.axis], "slices", f"{first}:{end}", accepted)
-        return first, end
+        require(0 <= o.axis < 3, "axis", o.axis, "0 to 2")
+        return slices_of(array.shape[o.axis], o)
     colour = array.ndim == 3 and array.shape[-1] == 3 and o.slice is None
     # A measurement of an operator from outside may have any shape.
     own = ":" in operator and not o.simulate and o.slice is None
@@ -111,6 +109,14 @@ def _slices(image: Image, operator: str, o: InputOptions) -> tuple[int, int | No
     index = depth // 2 if o.slice is None else o.slice
     require(0 <= index < depth, "slice", index, f"0 to {depth - 1}")
     return index, index + 1
+
+
+def slices_of(depth: int, o: InputOptions) -> tuple[int, int]:
+    """Return the slices A to B, B not included, that are taken of a volume."""
+    first, end = (0, depth) if o.slices is None else o.slices
+    accepted = f"A:B with 0 <= A < B <= {depth}"
+    require(0 <= first < end <= depth, "slices", f"{first}:{end}", accepted)
+    return first, end
 
 
 def _check_volume(image: Image, kspace: bool) -> None:

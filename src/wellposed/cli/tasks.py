@@ -12,8 +12,10 @@ from torch import Tensor
 from wellposed import operators
 from wellposed.cli.inputs import TaskInput, task_input
 from wellposed.cli.names import import_class, make, parse_assignments
-from wellposed.cli.scans import ScanTask, array_task, kspace_task, scan_task
+from wellposed.cli.scaled import ScanTask
+from wellposed.cli.scans import kspace_task, scan_task
 from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions
+from wellposed.cli.sinograms import array_task
 from wellposed.datasets.images.mask import read_mask
 from wellposed.datasets.mri.encoding import center_crop
 from wellposed.datasets.reading import Measured, read
