@@ -51,7 +51,11 @@ class Units:
     @classmethod
     def of(cls, stored: dict[str, Any]) -> Self:
         """Return units from what JSON keeps of their fields, which knows no tuples."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in stored.items()
+        }
+        return cls(**values)
 
     def stored(self, image: Tensor) -> Tensor:
         """Return the values that the file has for an image; of complex ones the magnitude."""
