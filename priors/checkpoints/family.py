@@ -1,5 +1,6 @@
 """What a family of checkpoints is, and what building its priors takes."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +18,12 @@ from wellposed.priors.schedule import Schedule, Tabulated
 Network = TypeVar("Network", bound=nn.Module)
 
 DDPM_OPTIONS = ("schedule", "prediction", "data_range", "is_complex")
+BESIDE = re.compile(
+    r"(one_minus_|sqrt_|log_|posterior_)*(recip|recipm1)?_?(betas|alphas)\w*|\w*loss_weight|step"
+    r"|posterior_\w+|sqrt_\w+|log_\w+|logvar|initted|n_averaged|num_updates|decay|sigmas|snr"
+)
+"""Tables of a diffusion and counts that trainers keep beside the weights."""
+
 SCHEDULES: dict[str, Callable[[], Schedule]] = {
     "linear": Tabulated.linear,
     "cosine": Tabulated.cosine,
@@ -61,7 +68,9 @@ def load_network(make: Callable[[State], Network], state: State, where: str) -> 
             f"{where}: no network has these weights; missing, misnamed or of the wrong shape: "
             f"{error}"
         ) from error
-    weights = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    own = network.state_dict()
+    kept = {k: v for k, v in state.items() if k in own or not BESIDE.fullmatch(k)}
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in kept.items()}
     network.to_empty(device="cpu")
     load_strictly(network, weights, where)
     return network
@@ -78,6 +87,16 @@ def schedule_option(options: Mapping[str, Any], default: Callable[[], Schedule])
     schedule = options["schedule"] if "schedule" in options else default()
     require(isinstance(schedule, Schedule), "schedule", schedule, "a Schedule")
     return schedule
+
+
+def schedule_beside(state: State) -> Schedule | str:
+    """Return the schedule of the ``betas`` that a trainer kept beside the weights, or linear.
+
+    Raises:
+        ArgumentError: they are no schedule.
+    """
+    betas = state.get("betas")
+    return "linear" if betas is None or betas.ndim != 1 else Tabulated.from_betas(betas)
 
 
 def ddpm_prior(
