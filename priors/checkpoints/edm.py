@@ -15,11 +15,12 @@ from wellposed.priors.checkpoints.family import (
     Family,
     check_options,
     load_network,
+    schedule_option,
 )
 from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.keys import State, count_after, top_names
-from wellposed.priors.schedule import VE, Schedule
+from wellposed.priors.schedule import VE
 
 OPTIONS = ("schedule", "data_range", "is_complex", "sigma_data")
 SIDE = re.compile(r"enc\.(\d+)x\1_")
@@ -123,8 +124,7 @@ def build(state: State, where: str, options: Mapping[str, Any]) -> NetworkPrior:
         ArgumentError: an unknown option, or an impossible value of one.
     """
     check_options(options, *OPTIONS)
-    schedule = options.get("schedule") or VE()
-    require(isinstance(schedule, Schedule), "schedule", schedule, "a Schedule")
+    schedule = schedule_option(options, VE)
     network, config = load_network(make_network, state, where), read_config(state)
     taken, returned, classes = config["in_channels"], config["out_channels"], config["label_dim"]
     require(taken == returned, "channels", (taken, returned), "as many out as in")
