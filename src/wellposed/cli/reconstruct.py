@@ -105,7 +105,8 @@ def _run(o: Reconstruct, prior: Prior, solve: Callable[..., Reconstruction], job
     result = sharding.gather(found, held)
     if result is None:  # process 0 has it
         return
-    result, reference = result.cpu(), physics.A_dagger(y).cpu()
+    result, reference = result.cpu(), task.inside(physics.A_dagger(y).cpu())
+    result = replace(result, samples=task.inside(result.samples))
     path = result.save(job.out, reference=reference, truth=task.truth)
     placed = task.source.write(result, job.out)
     typer.echo(summarize(result, reference, task.truth))

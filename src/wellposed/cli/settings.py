@@ -35,6 +35,9 @@ class InputOptions(OperatorOptions):
     )
     simulate: bool = setting(False, "INPUT is a clean image: measure it first, then compare.")
     mask: Path | None = setting(None, "Inpainting: image of known pixels, which are white.")
+    kernel_file: Path | None = setting(
+        None, "Deblurring: image or array of the kernel, scaled to sum 1."
+    )
     window: tuple[float, float] | None = setting(
         None,
         "Values of a clean image taken for 0 and 1; default: -1000 1000 for CT in HU, else 0 and "

@@ -1,5 +1,6 @@
 """From what was read to an inverse problem, with an operator by name or from outside."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -13,6 +14,7 @@ from wellposed import operators
 from wellposed.cli.inputs import TaskInput, read_input
 from wellposed.cli.names import import_class, make, parse_assignments
 from wellposed.cli.settings import InputOptions
+from wellposed.datasets.files import read_array
 from wellposed.datasets.images.mask import read_mask
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.operators import presets
@@ -27,7 +29,7 @@ UNMEASURED = {
 """What is wrong with an image that is no measurement of an operator."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FileTask(Task):
     """A `Task` with what was read of its file, ``source``."""
 
@@ -46,7 +48,7 @@ def build_task(path: Path, operator: str, options: InputOptions) -> FileTask:
         _check_name(operator, options)
     source = read_input(path, operator, options)
     task = task_of(source.array, operator, options)
-    return FileTask(task.y, task.operator, task.truth, source)
+    return FileTask(task.y, task.operator, task.truth, task.margins, source=source)
 
 
 def _check_name(operator: str, o: InputOptions) -> None:
@@ -74,6 +76,8 @@ def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
     image = image_of(array, o.volume)
     if operator == "inpainting" and o.mask is not None:
         return _masked(image, o.mask, o)
+    if operator == "deblurring":
+        return _blurred(image, o)
     if o.simulate:
         return presets.simulate(operator, image, o)
     if operator in UNMEASURED:
@@ -93,6 +97,34 @@ def _masked(image: Tensor, mask: Path, o: InputOptions) -> Task:
     operator = operators.Stacked(operator, depth[0]) if depth else operator
     if not o.simulate:
         return Task(operator.A(image), operator, None)
+    return Task(operator.measure(image, o.seed), operator, image)
+
+
+def blur_kernel(size: Sequence[int], o: InputOptions) -> Tensor:
+    """Return the kernel (h, w) of the options, that of a file or a Gaussian.
+
+    Raises:
+        ShapeError, ArgumentError: the file holds none.
+    """
+    if o.kernel_file is None:
+        return presets.gaussian_blur(size, o.blur_sigma)
+    kernel = read_array(o.kernel_file)
+    kernel = kernel.mean(-1) if kernel.ndim == 3 else kernel
+    if kernel.ndim != 2 or kernel.dtype.kind not in "biuf":
+        raise ShapeError(f"kernel_file: got {kernel.dtype} {kernel.shape}, accepted: real (h, w)")
+    weight = float(kernel.sum(dtype=np.float64))
+    require(0 < weight < np.inf, "kernel_file", f"a kernel of sum {weight:g}", "a positive sum")
+    return torch.from_numpy(kernel.astype(np.float64) / weight)
+
+
+def _blurred(image: Tensor, o: InputOptions) -> Task:
+    """Return the problem of a photograph that was blurred, or of a clean one blurred around."""
+    kernel = blur_kernel(image.shape, o)
+    if not o.simulate:
+        return presets.measured_deblurring(image, kernel, o.noise_sigma)
+    channels, *depth, height, width = image.shape[1:]
+    blur = operators.Blur(kernel, (channels, height, width), o.noise_sigma)
+    operator: operators.LinearOperator = operators.Stacked(blur, depth[0]) if depth else blur
     return Task(operator.measure(image, o.seed), operator, image)
 
 
