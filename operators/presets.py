@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from wellposed import operators
 from wellposed.checks import require_integer
@@ -24,11 +26,20 @@ class Task:
         y: measurement (1, ...).
         operator: the operator that made it.
         truth: the clean image (1, C, H, W) or volume (1, 1, D, H, W) of simulated problems.
+        margins: rows and columns (top, bottom, left, right) of the operator's images that lie
+            outside what was photographed.
     """
 
     y: Tensor
     operator: "LinearOperator"
     truth: Tensor | None
+    margins: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def inside(self, images: Tensor) -> Tensor:
+        """Return images (..., H, W) without the margins."""
+        top, bottom, left, right = self.margins
+        height, width = images.shape[-2:]
+        return images[..., top : height - bottom, left : width - right]
 
 
 def build(
@@ -73,6 +84,56 @@ def simulate(name: str, image: Tensor, options: OperatorOptions | None = None) -
     return Task(operator.measure(image, options.seed), operator, image)
 
 
+def measured_deblurring(y: Tensor, kernel: Tensor, noise_sigma: float = 0.0) -> Task:
+    """Set up a blurred photograph (1, C, H, W), or volume of such slices, as it was measured.
+
+    The scene goes on outside the frame, from where the blur carries it in: images of the operator
+    have margins of what the kernel reaches, of which nothing else is known.
+
+    Args:
+        y: the photograph.
+        kernel: (h, w).
+        noise_sigma: its noise.
+    """
+    channels, *depth, height, width = y.shape[1:]
+    rows, columns = kernel.shape
+    size = (channels, height + rows - 1, width + columns - 1)
+    operator: LinearOperator = operators.PaddedBlur(kernel, size, noise_sigma, boundary="valid")
+    operator = operators.Stacked(operator, depth[0]) if depth else operator
+    margins = (rows - 1 - rows // 2, rows // 2, columns - 1 - columns // 2, columns // 2)
+    return Task(y, operator, None, margins)
+
+
+def reflected_blur(
+    kernel: Tensor, image_size: Sequence[int], noise_sigma: float = 0.0
+) -> "LinearOperator":
+    """Return the blur of a photograph whose scene goes on mirrored outside the frame.
+
+    Where a restorer needs images of the photograph's size, this is nearest to the truth.
+
+    Args:
+        kernel: (h, w).
+        image_size: (C, H, W).
+        noise_sigma: noise level in ``y``.
+    """
+    channels, height, width = image_size
+    rows, columns = kernel.shape
+    sides = (columns - 1 - columns // 2, columns // 2, rows - 1 - rows // 2, rows // 2)
+    mirrored = operators.FunctionOperator(partial(_mirror, sides=sides), tuple(image_size))
+    size = (channels, height + rows - 1, width + columns - 1)
+    return operators.PaddedBlur(kernel, size, noise_sigma, boundary="valid") @ mirrored
+
+
+def _mirror(x: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
+    return pad(x, sides, mode="reflect")
+
+
+def gaussian_blur(image_size: Sequence[int], blur_sigma: float) -> Tensor:
+    """Return the Gaussian kernel of a width in pixels, cut at 4 of it and to fit the image."""
+    radius = min(int(4 * blur_sigma) + 1, (min(image_size[-2:]) - 1) // 2)
+    return operators.gaussian_kernel(blur_sigma, 2 * radius + 1)
+
+
 def measured_mri(kspace: Tensor, noise_sigma: float = 0.0) -> Task:
     """Set up measured multi-coil k-space (1, coils, H, W): mask, coil maps and scale.
 
@@ -106,9 +167,7 @@ def _super_resolution(size: Size, o: OperatorOptions) -> "LinearOperator":
 
 
 def _deblurring(size: Size, o: OperatorOptions) -> "LinearOperator":
-    radius = min(int(4 * o.blur_sigma) + 1, (min(size[1:]) - 1) // 2)
-    kernel = operators.gaussian_kernel(o.blur_sigma, 2 * radius + 1)
-    return operators.Blur(kernel, size, o.noise_sigma)
+    return operators.Blur(gaussian_blur(size, o.blur_sigma), size, o.noise_sigma)
 
 
 def _mri(size: Size, o: OperatorOptions) -> "LinearOperator":
@@ -142,7 +201,7 @@ OPERATORS: dict[str, tuple[str, Callable[[Size, OperatorOptions], "LinearOperato
         "downsampling by --factor, --kernel bicubic or average",
         _super_resolution,
     ),
-    "deblurring": ("Gaussian blur of --blur-sigma pixels", _deblurring),
+    "deblurring": ("blur by --kernel-file, or Gaussian of --blur-sigma pixels", _deblurring),
     "mri": ("multi-coil MRI: measured k-space, or an image undersampled --acceleration x", _mri),
     "ct": ("CT with --views over --arc degrees, of parallel or --fan beams", _ct),
 }

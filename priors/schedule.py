@@ -133,16 +133,7 @@ class Tabulated(Schedule):
     def from_diffusers(cls, scheduler: Any) -> "Tabulated":
         """Take the betas of a diffusers scheduler, or of its config."""
         if isinstance(scheduler, Mapping):
-            from diffusers import DDPMScheduler
-
-            # Without a beta schedule diffusers would fill in DDPM's, whatever the config is of.
-            require(
-                "beta_schedule" in scheduler or scheduler.get("trained_betas") is not None,
-                "scheduler",
-                scheduler.get("_class_name", "a config"),
-                "a config with beta_schedule or trained_betas",
-            )
-            scheduler = DDPMScheduler.from_config(dict(scheduler))
+            scheduler = _scheduler_of(scheduler)
         if not hasattr(scheduler, "alphas_cumprod"):
             raise ArgumentError(
                 f"scheduler: got {type(scheduler).__name__}, accepted: a diffusers scheduler "
@@ -190,6 +181,19 @@ class Tabulated(Schedule):
         else:
             labels = np.arange(T, 0, -T / steps).round()[:steps]
         return torch.from_numpy(np.ascontiguousarray(labels, dtype=np.float64))
+
+
+def _scheduler_of(config: Mapping[str, Any]) -> Any:
+    """Return the diffusers scheduler of a config, whose class has defaults of its own."""
+    import diffusers
+
+    kind = getattr(diffusers, str(config.get("_class_name")), None)
+    tells = "beta_schedule" in config or config.get("trained_betas") is not None
+    got, accepted = config.get("_class_name", "a config"), "one with beta_schedule or _class_name"
+    require(kind is not None or tells, "scheduler", got, accepted)
+    # What was left at its default counts, too: diffusers would replace it by another class's.
+    given = {name: value for name, value in config.items() if name != "_use_default_values"}
+    return (kind or diffusers.DDPMScheduler).from_config(given)
 
 
 class VE(Schedule):

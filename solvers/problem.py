@@ -9,6 +9,7 @@ Public values and units meet here alone: solvers see only ``u``. The units of a 
 autoencoder's code, in which no measurement is linear.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,6 +29,10 @@ from wellposed.priors.prior import Prior
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
+
+
+IMPLAUSIBLE = 2.0
+"""Noise level, in root mean squares of the measurement, that cannot be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +81,7 @@ class Problem:
         if is_linear_operator(operator):
             require_adjoint(operator, y, back)
         acting = prior.in_units(operator) if is_linear_operator(operator) else None
+        _warn_of_noise(y, operator)
         is_linear, shape = acting is not None, prior.unit_shape(back.shape)
         given = None if prior.anchor is None else _condition(y, prior, back.shape)
         acting = acting if is_linear else operator
@@ -226,6 +232,21 @@ def _condition(image: Tensor, prior: Prior, clean: torch.Size) -> Degraded:
         )
     with torch.no_grad():
         return prior.degraded(image)
+
+
+def _warn_of_noise(y: Tensor, operator: "Physics") -> None:
+    """Warn of a noise level that the measurement, which holds the noise, is too small for."""
+    sigma = getattr(getattr(operator, "noise_model", None), "sigma", None)
+    measured = y[y != 0].abs()
+    if sigma is None or not len(measured):
+        return
+    size, most = float(measured.square().mean().sqrt()), float(torch.as_tensor(sigma).max())
+    if most > IMPLAUSIBLE * size:
+        warnings.warn(
+            f"noise_sigma: got {most:.4g}, but the measurement's root mean square, noise and all, "
+            f"is {size:.4g}; accepted: the noise in the units of y (25 of 255 is 25 / 255)",
+            stacklevel=4,
+        )
 
 
 def _checked(operator: "Physics | None", y: Tensor) -> "Physics":

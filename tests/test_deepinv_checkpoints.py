@@ -12,6 +12,7 @@ from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.priors import VE, Flow, Rescheduled, Tabulated
 from wellposed.priors.checkpoints import FAMILIES, deepinv_models, edm, identify
 from wellposed.priors.checkpoints.reading import read_state
+from wellposed.priors.checkpoints.wrappings import bare
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -140,6 +141,7 @@ def test_edm_inside_its_preconditioning():
     model, x = edm_network("ncsn"), random(1, 2, 8, 8)
     state = EDMPrecond(model).state_dict()
     assert all(key.startswith("model.") for key in state)
+    state = bare(state)
     assert edm.matches(state)
     close(edm.build(state, WHERE, {})(x, 0.4), edm_prior(model)(x, 0.4))
 

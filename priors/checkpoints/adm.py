@@ -9,6 +9,7 @@ from wellposed.priors.checkpoints.family import (
     check_options,
     ddpm_prior,
     load_network,
+    schedule_beside,
 )
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.adm import ADMConfig, ADMUNet
@@ -65,8 +66,9 @@ def _resampling(state: State) -> tuple[str, int]:
 def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
     """Return an ADM checkpoint as a prior.
 
-    By default: 1000 linear levels, predicted noise, attention heads of 64 channels, as the
-    checkpoints for FFHQ and ImageNet have. A learned variance is not used.
+    By default: 1000 linear levels, or those of ``betas`` beside the weights, predicted noise,
+    attention heads of 64 channels, as the checkpoints for FFHQ and ImageNet have. A learned
+    variance is not used.
 
     Args:
         state: the state dict.
@@ -83,7 +85,8 @@ def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
     others = {name: value for name, value in options.items() if name not in heads}
     network = load_network(lambda s: ADMUNet(replace(read_config(s), **heads)), state, where)
     config = network.config
-    return ddpm_prior(network, config.channels[0], num_classes=config.num_classes, **others)
+    others = {"schedule": schedule_beside(state), "num_classes": config.num_classes} | others
+    return ddpm_prior(network, config.channels[0], **others)
 
 
 FAMILY = Family("ADM / guided-diffusion", matches, build)

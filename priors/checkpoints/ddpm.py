@@ -8,6 +8,7 @@ from wellposed.priors.checkpoints.family import (
     check_options,
     ddpm_prior,
     load_network,
+    schedule_beside,
 )
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.ddpm import DDPMConfig, DDPMUNet
@@ -51,6 +52,7 @@ def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
     """
     check_options(options, *DDPM_OPTIONS)
     network = load_network(lambda s: DDPMUNet(read_config(s)), state, where)
+    options = {"schedule": schedule_beside(state)} | options
     return ddpm_prior(network, network.config.channels[0], **options)
 
 

@@ -10,6 +10,7 @@ from wellposed.priors.checkpoints.family import (
     check_options,
     load_network,
 )
+from wellposed.priors.named_schedules import as_schedule
 from wellposed.priors.networks.keys import State, count_after, top_names
 
 LEVELS = (1, 2, 3)
@@ -57,6 +58,8 @@ def build(state: State, where: str, options: dict[str, Any]) -> DenoiserPrior:
     """
     check_options(options, "schedule", "data_range")
     network = load_network(make_network, state, where)
+    if "schedule" in options:
+        options = options | {"schedule": as_schedule(options["schedule"])}
     return DenoiserPrior(network, channels=len(state["m_tail.weight"]), **options)
 
 

@@ -15,14 +15,14 @@ from wellposed.priors.checkpoints.family import (
     Family,
     check_options,
     load_network,
+    schedule_option,
 )
 from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.keys import State, count_after, top_names
-from wellposed.priors.schedule import VE, Schedule
+from wellposed.priors.schedule import VE
 
 OPTIONS = ("schedule", "data_range", "is_complex", "sigma_data")
-PREFIX = "model."  # of networks inside their preconditioning
 SIDE = re.compile(r"enc\.(\d+)x\1_")
 
 
@@ -40,12 +40,7 @@ class _Call(nn.Module):
 
 def matches(state: State) -> bool:
     """Tell whether a state dict has the modules of EDM's networks."""
-    return {"map_layer0", "map_layer1", "enc", "dec"} <= top_names(_bare(state))
-
-
-def _bare(state: State) -> State:
-    wrapped = all(key.startswith(PREFIX) for key in state)
-    return {k.removeprefix(PREFIX): v for k, v in state.items()} if wrapped else state
+    return {"map_layer0", "map_layer1", "enc", "dec"} <= top_names(state)
 
 
 def read_config(state: State) -> dict[str, Any]:
@@ -119,7 +114,7 @@ def build(state: State, where: str, options: Mapping[str, Any]) -> NetworkPrior:
     weights. Augmentation is off.
 
     Args:
-        state: the state dict, with or without the prefix ``model.``.
+        state: the state dict.
         where: how error messages begin, naming the file.
         options: ``schedule`` (a `Schedule`), ``data_range``, ``is_complex`` (two real channels
             stand for one complex one) and ``sigma_data``.
@@ -129,9 +124,7 @@ def build(state: State, where: str, options: Mapping[str, Any]) -> NetworkPrior:
         ArgumentError: an unknown option, or an impossible value of one.
     """
     check_options(options, *OPTIONS)
-    schedule = options.get("schedule") or VE()
-    require(isinstance(schedule, Schedule), "schedule", schedule, "a Schedule")
-    state = _bare(state)
+    schedule = schedule_option(options, VE)
     network, config = load_network(make_network, state, where), read_config(state)
     taken, returned, classes = config["in_channels"], config["out_channels"], config["label_dim"]
     require(taken == returned, "channels", (taken, returned), "as many out as in")

@@ -1,39 +1,72 @@
 """State dicts from files of weights; nothing in them is executed."""
 
+import argparse
 import pickle
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections import OrderedDict
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from wellposed.errors import CheckpointError
+from wellposed.priors.checkpoints.wrappings import unwrap
 
-TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
+PATHS, PATH_KINDS = ("pathlib", "pathlib._local"), ("Posix", "Windows", "PurePosix", "PureWindows")
+ATTRIBUTE_DICTS = (
+    "lightning.fabric.utilities.data.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)
+"""Dictionaries in which Lightning keeps hyper-parameters, read as plain ones."""
+
+TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 REFUSED = (".pkl", ".pickle")
-# Where trainers keep weights; averaged ones come first, they are what is sampled with.
-CONTAINERS = ("params_ema", "ema", "state_dict", "model", "params")
-PREFIX = "module."
+
+PLAIN_DATA: list[Any] = [
+    argparse.Namespace,
+    SimpleNamespace,
+    np.dtype,
+    np.ndarray,
+    *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
+    *(
+        (getattr(np._core.multiarray, name), f"numpy.{place}.multiarray.{name}")
+        for name in ("scalar", "_reconstruct")
+        for place in ("core", "_core")
+    ),
+    *((PurePosixPath, f"{place}.{kind}Path") for place in PATHS for kind in PATH_KINDS),
+    *((OrderedDict, place) for place in ATTRIBUTE_DICTS),
+]
+"""Classes of plain data that trainers save beside weights; all others are refused."""
 
 
-def read_state(path: str | Path) -> dict[str, Tensor]:
+def read_state(path: str | Path, weights: str | None = None) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, on the CPU, in their own dtype.
 
-    Of the usual containers the state dict inside is taken: ``{'state_dict': ...}``, ``model``,
-    ``ema``, ``params_ema``, ``params``, and the list ``[model, optimizer, epoch, step, ema]`` of
-    DDPM's trainers; averaged weights are preferred. The prefix ``module.`` is dropped.
+    The network's state dict is found in what trainers put around it: containers as
+    ``{'state_dict': ...}``, ``model``, ``params``, the list ``[model, optimizer, epoch, step,
+    ema]`` of DDPM's trainers, prefixes as ``module.``, ``_orig_mod.`` or Lightning's ``model.``.
+    Averaged weights are preferred, wherever they lie: ``ema``, ``params_ema``, ``model_ema``,
+    ``state_dict_ema``, ``shadow``, prefixes of ema_pytorch, ... Vectors beside the weights, as a
+    diffusion's ``betas``, are kept.
 
     Args:
-        path: a ``.safetensors`` file, or a ``.pt``, ``.pth`` or ``.ckpt`` file of torch, which is
-            read with ``weights_only=True``.
+        path: a ``.safetensors`` file, or a ``.pt``, ``.pth``, ``.ckpt``, ``.bin`` or ``.pth.tar``
+            file of torch, which is read with ``weights_only=True``, besides tensors plain data
+            alone.
+        weights: of a file that holds several sets of weights the one to take, as the error
+            message names it.
 
     Raises:
         CheckpointError: no such file, another kind of file, a truncated or empty one, one that
-            holds code (never executed), or no tensors in it.
+            holds code (never executed), no tensors in it, or several sets of weights that cannot
+            be told apart.
+        UnknownNameError: no such set of weights.
     """
     path, where = Path(path), f"path: {str(path)!r}"
     if path.suffix in REFUSED:
@@ -41,11 +74,10 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if path.suffix not in SUFFIXES or not path.is_file():
         kind = "is no file of weights" if path.exists() else "does not exist"
         raise CheckpointError(f"{where} {kind}, accepted: a file in {', '.join(SUFFIXES)}")
-    state = _unwrap(_read(path, where))
+    state = unwrap(_read(path, where), where, weights)
     if not state:
         raise CheckpointError(f"{where} holds no tensors by name, accepted: a state dict")
-    wrapped = all(key.startswith(PREFIX) for key in state)
-    return {key.removeprefix(PREFIX) if wrapped else key: v for key, v in state.items()}
+    return state
 
 
 def _read(path: Path, where: str) -> Any:
@@ -53,7 +85,8 @@ def _read(path: Path, where: str) -> Any:
         raise CheckpointError(f"{where} is empty, accepted: a whole file of weights")
     try:
         if path.suffix in TORCH_SUFFIXES:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(PLAIN_DATA):
+                return torch.load(path, map_location="cpu", weights_only=True)
         return load_file(path)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -72,15 +105,3 @@ def _not_executed(where: str, what: str) -> str:
         f"{where} holds {what}; it was not executed. Accepted: weights alone. Where you "
         "trust the file, export its state dict with safetensors.torch.save_file"
     )
-
-
-def _unwrap(content: Any) -> dict[str, Tensor]:
-    """Return the state dict in the usual containers, averaged weights first; else an empty one."""
-    if isinstance(content, (list, tuple)):
-        states = (_unwrap(part) for part in reversed(content))
-        return next((state for state in states if state), {})
-    if not isinstance(content, Mapping):
-        return {}
-    inner = (content[k] for k in CONTAINERS if isinstance(content.get(k), Mapping))
-    found = next((state for state in map(_unwrap, inner) if state), None)
-    return found or {k: v for k, v in content.items() if isinstance(v, Tensor)}

@@ -56,8 +56,8 @@ def load(source: str | Path, /, **options: Any) -> Prior:
             model.
         options: what a checkpoint does not tell, where its family's default is wrong:
             ``data_range`` and ``is_complex``, for files also ``schedule`` and what the family's
-            ``build`` lists. ResShift needs ``autoencoder``, the file of the one it was trained
-            with.
+            ``build`` lists, and ``weights``, which of several sets in a file. ResShift needs
+            ``autoencoder``, the file of the one it was trained with.
 
     Raises:
         UnknownNameError: neither a shipped name, a path nor a hub id; the nearest is suggested.
@@ -72,7 +72,7 @@ def read_checkpoint(source: str | Path, /, **options: Any) -> Checkpoint:
     """Load a prior and tell its checkpoint's family; see `load`."""
     path = shipped().get(str(source), Path(source))
     if path.is_file() or path.suffix in (*SUFFIXES, *REFUSED):
-        state = read_state(path)
+        state = read_state(path, options.pop("weights", None))
         family = identify(state, path)
         return Checkpoint(family.name, family.build(state, f"path: {str(path)!r}", options))
     if path.is_dir() and _is_ours(path):

@@ -1,7 +1,6 @@
 """Save and load priors: ``config.json`` beside float16 ``model.safetensors``, and a model card."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
@@ -15,23 +14,11 @@ from wellposed.priors.anchor import Anchor
 from wellposed.priors.checkpoints.diffusers_files import load_autoencoder
 from wellposed.priors.checkpoints.state import load_strictly
 from wellposed.priors.labels import LogNoiseLabel
+from wellposed.priors.named_schedules import SCHEDULES
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import ConvUNet, RestorationUNet
-from wellposed.priors.processes import MeanReverting, rddm, resshift
-from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
+from wellposed.priors.schedule import Schedule
 from wellposed.priors.stored.card import model_card
-
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "linear": Tabulated.linear,
-    "cosine": Tabulated.cosine,
-    "ve": VE,
-    "flow": Flow,
-}
-PROCESSES: dict[str, Callable[..., Schedule]] = {
-    "resshift": resshift,
-    "ir-sde": MeanReverting,
-    "rddm": rddm,
-}
 
 AUTOENCODER = "autoencoder"
 """Folder of a latent prior's autoencoder, inside its own."""
@@ -46,7 +33,7 @@ class Config(TypedDict, total=False):
     Attributes:
         network: arguments of a `ConvUNet`, of a `RestorationUNet` with an anchor.
         schedule: name of a plain prior's, one of `SCHEDULES`.
-        process: ``name`` of a restorer's process, one of `PROCESSES`, and its arguments. Its
+        process: ``name`` of a restorer's process, one of `SCHEDULES`, and its arguments. Its
             presence tells a restorer, a prior with an anchor.
         prediction: see `NetworkPrior`.
         sigma_data: see `NetworkPrior`.
@@ -114,7 +101,7 @@ def _schedule(config: Config) -> Schedule:
     if "process" not in config:
         return SCHEDULES[config["schedule"]]()
     process = dict(config["process"])
-    return PROCESSES[process.pop("name")](**process)
+    return SCHEDULES[process.pop("name")](**process)
 
 
 def save_prior(

@@ -154,7 +154,7 @@ class Restoring(Task):
 
 
 def process(s: TrainingSettings) -> dict[str, Any]:
-    """Return the name and the arguments of the process, see `store.PROCESSES`."""
+    """Return the name and the arguments of the process, see `named_schedules`."""
     if s.process == "resshift":
         own: dict[str, Any] = {"kappa": s.kappa, "min_noise": s.min_noise}
     elif s.process == "ir-sde":

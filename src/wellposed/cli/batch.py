@@ -24,7 +24,7 @@ RECORD = "record.json"
 INCIDENTAL = ("inputs", "out", "device", "batch_size", "checkpoint", "checkpoint_every", "shard")
 """Options that do not decide the result."""
 
-BESIDE = ("mask", "like")
+BESIDE = ("mask", "like", "kernel_file")
 """Options that are files, whose content decides the result too."""
 
 Row = dict[str, str]

@@ -24,7 +24,6 @@ from wellposed.cli.tasks import build_task
 from wellposed.datasets.reading import inputs_of
 from wellposed.datasets.writing import require_free
 from wellposed.errors import ArgumentError, require
-from wellposed.operators.plain import plain_image
 from wellposed.parallel import sharding
 from wellposed.priors import Prior, Slicewise
 from wellposed.priors.stored.registry import load
@@ -118,8 +117,7 @@ def _run(
     if gathered is None:  # process 0 has the whole result
         return None
     result = task.finished(gathered.cpu())
-    name, plain = plain_image(y, physics)
-    others = {name: task.cut(plain.cpu())}
+    others = {name: image.cpu() for name, image in task.plain().items()}
     path = result.save(job.out, others=others, truth=task.truth)
     written = [path, path.with_suffix(".png"), *place.write(result, job.out)]
     table, row = summarize(result, others, task.truth)

@@ -20,7 +20,7 @@ from wellposed.cli.names import (
 )
 from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions, Restore
 from wellposed.cli.summary import quality
-from wellposed.cli.tasks import image_of, task_of
+from wellposed.cli.tasks import blur_kernel, image_of, task_of
 from wellposed.datasets.files import files_below, suffix_of
 from wellposed.datasets.images.photograph import (
     PHOTOGRAPH_SUFFIXES,
@@ -30,6 +30,7 @@ from wellposed.datasets.images.photograph import (
 )
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
 from wellposed.figures import format_table, write_png
+from wellposed.operators.presets import reflected_blur
 from wellposed.priors import Prior
 from wellposed.priors.stored.registry import load
 from wellposed.reconstruction import Reconstruction
@@ -179,6 +180,9 @@ def _measured(
     """Return a degraded image as the operator's measurement, and the operator if it is known."""
     if operator is None:
         return image, None
+    if operator == "deblurring":
+        kernel = blur_kernel(image.shape, problem)
+        return image, reflected_blur(kernel, image.shape[1:], problem.noise_sigma)
     task = task_of(image[0].permute(1, 2, 0).numpy(), operator, problem)
     return task.y, task.operator
 

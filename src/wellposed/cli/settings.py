@@ -43,6 +43,9 @@ class InputOptions(OperatorOptions):
         None, "Bin of a sinogram that the rotation centre is seen at, from 0; default: the middle."
     )
     mask: Path | None = setting(None, "Inpainting: mask image, white where pixels are known.")
+    kernel_file: Path | None = setting(
+        None, "Deblurring: image or array of the kernel, scaled to sum 1."
+    )
     window: tuple[float, float] | None = setting(
         None,
         "Values of a clean image that become 0 and 1; default: -1000 1000 for CT in HU; otherwise "

@@ -1,5 +1,6 @@
 """Inverse problems from files, with an operator by name or from another module."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -16,11 +17,13 @@ from wellposed.cli.scaled import ScanTask
 from wellposed.cli.scans import kspace_task, scan_task
 from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions
 from wellposed.cli.sinograms import array_task
+from wellposed.datasets.files import read_array
 from wellposed.datasets.images.mask import read_mask
 from wellposed.datasets.mri.encoding import center_crop
 from wellposed.datasets.reading import Measured, read
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.operators import presets
+from wellposed.operators.plain import plain_image
 from wellposed.operators.presets import Task
 from wellposed.reconstruction import Reconstruction
 from wellposed.units import Units
@@ -33,7 +36,7 @@ UNMEASURED = {
 """Errors for inputs that are not measurements of an operator."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FileTask(Task):
     """A `Task` of a file.
 
@@ -51,7 +54,15 @@ class FileTask(Task):
 
     def cut(self, image: Tensor) -> Tensor:
         """Return the part of an image (..., H, W) that is written."""
+        image = self.inside(image)
         return image if self.crop is None else center_crop(image, self.crop)
+
+    def plain(self) -> dict[str, Tensor]:
+        """Return the image to compare with, by its name; see `plain_image`."""
+        if any(self.margins):
+            return {"input": self.y}
+        name, image = plain_image(self.y, self.operator)
+        return {name: self.cut(image)}
 
 
 def build_task(
@@ -85,13 +96,13 @@ def build_task(
     if channels == 3 and array.ndim == 2 and operator in RESTORED_OPERATORS:
         array = np.repeat(array[..., None], 3, -1)
     task = task_of(array, operator, o)
-    return FileTask(task.y, task.operator, task.truth, source)
+    return FileTask(task.y, task.operator, task.truth, task.margins, source=source)
 
 
 def _of_scan(task: ScanTask, source: TaskInput) -> FileTask:
     spacing = task.units.spacing or source.units.spacing
     source = replace(source, units=replace(task.units, spacing=spacing))
-    return FileTask(task.y, task.operator, task.truth, source, task.crop)
+    return FileTask(task.y, task.operator, task.truth, source=source, crop=task.crop)
 
 
 def _array_scan(array: np.ndarray, operator: str, o: InputOptions) -> ScanTask | None:
@@ -128,6 +139,8 @@ def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
     image = image_of(array, o.volume)
     if operator == "inpainting" and o.mask is not None:
         return _masked(image, o.mask, o)
+    if operator == "deblurring":
+        return _blurred(image, o)
     if o.simulate:
         return presets.simulate(operator, image, o)
     if operator in UNMEASURED:
@@ -147,6 +160,34 @@ def _masked(image: Tensor, mask: Path, o: InputOptions) -> Task:
     operator = operators.Stacked(operator, depth[0]) if depth else operator
     if not o.simulate:
         return Task(operator.A(image), operator, None)
+    return Task(operator.measure(image, o.seed), operator, image)
+
+
+def blur_kernel(size: Sequence[int], o: InputOptions) -> Tensor:
+    """Return the kernel (h, w) of the options, that of a file or a Gaussian.
+
+    Raises:
+        ShapeError, ArgumentError: the file holds none.
+    """
+    if o.kernel_file is None:
+        return presets.gaussian_blur(size, o.blur_sigma)
+    kernel = read_array(o.kernel_file)
+    kernel = kernel.mean(-1) if kernel.ndim == 3 else kernel
+    if kernel.ndim != 2 or kernel.dtype.kind not in "biuf":
+        raise ShapeError(f"kernel_file: got {kernel.dtype} {kernel.shape}, accepted: real (h, w)")
+    weight = float(kernel.sum(dtype=np.float64))
+    require(0 < weight < np.inf, "kernel_file", f"a kernel of sum {weight:g}", "a positive sum")
+    return torch.from_numpy(kernel.astype(np.float64) / weight)
+
+
+def _blurred(image: Tensor, o: InputOptions) -> Task:
+    """Return the problem of a photograph that was blurred, or of a clean one blurred around."""
+    kernel = blur_kernel(image.shape, o)
+    if not o.simulate:
+        return presets.measured_deblurring(image, kernel, o.noise_sigma)
+    channels, *depth, height, width = image.shape[1:]
+    blur = operators.Blur(kernel, (channels, height, width), o.noise_sigma)
+    operator: operators.LinearOperator = operators.Stacked(blur, depth[0]) if depth else blur
     return Task(operator.measure(image, o.seed), operator, image)
 
 
