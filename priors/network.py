@@ -50,6 +50,9 @@ class NetworkPrior(Prior):
         ArgumentError: an invalid setting.
     """
 
+    null_class: int | None = None
+    """The class that stands for none, where that is known of a network; see `Guided`."""
+
     is_signal = False
     """Whether images are companded RF, about 0, instead of intensities; set by `store`."""
 
@@ -195,7 +198,8 @@ class NetworkPrior(Prior):
             require(none, "condition", "a condition", "None, this prior is unconditional")
             return ()
         classes = torch.as_tensor(-1 if condition is None else condition)
-        inside = (classes >= 0) & (classes < count)
+        null = -1 if self.null_class is None else self.null_class
+        inside = ((classes >= 0) & (classes < count)) | ((classes == null) & (null >= 0))
         known = not classes.is_floating_point() and bool(inside.all())
         accepted = f"classes 0 to {count - 1}; fix one for all with prior.conditioned_on(class)"
         require(known, "condition", condition, accepted)

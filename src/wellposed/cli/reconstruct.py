@@ -13,10 +13,10 @@ from wellposed.cli.failures import run_all
 from wellposed.cli.names import (
     find_class,
     make_solver,
-    parse_assignments,
     require_distinct,
     use_device,
 )
+from wellposed.cli.priors import load_prior
 from wellposed.cli.settings import Reconstruct
 from wellposed.cli.summary import summarize
 from wellposed.cli.tasks import build_task
@@ -24,7 +24,6 @@ from wellposed.datasets.files import stem_of
 from wellposed.errors import ArgumentError, require
 from wellposed.parallel import sharding
 from wellposed.priors import Prior, Slicewise
-from wellposed.priors.stored.registry import load
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import Solver
 from wellposed.solvers.catalogue import named_solvers
@@ -39,7 +38,7 @@ def reconstruct(o: Reconstruct) -> None:
     o = replace(o, volume=_takes_volume(o, solver))
     jobs = _jobs(o.inputs, o.out, o.checkpoint)
     name = o.prior or PRIORS.get(o.operator, "natural")
-    prior = load(name, **parse_assignments("--load", o.load)).to(device)
+    prior = load_prior(name, o).to(device)
     _show_log()
     samples = o.num_samples if o.num_samples is not None else 1 if o.volume else 4
     every = o.checkpoint_every

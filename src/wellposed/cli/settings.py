@@ -67,8 +67,11 @@ class PriorOptions:
         "brain-mri for MRI, ct for CT, else natural.",
     )
     load: tuple[str, ...] = setting(
-        (), "What a checkpoint does not tell, e.g. autoencoder=vq.pth; repeatable."
+        (), "What a checkpoint does not tell, e.g. schedule=cosine; repeatable."
     )
+    class_: int | None = setting(None, "Class of a class-conditional prior.")
+    guidance: float = setting(1.0, "Weight of the class, above 1 more than it is trained with.")
+    null_class: int | None = setting(None, "Class that stands for none; for --guidance.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +132,7 @@ class Restore(RunOptions, SolverOptions, PriorOptions, InputOptions):
     """Restore photographs of any size with a trained restorer."""
 
     without: ClassVar = (
+        *("class_", "guidance", "null_class"),
         *("noise_sigma", "factor", "keep", "acceleration", "coils", "views", "arc"),
         *("simulate", "window", "axis", "slice", "volume", "slices"),
     )
