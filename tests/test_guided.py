@@ -5,10 +5,11 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from wellposed import errors, priors
+from wellposed import errors
 from wellposed.cli import priors as command
 from wellposed.cli.app import app
 from wellposed.priors import Guided, NetworkPrior, Tabulated
+from wellposed.priors.stored.registry import Checkpoint
 from wellposed.validation.readings import other_readings
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -62,7 +63,7 @@ def test_other_readings_keep_the_class():
 
 @pytest.fixture
 def run(monkeypatch):
-    checkpoint = priors.stored.registry.Checkpoint("test", made())
+    checkpoint = Checkpoint("test", made())
     monkeypatch.setattr(command, "read_checkpoint", lambda *_, **__: checkpoint)
 
     def inspect(*arguments):

@@ -29,8 +29,7 @@ BLOCKS = ("plain", "gated")
 FREE = ("data", "out", "save_every", "image_every", "workers", "compile", "skip_broken")
 """Settings that do not determine the trained weights."""
 
-FOLDERS = ("degraded", "autoencoder")
-"""Folders, which may have moved when a run goes on."""
+FOLDERS = ("degraded", "autoencoder", "init_from")  # which may have moved when a run goes on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +88,8 @@ class SignalSettings:
         from wellposed.datasets.images.crops import FLIPS  # loads torch, which takes seconds
 
         require_choice("flips", self.flips, FLIPS)
-        mu = self.companding
-        require(0 <= mu < math.inf, "companding", mu, "0, or a positive number as 255")
+        accepted = "0, or a positive number as 255"
+        require(0 <= self.companding < math.inf, "companding", self.companding, accepted)
         for width in image_size:
             tall = self.aspect * width
             fits = 0 < tall < math.inf and tall % stride == 0
@@ -115,8 +114,7 @@ class DiffusionSettings:
         require_choice("noise_levels", self.noise_levels, ("lognormal", "uniform"))
         require_pair("log_noise", self.log_noise)
         require(self.log_noise[1] > 0, "log_noise", self.log_noise, "(mean, spread > 0)")
-        data = self.sigma_data
-        require(0 < data < math.inf, "sigma_data", data, "a positive number")
+        require(0 < self.sigma_data < math.inf, "sigma_data", self.sigma_data, "a positive number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +129,8 @@ class RunSettings:
     layers: int = setting(2, "Residual blocks per level, down and up.")
     block: str = setting("plain", "Their kind: plain, or gated, a third as dear.")
 
-    steps: int = setting(20_000, "Optimisation steps.")
+    init_from: str | None = setting(None, "Fine-tune a prior: shipped, or a folder.")
+    steps: int = setting(20_000, "Optimisation steps; more continue a finished run.")
     batch_size: int = setting(16, "Crops per step; fewer of larger sizes.")
     learning_rate: float = setting(5e-4, "Learning rate.")
     warmup: int = setting(200, "Steps over which it grows to that.")
