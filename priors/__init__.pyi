@@ -1,5 +1,6 @@
 from .adapters.autoencoder import DiffusersAutoencoder as DiffusersAutoencoder
 from .adapters.autoencoder import Latent as Latent
+from .adapters.guided import Guided as Guided
 from .adapters.patchwise import Patchwise as Patchwise
 from .adapters.product import Product as Product
 from .adapters.rescheduled import DenoiserPrior as DenoiserPrior

@@ -44,11 +44,15 @@ class NetworkPrior(Prior):
             input divided by ``sqrt(sigma^2 + alpha^2 sigma_data^2)``; ``edm`` needs it.
         num_classes: of a class-conditional network, which is called ``network(x, label, class)``.
         anchor: how it works about a degraded image, which makes it a restorer; see `Anchor`.
-        images: channels, is_complex, data_range, see `Prior`.
+        images: channels, is_complex, data_range, see `Prior`; the range by default is that of
+            images in [0, 1], or of complex ones [-1, 1], as of checkpoints.
 
     Raises:
         ArgumentError: an invalid setting.
     """
+
+    null_class: int | None = None
+    """The class that stands for none, where that is known of a network; see `Guided`."""
 
     is_signal = False
     """Whether images are companded RF, about 0, instead of intensities; set by `store`."""
@@ -64,7 +68,8 @@ class NetworkPrior(Prior):
         anchor: Anchor | None = None,
         **images: Any,
     ) -> None:
-        super().__init__(schedule, **images)
+        usual = (-1.0, 1.0) if images.get("is_complex", False) else (0.0, 1.0)
+        super().__init__(schedule, **({"data_range": usual} | images))
         require(isinstance(network, nn.Module), "network", type(network).__name__, "a module")
         known = PREDICTIONS if anchor is None else (*PREDICTIONS, *TWO_HEADS)
         self.prediction = require_choice("prediction", prediction, known)
@@ -195,7 +200,8 @@ class NetworkPrior(Prior):
             require(none, "condition", "a condition", "None, this prior is unconditional")
             return ()
         classes = torch.as_tensor(-1 if condition is None else condition)
-        inside = (classes >= 0) & (classes < count)
+        null = -1 if self.null_class is None else self.null_class
+        inside = ((classes >= 0) & (classes < count)) | ((classes == null) & (null >= 0))
         known = not classes.is_floating_point() and bool(inside.all())
         accepted = f"classes 0 to {count - 1}; fix one for all with prior.conditioned_on(class)"
         require(known, "condition", condition, accepted)

@@ -56,7 +56,11 @@ def anchored(
     """A restorer: a network prior with an anchor, of images or of an autoencoder's latents."""
     from wellposed.priors import Anchor, Latent, NetworkPrior
 
-    images = {"channels": channels, "data_range": data_range} if autoencoder is None else {}
+    images = (
+        {"channels": channels, "data_range": data_range}
+        if autoencoder is None
+        else {"data_range": (-1, 1)}
+    )
     anchor = Anchor(input, upsample)
     prior = NetworkPrior(network, schedule, prediction, anchor=anchor, **images, **options)
     return prior if autoencoder is None else Latent(prior, autoencoder, data_range)

@@ -101,7 +101,7 @@ def test_two_misreadings_at_once_are_named():
 def test_attention_of_other_heads_is_tried():
     config = ADMConfig((1, 1), 32, (64,), 1, (True,), "plain", True, num_head_channels=16)
     network = ADMUNet(config)
-    prior = NetworkPrior(network, VP, channels=1)
+    prior = NetworkPrior(network, VP, channels=1, data_range=(-1.0, 1.0))
     found = {r.name: r.prior for r in other_readings(prior, ()) if r.axis == "heads"}
     assert {"num_heads=1", "num_head_channels=32"} <= found.keys()
     assert "num_heads=4" not in found  # as it is
@@ -144,7 +144,9 @@ def test_shipped_priors_are_healthy(name):
 def test_a_network_that_does_not_denoise():
     network = nn.Conv2d(1, 1, 1)
     network.forward = lambda x, label: 0 * x + 0.1
-    prior = NetworkPrior(network, VE(), "sample", LogNoiseLabel(VE()), channels=1)
+    prior = NetworkPrior(
+        network, VE(), "sample", LogNoiseLabel(VE()), channels=1, data_range=(-1.0, 1.0)
+    )
     first, *_ = diagnose(prior).warnings
     assert "it does not denoise at sigma / alpha = 0.05 (-" in first
 

@@ -304,7 +304,8 @@ def network(schedule=VP, prediction="noise", **images):
     layer = torch.nn.Conv2d(1, 1, 3, padding=1)
     torch.nn.init.constant_(layer.weight, 0.1)
     torch.nn.init.zeros_(layer.bias)
-    return Slicewise(NetworkPrior(layer, schedule, prediction, lambda t: t, channels=1, **images))
+    images = {"channels": 1, "data_range": (-1.0, 1.0)} | images
+    return Slicewise(NetworkPrior(layer, schedule, prediction, lambda t: t, **images))
 
 
 @pytest.mark.parametrize(

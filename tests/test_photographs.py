@@ -277,7 +277,7 @@ def restored(monkeypatch, tmp_path):
 
     def run(*files, upsample=1, **options):
         restorer = anchored(_Anchor(), resshift(4), upsample=upsample)
-        monkeypatch.setattr(command, "load", lambda *_, **__: restorer)
+        monkeypatch.setattr(command, "load_prior", lambda *_: restorer)
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         arguments = ["restore", *map(str, files), "--prior", "p", "--out", str(tmp_path / "out")]
         done = CliRunner().invoke(app, [*arguments, "--steps", "2", *words])

@@ -34,7 +34,9 @@ class _Call(nn.Module):
         self.network, self.num_classes = network, num_classes
 
     def forward(self, x: Tensor, label: Tensor, *classes: Tensor) -> Tensor:
-        one_hot = [F.one_hot(c, self.num_classes).to(x.dtype) for c in classes]
+        # The class behind the last is none: EDM then gives no class, all zeros.
+        count = self.num_classes
+        one_hot = [F.one_hot(c, count + 1)[:, :count].to(x.dtype) for c in classes]
         return self.network.forward_unet(x, label, *one_hot)  # type: ignore[operator]
 
 
@@ -131,7 +133,7 @@ def build(state: State, where: str, options: Mapping[str, Any]) -> NetworkPrior:
     is_complex = bool(options.get("is_complex", False))
     even = not is_complex or taken % 2 == 0
     require(even, "is_complex", f"True and {taken} channels", "an even number of them")
-    return NetworkPrior(
+    prior = NetworkPrior(
         _Call(network, classes),
         schedule,
         "edm",
@@ -142,6 +144,8 @@ def build(state: State, where: str, options: Mapping[str, Any]) -> NetworkPrior:
         is_complex=is_complex,
         data_range=options.get("data_range", (-1.0, 1.0) if is_complex else (0.0, 1.0)),
     )
+    prior.null_class = classes or None
+    return prior
 
 
 FAMILY = Family("EDM / deepinv NCSN++ and ADM", matches, build)

@@ -91,7 +91,7 @@ def build_prior(
         LogNoiseLabel(schedule),
         config.get("sigma_data"),
         anchor=anchor,
-        **(images if autoencoder is None else {}),
+        **(images if autoencoder is None else {"data_range": (-1.0, 1.0)}),
     )
     prior.is_signal = config.get("training", {}).get("companding", 0) > 0
     return prior if autoencoder is None else Latent(prior, autoencoder, (low, high))

@@ -29,8 +29,7 @@ BLOCKS = ("plain", "gated")
 FREE = ("data", "out", "save_every", "image_every", "workers", "compile", "skip_broken")
 """Settings that do not determine the trained weights."""
 
-FOLDERS = ("degraded", "autoencoder")
-"""Folders, which may have moved when a run is resumed."""
+FOLDERS = ("degraded", "autoencoder", "init_from")  # which may have moved when a run goes on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +88,8 @@ class SignalSettings:
         from wellposed.datasets.images.crops import FLIPS  # loads torch, which takes seconds
 
         require_choice("flips", self.flips, FLIPS)
-        mu = self.companding
-        require(0 <= mu < math.inf, "companding", mu, "0, or a positive number, e.g. 255")
+        accepted = "0, or a positive number as 255"
+        require(0 <= self.companding < math.inf, "companding", self.companding, accepted)
         for width in image_size:
             tall = self.aspect * width
             fits = 0 < tall < math.inf and tall % stride == 0
@@ -118,10 +117,8 @@ class DiffusionSettings:
         require_choice("schedule", self.schedule, SCHEDULES)
         require_choice("noise_levels", self.noise_levels, ("lognormal", "uniform"))
         require_pair("log_noise", self.log_noise)
-        accepted = "(mean, deviation) with deviation > 0"
-        require(self.log_noise[1] > 0, "log_noise", self.log_noise, accepted)
-        data = self.sigma_data
-        require(0 < data < math.inf, "sigma_data", data, "a positive number")
+        require(self.log_noise[1] > 0, "log_noise", self.log_noise, "(mean, spread > 0)")
+        require(0 < self.sigma_data < math.inf, "sigma_data", self.sigma_data, "a positive number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +134,9 @@ class RunSettings:
     layers: int = setting(2, "Residual blocks per level, down and up.")
     block: str = setting("plain", "Their kind: plain, or gated, a third as dear.")
 
-    steps: int = setting(20_000, "Optimisation steps.")
-    batch_size: int = setting(16, "Crops per step; fewer for the larger widths.")
+    init_from: str | None = setting(None, "Fine-tune a prior: shipped, or a folder.")
+    steps: int = setting(20_000, "Optimisation steps; more continue a finished run.")
+    batch_size: int = setting(16, "Crops per step; fewer of larger sizes.")
     learning_rate: float = setting(5e-4, "Learning rate.")
     warmup: int = setting(200, "Steps over which the learning rate rises to its value.")
     decay: float = setting(0.3, "Final fraction of the steps, with the rate falling to zero.")

@@ -107,7 +107,7 @@ def _parser(each: "Field[Any]", kind: Any) -> Callable[[str, str], Any] | None:
 
 
 def _spelled(each: "Field[Any]") -> str:
-    return f"--{each.name.replace('_', '-')}"
+    return f"--{each.name.rstrip('_').replace('_', '-')}"
 
 
 def _is_repeatable(kind: Any) -> bool:

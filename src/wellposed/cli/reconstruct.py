@@ -14,9 +14,9 @@ from wellposed.cli.names import (
     distinct_names,
     find_class,
     make_solver,
-    parse_assignments,
     use_device,
 )
+from wellposed.cli.priors import load_prior
 from wellposed.cli.settings import Reconstruct
 from wellposed.cli.shares import Share, own_share
 from wellposed.cli.summary import summarize
@@ -26,7 +26,6 @@ from wellposed.datasets.writing import require_free
 from wellposed.errors import ArgumentError, require
 from wellposed.parallel import sharding
 from wellposed.priors import Prior, Slicewise
-from wellposed.priors.stored.registry import load
 from wellposed.reconstruction import Reconstruction
 from wellposed.runs.fingerprint import fingerprint
 from wellposed.solvers import Solver
@@ -48,7 +47,7 @@ def reconstruct(o: Reconstruct) -> None:
     if not mine:
         return
     name = o.prior or PRIORS.get(o.operator, "natural")
-    prior = load(name, **parse_assignments("--load", o.load)).to(device)
+    prior = load_prior(name, o).to(device)
     _show_log()
     samples = o.num_samples if o.num_samples is not None else 1 if o.volume else 4
     every = o.checkpoint_every

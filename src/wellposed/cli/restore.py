@@ -13,11 +13,11 @@ from wellposed.cli.failures import run_all
 from wellposed.cli.names import (
     find_class,
     make_solver,
-    parse_assignments,
     require_distinct,
     same_name,
     use_device,
 )
+from wellposed.cli.priors import load_prior
 from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions, Restore
 from wellposed.cli.summary import quality
 from wellposed.cli.tasks import blur_kernel, image_of, task_of
@@ -32,7 +32,6 @@ from wellposed.errors import ArgumentError, FileError, ShapeError, require
 from wellposed.figures import format_table, write_png
 from wellposed.operators.presets import reflected_blur
 from wellposed.priors import Prior
-from wellposed.priors.stored.registry import load
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers.catalogue import named_solvers
 from wellposed.solvers.restoration import restore as restoring
@@ -53,7 +52,7 @@ def restore(o: Restore) -> None:
     operator = _operator(o)
     pairs = _paired(_images_of(o.inputs), o.truth)
     _check_folder(o.out, [path for pair in pairs for path in pair if path is not None])
-    restorer = load(o.prior, **parse_assignments("--load", o.load)).to(use_device(o.device))
+    restorer = load_prior(o.prior, o).to(use_device(o.device))
     require(restorer.anchor is not None, "--prior", o.prior, "a restorer; see wellposed list")
     shrinks = operator != "super-resolution" or restorer.upsample > 1
     accepted = f"an operator that keeps the size, as the restorer {o.prior!r} does"

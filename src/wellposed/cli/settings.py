@@ -75,8 +75,11 @@ class PriorOptions:
         "default: brain-mri for MRI, ct for CT, natural for other operators.",
     )
     load: tuple[str, ...] = setting(
-        (), "Setting that a checkpoint does not store, e.g. autoencoder=vq.pth; repeatable."
+        (), "Setting that a checkpoint does not store, e.g. schedule=cosine; repeatable."
     )
+    class_: int | None = setting(None, "Class of a class-conditional prior.")
+    guidance: float = setting(1.0, "Weight of the class, above 1 more than it is trained with.")
+    null_class: int | None = setting(None, "Class that stands for none; for --guidance.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +152,7 @@ class Restore(RunOptions, SolverOptions, PriorOptions, InputOptions):
     """Restore photographs of any size with a trained restorer."""
 
     without: ClassVar = (
+        *("class_", "guidance", "null_class"),
         *("noise_sigma", "factor", "keep", "acceleration", "coils", "views", "arc", "fan"),
         *("simulate", "centre", "window", "axis", "slice", "volume", "slices"),
     )

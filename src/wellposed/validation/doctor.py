@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, NonFiniteError, require
 from wellposed.priors.adapters.autoencoder import Latent
+from wellposed.priors.adapters.guided import Guided
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import parameters_in_millions
 from wellposed.priors.prior import Prior
@@ -65,7 +66,7 @@ def describe(prior: Prior) -> dict[str, str]:
         f"{highest:.4g}",
         "parameters": f"{parameters_in_millions(prior):.1f} M",
     }
-    inner = prior.prior if isinstance(prior, Latent) else prior
+    inner = prior.prior if isinstance(prior, (Guided, Latent)) else prior
     if prior.anchor is not None:
         facts["degraded images"] = f"enlarged {prior.upsample} x"
     if isinstance(inner, NetworkPrior):
@@ -120,8 +121,6 @@ def _better_reading(
 
     Readings may be wrong in several ways: the best change of all is made, then of the others.
     """
-    if not isinstance(prior, NetworkPrior):
-        return None
     mean, found = _mean(gains), list[Reading]()
     before, current = mean, prior
     for _ in range(ROUNDS):

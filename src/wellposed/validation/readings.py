@@ -2,15 +2,17 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
+from wellposed.priors.adapters.guided import Guided
 from wellposed.priors.labels import Label
 from wellposed.priors.named_schedules import SCHEDULES
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.adm import heads_of, with_heads
 from wellposed.priors.prediction import TWO_HEADS
+from wellposed.priors.prior import Prior
 from wellposed.priors.processes import MeanReverting
 from wellposed.priors.schedule import Tabulated
 
@@ -41,16 +43,22 @@ class Reading:
 
     axis: str
     name: str
-    prior: NetworkPrior
+    prior: Prior
 
 
-def other_readings(prior: NetworkPrior, kinds: tuple[str, ...]) -> Iterator[Reading]:
+def other_readings(prior: Prior, kinds: tuple[str, ...]) -> Iterator[Reading]:
     """Yield a prior with another kind of prediction, schedule, label of time or attention heads.
 
     Args:
-        prior: as it was read.
+        prior: as it was read; there are other readings of networks alone.
         kinds: predictions to try.
     """
+    if isinstance(prior, Guided):
+        for reading in other_readings(prior.prior, kinds):
+            again = Guided(reading.prior, prior.condition, prior.guidance, prior.null)
+            yield replace(reading, prior=again)
+    if not isinstance(prior, NetworkPrior):
+        return
     yield from _predictions(prior, kinds)
     yield from _schedules(prior)
     yield from _labels(prior)
