@@ -21,10 +21,17 @@ class OperatorOptions:
     kernel: str = setting("bicubic", "Super-resolution kernel, bicubic or average.")
     blur_sigma: float = setting(3.0, "Width of the Gaussian blur, pixels.")
     keep: float = setting(0.5, "Inpainting: fraction of pixels kept at random.")
-    acceleration: float = setting(4.0, "MRI undersampling.")
+    acceleration: float | None = setting(
+        None, "MRI undersampling; default: 4 of images, and measured k-space as it is."
+    )
     coils: int = setting(8, "Simulated MRI coils.")
     views: int = setting(60, "CT views, equally spaced over the arc.")
     arc: float = setting(180.0, "Degrees of the CT views; below 180 a limited angle.")
+
+    @property
+    def factor_of_lines(self) -> float:
+        """The MRI undersampling, 4 if none was asked for."""
+        return 4.0 if self.acceleration is None else self.acceleration
 
     def __post_init__(self) -> None:
         quiet, blurred = 0 <= self.noise_sigma < math.inf, 0 < self.blur_sigma < math.inf

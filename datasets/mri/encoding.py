@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 from torch import Tensor
 
 from wellposed.errors import FileError
+from wellposed.operators.mri.cartesian import fftc, ifftc
 
 AXES = ("z", "x", "y")
 """Header axes in the order of ours, (D, H, W): partitions, readout, phase encoding."""
@@ -106,3 +107,14 @@ def center_crop(image: Tensor, size: tuple[int, ...]) -> Tensor:
         kept = min(length, whole)
         image = image.narrow(axis, (whole - kept) // 2, kept)
     return image
+
+
+def crop_readout(kspace: Tensor, rows: int) -> Tensor:
+    """Return k-space (..., H, W) without the oversampling of its readout H.
+
+    The image is cropped to ``rows`` and transformed back: values of images and noise stay.
+    """
+    if rows >= kspace.shape[-2]:
+        return kspace
+    image = ifftc(kspace, (-2,))
+    return fftc(center_crop(image, (rows, kspace.shape[-1])), (-2,))

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wellposed.cli.settings import InputOptions
 from wellposed.datasets.files import IMAGE_SUFFIXES, NIFTI_SUFFIXES, read_array, suffix_of
+from wellposed.datasets.mri.encoding import center_crop, crop_readout
+from wellposed.datasets.mri.fastmri import count_slices, is_fastmri, load_fastmri
 from wellposed.datasets.volumes.nifti import NiftiVolume, load_nifti
 from wellposed.errors import DtypeError, NonFiniteError, ShapeError, require
 
@@ -32,12 +35,20 @@ class TaskInput:
         window: values of the file that became 0 and 1.
         axis: axis of the file's (D, H, W) that has become a volume's first.
         reference: what a volume was taken from, cut to the slices taken; NIfTI only.
+        truth: the file's own image of what was measured, (1, 1, h, w).
+        size: (h, w) to which results are cropped.
     """
 
     array: np.ndarray
-    window: tuple[float, float]
-    axis: int
-    reference: NiftiVolume | None
+    window: tuple[float, float] = (0.0, 1.0)
+    axis: int = 0
+    reference: NiftiVolume | None = None
+    truth: Tensor | None = None
+    size: tuple[int, int] | None = None
+
+    def crop(self, image: Tensor) -> Tensor:
+        """Return the middle of images (..., H, W), if results are cropped."""
+        return image if self.size is None else center_crop(image, self.size)
 
     def write(self, result: "Reconstruction", folder: Path) -> tuple[Path, ...]:
         """Write mean and std of a volume as NIfTI, in the units of the file and where it lies.
@@ -63,6 +74,8 @@ def read_input(path: Path, operator: str, options: InputOptions) -> TaskInput:
         FileError: the file cannot be read.
         ArgumentError and subclasses: what it holds, or a slice or window, cannot be used.
     """
+    if operator == "mri" and not options.volume and is_fastmri(path):
+        return _read_fastmri(path, options)
     array, reference = _read(path)
     if options.volume:
         array, reference = _take_slab(array, reference, path, options)
@@ -75,6 +88,13 @@ def read_input(path: Path, operator: str, options: InputOptions) -> TaskInput:
     if (low, high) != (0.0, 1.0):
         array = (array.astype(np.float32) - low) / (high - low)
     return TaskInput(array, (low, high), options.axis, reference)
+
+
+def _read_fastmri(path: Path, o: InputOptions) -> TaskInput:
+    """Read a slice of a fastMRI file without the oversampling of its readout."""
+    scan = load_fastmri(path, count_slices(path) // 2 if o.slice is None else o.slice)
+    kspace = crop_readout(scan.kspace, scan.recon_size[0])
+    return TaskInput(kspace[0].numpy(), truth=scan.reference, size=scan.recon_size)
 
 
 def _read(path: Path) -> tuple[np.ndarray, NiftiVolume | None]:

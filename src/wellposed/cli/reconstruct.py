@@ -22,7 +22,7 @@ from wellposed.cli.tasks import build_task
 from wellposed.datasets.files import stem_of
 from wellposed.errors import ArgumentError, ProcessLostError, WellposedError, require
 from wellposed.parallel import sharding
-from wellposed.priors import Prior, Slicewise
+from wellposed.priors import Prior, Slicewise, fit_range
 from wellposed.priors.stored.registry import load
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import Solver
@@ -112,15 +112,19 @@ def _run(o: Reconstruct, prior: Prior, solve: Callable[..., Reconstruction], job
     """Reconstruct one file, and write what process 0 has."""
     task = build_task(job.file, o.operator, o)
     y, physics = task.y.to(o.device), task.operator.to(o.device)
+    prior = fit_range(prior, y, physics) if task.in_scanner_units else prior
     part, held = sharding.shard(y, physics) if o.volume else (y, physics)
     found = solve(part, held, Slicewise(prior) if o.volume else prior, checkpoint=job.checkpoint)
     result = sharding.gather(found, held)
     if result is None:  # process 0 has it
         return
-    result, reference = result.cpu(), physics.A_dagger(y).cpu()
-    path = result.save(job.out, reference=reference, truth=task.truth)
+    result, reference = result.cpu(), task.source.crop(physics.A_dagger(y).cpu())
+    result = replace(result, samples=task.source.crop(result.samples))
+    truth = None if task.truth is None else task.source.crop(task.truth)
+    path = result.save(job.out, reference=reference, truth=truth)
     placed = task.source.write(result, job.out)
-    typer.echo(summarize(result, reference, task.truth))
+    peak = float(truth.abs().max()) if task.in_scanner_units and truth is not None else 1.0
+    typer.echo(summarize(result, reference, truth, peak))
     typer.echo(f"wrote {' and '.join(map(str, [path, path.with_suffix('.png'), *placed]))}")
 
 

@@ -9,7 +9,9 @@ from wellposed.reconstruction import Reconstruction
 PLANES = {"D": 2, "H": 3, "W": 4}
 
 
-def summarize(result: Reconstruction, reference: Tensor, truth: Tensor | None) -> str:
+def summarize(
+    result: Reconstruction, reference: Tensor, truth: Tensor | None, peak: float = 1.0
+) -> str:
     """Return a table of residual, cost and, with the truth, quality.
 
     Args:
@@ -17,13 +19,14 @@ def summarize(result: Reconstruction, reference: Tensor, truth: Tensor | None) -
         reference: a plain reconstruction, (1, C, H, W) or (1, C, D, H, W).
         truth: the clean image, if it is known. Volumes are compared with it as a whole, and by
             the slices across each axis.
+        peak: value of white.
     """
     names = [] if truth is None else ["PSNR", "SSIM"]
     if truth is not None and truth.ndim == 5:
         names = ["PSNR", *(f"PSNR, SSIM across {name}" for name in PLANES)]
 
     def figures(image: Tensor) -> list[str]:
-        return [] if truth is None else quality(image, truth)
+        return [] if truth is None else quality(image, truth, peak)
 
     cost = [str(result.nfe), f"{result.seconds:.1f}"]
     residual = f"{float(result.residual[0, 0]):.3f}"
@@ -35,10 +38,10 @@ def summarize(result: Reconstruction, reference: Tensor, truth: Tensor | None) -
     return format_table(["image", *names, "residual", "NFE", "seconds"], rows)
 
 
-def quality(image: Tensor, truth: Tensor) -> list[str]:
+def quality(image: Tensor, truth: Tensor, peak: float = 1.0) -> list[str]:
     """Return PSNR and SSIM of an image, or PSNR and those across each axis of a volume."""
-    decibels = f"{float(psnr(image, truth)):.2f}"
+    decibels = f"{float(psnr(image, truth, peak)):.2f}"
     if truth.ndim == 4:
-        return [decibels, f"{float(ssim(image, truth)):.4f}"]
-    planes = (plane_quality(image, truth, axis) for axis in PLANES.values())
+        return [decibels, f"{float(ssim(image, truth, peak)):.4f}"]
+    planes = (plane_quality(image, truth, axis, peak) for axis in PLANES.values())
     return [decibels, *(f"{p:.2f}, {s:.4f}" for p, s in planes)]

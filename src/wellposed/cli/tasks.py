@@ -1,6 +1,6 @@
 """From what was read to an inverse problem, with an operator by name or from outside."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from wellposed.cli.settings import InputOptions
 from wellposed.datasets.files import read_array
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.operators import presets
+from wellposed.operators.mri.cartesian import ifft2c
+from wellposed.operators.mri.coils import root_sum_of_squares
 from wellposed.operators.presets import Task
 
 UNMEASURED = {
@@ -31,7 +33,7 @@ UNMEASURED = {
 class FileTask(Task):
     """A `Task` with what was read of its file, ``source``."""
 
-    source: TaskInput
+    source: TaskInput = field(kw_only=True)
 
 
 def build_task(path: Path, operator: str, options: InputOptions) -> FileTask:
@@ -46,7 +48,8 @@ def build_task(path: Path, operator: str, options: InputOptions) -> FileTask:
         _check_name(operator, options)
     source = read_input(path, operator, options)
     task = task_of(source.array, operator, options)
-    return FileTask(task.y, task.operator, task.truth, source)
+    truth = task.truth if source.truth is None else source.truth
+    return FileTask(task.y, task.operator, truth, task.in_scanner_units, source=source)
 
 
 def _check_name(operator: str, o: InputOptions) -> None:
@@ -68,9 +71,7 @@ def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
     if ":" in operator:
         return _outside(array, operator, o)
     if operator == "mri" and np.iscomplexobj(array):
-        require(not o.simulate, "simulate", True, "False for k-space, which is measured already")
-        kspace = torch.from_numpy(array.astype(np.complex64))[None]
-        return presets.measured_mri(kspace, o.noise_sigma)
+        return _of_kspace(torch.from_numpy(array.astype(np.complex64))[None], o)
     image = image_of(array, o.volume)
     if operator == "inpainting" and o.mask is not None:
         return _masked(image, o.mask, o)
@@ -81,6 +82,14 @@ def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
     enlarged = o.factor if operator == "super-resolution" else 1
     size = (*image.shape[1:-2], *(side * enlarged for side in image.shape[-2:]))
     return Task(image, presets.build(operator, size, o), None)
+
+
+def _of_kspace(kspace: Tensor, o: InputOptions) -> Task:
+    """Return the problem of k-space as it is, or with lines left out, of which it is the truth."""
+    if o.acceleration is None and not o.simulate:
+        return presets.measured_mri(kspace, o.noise_sigma)
+    task = presets.measured_mri(presets.undersampled(kspace, o), o.noise_sigma)
+    return replace(task, truth=root_sum_of_squares(ifft2c(kspace)))
 
 
 def _masked(image: Tensor, mask: Path, o: InputOptions) -> Task:
