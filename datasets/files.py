@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from wellposed.datasets.checks import as_complex
 from wellposed.errors import FileError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -109,7 +110,7 @@ def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
         file.visititems(
             lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {})
         )
-        return np.asarray(found[_choose(path, found, key, min_axes)])
+        return as_complex(np.asarray(found[_choose(path, found, key, min_axes)]))
 
 
 def _read_mat(path: Path, key: str | None, min_axes: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.datasets.checks import finite, one_or_all, reading, stored_array
+from wellposed.datasets.checks import as_complex, finite, one_or_all, reading, stored_array
 from wellposed.datasets.mri.encoding import Encoding, parse_header
 from wellposed.errors import FileError
 
@@ -64,10 +64,11 @@ def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
     path = Path(path)
     with reading(path, "HDF5"), h5py.File(path, "r") as file:
         stored = stored_array(path, file, "kspace", (3, 4))
-        if stored.dtype.kind != "c":
-            raise FileError(f"path: 'kspace' in {path.name} is {stored.dtype}, accepted: complex")
         chosen = one_or_all("slice", slice, len(stored))
-        kspace = torch.from_numpy(finite(path, "kspace", stored[chosen]))
+        values = as_complex(stored[chosen])
+        if values.dtype.kind != "c":
+            raise FileError(f"path: 'kspace' in {path.name} is {stored.dtype}, accepted: complex")
+        kspace = torch.from_numpy(finite(path, "kspace", values))
         reference = _read_reference(path, file, stored, chosen)
         columns = stored_array(path, file, "mask", (1,))[()] if "mask" in file else None
         header = file["ismrmrd_header"][()] if "ismrmrd_header" in file else None
@@ -87,7 +88,7 @@ def is_fastmri(path: str | Path) -> bool:
         return False
     with h5py.File(path, "r") as file:
         found = file.get("kspace")
-        if not hasattr(found, "shape") or found.dtype.kind != "c":
+        if not hasattr(found, "shape") or as_complex(np.empty(0, found.dtype)).dtype.kind != "c":
             return False
         told = any(key in file for key in ("ismrmrd_header", *REFERENCES.values()))
         return len(found.shape) == 4 or (len(found.shape) == 3 and told)
