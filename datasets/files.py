@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wellposed.datasets.checks import check_claim, reading, require_file
+from wellposed.datasets.checks import as_complex, check_claim, reading, require_file
 from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES, read_photograph
 from wellposed.errors import FileError
 
@@ -97,7 +97,7 @@ def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
         )
         name = _choose(path, found, key, min_axes)
         check_claim(path, repr(name), found[name].nbytes)
-        return np.asarray(found[name])
+        return as_complex(np.asarray(found[name]))
 
 
 def _read_mat(path: Path, key: str | None, min_axes: int) -> np.ndarray:

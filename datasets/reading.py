@@ -24,7 +24,7 @@ from wellposed.datasets.images.photograph import (
     Photograph,
     read_photograph,
 )
-from wellposed.datasets.mri.fastmri import FastMRI, load_fastmri
+from wellposed.datasets.mri.fastmri import FastMRI, is_fastmri, load_fastmri
 from wellposed.datasets.mri.ismrmrd import RawScan, load_ismrmrd
 from wellposed.datasets.volumes.dicom import DicomSeries, read_dicom_series
 from wellposed.datasets.volumes.dicom_frames import is_dicom
@@ -179,9 +179,7 @@ def _layout(path: Path) -> str | None:
             return "tomopy"
         if "dataset/data" in file and "dataset/xml" in file:
             return "ismrmrd"
-        kspace = file.get("kspace")
-        complex_ = isinstance(kspace, h5py.Dataset) and kspace.dtype.kind == "c"
-        return "fastmri" if complex_ else None
+    return "fastmri" if is_fastmri(path) else None
 
 
 def _has_htc(path: Path) -> bool:

@@ -21,7 +21,9 @@ class OperatorOptions:
     kernel: str = setting("bicubic", "Super-resolution kernel, bicubic or average.")
     blur_sigma: float = setting(3.0, "Standard deviation of the Gaussian blur in pixels.")
     keep: float = setting(0.5, "Inpainting: fraction of pixels kept at random.")
-    acceleration: float = setting(4.0, "MRI: undersampling factor.")
+    acceleration: float | None = setting(
+        None, "MRI: undersampling factor; default: 4 of images, and measured k-space as it is."
+    )
     coils: int = setting(8, "MRI: number of simulated coils.")
     views: int = setting(60, "CT: number of views, equally spaced over the arc.")
     arc: float | None = setting(
@@ -32,6 +34,11 @@ class OperatorOptions:
         "CT: a fan beam, by the distances of its source to the rotation centre and to the "
         "detector, and the width of a bin; of a simulated scan in pixels.",
     )
+
+    @property
+    def factor_of_lines(self) -> float:
+        """The MRI undersampling, 4 if none was asked for."""
+        return 4.0 if self.acceleration is None else self.acceleration
 
     def __post_init__(self) -> None:
         quiet, blurred = 0 <= self.noise_sigma < math.inf, 0 < self.blur_sigma < math.inf

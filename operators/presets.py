@@ -25,15 +25,17 @@ class Task:
     Attributes:
         y: measurement (1, ...).
         operator: the operator that made it.
-        truth: the clean image (1, C, H, W) or volume (1, 1, D, H, W) of simulated problems.
+        truth: the clean image (1, C, H, W) or volume (1, 1, D, H, W), where it is known.
         margins: rows and columns (top, bottom, left, right) of the operator's images that lie
             outside what was photographed.
+        in_scanner_units: the prior is yet to be fitted to ``y`` (`priors.fit_range`).
     """
 
     y: Tensor
     operator: "LinearOperator"
     truth: Tensor | None
     margins: tuple[int, int, int, int] = (0, 0, 0, 0)
+    in_scanner_units: bool = False
 
     def inside(self, images: Tensor) -> Tensor:
         """Return images (..., H, W) without the margins."""
@@ -135,21 +137,35 @@ def gaussian_blur(image_size: Sequence[int], blur_sigma: float) -> Tensor:
 
 
 def measured_mri(kspace: Tensor, noise_sigma: float = 0.0) -> Task:
-    """Set up measured multi-coil k-space (1, coils, H, W): mask, coil maps and scale.
+    """Set up measured multi-coil k-space (1, coils, H, W): mask and coil maps.
 
-    The mask is where k-space is not zero, the maps come from ESPIRiT, and the data are scaled so
-    that the 99.8 percentile of the root-sum-of-squares image is 1, as priors expect.
+    The mask is where k-space is not zero, the maps come from ESPIRiT. Values stay as they are.
 
     Args:
         kspace: complex, centred, zero where nothing was measured.
-        noise_sigma: noise of the scaled k-space, per real and imaginary part.
+        noise_sigma: noise of the k-space, in its units, per real and imaginary part.
     """
     mask = (kspace[0].abs().sum(0) > 0).float()
     # Maps in every pixel: where they were cut to zero, no datum would hold the image to anything.
     maps = operators.espirit(kspace[0], calibration=None, crop=0.0)
     operator = operators.MultiCoilMRI(mask, maps, noise_sigma)
-    brightest = torch.quantile(operator.coil_combined_rss(kspace).flatten(), 0.998)
-    return Task(kspace / brightest, operator, None)
+    return Task(kspace, operator, None, in_scanner_units=True)
+
+
+def undersampled(kspace: Tensor, options: OperatorOptions) -> Tensor:
+    """Return fully sampled k-space (..., H, W) with lines left out, see `uniform_random_lines`.
+
+    Raises:
+        ArgumentError: lines are missing already.
+    """
+    width, measured = kspace.shape[-1], (kspace != 0).flatten(0, -2).any(0)
+    # Some scans leave out the outermost lines on one side.
+    inside = measured.nonzero().flatten()
+    complete = len(inside) > 0 and len(inside) == int(inside[-1] - inside[0]) + 1
+    accepted = "None for k-space of which lines are missing already"
+    require(complete, "acceleration", options.acceleration, accepted)
+    mask = operators.uniform_random_lines(width, options.factor_of_lines, seed=options.seed)
+    return kspace * mask.to(kspace.device)
 
 
 Size = tuple[int, int, int]
@@ -173,7 +189,7 @@ def _deblurring(size: Size, o: OperatorOptions) -> "LinearOperator":
 def _mri(size: Size, o: OperatorOptions) -> "LinearOperator":
     _, height, width = _grey(size, "MRI")
     maps = operators.simulate_sensitivity_maps(o.coils, height, width, o.seed)
-    mask = operators.uniform_random_lines(width, o.acceleration, seed=o.seed)
+    mask = operators.uniform_random_lines(width, o.factor_of_lines, seed=o.seed)
     return operators.MultiCoilMRI(mask, maps, o.noise_sigma)
 
 

@@ -24,6 +24,7 @@ from .processes import resshift as resshift
 from .proximal import NuclearNorm as NuclearNorm
 from .proximal import Proximal as Proximal
 from .proximal import TotalVariation as TotalVariation
+from .scaling import fit_range as fit_range
 from .schedule import VE as VE
 from .schedule import Flow as Flow
 from .schedule import Schedule as Schedule

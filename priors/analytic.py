@@ -143,6 +143,8 @@ class GaussianPrior(Prior):
         is_complex: images are complex tensors.
     """
 
+    has_range = False
+
     def __init__(
         self,
         mean: Tensor | float,
@@ -245,6 +247,8 @@ class GaussianMixturePrior(Prior):
         covariances: (K, n, n) over the flattened image, or (K,) variances.
         schedule: DDPM's linear one by default.
     """
+
+    has_range = False
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from wellposed.checks import require_batch
 from wellposed.errors import ArgumentError, DeviceError, ShapeError, check_finite
 from wellposed.linalg import WHOLE, Space
-from wellposed.operators.check import require_adjoint
+from wellposed.operators.check import is_linear_operator, require_adjoint
 from wellposed.parallel.part import Part, part_of
 from wellposed.priors.anchor import Degraded
 from wellposed.priors.prediction import Components
@@ -198,13 +198,6 @@ class Problem:
     def zeros(self) -> Tensor:
         """Return a zero image of the problem's shape, dtype and device."""
         return torch.zeros(self.image_shape, dtype=self.image_dtype, device=self.y.device)
-
-
-def is_linear_operator(operator: "Physics") -> bool:
-    """Tell whether an operator is a linear one."""
-    from deepinv.physics import LinearPhysics
-
-    return isinstance(operator, LinearPhysics)
 
 
 def _check_prior(prior: Prior) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import h5py
 import scipy.io
 
-from wellposed.datasets.checks import reading
+from wellposed.datasets.checks import as_complex, reading
 
 
 def read_mat(path: str | Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def read_mat(path: str | Path) -> dict[str, Any]:
 def _from_hdf5(item: Any) -> Any:
     if isinstance(item, h5py.Group):
         return {key: _from_hdf5(value) for key, value in item.items()}
-    values = item[()].T  # MATLAB's first axis is HDF5's last
+    values = as_complex(item[()]).T  # MATLAB's first axis is HDF5's last
     if item.attrs.get("MATLAB_class") == b"char":
         return "".join(map(chr, values.ravel()))
     return values.squeeze()[()]

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from wellposed.datasets.checks import finite, reading, stored_array
-from wellposed.datasets.mri.encoding import Encoding, parse_header
+from wellposed.datasets.mri.encoding import CARTESIAN, Encoding, parse_header
 from wellposed.datasets.mri.ismrmrd_sorting import Frame, frame_of, grid, grid_calibration, stack
+from wellposed.datasets.mri.trajectory_units import in_cycles
 from wellposed.errors import FileError
 
-CARTESIAN = ("cartesian", "epi")
 SKIPPED = (
     "ACQ_IS_PHASECORR_DATA",
     "ACQ_IS_NAVIGATION_DATA",
@@ -38,8 +38,10 @@ class RawScan:
             H is the readout, W the phase encoding; centred, zero where not measured, repeated
             lines averaged. Otherwise (B, coils, readouts, samples).
         mask: float32, 1 where measured, (B, H, W) or (B, D, H, W); None if not Cartesian.
-        trajectory: places of the samples in k-space as they are stored, float32 (B, readouts,
-            samples, 2 or 3); None if Cartesian.
+        trajectory: places of the samples in k-space in cycles per field of view, in the order
+            (rows, columns) or (z, rows, columns) of images of ``encoding.recon_size`` pixels, as
+            `NonCartesianMRI` takes them, float32 (B, readouts, samples, 2 or 3); None if
+            Cartesian.
         calibration: the acquisitions flagged as calibration of parallel imaging, sorted like
             ``kspace``, for `wellposed.operators.espirit`; frames without their own share that of
             their slice. None if there are none or if not Cartesian.
@@ -64,7 +66,12 @@ class RawScan:
     encoding: Encoding
 
 
-def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) -> RawScan:
+def load_ismrmrd(
+    path: str | Path,
+    group: str = "dataset",
+    encoding: int = 0,
+    trajectory_unit: str | None = None,
+) -> RawScan:
     """Load raw data through the package ``ismrmrd``, which ``wellposed[ismrmrd]`` installs.
 
     Acquisitions of noise and calibration are kept apart; navigators, phase corrections and other
@@ -79,12 +86,15 @@ def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) ->
         path: an HDF5 file.
         group: the data set inside the file.
         encoding: which of the header's encodings.
+        trajectory_unit: in which (x, y) or (x, y, z) are stored, see `UNITS`: "cycles/pixel",
+            from -1/2 to 1/2, "radians/pixel", "cycles/fov", "1/m" or "1/mm"; by default the one
+            in which they reach the edge of the image's band.
 
     Raises:
         ImportError: the package is not installed.
         FileError: missing or unreadable, another layout, nothing measured, NaN or infinite
-            values, calibration for other slices only, or acquisitions that contradict the header
-            or each other; names the file.
+            values, calibration for other slices only, acquisitions that contradict the header
+            or each other, or a trajectory in no known unit; names the file.
     """
     path = Path(path)
     space, every = _read(path, group, encoding)
@@ -101,7 +111,8 @@ def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) ->
         kspace, mask = grid(path, image, frames, space)
         reference = grid_calibration(path, calibration, frames, space) if calibration else None
     else:
-        kspace, trajectory = stack(path, image, frames)
+        kspace, places = stack(path, image, frames)
+        trajectory = in_cycles(path, places, space, trajectory_unit)
     return RawScan(
         kspace=kspace,
         mask=mask,

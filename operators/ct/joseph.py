@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wellposed.checks import require_integer
 from wellposed.errors import require
+from wellposed.operators.ct.coverage import Coverage
 from wellposed.operators.ct.operators import require_length
 
 SLABS = 16
@@ -75,6 +76,16 @@ class ConeGeometry:
     detector_distance: float
     panel: Panel
     voxel_size: float
+
+    @property
+    def coverage(self) -> Coverage:
+        """Which rays are measured, in the plane of the source."""
+        half, _ = self.panel.half_sides
+        left, right = (
+            math.atan((self.panel.offset + side) / self.detector_distance)
+            for side in (-half, half)
+        )
+        return Coverage(self.angles, (left, right))
 
     def cast(self, x: Tensor, y: Tensor, z: Tensor, theta: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return where on the panel, u and v, points are seen, and their depth from the source."""

@@ -4,16 +4,15 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wellposed.checks import require_integer
-from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
+from wellposed.errors import require
 from wellposed.linalg import conjugate_gradient
+from wellposed.operators.angles import view_angles
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.ct.fbp import filtered_backprojection
 from wellposed.operators.ct.geometry import Detector, Geometry, is_length
@@ -38,8 +37,8 @@ class PlanarCT(LinearOperator):
         memory: bytes that the matrix and its transpose may take.
 
     Warns:
-        UserWarning: the field of view, where all views see a pixel, is smaller than the disc
-            inscribed in the image: the data are truncated.
+        UserWarning: rays through the ellipse inscribed in the image miss the detector, from this
+            side and from the other: the data are truncated. Angles look like radians.
     """
 
     def __init__(
@@ -64,8 +63,9 @@ class PlanarCT(LinearOperator):
     def fbp(self, y: Tensor) -> Tensor:
         """Return the filtered back-projection of sinograms, (B, 1, H, W), in 1 / length.
 
-        Values are right where views cover 180 (parallel beams) or 360 degrees and the data are
-        not truncated. Views count by the gaps between them.
+        Values are right where every ray is measured, from one side or from both: by views over
+        180 degrees (parallel beams) or 180 degrees and the fan angle (short scans), evenly or
+        not, or over 360 degrees by a detector that sees a bit more than half. See `Coverage`.
 
         Args:
             y: sinograms, (B, 1, views, bins).
@@ -135,7 +135,7 @@ class ParallelBeamCT(PlanarCT):
         shadow = math.hypot(*shape) * pixel_size + 2 * abs(detector.offset)
         bins = detector.bins or covering_bins(shadow / bin_size, shape[1])
         detector = replace(detector, bins=int(bins), bin_size=float(bin_size))
-        views = view_angles(angles, span=180.0)
+        views = scan_angles(angles, span=180.0)
         super().__init__(Geometry(shape, views, float(pixel_size), detector), noise_sigma, memory)
 
 
@@ -190,7 +190,7 @@ class FanBeamCT(PlanarCT):
         super().__init__(
             Geometry(
                 shape,
-                view_angles(angles, span=360.0),
+                scan_angles(angles, span=360.0),
                 float(pixel_size),
                 detector,
                 float(source_distance),
@@ -202,16 +202,17 @@ class FanBeamCT(PlanarCT):
 
 
 def _warn_of_truncation(geometry: Geometry) -> None:
-    """Warn unless every view sees the whole ellipse inscribed in the image."""
+    """Warn unless all rays of views through the ellipse inscribed in the image are measured."""
     height, width = geometry.image_size
     turn = torch.linspace(0, 2 * math.pi, 65, dtype=torch.float64)
     x = (width / 2 * geometry.pixel_size) * turn.cos()
     y = (height / 2 * geometry.pixel_size) * turn.sin()
-    shadows = torch.stack([geometry.project(x, y, math.radians(a)) for a in geometry.angles])
-    edge = geometry.bins * geometry.bin_size / 2
-    left, right = geometry.detector.offset - edge, geometry.detector.offset + edge
-    low, high = float(shadows.min()), float(shadows.max())
-    if low < left - 1e-6 * edge or high > right + 1e-6 * edge:
+    theta = torch.deg2rad(torch.tensor(geometry.angles, dtype=torch.float64))[:, None]
+    shadows = torch.stack([geometry.project(x, y, float(t)) for t in theta])
+    if not bool(geometry.coverage.measures(theta, geometry.ray_places(shadows)).all()):
+        edge = geometry.bins * geometry.bin_size / 2
+        left, right = geometry.detector.offset - edge, geometry.detector.offset + edge
+        low, high = float(shadows.min()), float(shadows.max())
         warnings.warn(
             f"detector: spans {left:.4g} to {right:.4g}, the ellipse inscribed in the image casts "
             f"its shadow on {low:.4g} to {high:.4g}: the sinogram is truncated",
@@ -233,19 +234,9 @@ def image_shape(image_size: int | Sequence[int]) -> tuple[int, int]:
     return require_integer("image_size", pair[0]), require_integer("image_size", pair[1])
 
 
-def view_angles(angles: Tensor | int, span: float) -> tuple[float, ...]:
+def scan_angles(angles: Tensor | int, span: float) -> tuple[float, ...]:
     """Return checked angles in degrees; a number of views is spaced equally over the span."""
-    if isinstance(angles, Integral):
-        count = require_integer("angles", angles)
-        return tuple((np.arange(count) * (span / count)).tolist())
-    views = torch.as_tensor(angles)
-    if views.is_complex() or views.dtype == torch.bool:
-        raise DtypeError(f"angles: got dtype {views.dtype}, accepted: real degrees")
-    if views.ndim != 1:
-        raise ShapeError(f"angles: got shape {tuple(views.shape)}, accepted: (views,)")
-    if views.numel() == 0:
-        raise ArgumentError("angles: is empty, accepted: at least one view")
-    return tuple(check_finite("angles", views.detach().double().cpu()).tolist())
+    return tuple(view_angles(angles, span).tolist())
 
 
 def covering_bins(shadow: float, width: int) -> int:

@@ -25,7 +25,7 @@ from wellposed.datasets.reading import inputs_of
 from wellposed.datasets.writing import require_free
 from wellposed.errors import ArgumentError, require
 from wellposed.parallel import sharding
-from wellposed.priors import Prior, Slicewise
+from wellposed.priors import Prior, Slicewise, fit_range
 from wellposed.reconstruction import Reconstruction
 from wellposed.runs.fingerprint import fingerprint
 from wellposed.solvers import Solver
@@ -110,6 +110,7 @@ def _run(
     if place.source is not None:
         require_free(job.out, place.source)
     y, physics = task.y.to(o.device), task.operator.to(o.device)
+    prior = fit_range(prior, y, physics) if task.in_scanner_units else prior
     part, held = sharding.shard(y, physics) if o.volume else (y, physics)
     found = solve(part, held, Slicewise(prior) if o.volume else prior, checkpoint=job.checkpoint)
     gathered = sharding.gather(found, held)
@@ -119,7 +120,7 @@ def _run(
     others = {name: image.cpu() for name, image in task.plain().items()}
     path = result.save(job.out, others=others, truth=task.truth)
     written = [path, path.with_suffix(".png"), *place.write(result, job.out)]
-    table, row = summarize(result, others, task.truth)
+    table, row = summarize(result, others, task.truth, task.peak)
     typer.echo(table)
     typer.echo(f"wrote {' and '.join(map(str, written))}")
     return row

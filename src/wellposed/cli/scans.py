@@ -8,15 +8,18 @@ from torch import Tensor
 
 from wellposed import operators
 from wellposed.cli.inputs import slices_of
-from wellposed.cli.scaled import ScanTask, assembled, brightness
+from wellposed.cli.measured import ScanTask, assembled
 from wellposed.cli.settings import InputOptions
 from wellposed.cli.sinograms import fan_task, parallel_task
 from wellposed.datasets.ct.htc import HTCScan
+from wellposed.datasets.mri.encoding import crop_readout
 from wellposed.datasets.mri.fastmri import FastMRI
 from wellposed.datasets.mri.ismrmrd import RawScan
 from wellposed.datasets.reading import Measured
 from wellposed.errors import ShapeError, require
-from wellposed.operators.mri.cartesian import fft2c
+from wellposed.operators import presets
+from wellposed.operators.mri.cartesian import fft2c, ifft2c
+from wellposed.operators.mri.coils import root_sum_of_squares
 from wellposed.units import Units
 
 CALIBRATION = 24
@@ -44,7 +47,8 @@ def scan_task(measured: Measured, operator: str, o: InputOptions) -> ScanTask:
     if isinstance(scan, FastMRI):
         known = None if scan.reference is None else scan.reference[chosen]
         spacing = () if scan.encoding is None else scan.encoding.voxel_mm[1:]
-        task = kspace_task(scan.kspace[chosen], o, scan.mask[chosen], known)
+        kspace = crop_readout(scan.kspace[chosen], scan.recon_size[0])
+        task = kspace_task(kspace, o, reference=known)
         return replace(task, crop=scan.recon_size, units=replace(task.units, spacing=spacing))
     if isinstance(scan, RawScan):
         return _raw(scan, chosen, name, o)
@@ -73,25 +77,19 @@ def kspace_task(
 
     Args:
         kspace: (D, coils, H, W), centred, zero where not measured.
-        o: the options; with ``simulate`` lines are left out by ``acceleration``.
+        o: the options; ``acceleration`` or ``simulate`` leave out lines of complete k-space.
         mask: (D, H, W) of 0 and 1; by default where k-space is not zero.
-        reference: images (D, 1, h, w) to compare with.
+        reference: images (D, 1, h, w) to compare with; of lines left out the image of all.
         calibration: k-space (D, coils, H, W) that coil maps come from; by default the same.
     """
+    if o.simulate or o.acceleration is not None:
+        full = root_sum_of_squares(ifft2c(kspace))
+        reference, mask = full if reference is None else reference, None
+        kspace = presets.undersampled(kspace, o)
     mask = (kspace != 0).any(1).float() if mask is None else mask
     maps = coil_maps(kspace if calibration is None else calibration)
-    full = operators.MultiCoilMRI(mask, maps)
-    scale = brightness(full.coil_combined_rss(kspace))
-    truth = None if reference is None else reference / scale
-    if o.simulate:
-        complete = bool(mask.flatten(1).any(0).all()) and float(mask.mean()) > 0.99
-        require(complete, "simulate", True, "False for k-space that is undersampled already")
-        truth = full.A_adjoint(kspace) / scale if truth is None else truth
-        lines = operators.uniform_random_lines(kspace.shape[-1], o.acceleration, seed=o.seed)
-        mask = mask * lines
-    operator = operators.MultiCoilMRI(mask, maps, o.noise_sigma / scale)
-    y = operator.restrict(kspace) / scale
-    return assembled(y, operator, truth, Units(scale=scale), o)
+    operator = operators.MultiCoilMRI(mask, maps, o.noise_sigma)
+    return assembled(operator.restrict(kspace), operator, reference, Units(), o)
 
 
 def coil_maps(kspace: Tensor) -> Tensor:
@@ -140,7 +138,5 @@ def spokes_task(
     maps = torch.ones_like(images)
     if images.shape[1] > 1:
         maps = operators.espirit(fft2c(images), calibration=CALIBRATION, crop=0.0)
-    scale = brightness(images.abs().square().sum(1).sqrt())
-    sigma = o.noise_sigma / scale
-    operator = operators.NonCartesianMRI(trajectory, maps, sigma, density)
-    return ScanTask(kspace / scale, operator, None, Units(scale=scale))
+    operator = operators.NonCartesianMRI(trajectory, maps, o.noise_sigma, density)
+    return ScanTask(kspace, operator)

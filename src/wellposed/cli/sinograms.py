@@ -1,14 +1,13 @@
 """Inverse problems from measured sinograms."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from deepinv.physics import GaussianNoise
 from torch import Tensor
 
 from wellposed import operators
-from wellposed.cli.scaled import ScanTask, assembled, brightness
+from wellposed.cli.measured import ScanTask, assembled
 from wellposed.cli.settings import InputOptions
 from wellposed.datasets.ct.htc import HTCScan
 from wellposed.datasets.ct.tomopy import ParallelScan
@@ -75,7 +74,7 @@ def sinogram_task(
     o: InputOptions,
     units: Units | None = None,
 ) -> ScanTask:
-    """Return the problem of sinograms (D, 1, views, bins), scaled by their FBP.
+    """Return the problem of sinograms (D, 1, views, bins) of some angles.
 
     Args:
         sinogram: line integrals.
@@ -85,14 +84,13 @@ def sinogram_task(
             spaced, and compared with the FBP of all.
         units: of the attenuation; by default per pixel.
     """
-    fbp = make(angles).fbp(sinogram)
-    scale, kept = brightness(fbp.clamp(min=0)), torch.arange(len(angles))
+    fbp, kept = None, torch.arange(len(angles))
     if o.simulate:
+        fbp = make(angles).fbp(sinogram)
         few = 1 <= o.views <= len(angles)
         require(few, "views", o.views, f"1 to {len(angles)}, as measured")
         kept = torch.arange(o.views) * len(angles) // o.views
     operator = make(angles[kept])
-    operator.noise_model = GaussianNoise(o.noise_sigma / scale)
-    units = replace(units or Units(name="1/pixel"), scale=scale)
-    y = sinogram[:, :, kept].contiguous() / scale
-    return assembled(y, operator, fbp / scale if o.simulate else None, units, o)
+    operator.noise_model = GaussianNoise(o.noise_sigma)
+    y = sinogram[:, :, kept].contiguous()
+    return assembled(y, operator, fbp, units or Units(name="1/pixel"), o)

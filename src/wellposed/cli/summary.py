@@ -12,7 +12,10 @@ PLANES = {"D": 2, "H": 3, "W": 4}
 
 
 def summarize(
-    result: Reconstruction, others: Mapping[str, Tensor], truth: Tensor | None
+    result: Reconstruction,
+    others: Mapping[str, Tensor],
+    truth: Tensor | None,
+    peak: float = 1.0,
 ) -> tuple[str, dict[str, str]]:
     """Return a table of residual, cost and, if the truth is known, quality; and its last row.
 
@@ -21,13 +24,14 @@ def summarize(
         others: images to compare with by name, (1, C, H, W) or (1, C, D, H, W).
         truth: the clean image, if it is known. Volumes are compared as a whole and slice by slice
             across each axis.
+        peak: value of white.
     """
     names = [] if truth is None else ["PSNR", "SSIM"]
     if truth is not None and truth.ndim == 5:
         names = ["PSNR", *(f"PSNR, SSIM across {name}" for name in PLANES)]
 
     def figures(image: Tensor) -> list[str]:
-        return [] if truth is None else quality(image, truth)
+        return [] if truth is None else quality(image, truth, peak)
 
     cost, count = [str(result.nfe), f"{result.seconds:.1f}"], len(result.samples)
     residual = f"{float(result.residual[0, 0]):.3f}"
@@ -40,11 +44,11 @@ def summarize(
     return format_table(header, rows), row
 
 
-def quality(image: Tensor, truth: Tensor) -> list[str]:
+def quality(image: Tensor, truth: Tensor, peak: float = 1.0) -> list[str]:
     """Return PSNR and SSIM of an image, or PSNR and both across each axis of a volume."""
-    decibels = f"{float(psnr(image, truth)):.2f}"
+    decibels = f"{float(psnr(image, truth, peak)):.2f}"
     if truth.ndim == 4:
         small = min(truth.shape[-2:]) < SSIM_WINDOW
-        return [decibels, "-" if small else f"{float(ssim(image, truth)):.4f}"]
-    planes = (plane_quality(image, truth, axis) for axis in PLANES.values())
+        return [decibels, "-" if small else f"{float(ssim(image, truth, peak)):.4f}"]
+    planes = (plane_quality(image, truth, axis, peak) for axis in PLANES.values())
     return [decibels, *(f"{p:.2f}, {s:.4f}" for p, s in planes)]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from wellposed import operators
 from wellposed.cli.inputs import TaskInput, task_input
+from wellposed.cli.measured import ScanTask
 from wellposed.cli.names import import_class, make, parse_assignments
-from wellposed.cli.scaled import ScanTask
 from wellposed.cli.scans import kspace_task, scan_task
 from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions
 from wellposed.cli.sinograms import array_task
@@ -56,6 +56,12 @@ class FileTask(Task):
         """Return the part of an image (..., H, W) that is written."""
         image = self.inside(image)
         return image if self.crop is None else center_crop(image, self.crop)
+
+    @property
+    def peak(self) -> float:
+        """White, for the metrics: 1, or the brightest of a scan."""
+        scan = self.in_scanner_units and self.truth is not None
+        return float(self.truth.abs().max()) if scan and self.truth is not None else 1.0
 
     def plain(self) -> dict[str, Tensor]:
         """Return the image to compare with, by its name; see `plain_image`."""
@@ -102,7 +108,9 @@ def build_task(
 def _of_scan(task: ScanTask, source: TaskInput) -> FileTask:
     spacing = task.units.spacing or source.units.spacing
     source = replace(source, units=replace(task.units, spacing=spacing))
-    return FileTask(task.y, task.operator, task.truth, source=source, crop=task.crop)
+    return FileTask(
+        task.y, task.operator, task.truth, in_scanner_units=True, source=source, crop=task.crop
+    )
 
 
 def _array_scan(array: np.ndarray, operator: str, o: InputOptions) -> ScanTask | None:

@@ -1,36 +1,31 @@
-"""A measured problem, scaled so that priors of images in about [0, 1] fit it."""
+"""A measured problem in the scanner's own units."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from wellposed import operators
 from wellposed.cli.settings import InputOptions
-from wellposed.errors import require
 from wellposed.operators.base import LinearOperator
 from wellposed.units import Units
-
-BRIGHT = 0.998
-"""Quantile of a plain image that becomes 1, as priors expect."""
 
 
 @dataclass(frozen=True, eq=False)
 class ScanTask:
-    """A measured problem, scaled so that the image lies in about [0, 1].
+    """A measured problem; the prior is yet to be fitted to its units.
 
     Attributes:
         y: measurement (1, ...).
         operator: what measured it.
         truth: the file's own image, or that of all data, (1, 1, ...), or None.
-        units: what the image's values are in the file.
+        units: what the image's values are.
         crop: (h, w) of the image that is written, or None for all of it.
     """
 
     y: Tensor
     operator: LinearOperator
-    truth: Tensor | None
-    units: Units
+    truth: Tensor | None = None
+    units: Units = field(default_factory=Units)
     crop: tuple[int, int] | None = None
 
 
@@ -43,12 +38,3 @@ def assembled(
     whole = None if truth is None else truth.transpose(0, 1)[None]
     stacked = operators.Stacked(operator, len(y))
     return ScanTask(y.transpose(0, 1)[None].contiguous(), stacked, whole, units)
-
-
-def brightness(images: Tensor) -> float:
-    """Return the value of plain images that becomes 1."""
-    values = images.abs().flatten()
-    values = values[:: max(1, len(values) // 1_000_000)]
-    bright = float(torch.quantile(values, BRIGHT))
-    require(bright > 0, "input", "only zeros", "a measurement")
-    return bright
