@@ -4,6 +4,7 @@
 options.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -35,6 +36,9 @@ from wellposed.units import HOUNSFIELD
 Scan = FastMRI | RawScan | HTCScan | ParallelScan
 Source = Photograph | NiftiVolume | DicomSeries | Path
 """What a result is written like: what was loaded, or the file of an array."""
+
+COMPANIONS = ("_recon_fbp.mat", "_recon_fbp_seg.mat")
+"""Ends of the names of files that belong to a scan of the Helsinki Tomography Challenge."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +118,7 @@ def read(path: str | Path, key: str | None = None) -> Image | Measured:
     return Image(path, "array", values, path)
 
 
-def inputs_of(paths: "list[str] | list[Path] | tuple[Path, ...]") -> list[Path]:
+def inputs_of(paths: Sequence[str | Path]) -> list[Path]:
     """Return the files, and folders of DICOM series, that files, folders and patterns name.
 
     Args:
@@ -122,24 +126,36 @@ def inputs_of(paths: "list[str] | list[Path] | tuple[Path, ...]") -> list[Path]:
             pattern as ``scans/*.h5``.
 
     Raises:
-        FileError: a pattern or folder without a file that can be read, or no such file.
+        FileError: a pattern or folder without a file that can be read.
     """
-    found = [part for path in paths for part in _expanded(Path(path))]
+    found = [part for path in matched(paths) for part in _readable(path)]
     return list(dict.fromkeys(found))
 
 
-def _expanded(path: Path) -> list[Path]:
-    if path.is_dir():
-        files = find_files(path)
-        if not files:
-            raise FileError(f"INPUT: nothing that can be read in {str(path)!r}")
-        return files
-    if path.exists() or not has_magic(str(path)):
+def matched(paths: Sequence[str | Path]) -> list[Path]:
+    """Return paths, and in place of patterns as ``scans/*.h5`` the paths that fit.
+
+    Raises:
+        FileError: nothing fits a pattern.
+    """
+    found = []
+    for path in map(Path, paths):
+        pattern = has_magic(str(path)) and not path.exists()
+        fitting = sorted(map(Path, glob(str(path), recursive=True))) if pattern else [path]
+        if not fitting:
+            raise FileError(f"INPUT: no file fits {str(path)!r}")
+        found += fitting
+    return found
+
+
+def _readable(path: Path) -> list[Path]:
+    """Return a path itself, or what can be read in a folder."""
+    if not path.is_dir():
         return [path]
-    matches = sorted(Path(name) for name in glob(str(path), recursive=True))
-    if not matches:
-        raise FileError(f"INPUT: no file is called {str(path)!r}")
-    return [part for match in matches for part in _expanded(match)]
+    files = [file for file in find_files(path) if not file.name.endswith(COMPANIONS)]
+    if not files:
+        raise FileError(f"INPUT: nothing that can be read in {str(path)!r}")
+    return files
 
 
 def _photograph(path: Path) -> Image:

@@ -58,14 +58,15 @@ def test_numbers_out_of_range_are_named():
 
 
 def test_finished_jobs_are_skipped_and_failures_collected(tmp_path):
-    jobs = [Job(tmp_path / f"{n}.npy", tmp_path / "out" / str(n)) for n in range(3)]
+    folders = [tmp_path / "out" / str(n) for n in range(3)]
+    jobs = [Job(tmp_path / f"{f.name}.npy", f, record=f / RECORD) for f in folders]
     ran = []
 
     def run(job):
         ran.append(job.file.stem)
         if job.file.stem == "1":
             raise FileError("broken")
-        return {"PSNR": "30"}
+        return [{"PSNR": "30"}]
 
     failures = run_all(jobs, run, lambda job: "same")
     assert failures == ["1.npy: broken"]
@@ -78,7 +79,7 @@ def test_finished_jobs_are_skipped_and_failures_collected(tmp_path):
     assert lines[1:] == ["0.npy,30,done", "1.npy,,failed: broken", "2.npy,30,done"]
     with pytest.raises(FileError):  # a single job says so itself
         run_all(jobs[1:2], run, lambda job: "same")
-    (jobs[0].out / RECORD).write_text(json.dumps([1]))
+    jobs[0].record.write_text(json.dumps([1]))
     assert not finished(jobs[0], "same")
 
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 TABLE = "results.csv"
 RECORD = "record.json"
-"""What is known of a finished or failed input, in the folder of its result."""
+"""What is known of a finished or failed input, where each has a folder."""
 
 INCIDENTAL = ("inputs", "out", "device", "batch_size", "checkpoint", "checkpoint_every", "shard")
 """Options that do not decide the result."""
@@ -32,11 +32,21 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Job:
-    """An input, and the folders of its result and of its checkpoint."""
+    """An input and where its result goes.
+
+    Attributes:
+        file: the input.
+        out: folder of the result.
+        checkpoint: folder of the checkpoint, or None.
+        record: file that tells how it went.
+        beside: other files whose content decides the result.
+    """
 
     file: Path
     out: Path
     checkpoint: Path | None = None
+    record: Path = field(kw_only=True)
+    beside: tuple[Path, ...] = field(default=(), kw_only=True)
 
 
 def identity(options: Any, job: Job, *parts: str) -> str:
@@ -44,7 +54,8 @@ def identity(options: Any, job: Job, *parts: str) -> str:
     chosen = {k: repr(v) for k, v in asdict(options).items() if k not in INCIDENTAL}
     digest = hashlib.sha256(json.dumps([__version__, chosen, parts], sort_keys=True).encode())
     digest.update(job.file.name.encode())
-    beside = [path for path in (getattr(options, n, None) for n in BESIDE) if path is not None]
+    named = (getattr(options, name, None) for name in BESIDE)
+    beside = [*job.beside, *(path for path in named if path is not None)]
     for file in [part for path in (job.file, *beside) for part in _files(path)]:
         digest.update(file.name.encode())
         with file.open("rb") as content:
@@ -59,7 +70,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def run_all(
-    jobs: Sequence[Job], run: Callable[[Job], Row | None], mark: Callable[[Job], str]
+    jobs: Sequence[Job], run: Callable[[Job], list[Row] | None], mark: Callable[[Job], str]
 ) -> list[str]:
     """Run all jobs that are not finished; return what failed, a line each.
 
@@ -68,7 +79,7 @@ def run_all(
 
     Args:
         jobs: this process's share.
-        run: does a job, and returns its row of the table; None where another process has it.
+        run: does a job, and returns its rows of the table; None where another process has them.
         mark: the fingerprint of a job, see `identity`.
     """
     failures = []
@@ -78,16 +89,17 @@ def run_all(
             if finished(job, done):
                 typer.echo(f"{job.file.name}: finished already, see {job.out}")
                 continue
-            row = run(job)
-            if row is not None:
-                _record(job, {"fingerprint": done, "row": {**row, "status": "done"}})
+            rows = run(job)
+            if rows is not None:
+                told = [{**row, "status": "done"} for row in rows]
+                _record(job, {"fingerprint": done, "rows": told})
         except WellposedError as error:
             if len(jobs) == 1 or isinstance(error, ProcessLostError):
                 raise
-            told = " ".join(str(error).split())
-            failures.append(f"{job.file.name}: {told}")
+            line = " ".join(str(error).split())
+            failures.append(f"{job.file.name}: {line}")
             typer.echo(f"error: {failures[-1]}", err=True)
-            _record(job, {"row": {"status": f"failed: {told}"}})
+            _record(job, {"rows": [{"status": f"failed: {line}"}]})
     return failures
 
 
@@ -98,15 +110,15 @@ def finished(job: Job, mark: str) -> bool:
 
 def _record(job: Job, facts: dict[str, Any]) -> None:
     try:
-        job.out.mkdir(parents=True, exist_ok=True)
+        job.record.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"--out: cannot write {str(job.out)!r}: {error}") from error
-    write_text(job.out / RECORD, json.dumps(facts, indent=1) + "\n", "--out")
+        raise FileError(f"--out: cannot write {str(job.record)!r}: {error}") from error
+    write_text(job.record, json.dumps(facts, indent=1) + "\n", "--out")
 
 
 def _recorded(job: Job) -> dict[str, Any]:
     try:
-        found = json.loads((job.out / RECORD).read_text(encoding="utf-8"))
+        found = json.loads(job.record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -117,8 +129,9 @@ def write_table(out: Path, jobs: Iterable[Job]) -> Path | None:
 
     Every process of several writes it from all records, so that the last has all.
     """
-    rows = {job.file.name: _recorded(job).get("row") for job in jobs}
-    lines = [{"input": name, **row} for name, row in rows.items() if isinstance(row, dict)]
+    lines = [
+        {"input": job.file.name, **row} for job in jobs for row in _recorded(job).get("rows", [])
+    ]
     if not lines:
         return None
     names = list(dict.fromkeys(key for line in lines for key in line if key != "status"))

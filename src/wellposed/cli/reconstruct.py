@@ -8,7 +8,7 @@ from functools import partial
 
 import typer
 
-from wellposed.cli.batch import Job, Row, identity, report, run_all, write_table
+from wellposed.cli.batch import RECORD, Job, Row, identity, report, run_all, write_table
 from wellposed.cli.inputs import placed_like
 from wellposed.cli.names import (
     distinct_names,
@@ -87,10 +87,13 @@ def _jobs(o: Reconstruct) -> list[Job]:
     files = [file for file in inputs_of(o.inputs) if out not in file.resolve().parents]
     require(len(files) > 0, "INPUT", "nothing but results", "files to reconstruct")
     if len(files) == 1:
-        return [Job(files[0], o.out, o.checkpoint)]
+        return [Job(files[0], o.out, o.checkpoint, record=o.out / RECORD)]
     kept = o.checkpoint
     return [
-        Job(file, o.out / name, None if kept is None else kept / name)
+        Job(
+            *(file, o.out / name, None if kept is None else kept / name),
+            record=o.out / name / RECORD,
+        )
         for file, name in zip(files, distinct_names(files), strict=True)
     ]
 
@@ -103,7 +106,7 @@ def _share(o: Reconstruct) -> Share:
 
 def _run(
     o: Reconstruct, prior: Prior, solve: Callable[..., Reconstruction], job: Job
-) -> Row | None:
+) -> list[Row] | None:
     """Reconstruct one input, write the result on process 0, and return its row of the table."""
     task = build_task(job.file, o.operator, o, prior.channels)
     place = task.source if o.like is None else placed_like(task.source, o.like)
@@ -123,7 +126,7 @@ def _run(
     table, row = summarize(result, others, task.truth, task.peak)
     typer.echo(table)
     typer.echo(f"wrote {' and '.join(map(str, written))}")
-    return row
+    return [row]
 
 
 def _show_log() -> None:

@@ -1,6 +1,5 @@
 """``wellposed restore``: restores photographs of any size with a trained restorer."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ import torch
 import typer
 from torch import Tensor
 
-from wellposed.cli.failures import run_all
+from wellposed.cli.batch import Job, Row, identity, report, run_all, write_table
 from wellposed.cli.names import (
     find_class,
     make_solver,
@@ -19,6 +18,7 @@ from wellposed.cli.names import (
 )
 from wellposed.cli.priors import load_prior
 from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions, Restore
+from wellposed.cli.shares import own_share
 from wellposed.cli.summary import quality
 from wellposed.cli.tasks import blur_kernel, image_of, task_of
 from wellposed.datasets.files import files_below, suffix_of
@@ -28,11 +28,14 @@ from wellposed.datasets.images.photograph import (
     read_photograph,
     write_photograph,
 )
+from wellposed.datasets.reading import matched
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
-from wellposed.figures import format_table, write_png
+from wellposed.figures import format_table
 from wellposed.operators.presets import reflected_blur
+from wellposed.panel import write_picture
 from wellposed.priors import Prior
 from wellposed.reconstruction import Reconstruction
+from wellposed.runs.fingerprint import fingerprint
 from wellposed.solvers.catalogue import named_solvers
 from wellposed.solvers.restoration import restore as restoring
 from wellposed.solvers.restoration.base import Restoration
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
 
 DATA_STEPS = 5
 """Conjugate-gradient steps per evaluation if the operator is known."""
+
+RECORDS = ".records"
+"""Folder of what is known of finished or failed photographs."""
 
 Pair = tuple[Path, Path | None]
 """A degraded image, and its clean one if there is."""
@@ -58,21 +64,31 @@ def restore(o: Restore) -> None:
     accepted = f"an operator that keeps the size, as the restorer {o.prior!r} does"
     require(shrinks, "--operator", operator, accepted)
     solver = _solver(o, restorer)
-    rows = list[list[str]]()
+    jobs, clean = _jobs(pairs, o.out), dict(pairs)
+    mine, weights = own_share(o.shard).of(jobs), fingerprint(restorer)
 
-    def run(pair: Pair) -> None:
-        rows.extend(_restored(pair, o, operator, restorer, solver))
+    def run(job: Job) -> list[Row]:
+        return _restored((job.file, clean[job.file]), o, operator, restorer, solver)
 
-    try:
-        run_all(pairs, run, lambda pair: pair[0].name)
-    finally:
-        if rows:
-            _report(rows, o.out)
+    failures = run_all(mine, run, lambda job: identity(o, job, weights, str(solver)))
+    table = write_table(o.out, jobs)
+    if table is not None:
+        typer.echo(f"all results: {table}")
+    report(failures, len(mine))
+
+
+def _jobs(pairs: list[Pair], out: Path) -> list[Job]:
+    """Return one job per photograph; results lie side by side."""
+    jobs = []
+    for file, clean in pairs:
+        beside = () if clean is None else (clean,)
+        jobs.append(Job(file, out, record=out / RECORDS / f"{file.stem}.json", beside=beside))
+    return jobs
 
 
 def _restored(
     pair: Pair, o: Restore, operator: str | None, restorer: Prior, solver: Restoration
-) -> list[list[str]]:
+) -> list[Row]:
     """Restore one image, write it, and return its rows of the table."""
     file, clean = pair
     photograph = _read(file, restorer)
@@ -86,12 +102,15 @@ def _restored(
     found = restoring.restore(
         y.to(o.device), restorer, solver, physics, samples, o.seed, tile
     ).cpu()
-    pictures = {"degraded": restoring.enlarged(image, restorer)}
-    pictures |= {"one sample": found.samples[0]}
-    pictures |= {"mean": found.mean} if samples > 1 else {}
-    pictures |= {} if exact is None else {"clean": exact}
-    _write(pictures, found.samples, photograph, o.out / file.stem)
-    return _rows(file.stem, pictures, exact, found)
+    others = {"input": restoring.enlarged(image, restorer)}
+    _write(found, photograph, o.out / file.stem)
+    write_picture(found.plot(others=others, truth=exact), o.out / f"{file.stem}-panel.png")
+    pictures = {**others, "one sample": found.samples[0]}
+    pictures |= {f"mean of {samples}": found.mean} if samples > 1 else {}
+    rows = _rows(pictures, exact, found)
+    header = list(rows[0])
+    typer.echo(format_table(["image", *header], [[file.name, *row.values()] for row in rows]))
+    return rows
 
 
 def _operator(o: Restore) -> str | None:
@@ -103,10 +122,8 @@ def _operator(o: Restore) -> str | None:
 def _images_of(inputs: tuple[Path, ...]) -> list[Path]:
     """Return the image files, and all image files in the folders and their subfolders."""
     files = []
-    for path in inputs:
-        found = [path]
-        if path.is_dir():
-            found = files_below(path, PHOTOGRAPH_SUFFIXES)
+    for path in matched(inputs):
+        found = files_below(path, PHOTOGRAPH_SUFFIXES) if path.is_dir() else [path]
         if not found:
             raise FileError(f"INPUT: no {', '.join(PHOTOGRAPH_SUFFIXES)} files in {str(path)!r}")
         files += found
@@ -186,41 +203,32 @@ def _measured(
     return task.y, task.operator
 
 
-def _write(
-    pictures: dict[str, Tensor], samples: Tensor, photograph: Photograph, place: Path
-) -> None:
-    """Write the samples (N, 1, C, H, W), their mean if several, and a row of all pictures.
+def _write(found: Reconstruction, photograph: Photograph, place: Path) -> None:
+    """Write the samples, and their mean if several.
 
     Results have the depth, channels, alpha and ICC profile of what was restored.
     """
-    name, several = place.name, len(samples) > 1
-    files = {f"{name}-{n}": sample for n, sample in enumerate(samples, 1)} if several else {}
-    files[f"{name}-mean" if several else name] = samples.mean(0)
+    name, several = place.name, len(found.samples) > 1
+    files = {f"{name}-{n}": sample for n, sample in enumerate(found.samples, 1)} if several else {}
+    files[f"{name}-mean" if several else name] = found.mean
     for stem, picture in files.items():
         result = photograph.like(picture[0].permute(1, 2, 0).numpy())
         write_photograph(result, place.with_name(f"{stem}.png"))
-    write_png(torch.cat(list(pictures.values()), -1)[0], place.with_name(f"{name}-panel.png"))
 
 
-def _rows(
-    name: str, pictures: dict[str, Tensor], truth: Tensor | None, result: Reconstruction
-) -> list[list[str]]:
+def _rows(pictures: dict[str, Tensor], truth: Tensor | None, result: Reconstruction) -> list[Row]:
     """Return the rows of one image in the table."""
     height, width = result.samples.shape[-2:]
-    cost = [f"{width} x {height}", str(result.nfe), f"{result.seconds:.1f}"]
+    cost = {"pixels": f"{width} x {height}", "NFE": str(result.nfe)}
+    cost |= {"seconds": f"{result.seconds:.1f}"}
     if truth is None:
-        return [[name, *cost]]
+        return [cost]
+    kinds = [(kind, image) for kind, image in pictures.items() if kind != "truth"]
     return [
-        [name, *cost, kind, *quality(image, truth)]
-        for kind, image in pictures.items()
-        if kind != "clean"
+        {
+            **cost,
+            "picture": kind,
+            **dict(zip(("PSNR", "SSIM"), quality(image, truth), strict=True)),
+        }
+        for kind, image in kinds
     ]
-
-
-def _report(rows: list[list[str]], out: Path) -> None:
-    """Print the table, and write it as ``metrics.csv``."""
-    header = ["image", "pixels", "NFE", "seconds", "picture", "PSNR", "SSIM"][: len(rows[0])]
-    with (out / "metrics.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    typer.echo(format_table(header, rows))
-    typer.echo(f"wrote the images to {out}")

@@ -111,6 +111,16 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """How many inputs are shared among processes."""
+
+    shard: Share | None = field(
+        default=None,
+        metadata={"help": "Part i/n of the inputs, i from 1 to n.", "parse": parse_shard},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointOptions:
     """Where the state of a run is saved."""
 
@@ -121,7 +131,9 @@ class CheckpointOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruct(CheckpointOptions, RunOptions, SolverOptions, PriorOptions, InputOptions):
+class Reconstruct(
+    CheckpointOptions, BatchOptions, RunOptions, SolverOptions, PriorOptions, InputOptions
+):
     """Reconstruct images or volumes from measurements, measured or simulated (--simulate).
 
     Results are written in the kind of the input (PNG, NIfTI, DICOM, NPY) and as HDF5. Inputs that
@@ -141,22 +153,24 @@ class Reconstruct(CheckpointOptions, RunOptions, SolverOptions, PriorOptions, In
     like: Path | None = setting(
         None, "NIfTI file or DICOM series: the result is written as it, in its place."
     )
-    shard: Share | None = field(
-        default=None,
-        metadata={"help": "Part i/n of the inputs, i from 1 to n.", "parse": parse_shard},
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restore(RunOptions, SolverOptions, PriorOptions, InputOptions):
-    """Restore photographs of any size with a trained restorer."""
+class Restore(BatchOptions, RunOptions, SolverOptions, PriorOptions, InputOptions):
+    """Restore photographs of any size with a trained restorer.
+
+    Photographs that are finished with the same options are skipped; those that fail are reported
+    at the end. Processes divide them: srun, SLURM job arrays, torchrun, --shard.
+    """
 
     without: ClassVar = (
         *("class_", "guidance", "null_class"),
         *("noise_sigma", "factor", "keep", "acceleration", "coils", "views", "arc", "fan"),
         *("simulate", "centre", "window", "axis", "slice", "volume", "slices"),
     )
-    inputs: tuple[Path, ...] = argument("PNG, JPEG, TIFF, or folders of them.", "INPUT...")
+    inputs: tuple[Path, ...] = argument(
+        "PNG, JPEG, TIFF, WebP; folders of them, or patterns ('scans/*.png').", "INPUT..."
+    )
     prior: str = needed("Shipped restorer, folder of a trained restorer, or checkpoint file.")
     out: Path = needed("Folder for the restored images.")
     truth: Path | None = setting(

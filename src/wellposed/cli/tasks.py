@@ -108,8 +108,10 @@ def build_task(
 def _of_scan(task: ScanTask, source: TaskInput) -> FileTask:
     spacing = task.units.spacing or source.units.spacing
     source = replace(source, units=replace(task.units, spacing=spacing))
+    cut = task.truth is not None and task.crop is not None
+    truth = center_crop(task.truth, task.crop) if cut else task.truth  # type: ignore[arg-type]
     return FileTask(
-        task.y, task.operator, task.truth, in_scanner_units=True, source=source, crop=task.crop
+        task.y, task.operator, truth, in_scanner_units=True, source=source, crop=task.crop
     )
 
 
