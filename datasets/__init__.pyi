@@ -20,6 +20,9 @@ from .mri.fastmri import FastMRI as FastMRI
 from .mri.fastmri import load_fastmri as load_fastmri
 from .mri.ismrmrd import RawScan as RawScan
 from .mri.ismrmrd import load_ismrmrd as load_ismrmrd
+from .reading import Image as Image
+from .reading import Measured as Measured
+from .reading import read as read
 from .ultrasound import (
     ChannelData as ChannelData,
 )
@@ -69,3 +72,4 @@ from .volumes.nifti import (
     write_nifti as write_nifti,
 )
 from .volumes.results import write_result as write_result
+from .writing import write_like as write_like
