@@ -93,6 +93,7 @@ def _draw(
         beside.set_axis_off()
         bar = figure.colorbar(drawn, cax=beside.inset_axes((0.04, 0.06, 0.16, 0.88)))
         bar.ax.tick_params(labelsize=7)
+        bar.ax.yaxis.get_offset_text().set(fontsize=7, ha="left", x=0.0)
         bar.ax.set_title(unit, fontsize=7, pad=3, loc="left")
     return first + len(pictures) + 1
 

@@ -25,7 +25,7 @@ from wellposed.datasets.reading import inputs_of
 from wellposed.datasets.writing import require_free
 from wellposed.errors import ArgumentError, require
 from wellposed.parallel import sharding
-from wellposed.priors import Prior, Slicewise, fit_range
+from wellposed.priors import Prior, Slicewise
 from wellposed.reconstruction import Reconstruction
 from wellposed.runs.fingerprint import fingerprint
 from wellposed.solvers import Solver
@@ -108,12 +108,11 @@ def _run(
     o: Reconstruct, prior: Prior, solve: Callable[..., Reconstruction], job: Job
 ) -> list[Row] | None:
     """Reconstruct one input, write the result on process 0, and return its row of the table."""
-    task = build_task(job.file, o.operator, o, prior.channels)
+    task = build_task(job.file, o.operator, o, prior.channels).on(o.device)
     place = task.source if o.like is None else placed_like(task.source, o.like)
     if place.source is not None:
         require_free(job.out, place.source)
-    y, physics = task.y.to(o.device), task.operator.to(o.device)
-    prior = fit_range(prior, y, physics) if task.in_scanner_units else prior
+    prior, y, physics = task.fitted(prior), task.y, task.operator
     part, held = sharding.shard(y, physics) if o.volume else (y, physics)
     found = solve(part, held, Slicewise(prior) if o.volume else prior, checkpoint=job.checkpoint)
     gathered = sharding.gather(found, held)

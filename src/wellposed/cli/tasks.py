@@ -1,7 +1,7 @@
 """Inverse problems from files, with an operator by name or from another module."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from deepinv.physics import GaussianNoise, Physics
 from torch import Tensor
 
 from wellposed import operators
+from wellposed.cli.file_task import FileTask
 from wellposed.cli.inputs import TaskInput, task_input
 from wellposed.cli.measured import ScanTask
 from wellposed.cli.names import import_class, make, parse_assignments
@@ -23,9 +24,7 @@ from wellposed.datasets.mri.encoding import center_crop
 from wellposed.datasets.reading import Measured, read
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.operators import presets
-from wellposed.operators.plain import plain_image
 from wellposed.operators.presets import Task
-from wellposed.reconstruction import Reconstruction
 from wellposed.units import Units
 
 UNMEASURED = {
@@ -34,41 +33,6 @@ UNMEASURED = {
     "to undersample a magnitude image",
 }
 """Errors for inputs that are not measurements of an operator."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FileTask(Task):
-    """A `Task` of a file.
-
-    Attributes:
-        source: the place of the result.
-        crop: (h, w) of the image that is written, or None for all of it.
-    """
-
-    source: TaskInput
-    crop: tuple[int, int] | None = None
-
-    def finished(self, result: Reconstruction) -> Reconstruction:
-        """Return a result in its units, cut to the image that is written."""
-        return replace(result, samples=self.cut(result.samples), units=self.source.units)
-
-    def cut(self, image: Tensor) -> Tensor:
-        """Return the part of an image (..., H, W) that is written."""
-        image = self.inside(image)
-        return image if self.crop is None else center_crop(image, self.crop)
-
-    @property
-    def peak(self) -> float:
-        """White, for the metrics: 1, or the brightest of a scan."""
-        scan = self.in_scanner_units and self.truth is not None
-        return float(self.truth.abs().max()) if scan and self.truth is not None else 1.0
-
-    def plain(self) -> dict[str, Tensor]:
-        """Return the image to compare with, by its name; see `plain_image`."""
-        if any(self.margins):
-            return {"input": self.y}
-        name, image = plain_image(self.y, self.operator)
-        return {name: self.cut(image)}
 
 
 def build_task(
