@@ -163,7 +163,7 @@ def undersampled(kspace: Tensor, options: OperatorOptions) -> Tensor:
     inside = measured.nonzero().flatten()
     complete = len(inside) > 0 and len(inside) == int(inside[-1] - inside[0]) + 1
     accepted = "None for k-space of which lines are missing already"
-    require(complete, "acceleration", options.acceleration, accepted)
+    require(complete, "acceleration", options.factor_of_lines, accepted)
     mask = operators.uniform_random_lines(width, options.factor_of_lines, seed=options.seed)
     return kspace * mask.to(kspace.device)
 

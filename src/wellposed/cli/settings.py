@@ -159,8 +159,8 @@ class Reconstruct(
 class Restore(BatchOptions, RunOptions, SolverOptions, PriorOptions, InputOptions):
     """Restore photographs of any size with a trained restorer.
 
-    Photographs that are finished with the same options are skipped; those that fail are reported
-    at the end. Processes divide them: srun, SLURM job arrays, torchrun, --shard.
+    Finished ones are skipped, failures reported at the end; processes divide them as in
+    `wellposed reconstruct`.
     """
 
     without: ClassVar = (
@@ -168,9 +168,7 @@ class Restore(BatchOptions, RunOptions, SolverOptions, PriorOptions, InputOption
         *("noise_sigma", "factor", "keep", "acceleration", "coils", "views", "arc", "fan"),
         *("simulate", "centre", "window", "axis", "slice", "volume", "slices"),
     )
-    inputs: tuple[Path, ...] = argument(
-        "PNG, JPEG, TIFF, WebP; folders of them, or patterns ('scans/*.png').", "INPUT..."
-    )
+    inputs: tuple[Path, ...] = argument("Photographs, folders of them, or patterns.", "INPUT...")
     prior: str = needed("Shipped restorer, folder of a trained restorer, or checkpoint file.")
     out: Path = needed("Folder for the restored images.")
     truth: Path | None = setting(
