@@ -158,6 +158,9 @@ def test_nothing_is_written_as_nifti_without_a_place(files, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         "reconstruction.h5",
         "reconstruction.png",
+        "mean.npy",
+        "record.json",
+        "results.csv",
     }
 
 

@@ -21,7 +21,7 @@ from wellposed.cli.settings import Reconstruct
 from wellposed.cli.shares import Share, own_share
 from wellposed.cli.summary import summarize
 from wellposed.cli.tasks import build_task
-from wellposed.datasets.reading import inputs_of
+from wellposed.datasets.reading import inputs_of, matched
 from wellposed.datasets.writing import require_free
 from wellposed.errors import ArgumentError, require
 from wellposed.parallel import sharding
@@ -83,8 +83,10 @@ def _takes_volume(o: Reconstruct, solver: Solver) -> bool:
 
 def _jobs(o: Reconstruct) -> list[Job]:
     """Return one job per input; each of several has its own folders."""
-    out = o.out.resolve()
-    files = [file for file in inputs_of(o.inputs) if out not in file.resolve().parents]
+    # Of folders what is new: results may lie below.
+    out, named = o.out.resolve(), matched(o.inputs)
+    found = inputs_of(o.inputs)
+    files = [file for file in found if file in named or out not in file.resolve().parents]
     require(len(files) > 0, "INPUT", "nothing but results", "files to reconstruct")
     if len(files) == 1:
         return [Job(files[0], o.out, o.checkpoint, record=o.out / RECORD)]

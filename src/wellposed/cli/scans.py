@@ -22,6 +22,9 @@ from wellposed.operators.mri.cartesian import fft2c, ifft2c
 from wellposed.operators.mri.coils import root_sum_of_squares
 from wellposed.units import Units
 
+COMPLETE = 0.75
+"""Share of a rectangle of k-space from which it counts as measured: an ellipse has 0.79."""
+
 CALIBRATION = 24
 """Rows and columns of k-space that coil maps of a non-Cartesian scan come from."""
 
@@ -83,6 +86,7 @@ def kspace_task(
         calibration: k-space (D, coils, H, W) that coil maps come from; by default the same.
     """
     if o.simulate or o.acceleration is not None:
+        _require_complete(kspace, o)
         full = root_sum_of_squares(ifft2c(kspace))
         reference, mask = full if reference is None else reference, None
         kspace = presets.undersampled(kspace, o)
@@ -90,6 +94,18 @@ def kspace_task(
     maps = coil_maps(kspace if calibration is None else calibration)
     operator = operators.MultiCoilMRI(mask, maps, o.noise_sigma)
     return assembled(operator.restrict(kspace), operator, reference, Units(), o)
+
+
+def _require_complete(kspace: Tensor, o: InputOptions) -> None:
+    """Raise where samples are missing already: their image would be no truth.
+
+    Margins without any, and the corners of an ellipse, may be.
+    """
+    measured = (kspace != 0).flatten(0, 1).any(0)
+    inside = measured[measured.any(1)][:, measured.any(0)]
+    share = float(inside.float().mean()) if inside.numel() else 0.0
+    accepted = f"None for k-space of which {1 - share:.0%} is missing already"
+    require(share > COMPLETE, "acceleration", o.factor_of_lines, accepted)
 
 
 def coil_maps(kspace: Tensor) -> Tensor:
