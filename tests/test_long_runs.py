@@ -377,3 +377,12 @@ def test_a_terminal_shows_steps_pace_and_time_left(capsys, monkeypatch):
 )
 def test_durations(seconds, text):
     assert progress.duration(seconds) == text
+
+
+def test_notebooks_show_a_line_that_ends_at_the_last_step(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    assert list(progress.track(range(4, 7), "DDS", done=4)) == [4, 5, 6]
+    lines = capsys.readouterr().err.split("\r")
+    assert lines[-1].startswith("DDS: step 7 of 7, ")
+    assert lines[-1].endswith("\n")
+    assert list(progress.track((), "DDS")) == []
