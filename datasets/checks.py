@@ -74,6 +74,18 @@ def stored_array(
     return found
 
 
+def as_complex(values: np.ndarray) -> np.ndarray:
+    """Return compounds of a real and an imaginary part as complex numbers, others as they are.
+
+    As MATLAB 7.3 and other writers of HDF5 have them, by whatever names: (real, imag), (re, im).
+    """
+    names = [name.lower() for name in values.dtype.names or ()]
+    if len(names) != 2 or (names[0][0], names[1][0]) != ("r", "i"):
+        return values
+    real, imaginary = (values[name] for name in values.dtype.names or ())
+    return np.asarray(real + 1j * imaginary)
+
+
 def one_or_all(argument: str, index: int | None, count: int) -> slice:
     """Return the slice of row ``index`` of ``count`` rows, or of all rows for ``None``."""
     if index is None:

@@ -43,6 +43,13 @@ class OperatorReport:
         return all(error < tolerance for error in (self.adjoint, self.linearity, self.normal))
 
 
+def is_linear_operator(operator: "Physics") -> bool:
+    """Tell whether an operator is a linear one."""
+    from deepinv.physics import LinearPhysics
+
+    return isinstance(operator, LinearPhysics)
+
+
 def _random(shape: tuple[int, ...], dtype: torch.dtype, rng: np.random.Generator) -> Tensor:
     real = torch.from_numpy(rng.standard_normal((*shape, 2)))
     return (torch.view_as_complex(real) if dtype.is_complex else real[..., 0]).to(dtype)

@@ -151,6 +151,8 @@ class GaussianPrior(Prior):
         is_complex: images are complex tensors.
     """
 
+    has_range = False
+
     def __init__(
         self,
         mean: Tensor | float,
@@ -253,6 +255,8 @@ class GaussianMixturePrior(Prior):
         covariances: (K, n, n) over the flattened image, or (K,) variances.
         schedule: DDPM's linear schedule by default.
     """
+
+    has_range = False
 
     def __init__(
         self,

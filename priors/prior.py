@@ -1,7 +1,9 @@
 """The prior: a noise schedule and ``denoise(x_t, t) -> E[x_0 | x_t]``."""
 
+import copy
+import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +51,9 @@ class Prior(Presented, Checked, nn.Module):
     prediction: str = "sample"
     """What the network predicts, see `NetworkPrior`; other priors return ``x_0`` directly."""
 
+    has_range: bool = True
+    """Whether its images are about as large as ``data_range``; not those of analytic priors."""
+
     factor: int = 1
     """Sides of an image over the sides in units."""
 
@@ -63,15 +68,33 @@ class Prior(Presented, Checked, nn.Module):
         data_range: tuple[float, float] = (-1.0, 1.0),
     ) -> None:
         super().__init__()
-        low, high = data_range
         require(isinstance(schedule, Schedule), "schedule", type(schedule).__name__, "a Schedule")
-        require(low < high, "data_range", data_range, "(low, high) with low < high")
-        accepted = "a symmetric range for complex images"
-        require(not is_complex or low == -high, "data_range", data_range, accepted)
         self.schedule = schedule
         self.channels = channels
         self.is_complex = is_complex
-        self.data_range = (float(low), float(high))
+        self.data_range = self._checked_range(data_range)
+
+    def _checked_range(self, data_range: tuple[float, float]) -> tuple[float, float]:
+        low, high = map(float, data_range)
+        require(-math.inf < low < high < math.inf, "data_range", data_range, "finite, low < high")
+        symmetric = not self.is_complex or low == -high
+        require(symmetric, "data_range", data_range, "symmetric if complex")
+        return low, high
+
+    def with_range(self, low: float, high: float) -> Self:
+        """Return this prior for images with the values ``low`` and ``high`` at its range's ends.
+
+        Solvers then take measurements of such images, noise levels in their units, and return
+        images likewise: nothing is to be scaled before or afterwards. Weights are shared.
+
+        Raises:
+            ArgumentError: not finite, not in this order, or not symmetric for complex images.
+        """
+        twin = copy.copy(self)
+        # A shallow copy shares the dictionary of parts as well.
+        twin._modules = dict(self._modules)
+        twin.data_range = self._checked_range((low, high))
+        return twin
 
     def extra_repr(self) -> str:
         """Return the content of `repr`: parts, weights, schedule, channels and range."""
@@ -231,7 +254,12 @@ class Adapter(Prior):
     def __init__(self, prior: Prior, schedule: Schedule | None = None) -> None:
         schedule = schedule or prior.schedule
         super().__init__(schedule, prior.channels, prior.is_complex, prior.data_range)
-        self.prior, self.factor = prior, prior.factor
+        self.prior, self.factor, self.has_range = prior, prior.factor, prior.has_range
+
+    def with_range(self, low: float, high: float) -> Self:
+        twin = super().with_range(low, high)
+        twin.prior = self.prior.with_range(low, high)
+        return twin
 
     @property
     def is_affine(self) -> bool:

@@ -36,6 +36,8 @@ class Proximal(DenoiserPrior):
         images: channels, is_complex, see `Prior`.
     """
 
+    has_range = False
+
     def __init__(
         self,
         prox: Prox,

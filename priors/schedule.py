@@ -67,8 +67,9 @@ class Schedule(Checked, ABC):
         ``spacing`` is one of ``leading`` (RED-diff, DDS), ``linspace``, ``trailing``, ``karras``
         (rho 7 on ``sigma / alpha``, Karras et al. 2022) and ``geometric`` (in ``sigma / alpha``,
         the VE-SDE of Song et al. 2021, for any number of steps). There are ``steps`` network
-        evaluations, except for ``leading`` if ``steps`` does not divide a tabulated ``T``: then
-        the published rule ``range(0, T, T // steps)`` applies (T = 1000, steps = 300: 334).
+        evaluations. ``leading`` is the published rule ``range(0, T, T // steps)`` if ``steps``
+        divides a tabulated ``T``; otherwise that rule would have more times than ``steps``
+        (T = 1000, steps = 300: 334), and the ``steps`` times are spread evenly instead.
         """
         require_choice("spacing", spacing, SPACINGS)
         steps = require_integer("steps", steps, 1, MOST_STEPS)
@@ -168,16 +169,7 @@ class Tabulated(Schedule):
     def from_diffusers(cls, scheduler: object) -> "Tabulated":
         """Take the betas of a diffusers scheduler, or of its config."""
         if isinstance(scheduler, Mapping):
-            from diffusers import DDPMScheduler
-
-            # Without a beta schedule diffusers would use DDPM's for any kind of config.
-            require(
-                "beta_schedule" in scheduler or scheduler.get("trained_betas") is not None,
-                "scheduler",
-                scheduler.get("_class_name", "a config"),
-                "a config with beta_schedule or trained_betas",
-            )
-            scheduler = DDPMScheduler.from_config(dict(scheduler))
+            scheduler = _scheduler_of(scheduler)
         if not (hasattr(scheduler, "alphas_cumprod") and hasattr(scheduler, "betas")):
             raise ArgumentError(
                 f"scheduler: got {type(scheduler).__name__}, accepted: a diffusers scheduler "
@@ -220,12 +212,29 @@ class Tabulated(Schedule):
     def _knots(self, steps: int, spacing: str) -> Tensor:
         T = int(self.T)
         if spacing == "leading":
-            labels = np.arange(0, T, T // steps)[::-1] + 1.0
+            labels = (np.arange(steps) * T // steps)[::-1] + 1.0
         elif spacing == "linspace":
             labels = np.linspace(0, T - 1, steps).round()[::-1] + 1.0
         else:
             labels = np.arange(T, 0, -T / steps).round()[:steps]
         return torch.from_numpy(np.ascontiguousarray(labels, dtype=np.float64))
+
+
+def _scheduler_of(config: Mapping[str, object]) -> object:
+    """Return the diffusers scheduler of a config; each class has its own defaults."""
+    import diffusers
+
+    kind = getattr(diffusers, str(config.get("_class_name")), None)
+    defined = "beta_schedule" in config or config.get("trained_betas") is not None
+    got, accepted = (
+        config.get("_class_name", "a config"),
+        "a config with beta_schedule or _class_name",
+    )
+    require(kind is not None or defined, "scheduler", got, accepted)
+    # Values left at their defaults count too: diffusers would use those of another class.
+    given = {name: value for name, value in config.items() if name != "_use_default_values"}
+    scheduler: object = (kind or diffusers.DDPMScheduler).from_config(given)
+    return scheduler
 
 
 class VE(Schedule):

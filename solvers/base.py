@@ -21,6 +21,7 @@ from wellposed.reconstruction import Reconstruction
 from wellposed.runs.checkpoint import RunFolder
 from wellposed.runs.fingerprint import digest, fingerprint
 from wellposed.runs.memory import MemoryPlan, plan
+from wellposed.solvers.plausible import warn_of_misfit, warn_of_range
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
 from wellposed.solvers.sampler import Callback, Sampled, Sampler, State
@@ -125,6 +126,10 @@ class Solver(Sampler):
             SamplingError: the run diverged.
             CheckpointError: the checkpoint belongs to another run, is used by one, or is damaged.
             FileError: the checkpoint cannot be read or written.
+
+        Warns:
+            UserWarning: the least-squares image is far from the prior's range, the images
+            explain nothing of ``y``, or noise of the level given does not explain the misfit.
         """
         num_samples = require_integer("num_samples", num_samples)
         if noise is not None:
@@ -152,9 +157,11 @@ class Solver(Sampler):
                 samples.append(part.to_public(u))
                 residuals.append(misfit(part, u, measured))
         joined = torch.cat(samples) if len(samples) > 1 else samples[0]
+        residual = torch.cat(residuals).reshape(num_samples, len(y))
+        warn_of_misfit(problem, residual)
         return Reconstruction(
             samples=joined.unflatten(0, (num_samples, len(y))),
-            residual=torch.cat(residuals).reshape(num_samples, len(y)),
+            residual=residual,
             nfe=evaluations,
             seconds=time.perf_counter() - started,
             solver=type(self).__name__,
@@ -181,6 +188,7 @@ class Solver(Sampler):
             )
         self.check(problem)
         _check_shared(problem)
+        warn_of_range(y, operator, prior, problem.space)
         wanted = saved.get("seed") if seed is None else seed
         seed = agreed_seed(wanted, problem.part, y.device)
         if len(problem.image_shape) == 5:

@@ -71,7 +71,7 @@ class Sampler(Scope, ABC):
     """Base of a method: its start, its steps and the loop.
 
     Args:
-        steps: network evaluations (for "leading" see `Schedule.times`).
+        steps: network evaluations.
         spacing: spacing of the times, see `Schedule.times`.
     """
 

@@ -18,7 +18,6 @@ from wellposed.linalg import conjugate_gradient
 from wellposed.operators.check import check_operator, dense_matrix
 from wellposed.operators.ct import Detector, ParallelBeamCT
 from wellposed.operators.ct.conventions import from_package, to_package
-from wellposed.operators.ct.fbp import view_weights
 
 F64 = torch.float64
 GEOMETRIES = [
@@ -361,11 +360,11 @@ def test_views_count_by_the_gaps_between_them():
     op = ParallelBeamCT(n, angles)
     fbp = op.fbp(op.A(image))[0, 0]
     assert float(fbp[24:40, 24:40].mean()) == pytest.approx(1, abs=0.01)
-    weights = torch.tensor(view_weights(op.geometry))
+    weights = op.geometry.coverage.view_weights
     assert float(weights.sum()) == pytest.approx(np.pi)
     assert float(weights[100]) == pytest.approx(np.deg2rad(3))
-    limited = torch.tensor(view_weights(ParallelBeamCT(n, torch.arange(60.0)).geometry))
-    torch.testing.assert_close(limited, torch.full((60,), np.deg2rad(1.0)).float())
+    limited = ParallelBeamCT(n, torch.arange(60.0)).geometry.coverage.view_weights
+    torch.testing.assert_close(limited, torch.full((60,), np.deg2rad(1.0), dtype=torch.float64))
 
 
 def test_the_least_squares_image_starts_at_the_filtered_back_projection():

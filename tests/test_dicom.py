@@ -8,7 +8,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
 from wellposed import errors
-from wellposed.datasets.images.image_files import Collection, Reading
+from wellposed.datasets.images.image_files import Collection
+from wellposed.datasets.images.reading import Reading
 from wellposed.datasets.volumes.dicom import read_dicom_series
 from wellposed.datasets.volumes.dicom_writer import write_dicom_series
 

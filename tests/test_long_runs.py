@@ -369,7 +369,8 @@ def network(schedule=VP, prediction="noise", **images):
     layer = torch.nn.Conv2d(1, 1, 3, padding=1)
     torch.nn.init.constant_(layer.weight, 0.1)
     torch.nn.init.zeros_(layer.bias)
-    return Slicewise(NetworkPrior(layer, schedule, prediction, lambda t: t, channels=1, **images))
+    images = {"channels": 1, "data_range": (-1.0, 1.0)} | images
+    return Slicewise(NetworkPrior(layer, schedule, prediction, lambda t: t, **images))
 
 
 @pytest.mark.parametrize(
@@ -441,3 +442,12 @@ def test_a_terminal_shows_steps_pace_and_time_left(capsys, monkeypatch):
 )
 def test_durations(seconds, text):
     assert progress.duration(seconds) == text
+
+
+def test_notebooks_show_a_line_that_ends_at_the_last_step(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    assert list(progress.track(range(4, 7), "DDS", done=4)) == [4, 5, 6]
+    lines = capsys.readouterr().err.split("\r")
+    assert lines[-1].startswith("DDS: step 7 of 7, ")
+    assert lines[-1].endswith("\n")
+    assert list(progress.track((), "DDS")) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 import h5py
 
 from wellposed.checks import require_path
-from wellposed.datasets.checks import reading
+from wellposed.datasets.checks import as_complex, reading
 from wellposed.datasets.files import load_mat
 from wellposed.integrity import check_claim
 
@@ -32,7 +32,7 @@ def _from_hdf5(path: Path, item: h5py.Group | h5py.Dataset) -> object:
     if isinstance(item, h5py.Group):
         return {key: _from_hdf5(path, value) for key, value in item.items()}
     check_claim(path, repr(item.name), item.nbytes)
-    values = item[()].T  # MATLAB's first axis is HDF5's last
+    values = as_complex(item[()]).T  # MATLAB's first axis is HDF5's last
     if item.attrs.get("MATLAB_class") == b"char":
         return "".join(map(chr, values.ravel()))
     return values.squeeze()[()]

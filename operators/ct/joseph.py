@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wellposed.checks import Count, Positive, check_fields
+from wellposed.operators.ct.coverage import Coverage
 
 SLABS = 16
 """Number of slabs processed at a time: few enough for memory, many enough for all threads."""
@@ -66,6 +67,16 @@ class ConeGeometry:
     detector_distance: float
     panel: Panel
     voxel_size: float
+
+    @property
+    def coverage(self) -> Coverage:
+        """Which rays are measured, in the plane of the source."""
+        half, _ = self.panel.half_sides
+        left, right = (
+            math.atan((self.panel.offset + side) / self.detector_distance)
+            for side in (-half, half)
+        )
+        return Coverage(self.angles, (left, right))
 
     def cast(self, x: Tensor, y: Tensor, z: Tensor, theta: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return the projections u and v of points on the panel, and their depth."""

@@ -1,5 +1,6 @@
 """Convolution with a known kernel: circular, separable, or without wrap-around."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,9 @@ from wellposed.errors import ArgumentError, DtypeError, ShapeError, require, req
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.decomposable import Decomposable, Separable
 from wellposed.operators.linear_map import as_buffer
+
+BRIGHTEST = 1.5
+"""Sum of a kernel from which on it is likely that of a picture with values to 255."""
 
 
 class Blur(Decomposable):
@@ -186,6 +190,12 @@ def _kernel_for(kernel: Tensor, image_size: Sequence[Count]) -> Tensor:
             f"kernel: got {tuple(kernel.shape)}, accepted: a kernel of at most {height} x {width}"
         )
     require(bool(kernel.any()), "kernel", "all zeros", "a kernel that is not zero")
+    if float(kernel.sum()) > BRIGHTEST:
+        warnings.warn(
+            f"kernel: sums to {float(kernel.sum()):.4g}, so that measurements are as many times "
+            "brighter than images; of a photograph's blur it is 1, kernel / kernel.sum()",
+            stacklevel=3,
+        )
     return kernel
 
 

@@ -7,7 +7,6 @@ cycles per pixel, of radius 1/2, is an ellipse of half axes (H / 2, W / 2) here.
 
 from collections.abc import Sequence
 from math import pi, sqrt
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from wellposed.checks import Count, RealTensor, Steps, checked, require_integer
 from wellposed.errors import ArgumentError, ShapeError, check_finite, require
+from wellposed.operators.angles import view_angles
 from wellposed.operators.mri.nufft import NUFFT
 
 GOLDEN_ANGLE = 180 * (sqrt(5) - 1) / 2
@@ -56,13 +56,11 @@ def radial_trajectory(
     Raises:
         ArgumentError, ShapeError, NonFiniteError: a number is not an integer of at least 1, or
             angles are not a vector, or not finite.
+
+    Warns:
+        UserWarning: angles look like radians.
     """
-    if isinstance(angles, Integral):
-        views = require_integer("angles", angles)
-        angles = torch.arange(views, dtype=torch.float64) * (180 / views)
-    angles = check_finite("angles", torch.as_tensor(angles, dtype=torch.float64))
-    if angles.ndim != 1 or len(angles) == 0:
-        raise ShapeError(f"angles: got shape {tuple(angles.shape)}, accepted: (views,)")
+    angles = view_angles(angles, span=180.0)
     require_integer("samples", samples)
     radius = (torch.arange(samples, dtype=torch.float64) - samples // 2) / samples
     return _polar(radius, torch.deg2rad(angles)[:, None], image_size)

@@ -1,11 +1,14 @@
 """State dicts from files of weights; no code in the files is executed."""
 
+import argparse
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections import OrderedDict
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -13,29 +16,58 @@ from torch import Tensor
 from wellposed.checks import require_path
 from wellposed.errors import CheckpointError
 from wellposed.integrity import check_claim
+from wellposed.priors.checkpoints.wrappings import unwrap
 
-TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
+PATHS, PATH_KINDS = ("pathlib", "pathlib._local"), ("Posix", "Windows", "PurePosix", "PureWindows")
+ATTRIBUTE_DICTS = (
+    "lightning.fabric.utilities.data.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)
+"""Dictionaries in which Lightning keeps hyper-parameters, read as plain ones."""
+
+TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 REFUSED = (".pkl", ".pickle")
-# Where trainers store weights; averaged weights come first, as they are used for sampling.
-CONTAINERS = ("params_ema", "ema", "state_dict", "model", "params")
-PREFIX = "module."
+
+PLAIN_DATA: list[object] = [
+    argparse.Namespace,
+    SimpleNamespace,
+    np.dtype,
+    np.ndarray,
+    *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
+    *(
+        (getattr(np._core.multiarray, name), f"numpy.{place}.multiarray.{name}")
+        for name in ("scalar", "_reconstruct")
+        for place in ("core", "_core")
+    ),
+    *((PurePosixPath, f"{place}.{kind}Path") for place in PATHS for kind in PATH_KINDS),
+    *((OrderedDict, place) for place in ATTRIBUTE_DICTS),
+]
+"""Classes of plain data that trainers save beside weights; others are refused."""
 
 
-def read_state(path: str | Path) -> dict[str, Tensor]:
+def read_state(path: str | Path, weights: str | None = None) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, on the CPU, in their own dtype.
 
-    The state dict may be inside one of the usual containers: ``{'state_dict': ...}``, ``model``,
-    ``ema``, ``params_ema``, ``params``, and the list ``[model, optimizer, epoch, step, ema]`` of
-    DDPM's trainers; averaged weights are preferred. The prefix ``module.`` is removed.
+    The state dict of the network is found inside containers of trainers: ``{'state_dict': ...}``,
+    ``model``, ``params``, the list ``[model, optimizer, epoch, step, ema]`` of DDPM trainers, and
+    behind prefixes, e.g. ``module.``, ``_orig_mod.`` or Lightning's ``model.``. Averaged weights
+    are preferred: ``ema``, ``params_ema``, ``model_ema``, ``state_dict_ema``, ``shadow``, prefixes
+    of ema_pytorch, ... Vectors beside the weights, e.g. the ``betas`` of a diffusion, are kept.
 
     Args:
-        path: a ``.safetensors`` file, or a ``.pt``, ``.pth`` or ``.ckpt`` file of torch, which is
-            read with ``weights_only=True``.
+        path: a ``.safetensors`` file, or a ``.pt``, ``.pth``, ``.ckpt``, ``.bin`` or ``.pth.tar``
+            file of torch, which is read with ``weights_only=True``, besides tensors plain data
+            alone.
+        weights: of a file that holds several sets of weights the one to take, as the error
+            message names it.
 
     Raises:
         CheckpointError: no such file, another kind of file, a truncated or empty file, a file
-            with code (never executed), or a file without tensors.
+            with code (never executed), without tensors, or with several sets of weights that
+            cannot be distinguished.
+        UnknownNameError: no such set of weights.
     """
     path, where = require_path("path", path), f"path: {str(path)!r}"
     if path.suffix in REFUSED:
@@ -43,11 +75,10 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if path.suffix not in SUFFIXES or not path.is_file():
         kind = "is not a file of weights" if path.exists() else "does not exist"
         raise CheckpointError(f"{where} {kind}, accepted: a file in {', '.join(SUFFIXES)}")
-    state = _unwrap(_read(path, where))
+    state = unwrap(_read(path, where), where, weights)
     if not state:
         raise CheckpointError(f"{where} contains no named tensors, accepted: a state dict")
-    wrapped = all(key.startswith(PREFIX) for key in state)
-    return {key.removeprefix(PREFIX) if wrapped else key: v for key, v in state.items()}
+    return state
 
 
 def _read(path: Path, where: str) -> object:
@@ -56,7 +87,8 @@ def _read(path: Path, where: str) -> object:
     try:
         if path.suffix in TORCH_SUFFIXES:
             _check_archive(path)
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(PLAIN_DATA):
+                return torch.load(path, map_location="cpu", weights_only=True)
         return load_file(path)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -82,15 +114,3 @@ def _not_executed(where: str, what: str) -> str:
         f"{where} contains {what}, which was not executed, accepted: only weights. If you trust "
         "the file, export its state dict with safetensors.torch.save_file"
     )
-
-
-def _unwrap(content: object) -> dict[str, Tensor]:
-    """Return the state dict in the usual containers, averaged weights first; empty if none."""
-    if isinstance(content, (list, tuple)):
-        states = (_unwrap(part) for part in reversed(content))
-        return next((state for state in states if state), {})
-    if not isinstance(content, Mapping):
-        return {}
-    inner = (content[k] for k in CONTAINERS if isinstance(content.get(k), Mapping))
-    found = next((state for state in map(_unwrap, inner) if state), None)
-    return found or {k: v for k, v in content.items() if isinstance(v, Tensor)}

@@ -14,8 +14,8 @@ class Config(TypedDict, total=False):
 
     Attributes:
         network: arguments of a `ConvUNet`, of a `RestorationUNet` with an anchor.
-        schedule: name of a plain prior's, one of `store.SCHEDULES`.
-        process: ``name`` of a restorer's process, one of `store.PROCESSES`, and its arguments. Its
+        schedule: name of a plain prior's, one of `SCHEDULES`.
+        process: ``name`` of a restorer's process, one of `SCHEDULES`, and its arguments. Its
             presence tells a restorer, a prior with an anchor.
         prediction: see `NetworkPrior`.
         sigma_data: see `NetworkPrior`.

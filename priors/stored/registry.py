@@ -58,9 +58,9 @@ def load(source: str | Path, /, **options: Unpack[Options]) -> Prior:
             Refusion or RDDM, recognised by its weights; or a Hugging Face hub id of a diffusers
             model.
         options: settings that a checkpoint does not store, if the defaults of its family are
-            wrong: ``data_range`` and ``is_complex``; for files also ``schedule`` and those listed
-            by the family's ``build``. ResShift needs ``autoencoder``, the file of its
-            autoencoder.
+            wrong: ``data_range`` and ``is_complex``; for files also ``schedule``, those listed by
+            the family's ``build``, and ``weights``, the name of one of several sets of weights in
+            a file. ResShift needs ``autoencoder``, the file of its autoencoder.
 
     Raises:
         UnknownNameError: not a shipped name, a path or a hub id; the nearest name is suggested.
@@ -75,7 +75,7 @@ def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkp
     """Load a prior and the name of its family; see `load`."""
     path = shipped().get(str(source)) or require_path("prior", source)
     if path.is_file() or path.suffix in (*SUFFIXES, *REFUSED):
-        state = read_state(path)
+        state = read_state(path, options.pop("weights", None))
         family = identify(state, path)
         return Checkpoint(family.name, family.build(state, f"path: {str(path)!r}", options))
     if path.is_dir() and _is_ours(path):

@@ -1,7 +1,6 @@
 """Saving and loading of priors: ``config.json``, float16 ``model.safetensors``, model card."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,26 +14,14 @@ from wellposed.priors.anchor import Anchor
 from wellposed.priors.checkpoints.diffusers_files import load_autoencoder
 from wellposed.priors.checkpoints.state import check_fit, load_strictly
 from wellposed.priors.labels import LogNoiseLabel
+from wellposed.priors.named_schedules import SCHEDULES
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import ConvUNet, RestorationUNet
 from wellposed.priors.prior import Images
-from wellposed.priors.processes import MeanReverting, rddm, resshift
-from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
+from wellposed.priors.schedule import Schedule
 from wellposed.priors.stored.card import model_card
 from wellposed.priors.stored.config import Config, read_config
 from wellposed.writing import replacing, write_text
-
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "linear": Tabulated.linear,
-    "cosine": Tabulated.cosine,
-    "ve": VE,
-    "flow": Flow,
-}
-PROCESSES: dict[str, Callable[..., Schedule]] = {
-    "resshift": resshift,
-    "ir-sde": MeanReverting,
-    "rddm": rddm,
-}
 
 MOST_CHANNELS = 2**16
 """Of a network, and layers."""
@@ -74,7 +61,7 @@ def build_prior(
         LogNoiseLabel(schedule),
         config.get("sigma_data"),
         anchor=anchor,
-        **(images if autoencoder is None else {}),
+        **(images if autoencoder is None else {"data_range": (-1.0, 1.0)}),
     )
     prior.is_signal = config.get("training", {}).get("companding", 0) > 0
     return prior if autoencoder is None else Latent(prior, autoencoder, (low, high))
@@ -84,7 +71,7 @@ def _schedule(config: Config) -> Schedule:
     if "process" not in config:
         return SCHEDULES[config["schedule"]]()
     process = dict(config["process"])
-    return PROCESSES[process.pop("name")](**process)
+    return SCHEDULES[process.pop("name")](**process)
 
 
 def save_prior(

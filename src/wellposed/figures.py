@@ -1,8 +1,9 @@
 """Pictures and tables of results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -13,14 +14,6 @@ from wellposed.writing import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
-
-
-class Style(TypedDict, total=False):
-    """How values become colours: matplotlib's names."""
-
-    cmap: str
-    vmin: float
-    vmax: float
 
 
 def displayable(image: Tensor) -> np.ndarray:
@@ -53,80 +46,28 @@ def write_picture(picture: "Image", path: Path, optimize: bool = False) -> None:
     Raises:
         FileError: the file cannot be written.
     """
+    with _placed(path) as part:
+        picture.save(part, optimize=optimize)
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Write a matplotlib figure; missing folders are created.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    with _placed(path) as part:
+        figure.savefig(part)
+
+
+@contextmanager
+def _placed(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
     with replacing(path, "folder") as part:
-        picture.save(part, optimize=optimize)
-
-
-def write_figure(figure: "Figure", path: Path) -> None:
-    """Write a matplotlib figure.
-
-    Raises:
-        FileError: the file cannot be written.
-    """
-    with replacing(path, "folder") as part:
-        figure.savefig(part)
-
-
-def write_panel(
-    path: Path,
-    mean: Tensor,
-    sample: Tensor,
-    std: Tensor,
-    reference: Tensor | None = None,
-    truth: Tensor | None = None,
-) -> None:
-    """Write a row of pictures: reference, mean, one sample, spread and, with truth, the error.
-
-    All images are (C, ...), see `displayable`.
-
-    Args:
-        path: picture file.
-        mean: mean of the samples.
-        sample: one sample.
-        std: standard deviation of the samples, real.
-        reference: a direct reconstruction, if there is one.
-        truth: the clean image, if it is known.
-    """
-    average = displayable(mean)
-    low, high = float(min(0.0, np.percentile(average, 0.1))), float(np.percentile(average, 99.8))
-    grey: Style = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6)}
-    pictures = [("mean", average, grey), ("one sample", displayable(sample), grey)]
-    if reference is not None:
-        pictures.insert(0, ("reference", displayable(reference), grey))
-    spread = _grey(displayable(std))
-    widest = float(np.percentile(spread, 99.5)) or 1.0
-    pictures.append(("std", spread, {"cmap": "magma", "vmin": 0, "vmax": widest}))
-    if truth is not None:
-        exact = displayable(truth)
-        error = _grey(np.abs(average - exact))
-        top = float(np.percentile(error, 99.8)) or 1.0
-        pictures += [
-            ("truth", exact, grey),
-            ("|error| of mean", error, {"cmap": "magma", "vmax": top}),
-        ]
-    _write_row(path, pictures)
-
-
-def _write_row(path: Path, pictures: Sequence[tuple[str, np.ndarray, Style]]) -> None:
-    """Write pictures of equal size side by side, each with its title and style."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    height, width = pictures[0][1].shape[:2]
-    figure = Figure(figsize=(2.6 * len(pictures), 2.6 * height / width + 0.35), dpi=120)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(pictures))
-    for axis, (title, picture, style) in zip(axes, pictures, strict=True):
-        shown = np.clip(picture, 0, 1) if picture.ndim == 3 else picture
-        axis.imshow(shown, **style)
-        axis.set_title(title, fontsize=9)
-        axis.set_axis_off()
-    figure.subplots_adjust(0.005, 0.0, 0.995, 0.9, 0.02)
-    write_figure(figure, path)
+        yield part
 
 
 def write_planes(
@@ -171,10 +112,6 @@ def write_planes(
 def _middle_slices(volume: Tensor) -> list[np.ndarray]:
     real = (volume.abs() if volume.is_complex() else volume)[0, 0].detach().cpu().float()
     return [real.select(axis, real.shape[axis] // 2).numpy() for axis in range(3)]
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    return image.mean(-1) if image.ndim == 3 else image
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:

@@ -30,6 +30,12 @@ def _pair(estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     return estimate.double(), truth.double()
 
 
+def absolute_error(estimate: Tensor, truth: Tensor) -> Tensor:
+    """Return ``|estimate - truth|`` of each pixel, (B, C, ...), in double precision."""
+    estimate, truth = _pair(estimate, truth)
+    return (estimate - truth).abs()
+
+
 @checked
 def psnr(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
     """Return the peak signal-to-noise ratio in dB of each item, (B,).

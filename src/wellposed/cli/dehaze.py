@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from wellposed.cli.names import find_class, make, parse_assignments, use_device
+from wellposed.cli.priors import load_prior
 from wellposed.cli.settings import Dehaze
 from wellposed.datasets.ultrasound.processing import b_mode, envelope, scan_convert
 from wellposed.datasets.ultrasound.recordings import Recording, load_recording
@@ -20,7 +21,6 @@ from wellposed.datasets.ultrasound.scores import dehazing_scores
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.errors import FileError
 from wellposed.figures import write_picture
-from wellposed.priors.stored.registry import load
 from wellposed.solvers import Dehazed, Dehazing, Solver
 from wellposed.solvers import dehaze as separate
 from wellposed.solvers.catalogue import named_solvers
@@ -33,8 +33,7 @@ OF_ANY_SOLVER = ("gamma", "mu", "tile", "batch_size")
 def dehaze(o: Dehaze) -> None:
     """Separate all frames, and write the result."""
     device, how, recording = use_device(o.device), _settings(o), load_recording(o.input)
-    options = parse_assignments("--load", o.load)
-    tissue, haze = (load(name, **options).to(device) for name in (o.tissue, o.haze))
+    tissue, haze = (load_prior(name, o).to(device) for name in (o.tissue, o.haze))
     try:
         o.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -5,7 +5,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import Parameter, signature
@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wellposed.cli.settings import SolverOptions
+from wellposed.datasets.files import stem_of
 from wellposed.errors import (
     ArgumentError,
     FileError,
@@ -71,6 +72,20 @@ def require_distinct(names: list[str]) -> None:
         raise ArgumentError(
             f"INPUT: several files are named {double!r}, accepted: files with different names"
         )
+
+
+def distinct_names(files: Sequence[Path]) -> list[str]:
+    """Return names of results: those of the files without suffix, of equal ones with more of it.
+
+    Raises:
+        ArgumentError: files cannot be told apart by their folder and name.
+    """
+    stems, names = [stem_of(file) for file in files], [file.name for file in files]
+    longest = [f"{file.parent.name}-{file.name}" for file in files]
+    distinct = (each for each in (stems, names, longest) if len(set(each)) == len(each))
+    chosen = next(distinct, longest)
+    require_distinct(chosen)
+    return chosen
 
 
 def import_class(option: str, name: str, base: type) -> type:
@@ -148,7 +163,9 @@ def use_device(device: str) -> str:
     if device == "cuda":
         import torch
 
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        number = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+        # SLURM may show each task its own device alone.
+        torch.cuda.set_device(int(number) % torch.cuda.device_count())
     return device
 
 

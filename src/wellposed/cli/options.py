@@ -114,7 +114,7 @@ def _parser(each: "Field[object]", kind: object) -> Callable[[str, str], object]
 
 
 def _spelled(each: "Field[object]") -> str:
-    return f"--{each.name.replace('_', '-')}"
+    return f"--{each.name.rstrip('_').replace('_', '-')}"
 
 
 def _is_repeatable(kind: object) -> bool:

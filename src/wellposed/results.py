@@ -1,0 +1,38 @@
+"""The HDF5 files of results: arrays, and what is known of them as attributes."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed.writing import replacing
+
+
+def write_hdf5(path: Path, arrays: Mapping[str, Tensor | None], facts: Mapping[str, Any]) -> None:
+    """Write arrays, compressed, those that are not None; and facts as attributes.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    with replacing(path, "folder") as part, h5py.File(part, "w") as file:
+        for name, value in arrays.items():
+            if value is not None:
+                value = value.float() if value.dtype == torch.bfloat16 else value
+                data = value.detach().cpu().numpy()
+                file.create_dataset(name, data=data, compression="gzip")
+        file.attrs.update(facts)
+
+
+def read_hdf5(path: Path, names: Iterable[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the arrays of these names, as far as there are, and the attributes.
+
+    Raises:
+        OSError: missing, or no HDF5 file.
+    """
+    with h5py.File(path, "r") as file:
+        found = {name: np.asarray(file[name]) for name in names if name in file}
+        return {key: torch.from_numpy(v) for key, v in found.items()}, dict(file.attrs)
