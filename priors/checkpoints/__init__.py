@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from wellposed.errors import CheckpointError
-from wellposed.priors.checkpoints import adm, ddpm, deepinv_models, edm, irsde, rddm, resshift
+from wellposed.priors.checkpoints import (
+    adm,
+    ddpm,
+    deepinv_models,
+    edm,
+    irsde,
+    lucidrains,
+    rddm,
+    resshift,
+)
 from wellposed.priors.checkpoints.family import Family
 
 __all__ = ["FAMILIES", "Family", "identify"]
@@ -17,6 +26,7 @@ FAMILIES: tuple[Family, ...] = (
     resshift.FAMILY,  # before ADM, whose modules it has too
     irsde.UNET,
     irsde.NAFNET,
+    lucidrains.FAMILY,  # before RDDM, whose modules it has too
     rddm.FAMILY,
     adm.FAMILY,
     ddpm.FAMILY,

@@ -51,7 +51,7 @@ def load(source: str | Path, /, **options: Any) -> Prior:
 
     Args:
         source: a shipped prior's name; a folder written by `wellposed train` or by diffusers; a
-            checkpoint file of guided-diffusion (ADM), DDPM, EDM, deepinv, ResShift, IR-SDE,
+            checkpoint file of guided-diffusion (ADM), DDPM, EDM, deepinv, lucidrains, ResShift, IR-SDE,
             Refusion or RDDM, recognised by its weights; or a Hugging Face hub id of a diffusers
             model.
         options: what a checkpoint does not tell, where its family's default is wrong:
