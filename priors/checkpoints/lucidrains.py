@@ -29,8 +29,8 @@ def matches(state: State) -> bool:
 def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
     """Return a checkpoint of its trainer, ``model-N.pt``, as a prior.
 
-    By default: the levels of the ``betas`` that the trainer keeps beside the weights, and predicted
-    noise, as before 2023; later ones predict a velocity.
+    By default: the levels of the ``betas`` that the trainer keeps beside the weights, and
+    predicted noise, as before 2023; later ones predict a velocity.
 
     Args:
         state: the state dict.

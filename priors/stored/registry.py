@@ -51,9 +51,9 @@ def load(source: str | Path, /, **options: Any) -> Prior:
 
     Args:
         source: a shipped prior's name; a folder written by `wellposed train` or by diffusers; a
-            checkpoint file of guided-diffusion (ADM), DDPM, EDM, deepinv, lucidrains, ResShift, IR-SDE,
-            Refusion or RDDM, recognised by its weights; or a Hugging Face hub id of a diffusers
-            model.
+            checkpoint file of guided-diffusion (ADM), DDPM, EDM, deepinv, lucidrains, ResShift,
+            IR-SDE, Refusion or RDDM, recognised by its weights; or a Hugging Face hub id of a
+            diffusers model.
         options: what a checkpoint does not tell, where its family's default is wrong:
             ``data_range`` and ``is_complex``, for files also ``schedule`` and what the family's
             ``build`` lists, and ``weights``, which of several sets in a file. ResShift needs
