@@ -1,4 +1,4 @@
-"""Blur of measured photographs: the scene goes on outside the frame; kernels and noise in units."""
+"""Blur of measured photographs: the scene goes on outside the frame; kernels and noise."""
 
 import warnings
 
