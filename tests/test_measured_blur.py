@@ -87,7 +87,7 @@ def test_kernels_of_values_to_255_warn():
 def test_noise_in_other_units_than_the_measurement_warns():
     prior = GaussianPrior(0.5, 0.05, Tabulated.linear())
     y = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    with pytest.warns(UserWarning, match="noise_sigma: got 25, but .* 25 of 255 is 25 / 255"):
+    with pytest.warns(UserWarning, match=r"noise_sigma: got 25, but .*\(25 of 255 is"):
         Problem.create(y, operators.Denoising((1, 8, 8), 25.0), prior)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

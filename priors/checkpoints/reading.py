@@ -4,6 +4,7 @@ import argparse
 import pickle
 import re
 from collections import OrderedDict
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from wellposed.errors import CheckpointError
 from wellposed.priors.checkpoints.wrappings import unwrap
 
+MULTIARRAY = import_module("numpy._core.multiarray")
 PATHS, PATH_KINDS = ("pathlib", "pathlib._local"), ("Posix", "Windows", "PurePosix", "PureWindows")
 ATTRIBUTE_DICTS = (
     "lightning.fabric.utilities.data.AttributeDict",
@@ -35,7 +37,7 @@ PLAIN_DATA: list[Any] = [
     np.ndarray,
     *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
     *(
-        (getattr(np._core.multiarray, name), f"numpy.{place}.multiarray.{name}")
+        (getattr(MULTIARRAY, name), f"numpy.{place}.multiarray.{name}")
         for name in ("scalar", "_reconstruct")
         for place in ("core", "_core")
     ),
