@@ -86,7 +86,7 @@ def test_a_misread_schedule_is_named(trained, claimed):
 
 
 def test_labels_of_another_convention_are_named():
-    network = Best("noise", time=lambda label: (1000 * label).clamp(min=1))
+    network = Best("noise", time=lambda label: (1000 * label).clamp(1, 1000))
     prior = NetworkPrior(network, VP, "noise", channels=1, data_range=(0.0, 1.0))
     assert "with label='fraction' it would" in diagnose(prior, images(prior)).warnings[-1]
 

@@ -13,6 +13,7 @@ from wellposed import errors, priors
 from wellposed.priors.checkpoints.family import load_network
 from wellposed.priors.checkpoints.reading import read_state
 from wellposed.priors.networks.adm import ADMConfig, ADMUNet
+from wellposed.priors.networks.restoration_unet import ResidualUNet, UNetConfig
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -144,6 +145,29 @@ def test_a_trainers_betas_are_the_schedule(network, tmp_path):
     for t in (1.0, 500.0, 990.0):
         torch.testing.assert_close(prior.schedule(t)[0], cosine(t)[0], rtol=1e-3, atol=1e-4)
     assert priors.load(tmp_path / "model-3.pt", schedule="linear").schedule(500.0)[0] < 0.5
+
+
+def test_a_trainer_file_of_lucidrains(tmp_path):
+    config = UNetConfig((1, 1), 16, (16, 16, 32), 128, normalised=True, full=True, last=1)
+    unet = ResidualUNet(config).requires_grad_(False)
+    for n, p in enumerate(unet.parameters()):
+        p.copy_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(n)))
+    state = under("model.", unet.state_dict()) | {"betas": torch.linspace(1e-4, 0.02, 1000)}
+    raw = {key: 2 * value for key, value in state.items()}
+    content = {
+        "step": 700,
+        "model": raw,
+        "opt": OPTIMIZER,
+        "ema": {**under("online_model.", raw), **under("ema_model.", state)},
+        "scaler": None,
+        "version": "0.0.1",
+    }
+    prior = priors.load(saved(content, tmp_path / "model-7.pt"))
+    x = torch.randn(1, 1, 8, 12, generator=torch.Generator().manual_seed(0))
+    alpha, sigma = prior.schedule(300.0)
+    expected = (x - float(sigma) * unet(x, torch.tensor([299.0]))) / float(alpha)
+    torch.testing.assert_close(prior.denoise(x, 300.0), expected, rtol=1e-4, atol=1e-4)
+    assert prior.denoise(x[..., :7], 300.0).shape == (1, 1, 8, 7)
 
 
 def test_what_is_no_table_is_not_dropped(network):

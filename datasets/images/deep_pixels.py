@@ -54,7 +54,7 @@ def png_bytes(pixels: np.ndarray, profile: bytes | None = None) -> bytes:
         file = BytesIO()
         Image.fromarray(pixels).save(file, "png", icc_profile=profile)
         return file.getvalue()
-    plain = imagecodecs.png_encode(np.ascontiguousarray(pixels))
+    plain = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
     if not profile:
         return plain
     content = b"iCCPICC\0\0" + zlib.compress(profile)

@@ -5,6 +5,7 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from wellposed.errors import CheckpointError
 from wellposed.integrity import check_claim
 from wellposed.priors.checkpoints.wrappings import unwrap
 
+MULTIARRAY = import_module("numpy._core.multiarray")
 PATHS, PATH_KINDS = ("pathlib", "pathlib._local"), ("Posix", "Windows", "PurePosix", "PureWindows")
 ATTRIBUTE_DICTS = (
     "lightning.fabric.utilities.data.AttributeDict",
@@ -37,7 +39,7 @@ PLAIN_DATA: list[object] = [
     np.ndarray,
     *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
     *(
-        (getattr(np._core.multiarray, name), f"numpy.{place}.multiarray.{name}")
+        (getattr(MULTIARRAY, name), f"numpy.{place}.multiarray.{name}")
         for name in ("scalar", "_reconstruct")
         for place in ("core", "_core")
     ),

@@ -77,14 +77,15 @@ def unwrap(content: Any, where: str, chosen: str | None = None) -> State:
         UnknownNameError: no set of the chosen path.
     """
     found = list(_sets(content, ""))
-    if chosen is not None:
-        paths = [each.path for each in found]
-        taken = found[paths.index(require_choice("weights", chosen, paths))]
-    else:
-        taken = _best(found, where)
+    taken = _best(found, where) if chosen is None else _chosen(found, chosen)
     if taken is None:  # no weights, but perhaps tensors to name in a message
         return _tensors(content)
     return bare(_completed(taken, found))
+
+
+def _chosen(found: list[Found], path: str) -> Found:
+    paths = [each.path for each in found]
+    return found[paths.index(require_choice("weights", path, paths))]
 
 
 def _tensors(content: Any) -> State:
@@ -201,7 +202,7 @@ def bare(state: State) -> State:
     while True:
         tops = {key.split(".")[0] for key, value in state.items() if value.ndim > 1}
         dotted = all("." in key for key, value in state.items() if value.ndim > 1)
-        if len(tops) != 1 or not dotted or not WRAPPER.fullmatch(*tops):
+        if len(tops) != 1 or not dotted or not WRAPPER.fullmatch("".join(tops)):
             return state
         prefix = f"{tops.pop()}."
         state = {key.removeprefix(prefix): value for key, value in state.items()}

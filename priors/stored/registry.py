@@ -54,9 +54,9 @@ def load(source: str | Path, /, **options: Unpack[Options]) -> Prior:
 
     Args:
         source: a shipped prior's name; a folder written by `wellposed train` or by diffusers; a
-            checkpoint file of guided-diffusion (ADM), DDPM, EDM, deepinv, ResShift, IR-SDE,
-            Refusion or RDDM, recognised by its weights; or a Hugging Face hub id of a diffusers
-            model.
+            checkpoint file of guided-diffusion (ADM), DDPM, EDM, deepinv, lucidrains, ResShift,
+            IR-SDE, Refusion or RDDM, recognised by its weights; or a Hugging Face hub id of a
+            diffusers model.
         options: settings that a checkpoint does not store, if the defaults of its family are
             wrong: ``data_range`` and ``is_complex``; for files also ``schedule``, those listed by
             the family's ``build``, and ``weights``, the name of one of several sets of weights in
