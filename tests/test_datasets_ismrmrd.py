@@ -359,9 +359,7 @@ def test_units_that_are_none_are_named(tmp_path):
     with pytest.raises(errors.FileError, match=r"raw\.h5 reaches .* trajectory_unit="):
         load_ismrmrd(path)
     with pytest.warns(UserWarning, match="trajectory: reaches 0.5 cycles .* cycles per pixel"):
-        NonCartesianMRI(
-            radial_trajectory(8, 16, (N, N)) / N, simulate_sensitivity_maps(1, N, N)
-        )
+        NonCartesianMRI(radial_trajectory(8, 16, (N, N)) / N, simulate_sensitivity_maps(1, N, N))
 
 
 def test_discarded_samples_leave_their_places(tmp_path):

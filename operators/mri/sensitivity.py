@@ -1,7 +1,7 @@
 """Coil sensitivity maps: estimated from calibration data (ESPIRiT), or simulated."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import pi
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import require_integer
-from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
+from wellposed.errors import check_finite, require
 from wellposed.operators.mri.calibration import (
     calibration_block,
     check_kspace,
