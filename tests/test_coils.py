@@ -1,9 +1,9 @@
 """ESPIRiT on simulated and on measured k-space, and the sampling masks."""
 
-from pathlib import warnings
+import warnings
+from pathlib import Path
 
 import numpy as np
-import Path
 import pytest
 import torch
 from torch import Tensor

@@ -97,9 +97,10 @@ def _number(path: Path, name: str, value: Any, least: float = 0.0) -> float:
 def delay_and_sum(data: ChannelData, depths_mm: Tensor, f_number: float = 1.5) -> Tensor:
     """Beamform to RF frames with a line below each element.
 
-    ``rf(z, x) = Re sum_i w_i s_i(t_i) / sum_i w_i``, ``t_i = (z + sqrt(z^2 + (x - x_i)^2)) / c +
-    t_peak``, with s_i the analytic signal, interpolated at baseband where it is slow, and w Hann's window
-    over the aperture ``z / f_number``.
+    ``rf(z, x) = Re sum_i w_i s_i(t_i) / sum_i w_i`` at the times
+    ``t_i = (z + sqrt(z^2 + (x - x_i)^2)) / c + time_to_peak``, with s_i the analytic signal,
+    interpolated at baseband where it is slow, and w Hann's window over the aperture
+    ``z / f_number``.
 
     Args:
         data: the signals.
