@@ -145,10 +145,6 @@ MISTAKES = {
     "not a number": ({"--operator": "deblurring", "--blur-sigma": "nan"}, "blur_sigma: got nan"),
     "seed": ({"--seed": -1}, "seed: got -1"),
     "a word for a switch": ({"--solver": "dps", "--set": "clip=maybe"}, "clip: got 'maybe'"),
-    "simulated k-space": (
-        {"--operator": "mri", "input": "kspace.npy", "--simulate": True},
-        "simulate: got True",
-    ),
     "factor": ({"--operator": "super-resolution", "--factor": 1}, "factor: got 1"),
     "real k-space": ({"--operator": "mri", "input": "grey.png"}, "no k-space"),
     "samples": ({"--simulate": True, "--num-samples": 0}, "num_samples: got 0"),
