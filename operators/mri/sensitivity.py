@@ -71,7 +71,7 @@ def espirit(
             sampled; or another argument is out of range; k-space is not centred.
 
     Warns:
-        UserWarning: maps are zero where the calibration data have 5 % or more of their energy.
+        UserWarning: maps are zero where the calibration data have over 5 % of their energy.
     """
     check_kspace(kspace)
     if kernel is not None:
