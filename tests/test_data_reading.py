@@ -241,7 +241,7 @@ def test_crops_name_images_that_are_too_small(tmp_path):
 def test_crops_name_channels_that_do_not_fit(tmp_path):
     (tmp_path / "other").mkdir()
     one, three = stacks(tmp_path, volume()), stacks(tmp_path / "other", volume(channels=3))
-    with pytest.raises(errors.ShapeError, match=r"0\.npy has 3 channels, accepted: 1, as the oth"):
+    with pytest.raises(errors.ShapeError, match=r"0\.npy has 3 channels, accepted: 1, as for the oth"):
         Crops([*one, *three], 16)
     with pytest.raises(errors.ShapeError, match="3 channels, accepted: 1, with complex_phase"):
         Crops(three, 16, complex_phase=True)
@@ -391,7 +391,7 @@ def test_a_collection_names_files_of_other_channels(tmp_path):
     for i in range(3):
         write_png(tmp_path / f"{i}.png", grey(seed=i))
     write_png(tmp_path / "9.png", colour())
-    with pytest.raises(errors.ShapeError, match=r"9\.png has 3 channels, accepted: 1, as 0\.png"):
+    with pytest.raises(errors.ShapeError, match=r"9\.png has 3 channels, accepted: 1 as for 0\.png"):
         Collection([tmp_path])
 
 
@@ -409,7 +409,7 @@ def test_a_collection_of_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"window": (1.0, 1.0)}, "window: got .1.0, 1.0., accepted: .low, high., low < high"),
+        ({"window": (1.0, 1.0)}, "window: got .1.0, 1.0., accepted: .low, high. with low < high"),
         ({"window": (0.0, math.nan)}, "window: got"),
         ({"window": (-math.inf, 0.0)}, "window: got"),
         ({"percentile": 0.0}, "percentile: got 0.0, accepted: None, or a number in"),
