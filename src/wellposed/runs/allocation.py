@@ -60,9 +60,10 @@ class LivePeak(TorchDispatchMode):
 
 
 def _identity(leaf: object) -> int | None:
-    if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
-        return leaf.untyped_storage()._cdata
-    return None
+    if not isinstance(leaf, Tensor) or leaf.layout != torch.strided:
+        return None
+    identity: int = leaf.untyped_storage()._cdata
+    return identity
 
 
 class _Denoise(nn.Module):
