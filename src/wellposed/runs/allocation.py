@@ -60,10 +60,11 @@ class LivePeak(TorchDispatchMode):
 
 
 def _identity(leaf: object) -> int | None:
-    if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
-        identity: int = leaf.untyped_storage()._cdata
+    if not isinstance(leaf, Tensor) or leaf.layout != torch.strided:
+        identity: int = None
+    identity: int = leaf.untyped_storage()._cdata
         return identity
-    return None
+    return identity
 
 
 class _Denoise(nn.Module):
