@@ -1,4 +1,4 @@
-"""Bytes that code allocates, measured even without computing, and bytes that are free."""
+"""Bytes that code allocates, also where nothing is computed, and bytes that are free."""
 
 import os
 import weakref
@@ -19,13 +19,13 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 class LivePeak(TorchDispatchMode):
-    """Counts the bytes of tensors created while it is active.
+    """Counts the bytes of tensors made while it is active.
 
-    Scratch memory inside a torch operation and allocations of other libraries are not counted.
+    Scratch memory inside one torch operation, and what other libraries allocate, is not seen.
 
     Attributes:
-        live: bytes of tensors that exist now.
-        peak: largest number of bytes at one time.
+        live: bytes of tensors that are alive now.
+        peak: the most there were at once.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class LivePeak(TorchDispatchMode):
         args: tuple[object, ...] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        # The result of an in-place operation or a view existed before; it may be the caller's.
+        # What an in-place operation or a view returns was there before, and may be the caller's.
         before = {_identity(leaf) for leaf in tree_leaves((args, kwargs or {}))}
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
@@ -61,14 +61,13 @@ class LivePeak(TorchDispatchMode):
 
 def _identity(leaf: object) -> int | None:
     if not isinstance(leaf, Tensor) or leaf.layout != torch.strided:
-        identity: int = None
+        return None
     identity: int = leaf.untyped_storage()._cdata
-        return identity
     return identity
 
 
 class _Denoise(nn.Module):
-    """A prior's `denoise` as the call of a module, for `functional_call`."""
+    """A prior's `denoise` as a module's call, which `functional_call` needs."""
 
     def __init__(self, prior: Prior) -> None:
         super().__init__()
@@ -79,15 +78,15 @@ class _Denoise(nn.Module):
 
 
 def prior_peak(prior: Prior, x: Tensor) -> int:
-    """Return the largest number of bytes that one `denoise` of images like ``x`` allocates.
+    """Return the bytes that one `denoise` of images like ``x`` allocates at most, result included.
 
-    The result is included. Measured without computing, on torch's "meta" device, with the network
-    in the precision of its weights. A prior that cannot run there, because its code depends on
-    values, denoises one image of zeros instead; this peak is multiplied by the number of images.
+    Counted on torch's "meta" device, on which nothing is computed, with the network in the
+    precision of its weights. A prior that cannot run there, because it looks at values, denoises
+    one image of zeros instead, and its peak counts for each.
 
     Args:
         prior: the prior.
-        x: images (B, ...) on the prior's device; their values do not matter.
+        x: images (B, ...), of which the values do not matter, on the prior's device.
     """
     t = float(prior.schedule.T) / 2
     call = _Denoise(prior)
@@ -98,7 +97,7 @@ def prior_peak(prior: Prior, x: Tensor) -> int:
             with (peak := LivePeak()):
                 functional_call(call, meta, (torch.empty_like(x, device="meta"), t))
             return peak.peak
-        except (RuntimeError, TypeError):  # NumPy raises the latter
+        except (RuntimeError, TypeError):  # the latter by NumPy
             one = torch.zeros_like(x[:1])
             with (peak := LivePeak()):
                 prior.denoise(one, t)
@@ -108,7 +107,7 @@ def prior_peak(prior: Prior, x: Tensor) -> int:
 def free_bytes(device: torch.device) -> int:
     """Return the bytes that can still be allocated on a device.
 
-    For host memory it is the share of this process among those that torchrun started here.
+    Of host memory this process's share, of those that torchrun started on the machine.
     """
     if device.type != "cuda":
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -118,21 +117,21 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _free_host_bytes() -> int:
-    """Return the bytes available on the host, or in its control groups if they have less."""
+    """Return the bytes available on the host, or less where a control group has less left."""
     available = int(psutil.virtual_memory().available)
     listing = OWN_GROUPS.read_text() if OWN_GROUPS.is_file() else ""
     return min([available, *left_in_groups(listing, ROOT)])
 
 
 def left_in_groups(listing: str, root: Path) -> Iterator[int]:
-    """Yield the bytes left in each control group that limits this process's memory.
+    """Yield the bytes left to each control group that limits this process's memory.
 
-    Docker and SLURM limit memory this way. File pages that the kernel can drop count as free.
+    Docker and SLURM set limits so. Pages of files that the kernel can drop do not count as used.
     Source: the Linux kernel's cgroup-v1/memory.rst and cgroup-v2.rst.
 
     Args:
         listing: ``/proc/self/cgroup``, the groups of this process.
-        root: folder of the kernel's control groups.
+        root: where the kernel shows control groups.
     """
     for line in filter(None, listing.splitlines()):
         _, controllers, path = line.split(":", 2)
@@ -151,7 +150,7 @@ def left_in_groups(listing: str, root: Path) -> Iterator[int]:
 
 
 def _number(file: Path) -> int | None:
-    """Return the number in a file, or ``None`` if there is none, e.g. without a limit."""
+    """Return a file's number; None where there is none, as without a limit."""
     try:
         return int(file.read_text())
     except (OSError, ValueError):
