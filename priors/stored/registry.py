@@ -83,8 +83,9 @@ def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkp
         return Checkpoint("wellposed", load_prior(path))
     if path.is_dir() or (isinstance(source, str) and HUB_ID.fullmatch(source)):
         check_options(options, "data_range", "is_complex")
-        images = options.get("data_range"), options.get("is_complex", False)
-        return Checkpoint("diffusers", load_diffusers(source, *images))
+        data_range, is_complex = options.get("data_range"), options.get("is_complex", False)
+        prior = load_diffusers(source, data_range=data_range, is_complex=is_complex)
+        return Checkpoint("diffusers", prior)
     raise UnknownNameError(unknown_name("prior", str(source), shipped()))
 
 
