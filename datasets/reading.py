@@ -1,19 +1,19 @@
-"""Whatever this package can read, read in one place: images, volumes, and what scanners measured.
+"""One reader of all formats: images, volumes and measurements of scanners.
 
-`read` is what the command line and notebooks call; the loaders of each format stay for their
-options.
+`read` is for the command line and notebooks; the loaders of each format have more options.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 from torch import Tensor
 
+from wellposed.checks import require_path
 from wellposed.datasets.checks import reading
 from wellposed.datasets.ct.htc import HTCScan, load_htc2022
 from wellposed.datasets.ct.mat import read_mat
@@ -33,27 +33,30 @@ from wellposed.datasets.volumes.nifti import NiftiVolume, load_nifti
 from wellposed.errors import DtypeError, FileError
 from wellposed.units import HOUNSFIELD
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
 Scan = FastMRI | RawScan | HTCScan | ParallelScan
 Source = Photograph | NiftiVolume | DicomSeries | Path
-"""What a result is written like: what was loaded, or the file of an array."""
+"""Model for the file of a result: loaded data, or the file of an array."""
 
 COMPANIONS = ("_recon_fbp.mat", "_recon_fbp_seg.mat")
-"""Ends of the names of files that belong to a scan of the Helsinki Tomography Challenge."""
+"""Suffixes of files that belong to a scan of the Helsinki Tomography Challenge."""
 
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """An image, a volume or another array, as it is stored.
+    """An image, a volume or another array, as stored.
 
     Attributes:
         path: the file, or the folder of a DICOM series.
         kind: "photograph", "array", "nifti" or "dicom".
-        values: (H, W) or (H, W, 3) of photographs, in [0, 1]; (D, H, W) of NIfTI and DICOM, in
-            the file's unit; arrays of any shape, of real or complex numbers.
-        source: what a result is written like, see `write_like`.
+        values: (H, W) or (H, W, 3) in [0, 1] for photographs; (D, H, W) in the unit of the file
+            for NIfTI and DICOM; real or complex arrays of any shape.
+        source: model for the file of a result, see `write_like`.
         spacing: size of a voxel in mm along (D, H, W); empty if unknown.
-        unit: of the values, as "HU"; empty if unknown.
-        window: values that the file asks to show black and white, or None.
+        unit: unit of the values, e.g. "HU"; empty if unknown.
+        window: values to display as black and white according to the file, or None.
     """
 
     path: Path
@@ -67,14 +70,14 @@ class Image:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What a scanner measured.
+    """A measurement of a scanner.
 
     Attributes:
         path: the file.
         kind: "fastmri", "ismrmrd", "htc" or "tomopy".
-        values: k-space (B, coils, ...) or sinograms (B, 1, views, bins): an item for each slice,
-            frame or row.
-        scan: all that was loaded, with the geometry and what the file has to compare with.
+        values: k-space (B, coils, ...) or sinograms (B, 1, views, bins), one item per slice, frame
+            or row.
+        scan: the loaded data, with the geometry and references of the file.
     """
 
     path: Path
@@ -84,21 +87,21 @@ class Measured:
 
 
 def read(path: str | Path, key: str | None = None) -> Image | Measured:
-    """Read a file, or the DICOM series of a folder, whatever is in it.
+    """Read a file of any supported format, or the DICOM series of a folder.
 
     Photographs, NIfTI, DICOM, NPY, HDF5 and MATLAB files are images or arrays; the layouts of
     fastMRI, ISMRMRD, tomopy (data exchange) and the Helsinki Tomography Challenge are recognised
-    by what they hold and are measurements.
+    by content and are measurements.
 
     Args:
         path: the file or folder.
-        key: the data set inside an HDF5 or MAT file; then it is an array.
+        key: data set inside an HDF5 or MAT file, which is then read as an array.
 
     Raises:
-        FileError: missing, unreadable, or nothing of these kinds; names the file.
-        DtypeError: an array of something else than numbers.
+        FileError: the file is missing, unreadable or of another kind; names the file.
+        DtypeError: the array does not contain numbers.
     """
-    path = Path(path)
+    path = require_path("path", path)
     if path.is_dir() or (path.is_file() and is_dicom(path)):
         return _dicom(path)
     if suffix_of(path) in PHOTOGRAPH_SUFFIXES:
@@ -114,47 +117,47 @@ def read(path: str | Path, key: str | None = None) -> Image | Measured:
         return Image(path, "nifti", values, volume, volume.spacing)
     values = read_array(path, key)
     if values.dtype.kind not in "biufc":
-        raise DtypeError(f"input: {path.name} holds {values.dtype}, accepted: numbers")
+        raise DtypeError(f"input: {path.name} has {values.dtype}, accepted: numbers")
     return Image(path, "array", values, path)
 
 
 def inputs_of(paths: Sequence[str | Path]) -> list[Path]:
-    """Return the files, and folders of DICOM series, that files, folders and patterns name.
+    """Return the files and DICOM folders that are named by files, folders and patterns.
 
     Args:
-        paths: a file, a folder, of which all that can be read is taken and what is below, or a
-            pattern as ``scans/*.h5``.
+        paths: files, folders, for all readable files in and below them, and patterns, e.g.
+            ``scans/*.h5``.
 
     Raises:
-        FileError: a pattern or folder without a file that can be read.
+        FileError: a pattern or folder without a readable file.
     """
     found = [part for path in matched(paths) for part in _readable(path)]
     return list(dict.fromkeys(found))
 
 
 def matched(paths: Sequence[str | Path]) -> list[Path]:
-    """Return paths, and in place of patterns as ``scans/*.h5`` the paths that fit.
+    """Return paths, and the matches of patterns, e.g. ``scans/*.h5``.
 
     Raises:
-        FileError: nothing fits a pattern.
+        FileError: a pattern without a match.
     """
     found = []
     for path in map(Path, paths):
         pattern = has_magic(str(path)) and not path.exists()
         fitting = sorted(map(Path, glob(str(path), recursive=True))) if pattern else [path]
         if not fitting:
-            raise FileError(f"INPUT: no file fits {str(path)!r}")
+            raise FileError(f"INPUT: no file matches {str(path)!r}")
         found += fitting
     return found
 
 
 def _readable(path: Path) -> list[Path]:
-    """Return a path itself, or what can be read in a folder."""
+    """Return the path of a file itself, or the readable files of a folder."""
     if not path.is_dir():
         return [path]
     files = [file for file in find_files(path) if not file.name.endswith(COMPANIONS)]
     if not files:
-        raise FileError(f"INPUT: nothing that can be read in {str(path)!r}")
+        raise FileError(f"INPUT: no readable file in {str(path)!r}")
     return files
 
 
@@ -173,8 +176,8 @@ def _dicom(path: Path) -> Image:
     return Image(path, "dicom", series.values, series, series.spacing, unit, _window(header))
 
 
-def _window(header: Any) -> tuple[float, float] | None:
-    """Return the values that a DICOM header wants black and white, if it says so."""
+def _window(header: "Dataset") -> tuple[float, float] | None:
+    """Return the values to display as black and white according to a DICOM header."""
     centre, width = (
         np.ravel(np.asarray(header.get(name) or [], object))[:1]
         for name in ("WindowCenter", "WindowWidth")
@@ -185,7 +188,7 @@ def _window(header: Any) -> tuple[float, float] | None:
 
 
 def _layout(path: Path) -> str | None:
-    """Return which scanner's layout a file has, or None."""
+    """Return the name of the scanner layout of a file, or None."""
     if suffix_of(path) == ".mat":
         return "htc" if path.is_file() and _has_htc(path) else None
     if suffix_of(path) not in (".h5", ".hdf5") or not path.is_file():

@@ -1,4 +1,4 @@
-"""Results written in the kind of file that they came from."""
+"""Writing of results in the format of the input."""
 
 import logging
 from dataclasses import replace
@@ -21,21 +21,21 @@ _log = logging.getLogger(__name__)
 def write_like(
     result: Reconstruction, folder: str | Path, source: Source, axis: int = 0
 ) -> tuple[Path, ...]:
-    """Write a result as a file, or series, of the kind that it was made from.
+    """Write a result in the format of its source.
 
-    A PNG ``mean.png`` for photographs, of the same depth and channels; ``mean.npy`` for arrays;
-    ``mean.nii.gz`` and ``std.nii.gz`` or two DICOM series where the volume lies. Values are those
-    of the file, by the result's `Units`. A standard deviation takes two or more samples.
+    The files are ``mean.png`` for photographs, of the same depth and channels; ``mean.npy`` for
+    arrays; ``mean.nii.gz`` and ``std.nii.gz``, or two DICOM series, for volumes. Values are in the
+    unit of the file, see `Units`. A standard deviation is written for two or more samples.
 
     Args:
-        result: of one image (N, 1, C, H, W) or volume (N, 1, 1, D, H, W).
+        result: result for one image (N, 1, C, H, W) or volume (N, 1, 1, D, H, W).
         folder: created if missing.
-        source: the ``source`` of `wellposed.datasets.read`, of a volume cut to the slices taken.
-        axis: axis of the source's (D, H, W) that is the volume's first.
+        source: the ``source`` of `wellposed.datasets.read`, cut to the reconstructed slices.
+        axis: axis of the source (D, H, W) that is the first of the result.
 
     Returns:
-        The files or folders written; none, and a line in the log, where the result has another
-        size than the source's voxels.
+        The written files or folders; none, and a line in the log, if the result and the source
+        differ in size.
 
     Raises:
         FileError: the folder cannot be written.
@@ -49,21 +49,23 @@ def write_like(
     wanted = source.values.shape if isinstance(source, DicomSeries) else source.volume.shape[2:]
     if tuple(volume.mean.shape[2:]) != tuple(wanted):
         got = tuple(volume.mean.shape[2:])
-        _log.info("no volume is written: the result has %s voxels, the input %s", got, wanted)
+        _log.info(
+            "no volume is written, as the result has %s voxels, but the input %s", got, wanted
+        )
         return ()
     return write_result(volume, folder, source)
 
 
 def require_free(folder: Path, source: Source) -> None:
-    """Raise before hours are spent where `write_like` could not write.
+    """Raise, before the computation, if `write_like` could not write.
 
     Raises:
-        FileError: the folder holds the DICOM series of an earlier result.
+        FileError: the folder has the DICOM series of an earlier result.
     """
     there = folder / "mean"
     if isinstance(source, DicomSeries) and there.is_dir() and any(there.iterdir()):
         raise FileError(
-            f"--out: {str(there)!r} holds the series of another result, accepted: a new folder"
+            f"--out: {str(there)!r} has the series of another result, accepted: a new folder"
         )
 
 
@@ -83,7 +85,7 @@ def _write_photograph(
 
 
 def _write_array(result: Reconstruction, folder: Path, file: Path) -> tuple[Path, ...]:
-    """Write (H, W), (H, W, C) or (D, H, W); of files that hold several arrays, none."""
+    """Write (H, W), (H, W, C) or (D, H, W); nothing for files of several arrays."""
     if suffix_of(file) != ".npy":
         return ()
     path, mean = folder / "mean.npy", result.units.stored(result.mean)[0]

@@ -1,4 +1,4 @@
-"""The image that comes of a measurement without any prior, by the name it has in its field."""
+"""Plain reconstructions without a prior, with their usual names."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,13 +19,13 @@ Map = Callable[[Tensor], Tensor]
 def plain_image(y: Tensor, operator: "Physics") -> tuple[str, Tensor]:
     """Return the name and the image (B, C, ...) of a plain reconstruction, for comparison.
 
-    "zero-filled" of Cartesian k-space, "gridding" of other k-space, "FBP" and "FDK" of sinograms;
-    "input" is the measurement itself, where it is an image, enlarged where it is smaller. Of all
-    others the least-squares image, "least squares".
+    The names are "zero-filled" for Cartesian k-space, "gridding" for other k-space, "FBP" and
+    "FDK" for sinograms, "input" for measurements that are images, enlarged if they are smaller,
+    and "least squares" for all others.
 
     Args:
         y: measurement (B, ...).
-        operator: what measured it.
+        operator: its operator.
     """
     if isinstance(operator, Stacked):
         name, make = _plain(operator.operator)
@@ -43,10 +43,10 @@ def _plain(operator: "Physics") -> tuple[str, Map]:
         if hasattr(operator, name):
             return name.upper(), getattr(operator, name)
     sizes = (getattr(operator, f"{w}_size", None) or () for w in ("img", "measurement"))
-    image, measured = sizes
+    image, measured = map(tuple[int, ...], sizes)
     kinds = (getattr(operator, f"complex_{w}", False) for w in ("image", "measurement"))
     alike = len(image) == len(measured) == 3 and image[0] == measured[0] and len(set(kinds)) == 1
     if not alike or any(m > n for m, n in zip(measured, image, strict=True)):
         return "least squares", operator.A_dagger
-    size = tuple(image[-2:])
+    size = image[-2:]
     return "input", lambda y: y if y.shape[-2:] == size else F.interpolate(y, size)

@@ -1,8 +1,7 @@
-"""Schedules by name, as the command line and files of settings spell them."""
+"""Names of schedules, for the command line and files of settings."""
 
 import ast
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -38,17 +37,17 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 }
 
 
-def as_schedule(value: Any) -> Schedule:
-    """Return a schedule as it is, or by its name: ``cosine``, ``ve(100)``, ``ir-sde(T=50)``.
+def as_schedule(value: object) -> Schedule:
+    """Return a schedule itself, or by its name: ``cosine``, ``ve(100)``, ``ir-sde(T=50)``.
 
     Raises:
-        UnknownNameError: no such name; the nearest is suggested.
-        ArgumentError: neither a schedule nor a name, or arguments that it does not take.
+        UnknownNameError: no such name; the error suggests the nearest one.
+        ArgumentError: neither a schedule nor a name, or invalid arguments.
     """
     if isinstance(value, Schedule):
         return value
     if not isinstance(value, str):
-        accepted = f"a Schedule, or the name of one: {', '.join(SCHEDULES)}"
+        accepted = f"a Schedule, or its name: {', '.join(SCHEDULES)}"
         raise ArgumentError(f"schedule: got {value!r}, accepted: {accepted}")
     name, bracket, arguments = value.partition("(")
     make = SCHEDULES[require_choice("schedule", name.strip(), SCHEDULES)]

@@ -206,8 +206,9 @@ def _weights(stacks: Sequence[Images]) -> np.ndarray:
     for group in {*groups} - {None}:
         ours = np.array([g == group for g in groups])
         whole[ours] = voxels[ours].sum()
-    weights = voxels / np.sqrt(whole)
-    return weights / weights.sum()
+    weights: np.ndarray = voxels / np.sqrt(whole)
+    weights /= weights.sum()
+    return weights
 
 
 def central_crop(image: Tensor, size: int) -> Tensor:

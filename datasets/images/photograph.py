@@ -1,36 +1,39 @@
-"""Photographs, read and written by everything here in one way: upright, with what they hold."""
+"""Reading and writing of photographs: upright, with depth, alpha and colour profile."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
+from wellposed.datasets.checks import require_file
 from wellposed.datasets.images.deep_pixels import png_bytes, read_png, read_tiff
 from wellposed.errors import FileError, require
+from wellposed.integrity import check_claim
+from wellposed.writing import replacing
 
 PHOTOGRAPH_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 GREY, COLOUR = ("1", "L", "LA", "La"), ("RGB", "RGBX", "RGBA", "RGBa", "P", "PA", "CMYK", "YCbCr")
 DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
-"""Pillow's names for the pixels that can be read."""
+"""Pillow's names for kinds of pixels that can be read."""
 
 BITS, WIDTH, HEIGHT, ORIENTATION = 258, 256, 257, 274
-"""Tags of TIFF; cameras write the last one, as EXIF, into other files too."""
+"""Tags of TIFF; the last one is also in the EXIF data of other files."""
 
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """What a file of a photograph holds, turned upright.
+    """The content of a photograph file, turned upright.
 
     Attributes:
-        pixels: float32 (H, W, C) in [0, 1]: 1 channel of grey or 3 of colour.
-        alpha: opacity (H, W) in [0, 1], ``None`` where the file has none.
+        pixels: float32 (H, W, C) in [0, 1]: 1 grey or 3 colour channels.
+        alpha: opacity (H, W) in [0, 1], ``None`` if the file has none.
         depth: bits of each channel, 8 or 16.
-        profile: ICC profile of the colours, ``None`` where the file has none.
+        profile: ICC profile of the colours, ``None`` if the file has none.
     """
 
     pixels: np.ndarray
@@ -40,14 +43,14 @@ class Photograph:
 
     @property
     def opaque(self) -> bool:
-        """Whether every pixel can be seen."""
+        """Whether no pixel is transparent."""
         return self.alpha is None or bool((self.alpha == 1).all())
 
     def like(self, pixels: np.ndarray) -> "Photograph":
-        """Return other pixels as this photograph's: grey if it is, with its alpha and profile.
+        """Return other pixels in the form of this photograph: grey if it is, with its alpha and profile.
 
         Args:
-            pixels: (H, W, 1 or 3) in [0, 1], of this photograph's size or a multiple of it, to
+            pixels: (H, W, 1 or 3) in [0, 1], of the size of this photograph or a multiple, to
                 which alpha is interpolated.
         """
         if self.pixels.shape[-1] == 1:
@@ -59,24 +62,25 @@ class Photograph:
 
 
 def read_photograph(path: str | Path, page: int | None = None) -> Photograph:
-    """Read a PNG, JPEG, BMP, TIFF or WebP file, turned upright as its EXIF orientation has it.
+    """Read a PNG, JPEG, BMP, TIFF or WebP file, turned upright by its EXIF orientation.
 
-    Pixels of 16 bits keep them, grey ones stay grey; palettes and CMYK become colours.
+    The 16 bits of pixels are kept, and grey pixels remain grey; palettes and CMYK become RGB.
 
     Args:
         path: the file.
-        page: which page of a TIFF, or frame of an animation; needed where there are several.
+        page: index of the page of a TIFF, or frame of an animation; needed if there are several.
 
     Raises:
-        FileError: the file is missing, damaged or no photograph, or has 32-bit pixels.
-        ArgumentError: no such page, or several and none chosen.
+        FileError: the file is missing, damaged or not a photograph, or has 32-bit pixels.
+        ArgumentError: no such page, or several pages and no choice.
     """
-    path = Path(path)
+    path = require_file("path", path)
     with _opened(path) as image:
         _choose_page(image, path, page)
-        _, _, _, depth = _kind(image, path)
+        height, width, channels, depth = _kind(image, path)
+        check_claim(path, "the image", height * width * channels * depth // 8)
         profile = image.info.get("icc_profile")
-        if image.mode == "CMYK":  # of inks, no profile of the colours they become
+        if image.mode == "CMYK":  # the profile of inks does not apply to RGB
             pixels, profile = np.asarray(_from_inks(image, profile)), None
             pixels = _upright(pixels, _orientation(image))
         else:
@@ -88,13 +92,13 @@ def read_photograph(path: str | Path, page: int | None = None) -> Photograph:
 
 
 def photograph_shape(path: str | Path) -> tuple[int, int, int]:
-    """Return (H, W, C) of a photograph as `read_photograph` gives it, without decoding its pixels.
+    """Return (H, W, C) of a photograph, see `read_photograph`, without decoding its pixels.
 
     Raises:
-        FileError: the file is missing, no image, or has pixels that are refused.
-        ArgumentError: it has several pages.
+        FileError: the file is missing, not an image, or has pixels that are refused.
+        ArgumentError: the file has several pages.
     """
-    path = Path(path)
+    path = require_file("path", path)
     with _opened(path) as image:
         _choose_page(image, path, None)
         height, width, channels, _ = _kind(image, path)
@@ -102,9 +106,7 @@ def photograph_shape(path: str | Path) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise FileError(f"path: no such file {str(path)!r}")
+def _opened(path: Path) -> Iterator[ImageFile]:
     try:
         with Image.open(path) as image:
             yield image
@@ -118,18 +120,18 @@ def _opened(path: Path) -> Iterator[Any]:
         raise FileError(f"path: cannot read {str(path)!r} as an image: {error}") from error
 
 
-def _choose_page(image: Any, path: Path, page: int | None) -> None:
-    # Phones write a second picture for the eyes or the brightness behind the photograph (MPO).
+def _choose_page(image: ImageFile, path: Path, page: int | None) -> None:
+    # Phones append a second picture, for depth or brightness, to the photograph (MPO).
     pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if page is None and pages > 1:
-        require(False, "page", None, f"0 to {pages - 1}, as {path.name} holds {pages} pages")
+        require(False, "page", None, f"0 to {pages - 1}, as {path.name} has {pages} pages")
     require(0 <= (page or 0) < pages, "page", page, f"0 to {pages - 1} in {path.name}")
     if page:
         image.seek(page)
 
 
-def _kind(image: Any, path: Path) -> tuple[int, int, int, int]:
-    """Return (H, W, C, bits) of the upright image, its pixels not being decoded."""
+def _kind(image: ImageFile, path: Path) -> tuple[int, int, int, int]:
+    """Return (H, W, C, bits) of the upright image, without decoding its pixels."""
     mode, raw = image.mode, _stored_as(image)
     if mode not in (*GREY, *COLOUR, *DEEP_GREY):
         what = "32-bit pixels" if mode in ("I", "F") else f"pixels of kind {mode!r}"
@@ -140,25 +142,25 @@ def _kind(image: Any, path: Path) -> tuple[int, int, int, int]:
     width, height = tags.get(WIDTH, image.size[0]), tags.get(HEIGHT, image.size[1])
     if tags.get(ORIENTATION, _orientation(image)) >= 5:
         width, height = height, width
-    # Pillow has grey with alpha of 16 bits as colours.
+    # Pillow reads 16-bit grey with alpha as RGB.
     grey = mode in (*GREY, *DEEP_GREY) or raw.startswith("LA")
     deep = ";16" in raw or ";12" in raw or max(tags.get(BITS, (8,))) > 8 or mode in DEEP_GREY
     return height, width, 1 if grey else 3, 16 if deep else 8
 
 
-def _stored_as(image: Any) -> str:
-    """Return Pillow's name of the pixels in the file, as opposed to those it makes of them."""
+def _stored_as(image: ImageFile) -> str:
+    """Return Pillow's name for the pixels in the file, which may differ from the image mode."""
     arguments = image.tile[0][3] if getattr(image, "tile", None) else ""
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
-def _orientation(image: Any) -> int:
-    """Return the EXIF orientation; 1 of TIFF, which Pillow turns as it reads the pixels."""
+def _orientation(image: ImageFile) -> int:
+    """Return the EXIF orientation; 1 for TIFF, which Pillow turns when reading."""
     return 1 if image.format == "TIFF" else int(image.getexif().get(ORIENTATION, 1))
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Return pixels (H, W, ...) turned as EXIF's orientations 1 to 8 ask for."""
+    """Return pixels (H, W, ...) turned upright from an EXIF orientation of 1 to 8."""
     if orientation not in range(2, 9):
         return pixels
     turned = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
@@ -166,7 +168,7 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(turned[:: -1 if rows else 1, :: -1 if columns else 1])
 
 
-def _from_inks(image: Any, profile: bytes | None) -> Any:
+def _from_inks(image: ImageFile, profile: bytes | None) -> Image.Image:
     from io import BytesIO
 
     from PIL import ImageCms
@@ -177,7 +179,7 @@ def _from_inks(image: Any, profile: bytes | None) -> Any:
     return ImageCms.profileToProfile(image, inks, screen, outputMode="RGB")
 
 
-def _shallow(image: Any) -> np.ndarray:
+def _shallow(image: ImageFile) -> np.ndarray:
     """Return 8-bit pixels (H, W, 1 to 4)."""
     clear = "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
     kind = "L" if image.mode in GREY else "RGB"
@@ -187,34 +189,33 @@ def _shallow(image: Any) -> np.ndarray:
     return np.atleast_3d(_upright(pixels, orientation))
 
 
-def _deep(image: Any, path: Path) -> np.ndarray:
-    """Return 16-bit pixels (H, W, 1 to 4), of which Pillow reads the grey ones alone."""
+def _deep(image: ImageFile, path: Path) -> np.ndarray:
+    """Return 16-bit pixels (H, W, 1 to 4), of which Pillow reads only grey ones."""
     if image.format == "TIFF":
         return _upright(read_tiff(path, image.tell()), image.tag_v2.get(ORIENTATION, 1))
     pixels, key = read_png(path), image.info.get("transparency")
-    if key is not None and pixels.shape[-1] in (1, 3):  # one colour stands for transparency
+    if key is not None and pixels.shape[-1] in (1, 3):  # one colour means transparent
         seen = (pixels != np.asarray(key, np.uint16)).any(-1, keepdims=True)
         pixels = np.concatenate([pixels, seen.astype(np.uint16) * 65535], -1)
     return _upright(pixels, _orientation(image))
 
 
 def write_photograph(photograph: Photograph, path: str | Path) -> None:
-    """Write a PNG of a photograph's depth and channels, with its alpha and ICC profile.
+    """Write a photograph as PNG in its depth and channels, with its alpha and ICC profile.
 
-    Values outside [0, 1] are cut off. A file of that name is replaced when all is written.
+    Values outside [0, 1] are clipped; an existing file is replaced atomically.
 
     Raises:
-        FileError: it cannot be written.
+        FileError: the file cannot be written.
     """
     path = Path(path)
     planes = photograph.pixels, photograph.alpha
     stack = np.concatenate([np.atleast_3d(plane) for plane in planes if plane is not None], -1)
     most = 2**photograph.depth - 1
     values = (stack.clip(0, 1) * most).round().astype(np.uint16 if most > 255 else np.uint8)
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(png_bytes(values, photograph.profile))
-        part.replace(path)
     except OSError as error:
         raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
+    with replacing(path, "folder") as part:
+        part.write_bytes(png_bytes(values, photograph.profile))

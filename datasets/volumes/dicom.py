@@ -169,7 +169,9 @@ def _check_geometry(frame: Frame) -> None:
 def _numbers(value: object, count: int) -> bool:
     """Return whether a tag has ``count`` finite numbers."""
     try:
-        return np.size(value) == count and bool(np.isfinite(np.asarray(value, float)).all())
+        return np.size(np.asarray(value)) == count and bool(
+            np.isfinite(np.asarray(value, float)).all()
+        )
     except (TypeError, ValueError):
         return False
 

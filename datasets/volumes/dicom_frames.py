@@ -81,6 +81,7 @@ def read_header(file: Path, pixels: bool = False) -> "Dataset":
         FileError: it cannot be read; names it.
     """
     import pydicom
+    from pydicom.uid import UID
 
     try:
         _check_deflated(file)
@@ -90,7 +91,7 @@ def read_header(file: Path, pixels: bool = False) -> "Dataset":
         if len(header) == 0 or not told:
             raise ValueError("it has no DICOM header")
         if "TransferSyntaxUID" not in meta:
-            meta.TransferSyntaxUID = _syntax(header)
+            meta.TransferSyntaxUID = UID(_syntax(header))
     except Exception as error:  # pydicom raises many kinds of errors, without the file's name
         raise _unreadable(file, error) from error
     return header
@@ -156,7 +157,7 @@ def physical(stored: np.ndarray, header: "Dataset") -> np.ndarray:
     Raises:
         ValueError: a slope or an intercept is not finite.
     """
-    from pydicom.pixels import apply_modality_lut
+    from pydicom.pixels.processing import apply_modality_lut
 
     if header.get("ModalityLUTSequence"):
         # Wide, as a lookup table may have more entries than the pixels' type has values.
@@ -165,7 +166,8 @@ def physical(stored: np.ndarray, header: "Dataset") -> np.ndarray:
     if mapping and "RealWorldValueLUTData" in mapping[0]:
         first = int(mapping[0].RealWorldValueFirstValueMapped)
         table = np.asarray(mapping[0].RealWorldValueLUTData, np.float32)
-        return table[(stored.astype(np.int64) - first).clip(0, len(table) - 1)]
+        values: np.ndarray = table[(stored.astype(np.int64) - first).clip(0, len(table) - 1)]
+        return values
     if mapping:
         slope, intercept = mapping[0].RealWorldValueSlope, mapping[0].RealWorldValueIntercept
     else:

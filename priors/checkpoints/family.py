@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     sigma_data: float
     steps: int
     upsample: int
+    weights: str | None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -26,13 +27,13 @@ ATTRIBUTE_DICTS = (
     "lightning_fabric.utilities.data.AttributeDict",
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )
-"""Dictionaries in which Lightning keeps hyper-parameters, read as plain ones."""
+"""Dictionaries of hyper-parameters in Lightning, read as plain dictionaries."""
 
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 REFUSED = (".pkl", ".pickle")
 
-PLAIN_DATA: list[object] = [
+PLAIN_DATA: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
     argparse.Namespace,
     SimpleNamespace,
     np.dtype,
@@ -60,10 +61,8 @@ def read_state(path: str | Path, weights: str | None = None) -> dict[str, Tensor
 
     Args:
         path: a ``.safetensors`` file, or a ``.pt``, ``.pth``, ``.ckpt``, ``.bin`` or ``.pth.tar``
-            file of torch, which is read with ``weights_only=True``, besides tensors plain data
-            alone.
-        weights: of a file that holds several sets of weights the one to take, as the error
-            message names it.
+            file of torch, which is read with ``weights_only=True``: only tensors and plain data.
+        weights: name of one of several sets of weights in a file, as in the error message.
 
     Raises:
         CheckpointError: no such file, another kind of file, a truncated or empty file, a file
@@ -105,7 +104,7 @@ def _read(path: Path, where: str) -> object:
 
 
 def _check_archive(path: Path) -> None:
-    """Raise where a zip archive, as torch writes, would be inflated beyond what it can hold."""
+    """Raise if the content of a zip archive of torch is too large for the file or the memory."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             check_claim(path, "the weights", sum(each.file_size for each in archive.infolist()))

@@ -1,12 +1,11 @@
-"""State dicts in what trainers put around them: containers, prefixes, and averages beside weights.
+"""State dicts inside the containers of trainers, with prefixes, and averages beside weights.
 
-Averaged weights are those to sample with. They are recognised by their names, wherever they lie.
+Averaged weights are used for sampling. They are recognised by their names.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -17,10 +16,10 @@ State = dict[str, Tensor]
 AVERAGED = re.compile(
     r"(?<![a-z])ema|(?<!sch)ema(?![a-z])|shadow|averag|polyak|(?<![a-z])swa(?![a-z])"
 )
-"""What containers and prefixes of averaged weights have in their lower-case names."""
+"""Parts of the lower-case names of containers and prefixes of averaged weights."""
 
 PASSED = re.compile(r"optim|(?<![a-z])opt(?![a-z])|sched|scaler|(?<![a-z])lr(?![a-z])")
-"""Containers that hold tensors, but no network."""
+"""Containers with tensors, but without a network."""
 
 CONTAINERS = (
     "state_dict",
@@ -32,7 +31,7 @@ CONTAINERS = (
     "network",
     "weights",
 )
-"""Containers of the network, where there are other networks beside it, as a discriminator."""
+"""Containers of the network, if there are other networks, e.g. a discriminator."""
 
 WRAPPER = re.compile(
     r"_?(module|orig_mod|model|net|network|unet|u_net|denoiser|denoise_fn|denoise_net|diffusion"
@@ -49,9 +48,9 @@ class Found:
     """A set of weights in a checkpoint.
 
     Attributes:
-        path: names of the containers around it, with dots.
+        path: names of its containers, joined by dots.
         state: its tensors by name.
-        averaged: whether its name says that they are averages.
+        averaged: whether they are averages, judging by its name.
     """
 
     path: str
@@ -60,25 +59,25 @@ class Found:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return self.path or "the top level"
 
 
-def unwrap(content: Any, where: str, chosen: str | None = None) -> State:
-    """Return the network's weights in a checkpoint, averaged ones where it has any; else ``{}``.
+def unwrap(content: object, where: str, chosen: str | None = None) -> State:
+    """Return the weights of the network in a checkpoint, averaged if available; ``{}`` if none.
 
     Args:
-        content: what the file holds.
-        where: how error messages begin, naming the file.
-        chosen: path of the set to take, as the messages name it.
+        content: content of the file.
+        where: beginning of error messages, which names the file.
+        chosen: path of the set of weights, as in error messages.
 
     Raises:
-        CheckpointError: several sets that cannot be told apart; names them.
-        UnknownNameError: no set of the chosen path.
+        CheckpointError: several sets that cannot be distinguished; names them.
+        UnknownNameError: no set of weights with this path.
     """
     found = list(_sets(content, ""))
     taken = _best(found, where) if chosen is None else _chosen(found, chosen)
-    if taken is None:  # no weights, but perhaps tensors to name in a message
+    if taken is None:  # no weights, but perhaps tensors for a message
         return _tensors(content)
     return bare(_completed(taken, found))
 
@@ -88,12 +87,12 @@ def _chosen(found: list[Found], path: str) -> Found:
     return found[paths.index(require_choice("weights", path, paths))]
 
 
-def _tensors(content: Any) -> State:
+def _tensors(content: object) -> State:
     items = content.items() if isinstance(content, Mapping) else ()
     return {k: v for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
 
 
-def _sets(content: Any, path: str) -> Iterator[Found]:
+def _sets(content: object, path: str) -> Iterator[Found]:
     """Yield all sets of weights in a container."""
     if isinstance(content, (list, tuple)):
         yield from _listed(content, path)
@@ -112,8 +111,8 @@ def _sets(content: Any, path: str) -> Iterator[Found]:
             yield from _sets(inner, below)
 
 
-def _listed(content: list[Any] | tuple[Any, ...], path: str) -> Iterator[Found]:
-    """Yield the sets of ``[model, optimizer, epoch, step, ema]``, as DDPM's trainers save them."""
+def _listed(content: Sequence[object], path: str) -> Iterator[Found]:
+    """Yield the sets of ``[model, optimizer, epoch, step, ema]``, as saved by DDPM trainers."""
     parts = [(i, list(_sets(part, f"{path}[{i}]"))) for i, part in enumerate(content)]
     parts = [(i, found) for i, found in parts if found]
     for place, (_, found) in enumerate(parts):
@@ -123,7 +122,7 @@ def _listed(content: list[Any] | tuple[Any, ...], path: str) -> Iterator[Found]:
 
 
 def _split(state: State, path: str) -> Iterator[Found]:
-    """Yield a set, or the averages that it holds under a prefix, and the rest."""
+    """Yield a set, or the averages in it with a prefix, and the rest."""
     tops = {key.split(".")[0] for key in state if "." in key}
     averages = sorted(top for top in tops if AVERAGED.search(top.lower()))
     rest = {k: v for k, v in state.items() if k.split(".")[0] not in averages}
@@ -146,8 +145,8 @@ def _best(found: list[Found], where: str) -> Found | None:
         names = " and ".join(repr(each.name) for each in (sets[0], *others))
         kind = "averaged weights" if sets[0].averaged else "weights"
         raise CheckpointError(
-            f"{where} holds several sets of {kind}, {names}, of which none can be told to be the "
-            f"one; accepted: one, or the option weights={sets[0].path!r}"
+            f"{where} has several sets of {kind}, {names}; accepted: one set, or the option "
+            f"weights={sets[0].path!r}"
         )
     return sets[0] if sets else None
 
@@ -159,7 +158,7 @@ def _same(a: State, b: State) -> bool:
 
 
 def _completed(taken: Found, found: list[Found]) -> State:
-    """Return a set with what averages lack: buffers, and names where there is but their order."""
+    """Return a set, with the buffers and names that averages may lack."""
     if not taken.averaged:
         return taken.state
     ours = bare(taken.state)
@@ -172,9 +171,9 @@ def _completed(taken: Found, found: list[Found]) -> State:
 
 
 def _named(averages: State, weights: State) -> State | None:
-    """Return averages under the names of the weights they are of, or None if they are of others.
+    """Return averages under the names of their weights, or None for averages of other weights.
 
-    Names may lack their dots (CompVis), or there may be none but the order of the parameters.
+    Names may lack their dots (CompVis), or there may be only the order of the parameters.
     """
     undotted = {key.replace(".", ""): key for key in weights}
     names = {
@@ -195,9 +194,9 @@ def _named(averages: State, weights: State) -> State | None:
 
 
 def bare(state: State) -> State:
-    """Return a state dict without the prefixes that all its weights share, as ``module.``.
+    """Return a state dict without the prefixes that all its weights share, e.g. ``module.``.
 
-    Scalars and vectors beside the weights, as a diffusion's ``betas``, keep their names.
+    Scalars and vectors beside the weights, e.g. the ``betas`` of a diffusion, keep their names.
     """
     while True:
         tops = {key.split(".")[0] for key, value in state.items() if value.ndim > 1}

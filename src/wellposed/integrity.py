@@ -114,8 +114,9 @@ def all_finite(tensors: Mapping[str, object]) -> bool:
 
 
 def _finite(value: object) -> bool:
-    kind = isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
-    return not kind or bool(value.isfinite().all())
+    if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
+        return True
+    return bool(value.isfinite().all())
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping
 from html import escape
 from io import BytesIO
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,8 +19,16 @@ HEIGHT, BAR = 2.9, 0.62
 """Height of a picture, and width of a colour bar with its numbers, in inches."""
 
 
+class Style(TypedDict):
+    """Mapping of values to colours, in the names of matplotlib."""
+
+    cmap: str
+    vmin: float
+    vmax: float
+
+
 class Picture(Figure):
-    """A figure of matplotlib that notebooks show as it is returned."""
+    """A matplotlib figure that notebooks display when it is returned."""
 
     def _repr_png_(self) -> bytes:
         buffer = BytesIO()
@@ -34,13 +42,13 @@ def draw_panel(
     units: Units | None = None,
     title: str = "",
 ) -> Picture:
-    """Draw images on one grey scale, then standard deviations and errors on one other.
+    """Draw images on one grey scale, then standard deviations and errors on another.
 
     Args:
-        images: pictures (C, ...) by name, of one size; see `displayable`.
-        spread: standard deviations and absolute errors by name, in the values of ``images``.
-        units: what the values mean.
-        title: line above all; empty for none.
+        images: pictures (C, ...) of equal size by name; see `displayable`.
+        spread: standard deviations and absolute errors by name, in the units of ``images``.
+        units: units of the values.
+        title: line above the pictures, or an empty string.
     """
     units = units or Units()
     pictures = {name: displayable(units.stored(image)) for name, image in images.items()}
@@ -56,11 +64,11 @@ def draw_panel(
     top = 1 - head / (HEIGHT + head + 0.08)
     grid = GridSpec(1, len(columns), figure, 0.005, 0.02, 0.995, top, 0.03, width_ratios=columns)
     shown = units.shown(list(pictures.values())[-1])  # the truth, or a sample
-    grey = {"cmap": "gray", "vmin": shown[0], "vmax": shown[1]}
+    grey: Style = {"cmap": "gray", "vmin": shown[0], "vmax": shown[1]}
     place = _draw(figure, grid, 0, pictures, grey, None if coloured else units.name, units.aspect)
     if maps:
         most = max(float(np.percentile(each, 99.5)) for each in maps.values())
-        hot = {"cmap": "magma", "vmin": 0.0, "vmax": most or 1.0}
+        hot: Style = {"cmap": "magma", "vmin": 0.0, "vmax": most or 1.0}
         _draw(figure, grid, place, maps, hot, units.name, units.aspect)
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     return figure
@@ -71,13 +79,13 @@ def _draw(
     grid: GridSpec,
     first: int,
     pictures: Mapping[str, np.ndarray],
-    style: dict[str, Any],
+    style: Style,
     unit: str | None,
     aspect: float,
 ) -> int:
-    """Draw pictures of one scale from a column on, with a bar after them; return the next column.
+    """Draw pictures of one scale from a column on, then their bar; return the next column.
 
-    ``unit`` is that of the bar, None for none.
+    ``unit`` is the unit of the bar, or None for no bar.
     """
     for column, (name, pixels) in enumerate(pictures.items(), first):
         axes = figure.add_subplot(grid[0, column])

@@ -1,4 +1,4 @@
-"""The HDF5 files of results: arrays, and what is known of them as attributes."""
+"""HDF5 files of results: arrays, and facts as attributes."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.integrity import check_claim
 from wellposed.writing import replacing
 
 
-def write_hdf5(path: Path, arrays: Mapping[str, Tensor | None], facts: Mapping[str, Any]) -> None:
-    """Write arrays, compressed, those that are not None; and facts as attributes.
+def write_hdf5(
+    path: Path, arrays: Mapping[str, Tensor | None], facts: Mapping[str, object]
+) -> None:
+    """Write compressed arrays, without those that are None, and facts as attributes.
 
     Raises:
         FileError: the file cannot be written.
@@ -28,11 +31,15 @@ def write_hdf5(path: Path, arrays: Mapping[str, Tensor | None], facts: Mapping[s
 
 
 def read_hdf5(path: Path, names: Iterable[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the arrays of these names, as far as there are, and the attributes.
+    """Return the arrays of these names that exist, and the attributes.
 
     Raises:
-        OSError: missing, or no HDF5 file.
+        OSError: the file is missing or not HDF5.
+        FileError: an array is too large for the file or the memory.
     """
     with h5py.File(path, "r") as file:
-        found = {name: np.asarray(file[name]) for name in names if name in file}
+        there = [name for name in names if name in file]
+        for name in there:
+            check_claim(path, name, file[name].nbytes)
+        found = {name: np.asarray(file[name]) for name in there}
         return {key: torch.from_numpy(v) for key, v in found.items()}, dict(file.attrs)

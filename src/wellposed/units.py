@@ -1,5 +1,6 @@
-"""What the values of images mean, and where their pixels lie."""
+"""Units of image values, and sizes of pixels."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,20 +11,20 @@ from wellposed.errors import require
 
 HOUNSFIELD = "HU"
 SOFT_TISSUE = (-160.0, 240.0)
-"""Hounsfield units shown black and white where nothing else is known: level 40, width 400."""
+"""Default window of Hounsfield units: level 40, width 400."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Units:
-    """What the values of images mean, where their pixels lie, and which values are shown.
+    """Units of image values, sizes of pixels, and the displayed window.
 
     Args:
-        offset, scale: the file has ``offset + scale * value`` for a value of the result.
-        name: unit of the file's values, as "HU" or "1/mm"; empty where it has none.
+        offset, scale: a value of the result is ``offset + scale * value`` in the file.
+        name: unit of the values in the file, e.g. "HU" or "1/mm"; empty if there is none.
         spacing: size of a voxel in mm along the axes of the image, (H, W) or (D, H, W); empty if
             unknown.
-        window: values of the file shown black and white; by default soft tissue for Hounsfield
-            units, else from the image.
+        window: values of the file displayed as black and white; by default soft tissue for
+            Hounsfield units, otherwise from the image.
 
     Raises:
         ArgumentError: the scale is 0, or a size or the window is not positive.
@@ -45,12 +46,12 @@ class Units:
         if self.window is not None:
             low, high = self.window
             require(
-                -np.inf < low < high < np.inf, "window", self.window, "(low, high), low < high"
+                -np.inf < low < high < np.inf, "window", self.window, "(low, high) with low < high"
             )
 
     @classmethod
-    def of(cls, stored: dict[str, Any]) -> Self:
-        """Return units from what JSON keeps of their fields, which knows no tuples."""
+    def of(cls, stored: Mapping[str, object]) -> Self:
+        """Return units from their fields in JSON, which has no tuples."""
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in stored.items()
@@ -58,7 +59,7 @@ class Units:
         return cls(**values)
 
     def stored(self, image: Tensor) -> Tensor:
-        """Return the values that the file has for an image; of complex ones the magnitude."""
+        """Return the values of an image in the file; magnitudes if complex."""
         image = image.abs() if image.is_complex() else image
         return self.offset + self.scale * image
 
@@ -68,7 +69,7 @@ class Units:
         return self.spacing[-2] / self.spacing[-1] if len(self.spacing) > 1 else 1.0
 
     def shown(self, image: np.ndarray) -> tuple[float, float]:
-        """Return the values shown black and white, those of an image unless they are known."""
+        """Return the values displayed as black and white, from the image if unknown."""
         if self.window is not None:
             return self.window
         if self.name == HOUNSFIELD:

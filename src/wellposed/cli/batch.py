@@ -1,4 +1,4 @@
-"""Many inputs: finished ones are skipped, failures reported at the end, all in one table."""
+"""Runs over many inputs, with one table; finished ones are skipped, failures reported last."""
 
 import csv
 import hashlib
@@ -7,39 +7,55 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import typer
 
 from wellposed import __version__
 from wellposed.errors import FileError, ProcessLostError, WellposedError
+from wellposed.integrity import read_json
 from wellposed.writing import replacing, write_text
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _log = logging.getLogger(__name__)
 
 TABLE = "results.csv"
 RECORD = "record.json"
-"""What is known of a finished or failed input, where each has a folder."""
+"""Record of a finished or failed input, if each has its own folder."""
 
 INCIDENTAL = ("inputs", "out", "device", "batch_size", "checkpoint", "checkpoint_every", "shard")
-"""Options that do not decide the result."""
+"""Options that do not affect the result."""
 
 BESIDE = ("mask", "like", "kernel_file")
-"""Options that are files, whose content decides the result too."""
+"""Options that are files; their content affects the result."""
 
 Row = dict[str, str]
 
 
+class Record(TypedDict, total=False):
+    """The record of a job.
+
+    Attributes:
+        fingerprint: `identity` of a finished job.
+        rows: its rows of the table.
+    """
+
+    fingerprint: str
+    rows: list[Row]
+
+
 @dataclass(frozen=True)
 class Job:
-    """An input and where its result goes.
+    """An input and the places of its results.
 
     Attributes:
         file: the input.
         out: folder of the result.
         checkpoint: folder of the checkpoint, or None.
-        record: file that tells how it went.
-        beside: other files whose content decides the result.
+        record: file of its `Record`.
+        beside: other files whose content affects the result.
     """
 
     file: Path
@@ -49,8 +65,8 @@ class Job:
     beside: tuple[Path, ...] = field(default=(), kw_only=True)
 
 
-def identity(options: Any, job: Job, *parts: str) -> str:
-    """Return the fingerprint of what decides a result: the options, the file and other parts."""
+def identity(options: "DataclassInstance", job: Job, *parts: str) -> str:
+    """Return a hash of all that affects a result: the options, the files and other parts."""
     chosen = {k: repr(v) for k, v in asdict(options).items() if k not in INCIDENTAL}
     digest = hashlib.sha256(json.dumps([__version__, chosen, parts], sort_keys=True).encode())
     digest.update(job.file.name.encode())
@@ -72,15 +88,14 @@ def _files(path: Path) -> list[Path]:
 def run_all(
     jobs: Sequence[Job], run: Callable[[Job], list[Row] | None], mark: Callable[[Job], str]
 ) -> list[str]:
-    """Run all jobs that are not finished; return what failed, a line each.
+    """Run all jobs that are not finished; return one line per failure.
 
-    A single job's error is raised, as is the loss of a process. Each job's folder gets a record
-    of how it went.
+    Errors of a single job are raised, and so is the loss of a process. Each job is recorded.
 
     Args:
-        jobs: this process's share.
-        run: does a job, and returns its rows of the table; None where another process has them.
-        mark: the fingerprint of a job, see `identity`.
+        jobs: share of this process.
+        run: runs a job and returns its rows of the table; None if another process has them.
+        mark: returns the fingerprint of a job, see `identity`.
     """
     failures = []
     for job in jobs:
@@ -91,8 +106,8 @@ def run_all(
                 continue
             rows = run(job)
             if rows is not None:
-                told = [{**row, "status": "done"} for row in rows]
-                _record(job, {"fingerprint": done, "rows": told})
+                done_rows = [{**row, "status": "done"} for row in rows]
+                _record(job, {"fingerprint": done, "rows": done_rows})
         except WellposedError as error:
             if len(jobs) == 1 or isinstance(error, ProcessLostError):
                 raise
@@ -104,11 +119,11 @@ def run_all(
 
 
 def finished(job: Job, mark: str) -> bool:
-    """Tell whether a job's folder has the result of the same options, file and prior."""
+    """Return whether the result of a job exists, with the same options, file and prior."""
     return _recorded(job).get("fingerprint") == mark
 
 
-def _record(job: Job, facts: dict[str, Any]) -> None:
+def _record(job: Job, facts: Record) -> None:
     try:
         job.record.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -116,9 +131,9 @@ def _record(job: Job, facts: dict[str, Any]) -> None:
     write_text(job.record, json.dumps(facts, indent=1) + "\n", "--out")
 
 
-def _recorded(job: Job) -> dict[str, Any]:
+def _recorded(job: Job) -> Record:
     try:
-        found = json.loads(job.record.read_text(encoding="utf-8"))
+        found: Record = read_json(job.record)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -127,7 +142,7 @@ def _recorded(job: Job) -> dict[str, Any]:
 def write_table(out: Path, jobs: Iterable[Job]) -> Path | None:
     """Write ``results.csv`` of all jobs that any process has finished or failed; return its path.
 
-    Every process of several writes it from all records, so that the last has all.
+    Each process writes it from all records, so that the table of the last one is complete.
     """
     lines = [
         {"input": job.file.name, **row} for job in jobs for row in _recorded(job).get("rows", [])
@@ -144,7 +159,7 @@ def write_table(out: Path, jobs: Iterable[Job]) -> Path | None:
 
 
 def report(failures: Sequence[str], count: int) -> None:
-    """Tell what failed, and end with exit code 1 if anything did."""
+    """Print the failures, and exit with code 1 if there are any."""
     if failures:
         typer.echo(f"{len(failures)} of {count} failed:", err=True)
         for line in failures:

@@ -96,9 +96,8 @@ def _write_pictures(found: Dehazed, recording: Recording, out: Path, frame_ms: i
     write_picture(pictures[len(pictures) // 2], out / "b_mode.png")
     if len(pictures) > 1:
         first, *others = pictures
-        film = {"save_all": True, "append_images": others, "duration": frame_ms, "loop": 0}
         with replacing(out / "b_mode.gif", "--out") as part:
-            first.save(part, **film)
+            first.save(part, save_all=True, append_images=others, duration=frame_ms, loop=0)
 
 
 def side_by_side(found: Dehazed, recording: Recording) -> Tensor:
