@@ -49,9 +49,7 @@ def write_like(
     wanted = source.values.shape if isinstance(source, DicomSeries) else source.volume.shape[2:]
     if tuple(volume.mean.shape[2:]) != tuple(wanted):
         got = tuple(volume.mean.shape[2:])
-        _log.info(
-            "no volume is written, as the result has %s voxels, but the input %s", got, wanted
-        )
+        _log.info("no volume is written: %s voxels, but the input has %s", got, wanted)
         return ()
     return write_result(volume, folder, source)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from wellposed.datasets.checks import require_file
 from wellposed.datasets.images.deep_pixels import png_bytes, read_png, read_tiff
@@ -47,7 +48,7 @@ class Photograph:
         return self.alpha is None or bool((self.alpha == 1).all())
 
     def like(self, pixels: np.ndarray) -> "Photograph":
-        """Return other pixels in the form of this photograph: grey if it is, with its alpha and profile.
+        """Return other pixels in the form of this photograph: its channels, alpha and profile.
 
         Args:
             pixels: (H, W, 1 or 3) in [0, 1], of the size of this photograph or a multiple, to
@@ -138,7 +139,7 @@ def _kind(image: ImageFile, path: Path) -> tuple[int, int, int, int]:
         raise FileError(
             f"path: {path.name} has {what}, accepted: 8 or 16 bits, grey or RGB; use NPY for more"
         )
-    tags = image.tag_v2 if image.format == "TIFF" else {}
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else ImageFileDirectory_v2()
     width, height = tags.get(WIDTH, image.size[0]), tags.get(HEIGHT, image.size[1])
     if tags.get(ORIENTATION, _orientation(image)) >= 5:
         width, height = height, width
@@ -176,7 +177,9 @@ def _from_inks(image: ImageFile, profile: bytes | None) -> Image.Image:
     if profile is None:
         return image.convert("RGB")
     inks, screen = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
-    return ImageCms.profileToProfile(image, inks, screen, outputMode="RGB")
+    converted = ImageCms.profileToProfile(image, inks, screen, outputMode="RGB")
+    assert converted is not None  # as it is not in place
+    return converted
 
 
 def _shallow(image: ImageFile) -> np.ndarray:
@@ -191,7 +194,7 @@ def _shallow(image: ImageFile) -> np.ndarray:
 
 def _deep(image: ImageFile, path: Path) -> np.ndarray:
     """Return 16-bit pixels (H, W, 1 to 4), of which Pillow reads only grey ones."""
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         return _upright(read_tiff(path, image.tell()), image.tag_v2.get(ORIENTATION, 1))
     pixels, key = read_png(path), image.info.get("transparency")
     if key is not None and pixels.shape[-1] in (1, 3):  # one colour means transparent

@@ -169,9 +169,8 @@ def _check_geometry(frame: Frame) -> None:
 def _numbers(value: object, count: int) -> bool:
     """Return whether a tag has ``count`` finite numbers."""
     try:
-        return np.size(np.asarray(value)) == count and bool(
-            np.isfinite(np.asarray(value, float)).all()
-        )
+        numbers = np.asarray(value, float)
+        return numbers.size == count and bool(np.isfinite(numbers).all())
     except (TypeError, ValueError):
         return False
 

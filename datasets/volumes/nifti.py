@@ -132,7 +132,7 @@ def write_nifti(path: str | Path, volume: Tensor | np.ndarray, reference: NiftiV
 
 def _image(values: np.ndarray, reference: NiftiVolume) -> nibabel.Nifti1Image:
     """Return a nibabel image with both forms of the reference, and their codes."""
-    kind = nibabel.Nifti1Image
+    kind: type[nibabel.Nifti1Image] = nibabel.Nifti1Image
     if isinstance(reference.header, nibabel.Nifti2Header):
         kind = nibabel.Nifti2Image
     header = _nifti_header(reference.header, kind.header_class)
@@ -156,7 +156,8 @@ def _nifti_header(
 ) -> nibabel.Nifti1Header:
     """Return the header of a file of any format as a NIfTI header, in mm if it was another."""
     if isinstance(header, nibabel.Nifti1Header):
-        return kind.from_header(header, check=False)
+        copied: nibabel.Nifti1Header = kind.from_header(header, check=False)
+        return copied
     fresh = kind()
     fresh.set_data_shape(header.get_data_shape())
     fresh.set_xyzt_units("mm")

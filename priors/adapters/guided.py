@@ -5,7 +5,8 @@ import math
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, require
-from wellposed.priors.prior import Adapter, Condition, Prior
+from wellposed.priors.anchor import Condition
+from wellposed.priors.prior import Adapter, Prior
 
 
 class Guided(Adapter):

@@ -71,10 +71,11 @@ def task_input(image: Image, operator: str, options: InputOptions) -> TaskInput:
         ArgumentError and subclasses: the content, a slice or the window cannot be used.
     """
     first, end = _slices(image, operator, options)
-    array, source, spacing = image.values, image.source, image.spacing
+    source: Source | None = image.source
+    array, spacing = image.values, image.spacing
     if end is not None:
         array = np.moveaxis(np.take(array, range(first, end), options.axis), options.axis, 0)
-        source = _cut(source, options.axis, first, end)
+        source = _cut(image.source, options.axis, first, end)
         spacing = _turned(spacing, options.axis)
         array = array if options.volume else array[0]
     _check_finite(array, image.path)
