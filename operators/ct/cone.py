@@ -1,7 +1,6 @@
 """Cone-beam tomography of volumes on a flat panel."""
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wellposed.checks import Count, Positive, RealTensor, require_integer
-from wellposed.errors import ShapeError
+from wellposed.errors import ShapeError, warn
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.ct.fbp import ramp_filter, single_or_double
 from wellposed.operators.ct.joseph import ConeGeometry, JosephProjector, Panel
@@ -55,7 +54,7 @@ class ConeBeamCT(LinearOperator):
     def __init__(
         self,
         volume_size: Sequence[Count],
-        angles: RealTensor | Count,
+        angles: RealTensor | Sequence[float] | Count,
         source_distance: float,
         detector_distance: float,
         panel: Panel | None = None,
@@ -165,9 +164,8 @@ def _warn_of_truncation(scan: ConeGeometry) -> None:
     ):
         low, high = float(shadow.min()), float(shadow.max())
         if low < shift - half * (1 + 1e-6) or high > shift + half * (1 + 1e-6):
-            warnings.warn(
+            warn(
                 f"panel: its {name} span {shift - half:.4g} to {shift + half:.4g}, the cylinder "
                 f"inscribed in the volume casts its shadow on {low:.4g} to {high:.4g}: the data "
-                "are truncated",
-                stacklevel=3,
+                "are truncated"
             )
