@@ -189,8 +189,8 @@ def test_truncation_is_named():
         ({"source_distance": -1.0}, "source_distance: got -1.0"),
         ({"detector_distance": 30.0}, "detector_distance: got 30.0, accepted: at least 40"),
         ({"detector_distance": math.inf}, "detector_distance: got inf"),
-        ({"detector": 0}, "bins: got 0"),
-        ({"detector": "wide"}, "bins: got 'wide'"),
+        ({"detector": 0}, "detector: got 0"),
+        ({"detector": "wide"}, "detector: got 'wide'"),
         ({"pixel_size": 0.0}, "pixel_size: got 0.0"),
     ],
 )

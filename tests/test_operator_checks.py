@@ -227,7 +227,7 @@ def test_a_subclass_needs_two_maps():
     ],
 )
 def test_bad_noise_levels_are_refused(make, sigma):
-    with pytest.raises(errors.ArgumentError, match="noise_sigma: got"):
+    with pytest.raises(errors.ArgumentError, match=r"noise_sigma: (got|is empty)"):
         make(sigma)
 
 
@@ -337,7 +337,7 @@ BAD = {
         ({"box": (2, 7)}, errors.ArgumentError, "box"),
         ({"box": (0, 2)}, errors.ArgumentError, "box"),
         ({"box": (2, -1)}, errors.ArgumentError, "box"),
-        ({"box": 2}, errors.ArgumentError, "box: got 2, accepted: two integers"),
+        ({"box": 2}, errors.ArgumentError, "box: got 2, accepted: 2 values, each an integer"),
         ({"box": (2, 2, 2)}, errors.ArgumentError, "box"),
         ({"box": (2.0, 2)}, errors.ArgumentError, "box"),
         ({"corner": (-1, 0)}, errors.ArgumentError, "box"),

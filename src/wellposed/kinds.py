@@ -272,7 +272,11 @@ def _union(parts: Sequence[Any]) -> Kind | None:
 def _class(hint: Any) -> Kind | None:
     if hint in _PLAIN:
         return _PLAIN[hint]
-    if not isinstance(hint, type) or hint in (object, Any) or getattr(hint, "_is_protocol", False):
+    if (
+        not isinstance(hint, type)
+        or hint in (object, complex, Any)
+        or getattr(hint, "_is_protocol", False)
+    ):
         return None
     if (hint.__module__, hint.__name__) == ("torch", "Tensor"):
         return Tensors()
