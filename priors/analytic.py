@@ -270,7 +270,8 @@ class GaussianMixturePrior(Prior):
         require(positive, "weights", "other values", "positive values (K,)")
         if means.ndim < 2 or len(means) != len(weights):
             raise ShapeError(
-                f"means: got {tuple(means.shape)}, accepted: ({len(weights)}, C, ...)"
+                f"means: got {tuple(means.shape)}, accepted: ({len(weights)}, C, ...) for "
+                f"{len(weights)} weights"
             )
         self.shape = tuple(means.shape[1:])
         self.weights = weights / weights.sum()

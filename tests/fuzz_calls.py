@@ -193,7 +193,7 @@ RIGHTLY = {
     "seed": ("list of zeros",),
     "kernel": ("negative", "integers"),
     "mask": ("one", "integers"),
-    "angles": ("one",),
+    "angles": ("one", "list of zeros"),
     "trajectory": ("many axes",),
     **dict.fromkeys(("offset", "elevation"), SIGNED),
     **dict.fromkeys(("hounsfield", "counts", "attenuation"), VALUES),

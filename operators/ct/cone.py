@@ -1,7 +1,6 @@
 """Cone-beam tomography of volumes on a flat panel."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wellposed.checks import Count, Positive, RealTensor, require_integer
-from wellposed.errors import ShapeError
+from wellposed.errors import ShapeError, warn
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.ct.fbp import ramp_filter, single_or_double
 from wellposed.operators.ct.joseph import ConeGeometry, JosephProjector, Panel
@@ -57,7 +56,7 @@ class ConeBeamCT(LinearOperator):
     def __init__(
         self,
         volume_size: Sequence[Count],
-        angles: RealTensor | Count,
+        angles: RealTensor | Sequence[float] | Count,
         source_distance: float,
         detector_distance: float,
         panel: Panel | None = None,
@@ -183,9 +182,8 @@ def _warn_of_truncation(scan: ConeGeometry) -> None:
     ):
         if not bool(measured.all()):
             low, high = float(shadow.min()), float(shadow.max())
-            warnings.warn(
+            warn(
                 f"panel: its {name} span {shift - half:.4g} to {shift + half:.4g}, but the "
                 f"cylinder inscribed in the volume projects to {low:.4g} to {high:.4g}: the data "
-                "are truncated; use a larger panel",
-                stacklevel=3,
+                "are truncated; use a larger panel"
             )

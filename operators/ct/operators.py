@@ -1,7 +1,6 @@
 """Computed tomography in the plane: parallel and fan beams, and stacks of slices."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import Count, NonNegative, Positive, RealTensor, require_integer
-from wellposed.errors import require
+from wellposed.errors import require, warn
 from wellposed.linalg import conjugate_gradient
 from wellposed.operators.angles import view_angles
 from wellposed.operators.base import LinearOperator
@@ -120,7 +119,7 @@ class ParallelBeamCT(PlanarCT):
     def __init__(
         self,
         image_size: Count | Sequence[Count],
-        angles: RealTensor | Count,
+        angles: RealTensor | Sequence[float] | Count,
         detector: Detector | Count | None = None,
         pixel_size: Positive = 1.0,
         noise_sigma: float | Tensor = 0.0,
@@ -167,7 +166,7 @@ class FanBeamCT(PlanarCT):
     def __init__(
         self,
         image_size: Count | Sequence[Count],
-        angles: RealTensor | Count,
+        angles: RealTensor | Sequence[float] | Count,
         source_distance: float,
         detector_distance: float,
         detector: Detector | Count | None = None,
@@ -212,10 +211,9 @@ def _warn_of_truncation(geometry: Geometry) -> None:
         edge = geometry.bins * geometry.bin_size / 2
         left, right = geometry.detector.offset - edge, geometry.detector.offset + edge
         low, high = float(shadows.min()), float(shadows.max())
-        warnings.warn(
+        warn(
             f"detector: spans {left:.4g} to {right:.4g}, but the ellipse inscribed in the image "
-            f"projects to {low:.4g} to {high:.4g}: the sinogram is truncated; use more bins",
-            stacklevel=4,
+            f"projects to {low:.4g} to {high:.4g}: the sinogram is truncated; use more bins"
         )
 
 
@@ -233,7 +231,7 @@ def image_shape(image_size: Count | Sequence[Count]) -> tuple[int, int]:
     return require_integer("image_size", pair[0]), require_integer("image_size", pair[1])
 
 
-def scan_angles(angles: RealTensor | Count, span: float) -> tuple[float, ...]:
+def scan_angles(angles: RealTensor | Sequence[float] | Count, span: float) -> tuple[float, ...]:
     """Return checked angles in degrees; a number of views is spaced equally over the span."""
     return tuple(view_angles(angles, span).tolist())
 

@@ -8,7 +8,7 @@ one matrix per item, (B, new coils, coils), so that an item's result does not de
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, checked, require_integer
+from wellposed.checks import checked, require_integer
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
 from wellposed.kinds import shown
 
@@ -40,7 +40,7 @@ def mix_coils(matrix: Tensor, data: Tensor) -> Tensor:
 
 
 @checked
-def compress_coils(kspace: Tensor, coils: Count) -> tuple[Tensor, Tensor]:
+def compress_coils(kspace: Tensor, coils: int) -> tuple[Tensor, Tensor]:
     """Return k-space of the virtual coils with most of the energy, and the matrix.
 
     Buehrer, Pruessmann, Boesiger and Kozerke, "Array compression for MRI with large coil

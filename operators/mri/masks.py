@@ -48,7 +48,7 @@ def uniform_random_lines(
 
 @checked
 def equispaced_lines(
-    width: Count, acceleration: Count, center_fraction: Fraction = 0.08, offset: int = 0
+    width: Count, acceleration: int, center_fraction: Fraction = 0.08, offset: int = 0
 ) -> Tensor:
     """Return a line mask (W,): lines ``offset``, ``offset + acceleration``, ... and the centre.
 

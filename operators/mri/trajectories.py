@@ -38,7 +38,7 @@ def golden_angles(views: Count) -> Tensor:
 
 @checked
 def radial_trajectory(
-    angles: Count | RealTensor, samples: Count, image_size: Sequence[Count]
+    angles: Count | Sequence[float] | RealTensor, samples: Count, image_size: Sequence[Count]
 ) -> Tensor:
     """Return full spokes through the centre of k-space, shape (views, samples, 2).
 

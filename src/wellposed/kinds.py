@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Complex, Integral, Real
+from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from types import NoneType, UnionType
@@ -154,6 +154,17 @@ class Items(Kind):
         fits = 0 < count <= MOST_ITEMS if self.count is None else count == self.count
         return fits and all(map(self.kind.admits, value))  # type: ignore[call-overload]
 
+    def concerns(self, value: object) -> bool:
+        return isinstance(value, list | tuple) and 0 < len(value) <= MOST_ITEMS
+
+    def error(self, name: str, value: object) -> ArgumentError:
+        items = value if isinstance(value, list | tuple) and self.concerns(value) else ()
+        bad = next((item for item in items if not self.kind.admits(item)), None)
+        if bad is None:
+            return super().error(name, value)
+        got = f"{name}: got {shown(bad)} in {shown(value)}"
+        return ArgumentError(f"{got}, accepted: {self.accepted}")
+
 
 class Tensors(Kind):
     """Dense, non-empty tensors of finite numbers; of real numbers if ``real``."""
@@ -172,7 +183,7 @@ class Tensors(Kind):
 
     def error(self, name: str, value: object) -> ArgumentError:
         if not self.concerns(value):
-            return DtypeError(f"{name}: got {shown(value)}, accepted: {self.accepted}")
+            return DtypeError(f"{name}: got {type(value).__name__}, accepted: {self.accepted}")
         return self._fault(name, value) or super().error(name, value)
 
     def _fault(self, name: str, value: Any) -> ArgumentError | None:
@@ -186,7 +197,8 @@ class Tensors(Kind):
         if value.is_meta:
             return DeviceError(f"{got} with values")
         if value.numel() == 0:
-            return ShapeError(got)
+            shape = tuple(value.shape)
+            return ShapeError(f"{name}: is empty, got shape {shape}, accepted: {self.accepted}")
         if not (value.is_floating_point() or value.is_complex()) or bool(value.isfinite().all()):
             return None
         bad = int((~value.isfinite()).sum())
@@ -229,7 +241,6 @@ FINITE = Range(-math.inf, math.inf, "()", "a finite number")
 _PLAIN: dict[object, Kind] = {
     int: Whole(),
     float: FINITE,
-    complex: Numbers(),
     bool: Instance(bool, "True or False"),
     str: Instance(str, "a string"),
     Path: Path_(),
@@ -270,7 +281,11 @@ def _union(parts: Sequence[object]) -> Kind | None:
 def _class(hint: object) -> Kind | None:
     if hint in _PLAIN:
         return _PLAIN[hint]
-    if not isinstance(hint, type) or hint in (object, Any) or getattr(hint, "_is_protocol", False):
+    if (
+        not isinstance(hint, type)
+        or hint in (object, complex, Any)
+        or getattr(hint, "_is_protocol", False)
+    ):
         return None
     if (hint.__module__, hint.__name__) == ("torch", "Tensor"):
         return Tensors()
