@@ -338,7 +338,7 @@ def test_cubes_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(errors.ShapeError, match=r"size: got \(6, 4\), but b\.mat has \(4, 6\)"):
         load_hyperspectral(path, size=(6, 4))
     for key in ("line", "text", "Y"):
-        with pytest.raises(errors.FileError, match=f"key: b.mat has no '{key}', its matrices .*: X"):
+        with pytest.raises(errors.FileError, match=f"key: b.mat has no '{key}', its .*: X"):
             load_hyperspectral(path, key)
     with pytest.raises(errors.FileError, match=r"has no None, its matrices .*: none"):
         load_hyperspectral(write_cube(tmp_path / "c.mat", text="a"))
