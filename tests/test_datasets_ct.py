@@ -259,7 +259,7 @@ def test_opaque_pixels_are_counted_and_clipped_if_asked(tmp_path):
         tmp_path / "a.h5", data=data, data_white=1000 * frames, data_dark=10 * frames
     )
     with pytest.raises(
-        errors.FileError, match=r"2 of 60 transmissions in a\.h5 are not positive .* set a floor"
+        errors.FileError, match=r"2 of 60 transmissions in a\.h5 are not positive, .* set a floor"
     ):
         load_tomopy(path)
     scan = load_tomopy(path, floor=1e-3)

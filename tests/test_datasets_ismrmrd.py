@@ -341,7 +341,7 @@ def test_encodings_are_chosen_by_number(tmp_path):
     path = write(tmp_path / "raw.h5", [*scan_lines(random(COILS, H, 6)), *second], both)
     np.testing.assert_array_equal(load_ismrmrd(path, encoding=1).kspace[0].numpy(), truth)
     assert load_ismrmrd(path).kspace.shape == (1, COILS, H, 6)
-    with pytest.raises(errors.FileError, match=r"raw\.h5 has 2 encodings, none of number 2"):
+    with pytest.raises(errors.FileError, match=r"raw\.h5 has 2 encodings, but no number 2"):
         load_ismrmrd(path, encoding=2)
 
 

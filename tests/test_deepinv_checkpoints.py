@@ -220,7 +220,7 @@ SPOILED = {
     "flat weights": (lambda s: {k: v.flatten() for k, v in s.items()}, "fit no network"),
     "no groups": (
         lambda s: {k: v[:20] if v.ndim else v for k, v in s.items()},
-        "20 is no multiple of",
+        "20 is not a multiple of",
     ),
 }
 

@@ -511,7 +511,7 @@ def test_solvers_are_values():
 
 def test_ddnm_takes_nothing_from_noisy_data_without_fresh_noise():
     y, operator, prior = decomposed_problem()
-    with pytest.raises(errors.ArgumentError, match="eta: got 0, accepted: above 0"):
+    with pytest.raises(errors.ArgumentError, match="eta: got 0, accepted: a positive"):
         DDNM(eta=0)(y, operator, prior)
     y, operator, prior = decomposed_problem(sigma=0.0)
     assert DDNM(eta=0, steps=5)(y, operator, prior).nfe == 5

@@ -247,7 +247,7 @@ def test_parts_that_do_not_fit():
     ):
         with pytest.raises(errors.ArgumentError, match=message):
             Latent(*arguments)
-    with pytest.raises(errors.ArgumentError, match=r"scaling_factor: got 0\.0, accepted: above 0"):
+    with pytest.raises(errors.ArgumentError, match=r"scaling_factor: got 0\.0, accepted: a pos"):
         coded("kl", 0.0)
 
 

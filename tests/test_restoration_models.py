@@ -985,9 +985,9 @@ def test_rddm_refuses_predictions_of_other_networks(tmp_path):
 def test_resshift_needs_its_autoencoder(tmp_path):
     _, state = tiny_resshift(halvings=0)
     path, code = saved(tmp_path, state, "resshift_s4.pth"), saved(tmp_path, TINY_CODE, "code.pth")
-    with pytest.raises(errors.ArgumentError, match="autoencoder: got None, accepted: the file of"):
+    with pytest.raises(errors.ArgumentError, match="autoencoder: got None, accepted: an Auto"):
         priors.load(path)
-    with pytest.raises(errors.CheckpointError, match=r"autoencoder: .* is none of ResShift's"):
+    with pytest.raises(errors.CheckpointError, match=r"autoencoder: .* is not one of ResShift's"):
         priors.load(path, autoencoder=path)
     other = saved(tmp_path, weights(vq_layout(**TINY_VQ, latents=4)), "other.pth")
     with pytest.raises(errors.ArgumentError, match=r"autoencoder: got 4, .* of 3 latent channels"):

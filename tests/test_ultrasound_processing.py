@@ -163,7 +163,7 @@ def test_a_sector_knows_its_samples():
         ({"degrees": 180.0}, "degrees"),
         ({"bandwidth": 0.0}, "bandwidth"),
         ({"beam_width": 0.0}, "beam_width"),
-        ({"centre_mhz": 3.0}, "depths: got 1024, accepted: 141"),
+        ({"centre_mhz": 3.0}, "depths: got 1024, accepted: at least 141"),
     ],
 )
 def test_impossible_sectors(wrong, message):
