@@ -990,7 +990,7 @@ def test_resshift_needs_its_autoencoder(tmp_path):
     with pytest.raises(errors.CheckpointError, match=r"autoencoder: .* is not one of ResShift's"):
         priors.load(path, autoencoder=path)
     other = saved(tmp_path, weights(vq_layout(**TINY_VQ, latents=4)), "other.pth")
-    with pytest.raises(errors.ArgumentError, match=r"autoencoder: got 4, .* of 3 latent channels"):
+    with pytest.raises(errors.ArgumentError, match=r"autoencoder: got 4, .* with 3 latent channels"):
         priors.load(path, autoencoder=other)
     small = saved(tmp_path, weights(vq_layout(32, (1, 2), (1, 1), codes=9)), "small.pth")
     deep = saved(tmp_path, weights(resshift_layout(**TINY_SWIN, halvings=2)), "deep_s4.pth")
