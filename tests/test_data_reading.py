@@ -243,7 +243,7 @@ def test_crops_name_channels_that_do_not_fit(tmp_path):
     (tmp_path / "other").mkdir()
     one, three = stacks(tmp_path, volume()), stacks(tmp_path / "other", volume(channels=3))
     with pytest.raises(
-        errors.ShapeError, match=r"0\.npy has 3 channels, accepted: 1, as for the oth"
+        errors.ShapeError, match=r"0\.npy has 3 channels, accepted: 1, as for"
     ):
         Crops([*one, *three], 16)
     with pytest.raises(errors.ShapeError, match="3 channels, accepted: 1, with complex_phase"):
@@ -395,7 +395,7 @@ def test_a_collection_names_files_of_other_channels(tmp_path):
         write_png(tmp_path / f"{i}.png", grey(seed=i))
     write_png(tmp_path / "9.png", colour())
     with pytest.raises(
-        errors.ShapeError, match=r"9\.png has 3 channels, accepted: 1 as for 0\.png"
+        errors.ShapeError, match=r"9\.png has 3 channels, accepted: 1 as for"
     ):
         Collection([tmp_path])
 

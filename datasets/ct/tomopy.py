@@ -137,6 +137,6 @@ def _transmission(
     if opaque:
         raise FileError(
             f"path: {opaque} of {transmission.size} transmissions in {path.name} are not "
-            "positive, so that they have no logarithm; set a floor, e.g. 1e-4"
+            "positive, so they have no logarithm; set a floor, e.g. 1e-4"
         )
     return transmission

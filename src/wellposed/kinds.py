@@ -225,17 +225,6 @@ class Calls(Kind):
         return callable(value)
 
 
-class Numbers(Kind):
-    """Finite real or complex numbers."""
-
-    def __init__(self) -> None:
-        super().__init__("a finite number")
-
-    def admits(self, value: object) -> bool:
-        plain = isinstance(value, Complex) and not isinstance(value, bool)
-        return plain and math.isfinite(abs(complex(value)))  # type: ignore[call-overload]
-
-
 FINITE = Range(-math.inf, math.inf, "()", "a finite number")
 
 _PLAIN: dict[object, Kind] = {
