@@ -74,15 +74,15 @@ def run_all(
 ) -> list[str]:
     """Run all jobs that are not finished; return what failed, a line each.
 
-    A single job's error is raised, as is the loss of a process. Each job's folder gets a record
-    of how it went.
+    The error of all jobs, as of a wrong option, is raised, and the loss of a process.
+    Each job gets a record of how it went.
 
     Args:
         jobs: this process's share.
         run: does a job, and returns its rows of the table; None where another process has them.
         mark: the fingerprint of a job, see `identity`.
     """
-    failures = []
+    failures: list[tuple[Job, str]] = []
     for job in jobs:
         try:
             done = mark(job)
@@ -94,13 +94,14 @@ def run_all(
                 told = [{**row, "status": "done"} for row in rows]
                 _record(job, {"fingerprint": done, "rows": told})
         except WellposedError as error:
-            if len(jobs) == 1 or isinstance(error, ProcessLostError):
-                raise
             line = " ".join(str(error).split())
-            failures.append(f"{job.file.name}: {line}")
-            typer.echo(f"error: {failures[-1]}", err=True)
-            _record(job, {"rows": [{"status": f"failed: {line}"}]})
-    return failures
+            failures.append((job, line))
+            same = len(failures) == len(jobs) and len({text for _, text in failures}) == 1
+            if same or isinstance(error, ProcessLostError):
+                raise
+    for job, line in failures:
+        _record(job, {"rows": [{"status": f"failed: {line}"}]})
+    return [f"{job.file.name}: {line}" for job, line in failures]
 
 
 def finished(job: Job, mark: str) -> bool:
