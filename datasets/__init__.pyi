@@ -16,6 +16,7 @@ from .images.photograph import write_photograph as write_photograph
 from .images.photos import ImageFolder as ImageFolder
 from .images.photos import load_images as load_images
 from .mri.encoding import center_crop as center_crop
+from .mri.encoding import crop_readout as crop_readout
 from .mri.fastmri import FastMRI as FastMRI
 from .mri.fastmri import load_fastmri as load_fastmri
 from .mri.ismrmrd import RawScan as RawScan

@@ -131,8 +131,7 @@ class Solver(Sampler):
             `FileError` for one that cannot be read or written.
 
         Warns:
-            UserWarning: the least-squares image is far from the prior's range, the images
-            explain nothing of ``y``, or noise of the level given does not explain the misfit.
+            UserWarning: ``y`` is far from the prior's range, or the images do not explain it.
         """
         num_samples = require_integer("num_samples", num_samples)
         if noise is not None:

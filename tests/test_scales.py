@@ -93,7 +93,7 @@ def test_images_that_explain_nothing_are_told():
     y, operator = mri()
     prior = Flat(True, (-1, 1))
     with pytest.warns(UserWarning, match="explains nothing of y"):
-        solvers.DPS(steps=4, step_size=0.0)(-y, operator, prior, seed=0)
+        solvers.DPS(steps=4, zeta=0.0)(y, operator, prior, seed=1)
     noisy = operators.MultiCoilMRI(operator.mask[0], operator.sensitivity_maps, 1e-9)
     with pytest.warns(UserWarning, match="noise of this level does not explain the misfit"):
         solvers.DDS(steps=4)(y, noisy, prior, seed=0)
@@ -110,20 +110,19 @@ def test_attenuation_under_hounsfield_units_is_told():
         solvers.DDS(steps=2, gamma=1.0)(y, operator, prior, seed=0)
 
 
-def reconstruct(path, out, *options) -> Reconstruction:
+def reconstruct(path, out, *options) -> tuple[Reconstruction, str]:
     given = ["reconstruct", str(path), "--operator", "mri", "--steps", "4", "--num-samples", "1"]
     found = CliRunner().invoke(app, [*given, "--out", str(out), *options])
     assert found.exit_code == 0, found.output
-    print(found.output)
-    return Reconstruction.load(out / "reconstruction.h5")
+    return Reconstruction.load(out / "reconstruction.h5"), found.output
 
 
 def test_noise_on_the_command_line_is_in_the_units_of_the_measurement(tmp_path):
     y, _ = mri()
     np.save(tmp_path / "k.npy", y[0].numpy())
     np.save(tmp_path / "small.npy", 1e-6 * y[0].numpy())
-    one = reconstruct(tmp_path / "k.npy", tmp_path / "a", "--noise-sigma", "0.005")
-    two = reconstruct(tmp_path / "small.npy", tmp_path / "b", "--noise-sigma", "5e-9")
+    one, _ = reconstruct(tmp_path / "k.npy", tmp_path / "a", "--noise-sigma", "0.005")
+    two, _ = reconstruct(tmp_path / "small.npy", tmp_path / "b", "--noise-sigma", "5e-9")
     torch.testing.assert_close(two.residual, one.residual, rtol=1e-2, atol=0)
     torch.testing.assert_close(1e6 * two.mean, one.mean, rtol=1e-2, atol=1e-3)
 
@@ -149,16 +148,17 @@ def test_the_reference_is_that_of_the_task(single, tmp_path):
 
 
 @pytest.mark.parametrize("options", [("--acceleration", "2"), ("--simulate",), ()])
-def test_fastmri_on_the_command_line(options, tmp_path, capsys):
+def test_fastmri_on_the_command_line(options, tmp_path):
     """Undersampled afterwards, without oversampling, against the reference of the file."""
     reference = write_fastmri(tmp_path / "scan.h5")
-    found = reconstruct(tmp_path / "scan.h5", tmp_path / "out", "--set", "gamma=20", *options)
+    path, out = tmp_path / "scan.h5", tmp_path / "out"
+    found, printed = reconstruct(path, out, "--set", "gamma=20", *options)
     assert found.mean.shape == (1, 1, N, N)
-    header, _, zero_filled, *_ = capsys.readouterr().out.splitlines()
-    assert "PSNR" in header, header
-    decibels = float(zero_filled.split("|")[2])
-    assert decibels > (30 if options == () else 15)
-    with h5py.File(tmp_path / "out" / "reconstruction.h5") as file:
+    table = [line for line in printed.splitlines() if line.startswith("|")]
+    assert "PSNR" in table[0]
+    least_squares = float(table[2].split("|")[2])
+    assert (least_squares > 30) == (options == ())
+    with h5py.File(out / "reconstruction.h5") as file:
         np.testing.assert_allclose(file["truth"][0, 0], reference[0], rtol=1e-6)
 
 
@@ -167,4 +167,4 @@ def test_lines_are_not_left_out_twice(tmp_path):
     np.save(tmp_path / "k.npy", y[0].numpy())
     given = ["reconstruct", str(tmp_path / "k.npy"), "--operator", "mri", "--out", str(tmp_path)]
     found = CliRunner().invoke(app, [*given, "--acceleration", "3"])
-    assert "acceleration: got 3.0, accepted: None for k-space" in str(found.exception)
+    assert "acceleration: got 3.0, accepted: None for k-space" in found.output

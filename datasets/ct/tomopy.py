@@ -1,5 +1,6 @@
 """Synchrotron tomography in the data exchange format, as tomopy reads it."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,13 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
 
     Raises:
         FileError: missing or unreadable, another layout, NaN or infinite values, sizes that
-            contradict each other, whites not above the darks, or transmissions that are not
-            positive, or a unit of ``theta`` other than degrees and radians; names the file and
+            contradict each other, a row of whites not above the darks, or transmissions that are
+            not positive, or a unit of ``theta`` other than degrees and radians; names the file and
             counts the pixels.
         ArgumentError: no such row, or the floor is not in [0, 1).
+
+    Warns:
+        UserWarning: dead pixels, whose white is not above the dark, were interpolated.
     """
     require(0 <= floor < 1, "floor", floor, "0 <= floor < 1")
     path = Path(path)
@@ -96,18 +100,34 @@ def _degrees(path: Path, theta: np.ndarray, attributes: Any) -> np.ndarray:
     return np.rad2deg(theta) if unit in RADIANS else theta
 
 
+def _interpolate(transmission: np.ndarray, lit: np.ndarray) -> None:
+    """Fill in, in place, the bins of (views, rows, bins) that are not lit (rows, bins)."""
+    bins = np.arange(lit.shape[1])
+    for row, good in enumerate(lit):
+        for view in transmission[:, row] if not good.all() else ():
+            view[~good] = np.interp(bins[~good], bins[good], view[good])
+
+
 def _transmission(
     path: Path, counts: np.ndarray, white: np.ndarray, dark: np.ndarray, floor: float
 ) -> np.ndarray:
     """Return the corrected transmission (views, rows, bins)."""
     beam = white - dark
-    unlit = int((beam <= 0).sum())
-    if unlit:
+    lit = beam > 0
+    unlit = int((~lit).sum())
+    if not lit.any(-1).all():
         raise FileError(
             f"path: in {path.name}, {unlit} of {beam.size} detector pixels have 'data_white' not "
-            "above 'data_dark': no beam to divide by"
+            "above 'data_dark': whole rows have no beam to divide by"
         )
-    transmission = (counts - dark) / beam
+    transmission = (counts - dark) / np.where(lit, beam, 1)
+    if unlit:
+        warnings.warn(
+            f"path: in {path.name}, {unlit} of {beam.size} detector pixels have 'data_white' not "
+            "above 'data_dark': they are interpolated from those beside them",
+            stacklevel=3,
+        )
+        _interpolate(transmission, lit)
     if floor > 0:
         return transmission.clip(floor)
     opaque = int((transmission <= 0).sum())

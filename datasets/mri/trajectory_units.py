@@ -20,7 +20,7 @@ UNITS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Cycles per field of view in one of each, from the pixels and the mm along the axes."""
 
 FULL, SOME, MOST = 0.9, 0.5, 1.05
-"""Reach of trajectories over half the matrix: the usual, the least to be taken for one, the most."""
+"""Reach of trajectories over half the matrix: of full ones, the least and the most accepted."""
 
 
 def in_cycles(path: Path, places: Tensor, encoding: Encoding, unit: str | None) -> Tensor:

@@ -55,7 +55,7 @@ def load_rf_metaimage(path: str | Path) -> RFFrames:
         source = header["ElementDataFile"]
         local = source == "LOCAL"
         payload = path.read_bytes()[offset:] if local else (path.parent / source).read_bytes()
-        if header.get("CompressedData") == "True":
+        if _says_true(header, "CompressedData"):
             payload = zlib.decompress(payload)
         sides = [int(n) for n in header["DimSize"].split()]
         values = finite(path, source, np.frombuffer(payload, _dtype(path, header)))
@@ -87,6 +87,11 @@ def _header(path: Path) -> tuple[dict[str, str], int]:
         return fields, file.tell()
 
 
+def _says_true(header: dict[str, str], *keys: str) -> bool:
+    """Tell whether one of the keys is true, which MetaIO reads by its first letter or a 1."""
+    return any(header.get(key, "")[:1] in ("T", "t", "1") for key in keys)
+
+
 def _dtype(path: Path, header: dict[str, str]) -> np.dtype:
     kind = header["ElementType"]
     if kind not in TYPES or header.get("ElementNumberOfChannels", "1") != "1":
@@ -94,5 +99,5 @@ def _dtype(path: Path, header: dict[str, str]) -> np.dtype:
             f"path: {path.name} has {header.get('ElementNumberOfChannels', '1')} component(s) of "
             f"{kind}, accepted: one of {', '.join(TYPES)}"
         )
-    big = "True" in (header.get("BinaryDataByteOrderMSB"), header.get("ElementByteOrderMSB"))
+    big = _says_true(header, "BinaryDataByteOrderMSB", "ElementByteOrderMSB")
     return np.dtype(TYPES[kind]).newbyteorder(">" if big else "<")

@@ -8,6 +8,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from wellposed.checks import require_integer
@@ -21,20 +22,24 @@ from wellposed.operators.companding import require_real
 def envelope(rf: Tensor) -> Tensor:
     """Return the magnitude of the analytic signal along the depth, by a Hilbert transform.
 
+    The signal is continued by zeros, so that an echo cut off at the bottom does not come again at
+    the top.
+
     Args:
-        rf: real (..., depth, beams), as `scipy.signal.hilbert` treats it along the axis -2.
+        rf: real (..., depth, beams).
 
     Raises:
         DtypeError: ``rf`` is not floating-point.
     """
     require_real("rf", rf)
     depth = rf.shape[-2]
-    weight = rf.new_zeros(depth, 1)
-    weight[0] = 1
-    weight[1 : (depth + 1) // 2] = 2
-    if depth % 2 == 0:
-        weight[depth // 2] = 1
-    return torch.fft.ifft(torch.fft.fft(rf, dim=-2) * weight, dim=-2).abs()
+    padded = next_fast_len(2 * depth)
+    padded += padded % 2
+    weight = rf.new_zeros(padded, 1)
+    weight[0] = weight[padded // 2] = 1
+    weight[1 : padded // 2] = 2
+    spectrum = torch.fft.fft(rf, n=padded, dim=-2)
+    return torch.fft.ifft(spectrum * weight, dim=-2)[..., :depth, :].abs()
 
 
 def log_compress(

@@ -93,12 +93,11 @@ def _check_centred(kspace: Tensor) -> None:
         profile = energy.sum(1 - axis)
         reach = max(1, len(profile) // 16)
         ends = profile.roll(reach)[: 2 * reach].sum()
-        if len(profile) >= 8 and bool(
-            ends > 16 * profile[_centred(len(profile), 2 * reach)].sum()
-        ):
+        middle = profile[_centred(len(profile), 2 * reach)].sum()
+        if len(profile) >= 8 and bool(ends > 16 * middle):
             raise ArgumentError(
-                f"kspace: its energy lies in the first and last {name}, accepted: centred k-space, "
-                "torch.fft.fftshift(kspace, dim=(-2, -1))"
+                f"kspace: its energy lies in the first and last {name}, accepted: centred "
+                "k-space, torch.fft.fftshift(kspace, dim=(-2, -1))"
             )
 
 

@@ -271,8 +271,8 @@ def _warn_of_units(k: Tensor, image_size: tuple[int, ...]) -> None:
     reach = float((k.abs() / half).max())
     if len(k) > 1 and 0 < reach < LOW:
         warnings.warn(
-            f"trajectory: reaches {float(k.abs().max()):.4g} cycles per field of view, {reach:.2g} "
-            f"of the band of an image of {image_size} pixels; of cycles per pixel multiply by the "
-            "pixels along each axis, of radians per pixel by those over 2 pi",
+            f"trajectory: reaches {float(k.abs().max()):.4g} cycles per field of view, "
+            f"{reach:.2g} of the band of an image of {image_size} pixels; multiply cycles per "
+            "pixel by the pixels along each axis, radians per pixel by those over 2 pi",
             stacklevel=4,
         )

@@ -70,7 +70,7 @@ def espirit(
             sampled; another argument is out of range; k-space is not centred.
 
     Warns:
-        UserWarning: maps are zero where the calibration data have a twentieth of their energy or more.
+        UserWarning: maps are zero where the calibration data have over 5 % of their energy.
     """
     check_kspace(kspace)
     if kernel is not None:
@@ -136,8 +136,8 @@ def _warn_of_loss(data: Tensor, maps: Tensor) -> None:
     lost = float(energy[(maps == 0).all(0)].sum() / energy.sum())
     if lost > MUCH:
         warnings.warn(
-            f"kspace: ESPIRiT set the maps to zero where the image has {lost:.0%} of its energy; a "
-            "smaller kernel or crop=0 keeps more",
+            f"kspace: ESPIRiT set the maps to zero where the image has {lost:.0%} of its energy; "
+            "a smaller kernel or crop=0 keeps more",
             stacklevel=3,
         )
 
