@@ -236,7 +236,7 @@ def test_torchrun_deals_out_images(files, tmp_path):
     assert output.returncode == 0, output.stderr
     assert output.stdout.count("wrote") == 3
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["slice-0", "slice-1", "slice-2"]
+    assert written == ["results.csv", "slice-0", "slice-1", "slice-2"]
     found = Reconstruction.load(tmp_path / "out" / "slice-2" / "reconstruction.h5")
     expected = Reconstruction.load(tmp_path / "alone" / "reconstruction.h5")
     assert torch.equal(found.samples, expected.samples)
