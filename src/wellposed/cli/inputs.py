@@ -71,7 +71,8 @@ def task_input(image: Image, operator: str, options: InputOptions) -> TaskInput:
         ArgumentError and subclasses: the content, a slice or the window cannot be used.
     """
     first, end = _slices(image, operator, options)
-    array, source, spacing = image.values, image.source, image.spacing
+    array, spacing = image.values, image.spacing
+    source: Source | None = image.source
     if end is not None:
         array = np.moveaxis(np.take(array, range(first, end), options.axis), options.axis, 0)
         source = _cut(source, options.axis, first, end)
