@@ -75,7 +75,7 @@ def task_input(image: Image, operator: str, options: InputOptions) -> TaskInput:
     source: Source | None = image.source
     if end is not None:
         array = np.moveaxis(np.take(array, range(first, end), options.axis), options.axis, 0)
-        source = _cut(source, options.axis, first, end)
+        source = _cut(image.source, options.axis, first, end)
         spacing = _turned(spacing, options.axis)
         array = array if options.volume else array[0]
     _check_finite(array, image.path)
