@@ -42,8 +42,8 @@ def _plain(operator: "Physics") -> tuple[str, Map]:
     for name in ("fbp", "fdk"):
         if hasattr(operator, name):
             return name.upper(), getattr(operator, name)
-    sizes = (getattr(operator, f"{w}_size", None) or () for w in ("img", "measurement"))
-    image, measured = map(tuple[int, ...], sizes)
+    image: tuple[int, ...] = getattr(operator, "img_size", None) or ()
+    measured: tuple[int, ...] = getattr(operator, "measurement_size", None) or ()
     kinds = (getattr(operator, f"complex_{w}", False) for w in ("image", "measurement"))
     alike = len(image) == len(measured) == 3 and image[0] == measured[0] and len(set(kinds)) == 1
     if not alike or any(m > n for m, n in zip(measured, image, strict=True)):

@@ -86,7 +86,7 @@ def test_finished_jobs_are_skipped_and_failures_collected(tmp_path):
 def test_results_of_equal_names_can_be_told_apart(tmp_path):
     a, b, c = tmp_path / "a" / "x.png", tmp_path / "a" / "x.h5", tmp_path / "b" / "x.png"
     assert distinct_names([a, tmp_path / "y.png"]) == ["x", "y"]
-    assert distinct_names([a, b]) == ["x.png", "x.h5"]
+    assert distinct_names([a, b, tmp_path / "y.png"]) == ["x.png", "x.h5", "y"]
     assert distinct_names([a, c]) == ["a-x.png", "b-x.png"]
     with pytest.raises(ArgumentError, match="INPUT"):
         distinct_names([a, a])

@@ -220,7 +220,7 @@ def test_processes_deal_out_images(files, tmp_path):
     words = arguments(files, tmp_path / "out", tmp_path / "slice-0.npy", "ct", *others, *more)
     assert run_in_processes(2, words, tmp_path / "told").count("wrote") == 3
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["slice-0", "slice-1", "slice-2"]
+    assert written == ["results.csv", "slice-0", "slice-1", "slice-2"]
     found = Reconstruction.load(tmp_path / "out" / "slice-2" / "reconstruction.h5")
     expected = Reconstruction.load(tmp_path / "alone" / "reconstruction.h5")
     assert torch.equal(found.samples, expected.samples)

@@ -90,14 +90,15 @@ def run_all(
 ) -> list[str]:
     """Run all jobs that are not finished; return one line per failure.
 
-    Errors of a single job are raised, and so is the loss of a process. Each job is recorded.
+    An error that every job has, such as a wrong option, is raised once; so is the loss of a process.
+    Each job is recorded.
 
     Args:
         jobs: share of this process.
         run: runs a job and returns its rows of the table; None if another process has them.
         mark: returns the fingerprint of a job, see `identity`.
     """
-    failures = []
+    failures: list[tuple[Job, str]] = []
     for job in jobs:
         try:
             done = mark(job)
@@ -109,13 +110,14 @@ def run_all(
                 done_rows = [{**row, "status": "done"} for row in rows]
                 _record(job, {"fingerprint": done, "rows": done_rows})
         except WellposedError as error:
-            if len(jobs) == 1 or isinstance(error, ProcessLostError):
-                raise
             line = " ".join(str(error).split())
-            failures.append(f"{job.file.name}: {line}")
-            typer.echo(f"error: {failures[-1]}", err=True)
-            _record(job, {"rows": [{"status": f"failed: {line}"}]})
-    return failures
+            failures.append((job, line))
+            same = len(failures) == len(jobs) and len({text for _, text in failures}) == 1
+            if same or isinstance(error, ProcessLostError):
+                raise
+    for job, line in failures:
+        _record(job, {"rows": [{"status": f"failed: {line}"}]})
+    return [f"{job.file.name}: {line}" for job, line in failures]
 
 
 def finished(job: Job, mark: str) -> bool:

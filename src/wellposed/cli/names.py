@@ -5,6 +5,7 @@ import math
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -75,15 +76,17 @@ def require_distinct(names: list[str]) -> None:
 
 
 def distinct_names(files: Sequence[Path]) -> list[str]:
-    """Return names of results: those of the files without suffix, of equal ones with more of it.
+    """Return names of results: of files without suffix, with it or their folder if they are equal.
 
     Raises:
         ArgumentError: files cannot be told apart by their folder and name.
     """
-    stems, names = [stem_of(file) for file in files], [file.name for file in files]
-    longest = [f"{file.parent.name}-{file.name}" for file in files]
-    distinct = (each for each in (stems, names, longest) if len(set(each)) == len(each))
-    chosen = next(distinct, longest)
+    stems, names = Counter(map(stem_of, files)), Counter(file.name for file in files)
+    chosen = []
+    for file in files:
+        longest = f"{file.resolve().parent.name}-{file.name}"
+        short = stem_of(file) if stems[stem_of(file)] == 1 else file.name
+        chosen.append(short if stems[stem_of(file)] == 1 or names[file.name] == 1 else longest)
     require_distinct(chosen)
     return chosen
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import typer
 
@@ -83,10 +84,8 @@ def _takes_volume(o: Reconstruct, solver: Solver) -> bool:
 
 def _jobs(o: Reconstruct) -> list[Job]:
     """Return one job per input; each of several has its own folders."""
-    # Of folders what is new: results may lie below.
-    out, named = o.out.resolve(), matched(o.inputs)
-    found = inputs_of(o.inputs)
-    files = [file for file in found if file in named or out not in file.resolve().parents]
+    named = matched(o.inputs)
+    files = [f for f in inputs_of(o.inputs) if f in named or not _is_result(f, o.out)]
     require(len(files) > 0, "INPUT", "nothing but results", "files to reconstruct")
     if len(files) == 1:
         return [Job(files[0], o.out, o.checkpoint, record=o.out / RECORD)]
@@ -98,6 +97,12 @@ def _jobs(o: Reconstruct) -> list[Job]:
         )
         for file, name in zip(files, distinct_names(files), strict=True)
     ]
+
+
+def _is_result(file: Path, out: Path) -> bool:
+    """Tell whether a file found in a folder is what an earlier run has written."""
+    above = list(file.resolve().parents)
+    return out.resolve() in above or any((folder / RECORD).is_file() for folder in above[:2])
 
 
 def _share(o: Reconstruct) -> Share:
