@@ -242,9 +242,7 @@ def test_crops_name_images_that_are_too_small(tmp_path):
 def test_crops_name_channels_that_do_not_fit(tmp_path):
     (tmp_path / "other").mkdir()
     one, three = stacks(tmp_path, volume()), stacks(tmp_path / "other", volume(channels=3))
-    with pytest.raises(
-        errors.ShapeError, match=r"0\.npy has 3 channels, accepted: 1, as for"
-    ):
+    with pytest.raises(errors.ShapeError, match=r"0\.npy has 3 channels, accepted: 1, as for"):
         Crops([*one, *three], 16)
     with pytest.raises(errors.ShapeError, match="3 channels, accepted: 1, with complex_phase"):
         Crops(three, 16, complex_phase=True)
@@ -394,9 +392,7 @@ def test_a_collection_names_files_of_other_channels(tmp_path):
     for i in range(3):
         write_png(tmp_path / f"{i}.png", grey(seed=i))
     write_png(tmp_path / "9.png", colour())
-    with pytest.raises(
-        errors.ShapeError, match=r"9\.png has 3 channels, accepted: 1 as for"
-    ):
+    with pytest.raises(errors.ShapeError, match=r"9\.png has 3 channels, accepted: 1 as for"):
         Collection([tmp_path])
 
 

@@ -90,7 +90,7 @@ def run_all(
 ) -> list[str]:
     """Run all jobs that are not finished; return one line per failure.
 
-    An error that every job has, such as a wrong option, is raised once; so is the loss of a process.
+    An error that every job has, such as a wrong option, is raised; so is the loss of a process.
     Each job is recorded.
 
     Args:
