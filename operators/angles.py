@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from numbers import Integral
 
 import numpy as np
@@ -15,7 +16,7 @@ MANY = 10
 """Views from which on all of them within 2 pi degrees are hardly meant."""
 
 
-def view_angles(angles: Tensor | int, span: float) -> Tensor:
+def view_angles(angles: Tensor | Sequence[float] | int, span: float) -> Tensor:
     """Return checked angles in degrees, float64 (views,).
 
     Args:
