@@ -6,7 +6,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from wellposed.checks import Count, Positive
+from wellposed.checks import Count, Positive, Whole
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.priors.anchor import Anchor, Condition, Degraded, degraded_of
 from wellposed.priors.labels import Label
@@ -202,18 +202,36 @@ class NetworkPrior(Prior):
         """Return the network's third argument, if any: degraded images or classes."""
         if self.anchor is not None:
             return (Degraded(*(v.to(dtype) for v in degraded_of(condition))),)
-        count = self.num_classes
-        if count is None:
+        if self.num_classes is None:
             none = condition is None
             require(none, "condition", "a condition", "None, as this prior is unconditional")
             return ()
-        classes = torch.as_tensor(-1 if condition is None else condition)
+        classes = self.check_class("condition", condition)
+        return (classes.to(x_t.device).expand(len(x_t)),)
+
+    def check_class(self, name: str, given: Condition) -> Tensor:
+        """Return a class, or one class per item, as integers.
+
+        Raises:
+            ArgumentError: names ``name``: not classes of this prior, nor its null class.
+        """
+        count = self.num_classes
+        require(count is not None, name, given, "None, as this prior is unconditional")
+        assert count is not None
+        classes = torch.as_tensor(given) if _is_class(given) else torch.tensor(-1)
         null = -1 if self.null_class is None else self.null_class
         inside = ((classes >= 0) & (classes < count)) | ((classes == null) & (null >= 0))
-        known = not classes.is_floating_point() and bool(inside.all())
         accepted = f"classes 0 to {count - 1}; fix one for all with prior.conditioned_on(class)"
-        require(known, "condition", condition, accepted)
-        return (classes.long().to(x_t.device).expand(len(x_t)),)
+        require(bool(inside.all()), name, given, accepted)
+        return classes.long()
+
+
+def _is_class(given: Condition) -> bool:
+    """Return whether a condition is an integer, or a tensor of one or of some."""
+    if not isinstance(given, Tensor):
+        return Whole(0, 10**9).admits(given)
+    whole = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
+    return whole and given.ndim < 2 and given.numel() > 0 and not given.is_meta
 
 
 def _times(t: float | Tensor) -> Tensor:

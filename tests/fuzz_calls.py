@@ -220,6 +220,7 @@ RIGHTLY = {
     ("Stationary", "spectrum"): ("0-d tensor", "one", "many axes", "integers"),
     ("rddm_from_ddim", "betas"): ("one",),
     ("Dehazing", "start"): REAL,
+    ("Guided", "condition"): ("0",),
 }
 """Odd values that are rightly accepted though no range declares them.
 
