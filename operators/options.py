@@ -45,6 +45,7 @@ class OperatorOptions:
         require(quiet, "noise_sigma", self.noise_sigma, "a finite number of at least 0")
         require(blurred, "blur_sigma", self.blur_sigma, "a positive number")
         require_integer("seed", self.seed, 0)
+        require_integer("coils", self.coils, 1, 1024)
         arc = self.arc is None or 0 < self.arc <= 360
         require(arc, "arc", self.arc, "an angle in degrees, in (0, 360]")
         lengths = self.fan is None or all(0 < length < math.inf for length in self.fan)

@@ -1,6 +1,5 @@
 """The data term in units: projections, proximal solutions and draws from the likelihood."""
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, TypeGuard
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import Range
+from wellposed.errors import warn
 from wellposed.linalg import conjugate_gradient, largest_eigenvalue, per_item
 from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.operators.check import is_linear_operator
@@ -96,10 +96,9 @@ def damped_inverse(problem: Problem, b: Tensor, weight: Tensor) -> Tensor:
         space=problem.space,
     )
     if bool(((found.residuals[-1] > 1e-3) & (weight > 0)).any()):
-        warnings.warn(
+        warn(
             f"CG did not converge in {PROXIMAL_STEPS} steps (residual > 1e-3); increase the "
-            "noise_sigma of the operator",
-            stacklevel=2,
+            "noise_sigma of the operator"
         )
     return found.x
 

@@ -9,7 +9,6 @@ Only this module converts between public values and units: solvers see only ``u`
 latent prior are the code of an autoencoder, in which no measurement is linear.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import require_batch
-from wellposed.errors import ArgumentError, ShapeError, check_finite
+from wellposed.errors import ArgumentError, ShapeError, check_finite, warn
 from wellposed.linalg import WHOLE, Space
 from wellposed.operators.check import is_linear_operator, require_adjoint, require_operator
 from wellposed.operators.physics import Forward
@@ -240,8 +239,7 @@ def _warn_of_noise(y: Tensor, operator: "Physics") -> None:
         return
     size, most = float(measured.square().mean().sqrt()), float(torch.as_tensor(sigma).max())
     if most > IMPLAUSIBLE * size:
-        warnings.warn(
+        warn(
             f"noise_sigma: got {most:.4g}, but the measurement's root mean square, noise and all, "
-            f"is {size:.4g}; accepted: the noise in the units of y (25 of 255 is 25 / 255)",
-            stacklevel=4,
+            f"is {size:.4g}; accepted: the noise in the units of y (25 of 255 is 25 / 255)"
         )

@@ -100,3 +100,41 @@ def test_an_interrupted_training_says_how_to_go_on(photo, tmp_path):
     _, told = process.communicate(timeout=120)
     assert process.returncode == 130, told
     assert "the same command goes on from there" in told
+
+
+def reconstructing(photo, *options):
+    base = ["reconstruct", photo, "--operator", "inpainting", "--simulate", "--steps", 1]
+    return ends(*base, "--out", photo.parent / "out", *options)
+
+
+def test_options_that_nothing_uses_are_bad_input(photo):
+    assert "--views: got 9, accepted: only with --operator ct" in reconstructing(
+        photo, "--views", 9
+    )
+    assert "--slice: got 99, accepted: none" in reconstructing(photo, "--slice", 99)
+    assert "--axis: got 1, accepted: none" in reconstructing(photo, "--axis", 1)
+    restoring = ["restore", photo, "--prior", "irsde-deblur", "--out", photo.parent / "out"]
+    assert "--mask: got '" in ends(*restoring, "--mask", photo)
+
+
+def test_counts_that_no_machine_has_are_bad_input(photo):
+    training = ["train", "--data", photo, "--out", photo.parent / "out", "--image-size", "16"]
+    assert "--threads: got 5000" in ends(*training, "--threads", 5000)
+    assert "coils: got 100000" in ends(
+        "reconstruct", photo, "--operator", "mri", "--out", photo, "--coils", 100_000
+    )
+
+
+@pytest.mark.parametrize("empty", [["--prior", ""], ["--out="], ["--solver", ""]])
+def test_empty_values_are_bad_input(photo, empty):
+    """As of a variable of the shell that is not set; not the default."""
+    assert f"{empty[0].rstrip('=')}: got ''" in reconstructing(photo, *empty)
+
+
+def test_warnings_are_one_line(photo):
+    options = ["--noise-sigma", 9, "--out", photo.parent / "out", "--steps", 1]
+    command = ["reconstruct", photo, "--operator", "deblurring", *options, "--num-samples", 1]
+    result = CliRunner().invoke(app, list(map(str, command)))
+    assert result.exit_code == 0, result.output
+    assert "\nwarning: noise_sigma: got 9" in f"\n{result.stderr}"
+    assert "UserWarning" not in result.stderr

@@ -14,7 +14,7 @@ from wellposed.datasets.checks import require_file
 from wellposed.datasets.images.deep_pixels import png_bytes, read_png, read_tiff
 from wellposed.errors import FileError, require
 from wellposed.integrity import check_claim
-from wellposed.writing import replacing
+from wellposed.writing import make_folder, replacing
 
 PHOTOGRAPH_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -216,9 +216,6 @@ def write_photograph(photograph: Photograph, path: str | Path) -> None:
     stack = np.concatenate([np.atleast_3d(plane) for plane in planes if plane is not None], -1)
     most = 2**photograph.depth - 1
     values = (stack.clip(0, 1) * most).round().astype(np.uint16 if most > 255 else np.uint8)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
+    make_folder(path.parent)
     with replacing(path, "folder") as part:
         part.write_bytes(png_bytes(values, photograph.profile))

@@ -6,8 +6,9 @@ from wellposed.checks import checked, require_path
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.dicom_writer import write_dicom_series
 from wellposed.datasets.volumes.nifti import NiftiVolume, write_nifti
-from wellposed.errors import ArgumentError, FileError
+from wellposed.errors import ArgumentError
 from wellposed.reconstruction import Reconstruction
+from wellposed.writing import make_folder
 
 
 @checked
@@ -49,10 +50,7 @@ def write_result(
     if not isinstance(reference, NiftiVolume):
         got = type(reference).__name__
         raise ArgumentError(f"reference: got {got}, accepted: a DicomSeries or a NiftiVolume")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"folder: cannot write {str(folder)!r}: {error}") from error
+    make_folder(folder)
     files = tuple(folder / f"{name}.nii.gz" for name in volumes)
     for file, volume in zip(files, volumes.values(), strict=True):
         write_nifti(file, volume, reference)

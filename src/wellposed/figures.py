@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from wellposed.errors import FileError
-from wellposed.writing import replacing
+from wellposed.writing import make_folder, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,10 +61,7 @@ def write_figure(figure: "Figure", path: Path) -> None:
 
 @contextmanager
 def _placed(path: Path) -> Iterator[Path]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
+    make_folder(path.parent)
     with replacing(path, "folder") as part:
         yield part
 

@@ -16,6 +16,7 @@ from wellposed.checks import require_integer, require_path
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
 from wellposed.results import read_hdf5, write_hdf5
 from wellposed.units import Units
+from wellposed.writing import make_folder
 
 if TYPE_CHECKING:
     from wellposed.panel import Picture
@@ -156,11 +157,8 @@ class Reconstruction:
         path = Path(folder) / f"{name}.h5"
         if len(self.samples) == 1:
             _log.info("no std is written: it takes two or more samples, this is one")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._write_hdf5(path, others, truth)
-        except OSError as error:
-            raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
+        make_folder(path.parent)
+        self._write_hdf5(path, others, truth)
         write_figure(self.plot(others=others, truth=truth), path.with_suffix(".png"))
         return path
 

@@ -42,6 +42,18 @@ def replacing(path: str | Path, argument: str = "path") -> Iterator[Path]:
         raise FileError(f"{argument}: cannot write {str(path)!r}: {error}") from error
 
 
+def make_folder(folder: Path, argument: str = "folder") -> None:
+    """Make a folder, and those above it.
+
+    Raises:
+        FileError: it cannot be made; names ``argument``.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{argument}: cannot write {str(folder)!r}: {error}") from error
+
+
 def write_text(path: str | Path, text: str, argument: str = "path") -> None:
     """Write a text in UTF-8, see `replacing`."""
     with replacing(path, argument) as part:

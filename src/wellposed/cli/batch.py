@@ -14,7 +14,7 @@ import typer
 from wellposed import __version__
 from wellposed.errors import FileError, ProcessLostError, WellposedError
 from wellposed.integrity import read_json
-from wellposed.writing import replacing, write_text
+from wellposed.writing import make_folder, replacing, write_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -126,10 +126,7 @@ def finished(job: Job, mark: str) -> bool:
 
 
 def _record(job: Job, facts: Record) -> None:
-    try:
-        job.record.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"--out: cannot write {str(job.record)!r}: {error}") from error
+    make_folder(job.record.parent, "--out")
     write_text(job.record, json.dumps(facts, indent=1) + "\n", "--out")
 
 

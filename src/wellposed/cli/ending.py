@@ -1,8 +1,10 @@
 """How commands end that could not be done: one line on stderr, and an exit code."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn, TextIO
 
 import typer
 
@@ -18,18 +20,41 @@ LONGEST = 400
 def told(options: object) -> Iterator[None]:
     """End with one line where the input is bad, the system refuses, or somebody interrupts.
 
+    Warnings are one line each, too.
+
     Args:
         options: of the command; they name what it writes to.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _show
+            yield
     except (WellposedError, OSError, MemoryError, RecursionError) as error:
-        words = (word if len(word) < LONGEST else word[:80] + "..." for word in str(error).split())
-        typer.echo(f"error: {' '.join(words) or type(error).__name__}", err=True)
-        raise typer.Exit(BAD_INPUT) from None
+        refuse(str(error) or type(error).__name__)
     except KeyboardInterrupt:
         typer.echo(f"interrupted: {kept(options)}", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def refuse(reason: str) -> NoReturn:
+    """End the command with one line, as its input is bad."""
+    words = (word if len(word) < LONGEST else word[:80] + "..." for word in reason.split())
+    typer.echo(f"error: {' '.join(words)}", err=True)
+    raise typer.Exit(BAD_INPUT) from None
+
+
+def _show(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning for users as one line, one for developers as Python does."""
+    told = issubclass(category, UserWarning)
+    text = warnings.formatwarning(message, category, filename, lineno, line)
+    typer.echo(f"warning: {message}" if told else text.rstrip(), err=True)
 
 
 def kept(options: object) -> str:

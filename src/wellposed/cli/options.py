@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 import typer
 from typer.core import TyperCommand
 
-from wellposed.cli.ending import told
+from wellposed.cli.ending import refuse, told
 from wellposed.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -38,17 +38,17 @@ class _Command(TyperCommand):
     """A command that also accepts old spellings of options, which help does not show."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        _refuse_empty(ctx, args)
+        _refuse_empty(args)
         words = (word.partition("=") for word in args)
         new = ["".join((OLD_SPELLINGS.get(name, name), *rest)) for name, *rest in words]
         return super().parse_args(ctx, new)
 
 
-def _refuse_empty(ctx: Any, args: list[str]) -> None:
+def _refuse_empty(args: list[str]) -> None:
     """End the command if an option or argument is an empty text, e.g. of an unset variable."""
-    for before, word in zip([ctx.command_path, *args], args, strict=False):
+    for before, word in zip(["INPUT", *args], args, strict=False):
         if not word or (word.startswith("--") and word.endswith("=")):
-            ctx.fail(f"{word[:-1] or before}: got '', accepted: a value")
+            refuse(f"{word[:-1] or before}: got '', accepted: a value")
 
 
 def add_command(

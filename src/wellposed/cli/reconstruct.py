@@ -21,7 +21,7 @@ from wellposed.cli.priors import load_prior
 from wellposed.cli.settings import Reconstruct
 from wellposed.cli.shares import Share, own_share
 from wellposed.cli.summary import summarize
-from wellposed.cli.tasks import build_task
+from wellposed.cli.tasks import build_task, check_options_of
 from wellposed.datasets.reading import inputs_of, matched
 from wellposed.datasets.writing import require_free
 from wellposed.errors import ArgumentError, require
@@ -38,6 +38,7 @@ PRIORS = {"mri": "brain-mri", "ct": "ct"}
 
 def reconstruct(o: Reconstruct) -> None:
     """Reconstruct all inputs, or this process's share of them."""
+    check_options_of(o.operator, o)
     device, solver = use_device(o.device), _solver(o)
     o = replace(o, volume=_takes_volume(o, solver))
     jobs, share = _jobs(o), _share(o)

@@ -53,7 +53,6 @@ def build_task(
     """
     if ":" not in operator:
         _check_name(operator, options)
-    check_options_of(operator, options)
     found = read(path)
     if isinstance(found, Measured):
         return _of_scan(scan_task(found, operator, options), TaskInput(np.empty(0), Units()))
@@ -107,8 +106,8 @@ def check_options_of(operator: str | None, o: InputOptions) -> None:
     for owner, names in OPTIONS_OF.items():
         for name in names if owner != operator else ():
             value, option = getattr(o, name), f"--{name.replace('_', '-')}"
-            accepted = f"none with --operator {operator}, as it is an option of {owner}"
-            require(value == defaults[name], option, value, accepted)
+            given = str(value) if isinstance(value, Path) else value
+            require(value == defaults[name], option, given, f"only with --operator {owner}")
 
 
 def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:

@@ -11,6 +11,7 @@ import typer
 from rich import progress
 from rich.console import Console
 
+from wellposed.checks import require_integer
 from wellposed.cli.settings import Train
 from wellposed.priors import training
 from wellposed.priors.training import TrainingSettings
@@ -19,6 +20,8 @@ from wellposed.priors.training import TrainingSettings
 def train(o: Train) -> None:
     """Train with a progress bar and print the folder; of several processes only the first does."""
     settings = TrainingSettings(**{f.name: getattr(o, f.name) for f in fields(TrainingSettings)})
+    most = os.cpu_count() or 1
+    require_integer("--threads", o.threads, 0, most)
     if o.threads > 0:
         torch.set_num_threads(o.threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
