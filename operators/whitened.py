@@ -66,6 +66,11 @@ class Whitened(LinearOperator):
         """Return ``y`` with entries that are never measured set to zero."""
         return self.operator.restrict(y)
 
+    def fbp(self, y: Tensor) -> Tensor:
+        """Return the operator's own filtered back-projection of the unweighted data."""
+        self._check("y", y, self.measurement_size, self.complex_measurement)
+        return self.operator.fbp(y / self.weights.to(y.real.dtype))
+
     def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
         """Return the operator's own pseudo-inverse of the unweighted data, as a start."""
         self._check("y", y, self.measurement_size, self.complex_measurement)

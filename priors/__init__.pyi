@@ -13,6 +13,7 @@ from .analytic import Stationary as Stationary
 from .anchor import Anchor as Anchor
 from .anchor import Degraded as Degraded
 from .checkpoints.diffusers import DiffusersPrior as DiffusersPrior
+from .flat import Flat as Flat
 from .network import NetworkPrior as NetworkPrior
 from .prior import Given as Given
 from .prior import Prior as Prior

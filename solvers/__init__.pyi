@@ -9,6 +9,12 @@ from .ddrm import DDRM as DDRM
 from .dds import DDS as DDS
 from .diffpir import DiffPIR as DiffPIR
 from .dps import DPS as DPS
+from .estimates.direct import FBP as FBP
+from .estimates.direct import BackProjection as BackProjection
+from .estimates.plug_and_play import HQS as HQS
+from .estimates.plug_and_play import PnPADMM as PnPADMM
+from .estimates.tikhonov import Tikhonov as Tikhonov
+from .estimates.total_variation import TotalVariation as TotalVariation
 from .flowchef import FlowChef as FlowChef
 from .from_deepinv import as_reconstructor as as_reconstructor
 from .from_deepinv import from_deepinv as from_deepinv

@@ -15,6 +15,7 @@ from wellposed.errors import ArgumentError, require
 from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.parallel.part import part_of
 from wellposed.parallel.sharding import agreed_seed
+from wellposed.priors.flat import Flat
 from wellposed.priors.prior import Prior
 from wellposed.reconstruction import Reconstruction
 from wellposed.runs.checkpoint import RunFolder, digest
@@ -49,6 +50,10 @@ class Solver(Sampler):
     """The command line's name of the method, as papers spell it."""
     restores: ClassVar[bool] = False
     """Whether it samples around a degraded image, as a prior with an anchor needs."""
+    deterministic: ClassVar[bool] = False
+    """Whether it returns one estimate and draws nothing."""
+    uses_prior: ClassVar[bool] = True
+    """Whether it needs a prior; others ignore the one that is given."""
 
     @property
     def volume_arrays(self) -> int:
@@ -95,7 +100,7 @@ class Solver(Sampler):
         self,
         y: Tensor,
         operator: "Physics | None",
-        prior: Prior,
+        prior: Prior | None = None,
         *,
         num_samples: int = 1,
         seed: int | None = None,
@@ -113,7 +118,7 @@ class Solver(Sampler):
             y: measurements, batch first; the result follows their dtype and device.
             operator: a wellposed operator or deepinv physics, in public units; None for a prior
                 with an anchor and images degraded in an unknown way: the residual then is NaN.
-            prior: the prior.
+            prior: the prior; None for solvers that use none.
             num_samples: posterior samples per item.
             seed: decides every random draw; ``None`` draws a seed and records it. Sample n of
                 item b is the same alone or in any batch.
@@ -130,11 +135,17 @@ class Solver(Sampler):
             `FileError` for one that cannot be read or written.
         """
         num_samples = require_integer("num_samples", num_samples)
+        if self.deterministic:
+            one = f"1 of {type(self).__name__}, which returns one estimate"
+            require(num_samples == 1, "num_samples", num_samples, one)
+            seed = 0 if noise is None else seed
         if noise is not None:
             require(callable(getattr(noise, "draw", None)), "noise", noise, "a noise source")
             require(num_samples == 1, "num_samples", num_samples, "1 with recorded noise")
             require(seed is None, "seed", seed, "None with recorded noise")
             require(checkpoint is None, "checkpoint", checkpoint, "None with recorded noise")
+        if not self.uses_prior:
+            prior = Flat()
         folder = None
         if checkpoint is not None:
             path = isinstance(checkpoint, (str, PathLike))
@@ -158,7 +169,7 @@ class Solver(Sampler):
             seconds=time.perf_counter() - started,
             solver=type(self).__name__,
             settings=self.settings,
-            seed=None if noise is not None else seed,
+            seed=None if noise is not None or self.deterministic else seed,
             measured=measured,
         )
 
@@ -166,7 +177,7 @@ class Solver(Sampler):
         self,
         y: Tensor,
         operator: "Physics | None",
-        prior: Prior,
+        prior: Prior | None,
         num_samples: int,
         seed: int | None,
         folder: RunFolder | None,
@@ -174,7 +185,7 @@ class Solver(Sampler):
         """Return the checked problem and the seed: given, that of the folder's run, or drawn."""
         saved = {} if folder is None else folder.read()
         problem, chunk = Problem.create(y, operator, prior), None
-        if prior.anchor is not None and not self.restores:
+        if problem.prior.anchor is not None and not self.restores:
             raise ArgumentError(
                 f"prior: {type(self).__name__} starts from pure noise, accepted with a restorer: "
                 "ResShift, IRSDE, RDDM or MRSampler"

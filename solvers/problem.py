@@ -58,7 +58,7 @@ class Problem:
     condition: Degraded | None = None
 
     @classmethod
-    def create(cls, y: Tensor, operator: "Physics | None", prior: Prior) -> "Problem":
+    def create(cls, y: Tensor, operator: "Physics | None", prior: Prior | None) -> "Problem":
         """Check ``y``, operator and prior against each other; raise before any network call.
 
         Raises:
@@ -67,7 +67,7 @@ class Problem:
         """
         if operator is None and isinstance(prior, Prior) and prior.anchor is not None:
             return cls._blind(y, prior)
-        _check_prior(prior)
+        prior = _checked_prior(prior)
         operator = _checked(operator, y)
         y = y.detach()
         back = operator.A_adjoint(y)
@@ -115,11 +115,11 @@ class Problem:
         """Return images in public values."""
         return self.prior.to_public(u)
 
-    def evaluate(self, network: Callable[..., Any], x_t: Tensor, t: float) -> Any:
+    def evaluate(self, network: Callable[..., Any], x_t: Tensor, t: float | Tensor) -> Any:
         """Return what a method of the prior makes of ``x_t``; all evaluations pass here."""
         return network(x_t, t, self.condition)
 
-    def denoise(self, x_t: Tensor, t: float) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor) -> Tensor:
         """Return ``E[x_0 | x_t]``; differentiable if ``x_t`` asks for it."""
         wanted = x_t.requires_grad and torch.is_grad_enabled()
         with torch.set_grad_enabled(wanted):
@@ -201,8 +201,8 @@ def is_linear_operator(operator: "Physics") -> bool:
     return isinstance(operator, LinearPhysics)
 
 
-def _check_prior(prior: Prior) -> None:
-    """Raise unless ``prior`` is one, and its condition one that solvers give."""
+def _checked_prior(prior: Prior | None) -> Prior:
+    """Return ``prior`` if it is one, and its condition one that solvers give, else raise."""
     if not isinstance(prior, Prior):
         raise ArgumentError(
             f"prior: got {type(prior).__name__}, accepted: a wellposed Prior; wrap a deepinv "
@@ -214,6 +214,7 @@ def _check_prior(prior: Prior) -> None:
             f"prior: got a restorer inside {type(prior).__name__}, accepted: the restorer itself; "
             "for large images priors.Patchwise(restorer)"
         )
+    return prior
 
 
 def _condition(image: Tensor, prior: Prior, clean: torch.Size) -> Degraded:

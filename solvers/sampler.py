@@ -59,7 +59,7 @@ class Counted(Problem):
         """Return the problem with nothing counted so far."""
         return cls(**{part.name: getattr(problem, part.name) for part in fields(Problem)})
 
-    def evaluate(self, network: Callable[..., Any], x_t: Tensor, t: float) -> Any:
+    def evaluate(self, network: Callable[..., Any], x_t: Tensor, t: float | Tensor) -> Any:
         """Count, and evaluate."""
         self.tally.count += 1
         return super().evaluate(network, x_t, t)
