@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import Count, NonNegative
-from wellposed.linalg import per_item
 from wellposed.noise import NoiseSource
 from wellposed.solvers.base import State
 from wellposed.solvers.data import proximal, squared_norm
