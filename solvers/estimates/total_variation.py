@@ -50,7 +50,7 @@ class TotalVariation(PointEstimate):
     conjugate gradients. Needs no prior.
 
     Reference: "An Augmented Lagrangian Approach to the Constrained Optimization Formulation of
-    Imaging Inverse Problems", Afonso, Bioucas-Dias and Figueiredo, IEEE Trans. Image Process. 2011,
+    Imaging Inverse Problems", Afonso, Bioucas-Dias and Figueiredo, IEEE TIP 2011,
     arXiv 0912.3481 (C-SALSA).
 
     Args:
