@@ -193,7 +193,7 @@ def test_mistakes_give_one_clear_line(at, tmp_path, mistake):
 def test_listing_shows_hyper_parameters(at):
     done = run("list", "theirs:Mine", "flow-chef")
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("mine: DDS, but stronger.")
+    assert done.output.startswith("theirs:Mine: DDS, but stronger.")
     assert "--set strength=..." in done.output
     assert "\nflowchef: " in done.output
     assert run("list", "flowchief").exit_code == 2

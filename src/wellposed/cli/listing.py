@@ -16,7 +16,8 @@ from wellposed.solvers.catalogue import named_solvers
 def list_names(o: List) -> None:
     """List what there is, or the hyper-parameters of solvers."""
     for name in o.solvers:
-        _show(find_class("SOLVER", name, named_solvers(), Solver))
+        cls = find_class("SOLVER", name, named_solvers(), Solver)
+        _show(name if ":" in name else cls.name, cls)
     if not o.solvers:
         _list_all()
 
@@ -33,8 +34,8 @@ def _list_all() -> None:
             typer.echo(f"  {name:18s} {line}")
 
 
-def _show(cls: type[Solver]) -> None:
-    typer.echo(f"{cls.name or cls.__name__}: {cleandoc(cls.__doc__ or '')}\n")
+def _show(name: str, cls: type[Solver]) -> None:
+    typer.echo(f"{name}: {cleandoc(cls.__doc__ or '')}\n")
     for hyper in fields(cls):
         value = "..." if hyper.default is MISSING else hyper.default
         typer.echo(f"  --set {hyper.name}={value}")
