@@ -61,7 +61,9 @@ def project(problem: Problem, x0: Tensor, iterations: int) -> Tensor:
     return conjugate_gradient(problem.normal, b, x0, iterations=iterations, space=space).x
 
 
-def proximal(problem: Problem, x0: Tensor, weight: Tensor) -> Tensor:
+def proximal(
+    problem: Problem, x0: Tensor, weight: Tensor, iterations: int | None = None
+) -> Tensor:
     """Return ``argmin_x ||A x - y||^2 + weight ||x - x0||^2``, for linear problems.
 
     With ``weight = sigma_y^2 / v`` the posterior mean of ``x ~ N(x0, v I)``; with 0 the
@@ -74,26 +76,30 @@ def proximal(problem: Problem, x0: Tensor, weight: Tensor) -> Tensor:
         problem: gives ``y`` and ``A``.
         x0: images (B, ...), in units.
         weight: of each item, shape (B,), at least 0.
+        iterations: conjugate-gradient steps at most, taken without a warning.
     """
     operator = problem.operator
     if is_decomposable(operator):
         gap = operator.U_adjoint(problem.y - problem.A(x0))
         s, _, kept = spectrum(problem, gap)
         return x0 + operator.V(kept * s / (s.square() + per_item(weight, gap)) * gap)
-    return x0 + damped_inverse(problem, problem.back_projection - problem.normal(x0), weight)
+    b = problem.back_projection - problem.normal(x0)
+    return x0 + damped_inverse(problem, b, weight, iterations)
 
 
-def damped_inverse(problem: Problem, b: Tensor, weight: Tensor) -> Tensor:
+def damped_inverse(
+    problem: Problem, b: Tensor, weight: Tensor, iterations: int | None = None
+) -> Tensor:
     """Return ``(A^H A + weight)^-1 b`` by conjugate gradients; see `proximal`."""
     w = per_item(weight, b)
     found = conjugate_gradient(
         lambda d: problem.normal(d) + w * d,
         b,
-        iterations=PROXIMAL_STEPS,
+        iterations=PROXIMAL_STEPS if iterations is None else iterations,
         tolerance=1e-6,
         space=problem.space,
     )
-    if bool(((found.residuals[-1] > 1e-3) & (weight > 0)).any()):
+    if iterations is None and bool(((found.residuals[-1] > 1e-3) & (weight > 0)).any()):
         warnings.warn(
             f"{PROXIMAL_STEPS} conjugate-gradient steps left more than 1e-3 of the residual: "
             "the noise level is small for this operator",

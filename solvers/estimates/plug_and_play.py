@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wellposed.checks import Count, Positive
 from wellposed.linalg import per_item
-from wellposed.noise import NoiseSource
+from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.solvers.base import State
 from wellposed.solvers.data import noise_level, proximal
 from wellposed.solvers.diffpir import gradient_step
@@ -29,16 +29,18 @@ class PlugAndPlay(PointEstimate):
     Args:
         steps: iterations, each with one evaluation of the network.
         start: first noise level, ``sigma / alpha`` in the prior's units (an image spans -1 to 1).
-        lambda_: weight of the prior; 1 is that of the posterior, larger values smooth more.
+        lambda_: weight of the prior; larger values smooth more.
+        cg_steps: conjugate-gradient steps at most of a fit, where it has no closed form.
     """
 
     steps: Count = 30
     start: Positive = 0.4
-    lambda_: Positive = 1.0
+    lambda_: Positive = 0.23
+    cg_steps: Count = 20
 
     def level(self, left: float, problem: Problem) -> Tensor:
         """Return the noise level of each item, (B,), with so many iterations left."""
-        low = noise_level(problem).double().clamp(min=problem.prior.schedule.min_ratio)
+        low = image_noise(problem).clamp(min=problem.prior.schedule.min_ratio)
         high = low.clamp(min=self.start)
         done = (self.steps - left) / max(self.steps - 1, 1)
         return high * (low / high) ** done
@@ -47,7 +49,7 @@ class PlugAndPlay(PointEstimate):
         """Return ``argmin_z ||A z - y||^2 / sigma_y^2 + lambda ||z - x||^2 / level^2``."""
         weight = (self.lambda_ * (noise_level(problem) / level) ** 2).to(x.real.dtype)
         if problem.is_linear:
-            return proximal(problem, x, weight)
+            return proximal(problem, x, weight, self.cg_steps)
         # Each step may move as far as one of many: the weights of steps in a row add up.
         for _ in range(GRADIENT_STEPS):
             x = gradient_step(x, GRADIENT_STEPS * weight, problem)
@@ -58,6 +60,21 @@ class PlugAndPlay(PointEstimate):
         t = problem.prior.schedule.time_at(level)
         alpha = problem.prior.schedule(t)[0].to(x.real.dtype)
         return problem.denoise(per_item(alpha, x) * x, t)
+
+
+def image_noise(problem: Problem) -> Tensor:
+    """Return the noise of the data as that of an image, (B,), in units: ``sigma_y / |A|``.
+
+    ``|A|^2`` is the mean eigenvalue of ``A^H A``, found from one random image; 1 if A is not
+    linear.
+    """
+    level = noise_level(problem).double()
+    if not problem.is_linear:
+        return level
+    z = ItemNoise(0, [(0,)], first_slice=problem.part.start).draw(problem.zeros()[:1])
+    z = z.expand(problem.image_shape)
+    mean = (problem.space.inner(z, problem.normal(z)) / problem.space.inner(z, z)).double()
+    return level / torch.where(mean > 0, mean, 1).sqrt()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +90,7 @@ class HQS(PlugAndPlay):
     as if they had noise of .01 in the prior's units.
 
     Reference: "Plug-and-Play Image Restoration with Deep Denoiser Prior", TPAMI 2021,
-    arXiv 2008.13751, eq. 6 and 7, there with ``lambda = .23`` and a denoiser of its own.
+    arXiv 2008.13751, eq. 6 and 7, with its ``lambda = .23``.
     """
 
     name: ClassVar[str] = "hqs"
