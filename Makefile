@@ -15,8 +15,9 @@ $(VENV)/.installed: pyproject.toml setup.py
 demo: install
 	$(BIN)/python examples/demo.py --out out/demo
 
+# A process a core, four at most, as each takes about 1 GB; files stay whole, as they share fixtures.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: install
 	$(BIN)/python -m ruff check .

@@ -98,10 +98,10 @@ def document(record: dict[str, Any]) -> str:
     parts = [
         "# Dehazing of simulated RF\n\n"
         f"Made by `python benchmarks/dehazing.py`: {p['hearts']} held-out hearts, {p['frames']} "
-        "frames of a beat each. PSNR in dB of a peak of 1; KS of the wall's grey values to the "
-        "clean ones. gCNR alone can be had by wiping out the cavity: see KS beside it. Pictures, "
-        "of 60 dB, have the order of the rows, from left to right and down, the truth last. "
-        "Seconds are of one thread.\n"
+        "frames of a beat each. PSNR in dB for a peak of 1; KS between the wall's grey values and "
+        "the clean ones. A high gCNR alone can result from erasing the cavity: compare KS. "
+        "Pictures, of 60 dB, follow the order of the rows, row by row; the last is the truth. "
+        "Times are for one thread.\n"
     ]
     heads = ["method", *SCORES.values(), "s / frame", "on", "setting"]
     for level, rows in record["levels"].items():
@@ -129,7 +129,7 @@ def document(record: dict[str, Any]) -> str:
             table = [[n, *(f"{row[c]:.3f}" for c in columns)] for n, row in record[key].items()]
             parts.append(f"## {title}\n\n{format_table(['', *columns], table)}\n")
     for name in record["real"]:
-        parts.append(f"![{name}, as it was and dehazed](dehazing-{Path(name).stem}.png)\n")
+        parts.append(f"![{name}, original and dehazed](dehazing-{Path(name).stem}.png)\n")
     return "\n".join(parts)
 
 

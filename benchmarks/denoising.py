@@ -30,8 +30,8 @@ from wellposed.datasets.images.image_files import Collection, Reading
 from wellposed.datasets.ultrasound import compand
 from wellposed.figures import format_table
 from wellposed.noise import MEASUREMENT, ItemNoise
+from wellposed.priors.stored.config import read_config
 from wellposed.priors.stored.registry import WEIGHTS
-from wellposed.priors.stored.store import read_config
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.4)
 PIECES = (64, 128, 256, 512)

@@ -33,20 +33,20 @@ LONG_DPS, LONG_STEPS = "DPS, 1000 steps", 1000
 """A row of its own: the published budget, with the published settings."""
 SUMMARY = """# Solvers on real images
 
-Made by `benchmarks/images.py`: all solvers, and deepinv's on the same prior, at {nfe} network
-evaluations for a sample where the papers take 20 to several thousand (DPS and PiGDM 1000 and 100,
-DAPS 1000, PnP-DM 3000); PiGDM, DPS and MMPS need vector-Jacobian products on top, each of about
-the cost of another evaluation. Means over {images} images that no prior was trained on, of
-{samples} samples each, all of {size} x {size} pixels: photographs (Kodak, at half resolution) with
-noise .025 in [0, 1], multi-coil MRI (studyforrest, 8 coils, noise .01) and CT (andrei_abdomen,
-30 views, noise of 1 %).
+Made by `benchmarks/images.py`: all solvers, and deepinv's with the same prior, at {nfe} network
+evaluations per sample. The papers use 20 to several thousand (DPS and PiGDM 1000 and 100, DAPS
+1000, PnP-DM 3000). PiGDM, DPS and MMPS additionally need vector-Jacobian products, each about as
+expensive as another evaluation. The tables have means over {images} images that no prior was
+trained on, with {samples} samples each, of {size} x {size} pixels: photographs (Kodak, at half
+resolution) with noise .025 in [0, 1], multi-coil MRI (studyforrest, 8 coils, noise .01) and CT
+(andrei_abdomen, 30 views, noise of 1 %).
 
 Hyper-parameters were tuned by `benchmarks/tune.py` on two other images of the same sources, with
 {trials} trials for every method: the published settings and {drawn} drawn from the ranges in
 `benchmarks/image_methods.py`. The objective was the PSNR of one sample. Motion deblurring has the
 settings of Gaussian deblurring, box inpainting those of random inpainting and 8 x MRI those of
-4 x. With so few trials and images, differences of some tenths of a decibel mean nothing. PSNR
-rewards methods that return something like the posterior mean: an exact sample is 3 dB below it.
+4 x. With so few trials and images, differences of a few tenths of a decibel are not significant.
+PSNR favours methods that return about the posterior mean: an exact sample is 3 dB below it.
 
 PSNR in dB of one sample / of the mean of {samples}:
 """
@@ -174,7 +174,7 @@ def document(record: dict[str, Any]) -> str:
     text.append(format_table(["method", *results], rows))
     text.append("\n![the first image of each task, one sample](images.png)")
     text.append(
-        "\n-: the method takes no such problem (DDRM needs a singular value decomposition, "
+        "\n-: the method does not accept the problem (DDRM needs a singular value decomposition, "
         "deepinv's DDRM a mask, deepinv's samplers real images). SSIM, seconds of the processor "
         "for a sample and the data misfit over its expected norm, 1 for a posterior sample, "
         "task by task:"

@@ -20,27 +20,27 @@ MEASURES = {
     "lpips_one": "LPIPS (VGG) of one sample",
     "detail": "energy of the Laplacian over the truth's; 1 for exact samples",
     "spread": "|x - x'|^2 of two samples over |x - truth|^2; 1 for exact samples",
-    "seconds": "seconds a sample",
+    "seconds": "seconds per sample",
 }
 SLACK = {"psnr_one": 0.5, "detail": 0.05, "spread": 0.05}
-"""How much below the baseline still counts as its quality."""
+"""Largest differences below the baseline that count as equal quality."""
 NOISY = 1.1
-"""Detail above tells noise that was left in."""
+"""Detail above this value indicates remaining noise."""
 SUMMARY = """# Trained restorers and their samplers
 
 Made by `benchmarks/restoration.py`: {images} photographs (Kodak, central crops of {size} x {size}
 pixels) that neither the restorers nor the prior `natural` were trained on, {samples} samples each.
 {tasks}
 
-IR-SDE's own sampler is strided correctly: with fewer steps than it was trained with, a step takes
-the decay between its times. The published code keeps that of a single step, so that most noise
-stays in, and is no baseline. "data" adds five conjugate-gradient steps towards the measurement to
-each evaluation, and zero-shot DDS knows the operator as well; the others are told nothing. Their
-weights of the data are the best of {trials} on two other photographs.
+IR-SDE's own sampler has correct strides: with fewer steps than in training, a step has the decay
+between its two times. The published code keeps the decay of one time step, so most of the noise
+remains; it is not a fair baseline. "data" adds five conjugate-gradient steps towards the
+measurement to each evaluation. It knows the operator, as does zero-shot DDS; the other methods do
+not. Their data weights are the best of {trials} on two other photographs.
 
-PSNR rewards estimates near the posterior mean: few steps give just that, and an exact sample is
-3 dB below it. So one sample and the mean are told apart, and two figures say how far samples are
-samples: "detail" and "spread" are 1 for exact ones. {lpips}
+PSNR favours estimates close to the posterior mean, which few steps give; an exact sample is 3 dB
+below it. Single samples and means are therefore reported separately, and two numbers measure the
+quality of samples: "detail" and "spread" are 1 for exact samples. {lpips}
 """
 
 
@@ -107,11 +107,11 @@ def headline(found: Runs) -> list[str]:
     goal = found[BASELINE][most]
     slack = ", ".join(f"{key.removesuffix('_one')} {gap:g}" for key, gap in SLACK.items())
     lines = [
-        f"At least the quality of {BASELINE} with {most} evaluations (at most {slack} below, and "
-        f"detail up to {NOISY}), from as many on:\n"
+        f"Smallest number of evaluations with the quality of {BASELINE} at {most} evaluations "
+        f"(at most {slack} below, and detail up to {NOISY}):\n"
     ]
     for method, runs in found.items():
-        if method in (DATA, ZERO_SHOT):  # which know more
+        if method in (DATA, ZERO_SHOT):  # they know the operator
             continue
         close = {
             n: all(r[k] >= goal[k] - g for k, g in SLACK.items()) and r["detail"] <= NOISY

@@ -24,11 +24,11 @@ TASK = "mri4"
 STEPS = {"DDS": (5, 10, 20, 50, 100), "DPS": (20, 50, 100, 250, 1000)}
 SUMMARY = """# DDS against DPS
 
-Multi-coil MRI, 4 x undersampled, {size} x {size} crops of two slices that no prior has seen, on
-the same prior, by `benchmarks/speed.py`. Each row has the best settings of {trials} trials on
-another slice: the published one and others from a wide range, so that neither method is at its
-best. Seconds are of one thread of a processor. The paper on DDS (arXiv 2303.05754) claims to be
-more than 80 times faster than earlier methods.
+Made by `benchmarks/speed.py`: multi-coil MRI, 4 x undersampled, on {size} x {size} crops of two
+slices that the prior was not trained on, with the same prior for both methods. Each row has the
+best settings of {trials} trials on another slice: the published settings and others from a wide
+range, so neither method is tuned to its optimum. Times are for one processor thread. The paper on
+DDS (arXiv 2303.05754) claims to be more than 80 times faster than earlier methods.
 """
 HEADER = ["method", "steps", "PSNR of one sample", "s / sample", "settings"]
 

@@ -1,9 +1,9 @@
-"""What loaders and writers of files share: errors that name the file or the argument."""
+"""Checks for loaders and writers of files: errors that name the file or the argument."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,14 +18,17 @@ from wellposed.errors import (
     check_finite,
 )
 
+if TYPE_CHECKING:
+    import h5py
+
 
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever fails within into a `FileError` that names the file.
+    """Convert all errors within into a `FileError` that names the file.
 
     Args:
         path: the file, which must exist.
-        kind: what it should be, for the message.
+        kind: expected kind of the file, for the message.
     """
     if not path.is_file():
         raise FileError(f"path: no such file {str(path)!r}")
@@ -33,13 +36,13 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         yield
     except WellposedError:
         raise
-    except Exception as error:  # every reader has its own exceptions; the user needs the name
+    except Exception as error:  # every reader has its own exceptions, without the file's name
         raise FileError(f"path: cannot read {str(path)!r} as {kind}: {error}") from error
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn an `OSError` within into a `FileError` that names the file."""
+    """Convert an `OSError` within into a `FileError` that names the file."""
     try:
         yield
     except WellposedError:
@@ -48,7 +51,9 @@ def writing(path: str | Path) -> Iterator[None]:
         raise FileError(f"path: cannot write {str(path)!r}: {error}") from error
 
 
-def stored_array(path: Path, group: Any, key: str, axes: tuple[int, ...]) -> Any:
+def stored_array(
+    path: Path, group: "h5py.Group", key: str, axes: tuple[int, ...]
+) -> "h5py.Dataset":
     """Return the data set ``key`` of an HDF5 file or group, not yet read.
 
     Raises:
@@ -57,7 +62,7 @@ def stored_array(path: Path, group: Any, key: str, axes: tuple[int, ...]) -> Any
     found = group.get(key)
     if not hasattr(found, "shape"):
         holds = ", ".join(group) or "nothing"
-        raise FileError(f"path: {path.name} has no data set {key!r}, it holds: {holds}")
+        raise FileError(f"path: {path.name} has no data set {key!r}, it contains: {holds}")
     if len(found.shape) not in axes:
         accepted = " or ".join(map(str, axes))
         raise FileError(
@@ -67,7 +72,7 @@ def stored_array(path: Path, group: Any, key: str, axes: tuple[int, ...]) -> Any
 
 
 def one_or_all(argument: str, index: int | None, count: int) -> slice:
-    """Return the rows that ``index`` chooses of ``count``; all for None."""
+    """Return the slice of row ``index`` of ``count`` rows, or of all rows for ``None``."""
     if index is None:
         return slice(count)
     first = require_integer(argument, index, 0, count - 1)
@@ -75,30 +80,30 @@ def one_or_all(argument: str, index: int | None, count: int) -> slice:
 
 
 def finite(path: Path, key: str, values: np.ndarray) -> np.ndarray:
-    """Return the values, or raise a `FileError` where any is NaN or infinite."""
+    """Return the values; raise a `FileError` if any is NaN or infinite."""
     bad = values.size - int(np.isfinite(values).sum())
     if bad:
         raise FileError(
-            f"path: {key!r} in {path.name} holds {bad} NaN or infinite of {values.size} values"
+            f"path: {key!r} in {path.name} has {bad} NaN or infinite values of {values.size}"
         )
     return values
 
 
 def as_stored(volume: Tensor | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a real, finite volume as a float64 array of ``shape``, to be written.
+    """Return a real, finite volume as a float64 array of ``shape``, for writing.
 
-    Axes of length one may be missing or additional, as in (1, 1, D, H, W) for (D, H, W).
+    Axes of length one may be missing or additional, e.g. (1, 1, D, H, W) for (D, H, W).
 
     Raises:
-        DtypeError, ShapeError, NonFiniteError: the volume is not real, of another shape, or
-            holds NaN or infinite values.
+        DtypeError, ShapeError, NonFiniteError: the volume is not real, has another shape, or
+            contains NaN or infinite values.
     """
     tensor = torch.as_tensor(np.array(volume) if isinstance(volume, np.ndarray) else volume)
     if tensor.is_complex():
-        raise DtypeError(f"volume: got {tensor.dtype}, accepted: real values, as magnitudes")
+        raise DtypeError(f"volume: got {tensor.dtype}, accepted: real values, e.g. magnitudes")
     if [n for n in tensor.shape if n != 1] != [n for n in shape if n != 1]:
         raise ShapeError(
-            f"volume: got shape {tuple(tensor.shape)}, accepted: {shape} as the reference has"
+            f"volume: got shape {tuple(tensor.shape)}, accepted: {shape} as for the reference"
         )
     check_finite("volume", tensor)
     return tensor.detach().cpu().double().reshape(shape).numpy()

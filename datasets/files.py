@@ -1,12 +1,15 @@
-"""Read images and volumes from the usual files: PNG, JPEG, NPY, HDF5, MAT, NIfTI."""
+"""Reading of images and volumes from common files: PNG, JPEG, NPY, HDF5, MAT, NIfTI."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wellposed.errors import FileError
+
+if TYPE_CHECKING:
+    from nibabel.spatialimages import SpatialImage
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 KEYED_SUFFIXES = (".h5", ".hdf5", ".mat")
@@ -19,13 +22,13 @@ READABLE_SUFFIXES = IMAGE_SUFFIXES + VOLUME_SUFFIXES
 
 
 def suffix_of(path: str | Path) -> str:
-    """Return the lower-case file suffix, with ``.nii.gz`` kept whole."""
+    """Return the file suffix in lower case; ``.nii.gz`` is one suffix."""
     name = Path(path).name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
 def stem_of(path: str | Path) -> str:
-    """Return a file's name without its suffix, as `suffix_of` tells it."""
+    """Return a file's name without its suffix, see `suffix_of`."""
     name = Path(path).name
     return name[: len(name) - len(suffix_of(name))]
 
@@ -33,13 +36,12 @@ def stem_of(path: str | Path) -> str:
 def read_array(path: str | Path, key: str | None = None, min_axes: int = 2) -> np.ndarray:
     """Return the array stored in a file.
 
-    Photographs come as (H, W, 3) or (H, W) in [0, 1]; every other format as it is stored.
+    Photographs are (H, W, 3) or (H, W) in [0, 1]; other formats are returned as stored.
 
     Args:
         path: a PNG, JPEG, BMP, TIFF, NPY, HDF5, MAT or NIfTI file.
-        key: the data set inside an HDF5 or MAT file; without it the only (or largest) one is
-            taken.
-        min_axes: data sets of fewer axes do not count there.
+        key: data set inside an HDF5 or MAT file; by default the only or largest data set.
+        min_axes: data sets with fewer axes are ignored.
 
     Raises:
         FileError: the file is missing, unreadable, of an unknown kind, or has no such key.
@@ -61,15 +63,15 @@ def read_array(path: str | Path, key: str | None = None, min_axes: int = 2) -> n
         return readers[suffix](path)
     except FileError:
         raise
-    except Exception as error:  # every reader has its own exceptions; the user needs the name
+    except Exception as error:  # every reader has its own exceptions, without the file's name
         raise FileError(f"path: cannot read {str(path)!r} as {suffix}: {error}") from error
 
 
 def image_shape(path: Path) -> tuple[int, int, int]:
-    """Return (H, W, C) of a photograph as `read_array` gives it, without decoding its pixels.
+    """Return (H, W, C) of a photograph, see `read_array`, without decoding its pixels.
 
     Raises:
-        FileError: the file is missing, no image, or has pixels that `read_array` refuses.
+        FileError: the file is missing, not an image, or has pixels that `read_array` refuses.
     """
     from PIL import Image
 
@@ -98,13 +100,13 @@ def _read_image(path: Path) -> np.ndarray:
 
 def _check_depth(path: Path, mode: str) -> None:
     if mode in ("I", "F"):  # Pillow would clip them to 0..255
-        raise FileError(f"path: {path.name} has 32-bit pixels, accepted: 8 or 16; use NPY")
+        raise FileError(f"path: {path.name} has 32-bit pixels, accepted: 8 or 16 bits; use NPY")
 
 
 def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
     import h5py
 
-    found: dict[str, Any] = {}
+    found: dict[str, h5py.Dataset] = {}
     with h5py.File(path, "r") as file:
         file.visititems(
             lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {})
@@ -126,19 +128,22 @@ def _read_mat(path: Path, key: str | None, min_axes: int) -> np.ndarray:
     return found[_choose(path, found, key, min_axes)]
 
 
-def _choose(path: Path, found: dict[str, Any], key: str | None, min_axes: int) -> str:
-    """Return the name of the wanted data set, by default the largest."""
+def _choose(path: Path, found: Mapping[str, np.ndarray], key: str | None, min_axes: int) -> str:
+    """Return the name of the requested data set, by default the largest."""
     sizes = {name: array.size for name, array in found.items() if array.ndim >= min_axes}
     if not sizes:
-        raise FileError(f"path: {path.name} holds no data set of {min_axes} or more axes")
+        raise FileError(f"path: {path.name} has no data set of {min_axes} or more axes")
     if key is not None and key not in sizes:
-        raise FileError(f"key: {path.name} has no {key!r}, it holds: {', '.join(sizes)}")
+        raise FileError(f"key: {path.name} has no {key!r}, it contains: {', '.join(sizes)}")
     return key or max(sizes, key=sizes.__getitem__)
 
 
-def open_nifti(path: Path) -> tuple[Any, np.ndarray]:
-    """Return a NIfTI image of nibabel's, and its values after the file's scaling."""
+def open_nifti(path: Path) -> "tuple[SpatialImage, np.ndarray]":
+    """Return a nibabel NIfTI image, and its values after the file's scaling."""
     import nibabel
+    from nibabel.spatialimages import SpatialImage
 
-    image: Any = nibabel.load(path)
+    image = nibabel.load(path)
+    if not isinstance(image, SpatialImage):
+        raise FileError(f"path: {path.name} is a {type(image).__name__}, accepted: an image")
     return image, np.asarray(image.dataobj)

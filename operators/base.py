@@ -1,6 +1,6 @@
 """Linear operators and their algebra: products, sums, multiples and adjoints."""
 
-from typing import Any, ClassVar, NoReturn
+from typing import ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -23,27 +23,26 @@ class LinearOperator(LinearMap):
 
         A @ B         x -> A (B x), with the noise of A
         A + B, A - B  with the independent noise of both
-        c * A, A / c  with the noise times |c| or over it
+        c * A, A / c  with the noise times |c| or divided by |c|
         A.H           the adjoint, without noise
 
     Subclasses implement ``forward_map`` and ``adjoint_map``; the public ``A`` and ``A_adjoint``
-    check shape, kind and device first. Tensors keep the dtype they come in: stored masks, maps
+    first check shape, dtype and device. Results have the dtype of the input: stored masks, maps
     and kernels are cast to it.
 
     Args:
         image_size: shape of one image, (C, H, W) or (C, D, H, W).
         measurement_size: shape of one measurement, without the batch axis.
         noise_sigma: standard deviation of the noise in ``y``, in the units of ``y``; for complex
-            measurements that of the real and of the imaginary part. A number or one per item.
+            measurements, of the real and of the imaginary part. A number or one per item.
         complex_image, complex_measurement: whether ``x`` and ``y`` are complex tensors.
-        items: batch size the operator is made for, where it holds a mask or maps for each item;
-            1 for any.
+        items: batch size of an operator with a mask or maps for each item; 1 for any batch size.
     """
 
     _pattern: ClassVar[str] = ""
 
     def _formula(self) -> str:
-        """Return the operators that this one is made of, as they are combined."""
+        """Return the formula of the operators that this one combines."""
         if not self._pattern:
             return super()._formula()
         parts = {name: _named(part) for name, part in self._modules.items()}
@@ -55,12 +54,12 @@ class LinearOperator(LinearMap):
         return Adjoint(self)
 
     def scaled(self, factor: complex) -> "LinearOperator":
-        """Return ``factor * A``; operators also combine by ``@ + - /``, see `LinearOperator`."""
+        """Return ``factor * A``; see `LinearOperator` for ``@ + - /``."""
         return Scaled(self, factor)
 
     def stack(self, other: object) -> NoReturn:
-        """Raise `ArgumentError`: several measurements of one image are a `Joint`."""
-        raise ArgumentError("stack: gives deepinv's operators, accepted: operators.Joint([A, B])")
+        """Raise `ArgumentError`; use `Joint` for several measurements of one image."""
+        raise ArgumentError("stack: not supported, accepted: operators.Joint([A, B])")
 
     def __matmul__(self, other: "LinearOperator") -> "LinearOperator":
         return Composed(self, other) if isinstance(other, LinearOperator) else NotImplemented
@@ -91,11 +90,11 @@ def _named(part: object) -> str:
 
 
 class Composed(LinearOperator):
-    """``A B``: ``left`` acts on what ``right`` gives; the noise is that of ``left``.
+    """``A B``: ``left`` acts on the result of ``right``; the noise is that of ``left``.
 
     Raises:
-        ShapeError, DtypeError: ``right`` gives other tensors than ``left`` takes.
-        ArgumentError, DeviceError: they are made for several numbers of items, or devices.
+        ShapeError, DtypeError: the measurements of ``right`` are not images of ``left``.
+        ArgumentError, DeviceError: they differ in the number of items or in the device.
     """
 
     _pattern = "{left} @ {right}"
@@ -103,8 +102,8 @@ class Composed(LinearOperator):
     def __init__(self, left: LinearOperator, right: LinearOperator) -> None:
         if right.measurement_size != left.img_size:
             raise ShapeError(
-                f"@: the right operator gives {right.measurement_size}, accepted: "
-                f"{left.img_size}, the image size of the left one"
+                f"@: the right operator has measurements {right.measurement_size}, accepted: "
+                f"{left.img_size}, the image size of the left operator"
             )
         require_kind("@", right.complex_measurement, left.complex_image)
         super().__init__(
@@ -124,8 +123,8 @@ class Composed(LinearOperator):
     def adjoint_map(self, y: Tensor) -> Tensor:
         return self.right.A_adjoint(self.left.A_adjoint(y))
 
-    def A_adjoint_A(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """Return ``B^H A^H A B x``, by the left operator's own form of ``A^H A``."""
+    def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
+        """Return ``B^H A^H A B x``, with the left operator's ``A_adjoint_A``."""
         return self.right.A_adjoint(self.left.A_adjoint_A(self.right.A(x)))
 
     def restrict(self, y: Tensor) -> Tensor:
@@ -137,8 +136,8 @@ class Sum(LinearOperator):
     """``A + B`` of one image; independent noise of level ``sqrt(sigma_A^2 + sigma_B^2)``.
 
     Raises:
-        ShapeError, DtypeError: the operators take other images or give other measurements.
-        ArgumentError, DeviceError: they are made for several numbers of items, or devices.
+        ShapeError, DtypeError: the operators differ in their images or measurements.
+        ArgumentError, DeviceError: they differ in the number of items or in the device.
     """
 
     _pattern = "{first} + {second}"
@@ -177,8 +176,8 @@ class Scaled(LinearOperator):
     """``c A``: the measurement, with its noise, times a number.
 
     Raises:
-        ArgumentError: ``factor`` is no finite number, or 0.
-        DtypeError: a complex one for real measurements.
+        ArgumentError: ``factor`` is not a finite number, or is 0.
+        DtypeError: a complex factor for real measurements.
     """
 
     _pattern = "{factor:.4g} * {operator}"
@@ -202,17 +201,18 @@ class Scaled(LinearOperator):
     def adjoint_map(self, y: Tensor) -> Tensor:
         return self.operator.A_adjoint(self.factor.conjugate() * y)
 
-    def A_adjoint_A(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """Return ``|c|^2 A^H A x``, by the operator's own form of it."""
-        return abs(self.factor) ** 2 * self.operator.A_adjoint_A(x)
+    def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
+        """Return ``|c|^2 A^H A x``, with the operator's ``A_adjoint_A``."""
+        normal: Tensor = self.operator.A_adjoint_A(x)
+        return abs(self.factor) ** 2 * normal
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
-        """Return the operator's own pseudo-inverse of ``y / c``."""
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
+        """Return the operator's pseudo-inverse of ``y / c``."""
         self._check("y", y, self.measurement_size, self.complex_measurement)
         return self.operator.A_dagger(y / self.factor)
 
-    def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **kwargs: Any) -> Tensor:
-        """Return the operator's own proximal solution, of ``y / c`` and ``|c|^2 gamma``."""
+    def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **kwargs: object) -> Tensor:
+        """Return the operator's proximal solution for ``y / c`` and ``|c|^2 gamma``."""
         self._check("y", y, self.measurement_size, self.complex_measurement)
         return self.operator.prox_l2(z, y / self.factor, abs(self.factor) ** 2 * gamma)
 

@@ -1,4 +1,4 @@
-"""Checks that an operator is what solvers assume: linear, with its true adjoint and normal map.
+"""Checks of what solvers assume: linear operators with correct adjoint and normal map.
 
 Errors are measured per element, on matrices or on norms of differences, never on signed means or
 single inner products, which hide mismatches of several percent.
@@ -6,7 +6,7 @@ single inner products, which hide mismatches of several percent.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
 from wellposed.linalg import inner, largest_eigenvalue, norm
 
 if TYPE_CHECKING:
-    from deepinv.physics import Physics
+    from deepinv.physics import LinearPhysics, Physics
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class OperatorReport:
 
     Attributes:
         adjoint: largest ``|<A x, y> - <x, A^H y>| / (||A x|| ||y||)`` scaled by ``sqrt(m)``, over
-            random pairs, i.e. as large as the typical inner product of a wrong adjoint.
+            random pairs; about 1 for an unrelated adjoint.
         linearity: ``||A(a x + z) - a A x - A z|| / ||A x||``, with a complex ``a`` for complex
             images.
         normal: ``||A^H A x (fused) - A^H (A x)|| / ||A^H A x||``.
@@ -38,7 +38,7 @@ class OperatorReport:
     norm: float
 
     def passes(self, tolerance: float = 1e-5) -> bool:
-        """Tell whether adjoint, linearity and normal errors are all below ``tolerance``."""
+        """Return whether adjoint, linearity and normal errors are all below ``tolerance``."""
         return all(error < tolerance for error in (self.adjoint, self.linearity, self.normal))
 
 
@@ -48,7 +48,7 @@ def _random(shape: tuple[int, ...], dtype: torch.dtype, rng: np.random.Generator
 
 
 def check_operator(
-    operator: Any,
+    operator: "LinearPhysics",
     image_size: tuple[int, ...] | None = None,
     dtype: torch.dtype | None = None,
     pairs: int = 8,
@@ -59,10 +59,10 @@ def check_operator(
     Args:
         operator: a wellposed `LinearOperator` or any deepinv `LinearPhysics`.
         image_size: shape of one image; taken from the operator's ``img_size`` by default.
-        dtype: dtype of the images; single precision of the operator's kind by default.
-        pairs: number of random pairs; the images form one batch. As many as the operator has
-            items where it holds a mask or maps for each.
-        seed: decides the random images and measurements.
+        dtype: dtype of the images; single precision, real or complex, by default.
+        pairs: number of random pairs; the images form one batch. For an operator with a mask or
+            maps per item it is the number of items.
+        seed: seed of the random images and measurements.
 
     Raises:
         ArgumentError: no image size is known, or ``pairs`` is below 1.
@@ -91,7 +91,7 @@ def check_operator(
     if Aty.dtype != x.dtype:
         raise DtypeError(f"operator: A_adjoint returns {Aty.dtype}, accepted: {x.dtype}")
     gap = inner(Ax, y) - inner(x, Aty)
-    # Real images are a real space, whatever the measurement: real parts have to agree.
+    # Real images form a real space for any kind of measurement: only real parts have to agree.
     gap = (gap if dtype.is_complex else gap.real).abs() / (norm(Ax) * norm(y))
     a = 0.7 - 0.4j if dtype.is_complex else 0.7
     combined = operator.A(a * x + z)
@@ -109,19 +109,19 @@ def operator_norm(
 ) -> float:
     """Return the largest eigenvalue of a Hermitian map by power iterations from ``start``.
 
-    The largest of all items where ``start`` holds several.
+    It is the largest eigenvalue of all items of ``start``.
     """
     return float(largest_eigenvalue(normal, start, iterations).max())
 
 
-def _single_precision(operator: Any) -> torch.dtype:
+def _single_precision(operator: object) -> torch.dtype:
     return torch.complex64 if getattr(operator, "complex_image", False) else torch.float32
 
 
 def dense_matrix(
     linear_map: Callable[[Tensor], Tensor], size: tuple[int, ...], dtype: torch.dtype
 ) -> Tensor:
-    """Return the matrix of a linear map on images of shape ``size``, by columns; for small ones.
+    """Return the matrix of a linear map on small images of shape ``size``, column by column.
 
     Complex maps give the complex matrix; rows are the flattened measurement.
     """
@@ -132,14 +132,14 @@ def dense_matrix(
 def require_adjoint(operator: "Physics", y: Tensor, back: Tensor, tolerance: float = 0.02) -> None:
     """Raise if ``A_adjoint`` is not the adjoint of ``A``.
 
-    With ``x = A^H y``: ``<A x, y>`` must equal ``||x||^2``. These terms add up coherently, so a
-    mismatch of a few percent shows, where random vectors would hide it.
+    With ``x = A^H y``, ``<A x, y>`` must equal ``||x||^2``. These terms add up coherently, so even
+    a mismatch of a few percent is detected, which random vectors would hide.
     """
     square = inner(back, back)
     gap = (inner(operator.A(back), y) - square).abs()
     if bool((gap > tolerance * square.clamp(min=1e-300)).any()):
         raise ArgumentError(
             f"operator: A_adjoint of {type(operator).__name__} is not the adjoint of A (relative "
-            f"mismatch {float((gap / square).max()):.3g}), accepted: mismatch below {tolerance}; "
+            f"mismatch {float((gap / square).max()):.3g}), accepted: one below {tolerance}; "
             "see operators.check_operator"
         )

@@ -1,7 +1,5 @@
 """Operators whose images are companded."""
 
-from typing import Any
-
 from torch import Tensor
 
 from wellposed.errors import is_positive, require
@@ -14,16 +12,16 @@ from wellposed.operators.linear_map import check_batch
 class Companded(NonlinearOperator):
     """``y = C(A C^-1(x)) + n``: ``A`` acts on linear values, images and data are companded by C.
 
-    As in the dehazing of ultrasound RF data, which are summed linearly and companded for the
+    It is used for dehazing ultrasound RF data, which add up linearly and are companded for the
     networks (Stevens et al., "Dehazing Ultrasound Using Diffusion Models", IEEE TMI 2024, arXiv
-    2307.11204). Solvers of nonlinear problems apply it to the denoised estimate: on a noisy state
-    most values leave the range.
+    2307.11204). Solvers for nonlinear problems apply it to the denoised estimate, as most values
+    of a noisy state are outside the range.
 
     Args:
-        operator: acts on linear values in [-1, 1] of images (C, H, W), real; a `Superposition`
+        operator: real operator on linear values in [-1, 1] of images (C, H, W); a `Superposition`
             for sums.
         mu: strength of `companding.compand`.
-        compressed_data: whether ``y`` is companded too, as published; or linear, where
+        compressed_data: whether ``y`` is companded too, as published, or linear, in which
             electronic noise is Gaussian.
         noise_sigma: noise level in ``y``.
 
@@ -51,12 +49,12 @@ class Companded(NonlinearOperator):
         y = self.operator.A(expand(x, self.mu))
         return compand(y, self.mu) if self.compressed_data else y
 
-    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_adjoint(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return ``C(A^H C^-1(y))``, an image of the size of ``x``."""
         return compand(self.operator.A_adjoint(self._linear(y)), self.mu)
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
-        """Return the companded pseudo-inverse, which fits ``y`` where something does."""
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
+        """Return the companded pseudo-inverse, which fits ``y`` if that is possible."""
         return compand(self.operator.A_dagger(self._linear(y)), self.mu)
 
     def restrict(self, y: Tensor) -> Tensor:

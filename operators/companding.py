@@ -1,4 +1,4 @@
-"""The mu-law that compands radio-frequency (RF) frames, and its inverse.
+"""The mu-law for companding radio-frequency (RF) frames, and its inverse.
 
 Both are differentiable and keep dtype and device.
 """
@@ -11,19 +11,19 @@ from torch import Tensor
 from wellposed.errors import DtypeError, require
 
 LOUDEST = 2.0
-"""Magnitude that RF may reach: hazy frames leave [-1, 1] a little where tissue is loudest."""
+"""Largest accepted magnitude of RF: strong echoes of hazy frames slightly exceed [-1, 1]."""
 
 
 def compand(x: Tensor, mu: float = 255.0) -> Tensor:
     """Return ``sgn(x) ln(1 + mu |x|) / ln(1 + mu)``, which maps [-1, 1] onto itself.
 
-    The mu-law (ITU-T G.711). RF frames, of which a few echoes are a hundred times stronger than
-    most, fill the range after it. Beyond the range it goes on along its tangents, as `expand`
-    does, so that estimates that leave it keep a gradient.
+    The mu-law (ITU-T G.711). In RF frames a few echoes are a hundred times stronger than most;
+    after companding the values fill the range. Outside the range `compand` and `expand` continue
+    along their tangents, so that estimates there have a gradient.
 
     Args:
         x: real, any shape; 1 is the strongest echo.
-        mu: positive; strength.
+        mu: strength, positive.
     """
     require(mu > 0, "mu", mu, "a positive number")
     sign, inside, beyond = _parts(x)
@@ -42,11 +42,11 @@ def expand(v: Tensor, mu: float = 255.0) -> Tensor:
 def require_real(name: str, values: Tensor) -> None:
     """Raise `DtypeError` unless values are real and floating-point."""
     if not values.is_floating_point():
-        raise DtypeError(f"{name}: got {values.dtype}, accepted: real and floating-point")
+        raise DtypeError(f"{name}: got {values.dtype}, accepted: real floating-point values")
 
 
 def _parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return sign, magnitude up to 1, and what is beyond."""
+    """Return sign, magnitude up to 1, and the excess over 1."""
     sign = torch.where(x < 0, -1.0, 1.0).to(x.dtype)  # a sign of 0 would lose the slope there
     magnitude = sign * x
     inside = magnitude.clamp(max=1)

@@ -1,6 +1,7 @@
-"""Checks that operators go together; errors are named by what was asked for, as ``@``."""
+"""Checks that operators can be combined; errors name the combination, e.g. ``@``."""
 
 import cmath
+from collections.abc import Iterable
 from numbers import Complex
 
 import torch
@@ -12,17 +13,17 @@ from wellposed.parallel.part import part_of
 
 
 def require_items(name: str, *operators: LinearMap) -> int:
-    """Return the batch size for which operators together hold parameters, 1 for any.
+    """Return the batch size for which the operators have parameters, 1 for any batch size.
 
     Raises:
-        ArgumentError: it is not one and the same, or they act on a part of a shared volume.
-        DeviceError: they live on several devices.
+        ArgumentError: the batch sizes differ, or an operator acts on a part of a shared volume.
+        DeviceError: the operators are on different devices.
     """
     items = sorted({operator.items for operator in operators} - {1})
     if len(items) > 1:
         raise ArgumentError(
             f"{name}: got operators with parameters for {' and '.join(map(str, items))} items, "
-            "accepted: for one number of items"
+            "accepted: operators for the same number of items"
         )
     devices = sorted({str(operator.device) for operator in operators})
     if len(devices) > 1:
@@ -40,13 +41,13 @@ def require_kind(name: str, got: bool, accepted: bool) -> None:
     kinds = {True: "complex", False: "real"}
     if got != accepted:
         raise DtypeError(
-            f"{name}: got {kinds[got]} tensors for an operator on {kinds[accepted]} ones, "
-            "accepted: operators of one kind"
+            f"{name}: got {kinds[got]} tensors for an operator on {kinds[accepted]} tensors, "
+            "accepted: operators on the same kind of tensors"
         )
 
 
 def require_same_image(name: str, first: LinearMap, second: LinearMap) -> None:
-    """Raise unless two operators take the same images and give data of one kind."""
+    """Raise unless two operators have the same images and the same kind of data."""
     if first.img_size != second.img_size:
         raise ShapeError(
             f"{name}: got operators on images {first.img_size} and {second.img_size}, accepted: "
@@ -60,7 +61,7 @@ def summed_level(name: str, first: LinearMap, second: LinearMap) -> Tensor:
     """Return the noise level of the sum of two measurements.
 
     Raises:
-        ShapeError: they hold levels for different numbers of items.
+        ShapeError: they have levels for different numbers of items.
     """
     levels = first.noise_model.sigma, second.noise_model.sigma
     counts = {level.numel() for level in levels} - {1}
@@ -72,11 +73,17 @@ def summed_level(name: str, first: LinearMap, second: LinearMap) -> Tensor:
     return torch.hypot(*levels)
 
 
+def added(images: Iterable[Tensor]) -> Tensor:
+    """Return the sum of one or more images or measurements."""
+    first, *others = images
+    return sum(others, first)
+
+
 def as_factor(name: str, factor: complex, complex_data: bool) -> float | complex:
-    """Return a finite number other than 0, for complex data possibly a complex one.
+    """Return a finite number other than 0, which may be complex for complex data.
 
     Raises:
-        ArgumentError: not such a number.
+        ArgumentError: another value.
         DtypeError: a complex number for real data.
     """
     number = isinstance(factor, Complex) and not isinstance(factor, bool)

@@ -1,4 +1,4 @@
-"""Operators whose singular value decomposition is at hand, so that all is closed-form."""
+"""Operators with a fast singular value decomposition, which gives closed forms."""
 
 import torch
 from torch import Tensor
@@ -11,20 +11,21 @@ from wellposed.operators.proximal import as_weight, require_items
 class Decomposable(LinearOperator):
     """``A = U diag(s) V^H`` with isometric ``U`` and ``V`` that are applied fast.
 
-    From the decomposition follow the operator, its exact pseudo-inverse and proximal solution;
-    solvers that work in its coordinates, such as DDRM (Kawar et al., "Denoising Diffusion
-    Restoration Models", 2022, arXiv:2201.11793), read it. It is thin: what ``V`` does not reach
-    is not measured; singular values may be zero besides. ``V_adjoint V = 1 = U_adjoint U`` on
-    coordinates, which are real, or complex with the spectrum's symmetry for Fourier operators:
-    noise in coordinates is drawn as an image and taken there by ``V_adjoint``. The names are
-    those of deepinv's ``DecomposablePhysics``.
+    The decomposition gives the operator, its exact pseudo-inverse and its proximal solution.
+    Solvers such as DDRM (Kawar et al., "Denoising Diffusion Restoration Models", 2022,
+    arXiv:2201.11793) work in its coordinates. The decomposition is thin: components outside the
+    range of ``V`` are not measured; singular values may also be zero. On coordinates
+    ``V_adjoint V = 1 = U_adjoint U``. Coordinates are real, or complex with the symmetry of a
+    spectrum for Fourier operators; noise in coordinates is ``V_adjoint`` of a noise image. The
+    names are those of deepinv's ``DecomposablePhysics``.
 
     Subclasses register the buffer ``singular_values`` and define the maps that are not the
     identity.
 
     Attributes:
         singular_values: s >= 0, broadcast over coordinates (B, ...).
-        cutoff: singular values up to ``cutoff`` times the largest count as zero in ``A_dagger``.
+        cutoff: singular values up to ``cutoff`` times the largest are treated as zero in
+            ``A_dagger``.
     """
 
     singular_values: Tensor
@@ -58,7 +59,7 @@ class Decomposable(LinearOperator):
         return self.V(self._s(x).square() * self.V_adjoint(x))
 
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
-        """Return the exact pseudo-inverse; components under the cutoff are left out."""
+        """Return the exact pseudo-inverse; components below the cutoff are set to zero."""
         self._check("y", y, self.measurement_size, self.complex_measurement)
         s = self._s(y)
         kept = s > self.cutoff * s.max()
@@ -136,7 +137,7 @@ class DecomposableAdjoint(Adjoint, Decomposable):
 class Separable(Decomposable):
     """``Y = R X C^T`` in every channel: one small matrix acts along each axis.
 
-    Its singular values are all products of one of ``R`` and one of ``C``.
+    Its singular values are all products of a singular value of ``R`` and one of ``C``.
 
     Args:
         rows: ``R``, real, shape (h, H).
@@ -145,8 +146,8 @@ class Separable(Decomposable):
         noise_sigma: noise level in ``y``.
 
     Raises:
-        DtypeError, ShapeError, NonFiniteError: ``rows`` or ``columns`` are no real matrix, or
-            hold NaN or infinite values.
+        DtypeError, ShapeError, NonFiniteError: ``rows`` or ``columns`` are not a real matrix, or
+            contain NaN or infinite values.
         ArgumentError: ``channels`` is not an integer of at least 1.
     """
 
@@ -166,7 +167,7 @@ class Separable(Decomposable):
             self.register_buffer(f"{name}_V", Vh.mT.contiguous())
             values.append(s)
         s = torch.outer(*values)
-        # Those below rounding are noise of the decomposition, and slow as denormal numbers.
+        # Values below rounding are noise of the decomposition, and slow denormal numbers.
         s = torch.where(s > torch.finfo(s.dtype).eps * s.max(), s, 0)
         self.register_buffer("singular_values", s)
         self.to(rows.device)
@@ -195,7 +196,7 @@ def _check_matrix(name: str, matrix: Tensor) -> None:
         got = getattr(matrix, "dtype", type(matrix).__name__)
         raise DtypeError(f"{name}: got {got}, accepted: a real floating-point tensor")
     if matrix.ndim != 2 or matrix.numel() == 0:
-        raise ShapeError(f"{name}: got shape {tuple(matrix.shape)}, accepted: a matrix, not empty")
+        raise ShapeError(f"{name}: got shape {tuple(matrix.shape)}, accepted: a non-empty matrix")
     check_finite(name, matrix)
 
 

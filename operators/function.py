@@ -10,29 +10,28 @@ from wellposed.operators.base import LinearOperator
 from wellposed.operators.check import check_operator
 
 TOLERANCE = 1e-3
-"""Relative error of linearity and adjoint up to which a function in float32 counts as linear."""
+"""Largest relative error of linearity and adjoint for a linear function in float32."""
 
 
 class FunctionOperator(LinearOperator):
-    """``y = f(x) + n`` with a linear function, whose adjoint automatic differentiation gives.
+    """``y = f(x) + n`` with a linear function; the adjoint is found by automatic differentiation.
 
-    The adjoint of ``f`` is the vector-Jacobian product, taken at 0; it costs a call of ``f`` and
-    one pass back. What is linear, treats items alike and differentiates is found out when the
-    operator is made, on random images. Functions that are not linear are operators as subclasses
-    of `NonlinearOperator`.
+    The adjoint of ``f`` is the vector-Jacobian product at 0; it costs a call of ``f`` and one
+    backward pass. Creating the operator checks on random images that ``f`` is linear and
+    differentiable and does not mix items. For nonlinear functions, subclass `NonlinearOperator`.
 
     Args:
-        f: takes images (B, *image_size) to measurements (B, ...), by differentiable operations
+        f: maps images (B, *image_size) to measurements (B, ...), with differentiable operations
             of PyTorch; a function, or a module, which moves with the operator.
         image_size: shape of one image.
         noise_sigma: noise level in ``y``.
-        complex_image: whether ``f`` takes complex images.
+        complex_image: whether images are complex.
 
     Raises:
         ArgumentError: ``f`` fails, is not linear, mixes the items of a batch, or cannot be
             differentiated.
-        DtypeError, ShapeError: it does not return a floating-point or complex tensor with as
-            many items as it got.
+        DtypeError, ShapeError: ``f`` does not return a floating-point or complex tensor with as
+            many items as its input.
     """
 
     def __init__(
@@ -73,28 +72,29 @@ class FunctionOperator(LinearOperator):
         x = _random(3, self.img_size, self.complex_image, self.device)
         alone = torch.cat([self.f(one) for one in x.split(1)])
         mixes = float((self.f(x) - alone).norm() / alone.norm()) > TOLERANCE
-        require(not mixes, "f", "one that mixes the items of a batch", "each item by itself")
+        accepted = "a function that treats each item separately"
+        require(not mixes, "f", "a function that mixes the items of a batch", accepted)
         report = check_operator(self)
-        got = f"linear up to {report.linearity:.1g}, its adjoint right up to {report.adjoint:.1g}"
+        got = f"errors of linearity {report.linearity:.1g} and adjoint {report.adjoint:.1g}"
         accepted = "a linear function; others are subclasses of operators.NonlinearOperator"
         require(report.passes(TOLERANCE), "f", got, accepted)
 
 
 def _random(items: int, size: tuple[int, ...], is_complex: bool, device: torch.device) -> Tensor:
-    """Return random images, the same each time; the global generator is left alone."""
+    """Return random images, the same each time, without using the global generator."""
     generator = torch.Generator().manual_seed(0)
     dtype = torch.complex64 if is_complex else torch.float32
     return torch.randn(items, *size, dtype=dtype, generator=generator).to(device)
 
 
 def _probed(f: Callable[[Tensor], Tensor], size: tuple[int, ...], is_complex: bool) -> Tensor:
-    """Return what ``f`` makes of two images, checked."""
+    """Return ``f`` of two images, checked."""
     tensors = [*f.parameters(), *f.buffers()] if isinstance(f, nn.Module) else []
     device = tensors[0].device if tensors else torch.device("cpu")
     x = _random(2, size, is_complex, device).requires_grad_()
     try:
         y = f(x)
-    except Exception as error:  # any function, any error: the user needs the call that failed
+    except Exception as error:  # any error of the user's function
         raise ArgumentError(
             f"f: fails on images of shape {tuple(x.shape)} and {x.dtype}: {error}"
         ) from error
@@ -102,6 +102,6 @@ def _probed(f: Callable[[Tensor], Tensor], size: tuple[int, ...], is_complex: bo
         got = getattr(y, "dtype", type(y).__name__)
         raise DtypeError(f"f: returns {got}, accepted: a floating-point or complex tensor")
     if y.ndim < 2 or len(y) != len(x) or not y.numel():
-        raise ShapeError(f"f: returns {tuple(y.shape)} of 2 images, accepted: (2, ...)")
+        raise ShapeError(f"f: returns {tuple(y.shape)} for 2 images, accepted: (2, ...)")
     require(y.requires_grad, "f", "no gradient", "differentiable operations of PyTorch")
     return y.detach()

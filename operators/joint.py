@@ -1,4 +1,4 @@
-"""Several measurements of one image as one."""
+"""Several measurements of one image as one measurement."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,24 +8,24 @@ from torch import Tensor, nn
 
 from wellposed.errors import ShapeError, require
 from wellposed.operators.base import LinearOperator
-from wellposed.operators.compatible import require_items, require_same_image
+from wellposed.operators.compatible import added, require_items, require_same_image
 
 
 class Joint(LinearOperator):
     """``y = (A_1 x, A_2 x, ...) + n``: several measurements, ``torch.cat([y_1, y_2, ...], 1)``.
 
-    As of two scans of one object. Their noise has one level: operators of several, and their
-    data, are divided by their own first, as ``A / sigma``.
+    An example are two scans of one object. All measurements have the same noise level: if the
+    levels differ, divide each operator and its data by its level first, ``A / sigma``.
 
     Args:
-        operators: one or more, on images of one size, whose measurements differ in their first
-            side at most.
+        operators: one or more operators on images of one size, whose measurements differ at most
+            in their first side.
 
     Raises:
-        ArgumentError: no operators, ones with parameters for different numbers of items, or of
-            different noise levels.
-        ShapeError, DtypeError: they do not fit together.
-        DeviceError: they live on several devices.
+        ArgumentError: no operators, or operators with parameters for different numbers of items
+            or with different noise levels.
+        ShapeError, DtypeError: the operators do not fit together.
+        DeviceError: the operators are on different devices.
     """
 
     def __init__(self, operators: Sequence[LinearOperator]) -> None:
@@ -50,21 +50,19 @@ class Joint(LinearOperator):
         self.to(first.device)
 
     def split(self, y: Tensor) -> tuple[Tensor, ...]:
-        """Return the measurements that (B, *measurement_size) is made of."""
-        return y.split(self.channels, 1)
+        """Return the single measurements in (B, *measurement_size)."""
+        return torch.split(y, self.channels, 1)
 
     def forward_map(self, x: Tensor) -> Tensor:
         return torch.cat([operator.A(x) for operator in self.operators], 1)
 
     def adjoint_map(self, y: Tensor) -> Tensor:
         parts = zip(self.operators, self.split(y), strict=True)
-        first, *others = (operator.A_adjoint(part) for operator, part in parts)
-        return sum(others, first)
+        return added(operator.A_adjoint(part) for operator, part in parts)
 
-    def A_adjoint_A(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """Return the sum of the operators' own forms of ``A^H A x``."""
-        first, *others = (operator.A_adjoint_A(x) for operator in self.operators)
-        return sum(others, first)
+    def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
+        """Return the sum of the operators' ``A_adjoint_A``."""
+        return added(operator.A_adjoint_A(x) for operator in self.operators)
 
     def restrict(self, y: Tensor) -> Tensor:
         """Return ``y`` with entries that are never measured set to zero."""
@@ -76,9 +74,9 @@ def _require_fit(first: LinearOperator, operator: LinearOperator) -> None:
     sizes = first.measurement_size, operator.measurement_size
     if sizes[0][1:] != sizes[1][1:]:
         raise ShapeError(
-            f"operators: give measurements {sizes[0]} and {sizes[1]}, accepted: sides that differ "
-            "in the first at most"
+            f"operators: got measurements {sizes[0]} and {sizes[1]}, accepted: measurements that "
+            "differ at most in the first side"
         )
     levels = [part.noise_model.sigma.tolist() for part in (first, operator)]
-    accepted = "one for all; divide each operator and its data by its own, as A / sigma"
+    accepted = "one noise level; divide each operator and its data by its level, A / sigma"
     require(levels[0] == levels[1], "operators", f"noise levels {levels}", accepted)

@@ -1,8 +1,8 @@
-"""A linear map that knows its shapes, on deepinv's `LinearPhysics`, and checks of its parts."""
+"""A linear map with known shapes, on deepinv's `LinearPhysics`, and checks of its parameters."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from deepinv.physics import LinearPhysics
@@ -23,10 +23,12 @@ from wellposed.operators.proximal import proximal_by_cg
 
 
 class LinearMap(GaussianPhysics, LinearPhysics):
-    """A linear map with Gaussian noise that checks what it gets; `LinearOperator` without algebra.
+    """A linear map with Gaussian noise that checks its inputs: `LinearOperator` without algebra.
 
-    Its arguments, and what subclasses implement, are those of `LinearOperator`.
+    See `LinearOperator` for its arguments and for the methods that subclasses implement.
     """
+
+    _device_holder: Tensor
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class LinearMap(GaussianPhysics, LinearPhysics):
         self.items = items
 
     def extra_repr(self) -> str:
-        """Return what `repr` tells: shapes, noise level, kinds, items and device."""
+        """Return the content of `repr`: shapes, noise level, kinds, items and device."""
         kinds = [self.complex_image, self.complex_measurement]
         told = ["complex"] if all(kinds) else ["complex measurements"] if kinds[1] else []
         told += [f"items={self.items}"] if self.items > 1 else []
@@ -63,35 +65,35 @@ class LinearMap(GaussianPhysics, LinearPhysics):
     def adjoint_map(self, y: Tensor) -> Tensor:
         """Return ``A^H y`` for a checked ``y``."""
 
-    def A(self, x: Tensor, **kwargs: Any) -> Tensor:
+    def A(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return ``A x``, noise-free; ``x`` has shape (B, *image_size)."""
         self._check("x", x, self.img_size, self.complex_image)
         return self.forward_map(x)
 
-    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_adjoint(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return ``A^H y``; ``y`` has shape (B, *measurement_size)."""
         self._check("y", y, self.measurement_size, self.complex_measurement)
         return self.adjoint_map(y)
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
-        """Return the least-squares image of smallest norm; by conjugate gradients here."""
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
+        """Return the least-squares image of smallest norm, here by conjugate gradients."""
         b = self.A_adjoint(y)
         return conjugate_gradient(self.A_adjoint_A, b, iterations=100, tolerance=1e-5).x
 
-    def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **kwargs: Any) -> Tensor:
-        """Return ``argmin_x gamma/2 ||A x - y||^2 + 1/2 ||x - z||^2``; by CG here.
+    def prox_l2(self, z: Tensor, y: Tensor, gamma: float | Tensor, **kwargs: object) -> Tensor:
+        """Return ``argmin_x gamma/2 ||A x - y||^2 + 1/2 ||x - z||^2``, here by CG.
 
         Args:
             z: images (B, *image_size).
             y: measurements (B, *measurement_size), or one for all.
-            gamma: weight of the data, one number or one per item, >= 0.
-            kwargs: deepinv's, unused.
+            gamma: weight of the data, at least 0, one number or one per item.
+            kwargs: arguments of deepinv, not used.
         """
         self._check("z", z, self.img_size, self.complex_image)
         return proximal_by_cg(self.A_adjoint_A, self.A_adjoint(y), z, gamma)
 
-    def noise(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """Return ``x`` plus noise of the global generator, as deepinv's ``physics(x)`` adds it."""
+    def noise(self, x: Tensor, **kwargs: object) -> Tensor:
+        """Return ``x`` plus noise of the global generator, for deepinv's ``physics(x)``."""
         if not x.is_complex():
             return self.restrict(super().noise(x, **kwargs))
         parts = super().noise(torch.view_as_real(x), **kwargs)
@@ -101,33 +103,34 @@ class LinearMap(GaussianPhysics, LinearPhysics):
         check_batch(name, value, size, is_complex)
         if self.items not in (1, len(value)):
             raise ShapeError(
-                f"{name}: got {len(value)} items, accepted: {self.items}, as this "
-                f"{type(self).__name__} holds a mask or maps for each"
+                f"{name}: got {len(value)} items, accepted: {self.items} items, as this "
+                f"{type(self).__name__} has a mask or maps for each"
             )
         home = self.device
         if value.device != home:
             raise DeviceError(
-                f"{name}: lives on {value.device} but the {type(self).__name__} on {home}; "
+                f"{name}: is on {value.device} but the {type(self).__name__} on {home}; "
                 f"move one of them with .to()"
             )
 
     @property
     def device(self) -> torch.device:
-        """Where the operator lives, and its images and measurements must."""
+        """Device of the operator, and of its images and measurements."""
         return self._device_holder.device
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Keep complex buffers complex in a move to a real dtype, as ``.to(torch.float64)``."""
+        """Keep complex buffers complex in a cast to a real dtype, e.g. ``.to(torch.float64)``."""
 
         def keep(t: Tensor) -> Tensor:
             parts = fn(torch.view_as_real(t.resolve_conj())) if t.is_complex() else None
             return fn(t) if parts is None or parts.is_complex() else torch.view_as_complex(parts)
 
-        return super()._apply(keep, recurse)
+        super()._apply(keep, recurse)
+        return self
 
 
 def check_batch(name: str, value: Tensor, size: Sequence[int], is_complex: bool = False) -> None:
-    """Raise unless ``value`` is a real (or complex) tensor (B, *size) of one item or more."""
+    """Raise unless ``value`` is a real (or complex) tensor (B, *size) with one or more items."""
     kind = "complex" if is_complex else "real floating-point"
     if not isinstance(value, Tensor):
         raise DtypeError(f"{name}: got {type(value).__name__}, accepted: a {kind} torch.Tensor")
@@ -141,13 +144,13 @@ def check_batch(name: str, value: Tensor, size: Sequence[int], is_complex: bool 
 
 
 def as_buffer(name: str, value: Tensor, ndim: int) -> Tensor:
-    """Return a finite tensor with a batch axis prepended where it lacks one (``ndim`` axes)."""
+    """Return a finite tensor of ``ndim`` axes; a missing batch axis is added."""
     value = torch.as_tensor(value)
     value = value[None] if value.ndim == ndim - 1 else value
     if value.ndim != ndim:
-        raise ShapeError(f"{name}: got {value.ndim} axes, accepted: {ndim - 1} or {ndim}")
+        raise ShapeError(f"{name}: got {value.ndim} axes, accepted: {ndim - 1} or {ndim} axes")
     if value.numel() == 0:
-        raise ArgumentError(f"{name}: is empty")
+        raise ArgumentError(f"{name}: got an empty tensor, accepted: one or more values")
     return check_finite(name, value).clone()
 
 

@@ -11,22 +11,25 @@ from wellposed.operators.decomposable import Decomposable
 
 
 class MatrixOperator(Decomposable):
-    """``y = M x`` on flattened images; all is closed-form, by the singular value decomposition.
+    """``y = M x`` on flattened images, with closed forms by the singular value decomposition.
 
-    Singular values up to 1e-3 times the largest count as zero in ``A_dagger``.
+    Singular values up to 1e-3 times the largest are treated as zero in ``A_dagger``.
 
     Args:
-        matrix: (m, n), real; or complex, for complex images and measurements.
+        matrix: (m, n), real, or complex for complex images and measurements.
         image_size: shape of one image, with n values.
         noise_sigma: noise level in ``y``.
 
     Raises:
         ShapeError: the matrix does not fit the image.
         DtypeError: not a floating-point or complex tensor.
-        NonFiniteError: it holds NaN or infinite values.
+        NonFiniteError: it contains NaN or infinite values.
     """
 
     cutoff = 1e-3
+    matrix: Tensor
+    left: Tensor
+    right: Tensor
 
     def __init__(
         self, matrix: Tensor, image_size: Sequence[int], noise_sigma: float | Tensor = 0.0

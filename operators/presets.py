@@ -1,4 +1,4 @@
-"""Operators by name, as the command line offers them, from the shape of an image and options."""
+"""Operators by name, for the command line, from the shape of an image and options."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from wellposed.checks import require_integer
 from wellposed.errors import ShapeError, require, require_choice
 from wellposed.operators.options import OperatorOptions
 
-if TYPE_CHECKING:  # the command line reads the options' names before it loads any operator
+if TYPE_CHECKING:  # the command line reads the names of the options before loading operators
     from wellposed.operators import LinearOperator
 
 
@@ -22,8 +22,8 @@ class Task:
 
     Attributes:
         y: measurement (1, ...).
-        operator: the operator that made it.
-        truth: the clean image (1, C, H, W) or volume (1, 1, D, H, W) of simulated problems.
+        operator: its operator.
+        truth: the clean image (1, C, H, W) or volume (1, 1, D, H, W) of a simulated problem.
     """
 
     y: Tensor
@@ -38,8 +38,8 @@ def build(
 
     Args:
         name: one of `OPERATORS`.
-        image_size: (C, H, W), or (1, D, H, W) for volumes, of which every slice is measured.
-        options: the defaults, if not given.
+        image_size: (C, H, W), or (1, D, H, W) for volumes, measured slice by slice.
+        options: the options; by default those of `OperatorOptions`.
 
     Raises:
         UnknownNameError: no such operator; the nearest is suggested.
@@ -59,10 +59,10 @@ def build(
 def simulate(name: str, image: Tensor, options: OperatorOptions | None = None) -> Task:
     """Measure a clean image (1, C, H, W) or volume (1, 1, D, H, W) by an operator of `build`.
 
-    For super-resolution the image is first cut to sides that the factor divides.
+    For super-resolution the image is first cropped to sides that the factor divides.
 
     Raises:
-        ArgumentError and subclasses: as `build`.
+        ArgumentError and subclasses: see `build`.
     """
     options = options or OperatorOptions()
     if name == "super-resolution" and options.factor > 1:
@@ -76,15 +76,15 @@ def simulate(name: str, image: Tensor, options: OperatorOptions | None = None) -
 def measured_mri(kspace: Tensor, noise_sigma: float = 0.0) -> Task:
     """Set up measured multi-coil k-space (1, coils, H, W): mask, coil maps and scale.
 
-    The mask is where k-space is not zero, the maps come from ESPIRiT, and the data are scaled so
-    that the 99.8 percentile of the root-sum-of-squares image is 1, as priors expect.
+    The mask is where k-space is not zero, the maps are estimated by ESPIRiT, and the data are
+    scaled so that the 99.8 percentile of the root-sum-of-squares image is 1, as priors expect.
 
     Args:
         kspace: complex, centred, zero where nothing was measured.
-        noise_sigma: noise of the scaled k-space, per real and imaginary part.
+        noise_sigma: noise of the scaled k-space, in the real and in the imaginary part.
     """
     mask = (kspace[0].abs().sum(0) > 0).float()
-    # Maps in every pixel: where they were cut to zero, no datum would hold the image to anything.
+    # Maps in every pixel: no data would determine the image where maps are cropped to zero.
     maps = operators.espirit(kspace[0], calibration=None, crop=0.0)
     operator = operators.MultiCoilMRI(mask, maps, noise_sigma)
     brightest = torch.quantile(operator.coil_combined_rss(kspace).flatten(), 0.998)
@@ -126,7 +126,7 @@ def _ct(size: Size, o: OperatorOptions) -> "LinearOperator":
 
 
 def _grey(size: Size, what: str) -> Size:
-    require(size[0] == 1, "image", f"{size[0]} channels", f"a grey one for {what}")
+    require(size[0] == 1, "image", f"{size[0]} channels", f"a grey image for {what}")
     return size
 
 
@@ -140,7 +140,7 @@ OPERATORS: dict[str, tuple[str, Callable[[Size, OperatorOptions], "LinearOperato
     "mri": ("multi-coil MRI: measured k-space, or an image undersampled --acceleration x", _mri),
     "ct": ("parallel-beam CT with --views over --arc degrees", _ct),
 }
-"""Operators by name: one line about each, and what builds it."""
+"""Operators by name: one line about each, and the function that builds it."""
 
 VOLUME_OPERATORS = ("inpainting", "deblurring", "mri", "ct")
 """Operators that keep the grid of a volume, on which its result is written."""

@@ -10,12 +10,12 @@ from wellposed.linalg import conjugate_gradient, per_item
 
 
 def as_weight(gamma: float | Tensor, like: Tensor) -> Tensor:
-    """Return ``gamma``, one number or one per item, ready to multiply ``like``.
+    """Return ``gamma``, one number or one per item, broadcastable to ``like``.
 
     Raises:
-        ArgumentError: a weight is negative or not finite, or there are neither 1 nor B of them.
+        ArgumentError: a weight is negative or not finite, or there are neither 1 nor B weights.
     """
-    accepted = f"a finite number >= 0, or one for each of the {len(like)} items"
+    accepted = f"a finite number of at least 0, or one for each of the {len(like)} items"
     require(isinstance(gamma, (int, float, Tensor)), "gamma", gamma, accepted)
     weight = torch.as_tensor(gamma, dtype=like.real.dtype, device=like.device)
     fits = weight.shape in ((), (len(like),))
@@ -24,9 +24,9 @@ def as_weight(gamma: float | Tensor, like: Tensor) -> Tensor:
 
 
 def require_items(z: Tensor, y: Tensor) -> None:
-    """Raise `ShapeError` unless ``y`` holds a measurement for each of the images ``z``, or one."""
+    """Raise `ShapeError` unless ``y`` has one measurement, or one for each of the images ``z``."""
     if len(y) not in (1, len(z)):
-        raise ShapeError(f"y: got {len(y)} items, accepted: 1 or {len(z)}, as z has")
+        raise ShapeError(f"y: got {len(y)} items, accepted: 1, or {len(z)} as for z")
 
 
 def proximal_by_cg(
@@ -34,14 +34,15 @@ def proximal_by_cg(
 ) -> Tensor:
     """Return the proximal solution by conjugate gradients, for operators without closed form.
 
-    ``x = z + d`` with ``(1 + gamma A^H A) d = gamma (A^H y - A^H A z)``: what is solved for is
-    the correction, so that the tolerance, 1e-6 within 100 iterations, is relative to it.
+    The equation is solved for the correction d, ``x = z + d`` with
+    ``(1 + gamma A^H A) d = gamma (A^H y - A^H A z)``, so that the tolerance, 1e-6 within 100
+    iterations, is relative to d.
 
     Args:
         normal: ``A^H A`` on images (B, ...).
         back: the back-projection ``A^H y``, of the shape of ``z`` or for one item.
         z: centre, shape (B, ...).
-        gamma: weight of the data, one number or one per item, >= 0.
+        gamma: weight of the data, at least 0, one number or one per item.
     """
     require_items(z, back)
     weight = as_weight(gamma, z)

@@ -1,6 +1,7 @@
 """A planar operator on every slice of a volume."""
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,29 +13,29 @@ from wellposed.parallel.part import Part
 
 
 class Stacked(LinearOperator):
-    """Measures each slice of volumes (B, C, D, H, W) as an operator on images (B, C, H, W) does.
+    """Measures each slice of volumes (B, C, D, H, W) with an operator on images (B, C, H, W).
 
-    Measurements (B, K, D, ...) have the slices behind their first axis.
+    Measurements are (B, K, D, ...), with the slice axis after the first measurement axis.
 
     Args:
-        operator: acts on images; it holds one set of masks or maps for all slices, or one for
-            each, as coil maps are, and one noise level.
-        slices: their number D.
-        part: which of more slices they are, where other processes hold the rest, see
+        operator: operator on images, with one noise level, and with one set of masks or maps for
+            all slices or one for each slice.
+        slices: number of slices D.
+        part: the part of the volume that these slices are, if other processes hold the rest; see
             `wellposed.parallel.sharding`.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"part", "img_size", "measurement_size"})
-    """What differs from process to process; see `fingerprint`."""
+    """Attributes that differ between processes; see `fingerprint`."""
 
     def __init__(self, operator: LinearOperator, slices: int, part: Part | None = None) -> None:
         require_integer("slices", slices)
         require(isinstance(operator, LinearOperator), "operator", operator, "a LinearOperator")
         if operator.items not in (1, slices) or len(operator.img_size) != 3:
             raise ArgumentError(
-                f"operator: holds parameters for {operator.items} images of size "
-                f"{tuple(operator.img_size)}, accepted: one for all images (C, H, W), or one for "
-                f"each of the {slices} slices"
+                f"operator: got parameters for {operator.items} images of size "
+                f"{tuple(operator.img_size)}, accepted: parameters for all images (C, H, W), or "
+                f"for each of the {slices} slices"
             )
         levels = operator.noise_model.sigma.numel()
         accepted = "one noise level for all slices"
@@ -54,7 +55,7 @@ class Stacked(LinearOperator):
 
     @property
     def slices(self) -> int:
-        """Their number."""
+        """Number of slices."""
         return int(self.img_size[1])
 
     def check_measurement(self, y: Tensor) -> None:
@@ -77,12 +78,12 @@ class Stacked(LinearOperator):
     def adjoint_map(self, y: Tensor) -> Tensor:
         return self._by_slice(y, self.operator.A_adjoint)
 
-    def A_adjoint_A(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """Return ``A^H A x``, by the operator's own form of it."""
+    def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
+        """Return ``A^H A x``, with the operator's ``A_adjoint_A``."""
         self._check("x", x, self.img_size, self.complex_image)
         return self._by_slice(x, self.operator.A_adjoint_A)
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return each slice's pseudo-inverse."""
         self.check_measurement(y)
         return self._by_slice(y, self.operator.A_dagger)
@@ -91,8 +92,8 @@ class Stacked(LinearOperator):
         """Return ``y`` with entries that are never measured set to zero."""
         return self._by_slice(y, self.operator.restrict)
 
-    def _by_slice(self, value: Tensor, apply: Any) -> Tensor:
-        if self.operator.items > 1 and len(value) > 1:  # it knows the slices of one volume
+    def _by_slice(self, value: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.operator.items > 1 and len(value) > 1:  # it has parameters for one volume
             return torch.cat([self._by_slice(volume, apply) for volume in value.split(1)])
         slices = value.transpose(1, 2).flatten(0, 1)
-        return apply(slices).unflatten(0, (len(value), -1)).transpose(1, 2)
+        return torch.unflatten(apply(slices), 0, (len(value), -1)).transpose(1, 2)

@@ -1,44 +1,45 @@
-"""Sums of several unknown images, each seen through an operator of its own."""
+"""Sums of several unknown images, each with its own operator."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.operators.base import LinearOperator
-from wellposed.operators.compatible import as_factor
+from wellposed.operators.compatible import added, as_factor
 from wellposed.operators.decomposable import Decomposable
 from wellposed.parallel.part import part_of
 
 
 class Superposition(LinearOperator):
-    """``y = sum_k w_k A_k x_k + n``: several images measured at once, as tissue and haze.
+    """``y = sum_k w_k A_k x_k + n``: several images measured at once, such as tissue and haze.
 
-    The unknown is one tensor, the blocks ``x_k`` stacked on the channel axis, so that solvers
-    need to know nothing of it; `split` takes it apart. Its prior is a `priors.Product`.
+    The unknown is one tensor, with the blocks ``x_k`` stacked on the channel axis, so that solvers
+    need no changes; `split` separates the blocks. Its prior is a `priors.Product`.
 
-    Where all operators are ``Decomposable`` with one and the same ``U`` (they act pixel by pixel,
-    or are one operator) so is the sum, and its proximal solutions are in closed form: then this
-    makes an `AlignedSuperposition`.
+    If all operators are ``Decomposable`` with the same ``U`` (they act pixel by pixel, or are one
+    operator), the sum is decomposable too and its proximal solutions have closed forms: the result
+    is an `AlignedSuperposition`.
 
     Args:
-        operators: one or more, of images (C_k, *sides) of equal sides and measurements of equal
-            shape. Their own noise levels do not count.
+        operators: one or more operators on images (C_k, *sides) of equal sides, with measurements
+            of equal shape. Their noise levels are not used.
         weights: ``w_k``, finite, not all 0; all 1 by default.
         noise_sigma: noise level in ``y``.
 
     Raises:
-        ArgumentError: no operators, or ones that do not go together; weights that are not finite
-            or not as many.
-        ShapeError: operators of other images or measurements than the first.
+        ArgumentError: no operators, or operators that cannot be combined; weights that are not
+            finite, or another number of weights.
+        ShapeError: operators with other images or measurements than the first.
     """
 
-    def __new__(cls, operators: Sequence[LinearOperator] = (), *_: Any, **__: Any) -> Any:
+    def __new__(cls, operators: Sequence[LinearOperator] = (), *_: object, **__: object) -> Self:
         aligned = cls is Superposition and _share_U(operators)
-        return super().__new__(AlignedSuperposition if aligned else cls)
+        made: Self = super().__new__(AlignedSuperposition if aligned else cls)
+        return made
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class Superposition(LinearOperator):
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the blocks of images (..., sum C_k, *sides)."""
-        return x.split(self.channels, dim=x.ndim - len(self.img_size))
+        return torch.split(x, self.channels, x.ndim - len(self.img_size))
 
     def reweighted(self, factors: Sequence[float]) -> "Superposition":
         """Return the operator with each weight multiplied by a factor."""
@@ -81,7 +82,7 @@ class Superposition(LinearOperator):
         return Superposition(list(self.operators), weights, self.noise_model.sigma)
 
     def scaled(self, factor: complex) -> LinearOperator:
-        """Return ``factor * A``, of real factors again a superposition."""
+        """Return ``factor * A``; for real factors again a superposition."""
         c = as_factor("*", factor, self.complex_measurement)
         if isinstance(c, complex):
             return super().scaled(c)
@@ -90,8 +91,7 @@ class Superposition(LinearOperator):
 
     def forward_map(self, x: Tensor) -> Tensor:
         parts = zip(self.weights, self.operators, self.split(x), strict=True)
-        first, *others = (weight * operator.A(part) for weight, operator, part in parts)
-        return sum(others, first)
+        return added(weight * operator.A(part) for weight, operator, part in parts)
 
     def adjoint_map(self, y: Tensor) -> Tensor:
         blocks = zip(self.weights, self.operators, strict=True)
@@ -105,13 +105,13 @@ class Superposition(LinearOperator):
 
 
 class AlignedSuperposition(Superposition, Decomposable):
-    """A superposition of operators of one ``U``, in closed form.
+    """A superposition of operators with the same ``U``, in closed form.
 
-    With ``A_k = U diag(s_k) V_k^H`` the singular values are ``s = sqrt(sum_k w_k^2 s_k^2)`` and
-    ``V`` puts into block k the coordinates times ``w_k s_k / s``, by ``V_k``.
+    With ``A_k = U diag(s_k) V_k^H`` the singular values are ``s = sqrt(sum_k w_k^2 s_k^2)``, and
+    block k of ``V c`` is ``V_k (w_k s_k / s) c``.
 
     Raises:
-        ArgumentError: as `Superposition`, or operators of several ``U``.
+        ArgumentError: see `Superposition`; also operators with different ``U``.
     """
 
     def __init__(
@@ -121,7 +121,8 @@ class AlignedSuperposition(Superposition, Decomposable):
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
         super().__init__(operators, weights, noise_sigma)
-        require(_share_U(operators), "operators", operators, "Decomposable ones of one U")
+        accepted = "Decomposable operators with the same U"
+        require(_share_U(operators), "operators", operators, accepted)
         values = [w * s for w, s in zip(self.weights, self._own_values(), strict=True)]
         s = sum(value.square() for value in values)
         self.register_buffer("singular_values", torch.as_tensor(s).sqrt())
@@ -132,21 +133,22 @@ class AlignedSuperposition(Superposition, Decomposable):
 
     def V_adjoint(self, x: Tensor) -> Tensor:
         blocks = zip(self._shares(x), self.operators, self.split(x), strict=True)
-        first, *others = (share * operator.V_adjoint(part) for share, operator, part in blocks)
-        return sum(others, first)
+        return added(share * operator.V_adjoint(part) for share, operator, part in blocks)
 
     def U(self, coordinates: Tensor) -> Tensor:
-        return self.operators[0].U(coordinates)
+        first: Decomposable = self.operators[0]
+        return first.U(coordinates)
 
     def U_adjoint(self, y: Tensor) -> Tensor:
-        return self.operators[0].U_adjoint(y)
+        first: Decomposable = self.operators[0]
+        return first.U_adjoint(y)
 
     def _own_values(self) -> list[Tensor]:
         # In double precision, as the weights are.
         return [operator.singular_values.double() for operator in self.operators]
 
     def _shares(self, like: Tensor) -> list[Tensor]:
-        """Return ``w_k s_k / s``; equal shares where nothing is measured."""
+        """Return ``w_k s_k / s``, or equal shares in unmeasured coordinates."""
         s, equal = self.singular_values, len(self.weights) ** -0.5
         blocks = zip(self.weights, self._own_values(), strict=True)
         shares = [
@@ -155,8 +157,8 @@ class AlignedSuperposition(Superposition, Decomposable):
         return [share.to(like.real.dtype) for share in shares]
 
 
-def _share_U(operators: Any) -> bool:
-    """Tell whether operators have their decomposition at hand, with the same ``U``."""
+def _share_U(operators: object) -> bool:
+    """Return whether operators are decomposable with the same ``U``."""
     blocks = list(operators) if isinstance(operators, Sequence) else []
     if not blocks or not all(isinstance(block, Decomposable) for block in blocks):
         return False
@@ -165,7 +167,7 @@ def _share_U(operators: Any) -> bool:
 
 
 def _checked(operators: Sequence[LinearOperator]) -> LinearOperator:
-    """Return the first operator if all go together."""
+    """Return the first operator; raise unless all can be combined."""
     several = isinstance(operators, Sequence) and len(operators) > 0
     ours = several and all(isinstance(operator, LinearOperator) for operator in operators)
     whole = ours and all(part_of(operator).processes == 1 for operator in operators)
@@ -175,14 +177,14 @@ def _checked(operators: Sequence[LinearOperator]) -> LinearOperator:
         shapes = [(o.img_size[1:], o.measurement_size) for o in (operator, first)]
         if shapes[0] != shapes[1]:
             raise ShapeError(
-                f"operators: got image sides and measurement {shapes[0]}, accepted: "
-                f"those of the first, {shapes[1]}"
+                f"operators: got image sides and measurement {shapes[0]}, accepted: {shapes[1]} "
+                f"as for the first operator"
             )
         kinds.add((operator.complex_image, operator.complex_measurement, operator.device))
     items = {operator.items for operator in operators} - {1}
     if len(kinds) > 1 or len(items) > 1:
         raise ArgumentError(
-            "operators: got real and complex ones, several devices or batch sizes, accepted: "
+            "operators: got several kinds (real, complex), devices or batch sizes, accepted: "
             "operators of one kind, device and batch size"
         )
     return first

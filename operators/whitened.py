@@ -1,6 +1,4 @@
-"""Measurements of unequal noise, made equal."""
-
-from typing import Any
+"""Measurements with unequal noise, scaled to equal noise."""
 
 from torch import Tensor
 
@@ -9,22 +7,24 @@ from wellposed.operators.base import LinearOperator
 
 
 class Whitened(LinearOperator):
-    """An operator and its noise divided by the noise's standard deviation: ``y / std``.
+    """An operator and its data divided by the standard deviation of the noise: ``y / std``.
 
-    Solvers weigh all data alike; of unequal noise, as that of photon counts, the data must be
-    divided by it first. `whiten` does so.
+    Solvers weight all data equally. Data with unequal noise, e.g. from photon counts, must be
+    divided by the standard deviation of their noise first, by `whiten`.
 
     Args:
         operator: the operator of the unweighted data.
-        std: standard deviation of each datum, real, shape (B, *measurement_size) or without B;
-            for complex data that of the real and of the imaginary part.
+        std: standard deviation of each datum, real, (B, *measurement_size) or without B; for
+            complex data, of the real and of the imaginary part.
 
     Raises:
         ArgumentError: deviations that are not positive and finite.
-        ShapeError: of another shape than the data, or for another number of items than the
-            operator holds parameters for.
+        ShapeError: another shape than that of the data, or another number of items than the
+            operator has parameters for.
         DtypeError: not a real tensor.
     """
+
+    weights: Tensor
 
     def __init__(self, operator: LinearOperator, std: Tensor) -> None:
         if not isinstance(std, Tensor) or not std.is_floating_point():
@@ -39,7 +39,7 @@ class Whitened(LinearOperator):
                 f"std: got {tuple(std.shape)}, accepted: ({items}, {', '.join(map(str, size))})"
             )
         positive = bool(((std > 0) & std.isfinite()).all())
-        require(positive, "std", "values <= 0 or not finite", "positive ones")
+        require(positive, "std", "values <= 0 or not finite", "positive, finite values")
         super().__init__(
             operator.img_size,
             size,
@@ -53,7 +53,7 @@ class Whitened(LinearOperator):
         self.to(operator.device)
 
     def whiten(self, y: Tensor) -> Tensor:
-        """Return data divided by their noise."""
+        """Return data divided by the standard deviation of their noise."""
         return self.weights.to(y.real.dtype) * y
 
     def forward_map(self, x: Tensor) -> Tensor:
@@ -69,9 +69,10 @@ class Whitened(LinearOperator):
     def fbp(self, y: Tensor) -> Tensor:
         """Return the operator's own filtered back-projection of the unweighted data."""
         self._check("y", y, self.measurement_size, self.complex_measurement)
-        return self.operator.fbp(y / self.weights.to(y.real.dtype))
+        image: Tensor = self.operator.fbp(y / self.weights.to(y.real.dtype))
+        return image
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
-        """Return the operator's own pseudo-inverse of the unweighted data, as a start."""
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
+        """Return the operator's pseudo-inverse of the unweighted data, as a start."""
         self._check("y", y, self.measurement_size, self.complex_measurement)
         return self.operator.A_dagger(y / self.weights.to(y.real.dtype))

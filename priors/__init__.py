@@ -1,4 +1,4 @@
-"""Diffusion priors: schedules, networks, exact ones, and how to load them."""
+"""Diffusion priors: schedules, networks, exact priors, and loading of checkpoints."""
 
 import lazy_loader
 

@@ -1,13 +1,12 @@
 """Priors whose posteriors are known exactly: Gaussians and Gaussian mixtures.
 
-They prove solvers right: with them ``E[x_0 | x_t]`` and the posterior under a linear operator with
+Solvers are validated with them: ``E[x_0 | x_t]`` and the posterior for a linear operator with
 Gaussian noise have closed forms.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,11 +15,10 @@ from torch import Tensor
 from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.linalg import conjugate_gradient
 from wellposed.noise import ItemNoise
+from wellposed.operators.physics import Forward
+from wellposed.priors.anchor import Condition
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
-
-if TYPE_CHECKING:
-    from deepinv.physics import LinearPhysics
 
 SpectralFunction = Callable[[Tensor], Tensor]
 
@@ -38,7 +36,7 @@ class Covariance(ABC):
 
 
 class Diagonal(Covariance):
-    """Independent pixels: variances broadcastable to one image."""
+    """Independent pixels, with variances broadcastable to one image."""
 
     def __init__(self, variance: Tensor | float) -> None:
         exact = None if isinstance(variance, Tensor) else torch.float64
@@ -56,13 +54,16 @@ class Full(Covariance):
     def __init__(self, matrix: Tensor) -> None:
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ShapeError(f"matrix: got {tuple(matrix.shape)}, accepted: (n, n)")
+        self.values: Tensor
+        self.vectors: Tensor
         self.values, self.vectors = torch.linalg.eigh(matrix)
-        require(bool((self.values > 0).all()), "matrix", "not positive definite", "one that is")
+        definite = bool((self.values > 0).all())
+        require(definite, "matrix", "an indefinite matrix", "a positive definite matrix")
 
     def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
         """Return ``f(C) x``."""
         V = self.vectors.to(x.dtype).to(x.device)
-        # Shaped as one image, so that a function may bring a factor per item.
+        # In the shape of one image, so that the function may have a factor per item.
         values = self.values.to(x.real.dtype).to(x.device).reshape(1, *x.shape[1:])
         return ((x.flatten(1) @ V.conj() * function(values).flatten(1)) @ V.T).reshape(x.shape)
 
@@ -82,11 +83,11 @@ class Stationary(Covariance):
     def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
         """Return ``f(C) x``."""
         values = function(self.spectrum.to(x.real.dtype).to(x.device))
-        out = torch.fft.ifft2(values * torch.fft.fft2(x))
+        out: Tensor = torch.fft.ifft2(values * torch.fft.fft2(x))
         return out if x.is_complex() else out.real
 
 
-def _noise_level(operator: "LinearPhysics", sigma: float | None) -> float:
+def _noise_level(operator: Forward, sigma: float | None) -> float:
     level = torch.as_tensor(operator.noise_model.sigma if sigma is None else sigma)
     one = level.numel() == 1 and float(level) > 0
     require(one, "sigma", level.tolist(), "one positive noise level")
@@ -103,7 +104,7 @@ class GaussianPosterior:
 
     mean: Tensor
     _prior: "GaussianPrior"
-    _operator: "LinearPhysics"
+    _operator: Forward
     _sigma: float
 
     def covariance(self) -> Tensor:
@@ -117,7 +118,8 @@ class GaussianPosterior:
         ACt = self._operator.A(self._prior.covariance @ basis).flatten(1).T  # A C, by columns
         A = self._operator.A(basis).flatten(1).T
         S = ACt @ A.conj().T + self._sigma**2 * torch.eye(len(A), dtype=dtype, device=device)
-        return C - ACt.conj().T @ torch.linalg.solve(S, ACt)
+        gain: Tensor = torch.linalg.solve(S, ACt)
+        return C - ACt.conj().T @ gain
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
         """Return exact samples (count, B, C, ...) by Matheron's rule: perturb, then condition."""
@@ -134,12 +136,12 @@ class GaussianPosterior:
 class GaussianPrior(Prior):
     """``x_0 ~ N(mean, C)``: ``E[x_0 | x_t] = m + a C (a^2 C + s^2)^-1 (x_t - a m)``.
 
-    For complex images ``C`` is the covariance of the real and of the imaginary part each.
+    For complex images ``C`` is the covariance of the real part and of the imaginary part.
 
     Args:
         mean: broadcastable to (1, C, H, W), or a number.
         covariance: `Diagonal`, `Full` or `Stationary`; a number means equal variances.
-        schedule: DDPM's linear one by default.
+        schedule: DDPM's linear schedule by default.
         is_complex: images are complex tensors.
     """
 
@@ -157,14 +159,14 @@ class GaussianPrior(Prior):
         )
 
     def extra_repr(self) -> str:
-        """Return what `repr` tells."""
+        """Return the content of `repr`."""
         mean = tuple(self.mean.shape) or f"{float(self.mean):.4g}"
         return f"mean={mean}, {type(self.covariance).__name__}, {super().extra_repr()}"
 
     def _mean_like(self, x: Tensor) -> Tensor:
         return self.mean.to(x.dtype).to(x.device)
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the exact ``E[x_0 | x_t]``; see `Prior.denoise`."""
         alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
         m = self._mean_like(x_t)
@@ -177,19 +179,19 @@ class GaussianPrior(Prior):
         return self._mean_like(z) + self.covariance.spectral(z, torch.sqrt)
 
     def posterior(
-        self, y: Tensor, operator: "LinearPhysics", sigma: float | None = None
+        self, y: Tensor, operator: Forward, sigma: float | None = None
     ) -> GaussianPosterior:
         """Return the exact posterior for ``y = A x + n``.
 
         Args:
             y: measurements (B, ...).
             operator: a linear operator.
-            sigma: noise level; the operator's by default, must be positive.
+            sigma: noise level, positive; the operator's by default.
         """
         sigma = _noise_level(operator, sigma)
         return GaussianPosterior(self._condition(y, operator, sigma), self, operator, sigma)
 
-    def _condition(self, y: Tensor, operator: "LinearPhysics", sigma: float) -> Tensor:
+    def _condition(self, y: Tensor, operator: Forward, sigma: float) -> Tensor:
         """Return ``m + C A^H (A C A^H + sigma^2)^-1 (y - A m)``."""
         m = self._mean_like(operator.A_adjoint(y)).expand_as(operator.A_adjoint(y))
 
@@ -243,7 +245,7 @@ class GaussianMixturePrior(Prior):
         weights: (K,), positive; normalised here.
         means: (K, C, H, W).
         covariances: (K, n, n) over the flattened image, or (K,) variances.
-        schedule: DDPM's linear one by default.
+        schedule: DDPM's linear schedule by default.
     """
 
     def __init__(
@@ -269,9 +271,9 @@ class GaussianMixturePrior(Prior):
         self.covariances = covariances
         self._values, self._vectors = torch.linalg.eigh(covariances)
         definite = bool((self._values > 0).all())
-        require(definite, "covariances", "not positive definite", "positive definite ones")
+        require(definite, "covariances", "indefinite matrices", "positive definite matrices")
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the exact ``E[x_0 | x_t]``; see `Prior.denoise`."""
         x = x_t.flatten(1)
         alpha, sigma = (broadcast(v, x[:, None]) for v in self.schedule(t))
@@ -287,7 +289,7 @@ class GaussianMixturePrior(Prior):
         return torch.einsum("bk,bkn->bn", weight, each).reshape(x_t.shape)
 
     def posterior(
-        self, y: Tensor, operator: "LinearPhysics", sigma: float | None = None
+        self, y: Tensor, operator: Forward, sigma: float | None = None
     ) -> MixturePosterior:
         """Return the exact posterior for ``y = A x + n``, a mixture."""
         sigma = _noise_level(operator, sigma)

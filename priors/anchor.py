@@ -1,14 +1,14 @@
-"""The degraded image about which restoration networks work."""
+"""The anchor of restorers: the degraded image at which their diffusion ends."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.errors import require, require_choice
+from wellposed.errors import ArgumentError, require, require_choice
 
 INPUTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "plain": lambda x_t, m, sigma: x_t,
@@ -16,29 +16,33 @@ INPUTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "latent": lambda x_t, m, sigma: x_t / torch.sqrt(sigma**2 + 1),
     "pixel": lambda x_t, m, sigma: x_t / (3 * sigma + 1),
 }
-"""What a network sees of ``x_t``: RDDM, IR-SDE, ResShift in latents, ResShift on pixels."""
+"""Inputs of the networks of RDDM, IR-SDE, ResShift in latents and ResShift on pixels."""
 
 
 class Degraded(NamedTuple):
     """The condition of a prior with an anchor.
 
     Attributes:
-        anchor: ``m`` of the kernel, in units, of the clean image's shape (B, C, H, W): the
+        anchor: ``m`` of the kernel, in units, with the shape (B, C, H, W) of the clean image: the
             degraded image, enlarged and encoded.
-        image: the degraded image (B, c, h, w) as it came, in [-1, 1] where units are.
+        image: the original degraded image (B, c, h, w), with values scaled to [-1, 1].
     """
 
     anchor: Tensor
     image: Tensor
 
 
+Condition = Degraded | Tensor | int | None
+"""What priors ask for besides ``x_t`` and ``t``: a degraded image, its anchor alone, classes."""
+
+
 @dataclass(frozen=True)
 class Anchor:
-    """How a network works about a degraded image ``m``.
+    """How a network uses the degraded image ``m``.
 
     Args:
-        input: what it sees of ``x_t``, one of `INPUTS`.
-        upsample: factor by which degraded images are enlarged, bicubically as ResShift does.
+        input: input of the network, a function of ``x_t`` and ``m``, one of `INPUTS`.
+        upsample: factor by which degraded images are enlarged, bicubically as in ResShift.
 
     Raises:
         ArgumentError: an invalid setting.
@@ -50,14 +54,14 @@ class Anchor:
     def __post_init__(self) -> None:
         require_choice("input", self.input, INPUTS)
         whole = isinstance(self.upsample, int) and self.upsample >= 1
-        require(whole, "upsample", self.upsample, "1, 2, ...")
+        require(whole, "upsample", self.upsample, "an integer of at least 1")
 
     def seen(self, x_t: Tensor, m: Tensor, sigma: Tensor) -> Tensor:
-        """Return what the network sees of ``x_t``."""
+        """Return the network's input."""
         return INPUTS[self.input](x_t, m, sigma)
 
     def enlarge(self, image: Tensor) -> Tensor:
-        """Return degraded images (B, C, h, w) in the size of clean ones."""
+        """Return degraded images (B, C, h, w) enlarged to the size of the clean ones."""
         return enlarged(image, self.upsample)
 
 
@@ -68,14 +72,15 @@ def enlarged(image: Tensor, factor: int) -> Tensor:
     return F.interpolate(image, scale_factor=float(factor), mode="bicubic")
 
 
-def degraded_of(condition: Any) -> Degraded:
-    """Return the condition of a prior with an anchor, of which the anchor alone may be given.
+def degraded_of(condition: Condition) -> Degraded:
+    """Return the condition of a prior with an anchor; the anchor alone is also accepted.
 
     Raises:
-        ArgumentError: none was given.
+        ArgumentError: another condition, or none.
     """
     if isinstance(condition, Degraded):
         return condition
-    given = isinstance(condition, Tensor)
-    require(given, "condition", condition, "a Degraded, see Prior.degraded, or an anchor")
-    return Degraded(condition, condition)
+    if isinstance(condition, Tensor):
+        return Degraded(condition, condition)
+    accepted = "a Degraded, see Prior.degraded, or an anchor"
+    raise ArgumentError(f"condition: got {condition!r}, accepted: {accepted}")

@@ -1,4 +1,4 @@
-"""What networks are told of time, as functions that pickle and compare."""
+"""Time labels of networks, as functions that can be pickled and compared."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from wellposed.priors.schedule import Schedule
 
 @dataclass(frozen=True)
 class Label:
-    """``scale (t - first)``, and at least ``least`` if that is given."""
+    """``scale (t - first)``, but at least ``least`` if given."""
 
     first: float = 0
     scale: float = 1
@@ -23,7 +23,7 @@ class Label:
 
 @dataclass(frozen=True)
 class LogNoiseLabel:
-    """EDM's: ``log(sigma_t / alpha_t) / 4``, kept finite."""
+    """The label of EDM: ``log(sigma_t / alpha_t) / 4``, kept finite."""
 
     schedule: Schedule
 

@@ -1,13 +1,13 @@
 """A neural network as a prior."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
-from wellposed.priors.anchor import Anchor, Degraded, degraded_of
+from wellposed.priors.anchor import Anchor, Condition, Degraded, degraded_of
 from wellposed.priors.labels import Label
 from wellposed.priors.prediction import (
     PREDICTIONS,
@@ -18,32 +18,33 @@ from wellposed.priors.prediction import (
     to_sample,
     training_target,
 )
-from wellposed.priors.prior import Prior, broadcast
+from wellposed.priors.prior import Images, Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
 
 
 class NetworkPrior(Prior):
     """A neural network as a prior.
 
-    Complex images go in as real and imaginary channels. Inputs are cast to the network's dtype
-    and outputs back. Channels beyond those predicted (learned variance) are not used.
+    Complex images are passed as real and imaginary channels. Inputs are cast to the network's
+    dtype and outputs back. Outputs beyond the prediction (learned variance) are not used.
 
     Args:
-        network: maps (B, C, H, W) real images and labels (B,) to its prediction; with an anchor
-            it is called ``network(seen, label, degraded)``, see `Degraded`.
+        network: maps real images (B, C, H, W) and labels (B,) to its prediction; with an anchor
+            it is called as ``network(input, label, degraded)``, see `Degraded`.
         schedule: the schedule it was trained with.
-        prediction: what it predicts, see `to_sample`; with an anchor also two images stacked
-            along the channels, see `from_heads`. About an anchor a ``velocity`` is that of unit
-            noise, ``alpha s eps - (sigma / s) (x_0 - m)`` with ``s`` the schedule's terminal
-            deviation, which needs ``alpha^2 + (sigma / s)^2 = 1``; a ``flow`` needs
+        prediction: what the network predicts, see `to_sample`; with an anchor also two images
+            stacked along the channels, see `from_heads`. With an anchor a ``velocity`` refers to
+            unit noise, ``alpha s eps - (sigma / s) (x_0 - m)`` with ``s`` the schedule's terminal
+            deviation, which needs ``alpha^2 + (sigma / s)^2 = 1``. A ``flow`` needs
             ``alpha + sigma = 1``.
-        label: turns time into the network's label. For tabulated schedules ``t - 1`` by default,
-            the index of DDPM, and at least 0, the smallest label it was trained with; continuous
-            schedules have no default, but ``t`` with an anchor (IR-SDE).
-        sigma_data: standard deviation of clean images. Where it is given the network sees its
-            input divided by ``sqrt(sigma^2 + alpha^2 sigma_data^2)``; ``edm`` needs it.
-        num_classes: of a class-conditional network, which is called ``network(x, label, class)``.
-        anchor: how it works about a degraded image, which makes it a restorer; see `Anchor`.
+        label: maps time to the network's label. The default for tabulated schedules is ``t - 1``,
+            DDPM's index, but at least 0, the smallest label of the training; with an anchor and a
+            continuous schedule it is ``t`` (IR-SDE). Other continuous schedules have no default.
+        sigma_data: standard deviation of clean images. If given, the network's input is divided
+            by ``sqrt(sigma^2 + alpha^2 sigma_data^2)``; required for ``edm``.
+        num_classes: number of classes of a class-conditional network, which is called as
+            ``network(x, label, class)``.
+        anchor: makes the prior a restorer, see `Anchor`.
         images: channels, is_complex, data_range, see `Prior`.
 
     Raises:
@@ -51,7 +52,7 @@ class NetworkPrior(Prior):
     """
 
     is_signal = False
-    """Whether images are companded RF, about 0, instead of intensities; set by `store`."""
+    """Whether images are companded RF with values about 0, not intensities; set by `store`."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class NetworkPrior(Prior):
         sigma_data: float | None = None,
         num_classes: int | None = None,
         anchor: Anchor | None = None,
-        **images: Any,
+        **images: Unpack[Images],
     ) -> None:
         super().__init__(schedule, **images)
         require(isinstance(network, nn.Module), "network", type(network).__name__, "a module")
@@ -71,7 +72,7 @@ class NetworkPrior(Prior):
         self.network, self.anchor = network, anchor
         indexed = isinstance(schedule, Tabulated)
         labelled = label is not None or indexed or anchor is not None
-        require(labelled, "label", label, f"a function of time for {type(schedule).__name__}")
+        require(labelled, "label", label, f"a function of time for a {type(schedule).__name__}")
         self.label = label or Label(int(indexed), least=0)
         scaled = sigma_data is not None or prediction != "edm"
         require(scaled, "sigma_data", sigma_data, "a number for prediction 'edm'")
@@ -83,43 +84,47 @@ class NetworkPrior(Prior):
             _require_fitting(prediction, schedule)
 
     def extra_repr(self) -> str:
-        """Return what `repr` tells."""
+        """Return the content of `repr`."""
         return f"{super().extra_repr()}, prediction={self.prediction}"
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return ``E[x_0 | x_t]`` from one network evaluation; see `Prior.denoise`.
 
-        ``condition`` is the class, or one class per item (B,), of a class-conditional network.
+        For a class-conditional network ``condition`` is the class, or one class per item (B,).
         """
         if x_t.is_complex():
             x0 = self.denoise_channels(torch.cat([x_t.real, x_t.imag], 1), t, condition)
             return torch.complex(*x0.chunk(2, dim=1))
         return self.denoise_channels(x_t, t, condition)
 
-    def denoise_channels(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
-        """Return `denoise` of real channels, as the network has them."""
+    def denoise_channels(
+        self, x_t: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> Tensor:
+        """Return `denoise` for the real channels of the network."""
         if self.prediction in TWO_HEADS:
             return self.components(x_t, t, condition).x0
         alpha, sigma = self._levels(x_t, t)
         if self.prediction in ("noise", "score") and bool((alpha == 0).any()):
             raise ArgumentError(
-                f"t: a network that predicts {self.prediction} says nothing of x_0 where alpha is "
-                "0, accepted: times below T, e.g. spacing 'leading', or a schedule with a floor, "
-                "e.g. rddm(floor=1e-6)"
+                f"t: a network that predicts {self.prediction} does not determine x_0 where alpha "
+                "is 0, accepted: times below T, e.g. spacing 'leading', or a schedule with a "
+                "floor, e.g. rddm(floor=1e-6)"
             )
         output = self.predict(x_t, t, condition)
         m, size = self._anchor_of(condition), sigma / self._noise_unit
         return to_sample(self.prediction, output, x_t, alpha, size, m, **self._data)
 
-    def components(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Components:
+    def components(
+        self, x_t: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> Components:
         """Return clean image, residual and noise of ``x_t``; see `Prior.components`."""
         if self.prediction not in TWO_HEADS:
             return super().components(x_t, t, condition)
         output, levels = self.predict(x_t, t, condition), self._levels(x_t, t)
         return from_heads(self.prediction, output, x_t, *levels, self._anchor_of(condition))
 
-    def predict(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
-        """Return what the network predicts, see `to_sample`, or both heads (B, 2 C, H, W).
+    def predict(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
+        """Return the network's prediction, see `to_sample`, or both heads (B, 2 C, H, W).
 
         Args:
             x_t: real channels (B, C, H, W), in units.
@@ -127,8 +132,8 @@ class NetworkPrior(Prior):
             condition: see `denoise`.
 
         Raises:
-            ArgumentError: a missing class, an unknown one, or one of an unconditional network; no
-                degraded image.
+            ArgumentError: a missing or unknown class, a class for an unconditional network, or no
+                degraded image for a restorer.
             ShapeError: the network returned another shape.
         """
         dtype = next((p.dtype for p in self.network.parameters()), x_t.dtype)
@@ -136,7 +141,7 @@ class NetworkPrior(Prior):
         # Labels keep float32 at least: bfloat16 cannot count beyond 256.
         kind = torch.promote_types(dtype, torch.float32)
         label = self.label(_times(t)).expand(len(x_t)).to(kind).to(x_t.device)
-        output = self.network(self._seen(x_t, t, condition).to(dtype), label, *told)
+        output: Tensor = self.network(self._seen(x_t, t, condition).to(dtype), label, *told)
         channels = x_t.shape[1] * (2 if self.prediction in TWO_HEADS else 1)
         output, wanted = output[:, :channels], (len(x_t), channels, *x_t.shape[2:])
         if tuple(output.shape) != wanted:
@@ -147,7 +152,7 @@ class NetworkPrior(Prior):
         return output.to(x_t.dtype)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor, anchor: float | Tensor = 0.0) -> Tensor:
-        """Return what the network should predict, the inverse of `components`.
+        """Return the network's training target, the inverse of `components`.
 
         Args:
             x0: clean images as real channels (B, C, H, W), in units.
@@ -170,11 +175,11 @@ class NetworkPrior(Prior):
 
     @property
     def _noise_unit(self) -> float:
-        """Standard deviation of the noise that counts as 1 in a velocity."""
+        """Standard deviation of the noise that is 1 in a velocity."""
         about = self.anchor is not None and self.prediction == "velocity"
         return self.schedule.terminal_std if about else 1.0
 
-    def _seen(self, x_t: Tensor, t: float | Tensor, condition: Any) -> Tensor:
+    def _seen(self, x_t: Tensor, t: float | Tensor, condition: Condition) -> Tensor:
         """Return the network's input."""
         alpha, sigma = self._levels(x_t, t)
         seen = x_t
@@ -182,17 +187,19 @@ class NetworkPrior(Prior):
             seen = self.anchor.seen(x_t, degraded_of(condition).anchor, sigma)
         return seen if self.sigma_data is None else seen / magnitude(alpha, sigma, self.sigma_data)
 
-    def _anchor_of(self, condition: Any) -> float | Tensor:
+    def _anchor_of(self, condition: Condition) -> float | Tensor:
         return 0.0 if self.anchor is None else degraded_of(condition).anchor
 
-    def _told(self, condition: Any, x_t: Tensor, dtype: torch.dtype) -> tuple[Any, ...]:
-        """Return the network's third argument, if it takes one: degraded images or classes."""
+    def _told(
+        self, condition: Condition, x_t: Tensor, dtype: torch.dtype
+    ) -> tuple[Degraded | Tensor, ...]:
+        """Return the network's third argument, if any: degraded images or classes."""
         if self.anchor is not None:
             return (Degraded(*(v.to(dtype) for v in degraded_of(condition))),)
         count = self.num_classes
         if count is None:
             none = condition is None
-            require(none, "condition", "a condition", "None, this prior is unconditional")
+            require(none, "condition", "a condition", "None, as this prior is unconditional")
             return ()
         classes = torch.as_tensor(-1 if condition is None else condition)
         inside = (classes >= 0) & (classes < count)
@@ -207,7 +214,7 @@ def _times(t: float | Tensor) -> Tensor:
 
 
 def _require_fitting(prediction: str, schedule: Schedule) -> None:
-    """Raise unless the schedule is one for which the prediction tells the clean image."""
+    """Raise unless the prediction determines the clean image under this schedule."""
     alpha, sigma = schedule(torch.linspace(0.25, 0.75, 3, dtype=torch.float64) * schedule.T)
     gaps = {
         "velocity": ("alpha^2 + (sigma / s)^2", alpha**2 + (sigma / schedule.terminal_std) ** 2),
@@ -216,4 +223,4 @@ def _require_fitting(prediction: str, schedule: Schedule) -> None:
     if prediction in gaps:
         what, value = gaps[prediction]
         fits, name = bool(((value - 1).abs() < 1e-3).all()), type(schedule).__name__
-        require(fits, "schedule", name, f"{what} = 1 where {prediction} is predicted")
+        require(fits, "schedule", name, f"a schedule with {what} = 1, to predict {prediction}")

@@ -1,4 +1,4 @@
-"""What a network predicts, turned into E[x_0 | x_t], in one place.
+"""Conversion of network predictions to E[x_0 | x_t].
 
 All formulas are for the kernel ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``.
 """
@@ -28,7 +28,7 @@ def to_sample(
     anchor: float | Tensor = 0.0,
     sigma_data: float = 0.5,
 ) -> Tensor:
-    """Return the estimate of ``x_0`` that a network's ``output`` stands for.
+    """Return the estimate of ``x_0`` from a network's ``output``.
 
     Args:
         prediction: ``noise`` (eps), ``sample`` (x_0), ``velocity`` (alpha eps - sigma (x_0 - m),
@@ -37,12 +37,12 @@ def to_sample(
             ``residual`` (m - x_0, RDDM) or ``edm`` (the preconditioned F of Karras et al. 2022,
             eq. 7: ``x_0 = (alpha sigma_data^2 x_t + sigma sigma_data d F) / d^2`` with
             ``d^2 = sigma^2 + alpha^2 sigma_data^2``; finite at every noise level).
-        output: the network's output, shape of ``x_t``.
+        output: the network's output, of the shape of ``x_t``.
         x_t: noisy image.
         alpha: value of the schedule, a scalar or broadcastable.
-        sigma: likewise.
+        sigma: value of the schedule, as ``alpha``.
         anchor: ``m``, the degraded image of restoration processes; 0 otherwise.
-        sigma_data: standard deviation of the clean images, of ``edm`` alone.
+        sigma_data: standard deviation of the clean images, only for ``edm``.
     """
     require_choice("prediction", prediction, PREDICTIONS)
     if prediction == "sample":
@@ -70,9 +70,9 @@ def training_target(
     anchor: float | Tensor = 0.0,
     sigma_data: float = 0.5,
 ) -> Tensor:
-    """Return what a network of this kind should output; inverse of `to_sample`.
+    """Return the training target of a network, the inverse of `to_sample`.
 
-    Of two-headed networks both outputs, stacked along the channels; see `from_heads`.
+    For two-headed networks both targets are stacked along the channels; see `from_heads`.
     """
     require_choice("prediction", prediction, (*PREDICTIONS, *TWO_HEADS))
     u = x0 - anchor
@@ -120,11 +120,11 @@ def from_heads(
     sigma: float | Tensor,
     anchor: float | Tensor,
 ) -> Components:
-    """Return the components of ``x_t`` that a network with two outputs stands for.
+    """Return the components of ``x_t`` from the two outputs of a network.
 
-    "Residual Denoising Diffusion Models", 2023, arXiv 2308.13712: what the published code calls
-    pred_res_noise, pred_res_add_noise, pred_x0_noise and pred_x0_add_noise. Without a clean image
-    among the outputs it is ``x0 = x_t - (1 - alpha) residual - sigma eps``.
+    "Residual Denoising Diffusion Models", 2023, arXiv 2308.13712: the predictions are called
+    pred_res_noise, pred_res_add_noise, pred_x0_noise and pred_x0_add_noise in the published code.
+    If no output is the clean image, ``x0 = x_t - (1 - alpha) residual - sigma eps``.
 
     Args:
         prediction: ``residual+noise``, ``residual+sum`` (second: their sum), ``sample+noise`` or
@@ -132,8 +132,8 @@ def from_heads(
         output: both outputs, stacked along the channels (B, 2 C, ...).
         x_t: noisy image.
         alpha: see `to_sample`.
-        sigma: likewise.
-        anchor: likewise.
+        sigma: see `to_sample`.
+        anchor: see `to_sample`.
     """
     require_choice("prediction", prediction, TWO_HEADS)
     first, second = output.chunk(2, dim=1)

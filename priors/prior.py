@@ -1,14 +1,14 @@
 """The prior: a noise schedule and ``denoise(x_t, t) -> E[x_0 | x_t]``."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, DeviceError, ShapeError, require
 from wellposed.presentation import Presented, parts_of
-from wellposed.priors.anchor import Anchor, Degraded, degraded_of
+from wellposed.priors.anchor import Anchor, Condition, Degraded, degraded_of
 from wellposed.priors.prediction import Components
 from wellposed.priors.schedule import Schedule
 
@@ -16,33 +16,40 @@ if TYPE_CHECKING:
     from deepinv.physics import Physics
 
 
+class Images(TypedDict, total=False):
+    """What images a prior is for, see `Prior`."""
+
+    channels: int | None
+    is_complex: bool
+    data_range: tuple[float, float]
+
+
 class Prior(Presented, nn.Module):
     """Base of all priors.
 
     A prior works in its own units, in which its diffusion is ``x_t = alpha_t x_0 + sigma_t eps``
-    and the papers state their hyper-parameters. Public values and units are linked by
-    ``data_range``, whose ends are -1 and 1 in units; solvers convert once, in `Problem`.
+    and the papers state their hyper-parameters. ``data_range`` relates public values and units:
+    its ends are -1 and 1 in units. Solvers convert once, in `Problem`.
 
-    A restorer is a prior with an ``anchor``: a network trained to restore degraded images ``m``,
-    about which its diffusion runs, ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``. Its condition is
-    the degraded image, see `degraded`; solvers take it from the measurement.
+    A restorer is a prior with an ``anchor``: a network trained to restore degraded images ``m``.
+    Its diffusion is ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``. Its condition is the degraded
+    image, see `degraded`; solvers take it from the measurement.
 
     Args:
         schedule: the noise schedule.
-        channels: channels of the images it accepts (complex ones for a complex prior); ``None``
-            accepts any.
+        channels: channels of its images (complex channels if complex); ``None`` accepts any.
         is_complex: images are complex tensors.
         data_range: public values of -1 and 1.
     """
 
     anchor: Anchor | None = None
-    """How it works about a degraded image; ``None`` for plain priors."""
+    """How the network uses the degraded image; ``None`` for plain priors."""
 
     prediction: str = "sample"
-    """What its network predicts, see `NetworkPrior`; other priors tell ``x_0`` itself."""
+    """What the network predicts, see `NetworkPrior`; other priors return ``x_0`` directly."""
 
     factor: int = 1
-    """Sides of an image over those of its units."""
+    """Sides of an image over the sides in units."""
 
     axes: tuple[int, ...] = ()
     """Axes of volumes whose slices it denoises one by one, see `Slicewise`."""
@@ -58,14 +65,15 @@ class Prior(Presented, nn.Module):
         low, high = data_range
         require(isinstance(schedule, Schedule), "schedule", type(schedule).__name__, "a Schedule")
         require(low < high, "data_range", data_range, "(low, high) with low < high")
-        require(not is_complex or low == -high, "data_range", data_range, "symmetric if complex")
+        accepted = "a symmetric range for complex images"
+        require(not is_complex or low == -high, "data_range", data_range, accepted)
         self.schedule = schedule
         self.channels = channels
         self.is_complex = is_complex
         self.data_range = (float(low), float(high))
 
     def extra_repr(self) -> str:
-        """Return what `repr` tells: parts and their weights, schedule, images and range."""
+        """Return the content of `repr`: parts, weights, schedule, channels and range."""
         weights = sum(weight.numel() for weight in self.parameters())
         told = [*parts_of(self), *([f"{weights:,} weights"] if weights else [])]
         told += [type(self.schedule).__name__, f"channels={self.channels}"]
@@ -84,12 +92,12 @@ class Prior(Presented, nn.Module):
 
     @property
     def is_affine(self) -> bool:
-        """Whether units are linked to public values by scale and centre alone."""
+        """Whether scale and centre alone relate units and public values."""
         return True
 
     @property
     def upsample(self) -> int:
-        """Sides of a clean image over those of a degraded one."""
+        """Sides of a clean image over those of a degraded image."""
         return 1 if self.anchor is None else self.anchor.upsample
 
     def to_units(self, x: Tensor) -> Tensor:
@@ -101,41 +109,43 @@ class Prior(Presented, nn.Module):
         return u * self.scale + self.centre
 
     def in_units(self, operator: "Physics") -> "Physics | None":
-        """Return the linear ``operator`` composed with the linear part of `to_public`, / `scale`.
+        """Return the operator composed with the linear part of `to_public`, divided by `scale`.
 
-        ``None`` if what acts on units is not linear.
+        ``None`` if the composition is not linear.
         """
         return operator if self.is_affine else None
 
     def unit_shape(self, image_shape: torch.Size) -> torch.Size:
-        """Return the shape in units of public images of a shape."""
+        """Return the shape in units for a shape of public images."""
         return image_shape
 
     def degraded(self, image: Tensor) -> Degraded:
-        """Return the condition made of degraded images (B, C, h, w) in public values.
+        """Return the condition for degraded images (B, C, h, w) in public values.
 
         Raises:
-            ArgumentError: a plain prior, which takes none.
+            ArgumentError: a plain prior, which has no such condition.
         """
         if self.anchor is None:
             raise ArgumentError(f"prior: {type(self).__name__} has no anchor")
         return Degraded(self.to_units(self.anchor.enlarge(image)), Prior.to_units(self, image))
 
     @abstractmethod
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return ``E[x_0 | x_t]``, or ``E[x_0 | x_t, m]`` about an anchor, in units.
 
         Args:
             x_t: noisy images (B, C, ...), in units.
             t: time, a number or one per item (B,).
-            condition: what a conditional prior asks for; about an anchor a `Degraded`, or the
-                anchor alone where that is all the network sees.
+            condition: condition of a conditional prior. With an anchor a `Degraded`, or the
+                anchor alone if the network needs no more.
         """
 
-    def components(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Components:
+    def components(
+        self, x_t: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> Components:
         """Return clean image, residual and noise of ``x_t`` from one network evaluation.
 
-        Arguments as those of `denoise`; the anchor of a plain prior is 0.
+        For the arguments see `denoise`; the anchor of a plain prior is 0.
 
         Raises:
             ArgumentError: no degraded image for a prior with an anchor.
@@ -153,32 +163,33 @@ class Prior(Presented, nn.Module):
             sigma: noise level in public units, a number or one per item.
 
         Raises:
-            ArgumentError: a negative noise level, or one outside the schedule; a prior of latents,
-                or one with an anchor, of which the protocol knows nothing.
+            ArgumentError: a negative noise level or one outside the schedule; a latent prior or a
+                prior with an anchor, which the protocol does not support.
         """
-        what = "an anchor" if self.anchor is not None else "units that are an autoencoder's"
+        what = "an anchor" if self.anchor is not None else "the units of an autoencoder"
         plain = self.anchor is None and self.is_affine
-        accepted = "a plain prior on images as a denoiser; to solve with this one use a solver"
+        accepted = "a plain prior on images as a denoiser; use this prior with a solver"
         require(plain, "prior", f"{type(self).__name__} with {what}", accepted)
         level = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).flatten() / self.scale
         largest = float(self.schedule.ratio(self.schedule.T))
         # Single-precision callers may round the largest level up.
         inside = bool((level >= 0).all()) and bool((level <= largest * (1 + 1e-5)).all())
         top = largest * self.scale
-        require(inside, "sigma", sigma, f"0 to {top:.4g}, the schedule's largest noise level")
+        accepted = f"values from 0 to {top:.4g}, the schedule's largest noise level"
+        require(inside, "sigma", sigma, accepted)
         t = self.schedule.time_at(level.cpu()).to(x.device)
         t = t[0] if len(t) == 1 else t
         alpha = broadcast(self.schedule(t)[0], x)
         return self.to_public(self.denoise(alpha * self.to_units(x), t))
 
-    def conditioned_on(self, condition: Any) -> "Given":
+    def conditioned_on(self, condition: Condition) -> "Given":
         """Return this conditional prior with its condition fixed, e.g. to a class.
 
         Raises:
             ArgumentError: a prior with an anchor, whose condition solvers take from ``y``.
         """
         accepted = "the degraded image as y of ResShift, IRSDE, RDDM or MRSampler"
-        require(self.anchor is None, "condition", "one of a prior with an anchor", accepted)
+        require(self.anchor is None, "condition", "that of a prior with an anchor", accepted)
         return Given(self, condition)
 
     def score(self, x_t: Tensor, t: float | Tensor) -> Tensor:
@@ -187,7 +198,7 @@ class Prior(Presented, nn.Module):
         return (alpha * self.denoise(x_t, t) - x_t) / sigma**2
 
     def check_image(self, x: Tensor) -> None:
-        """Raise unless images like ``x`` suit this prior: channels, kind and device."""
+        """Raise unless the prior accepts images like ``x``: channels, dtype and device."""
         channels = x.shape[1]
         wanted = self.channels
         as_real_pairs = self.is_complex and not x.is_complex()
@@ -202,16 +213,16 @@ class Prior(Presented, nn.Module):
         weight = next(self.parameters(), None)
         if weight is not None and weight.device != x.device:
             raise DeviceError(
-                f"prior: lives on {weight.device} but y on {x.device}; move one with .to()"
+                f"prior: is on {weight.device} but y on {x.device}; move one with .to()"
             )
 
 
 class Adapter(Prior):
-    """Base of priors made of another one, whose images and units they share.
+    """Base of priors that wrap another prior and share its images and units.
 
     Args:
-        prior: the other prior.
-        schedule: to sample with, by default that of the prior.
+        prior: the wrapped prior.
+        schedule: schedule to sample with, by default that of the prior.
     """
 
     def __init__(self, prior: Prior, schedule: Schedule | None = None) -> None:
@@ -244,21 +255,21 @@ class Given(Adapter):
 
     Args:
         prior: the conditional prior.
-        condition: passed on with every call.
+        condition: passed with every call.
     """
 
-    def __init__(self, prior: Prior, condition: Any) -> None:
+    def __init__(self, prior: Prior, condition: Condition) -> None:
         super().__init__(prior)
         self.condition = condition
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
-        """Return the wrapped prior's estimate under the fixed condition."""
-        require(condition is None, "condition", condition, "None, it is fixed already")
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
+        """Return the wrapped prior's estimate with the fixed condition."""
+        require(condition is None, "condition", condition, "None, as the condition is fixed")
         return self.prior.denoise(x_t, t, self.condition)
 
 
 def broadcast(values: Tensor, like: Tensor) -> Tensor:
-    """Return schedule values, a scalar or (B,), ready to multiply ``like`` without promotion."""
+    """Return schedule values, a scalar or (B,), broadcastable to ``like`` without promotion."""
     if values.ndim == 0:
         return values.to(like.real.dtype).to(like.device)
     return values.to(like.real.dtype).to(like.device).view(-1, *[1] * (like.ndim - 1))

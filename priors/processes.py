@@ -1,17 +1,16 @@
-"""Schedules of trained restoration processes: ResShift, IR-SDE and RDDM.
+"""Schedules of restoration processes: ResShift, IR-SDE and RDDM.
 
-They are the kernel of `wellposed.priors.schedule` with the degraded image as anchor ``m``: from
-the clean image at ``t = 0`` to the degraded one plus noise at ``t = T``.
+They have the kernel of `wellposed.priors.schedule` with the degraded image as anchor ``m``: from
+the clean image at ``t = 0`` to the degraded image plus noise at ``t = T``.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from wellposed.errors import require, require_choice
-from wellposed.priors.schedule import Schedule, Tabulated
+from wellposed.priors.schedule import Schedule, Table, Tabulated
 
 THETAS = ("cosine", "linear", "constant")
 SUMS = ("decreased", "increased", "average")
@@ -30,20 +29,21 @@ def resshift(
     ``t = T``, as ``first (max_noise / first)^(((t - 1) / (T - 1))^power)``.
 
     "ResShift: Efficient Diffusion Model for Image Super-resolution by Residual Shifting", 2023,
-    arXiv 2307.12348; the four-step models (arXiv 2403.07319) have T 4 and min_noise .2.
+    arXiv 2307.12348; the four-step models (arXiv 2403.07319) have T = 4 and min_noise = .2.
 
     Args:
         T: number of steps, at least 2.
         kappa: noise level, in the units of images in [-1, 1] or of their latents.
-        min_noise: sets the smallest noise.
-        power: of the growth.
+        min_noise: determines the smallest noise, see above.
+        power: exponent of the growth.
         max_noise: sqrt(eta) at T, below 1.
     """
     require(isinstance(T, int) and T >= 2, "T", T, "an integer of at least 2")
     for name, value in (("kappa", kappa), ("power", power)):
-        require(0 < value < math.inf, name, value, "above 0")
+        require(0 < value < math.inf, name, value, "a positive number")
     first = min(min_noise / kappa, min_noise)
-    require(0 < first < max_noise < 1, "min_noise", min_noise, "0 < min_noise < max_noise < 1")
+    accepted = "a number with 0 < min_noise < max_noise < 1"
+    require(0 < first < max_noise < 1, "min_noise", min_noise, accepted)
     ramp = torch.linspace(0, 1, T, dtype=torch.float64) ** power
     root_eta = torch.cat([ramp.new_zeros(1), first * (max_noise / first) ** ramp])
     return Tabulated(1 - root_eta**2, kappa * root_eta)
@@ -58,23 +58,23 @@ def rddm(
 ) -> Tabulated:
     """Return RDDM's schedule: ``alpha = 1 - sum_i alpha_i``, ``sigma^2 = sum_i beta_i^2``.
 
-    The steps ``alpha_i`` of the residual add up to 1 over the ``T`` steps, those ``beta_i^2`` of
-    the noise to ``sum_scale``.
+    Over the ``T`` steps the ``alpha_i`` of the residual add up to 1, and the ``beta_i^2`` of the
+    noise to ``sum_scale``.
 
     "Residual Denoising Diffusion Models", 2023, arXiv 2308.13712.
 
     Args:
         T: number of steps, at least 2.
-        sum_scale: variance of the noise at T, in (0, 1]; beyond 1 the published code clips it.
-        residual: how the residual's steps go with t: "decreased" as published, proportional to
-            ``T + 1 - t``; "increased", to ``t``; or "average", all equal.
-        noise: the same of the noise's; "increased" as published.
-        floor: smallest alpha. At T it is 0, where a network that predicts noise alone says
-            nothing of x_0; the published code has 1e-6 there for such networks.
+        sum_scale: variance of the noise at T, in (0, 1]; the published code clips it to 1.
+        residual: size of the residual's steps: "decreased", proportional to ``T + 1 - t``, as
+            published; "increased", proportional to ``t``; or "average", constant.
+        noise: size of the noise's steps, likewise; "increased" as published.
+        floor: smallest alpha. Without it alpha is 0 at T, where a network that predicts only noise
+            does not determine x_0; the published code uses 1e-6 for such networks.
     """
     require(isinstance(T, int) and T >= 2, "T", T, "an integer of at least 2")
-    require(0 < sum_scale <= 1, "sum_scale", sum_scale, "0 < sum_scale <= 1")
-    require(0 <= floor < 1, "floor", floor, "0 <= floor < 1")
+    require(0 < sum_scale <= 1, "sum_scale", sum_scale, "a number in (0, 1]")
+    require(0 <= floor < 1, "floor", floor, "a number in [0, 1)")
     residual_sum, noise_sum = _sums("residual", residual, T), _sums("noise", noise, T)
     return Tabulated((1 - residual_sum).clamp(min=floor), (sum_scale * noise_sum).sqrt())
 
@@ -88,34 +88,34 @@ def _sums(argument: str, rule: str, T: int) -> Tensor:
     return t * (t + 1 if rule == "increased" else 2 * T + 1 - t) / (T * (T + 1))
 
 
-def rddm_from_ddim(betas: Any) -> Tabulated:
+def rddm_from_ddim(betas: Table) -> Tabulated:
     """Return the schedule of an RDDM converted from a DDPM: ``sum alpha = 1 - sqrt(alpha_bar)``.
 
     With ``sum beta^2 = 1 - alpha_bar`` (RDDM, section 4.1) its kernel is that of the DDPM.
 
     Args:
-        betas: (T,), of the DDPM; RDDM's are linear from 1e-4 to .02.
+        betas: betas of the DDPM, (T,); in RDDM they are linear from 1e-4 to .02.
     """
     return Tabulated.from_betas(betas)
 
 
 class MeanReverting(Schedule):
-    """IR-SDE's: ``alpha_t = exp(-Theta_t dt)``, ``sigma_t = lambda sqrt(1 - alpha_t^2)``.
+    """IR-SDE's schedule: ``alpha_t = exp(-Theta_t dt)``, ``sigma_t = lambda sqrt(1 - alpha_t^2)``.
 
-    ``Theta_t`` sums the speeds ``theta`` up to t and is interpolated linearly between whole times;
-    ``dt = -log(eps) / Theta_T``, so that ``alpha_T = eps``. The noise at T is that of the limit,
-    ``lambda``, as in the published code.
+    ``Theta_t`` is the sum of the speeds ``theta`` up to t, interpolated linearly between integer
+    times, and ``dt = -log(eps) / Theta_T``, so that ``alpha_T = eps``. Samplers start with the
+    limiting noise level ``lambda``, as in the published code.
 
     "Image Restoration with Mean-Reverting Stochastic Differential Equations", 2023,
     arXiv 2301.11699.
 
     Args:
-        max_sigma: lambda in grey levels of 255: the process runs on images in [0, 1].
+        max_sigma: lambda in grey levels (255 is white); the process runs on images in [0, 1].
         T: number of steps, at least 2.
-        eps: signal left at T.
+        eps: alpha at T.
         theta: "cosine" as published, "linear" or "constant".
-        shifted: ``Theta_0 = 0`` as in IR-SDE. Without, as in the code of DA-CLIP and the MR
-            Sampler (2025, arXiv 2502.07856), ``t = 0`` keeps a little noise.
+        shifted: ``Theta_0 = 0`` as in IR-SDE. If ``False``, as in the code of DA-CLIP and the MR
+            Sampler (2025, arXiv 2502.07856), a little noise remains at ``t = 0``.
     """
 
     def __init__(
@@ -126,9 +126,10 @@ class MeanReverting(Schedule):
         theta: str = "cosine",
         shifted: bool = True,
     ) -> None:
-        require(0 < max_sigma < math.inf, "max_sigma", max_sigma, "above 0, in grey levels of 255")
+        accepted = "a positive number, in grey levels (255 is white)"
+        require(0 < max_sigma < math.inf, "max_sigma", max_sigma, accepted)
         require(isinstance(T, int) and T >= 2, "T", T, "an integer of at least 2")
-        require(0 < eps < 1, "eps", eps, "0 < eps < 1")
+        require(0 < eps < 1, "eps", eps, "a number in (0, 1)")
         speeds = _thetas(require_choice("theta", theta, THETAS), T)
         total = torch.cumsum(speeds, 0) - (speeds[0] if shifted else 0.0)
         self.T = T

@@ -1,10 +1,9 @@
-"""Priors that are no diffusions: regularisers known by their proximal operators."""
+"""Priors that are not diffusions: regularisers given by their proximal operators."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,15 +22,15 @@ Prox = Callable[[Tensor, Tensor], Tensor]
 class Proximal(DenoiserPrior):
     """A regulariser R as the prior ``exp(-R(x_0))``, denoised by its mode instead of its mean.
 
-    ``argmin_x ||x - x_t / alpha_t||^2 / (2 r^2) + R(x)`` with ``r = sigma_t / alpha_t``, the
-    proximal operator of ``r^2 R``. Samples vary less than those of the prior would; as a block of
-    a `Product` beside a diffusion it takes the place of a trained network (as the nuclear norm of
-    Nuclear Diffusion, Stevens et al. 2025, arXiv 2509.20886).
+    The estimate is ``argmin_x ||x - x_t / alpha_t||^2 / (2 r^2) + R(x)`` with
+    ``r = sigma_t / alpha_t``: the proximal operator of ``r^2 R``. Samples vary less than those of
+    the prior. In a `Product` with a diffusion it replaces a trained network, such as the nuclear
+    norm in Nuclear Diffusion (Stevens et al. 2025, arXiv 2509.20886).
 
     Args:
         prox: ``(z, gamma) -> x`` on public images, see `Prox`: `NuclearNorm`, `TotalVariation`,
-            or a function of one's own, differentiable for solvers that ask.
-        schedule: see `DenoiserPrior`; in a `Product` that of the first block counts.
+            or your own function, differentiable if the solver requires it.
+        schedule: see `DenoiserPrior`; a `Product` uses the schedule of its first block.
         data_range: public values of -1 and 1.
         images: channels, is_complex, see `Prior`.
     """
@@ -41,14 +40,15 @@ class Proximal(DenoiserPrior):
         prox: Prox,
         schedule: Schedule | None = None,
         data_range: tuple[float, float] = (-1.0, 1.0),
-        **images: Any,
+        channels: int | None = None,
+        is_complex: bool = False,
     ) -> None:
         require(callable(prox), "prox", prox, "a function of images and gamma")
-        super().__init__(partial(_of_noise, prox), schedule, data_range, **images)
+        super().__init__(partial(_of_noise, prox), schedule, data_range, channels, is_complex)
         self.prox = prox
 
     def extra_repr(self) -> str:
-        """Return what `repr` tells."""
+        """Return the content of `repr`."""
         return f"prox={self.prox}, {super().extra_repr()}"
 
 
@@ -58,16 +58,16 @@ def _of_noise(prox: Prox, z: Tensor, r: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class NuclearNorm:
-    """``R(x) = weight ||X||_*``, the sum of the singular values of a matrix made of each item.
+    """``R(x) = weight ||X||_*``, the sum of the singular values of a matrix X formed from x.
 
-    Its proximal operator lowers each singular value by ``gamma weight``, down to 0 (Cai, Candes
-    and Shen, "A Singular Value Thresholding Algorithm for Matrix Completion", 2010, doi
+    Its proximal operator reduces each singular value by ``gamma weight``, but at least to 0 (Cai,
+    Candes and Shen, "A Singular Value Thresholding Algorithm for Matrix Completion", 2010, doi
     10.1137/080738970).
 
     Args:
-        weight: at least 0.
-        matrix: "image", each channel's rows and columns; "frames", one row for each channel of
-            images or slice of volumes; "patches", one row for each patch of a channel.
+        weight: weight, at least 0.
+        matrix: "image", each channel is a matrix; "frames", one row for each channel of images or
+            slice of volumes; "patches", one row for each patch of a channel.
         patch: side of the patches, which must divide the image's sides.
     """
 
@@ -95,14 +95,15 @@ class NuclearNorm:
         p = self.patch
         if x.shape[-1] % p or x.shape[-2] % p:
             raise ShapeError(f"z: got shape {tuple(x.shape)}, accepted: sides divisible by {p}")
-        tiles = x.unflatten(-1, (-1, p)).unflatten(-3, (-1, p))  # (..., rows, p, columns, p)
+        # (..., rows, p, columns, p)
+        tiles: Tensor = x.unflatten(-1, (-1, p)).unflatten(-3, (-1, p))
         return tiles.transpose(-3, -2).flatten(-2).flatten(-3, -2)
 
     def _images(self, X: Tensor, like: Tensor) -> Tensor:
         if self.matrix != "patches":
             return X.reshape(like.shape)
         p = self.patch
-        tiles = X.unflatten(-2, (-1, like.shape[-1] // p)).unflatten(-1, (p, p))
+        tiles: Tensor = X.unflatten(-2, (-1, like.shape[-1] // p)).unflatten(-1, (p, p))
         return tiles.transpose(-3, -2).reshape(like.shape)
 
 
@@ -110,13 +111,13 @@ class NuclearNorm:
 class TotalVariation:
     """``R(x) = weight sum_i |grad x_i|``, isotropic, of each channel.
 
-    Its proximal operator by projected gradients on the dual, accelerated (Beck and Teboulle, "Fast
-    Gradient-Based Algorithms for Constrained Total Variation Image Denoising and Deblurring
-    Problems", 2009, doi 10.1109/TIP.2009.2028250).
+    Its proximal operator is computed by accelerated projected gradients on the dual (Beck and
+    Teboulle, "Fast Gradient-Based Algorithms for Constrained Total Variation Image Denoising and
+    Deblurring Problems", 2009, doi 10.1109/TIP.2009.2028250).
 
     Args:
-        weight: at least 0.
-        iterations: their number, the same for every item.
+        weight: weight, at least 0.
+        iterations: number of iterations, the same for every item.
     """
 
     weight: float = 1.0

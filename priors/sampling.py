@@ -1,4 +1,4 @@
-"""The reverse diffusion of a prior alone, from any noise level; samples of the prior."""
+"""The reverse diffusion of a prior, from any noise level, and samples of the prior."""
 
 import math
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from wellposed.priors.transition import implied_noise, levels, starting_std, tra
 def times_between(schedule: Schedule, high: float, low: float, steps: int) -> list[float]:
     """Return ``steps`` decreasing times from one noise level to another, and 0.
 
-    Spaced as Karras et al. (2022, arXiv 2206.00364, eq. 5) space them, "poly-7" by default.
+    They are spaced as in Karras et al. (2022, arXiv 2206.00364, eq. 5), with exponent 7.
 
     Args:
-        schedule: whose times; levels above its largest one become that.
+        schedule: the schedule; levels above its largest level are reduced to it.
         high: the first level, as ``sigma_t / alpha_t``.
-        low: the last one.
-        steps: number of times before 0; one where ``high`` is not above ``low``.
+        low: the last level.
+        steps: number of times before 0; one if ``high`` is not above ``low``.
     """
     power, high = 1 / schedule.karras_rho, min(high, float(schedule.ratio(schedule.T)))
     steps = steps if high > low else 1
@@ -48,11 +48,11 @@ def reverse(
     Args:
         denoise: ``(x_t, t) -> E[x_0 | x_t]``, called once for each time but the last.
         x_t: noisy image at ``times[0]``.
-        schedule: of the diffusion.
-        times: decreasing, ending in 0.
-        eta: 0 follows the probability flow by Euler steps, 1 draws from ``p(x_0 | x_t)`` by
-            ancestral steps.
-        noise: drawn from where ``eta`` is not 0.
+        schedule: schedule of the diffusion.
+        times: decreasing times, ending in 0.
+        eta: 0 follows the probability flow by Euler steps, 1 samples ``p(x_0 | x_t)`` by ancestral
+            steps.
+        noise: source of the fresh noise; not used if ``eta`` is 0.
         anchor: ``m`` of the diffusion.
     """
     for t, s in pairwise(times):
@@ -68,13 +68,13 @@ def reverse(
 
 @torch.no_grad()
 def restored(prior: Prior, condition: Degraded | Tensor, steps: int = 5, seed: int = 0) -> Tensor:
-    """Return degraded images restored by DDIM about them, in public values.
+    """Return degraded images restored by DDIM, in public values.
 
     Args:
         prior: a prior with an anchor.
         condition: made by ``prior.degraded(image)``, or the anchor alone, see `Prior.denoise`.
-        steps: network evaluations, at most those of the process.
-        seed: decides the noise at the start.
+        steps: network evaluations, at most the steps of the process.
+        seed: seed of the initial noise.
     """
     m, schedule = degraded_of(condition).anchor, prior.schedule
     times = schedule.times(min(steps, math.ceil(schedule.T)), "trailing").tolist()
@@ -100,22 +100,23 @@ def sample(
 
     Args:
         prior: the prior; its channels must be known.
-        count: number of samples; each is the same in any number of them.
+        count: number of samples; sample n does not depend on it.
         image_size: (H, W).
         steps: network evaluations.
         eta: 0 is deterministic, 1 is DDPM.
-        spacing: of the steps, see `Schedule.times`.
-        seed: decides the samples.
-        device: where the prior lives.
+        spacing: spacing of the times, see `Schedule.times`.
+        seed: seed of the samples.
+        device: device of the prior.
 
     Raises:
-        ArgumentError: an invalid argument, or a prior of any number of channels.
+        ArgumentError: an invalid argument, or a prior whose channels are not known.
 
     Returns:
         Images (count, C, H, W) in public values.
     """
-    require(prior.anchor is None, "prior", "one with an anchor", "a plain prior")
-    require(prior.channels is not None, "prior", "any number of channels", "a known number")
+    require(prior.anchor is None, "prior", "a prior with an anchor", "a plain prior")
+    accepted = "a prior with a known number of channels"
+    require(prior.channels is not None, "prior", "any number of channels", accepted)
     require(isinstance(count, int) and count >= 1, "count", count, "an integer of at least 1")
     pair = len(image_size) == 2 and all(isinstance(n, int) and n >= 1 for n in image_size)
     require(pair, "image_size", image_size, "two positive integers (H, W)")

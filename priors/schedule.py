@@ -1,13 +1,12 @@
 """Noise schedules: (alpha_t, sigma_t) of the kernel x_t = m + alpha_t (x_0 - m) + sigma_t eps.
 
 Time runs from ``t = 0``, the clean image, to ``t = schedule.T``. Everything else (signal-to-noise
-ratio, score, velocity) is derived from the two numbers and never stored. All values are computed
-in float64; a solver's tensors keep their own dtype because the values enter as scalars.
+ratio, score, velocity) is derived from the two numbers. All values are computed in float64; a
+solver's tensors keep their dtype because the values are scalars.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +14,8 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, require, require_choice
 
+Table = Tensor | np.ndarray | Sequence[float]
+"""Numbers by time, of a schedule."""
 SPACINGS = ("leading", "linspace", "trailing", "karras", "geometric")
 
 
@@ -49,9 +50,9 @@ class Schedule(ABC):
 
         ``spacing`` is one of ``leading`` (RED-diff, DDS), ``linspace``, ``trailing``, ``karras``
         (rho 7 on ``sigma / alpha``, Karras et al. 2022) and ``geometric`` (in ``sigma / alpha``,
-        the VE-SDE of Song et al. 2021, of any number of steps). There are ``steps`` network
-        evaluations, but for ``leading`` with ``steps`` not dividing a tabulated ``T``, where the
-        published rule ``range(0, T, T // steps)`` decides (T = 1000, steps = 300: 334).
+        the VE-SDE of Song et al. 2021, for any number of steps). There are ``steps`` network
+        evaluations, except for ``leading`` if ``steps`` does not divide a tabulated ``T``: then
+        the published rule ``range(0, T, T // steps)`` applies (T = 1000, steps = 300: 334).
         """
         require_choice("spacing", spacing, SPACINGS)
         require(isinstance(steps, int) and steps >= 1, "steps", steps, "an integer of at least 1")
@@ -62,7 +63,7 @@ class Schedule(ABC):
     def _knots(self, steps: int, spacing: str) -> Tensor:
         """Return the ``steps`` times at which the network is called."""
         full = torch.linspace(self.T, 0, steps + 1, dtype=torch.float64)
-        # "leading" leaves out the first, pure-noise knot, as it does on tables.
+        # As for tables, "leading" leaves out the first time, which is pure noise.
         return full[:-1] if spacing != "leading" else full[:-1] * (steps / (steps + 1))
 
     def _ends(self) -> tuple[float, float]:
@@ -84,14 +85,14 @@ class Schedule(ABC):
 
 
 class Tabulated(Schedule):
-    """A schedule given by tables ``alpha[0..T]`` and ``sigma[0..T]``, index 0 being clean.
+    """A schedule given by tables ``alpha[0..T]`` and ``sigma[0..T]``; index 0 is the clean image.
 
-    Networks trained on the ``T`` noisy levels with labels ``0..T-1`` see the label ``t - 1``.
-    Between the entries ``alpha^2`` and ``sigma^2`` are interpolated linearly, which keeps
-    ``alpha^2 + sigma^2 = 1`` where the table has it.
+    Networks trained on the ``T`` noisy levels with labels ``0..T-1`` have the label ``t - 1``.
+    ``alpha^2`` and ``sigma^2`` are interpolated linearly between the entries, which preserves
+    ``alpha^2 + sigma^2 = 1``.
     """
 
-    def __init__(self, alpha: Any, sigma: Any, terminal_std: float | None = None) -> None:
+    def __init__(self, alpha: Table, sigma: Table, terminal_std: float | None = None) -> None:
         self.alpha = torch.as_tensor(alpha, dtype=torch.float64)
         self.sigma = torch.as_tensor(sigma, dtype=torch.float64)
         if self.alpha.ndim != 1 or self.alpha.shape != self.sigma.shape or len(self.alpha) < 2:
@@ -100,15 +101,16 @@ class Tabulated(Schedule):
                 f"{tuple(self.sigma.shape)}, accepted: two equal vectors of length T + 1 >= 2"
             )
         growing = bool((torch.diff(self.sigma / self.alpha) > 0).all())
-        require(growing, "alpha, sigma", "a table", "sigma / alpha growing strictly with t")
+        accepted = "tables with strictly increasing sigma / alpha"
+        require(growing, "alpha, sigma", "other tables", accepted)
         self._squares = torch.stack([self.alpha**2, self.sigma**2])
         self.T = len(self.alpha) - 1
         self.terminal_std = float(self.sigma[-1]) if terminal_std is None else terminal_std
         self.min_ratio = float(self.sigma[1] / self.alpha[1])
 
     @classmethod
-    def from_betas(cls, betas: Any) -> "Tabulated":
-        """DDPM's, variance-preserving: ``alpha_t^2 = prod_{i<=t} (1 - beta_i)``, start N(0, I)."""
+    def from_betas(cls, betas: Table) -> "Tabulated":
+        """DDPM's schedule: ``alpha_t^2 = prod_{i<=t} (1 - beta_i)``, variance preserving."""
         betas = torch.as_tensor(betas, dtype=torch.float64)
         fitting = betas.ndim == 1 and bool(((betas > 0) & (betas <= 1)).all())
         require(fitting, "betas", f"shape {tuple(betas.shape)}", "a vector with 0 < beta <= 1")
@@ -129,12 +131,12 @@ class Tabulated(Schedule):
         return cls.from_betas((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta))
 
     @classmethod
-    def from_diffusers(cls, scheduler: Any) -> "Tabulated":
+    def from_diffusers(cls, scheduler: object) -> "Tabulated":
         """Take the betas of a diffusers scheduler, or of its config."""
         if isinstance(scheduler, Mapping):
             from diffusers import DDPMScheduler
 
-            # Without a beta schedule diffusers would fill in DDPM's, whatever the config is of.
+            # Without a beta schedule diffusers would use DDPM's for any kind of config.
             require(
                 "beta_schedule" in scheduler or scheduler.get("trained_betas") is not None,
                 "scheduler",
@@ -142,12 +144,13 @@ class Tabulated(Schedule):
                 "a config with beta_schedule or trained_betas",
             )
             scheduler = DDPMScheduler.from_config(dict(scheduler))
-        if not hasattr(scheduler, "alphas_cumprod"):
+        if not (hasattr(scheduler, "alphas_cumprod") and hasattr(scheduler, "betas")):
             raise ArgumentError(
                 f"scheduler: got {type(scheduler).__name__}, accepted: a diffusers scheduler "
                 "with alphas_cumprod (DDPM, DDIM, PNDM, DPMSolver, ...) or its config"
             )
-        return cls.from_betas(scheduler.betas.double())
+        betas: Tensor = scheduler.betas
+        return cls.from_betas(betas.double())
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
         t = torch.as_tensor(t, dtype=torch.float64)
@@ -165,19 +168,19 @@ class Tabulated(Schedule):
         r2 = r2.clamp(float(s2[0] / a2[0]), float(s2[-1] / a2[-1]))
         low = (torch.searchsorted(s2 / a2, r2, right=True) - 1).clamp(0, self.T - 1)
         da, ds = a2[low + 1] - a2[low], s2[low + 1] - s2[low]
-        # Shares of signal and noise, finite where the ratio is not (alpha_T = 0).
+        # Shares of signal and noise, which are finite even if the ratio is not (alpha_T = 0).
         signal, noise = 1 / (1 + r2), 1 / (1 + 1 / r2)
         t = low + (noise * a2[low] - signal * s2[low]) / (signal * ds - noise * da)
         return t.to(ratio.device)
 
     def times(self, steps: int, spacing: str = "leading") -> Tensor:
-        """As `Schedule.times`; whole-numbered times but for karras and geometric.
+        """Return the times as in `Schedule.times`; integers except for karras and geometric.
 
-        At most ``T`` steps, but for geometric where there are several levels.
+        There can be at most ``T`` steps, except for geometric with more than one level.
         """
         many = spacing == "geometric" and self.T > 1
         few = isinstance(steps, int) and (steps <= self.T or many)
-        require(few, "steps", steps, f"1 to T = {self.T}")
+        require(few, "steps", steps, f"a number from 1 to T = {self.T}")
         return super().times(steps, spacing)
 
     def _knots(self, steps: int, spacing: str) -> Tensor:
@@ -192,17 +195,18 @@ class Tabulated(Schedule):
 
 
 class VE(Schedule):
-    """Variance exploding: ``alpha_t = 1``, ``sigma_t = t``; time is the noise level itself.
+    """Variance exploding: ``alpha_t = 1``, ``sigma_t = t``; time is the noise level.
 
-    The equal spacings are equal in ``log sigma``, as the VE-SDE of Song et al. (2021) has it.
+    The uniform spacings are uniform in ``log sigma``, as in the VE-SDE of Song et al. (2021).
 
     Args:
         sigma_max: the largest noise level.
-        sigma_min: the smallest one at which samplers call the network.
+        sigma_min: the smallest noise level at which samplers call the network.
     """
 
     def __init__(self, sigma_max: float = 80.0, sigma_min: float = 2e-3) -> None:
-        require(0 < sigma_min < sigma_max, "sigma_min", sigma_min, "0 < sigma_min < sigma_max")
+        accepted = "a number with 0 < sigma_min < sigma_max"
+        require(0 < sigma_min < sigma_max, "sigma_min", sigma_min, accepted)
         self.T = self.terminal_std = float(sigma_max)
         self.min_ratio = float(sigma_min)
 
@@ -224,16 +228,17 @@ class Flow(Schedule):
     """Rectified flow: ``alpha_t = 1 - t``, ``sigma_t = t``; ``t = 1`` is pure noise.
 
     Args:
-        T: the time samplers start at, at most 1.
+        T: the time at which samplers start, at most 1.
         min_ratio: smallest ``sigma / alpha`` of the karras spacing.
     """
 
     def __init__(self, T: float = 1.0, min_ratio: float = 2e-3) -> None:
-        require(0 < T <= 1, "T", T, "0 < T <= 1")
+        require(0 < T <= 1, "T", T, "a number in (0, 1]")
         self.T = self.terminal_std = float(T)
         self.min_ratio = float(min_ratio)
         below = T == 1 or min_ratio < T / (1 - T)
-        require(min_ratio > 0 and below, "min_ratio", min_ratio, "0 < min_ratio < T / (1 - T)")
+        accepted = "a number with 0 < min_ratio < T / (1 - T)"
+        require(min_ratio > 0 and below, "min_ratio", min_ratio, accepted)
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
         t = torch.as_tensor(t, dtype=torch.float64)

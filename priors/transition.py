@@ -1,11 +1,11 @@
-"""The Gaussian transition all samplers share.
+"""The Gaussian transition that all samplers share.
 
 From time t to s < t of the kernel ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``:
 
     x_s = m + alpha_s (x0 - m) + sqrt(sigma_s^2 - v) eps + sqrt(v) z,    z ~ N(0, I).
 
-What tells samplers apart is how ``x0`` was corrected by the data, which ``eps`` is kept, and the
-variance rule ``v``.
+Samplers differ in the correction of ``x0`` by the data, the ``eps`` that is kept, and the variance
+rule ``v``.
 """
 
 from typing import NamedTuple
@@ -34,9 +34,9 @@ def levels(schedule: Schedule, t: float, s: float) -> Levels:
 
 
 def starting_std(schedule: Schedule, t: float) -> float:
-    """Return the size of the noise that a sampler starts from at time ``t``.
+    """Return the standard deviation of the noise with which a sampler starts at time ``t``.
 
-    That of the schedule's terminal distribution, carried over to ``t`` where that is not ``T``.
+    At ``T`` it is that of the schedule's terminal distribution, which is transferred to ``t``.
     """
     at_t, at_end = (float(torch.hypot(*schedule(time))) for time in (t, schedule.T))
     return schedule.terminal_std * at_t / at_end
@@ -52,7 +52,7 @@ def variance(rule: str, level: Levels, eta: float = 1.0) -> Tensor:
     - ``zero``: no fresh noise; DDIM at eta = 0, probability flow.
     """
     require_choice("rule", rule, VARIANCE_RULES)
-    require(0 <= eta <= 1, "eta", eta, "0 <= eta <= 1")
+    require(0 <= eta <= 1, "eta", eta, "a number from 0 to 1")
     alpha_t, sigma_t, alpha_s, sigma_s = level
     if rule == "markov":
         return eta**2 * sigma_s**2 * (1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2)

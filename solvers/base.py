@@ -1,11 +1,11 @@
-"""What every solver shares: the call, its batches and the result."""
+"""The part that all solvers share: the call, its batches and the result."""
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,8 +18,8 @@ from wellposed.parallel.sharding import agreed_seed
 from wellposed.priors.flat import Flat
 from wellposed.priors.prior import Prior
 from wellposed.reconstruction import Reconstruction
-from wellposed.runs.checkpoint import RunFolder, digest
-from wellposed.runs.fingerprint import fingerprint
+from wellposed.runs.checkpoint import RunFolder
+from wellposed.runs.fingerprint import digest, fingerprint
 from wellposed.runs.memory import MemoryPlan, plan
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Callback", "Solver", "State", "describe"]
 
 Batch = tuple[Problem, list[tuple[int, int]]]
-"""A problem to run, and the (sample, item) identity of each volume or image of it."""
+"""A problem to run, and the (sample, item) identity of each of its images or volumes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +40,16 @@ class Solver(Sampler):
 
     Args:
         steps, spacing: see `Sampler`.
-        batch_size: samples of one item carried through the network together; ``None`` takes all.
-            With more than one item, samples are drawn one after another.
+        batch_size: samples of one item that are computed together; ``None``: all. With more than
+            one item, samples are drawn one after another.
     """
 
     batch_size: Count | None = None
 
     name: ClassVar[str] = ""
-    """The command line's name of the method, as papers spell it."""
+    """Name of the method on the command line, spelled as in the papers."""
     restores: ClassVar[bool] = False
-    """Whether it samples around a degraded image, as a prior with an anchor needs."""
+    """Whether it samples about a degraded image, as priors with an anchor require."""
     deterministic: ClassVar[bool] = False
     """Whether it returns one estimate and draws nothing."""
     uses_prior: ClassVar[bool] = True
@@ -57,22 +57,19 @@ class Solver(Sampler):
 
     @property
     def volume_arrays(self) -> int:
-        """Arrays of the size of ``x`` that a run holds at once at most, for the memory plan.
-
-        Those inside the prior and the operator, and the samples, are counted there.
-        """
+        """Largest number of arrays of the size of ``x`` in the solver, for the memory plan."""
         return 14
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The hyper-parameters by name, as JSON has them."""
+    def settings(self) -> dict[str, object]:
+        """The hyper-parameters by name, JSON-serialisable."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: repr(v) if is_dataclass(v) else v for name, v in values.items()}
 
     def memory_plan(
         self, problem: Problem, num_samples: int = 1, chunk: int | None = None
     ) -> MemoryPlan:
-        """Return what a run over volumes will allocate; see `plan`."""
+        """Return the memory plan of a run over volumes; see `plan`."""
         return plan(
             problem.prior,
             problem.known,
@@ -84,8 +81,10 @@ class Solver(Sampler):
             chunk=chunk,
         )
 
-    def identity(self, problem: Problem, y: Tensor, num_samples: int, seed: int) -> dict[str, Any]:
-        """Return what identifies a run: two of equal identity give the same samples."""
+    def identity(
+        self, problem: Problem, y: Tensor, num_samples: int, seed: int
+    ) -> dict[str, object]:
+        """Return the identity of a run: runs of equal identity give the same samples."""
         return {
             "solver": type(self).__name__,
             **{f"solver.{name}": value for name, value in self.settings.items()},
@@ -111,28 +110,24 @@ class Solver(Sampler):
     ) -> Reconstruction:
         """Reconstruct ``x`` from ``y = A(x) + n``.
 
-        Of runs over volumes, (B, C, D, H, W), a memory plan is logged and checked first; it
-        chooses the chunk of a `Slicewise` prior without one.
+        For volumes (B, C, D, H, W) a memory plan is logged and checked first; it chooses the chunk
+        of a `Slicewise` prior without one.
 
         Args:
-            y: measurements, batch first; the result follows their dtype and device.
-            operator: a wellposed operator or deepinv physics, in public units; None for a prior
-                with an anchor and images degraded in an unknown way: the residual then is NaN.
+            y: measurements, batch first; the result has their dtype and device.
+            operator: an operator in public units; ``None`` if a restorer need not know it.
             prior: the prior; None for solvers that use none.
             num_samples: posterior samples per item.
-            seed: decides every random draw; ``None`` draws a seed and records it. Sample n of
-                item b is the same alone or in any batch.
-            noise: recorded draws used instead of ``seed`` (then ``num_samples`` must be 1).
+            seed: seed of all draws, which do not depend on the batch; ``None`` draws a seed.
+            noise: recorded draws instead of ``seed``; ``num_samples`` must be 1.
             callback: called as ``callback(index, state)`` after every step.
-            checkpoint: a folder for the state of the run: after a kill the same call goes on from
-                there, to the same result bit for bit (with ``seed=None`` too, whose seed is kept
-                there). It stays when the run is done, see `RunFolder`.
-            checkpoint_every: steps from one saved state to the next.
+            checkpoint: folder of the run, see `RunFolder`; the same call resumes it, bit for bit.
+            checkpoint_every: steps between saved states.
 
         Raises:
-            ArgumentError and its subclasses, before the first network call; `SamplingError`
-            when a run diverges; `CheckpointError` for the checkpoint of another run and
-            `FileError` for one that cannot be read or written.
+            ArgumentError and subclasses: before the first network call.
+            SamplingError: the run diverged.
+            CheckpointError, FileError: the checkpoint belongs to another run or is unreadable.
         """
         num_samples = require_integer("num_samples", num_samples)
         if self.deterministic:
@@ -149,7 +144,7 @@ class Solver(Sampler):
         folder = None
         if checkpoint is not None:
             path = isinstance(checkpoint, (str, PathLike))
-            require(path, "checkpoint", checkpoint, "None or the path of a folder")
+            require(path, "checkpoint", checkpoint, "None, or the path of a folder")
             folder = RunFolder(Path(checkpoint), checkpoint_every, part_of(operator))
         problem, seed = self._prepare(y, operator, prior, num_samples, seed, folder)
         started, evaluations, samples, residuals = time.perf_counter(), 0, [], []
@@ -182,17 +177,17 @@ class Solver(Sampler):
         seed: int | None,
         folder: RunFolder | None,
     ) -> tuple[Problem, int]:
-        """Return the checked problem and the seed: given, that of the folder's run, or drawn."""
+        """Return the checked problem, and the seed: given, from the folder, or drawn."""
         saved = {} if folder is None else folder.read()
         problem, chunk = Problem.create(y, operator, prior), None
         if problem.prior.anchor is not None and not self.restores:
             raise ArgumentError(
-                f"prior: {type(self).__name__} starts from pure noise, accepted with a restorer: "
-                "ResShift, IRSDE, RDDM or MRSampler"
+                f"prior: got a restorer, accepted by {type(self).__name__}: a plain prior, as it "
+                "starts from pure noise; use restorers with ResShift, IRSDE, RDDM or MRSampler"
             )
         self.check(problem)
         _check_shared(problem)
-        # Before a folder is claimed for it.
+        # Checked before the folder is assigned to the run.
         wanted = saved.get("seed") if seed is None else seed
         seed = agreed_seed(wanted, problem.part, y.device)
         if len(problem.image_shape) == 5:
@@ -212,7 +207,7 @@ class Solver(Sampler):
         folder: RunFolder | None,
         batch: int,
     ) -> Sampled:
-        """Return a batch of samples: run, or as an earlier call has left it."""
+        """Return a batch of samples, computed now or saved by an earlier call."""
         if folder is None:
             return self.run(problem, noise, callback)
         finished = folder.load_samples(batch, problem.y.device)
@@ -225,8 +220,8 @@ class Solver(Sampler):
     def _batches(self, problem: Problem, num_samples: int) -> Iterator[Batch]:
         """Yield problems to run and the (sample, item) identities of their batch.
 
-        One item's samples share a batch; several items go sample by sample, because an operator
-        may hold parameters of its own for each item.
+        The samples of one item share a batch. With more than one item, samples are drawn one after
+        another, because an operator may have parameters for each item.
         """
         items = len(problem.y)
         if items > 1:
@@ -244,7 +239,7 @@ def _check_shared(problem: Problem) -> None:
     prior = problem.prior
     got = type(prior).__name__ + (f" along axes {prior.axes}" if prior.axes else "")
     fits = problem.part.processes == 1 or prior.axes == (2,)
-    require(fits, "prior", got, "Slicewise along axis 2 where processes share a volume")
+    require(fits, "prior", got, "Slicewise along axis 2 if processes share a volume")
 
 
 def describe(solver: type[Solver]) -> str:

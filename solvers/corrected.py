@@ -1,14 +1,14 @@
-"""The one step that most samplers share: denoise, correct, keep noise, renew the rest.
+"""The step that most samplers share: denoise, correct, keep some noise, renew the rest.
 
 For each pair of times t -> s::
 
     x0  = E[x_0 | x_t]                              one evaluation of the network
     x0' = x0 corrected by the data                  a `Correction`
-    eps = (x_t - m - alpha_t (x0' - m)) / sigma_t   or that of x0, the network's own
+    eps = (x_t - m - alpha_t (x0' - m)) / sigma_t   or the network's own, with x0
     x_s = m + alpha_s (x0' - m) + sqrt(sigma_s^2 - v) eps + sqrt(v) z,   z ~ N(0, I)
 
-Three choices tell the samplers apart: the correction, which ``eps`` is kept, and the variance
-``v`` of the fresh noise. A correction is a value of its own, so that other integrators take it:
+The samplers differ in three choices: the correction, the ``eps`` that is kept, and the variance
+``v`` of the fresh noise. A correction is a value, so that other integrators can use it:
 ``MRSampler(order=2, correction=MMPS().correction)``.
 """
 
@@ -30,13 +30,13 @@ from wellposed.solvers.scope import Scope
 
 
 class Estimate(NamedTuple):
-    """What a network makes of a noisy image.
+    """A noisy image and its estimate.
 
     Attributes:
         x_t: the noisy image, in units.
-        x0: the clean one, ``E[x_0 | x_t]``.
-        vjp: ``v -> J^T v`` with the Jacobian ``J`` of x0 in x_t, for what asks for it. Complex
-            images count as pairs of real numbers: ``J^T`` is the adjoint for ``Re <a, b>``.
+        x0: the clean estimate, ``E[x_0 | x_t]``.
+        vjp: ``v -> J^T v`` with the Jacobian ``J`` of x0 with respect to x_t, if requested.
+            Complex images are pairs of real numbers: ``J^T`` is the adjoint for ``Re <a, b>``.
     """
 
     x_t: Tensor
@@ -47,18 +47,18 @@ class Estimate(NamedTuple):
 def estimate(
     denoise: Callable[[Tensor], Tensor], x_t: Tensor, problem: Problem, differentiable: bool
 ) -> Estimate:
-    """Return what ``denoise`` makes of ``x_t``, by one evaluation.
+    """Return the estimate of ``denoise`` from ``x_t``, with one evaluation.
 
     Raises:
-        ArgumentError: the prior cannot be differentiated where that is asked for.
+        ArgumentError: ``differentiable`` is requested and the prior cannot be differentiated.
     """
     with torch.set_grad_enabled(differentiable or torch.is_grad_enabled()):
         x = x_t.detach().requires_grad_() if differentiable else x_t
         x0 = denoise(x)
     if differentiable and not x0.requires_grad:
         raise ArgumentError(
-            f"prior: {type(problem.prior).__name__} cannot be differentiated, accepted by such "
-            "solvers: one whose denoise keeps the graph"
+            f"prior: {type(problem.prior).__name__} cannot be differentiated, accepted by this "
+            "solver: a prior whose denoise keeps the graph"
         )
 
     def vjp(v: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def estimate(
 
 @dataclass(frozen=True, kw_only=True)
 class Correction(Scope, ABC):
-    """How the data correct an estimate of the clean image; fields are its settings."""
+    """A correction of the clean estimate by the data; fields are its settings."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -87,25 +87,25 @@ class Correction(Scope, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Corrected(Solver):
-    """Base of the samplers whose step is that of this module.
+    """Base of the samplers with the step of this module.
 
     Attributes:
-        keeps_network_noise: keep the network's ``eps``, not the one that ``x0'`` implies.
+        keeps_network_noise: keep the network's ``eps`` instead of that implied by ``x0'``.
     """
 
     keeps_network_noise: ClassVar[bool] = False
 
     @property
     def correction(self) -> Correction | None:
-        """The correction, None where the data act otherwise."""
+        """The correction; ``None`` if the data act in another way."""
         return None
 
     @abstractmethod
     def fresh(self, level: Levels) -> Tensor:
-        """Return the variance ``v`` of the fresh noise, see `variance`."""
+        """Return the variance ``v`` of the fresh noise; see `variance`."""
 
     def check(self, problem: Problem) -> None:
-        """Raise if the method or its correction cannot solve this problem."""
+        """Raise if the method or its correction cannot solve the problem."""
         super().check(problem)
         correction = self.used_correction()
         if correction is not None:
@@ -127,11 +127,11 @@ class Corrected(Solver):
         return self.correction
 
     def denoise(self, x_t: Tensor, t: float, problem: Problem) -> Tensor:
-        """Return ``x0``, by one evaluation."""
+        """Return ``x0``, with one evaluation."""
         return problem.denoise(x_t, t)
 
     def estimate(self, x_t: Tensor, t: float, problem: Problem) -> Estimate:
-        """Return ``x0``, differentiable where the method or its correction asks for it."""
+        """Return the estimate, differentiable if the method or its correction requires it."""
         asks = self.differentiates or getattr(self.used_correction(), "differentiates", False)
         return estimate(lambda x: self.denoise(x, t, problem), x_t, problem, asks)
 
@@ -141,13 +141,13 @@ class Corrected(Solver):
         return found.x0 if correction is None else correction.correct(found, level, problem)
 
     def draw(self, like: Tensor, s: float, noise: NoiseSource) -> Tensor:
-        """Return the fresh noise ``z``, of which the last step has none."""
+        """Return the fresh noise ``z``; the last step has none."""
         return noise.draw(like) if s > 0 else torch.zeros_like(like)
 
     def onwards(
         self, found: Estimate, x0: Tensor, z: Tensor, level: Levels, problem: Problem
     ) -> Tensor:
-        """Return ``x_s`` of the estimate, its correction ``x0`` and fresh noise ``z``."""
+        """Return ``x_s`` from the estimate, the corrected ``x0`` and fresh noise ``z``."""
         m = problem.anchor
         eps = implied_noise(found.x_t, found.x0 if self.keeps_network_noise else x0, level, m)
         return transition(x0, eps, z, level, self.fresh(level), m)

@@ -21,7 +21,7 @@ class DAPSState(State):
     """State of DAPS.
 
     Attributes:
-        norm2: ``||A||^2`` of each item, (B,), to which Langevin's step is relative.
+        norm2: ``||A||^2`` of each item, (B,); the Langevin step is relative to it.
     """
 
     norm2: Tensor
@@ -29,7 +29,7 @@ class DAPSState(State):
 
 @dataclass(frozen=True, kw_only=True)
 class DAPS(Solver):
-    r"""DAPS: clean image by the probability flow, drawn towards the data, noised anew.
+    r"""DAPS: follow the probability flow to a clean image, sample around it, add noise again.
 
     For each pair of noise levels, with ``r = sigma_t / alpha_t``::
 
@@ -37,29 +37,31 @@ class DAPS(Solver):
         x0' ~ exp(-||y - A(x0')||^2 / (2 tau^2) - ||x0' - x0||^2 / (2 r^2))
         x_s = alpha_s x0' + sigma_s z,   z ~ N(0, I)
 
-    The draw is Langevin's as published, or exact for linear operators. Exact draws do not make
-    the method exact: the Gaussian of width r stands for ``p(x_0 | x_t)``, so that what the data
-    do not determine keeps its spread and gains r at each level; on Gaussian priors samples are
-    about 1.6 times too wide in variance however many levels there are. The published small tau
-    narrows them, where the data are noisier than it. Nonlinear operators and latent priors are
-    served by Langevin and automatic differentiation, with ``||A|| = 1`` in its step.
+    The draw uses Langevin steps, as published, or is exact for linear operators. Exact draws do
+    not make the method exact: a Gaussian of width r approximates ``p(x_0 | x_t)``, so the
+    components that the data do not determine keep their spread and gain r at each level. On
+    Gaussian priors the variance of the samples is about 1.6 times too large for any number of
+    levels. The small published tau reduces it if the noise of the data is larger. Nonlinear
+    operators and latent priors use Langevin steps with automatic differentiation and
+    ``||A|| = 1``.
 
     Reference: "Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing",
-    2024, arXiv 2407.01521. The published code has an absolute Langevin step 1e-4 and tau .01,
-    which for ``||A|| = 1`` is a step of 1 over the curvature, as here for any operator and noise.
+    2024, arXiv 2407.01521. The published code has an absolute Langevin step 1e-4 and tau .01. For
+    ``||A|| = 1`` this is a step of 1 over the curvature, which is used here for any operator and
+    noise.
 
     Args:
-        steps: levels of the annealing, 200 as published.
-        spacing: only "karras", of power 7 as published.
-        sigma_max, sigma_min: its ends in ``sigma_t / alpha_t``, the prior's units.
-        ode_steps: network evaluations at each level.
+        steps: annealing levels, 200 as published.
+        spacing: only "karras", with power 7 as published.
+        sigma_max, sigma_min: first and last level in ``sigma_t / alpha_t``, the prior's units.
+        ode_steps: network evaluations per level.
         draw: "langevin", or "exact" for linear operators.
-        langevin_steps: their number at each level.
-        learning_rate: Langevin's step times the largest curvature
-            ``||A||^2 / tau^2 + 1 / r^2``; stable below 2.
-        lr_min_ratio: factor to which it falls, linearly over the levels.
-        tau: noise level of the likelihood in units; the operator's by default (.01 where that is
-            noise-free), .01 whatever the noise as published.
+        langevin_steps: Langevin steps per level.
+        learning_rate: Langevin step times the largest curvature ``||A||^2 / tau^2 + 1 / r^2``;
+            stable below 2.
+        lr_min_ratio: factor of the learning rate at the last level, reached linearly.
+        tau: noise level of the likelihood in units; by default that of the operator, or .01 if it
+            is noise-free. Published is .01 for any noise.
     """
 
     steps: Count = 200
@@ -82,7 +84,7 @@ class DAPS(Solver):
         require(ordered, "sigma_max", self.sigma_max, "a finite number above sigma_min")
 
     def check(self, problem: Problem) -> None:
-        """Refuse exact draws where there are none."""
+        """Raise for exact draws with a nonlinear operator."""
         super().check(problem)
         if self.draw == "exact":
             require_linear(problem, 'DAPS(draw="exact")')
@@ -99,7 +101,7 @@ class DAPS(Solver):
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> DAPSState:
-        """Follow the flow to a clean image, draw around it, add the next level's noise."""
+        """Follow the flow to a clean image, sample around it, add the noise of the next level."""
         assert isinstance(state, DAPSState)
         schedule = problem.prior.schedule
         ratio = float(schedule.ratio(t))
@@ -119,7 +121,7 @@ class DAPS(Solver):
         return DAPSState(alpha * x0 + sigma * noise.draw(x0), x0, state.norm2)
 
     def _rate(self, t: float, problem: Problem) -> float:
-        """Return Langevin's relative step at time ``t``."""
+        """Return the relative Langevin step at time ``t``."""
         times = self.times(problem)
         done = times.index(t) / (len(times) - 1)
         return self.learning_rate * (1 + done * (self.lr_min_ratio - 1))

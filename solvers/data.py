@@ -1,4 +1,4 @@
-"""The data term in units: projections, proximal solutions, and draws from the likelihood."""
+"""The data term in units: projections, proximal solutions and draws from the likelihood."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -10,6 +10,7 @@ from torch import Tensor
 from wellposed.checks import Range
 from wellposed.linalg import conjugate_gradient, largest_eigenvalue, per_item
 from wellposed.noise import ItemNoise, NoiseSource
+from wellposed.operators.physics import Forward
 from wellposed.solvers.problem import Problem, is_linear_operator
 
 if TYPE_CHECKING:
@@ -18,18 +19,18 @@ if TYPE_CHECKING:
     from wellposed.operators.decomposable import Decomposable
 
 NOISE_FREE = 0.01
-"""Noise level assumed of noise-free data, in units: DAPS's published one."""
+"""Noise level assumed for noise-free data, in units: the published one of DAPS."""
 
 LangevinRate = Annotated[float, Range(0, 2, "()")]
 """Step of `GaussianCoupling.langevin` times the largest curvature; stable below 2."""
 
 PROXIMAL_STEPS = 100
-"""Conjugate-gradient steps of a data term at most."""
+"""Largest number of conjugate-gradient steps of a data term."""
 
 
 def is_decomposable(operator: "Physics | None") -> "TypeGuard[Decomposable]":
-    """Tell whether an operator has its singular value decomposition at hand."""
-    # Loading it loads deepinv, which takes seconds.
+    """Return whether an operator has a singular value decomposition."""
+    # Importing Decomposable imports deepinv, which takes seconds.
     from wellposed.operators.decomposable import Decomposable
 
     return isinstance(operator, Decomposable)
@@ -43,10 +44,10 @@ def decomposed(problem: Problem) -> "Decomposable":
 
 
 def spectrum(problem: Problem, coordinates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what a ``Decomposable`` operator measures, broadcast over its coordinates.
+    """Return three quantities of a ``Decomposable`` operator, broadcast over its coordinates.
 
-    Singular values, 1 where they do not count; the noise level of ``y`` in units; and whether
-    a coordinate counts as measured: without noise, where `A_dagger` takes it for one.
+    These are the singular values, 1 where unmeasured; the noise level of ``y`` in units; and
+    whether a coordinate is measured, which without noise follows `A_dagger`.
     """
     operator = decomposed(problem)
     s = operator.singular_values.to(coordinates.real.dtype)
@@ -56,7 +57,7 @@ def spectrum(problem: Problem, coordinates: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def project(problem: Problem, x0: Tensor, iterations: int) -> Tensor:
-    """Return ``x0 + A^+ (y - A x0)``: CG on the normal equations started at ``x0``."""
+    """Return ``x0 + A^+ (y - A x0)``, by CG on the normal equations started at ``x0``."""
     b, space = problem.back_projection, problem.space
     return conjugate_gradient(problem.normal, b, x0, iterations=iterations, space=space).x
 
@@ -66,16 +67,16 @@ def proximal(
 ) -> Tensor:
     """Return ``argmin_x ||A x - y||^2 + weight ||x - x0||^2``, for linear problems.
 
-    With ``weight = sigma_y^2 / v`` the posterior mean of ``x ~ N(x0, v I)``; with 0 the
-    projection ``x0 + A^+ (y - A x0)``. In closed form where the operator is ``Decomposable``;
-    else by conjugate gradients to a relative residual of 1e-6, with a warning where
-    `PROXIMAL_STEPS` leave more than 1e-3. A projection ends there without one: more steps
-    would only fit what the operator hardly sees.
+    With ``weight = sigma_y^2 / v`` this is the posterior mean for ``x ~ N(x0, v I)``; with weight
+    0 it is the projection ``x0 + A^+ (y - A x0)``. A ``Decomposable`` operator gives it in closed
+    form. Others use conjugate gradients to a relative residual of 1e-6, with a warning if more
+    than 1e-3 remains after `PROXIMAL_STEPS`. There is no warning for a projection: further steps
+    would only fit components that the operator hardly measures.
 
     Args:
-        problem: gives ``y`` and ``A``.
+        problem: the problem, with ``y`` and ``A``.
         x0: images (B, ...), in units.
-        weight: of each item, shape (B,), at least 0.
+        weight: weight of each item, (B,), at least 0.
         iterations: conjugate-gradient steps at most, taken without a warning.
     """
     operator = problem.operator
@@ -101,32 +102,32 @@ def damped_inverse(
     )
     if iterations is None and bool(((found.residuals[-1] > 1e-3) & (weight > 0)).any()):
         warnings.warn(
-            f"{PROXIMAL_STEPS} conjugate-gradient steps left more than 1e-3 of the residual: "
-            "the noise level is small for this operator",
+            f"CG did not converge in {PROXIMAL_STEPS} steps (residual > 1e-3); increase the "
+            "noise_sigma of the operator",
             stacklevel=2,
         )
     return found.x
 
 
 def pseudo_inverse(problem: Problem) -> Tensor:
-    """Return the pseudo-inverse image of the measurement, in units, as a start."""
+    """Return the pseudo-inverse image of the measurement, in units, as a starting point."""
     if not problem.is_linear:
         image = _pseudo_inverse(problem.known, problem.y * problem.prior.scale)
         return problem.prior.to_units(image)
     return _pseudo_inverse(problem.known, problem.y)
 
 
-def _pseudo_inverse(operator: "Physics", y: Tensor) -> Tensor:
+def _pseudo_inverse(operator: Forward, y: Tensor) -> Tensor:
     ours = type(operator).__module__.startswith("wellposed.")
     if ours or not is_linear_operator(operator):
         return operator.A_dagger(y)
-    # A foreign physics' own pseudo-inverse may change its settings; ours does not.
+    # The pseudo-inverse of a foreign physics may change its settings; ours does not.
     b = operator.A_adjoint(y)
     return conjugate_gradient(operator.A_adjoint_A, b, iterations=100, tolerance=1e-5).x
 
 
 def misfit_gradient(problem: Problem, x: Tensor) -> Tensor:
-    """Return the gradient of ``||y - A(x)||^2 / 2``; by differentiation if A is not linear."""
+    """Return the gradient of ``||y - A(x)||^2 / 2``, by autograd if A is not linear."""
     if problem.is_linear:
         return problem.A_adjoint(problem.A(x) - problem.y)
     with torch.enable_grad():
@@ -145,7 +146,7 @@ def squared_norm(problem: Problem, iterations: int = 20) -> Tensor:
     """Return ``||A||^2`` of each item, shape (B,), by power iterations; 1 if A is not linear."""
     if not problem.is_linear:
         return torch.ones_like(problem.noise_sigma)
-    # Whatever y is, noise has a part along the leading singular vector.
+    # Unlike y, noise always has a component along the leading singular vector.
     start = problem.zeros()
     noise = ItemNoise(0, [(0,)], first_slice=problem.part.start)
     start = start + noise.draw(start[:1])
@@ -158,10 +159,10 @@ class GaussianCoupling:
     """The density ``exp(-||y - A z||^2 / (2 sigma^2) - ||z - centre||^2 / (2 rho^2))`` of z.
 
     Attributes:
-        problem: gives ``y`` and ``A``.
-        sigma: noise level of the data in units, shape (B,).
-        centre: image in units.
-        rho: distance from it.
+        problem: the problem, with ``y`` and ``A``.
+        sigma: noise level of the data in units, (B,).
+        centre: centre of the Gaussian, an image in units.
+        rho: standard deviation about the centre, in units.
     """
 
     problem: Problem
@@ -170,7 +171,7 @@ class GaussianCoupling:
     rho: float
 
     def draw(self, noise: NoiseSource) -> Tensor:
-        """Return an exact sample for linear operators: perturb centre and data, then solve.
+        """Return an exact sample for a linear operator: perturb centre and data, then solve.
 
         "Gaussian sampling by local perturbations" (Papandreou and Yuille, NeurIPS 2010).
         """
@@ -184,13 +185,13 @@ class GaussianCoupling:
     ) -> Tensor:
         """Return ``z`` after unadjusted Langevin steps, biased by about ``learning_rate / 2``.
 
-        Where the operator is ``Decomposable`` they are taken at once: in its coordinates they are
-        autoregressions, whose law after any number of steps is known.
+        A ``Decomposable`` operator takes all steps at once: in its coordinates they are
+        autoregressions, Gaussian after any number of steps, with known mean and covariance.
 
         Args:
             z: start.
-            noise: source of the steps' noise.
-            steps: their number.
+            noise: source of the noise.
+            steps: number of steps.
             learning_rate: step times the largest curvature ``norm2 / sigma^2 + 1 / rho^2``;
                 stable below 2.
             norm2: ``||A||^2`` of each item, from `squared_norm`.
@@ -231,7 +232,7 @@ def _autoregression(
 ) -> Tensor:
     """Return ``x`` after steps ``x <- x - rate (x - target) + sqrt(2 rate / curvature) noise``.
 
-    All noise together is ``xi`` times its standard deviation.
+    The accumulated noise is ``xi`` times its standard deviation.
     """
     rate = rate.double()
     left = (1 - rate) ** steps

@@ -39,9 +39,9 @@ class DDIMProjection(Corrected):
         x0' = x0 + A^+ (y - A x0)
         x_s = alpha_s x0' + sqrt(sigma_s^2 - v) eps' + sqrt(v) z,   eps' implied by x0'
 
-    with DDIM's variance ``v`` (rule "markov", eta). For noise-free data; noise in y goes straight
-    into the image. The range-null-space step of DDNM (Wang, Yu and Zhang, ICLR 2023,
-    arXiv 2212.00490, eq. 13) with the sampler of Song, Meng and Ermon (ICLR 2021,
+    with DDIM's variance ``v`` (rule "markov", eta). It is meant for noise-free data: noise in y
+    enters the image directly. It combines the range-null-space step of DDNM (Wang, Yu and Zhang,
+    ICLR 2023, arXiv 2212.00490, eq. 13) with the sampler of Song, Meng and Ermon (ICLR 2021,
     arXiv 2010.02502, eq. 12).
 
     Args:

@@ -27,7 +27,7 @@ from wellposed.solvers.time_travel import travel_back, walk
 
 @dataclass(frozen=True, kw_only=True)
 class DDNM(Corrected):
-    r"""Range from the data, null space from the prior; noise in the data counts as fresh noise.
+    r"""DDNM: range from the data, null space from the prior; noise in y counts as fresh noise.
 
     For each pair of times t -> s, with fresh noise of variance ``v = eta^2 sigma_s^2``::
 
@@ -35,26 +35,26 @@ class DDNM(Corrected):
         x0' = x0 + Lambda A^+ (y - A x0)
         x_s = alpha_s x0' + sqrt(sigma_s^2 - v) eps' + n,             eps' implied by x0'
 
-    ``x0'`` enters ``x_s`` with the weight ``a``, and brings along noise of the covariance
-    ``a^2 sigma_y^2 Lambda (A^+ A^+^T) Lambda``. ``Lambda`` is as close to 1 as keeps that within
-    ``v``, and ``n`` brings the rest of ``v``. In the coordinates of a ``Decomposable`` operator
-    ``lambda_i = min(1, s_i sqrt(v) / (a sigma_y))``, as published. For others the same is done
-    smoothly by conjugate gradients: ``Lambda = (A^T A + delta^2)^-1 A^T A`` with
-    ``delta = a sigma_y / sqrt(v)``, and the rest of ``v`` is noise of the exact covariance, from
+    ``x0'`` enters ``x_s`` with the weight ``a`` and contributes noise of covariance
+    ``a^2 sigma_y^2 Lambda (A^+ A^+^T) Lambda``. ``Lambda`` is as close to 1 as possible without
+    exceeding ``v``, and ``n`` supplies the rest of ``v``. In the coordinates of a ``Decomposable``
+    operator ``lambda_i = min(1, s_i sqrt(v) / (a sigma_y))``, as published. Other operators use a
+    smooth version by conjugate gradients: ``Lambda = (A^T A + delta^2)^-1 A^T A`` with
+    ``delta = a sigma_y / sqrt(v)``, and the rest of ``v`` is noise with the exact covariance,
 
         n = sqrt(v) (z + delta^2 (A^T A + delta^2)^-1 (sqrt(3) z' - z) / 2).
 
-    The published scalar ``Lambda`` for these brings too much noise at small singular values.
-    Without noise in y, ``Lambda = 1`` and the result satisfies ``A x = y``.
+    The published scalar ``Lambda`` for these operators adds too much noise at small singular
+    values. Without noise in y, ``Lambda = 1`` and the result satisfies ``A x = y``.
 
     Reference: "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model", ICLR
-    2023, arXiv 2212.00490, there "DDNM+".
+    2023, arXiv 2212.00490, where it is called "DDNM+".
 
     Args:
         steps: 100 as published.
         eta: share of fresh noise.
-        travel_length, travel_repeats: time travel: stretches of ``travel_length`` steps are
-            walked ``travel_repeats`` times, with noise put back in between; 1 walks once.
+        travel_length, travel_repeats: time travel: every ``travel_length`` steps are repeated
+            ``travel_repeats`` times, with noise added in between; 1 is no time travel.
     """
 
     steps: Count = 100
@@ -72,17 +72,17 @@ class DDNM(Corrected):
         require(fits, "travel_length", self.travel_length, accepted)
 
     def check(self, problem: Problem) -> None:
-        """Refuse noisy data without fresh noise, of which theirs is a part."""
+        """Raise for noisy data without fresh noise, as the noise of the data is part of it."""
         super().check(problem)
         noisy = bool((problem.noise_sigma > 0).any())
-        require(self.eta > 0 or not noisy, "eta", self.eta, "above 0 where y is noisy")
+        require(self.eta > 0 or not noisy, "eta", self.eta, "a positive number for noisy y")
 
     def times(self, problem: Problem) -> list[float]:
         """Return the times of the run; with time travel they go up between stretches."""
         return walk(super().times(problem), self.travel_length, self.travel_repeats)
 
     def fresh(self, level: Levels) -> Tensor:
-        """A share of all noise."""
+        """The share ``eta^2`` of the noise variance."""
         return variance("fresh", level, self.eta)
 
     def step(
@@ -112,8 +112,8 @@ def by_coordinates(
     Args:
         x0: the clean estimate.
         z: standard normal noise.
-        budget: standard deviation that noise from y may have in ``x0'``, ``sqrt(v) / a``.
-        problem: of a ``Decomposable`` operator.
+        budget: largest standard deviation of the noise from y in ``x0'``, ``sqrt(v) / a``.
+        problem: a problem with a ``Decomposable`` operator.
     """
     operator = decomposed(problem)
     x0_i = operator.V_adjoint(x0)
@@ -130,7 +130,7 @@ def by_gradients(
     x0: Tensor, z: Tensor, budget: Tensor, problem: Problem, noise: NoiseSource
 ) -> tuple[Tensor, Tensor]:
     """Return ``x0'`` and ``n / sqrt(v)`` by conjugate gradients; see `by_coordinates`."""
-    if budget == 0:  # the last step: only data without noise may be set
+    if budget == 0:  # the last step, which may only use noise-free data
         sigma = problem.noise_sigma
         noisy = per_item(sigma > 0, x0)
         return torch.where(noisy, x0, proximal(problem, x0, torch.zeros_like(sigma))), z

@@ -18,10 +18,10 @@ from wellposed.solvers.problem import Problem
 
 @dataclass(frozen=True, kw_only=True)
 class DDRM(Corrected):
-    r"""Diffusion in the operator's singular coordinates, each as noisy as its measurement.
+    r"""DDRM: diffusion in the operator's singular coordinates, each with its own noise level.
 
-    With ``A = U diag(s_i) V^H``, coordinates ``x_i = (V^H x)_i`` and measured ones
-    ``y_i = (U^H y)_i / s_i`` of noise ``sigma_y / s_i``, for each pair of times t -> s and with
+    Let ``A = U diag(s_i) V^H``. The image has coordinates ``x_i = (V^H x)_i``, measured as
+    ``y_i = (U^H y)_i / s_i`` with noise ``sigma_y / s_i``. For each pair of times t -> s, with
     ``r_s = sigma_s / alpha_s``::
 
         x0 = E[x_0 | x_t]
@@ -30,15 +30,15 @@ class DDRM(Corrected):
         else:                (1 - eta_b) x0_i + eta_b y_i
                              + sqrt(r_s^2 - eta_b^2 sigma_y^2 / s_i^2) z_i
 
-    is ``x_s / alpha_s``; the run starts at ``y_i`` with the noise it lacks. Only for operators
-    with their decomposition at hand.
+    is ``x_s / alpha_s``. The run starts at ``y_i`` plus the noise that it lacks. Only for
+    `Decomposable` operators.
 
     Reference: "Denoising Diffusion Restoration Models", NeurIPS 2022, arXiv 2201.11793.
 
     Args:
         steps: 20 as published.
-        eta: share of fresh noise where the measurement says little.
-        eta_b: trust in the measurement where it is better than the current noise.
+        eta: share of fresh noise in coordinates that are unmeasured or noisier than ``r_s``.
+        eta_b: weight of the measurement in coordinates that are less noisy than ``r_s``.
     """
 
     steps: Count = 20
@@ -50,7 +50,7 @@ class DDRM(Corrected):
     decomposable_only: ClassVar[bool] = True
 
     def init(self, problem: Problem, noise: NoiseSource) -> State:
-        """Start from pure noise, but around the measurement where that is less noisy."""
+        """Start from pure noise, or from the measurement where it is less noisy."""
         t = self.times(problem)[0]
         alpha, sigma_t = problem.prior.schedule(t)
         z = noise.draw(problem.zeros())
@@ -65,13 +65,13 @@ class DDRM(Corrected):
         return State(x_T, x_T)
 
     def fresh(self, level: Levels) -> Tensor:
-        """A share of all noise, where nothing is measured."""
+        """The share ``eta^2`` of the noise variance, for unmeasured coordinates."""
         return variance("fresh", level, self.eta)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
-        """Denoise, re-noise, and do so by the measurement in the coordinates it reaches."""
+        """Denoise and re-noise; the measured coordinates use the measurement."""
         level, operator = levels(problem.prior.schedule, t, s), decomposed(problem)
         found = self.estimate(state.x, t, problem)
         z = self.draw(found.x0, s, noise)
@@ -83,7 +83,7 @@ class DDRM(Corrected):
     def _measured(
         self, x0: Tensor, z: Tensor, level: Levels, problem: Problem
     ) -> tuple[Tensor, Tensor]:
-        """Return the coordinates of ``x_s`` that are measured, and which these are."""
+        """Return the measured coordinates of ``x_s``, and the mask of these coordinates."""
         operator = decomposed(problem)
         x0_i, z_i = operator.V_adjoint(x0), operator.V_adjoint(z)
         s_i, sigma_y, kept = spectrum(problem, x0_i)

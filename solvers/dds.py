@@ -32,7 +32,7 @@ class DataSteps(Correction):
     linear_only: ClassVar[bool] = True
 
     def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
-        """Take the steps."""
+        """Take the conjugate-gradient steps."""
         x0 = found.x0
         if math.isinf(self.gamma):
             return project(problem, x0, self.cg_steps)
@@ -46,7 +46,7 @@ class DataSteps(Correction):
 
 @dataclass(frozen=True, kw_only=True)
 class DDS(Corrected):
-    r"""Decomposed diffusion sampling: Tweedie, a few conjugate-gradient steps, re-noise.
+    r"""Decomposed diffusion sampling: denoise, a few conjugate-gradient steps, re-noise.
 
     For each pair of times t -> s::
 
@@ -54,21 +54,21 @@ class DDS(Corrected):
         x0' = CG_M( I + gamma A^H A,  x0 + gamma A^H y;  start x0 )
         x_s = alpha_s x0' + sigma_s (sqrt(1 - eta^2) eps + eta z),   z ~ N(0, I)
 
-    ``gamma = math.inf`` is the hard, noise-free form ``CG_M(A^H A, A^H y; start x0)``. The same
-    equations serve variance-preserving, variance-exploding and flow priors.
+    ``gamma = math.inf`` gives the hard, noise-free form ``CG_M(A^H A, A^H y; start x0)``. The
+    equations hold for variance-preserving, variance-exploding and flow priors.
 
     Reference: "Decomposed Diffusion Sampler for Accelerating Large-Scale Inverse Problems",
     ICLR 2024, arXiv 2303.05754. The published multi-coil code adds ``(1 + i) gamma A^H y``; here
     the right-hand side is that of the paper.
 
     Args:
-        eta: share of fresh noise, 0 (deterministic) to 1; the paper uses .15, .5, .8 at 20, 50,
-            100 steps for MRI, the code .85.
+        eta: share of fresh noise, 0 (deterministic) to 1; for MRI the paper uses .15, .5, .8 at
+            20, 50, 100 steps, and the code .85.
         gamma: weight of the data, in the prior's units; 1 as published, infinity for hard
             consistency.
         cg_steps: conjugate-gradient steps M.
-        renoise_last: keep re-noising on the step into the last network time, as the equations
-            say; the published code skips it there (``False``).
+        renoise_last: re-noise on the step to the last network time, as in the equations; the
+            published code does not (``False``).
     """
 
     eta: Fraction = 0.85
@@ -86,13 +86,13 @@ class DDS(Corrected):
         return DataSteps(gamma=self.gamma, cg_steps=self.cg_steps)
 
     def fresh(self, level: Levels) -> Tensor:
-        """A share of all noise."""
+        """The share ``eta^2`` of the noise variance."""
         return variance("fresh", level, self.eta)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
-        """Denoise, pull to the data, re-noise."""
+        """Denoise, correct by the data, re-noise."""
         after = super().step(state, t, s, problem, noise)
         if not self.renoise_last and s == self.times(problem)[-2]:
             return State(after.x0, after.x0)

@@ -26,7 +26,7 @@ class ProximalStep(Correction):
     lambda_: Positive = 7.0
 
     def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
-        """Minimise, or take the best gradient step where the measurement is not linear."""
+        """Minimise, or take the best gradient step if the measurement is not linear."""
         rho = self.lambda_ * (problem.noise_sigma * level.alpha_t / level.sigma_t) ** 2
         if problem.is_linear:
             return proximal(problem, found.x0, rho)
@@ -35,7 +35,7 @@ class ProximalStep(Correction):
 
 @dataclass(frozen=True, kw_only=True)
 class DiffPIR(Corrected):
-    r"""Half-quadratic splitting: denoise, solve the proximal problem of the data, re-noise.
+    r"""DiffPIR: half-quadratic splitting: denoise, solve a proximal data problem, re-noise.
 
     For each pair of times t -> s::
 
@@ -43,18 +43,19 @@ class DiffPIR(Corrected):
         x0' = argmin_x ||y - A x||^2 + rho_t ||x - x0||^2
         x_s = alpha_s x0' + sigma_s (sqrt(1 - zeta) eps' + sqrt(zeta) z),   eps' implied by x0'
 
-    For linear problems the minimiser is exact (CG where there is no closed form); without noise
-    it is the projection ``x0 + A^+ (y - A x0)``. Otherwise it is one gradient step on the misfit
-    linearised at ``x0``, of the length that minimises the objective; the published fixed length
-    ``1 / (2 rho_t)`` is that of a vanishing misfit and overshoots at high noise.
+    For linear problems the minimiser is exact, or computed by CG without a closed form; without
+    noise it is the projection ``x0 + A^+ (y - A x0)``. For other problems one gradient step is
+    taken on the misfit linearised at ``x0``, with the length that minimises the objective. The
+    fixed length ``1 / (2 rho_t)`` of the paper holds for a vanishing misfit and overshoots at high
+    noise.
 
     Reference: "Denoising Diffusion Models for Plug-and-Play Image Restoration", CVPRW 2023,
     arXiv 2305.08995, algorithm 1.
 
     Args:
         steps: 100 as published.
-        lambda_: weight of the prior; the paper tunes it by task.
-        zeta: share of fresh noise in the variance, 0 (deterministic) to 1; tuned by task.
+        lambda_: weight of the prior; the paper tunes it for each task.
+        zeta: share of fresh noise in the variance, 0 (deterministic) to 1; tuned for each task.
     """
 
     steps: Count = 100
@@ -69,7 +70,7 @@ class DiffPIR(Corrected):
         return ProximalStep(lambda_=self.lambda_)
 
     def fresh(self, level: Levels) -> Tensor:
-        """A share zeta of all variance."""
+        """The share zeta of the noise variance."""
         return variance("fresh", level, math.sqrt(self.zeta))
 
 
@@ -84,7 +85,7 @@ def gradient_step(x0: Tensor, weight: Tensor, problem: Problem) -> Tensor:
         x = x0.detach().requires_grad_()
         measured = problem.A(x)
     g = torch.autograd.grad(measured, x, problem.y - measured.detach())[0]
-    # A' g by a difference: forward-mode derivatives are missing for attention in decoders.
+    # A' g by a finite difference: attention in decoders has no forward-mode derivative.
     small = torch.finfo(g.dtype).eps ** (1 / 3)
     reach = small * (1 + space.norm(x0)) / space.norm(g).clamp(min=1e-12)
     h = per_item(reach, measured)

@@ -25,10 +25,9 @@ class DPS(Corrected):
         x0  = E[x_0 | x_t]
         x_s = DDPM step from (x_t, x0)  -  zeta grad_{x_t} || y - A(x0) ||_2
 
-    The gradient passes through the network. The norm is per item, where the published code takes
-    one over the whole batch. Works for nonlinear operators. ``zeta`` is stated in
-    variance-preserving coordinates whatever the prior's schedule, so equivalent priors give equal
-    samples.
+    The gradient passes through the network. The norm is per item; the published code takes one
+    norm over the whole batch. Works for nonlinear operators. ``zeta`` refers to
+    variance-preserving coordinates for every schedule, so equivalent priors give equal samples.
 
     Reference: "Diffusion Posterior Sampling for General Noisy Inverse Problems", ICLR 2023,
     arXiv 2209.14687, algorithm 1.
@@ -37,8 +36,8 @@ class DPS(Corrected):
         steps: 1000 as published.
         zeta: step size, in the prior's units; .3 for super-resolution and deblurring, .5 for
             random inpainting, 1 for phase retrieval.
-        clip: clamp ``x0`` to the prior's range [-1, 1], inside the gradient, as the published
-            code does (the paper does not); real images only.
+        clip: clip ``x0`` to the prior's range [-1, 1] inside the gradient, as in the published
+            code but not in the paper; real images only.
     """
 
     steps: Count = 1000
@@ -49,7 +48,7 @@ class DPS(Corrected):
     differentiates: ClassVar[bool] = True
 
     def check(self, problem: Problem) -> None:
-        """Refuse clipping of what has no range."""
+        """Raise for clipping of images without a range."""
         super().check(problem)
         ranged = problem.prior.is_affine and not problem.image_dtype.is_complex
         require(ranged or not self.clip, "clip", self.clip, "False for complex or latent images")
@@ -59,7 +58,7 @@ class DPS(Corrected):
         return variance("markov", level)
 
     def denoise(self, x_t: Tensor, t: float, problem: Problem) -> Tensor:
-        """Return the estimate, clipped if asked to."""
+        """Return ``x0``, clipped if ``clip``."""
         x0 = problem.denoise(x_t, t)
         return x0.clamp(-1, 1) if self.clip else x0
 
@@ -79,10 +78,10 @@ class DPS(Corrected):
 
 
 def _gradient(x0: Tensor, problem: Problem) -> Tensor:
-    """Return the gradient of ``||y - A(x0)||_2`` in ``x0``."""
+    """Return the gradient of ``||y - A(x0)||_2`` with respect to ``x0``."""
     with torch.enable_grad():
         x0 = x0.detach().requires_grad_()
         gap = problem.y - problem.A(x0)
         gradient = torch.autograd.grad(norm(gap).sum(), x0)[0]
-    # The norm over all parts of y changes with this part's by its share.
+    # The derivative of the norm of all parts of y with respect to this part's norm is its share.
     return per_item(problem.space.share(gap.detach()), x0) * gradient

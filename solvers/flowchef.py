@@ -17,7 +17,7 @@ from wellposed.solvers.problem import Problem
 
 @dataclass(frozen=True, kw_only=True)
 class FlowChef(Corrected):
-    r"""FlowChef: Euler steps of the flow, each moved by the misfit's gradient at the clean image.
+    r"""FlowChef: Euler steps of the flow, each guided by the misfit's gradient at the clean image.
 
     For each pair of times t -> s, in the coordinates of the flow ``x_t = (1 - t) x_0 + t eps``
     with velocity v::
@@ -26,21 +26,21 @@ class FlowChef(Corrected):
         x_t <- x_t - step_size grad_{x0} ||y - A(x0)||^2
         x_s = x_t + (s - t) v
 
-    No gradient passes through the network. Any other prior is seen in the flow's coordinates,
-    ``x_t / (alpha_t + sigma_t)`` at ``t = sigma_t / (alpha_t + sigma_t)``, in which Euler's step
-    is DDIM's, so that equivalent priors give equal samples. Works for nonlinear operators and
-    latent priors. Deterministic but for its start; it seeks images that fit the data and is no
-    sampler of the posterior.
+    No gradient passes through the network. Other priors are transformed to the coordinates of the
+    flow, ``x_t / (alpha_t + sigma_t)`` at ``t = sigma_t / (alpha_t + sigma_t)``, in which an Euler
+    step is a DDIM step, so equivalent priors give equal samples. Works for nonlinear operators and
+    latent priors. Only the start is random: the method seeks images that fit the data and does not
+    sample the posterior.
 
     Reference: "Steering Rectified Flow Models in the Vector Field for Controlled Image
-    Generation", 2024, arXiv 2412.00100. The published step, 500 on the mean of squares of 64x64
-    colour images, is .04 on their sum, the default here whatever the size.
+    Generation", 2024, arXiv 2412.00100. The published step of 500 on the mean of squares of 64x64
+    colour images equals .04 on their sum, the default here for every size.
 
     Args:
         steps: 100 as published.
         spacing: "trailing" starts at pure noise, as published.
-        step_size: on the sum of squares, in the prior's units; with ``||A|| = 1``, 1/2 removes
-            the whole misfit of x0 in one step and 1 or more diverges.
+        step_size: step on the sum of squares, in the prior's units; with ``||A|| = 1``, 1/2
+            removes the whole misfit of x0 in one step, and 1 or more diverges.
     """
 
     steps: Count = 100

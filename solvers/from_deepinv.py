@@ -1,4 +1,4 @@
-"""deepinv's samplers through our call, and our solvers through deepinv's."""
+"""deepinv's samplers with our interface, and our solvers with deepinv's interface."""
 
 import copy
 import inspect
@@ -30,21 +30,21 @@ from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
 
 DENOISER = {"DDRM": "denoiser", "DiffPIR": "model", "DPS": "denoiser"}
-"""deepinv's samplers, and what each calls the denoiser."""
+"""deepinv's samplers, with the name of the denoiser argument of each."""
 
 _OURS = {"self", "denoiser", "model", "data_fidelity", "device", "verbose", "rng", "kwargs"}
 
 
-def from_deepinv(name: str, **options: Any) -> "DeepinvSolver":
+def from_deepinv(name: str, **options: object) -> "DeepinvSolver":
     """Return one of deepinv's samplers as a solver of ours, for comparisons.
 
-    Called as ours, ``solver(y, operator, prior, num_samples=, seed=)``. Its hyper-parameters,
-    their defaults and what it makes of them are deepinv's; it assumes images in [0, 1]. Samples of
-    one item are the same in any number of samples; items of a batch share a stream.
+    It is called as ``solver(y, operator, prior, num_samples=, seed=)``. Its hyper-parameters,
+    their defaults and their meaning are deepinv's; it assumes images in [0, 1]. A sample of an
+    item does not depend on the number of samples; the items of a batch share a stream of noise.
 
     Args:
-        name: "DDRM", "DiffPIR" or "DPS", of ``deepinv.sampling``.
-        options: its hyper-parameters, as ``max_iter`` of DiffPIR.
+        name: "DDRM", "DiffPIR" or "DPS" of ``deepinv.sampling``.
+        options: hyper-parameters of the sampler, e.g. ``max_iter`` of DiffPIR.
 
     Raises:
         ArgumentError: an unknown name or option; the nearest is suggested.
@@ -60,11 +60,11 @@ def from_deepinv(name: str, **options: Any) -> "DeepinvSolver":
 
 @dataclass(frozen=True)
 class DeepinvSolver:
-    """A sampler of deepinv, called as a solver of ours; made by `from_deepinv`.
+    """A sampler of deepinv with our interface; made by `from_deepinv`.
 
     Attributes:
-        name: its class in ``deepinv.sampling``.
-        options: its hyper-parameters that differ from deepinv's defaults.
+        name: class of the sampler in ``deepinv.sampling``.
+        options: hyper-parameters that differ from deepinv's defaults.
     """
 
     name: str
@@ -79,14 +79,14 @@ class DeepinvSolver:
         num_samples: int = 1,
         seed: int | None = None,
     ) -> Reconstruction:
-        """Reconstruct ``x`` from ``y = A(x) + n``; the arguments are those of `Solver`.
+        """Reconstruct ``x`` from ``y = A(x) + n``; for the arguments see `Solver.__call__`.
 
-        The operator and the global generator are left as they were.
+        The operator and the global random generator are not changed.
 
         Raises:
-            ArgumentError and its subclasses, before the first network call; `SamplingError`
-            when a sample is not finite; whatever deepinv raises, as for an operator it does not
-            take.
+            ArgumentError and subclasses: before the first network call.
+            SamplingError: a sample is not finite.
+            Exception: errors of deepinv, e.g. for operators that it does not support.
         """
         num_samples = require_integer("num_samples", num_samples)
         seed = secrets.randbits(31) if seed is None else seed
@@ -110,27 +110,27 @@ class DeepinvSolver:
         )
 
     def _check(self, problem: Problem) -> None:
-        """Refuse what deepinv would fail on without a word, or with another's."""
+        """Raise for problems on which deepinv fails silently or with an unclear error."""
         prior, operator = problem.prior, problem.known
         plain = prior.is_affine and not problem.image_dtype.is_complex
-        require(plain, "prior", type(prior).__name__, "one on real images")
+        require(plain, "prior", type(prior).__name__, "a prior on real images")
         kind, sigma = type(operator).__name__, getattr(operator.noise_model, "sigma", None)
         if self.name == "DDRM":
             parts = all(hasattr(operator, part) for part in ("U_adjoint", "V", "mask"))
-            require(parts, "operator", kind, "by DDRM: a decomposable one with a mask")
+            require(parts, "operator", kind, "for DDRM a decomposable operator with a mask")
         if self.name == "DiffPIR" and sigma is not None:
             one = torch.as_tensor(sigma).numel() == 1 and float(sigma) > 0
-            require(one, "operator", f"noise {sigma}", "by DiffPIR: one positive noise level")
+            require(one, "operator", f"noise {sigma}", "for DiffPIR one positive noise level")
 
     def _sample(
         self, y: Tensor, operator: Physics, denoiser: nn.Module, identity: tuple[int, int]
     ) -> Tensor:
-        """Return one sample of every item; deepinv draws from the global generator, forked."""
+        """Return one sample of every item; deepinv draws from a fork of the global generator."""
         seed, n = identity
         word = int(item_generator(seed, (n,), SAMPLING).integers(2**63))
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(word)
-            # Copies: deepinv's samplers write into measurements and operators.
+            # Copies, because deepinv's samplers write into measurements and operators.
             x = self._build(denoiser, y.device)(y.detach().clone(), _own_settings(operator))
         return x.detach().to(y.dtype)
 
@@ -140,7 +140,8 @@ class DeepinvSolver:
             settings["data_fidelity"] = deepinv.optim.L2()
         if self.name != "DDRM":
             settings["device"] = device
-        return getattr(deepinv.sampling, self.name)(**settings)
+        sampler: Callable[..., Tensor] = getattr(deepinv.sampling, self.name)(**settings)
+        return sampler
 
 
 def _own_settings(operator: Physics) -> Physics:
@@ -150,7 +151,7 @@ def _own_settings(operator: Physics) -> Physics:
 
 
 class CountedDenoiser(nn.Module):
-    """A prior as deepinv's denoiser, counting its calls.
+    """A prior as a deepinv denoiser that counts its calls.
 
     Args:
         prior: a prior on real images.
@@ -164,7 +165,8 @@ class CountedDenoiser(nn.Module):
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise public images of noise level ``sigma``; see `Prior.forward`."""
         self.calls += 1
-        return self.prior(x, sigma)
+        x0: Tensor = self.prior(x, sigma)
+        return x0
 
 
 class SolverReconstructor(Reconstructor):
@@ -175,8 +177,8 @@ class SolverReconstructor(Reconstructor):
         self.solver, self.prior = solver, prior
         self.num_samples, self.seed = num_samples, seed
 
-    def forward(self, y: Tensor, physics: Physics, **kwargs: Any) -> Tensor:
-        """Return the mean of the samples, (B, C, ...); ``kwargs`` are deepinv's, unused."""
+    def forward(self, y: Tensor, physics: Physics, **kwargs: object) -> Tensor:
+        """Return the mean of the samples, (B, C, ...); deepinv's ``kwargs`` are not used."""
         result = self.solver(y, physics, self.prior, num_samples=self.num_samples, seed=self.seed)
         return result.mean
 
@@ -190,8 +192,8 @@ def as_reconstructor(
 
     Args:
         solver: a solver of ours.
-        prior: the prior, a part of the model and moved with it.
-        num_samples: samples that are averaged.
-        seed: decides every call's draws alike; ``None`` draws a new one in each call.
+        prior: the prior, a submodule of the model.
+        num_samples: number of samples that are averaged.
+        seed: seed of the draws, the same in every call; ``None`` draws a new seed per call.
     """
     return SolverReconstructor(solver, prior, num_samples, seed)

@@ -27,7 +27,7 @@ class MomentMatching(Correction):
 
     def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
         """Return the estimate of ``E[x_0 | x_t, y]``."""
-        # At alpha_t = 0 the Jacobian is zero and tells nothing of the covariance.
+        # At alpha_t = 0 the Jacobian is zero and gives no information on the covariance.
         if level.alpha_t == 0:
             return found.x0
         sigma2 = per_item(problem.noise_sigma**2, problem.y)
@@ -45,7 +45,7 @@ class MomentMatching(Correction):
 
 @dataclass(frozen=True, kw_only=True)
 class MMPS(Corrected):
-    r"""Moment matching: the covariance of x_0 given x_t is read off the network's Jacobian J.
+    r"""MMPS: moment matching with the covariance of x_0 given x_t from the network's Jacobian J.
 
     For each pair of times t -> s, with Tweedie's second moment::
 
@@ -54,13 +54,13 @@ class MMPS(Corrected):
         x0' = x0 + V A^T v                                          approximates E[x_0 | x_t, y]
         x_s = DDIM step from (x_t, x0'), eta
 
-    ``J`` is symmetric for an exact denoiser, and applied as ``J^T``: a vector-Jacobian product
-    for each CG step and one more, on top of the network's one evaluation. Exact for Gaussian
-    data, up to step size and CG.
+    ``J`` is symmetric for an exact denoiser and is applied as ``J^T``: one network evaluation, and
+    one vector-Jacobian product for each CG step plus one. Exact for Gaussian data, up to the step
+    size and the convergence of CG.
 
     Reference: "Learning Diffusion Priors from Observations by Expectation Maximization", NeurIPS
-    2024, arXiv 2405.13712. The same approximation without its diagonal shortcut is
-    "Tweedie Moment Projected Diffusions for Inverse Problems", 2023, arXiv 2310.06721.
+    2024, arXiv 2405.13712. "Tweedie Moment Projected Diffusions for Inverse Problems", 2023,
+    arXiv 2310.06721, has the same approximation, with a diagonal shortcut that is not used here.
 
     Args:
         steps: network evaluations.
@@ -78,7 +78,7 @@ class MMPS(Corrected):
 
     @property
     def correction(self) -> MomentMatching:
-        """The matching of moments."""
+        """The moment matching."""
         return MomentMatching(cg_steps=self.cg_steps)
 
     def fresh(self, level: Levels) -> Tensor:

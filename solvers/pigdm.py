@@ -17,13 +17,13 @@ from wellposed.solvers.problem import Problem
 
 @dataclass(frozen=True, kw_only=True)
 class PseudoinverseGuidance(Correction):
-    """``x0' = x0 + (sigma_t^2 / alpha_t) g``, Tweedie's formula of the guess; see `PiGDM`."""
+    """``x0' = x0 + (sigma_t^2 / alpha_t) g``, by Tweedie's formula; see `PiGDM`."""
 
     linear_only: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
 
     def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
-        """Add the score of the guess; pure noise (alpha_t = 0) says nothing of x_0."""
+        """Add the guidance; pure noise (alpha_t = 0) gives none."""
         if level.alpha_t == 0:
             return found.x0
         square = level.alpha_t**2 + level.sigma_t**2
@@ -40,23 +40,23 @@ def pull(found: Estimate, level: Levels, problem: Problem) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class PiGDM(Corrected):
-    r"""Pseudoinverse guidance: the score of a Gaussian guess of p(x_0 | x_t), through the network.
+    r"""PiGDM: pseudoinverse guidance with a Gaussian model of p(x_0 | x_t), through the network.
 
-    For each pair of times t -> s, with ``x_0 | x_t ~ N(E[x_0 | x_t], r_t^2 I)`` assumed and ``J``
-    the Jacobian of the denoiser::
+    Assume ``x_0 | x_t ~ N(E[x_0 | x_t], r_t^2 I)``, and let ``J`` be the Jacobian of the denoiser.
+    For each pair of times t -> s::
 
         x0  = E[x_0 | x_t],   r_t^2 = sigma_t^2 / (sigma_t^2 + alpha_t^2)
         g   = J^T A^T (r_t^2 A A^T + sigma_y^2)^-1 (y - A x0)   for grad log p(y | x_t)
         x_s = DDIM step from (x_t, x0), eta, plus alpha_t r_t^2 g
 
-    Without noise ``g`` becomes that of the pseudo-inverse. The weight of ``g`` is the published
-    one, found by trial; it is stated in variance-preserving coordinates whatever the prior's
-    schedule. Tweedie's formula has another, ``guidance="score"``::
+    Without noise, ``g`` contains the pseudo-inverse of A. The weight of ``g`` is the published
+    one, which was found empirically; it refers to variance-preserving coordinates for every
+    schedule. Tweedie's formula gives another weight, ``guidance="score"``::
 
         x_s = DDIM step from (x_t, x0 + (sigma_t^2 / alpha_t) g)
 
-    which is exact up to the step size for data of unit variance, of which ``r_t^2`` is the
-    posterior variance; it trusts ``J`` at high noise, where a network's is poor.
+    This is exact up to the step size for data of unit variance, whose posterior variance is
+    ``r_t^2``; but it depends on ``J`` at high noise, where that of a network is inaccurate.
 
     Reference: "Pseudoinverse-Guided Diffusion Models for Inverse Problems", ICLR 2023,
     algorithm 1.
@@ -77,7 +77,7 @@ class PiGDM(Corrected):
 
     @property
     def correction(self) -> PseudoinverseGuidance | None:
-        """The guidance by the score; the published one acts after the step."""
+        """The guidance by the score; the published guidance acts after the step."""
         return PseudoinverseGuidance() if self.guidance == "score" else None
 
     def fresh(self, level: Levels) -> Tensor:

@@ -25,20 +25,21 @@ class PnPDM(Solver):
         z ~ exp(-||y - A(z)||^2 / (2 sigma_y^2) - ||z - x||^2 / (2 rho_k^2))
         x ~ p(x) exp(-||x - z||^2 / (2 rho_k^2)):  reverse diffusion from z at level rho_k
 
-    The first draw is exact for linear operators and Langevin's otherwise, with ``||A|| = 1`` in
-    its step; the second takes prior_steps Euler steps. The result follows the posterior of a
-    likelihood with variance ``sigma_y^2 + rho_min^2 A A^T``: exact where rho_min is well below
-    ``sigma_y / ||A||`` and steps are many more than the square of the image's spread over
-    rho_min, or annealed as slowly; modes further apart than rho exchange no more. The published
-    rho_min, .3 (.1 for phase retrieval), favours speed.
+    The first draw is exact for linear operators. For others it takes Langevin steps with
+    ``||A|| = 1``. The second draw takes prior_steps Euler steps. The samples follow the posterior
+    of a likelihood with variance ``sigma_y^2 + rho_min^2 A A^T``. This is accurate if rho_min is
+    well below ``sigma_y / ||A||`` and the number of steps is well above
+    ``(spread of the image / rho_min)^2``, or the annealing is as slow. The chain no longer moves
+    between modes that are further apart than rho. The published rho_min, .3 (.1 for phase
+    retrieval), favours speed.
 
     Reference: "Principled Probabilistic Imaging using Diffusion Models as Plug-and-Play Priors",
-    NeurIPS 2024, arXiv 2405.18782. The published code takes those of 100 EDM levels below
-    rho_k, about 30 of them at .3; here all prior_steps levels lie below it.
+    NeurIPS 2024, arXiv 2405.18782. Of its 100 EDM levels the published code uses those below
+    rho_k, about 30 at .3; here all prior_steps levels lie below rho_k.
 
     Args:
         steps: Gibbs iterations, 100 as published.
-        spacing: of the reverse diffusion; only "karras".
+        spacing: spacing of the reverse diffusion; only "karras".
         rho, rho_decay_rate, rho_min: coupling, in ``sigma_t / alpha_t``, the prior's units.
         prior_steps: network evaluations of one prior step.
         langevin_steps, learning_rate: for nonlinear operators; the rate is relative to the
@@ -63,7 +64,7 @@ class PnPDM(Solver):
         require(ordered, "rho", self.rho, "a finite number of at least rho_min")
 
     def times(self, problem: Problem) -> list[float]:
-        """Return the time at which the noise level is rho_k, for every k, and 0."""
+        """Return the times with noise levels rho_k, and 0."""
         schedule = problem.prior.schedule
         k = torch.arange(self.steps, dtype=torch.float64)
         rho = (self.rho * self.rho_decay_rate**k).clamp(min=self.rho_min)
@@ -71,13 +72,13 @@ class PnPDM(Solver):
         return [*schedule.time_at(rho).tolist(), 0.0]
 
     def init(self, problem: Problem, noise: NoiseSource) -> State:
-        """Start from the prior's central value, which the first, wide coupling forgets."""
+        """Start from the prior's centre, which does not matter with the first, wide coupling."""
         return State(problem.zeros(), problem.zeros())
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
-        """Draw ``z``, kept as the state's ``x``, from the data and ``x0`` from the prior."""
+        """Draw ``z``, the state's ``x``, from the data, and ``x0`` from the prior."""
         schedule = problem.prior.schedule
         rho = float(schedule.ratio(t))
         z = self._draw(
@@ -100,9 +101,9 @@ class PnPDM(Solver):
 def _reverse_sde(x: Tensor, times: list[float], problem: Problem, noise: NoiseSource) -> Tensor:
     """Return a sample of ``p(x_0 | x_t = alpha_t x)`` at the first of the times.
 
-    Euler-Maruyama steps on ``x_t / alpha_t`` in the square of its noise level, in which the
-    reverse diffusion has constant noise: exact at any step where the prior is flat on the scale
-    of the noise, and what is added where it is narrow is taken away by the steps that follow.
+    Takes Euler-Maruyama steps on ``x_t / alpha_t`` as a function of its squared noise level, for
+    which the noise of the reverse diffusion is constant. The steps are exact where the prior is
+    flat on the scale of the noise; where it is narrow, the following steps remove excess noise.
     """
     schedule = problem.prior.schedule
     for t, s in pairwise(times):

@@ -1,18 +1,18 @@
 """The inverse problem as solvers see it: measurement, operator and prior in the prior's units.
 
-A prior has units ``u = (x - centre) / scale`` of its own, in which the papers state their
+A prior has its own units ``u = (x - centre) / scale``, in which the papers state their
 hyper-parameters. For a linear operator ``y = A x + n`` becomes::
 
     (y - A centre) / scale = A u + n / scale
 
-Public values and units meet here alone: solvers see only ``u``. The units of a latent prior are an
-autoencoder's code, in which no measurement is linear.
+Only this module converts between public values and units: solvers see only ``u``. The units of a
+latent prior are the code of an autoencoder, in which no measurement is linear.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,32 +21,36 @@ from wellposed.checks import require_batch
 from wellposed.errors import ArgumentError, DeviceError, ShapeError, check_finite
 from wellposed.linalg import WHOLE, Space
 from wellposed.operators.check import require_adjoint
+from wellposed.operators.physics import Forward
 from wellposed.parallel.part import Part, part_of
-from wellposed.priors.anchor import Degraded
+from wellposed.priors.anchor import Condition, Degraded
 from wellposed.priors.prediction import Components
 from wellposed.priors.prior import Prior
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
 
+T = TypeVar("T")
+Method = Callable[[Tensor, float | Tensor, Condition], T]
+"""A method of a prior, as `Prior.denoise`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Measurement, operator and prior in the prior's units; a value.
 
-    With a prior about an anchor the measurement is the degraded image, whose operator need not be
-    known.
+    For a prior with an anchor the measurement is the degraded image, and the operator may be
+    unknown.
 
     Attributes:
-        y: measurement in units (B, ...); the degraded image itself where there is no operator.
-        operator: of linear problems it acts on units times the prior's ``scale``, which lack the
-            centre, else on public images. None where the degradation is not known, which a
-            restorer does not need.
+        y: measurement in units (B, ...); the degraded image itself if there is no operator.
+        operator: the operator; ``None`` if the degradation is unknown. In linear problems it acts
+            on ``scale * u``, the public image minus the centre; in others on public images.
         prior: the prior.
         image_shape: shape (B, C, ...) of the images in units.
-        image_dtype: their dtype.
+        image_dtype: dtype of the images.
         is_linear: whether the measurement is linear in units.
-        condition: the degraded image of a prior with an anchor; None for plain priors.
+        condition: the degraded image for a prior with an anchor; ``None`` for plain priors.
     """
 
     y: Tensor
@@ -59,7 +63,7 @@ class Problem:
 
     @classmethod
     def create(cls, y: Tensor, operator: "Physics | None", prior: Prior | None) -> "Problem":
-        """Check ``y``, operator and prior against each other; raise before any network call.
+        """Return the problem; check ``y``, operator and prior before any network call.
 
         Raises:
             DtypeError, ShapeError, DeviceError, NonFiniteError, ArgumentError: see
@@ -85,7 +89,7 @@ class Problem:
 
     @classmethod
     def _blind(cls, y: Tensor, prior: Prior) -> "Problem":
-        """Return the problem of restoring degraded images (B, C, h, w) by an unknown operator."""
+        """Return the problem of restoring degraded images (B, C, h, w) of an unknown operator."""
         require_batch("y", y)
         if y.ndim != 4 or y.is_complex():
             raise ShapeError(
@@ -99,7 +103,7 @@ class Problem:
         return cls(y, None, prior, shape, y.dtype, is_linear=False, condition=condition)
 
     def repeated(self, count: int) -> "Problem":
-        """Return the problem of ``count`` samples of its one item."""
+        """Return the problem with its one item repeated ``count`` times."""
         given = self.condition
         if given is not None:
             given = Degraded(*(v.expand(count, *v.shape[1:]) for v in given))
@@ -108,42 +112,42 @@ class Problem:
 
     @property
     def anchor(self) -> Tensor | float:
-        """``m`` of the diffusion, in units: the degraded image, 0 without an anchor."""
+        """``m`` of the diffusion, in units: the degraded image, or 0 without an anchor."""
         return 0.0 if self.condition is None else self.condition.anchor
 
     def to_public(self, u: Tensor) -> Tensor:
         """Return images in public values."""
         return self.prior.to_public(u)
 
-    def evaluate(self, network: Callable[..., Any], x_t: Tensor, t: float | Tensor) -> Any:
-        """Return what a method of the prior makes of ``x_t``; all evaluations pass here."""
+    def evaluate(self, network: Method[T], x_t: Tensor, t: float | Tensor) -> T:
+        """Return ``network(x_t, t)`` for a method of the prior; every evaluation is made here."""
         return network(x_t, t, self.condition)
 
     def denoise(self, x_t: Tensor, t: float | Tensor) -> Tensor:
-        """Return ``E[x_0 | x_t]``; differentiable if ``x_t`` asks for it."""
+        """Return ``E[x_0 | x_t]``; differentiable if ``x_t`` requires a gradient."""
         wanted = x_t.requires_grad and torch.is_grad_enabled()
         with torch.set_grad_enabled(wanted):
             x0: Tensor = self.evaluate(self.prior.denoise, x_t, t)
         return x0
 
     def components(self, x_t: Tensor, t: float) -> Components:
-        """Return what ``x_t`` is made of, see `Components`, by one evaluation."""
+        """Return the `Components` of ``x_t``, with one evaluation."""
         components: Components = self.evaluate(self.prior.components, x_t, t)
         return components
 
     @cached_property
     def noise_sigma(self) -> Tensor:
-        """Noise level of each item in units, shape (B,); 0 where the operator knows of none.
+        """Noise level of each item in units, (B,); 0 if the operator has none.
 
         Raises:
-            ShapeError: the operator holds neither one level nor one for each item.
+            ShapeError: the operator has neither one noise level nor one per item.
         """
         sigma = getattr(getattr(self.operator, "noise_model", None), "sigma", None)
         like = self.y.real
         sigma = torch.zeros(1) if sigma is None else torch.as_tensor(sigma).flatten()
         if len(sigma) not in (1, len(like)):
             raise ShapeError(
-                f"operator: holds {len(sigma)} noise levels, accepted: 1 or one for each of the "
+                f"operator: got {len(sigma)} noise levels, accepted: 1, or one for each of "
                 f"{len(like)} items"
             )
         return sigma.to(like.dtype).to(like.device).expand(len(like)) / self.prior.scale
@@ -159,10 +163,11 @@ class Problem:
         return WHOLE if self.part.processes == 1 else Space(self.part.sum)
 
     @property
-    def known(self) -> "Physics":
-        """The operator, where there is one."""
-        assert self.operator is not None
-        return self.operator
+    def known(self) -> Forward:
+        """The operator, which must be known."""
+        operator: Forward | None = self.operator
+        assert operator is not None
+        return operator
 
     def A(self, u: Tensor) -> Tensor:
         """Return the noise-free measurement of ``u``, in units."""
@@ -185,8 +190,8 @@ class Problem:
 
     @property
     def A_centre(self) -> Tensor:
-        """Measurement of an image of the prior's central value, for linear problems."""
-        # Of the public zero, which measures nothing.
+        """Measurement of an image with the prior's central value, for linear problems."""
+        # A centre of zero has the measurement zero.
         return -self.prior.scale * self.A(self.prior.to_units(self.zeros()))
 
     def zeros(self) -> Tensor:
@@ -195,42 +200,42 @@ class Problem:
 
 
 def is_linear_operator(operator: "Physics") -> bool:
-    """Tell whether an operator is a linear one."""
+    """Return whether an operator is linear."""
     from deepinv.physics import LinearPhysics
 
     return isinstance(operator, LinearPhysics)
 
 
 def _checked_prior(prior: Prior | None) -> Prior:
-    """Return ``prior`` if it is one, and its condition one that solvers give, else raise."""
+    """Return ``prior``; raise unless it is a prior whose condition solvers can supply."""
     if not isinstance(prior, Prior):
         raise ArgumentError(
             f"prior: got {type(prior).__name__}, accepted: a wellposed Prior; wrap a deepinv "
-            "denoiser in priors.DenoiserPrior, a diffusers model in priors.DiffusersPrior"
+            "denoiser in priors.DenoiserPrior, or a diffusers model in priors.DiffusersPrior"
         )
     held = any(isinstance(part, Prior) and part.anchor is not None for part in prior.modules())
     if held and prior.anchor is None:
         raise ArgumentError(
-            f"prior: got a restorer inside {type(prior).__name__}, accepted: the restorer itself; "
-            "for large images priors.Patchwise(restorer)"
+            f"prior: got a restorer inside {type(prior).__name__}, accepted: the restorer itself, "
+            "or priors.Patchwise(restorer) for large images"
         )
     return prior
 
 
 def _condition(image: Tensor, prior: Prior, clean: torch.Size) -> Degraded:
-    """Return what a restorer is told of degraded images, those of clean ones of a shape."""
+    """Return the condition of degraded images; the clean ones have the shape ``clean``."""
     sides = tuple(n * prior.upsample for n in image.shape[2:])
     if image.is_complex() or image.ndim != 4 or sides != tuple(clean[2:]):
         raise ShapeError(
-            f"y: got shape {tuple(image.shape)}, accepted: degraded images that the prior "
-            f"upsamples {prior.upsample} times to the operator's {tuple(clean)}"
+            f"y: got shape {tuple(image.shape)}, accepted: degraded images that have the "
+            f"operator's image shape {tuple(clean)} when enlarged {prior.upsample} times"
         )
     with torch.no_grad():
         return prior.degraded(image)
 
 
 def _checked(operator: "Physics | None", y: Tensor) -> "Physics":
-    """Return ``operator`` if it is one and ``y`` a measurement on its device, else raise."""
+    """Return ``operator``; raise unless it is an operator and ``y`` is a batch on its device."""
     complete = callable(getattr(operator, "A", None)) and hasattr(operator, "A_adjoint")
     if not (isinstance(operator, nn.Module) and complete):
         raise ArgumentError(
@@ -241,7 +246,7 @@ def _checked(operator: "Physics | None", y: Tensor) -> "Physics":
     for tensor in (*operator.buffers(), *operator.parameters()):
         if tensor.device != y.device:
             raise DeviceError(
-                f"operator: lives on {tensor.device} but y on {y.device}; move one with .to()"
+                f"operator: is on {tensor.device} but y on {y.device}; move one with .to()"
             )
     check_finite("y", y)
     return operator

@@ -48,21 +48,21 @@ class REDDiffState(State):
 class REDDiff(Solver):
     r"""RED-diff: Adam on the data misfit plus a denoising regulariser, t from T to 0.
 
-    With ``mu`` started at the pseudo-inverse of y, for each time t of the schedule::
+    ``mu`` starts at the pseudo-inverse of y. For each time t of the schedule::
 
         x0 = mu + sigma_x0 z0,   x_t = alpha_t x0 + sigma_t z,   eps = eps_net(x_t, t)
         g  = lambda w(sigma_t / alpha_t) (eps - z) / d + obs_weight A^H (A x0 - y) / m
         mu <- Adam(mu, g)
 
     Both losses are means over the d image and m measurement values (real numbers), as in the
-    published code, or sums as in the paper's equations (d = m = 1 above), between which lambda
-    differs by the factor d / m. No gradient passes through the network. Nonlinear operators and
-    latent priors are served by automatic differentiation.
+    published code, or sums (d = m = 1 above), as in the paper's equations; lambda then differs by
+    the factor d / m. No gradient passes through the network. Nonlinear operators and latent priors
+    use automatic differentiation.
 
     Reference: "A Variational Perspective on Solving Inverse Problems with Diffusion Models",
     ICLR 2024, arXiv 2305.04391. The published code returns the ``x0`` of the last iteration, one
-    Adam step behind ``mu``: ``returned="x0"``. It averages over the batch as well, which scales
-    the gradient alike for all items, which Adam undoes but for its epsilon.
+    Adam step behind ``mu``: ``returned="x0"``. It also averages over the batch, which scales the
+    gradients of all items equally; Adam compensates this except for its epsilon.
 
     Args:
         regularization: lambda, weight of the prior; .25 as published.
@@ -70,10 +70,10 @@ class REDDiff(Solver):
         obs_weight: weight of the data term.
         learning_rate, beta1, beta2, epsilon: Adam; (.9, .99) and 1e-8 as published.
         sigma_x0: dispersion of the variational posterior.
-        reduction: "mean" as the published code or "sum" as the paper, of both losses.
+        reduction: "mean" as in the published code or "sum" as in the paper, for both losses.
         start: "pseudo-inverse" as published, or "back-projection" A^H y, for operators whose
-            pseudo-inverse amplifies noise, as undersampled MRI.
-        returned: "mu", the last mean, or "x0" as the published code.
+            pseudo-inverse amplifies noise, such as undersampled MRI.
+        returned: "mu", the last mean, or "x0" as in the published code.
     """
 
     regularization: NonNegative = 0.25
@@ -91,13 +91,13 @@ class REDDiff(Solver):
     name: ClassVar[str] = "red-diff"
 
     def check(self, problem: Problem) -> None:
-        """Refuse a back-projection where there is none."""
+        """Raise for a back-projection with a nonlinear operator."""
         super().check(problem)
         if self.start == "back-projection":
             require_linear(problem, 'REDDiff(start="back-projection")')
 
     def init(self, problem: Problem, noise: NoiseSource) -> REDDiffState:
-        """Start from a plain reconstruction of the measurement."""
+        """Start from a direct reconstruction of the measurement."""
         direct = self.start == "pseudo-inverse"
         mu = pseudo_inverse(problem) if direct else problem.back_projection
         # Squares of gradients underflow in half precision.
@@ -117,7 +117,7 @@ class REDDiff(Solver):
         z = noise.draw(mu)
         x_t = alpha * x0 + sigma * z
         eps = (x_t - alpha * problem.denoise(x_t, t)) / sigma
-        # Pure noise (alpha = 0) says nothing of the image.
+        # Pure noise (alpha = 0) carries no information on the image.
         weight = (
             self.regularization * WEIGHTINGS[self.weighting](sigma / alpha) if alpha > 0 else 0
         )
@@ -137,5 +137,5 @@ class REDDiff(Solver):
         return REDDiffState(state.x - update, x0, first, second, count)
 
     def finish(self, state: State) -> Tensor:
-        """Return ``mu`` or the published code's lagging ``x0``."""
+        """Return ``mu``, or the ``x0`` of the published code."""
         return state.x if self.returned == "mu" else state.x0

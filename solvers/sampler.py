@@ -1,9 +1,9 @@
-"""A sampler: its state, its steps and the one loop that takes them."""
+"""Samplers: their state, their steps and the loop that takes the steps."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,18 +15,19 @@ from wellposed.priors.schedule import SPACINGS
 from wellposed.priors.transition import starting_std
 from wellposed.runs.checkpoint import RunFolder, naming
 from wellposed.runs.progress import track
-from wellposed.solvers.problem import Problem
+from wellposed.solvers.problem import Method, Problem
 from wellposed.solvers.scope import Scope
 
+T = TypeVar("T")
 Callback = Callable[[int, "State"], None]
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A sampler's state, a value: stepping makes a new one.
+    """State of a sampler, a value: each step returns a new state.
 
     Attributes:
-        x: the current noisy image ``x_t`` (or what a method iterates on), in the prior's units.
+        x: the noisy image ``x_t``, or the iterate of the method, in the prior's units.
         x0: the latest estimate of the clean image, in units.
     """
 
@@ -35,7 +36,7 @@ class State:
 
 
 class Sampled(NamedTuple):
-    """A batch of samples in units, and the network evaluations that each took."""
+    """A batch of samples in units, and the number of network evaluations per sample."""
 
     u: Tensor
     evaluations: int
@@ -43,35 +44,35 @@ class Sampled(NamedTuple):
 
 @dataclass
 class Tally:
-    """Network evaluations of a run so far."""
+    """Number of network evaluations of a run so far."""
 
     count: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Counted(Problem):
-    """A problem whose evaluations are counted, for the time of a run."""
+    """A problem that counts its evaluations during a run."""
 
     tally: Tally = field(default_factory=Tally)
 
     @classmethod
     def of(cls, problem: Problem) -> "Counted":
-        """Return the problem with nothing counted so far."""
+        """Return the problem with a count of zero."""
         return cls(**{part.name: getattr(problem, part.name) for part in fields(Problem)})
 
-    def evaluate(self, network: Callable[..., Any], x_t: Tensor, t: float | Tensor) -> Any:
-        """Count, and evaluate."""
+    def evaluate(self, network: Method[T], x_t: Tensor, t: float | Tensor) -> T:
+        """Evaluate and count; see `Problem.evaluate`."""
         self.tally.count += 1
         return super().evaluate(network, x_t, t)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler(Scope, ABC):
-    """What the loop asks of a method.
+    """Base of a method: its start, its steps and the loop.
 
     Args:
         steps: network evaluations (for "leading" see `Schedule.times`).
-        spacing: how the times are spaced, see `Schedule.times`.
+        spacing: spacing of the times, see `Schedule.times`.
     """
 
     steps: Count = 50
@@ -84,7 +85,7 @@ class Sampler(Scope, ABC):
         require_choice("spacing", self.spacing, self.spacings)
 
     def init(self, problem: Problem, noise: NoiseSource) -> State:
-        """Return the state before the first step: by default ``x_T``, pure noise."""
+        """Return the state before the first step, by default pure noise ``x_T``."""
         std = starting_std(problem.prior.schedule, self.times(problem)[0])
         x_T = std * noise.draw(problem.zeros())
         return State(x_T, x_T)
@@ -96,7 +97,7 @@ class Sampler(Scope, ABC):
         """Return the state at time ``s < t``."""
 
     def finish(self, state: State) -> Tensor:
-        """Return the reconstruction of the last state, in units."""
+        """Return the reconstruction from the last state, in units."""
         return state.x
 
     def times(self, problem: Problem) -> list[float]:
@@ -112,18 +113,10 @@ class Sampler(Scope, ABC):
         folder: RunFolder | None = None,
         batch: int = 0,
     ) -> Sampled:
-        """Sample once for every item of a prepared problem.
+        """Return one sample of every item of a prepared problem; see `Solver.__call__`.
 
-        Args:
-            problem: the problem.
-            noise: its draws.
-            callback: see `Solver.__call__`.
-            folder: where states are kept, and the one to go on from is.
-            batch: number of the batch of samples within the run.
-
-        Raises:
-            SamplingError: a value became NaN or infinite, or a process that shares the volume was
-                lost; names the step.
+        States of batch number ``batch`` are saved in ``folder``. Raises `SamplingError` with the
+        step if a value is not finite or a process was lost.
         """
         problem = Counted.of(problem)
         state, times, first = self.init(problem, noise), self.times(problem), 0
@@ -146,11 +139,12 @@ class Sampler(Scope, ABC):
                     callback(index, state)
                 if folder is not None and (index + 1) % folder.every == 0:
                     facts = {"batch": batch, "step": index + 1, "position": noise.position}
-                    folder.save_state(state, {**facts, "evaluations": problem.tally.count})
+                    facts["evaluations"] = problem.tally.count
+                    folder.save_state(state, facts)
         return Sampled(self.finish(state), problem.tally.count)
 
 
 def _is_finite(state: State, problem: Problem) -> bool:
-    """Tell whether all values of the state are finite, in all processes that share a volume."""
+    """Return whether all values of the state are finite, in all processes of a volume."""
     bad = ~(torch.isfinite(state.x).all() & torch.isfinite(state.x0).all())
     return not bool(problem.space.sum(bad[None].float()))

@@ -1,4 +1,4 @@
-"""What a method asks of a problem, declared by class variables and checked before a run."""
+"""Requirements of a method, declared by class variables and checked before a run."""
 
 from typing import ClassVar
 
@@ -8,13 +8,13 @@ from wellposed.solvers.problem import Problem, is_linear_operator
 
 
 class Scope:
-    """Base of what works on some problems only; subclasses declare which.
+    """Base of methods and corrections; subclasses declare the problems they accept.
 
     Attributes:
         linear_only: the measurement must be linear in units.
-        decomposable_only: the operator must have its singular value decomposition at hand.
-        differentiates: the prior must keep the graph, as networks do.
-        operators: names of the classes of operators that are taken; any where empty.
+        decomposable_only: the operator must be `Decomposable`.
+        differentiates: the prior must be differentiable, as networks are.
+        operators: names of the accepted operator classes; empty: all.
         volumes_only: images must be volumes (B, C, D, H, W).
     """
 
@@ -25,13 +25,13 @@ class Scope:
     volumes_only: ClassVar[bool] = False
 
     def check(self, problem: Problem) -> None:
-        """Raise if the method cannot solve this problem."""
+        """Raise if the method cannot solve the problem."""
         name, kind = type(self).__name__, type(problem.operator)
         if self.linear_only:
             require_linear(problem, name)
         if self.decomposable_only and not is_decomposable(problem.operator):
             raise ArgumentError(
-                f"operator: {kind.__name__} has no singular value decomposition at hand, "
+                f"operator: {kind.__name__} has no singular value decomposition, "
                 f"accepted by {name}: a Decomposable operator (Denoising, Inpainting, "
                 "SuperResolution, Blur, SeparableBlur, CompressedSensing, WalshHadamard)"
             )
@@ -40,7 +40,7 @@ class Scope:
             raise ArgumentError(f"operator: got {kind.__name__}, accepted by {name}: {taken}")
         if self.volumes_only and len(problem.image_shape) != 5:
             raise ShapeError(
-                f"operator: its images are {tuple(problem.image_shape)}, accepted by {name}: "
+                f"operator: got images of shape {tuple(problem.image_shape)}, accepted by {name}: "
                 "volumes (B, C, D, H, W); see operators.Stacked"
             )
 
@@ -50,7 +50,7 @@ def require_linear(problem: Problem, method: str) -> None:
 
     Args:
         problem: the problem.
-        method: what needs it, for the message.
+        method: name of the method, for the message.
     """
     operator = problem.operator
     if operator is None:
@@ -62,6 +62,6 @@ def require_linear(problem: Problem, method: str) -> None:
         )
     if not problem.is_linear:
         raise ArgumentError(
-            f"prior: {type(problem.prior).__name__} decodes its units by a network, accepted by "
-            f"{method}: a prior on images; DPS and REDDiff take latent ones"
+            f"prior: {type(problem.prior).__name__} decodes its units with a network, accepted by "
+            f"{method}: a prior on images; DPS and REDDiff accept latent priors"
         )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2, multivariate_normal, norm
+from tests.helpers import close, normal
 
 from wellposed import errors
 from wellposed.operators import MatrixOperator
@@ -30,19 +31,9 @@ LEVELS = [(name, t) for name, times in TIMES.items() for t in times]
 pytestmark = pytest.mark.usefixtures("single_thread")
 
 
-def random(*shape, dtype=F64, seed=0):
-    rng = np.random.default_rng(seed)
-    x = torch.from_numpy(rng.standard_normal(shape))
-    return torch.complex(x, torch.from_numpy(rng.standard_normal(shape))) if dtype == C128 else x
-
-
 def random_covariance(size, seed=0, dtype=F64):
-    factor = random(size, size, dtype=dtype, seed=seed)
+    factor = normal(size, size, dtype=dtype, seed=seed)
     return factor @ factor.conj().T / size + 0.1 * torch.eye(size, dtype=dtype)
-
-
-def close(a, b, tolerance=1e-10):
-    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
 def dense(covariance, dtype=F64):
@@ -54,7 +45,7 @@ def dense(covariance, dtype=F64):
 
 def correlated_spectrum(complex_image=False):
     """Power spectrum of a (1, 3, 4) field, symmetric under negation unless complex."""
-    spectrum = random(*SHAPE, seed=3).square() + 0.2
+    spectrum = normal(*SHAPE, seed=3).square() + 0.2
     if complex_image:
         return spectrum
     return (spectrum + spectrum.flip((1, 2)).roll((1, 1), (1, 2))) / 2
@@ -68,7 +59,7 @@ def circulant(spectrum):
 
 
 def covariance_cases():
-    variance = random(*SHAPE, seed=1).square() + 0.1
+    variance = normal(*SHAPE, seed=1).square() + 0.1
     matrix, hermitian = random_covariance(SIZE), random_covariance(SIZE, dtype=C128)
     symmetric, any_sign = correlated_spectrum(), correlated_spectrum(complex_image=True)
     return {
@@ -97,7 +88,7 @@ def case(request):
 )
 def test_spectral_functions_are_those_of_the_dense_matrix(case, function, of_values):
     covariance, matrix, dtype = case
-    x = random(2, *SHAPE, dtype=dtype)
+    x = normal(2, *SHAPE, dtype=dtype)
     close((covariance @ x).flatten(1), x.flatten(1) @ matrix.T)
     values, vectors = np.linalg.eigh(matrix.numpy())
     expected = torch.from_numpy((vectors * of_values(values)) @ vectors.conj().T)
@@ -106,7 +97,7 @@ def test_spectral_functions_are_those_of_the_dense_matrix(case, function, of_val
 
 @pytest.mark.parametrize("dtype", [F64, C128])
 def test_covariances_agree_where_they_describe_the_same(dtype):
-    variance = random(*SHAPE, seed=1).square() + 0.1
+    variance = normal(*SHAPE, seed=1).square() + 0.1
     close(dense(Diagonal(variance), dtype), dense(Full(torch.diag(variance.flatten())), dtype))
     flat = Stationary(torch.full(SHAPE, 0.3, dtype=F64))
     close(dense(Diagonal(0.3), dtype), dense(flat, dtype))
@@ -135,7 +126,7 @@ def test_covariances_must_be_positive(make, message):
 
 def gaussian(case, process="vp"):
     covariance, matrix, dtype = case
-    mean = random(1, *SHAPE, dtype=dtype, seed=5)
+    mean = normal(1, *SHAPE, dtype=dtype, seed=5)
     prior = GaussianPrior(mean, covariance, PROCESSES[process], is_complex=dtype == C128)
     return prior, mean, matrix, dtype
 
@@ -144,7 +135,7 @@ def gaussian(case, process="vp"):
 def test_denoise_is_the_closed_form(case, process, t):
     prior, mean, C, dtype = gaussian(case, process)
     alpha, sigma = (float(v) for v in prior.schedule(t))
-    x_t = alpha * mean + random(3, *SHAPE, dtype=dtype, seed=6) * (alpha + sigma)
+    x_t = alpha * mean + normal(3, *SHAPE, dtype=dtype, seed=6) * (alpha + sigma)
     gap = (x_t - alpha * mean).flatten(1).T
     noisy = alpha**2 * C + sigma**2 * torch.eye(SIZE, dtype=dtype)
     expected = mean.flatten(1) + (alpha * C @ torch.linalg.solve(noisy, gap)).T
@@ -153,14 +144,14 @@ def test_denoise_is_the_closed_form(case, process, t):
 
 def test_denoise_takes_one_time_per_item(case):
     prior, _, _, dtype = gaussian(case)
-    x_t, times = random(3, *SHAPE, dtype=dtype), torch.tensor([1.0, 250.5, 1000.0])
+    x_t, times = normal(3, *SHAPE, dtype=dtype), torch.tensor([1.0, 250.5, 1000.0])
     each = [prior.denoise(x_t[i : i + 1], float(t)) for i, t in enumerate(times)]
     close(prior.denoise(x_t, times), torch.cat(each))
 
 
 def test_denoise_at_the_ends(case):
     prior, mean, _, dtype = gaussian(case, "flow")
-    x_t = random(2, *SHAPE, dtype=dtype)
+    x_t = normal(2, *SHAPE, dtype=dtype)
     close(prior.denoise(x_t, 0.0), x_t)
     close(prior.denoise(x_t, 1.0), mean.expand(2, *SHAPE))
 
@@ -168,7 +159,7 @@ def test_denoise_at_the_ends(case):
 def test_denoise_keeps_the_dtype_of_the_image(case):
     prior, _, _, dtype = gaussian(case)
     single = torch.complex64 if dtype == C128 else torch.float32
-    x_t = random(2, *SHAPE, dtype=dtype)
+    x_t = normal(2, *SHAPE, dtype=dtype)
     out = prior.denoise(x_t.to(single), 300)
     assert out.dtype == single
     close(out.to(dtype), prior.denoise(x_t, 300), 1e-5)
@@ -179,7 +170,7 @@ def test_score_is_the_gradient_of_the_log_density(case, process, t):
     prior, mean, C, dtype = gaussian(case, process)
     alpha, sigma = (float(v) for v in prior.schedule(t))
     precision = torch.linalg.inv(alpha**2 * C + sigma**2 * torch.eye(SIZE, dtype=dtype))
-    x_t = (alpha * mean + random(2, *SHAPE, dtype=dtype)).requires_grad_()
+    x_t = (alpha * mean + normal(2, *SHAPE, dtype=dtype)).requires_grad_()
     gap = (x_t - alpha * mean).flatten(1)
     log_density = -0.5 * torch.einsum("bi,ij,bj->", gap.conj(), precision, gap).real
     (gradient,) = torch.autograd.grad(log_density, x_t)
@@ -218,7 +209,7 @@ def parts(x):
 
 def test_draws_have_the_priors_mean_and_covariance(case):
     prior, mean, C, dtype = gaussian(case)
-    samples = prior.draw(random(4000, *SHAPE, dtype=dtype, seed=9))
+    samples = prior.draw(normal(4000, *SHAPE, dtype=dtype, seed=9))
     matrix = embed(C) if dtype == C128 else C
     assert_sampled_from(parts(samples), parts(mean)[0], matrix)
 
@@ -237,9 +228,9 @@ def condition(y, A, mean, C, sigma):
 @pytest.mark.parametrize("name", ["diagonal", "full", "stationary"])
 def test_posterior_is_that_of_dense_linear_algebra(name, measured):
     prior, mean, C, _ = gaussian(CASES[name])
-    A, sigma = random(measured, SIZE, seed=11), 0.2
+    A, sigma = normal(measured, SIZE, seed=11), 0.2
     operator = MatrixOperator(A, SHAPE, sigma)
-    y = random(3, measured, seed=12)
+    y = normal(3, measured, seed=12)
     posterior = prior.posterior(y, operator, sigma)
     expected_mean, expected_covariance = condition(y, A, mean.flatten(1), C, sigma)
     close(posterior.mean.flatten(1), expected_mean, 1e-8)
@@ -249,14 +240,14 @@ def test_posterior_is_that_of_dense_linear_algebra(name, measured):
 
 def test_posterior_of_complex_multi_coil_mri():
     """On 4 x 4 images, against the conditioning of their real and imaginary parts."""
-    spectrum = 1 / (1 + 3 * random(1, 4, 4, seed=2).square())
-    mean = random(1, 1, 4, 4, dtype=C128, seed=5)
+    spectrum = 1 / (1 + 3 * normal(1, 4, 4, seed=2).square())
+    mean = normal(1, 1, 4, 4, dtype=C128, seed=5)
     prior = GaussianPrior(mean, Stationary(spectrum), is_complex=True)
     mask = torch.tensor([1, 0, 1, 1])
-    operator = MultiCoilMRI(mask, random(3, 4, 4, dtype=C128, seed=6), 0.1)
+    operator = MultiCoilMRI(mask, normal(3, 4, 4, dtype=C128, seed=6), 0.1)
     A = embed(dense_matrix(operator.A, operator.img_size, C128))
     C = embed(dense_matrix(lambda x: prior.covariance @ x, (1, 4, 4), C128))
-    y = operator.restrict(random(2, 3, 4, 4, dtype=C128, seed=7))
+    y = operator.restrict(normal(2, 3, 4, 4, dtype=C128, seed=7))
     posterior = prior.posterior(y, operator, 0.1)
     expected_mean, expected_covariance = condition(parts(y), A, parts(mean), C, 0.1)
     close(parts(posterior.mean), expected_mean, 1e-8)
@@ -267,8 +258,8 @@ def test_posterior_of_complex_multi_coil_mri():
 
 def test_posterior_samples_are_exact():
     prior, mean, C, _ = gaussian(CASES["full"])
-    A = random(5, SIZE, seed=11)
-    operator, y = MatrixOperator(A, SHAPE, 0.2), random(1, 5, seed=12)
+    A = normal(5, SIZE, seed=11)
+    operator, y = MatrixOperator(A, SHAPE, 0.2), normal(1, 5, seed=12)
     samples = prior.posterior(y.expand(4000, -1), operator, 0.2).sample(1, seed=3)[0].flatten(1)
     expected_mean, covariance = condition(y, A, mean.flatten(1), C, 0.2)
     assert_sampled_from(samples, expected_mean[0], covariance)
@@ -276,7 +267,7 @@ def test_posterior_samples_are_exact():
 
 def test_posterior_samples_depend_on_seed_and_item_only():
     prior, _, _, _ = gaussian(CASES["full"])
-    operator, y = MatrixOperator(random(5, SIZE), SHAPE, 0.2), random(3, 5, seed=12)
+    operator, y = MatrixOperator(normal(5, SIZE), SHAPE, 0.2), normal(3, 5, seed=12)
     samples = prior.posterior(y, operator).sample(2, seed=3)
     assert samples.shape == (2, 3, *SHAPE)
     assert torch.equal(samples, prior.posterior(y, operator).sample(2, seed=3))
@@ -288,14 +279,14 @@ def test_posterior_samples_depend_on_seed_and_item_only():
 def mixture_prior(shape=SHAPE, components=3, schedule=None):
     size = int(np.prod(shape))
     covariances = torch.stack([random_covariance(size, seed=20 + k) for k in range(components)])
-    means = 1.5 * random(components, *shape, seed=21)
+    means = 1.5 * normal(components, *shape, seed=21)
     weights = torch.arange(1, components + 1, dtype=F64)
     return GaussianMixturePrior(weights, means, covariances, schedule)
 
 
 @pytest.mark.parametrize("prior", [gaussian(CASES["full"])[0], mixture_prior()])
 def test_posterior_needs_one_positive_noise_level(prior):
-    A, y = random(5, SIZE), random(2, 5)
+    A, y = normal(5, SIZE), normal(2, 5)
     for sigma in (0.0, -1.0):
         with pytest.raises(errors.ArgumentError, match="sigma: got"):
             prior.posterior(y, MatrixOperator(A, SHAPE, 0.1), sigma)
@@ -311,21 +302,21 @@ def test_posterior_needs_one_positive_noise_level(prior):
 def test_one_component_is_the_gaussian(process, t):
     gauss, mean, C, _ = gaussian(CASES["full"], process)
     mixture = GaussianMixturePrior(torch.ones(1), mean, C[None], gauss.schedule)
-    x_t = random(2, *SHAPE)
+    x_t = normal(2, *SHAPE)
     close(mixture.denoise(x_t, t), gauss.denoise(x_t, t))
 
 
 def test_one_components_posterior_is_the_gaussians():
     gauss, mean, C, _ = gaussian(CASES["full"])
     mixture = GaussianMixturePrior(torch.ones(1), mean, C[None])
-    operator, y = MatrixOperator(random(5, SIZE), SHAPE, 0.2), random(2, 5, seed=12)
+    operator, y = MatrixOperator(normal(5, SIZE), SHAPE, 0.2), normal(2, 5, seed=12)
     ours, theirs = mixture.posterior(y, operator, 0.2), gauss.posterior(y, operator, 0.2)
     close(ours.mean, theirs.mean, 1e-8)
     close(ours.covariances[0], theirs.covariance(), 1e-8)
 
 
 def test_equal_variances_may_be_given_as_numbers():
-    means, x_t = random(2, *SHAPE), random(2, *SHAPE, seed=1)
+    means, x_t = normal(2, *SHAPE), normal(2, *SHAPE, seed=1)
     short = GaussianMixturePrior(torch.ones(2), means, torch.tensor([0.3, 0.7], dtype=F64))
     eye = torch.eye(SIZE, dtype=F64)
     full = GaussianMixturePrior(torch.ones(2), means, torch.stack([0.3 * eye, 0.7 * eye]))
@@ -377,7 +368,7 @@ def test_posterior_of_a_mixture_is_the_integral():
 @pytest.mark.parametrize("measured", [2, 15])
 def test_posterior_weights_are_the_marginal_likelihoods(measured):
     prior = mixture_prior()
-    A, sigma, y = random(measured, SIZE, seed=1), 0.5, 2 * random(4, measured, seed=2)
+    A, sigma, y = normal(measured, SIZE, seed=1), 0.5, 2 * normal(4, measured, seed=2)
     posterior = prior.posterior(y, MatrixOperator(A, SHAPE, sigma), sigma)
     logs = np.stack(
         [
@@ -407,14 +398,14 @@ def test_mixture_score_is_the_gradient_of_the_log_density(process, t):
     components = torch.distributions.MultivariateNormal(
         alpha * prior.means, alpha**2 * prior.covariances + noise
     )
-    x_t = (alpha * random(4, *SHAPE, seed=4)).requires_grad_()
+    x_t = (alpha * normal(4, *SHAPE, seed=4)).requires_grad_()
     logs = components.log_prob(x_t.flatten(1)[:, None]) + prior.weights.log()
     (gradient,) = torch.autograd.grad(torch.logsumexp(logs, 1).sum(), x_t)
     close(prior.score(x_t.detach(), t), gradient, 1e-10 / min(1, sigma) ** 2)
 
 
 def test_mixture_denoise_takes_one_time_per_item():
-    prior, x_t = mixture_prior(), random(3, *SHAPE)
+    prior, x_t = mixture_prior(), normal(3, *SHAPE)
     times = torch.tensor([1.0, 250.5, 1000.0])
     each = [prior.denoise(x_t[i : i + 1], float(t)) for i, t in enumerate(times)]
     close(prior.denoise(x_t, times), torch.cat(each))
@@ -435,8 +426,8 @@ def test_mixture_samples_are_exact():
 
 
 def test_mixture_samples_depend_on_seed_and_item_only():
-    prior, operator = mixture_prior(), MatrixOperator(random(5, SIZE), SHAPE, 0.2)
-    y = random(3, 5, seed=12)
+    prior, operator = mixture_prior(), MatrixOperator(normal(5, SIZE), SHAPE, 0.2)
+    y = normal(3, 5, seed=12)
     samples = prior.posterior(y, operator).sample(4, seed=3)
     assert samples.shape == (4, 3, *SHAPE)
     close(samples[:, :1], prior.posterior(y[:1], operator).sample(4, seed=3))
@@ -455,4 +446,4 @@ def test_mixture_samples_depend_on_seed_and_item_only():
 )
 def test_mixtures_must_fit_together(weights, covariances, message):
     with pytest.raises(errors.ArgumentError, match=message):
-        GaussianMixturePrior(torch.tensor(weights), random(2, *SHAPE), covariances)
+        GaussianMixturePrior(torch.tensor(weights), normal(2, *SHAPE), covariances)

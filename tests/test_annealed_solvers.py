@@ -602,9 +602,8 @@ def test_the_sum_of_red_diffs_losses_is_their_mean_with_another_lambda():
     assert (first - third).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("solver", "field", "value"),
-    [
+def test_fields_out_of_range_are_named():
+    for solver, field, value in (
         (DAPS, "draw", "hmc"),
         (DAPS, "spacing", "leading"),
         (DAPS, "sigma_min", 0.0),
@@ -627,11 +626,9 @@ def test_the_sum_of_red_diffs_losses_is_their_mean_with_another_lambda():
         (FlowChef, "step_size", -0.1),
         (FlowChef, "step_size", math.inf),
         (REDDiff, "reduction", "median"),
-    ],
-)
-def test_fields_out_of_range_are_named(solver, field, value):
-    with pytest.raises(errors.ArgumentError, match=field):
-        solver(**{field: value})
+    ):
+        with pytest.raises(errors.ArgumentError, match=field):
+            solver(**{field: value})
 
 
 def test_projection_is_no_posterior_but_pnp_dm_beats_it():

@@ -152,10 +152,10 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize(("cls", "settings", "words"), SETTINGS.values(), ids=SETTINGS.keys())
-def test_bad_hyper_parameters_are_refused_when_given(cls, settings, words):
-    with pytest.raises(errors.ArgumentError, match=words):
-        cls(**settings)
+def test_bad_hyper_parameters_are_refused_when_given():
+    for cls, settings, words in SETTINGS.values():
+        with pytest.raises(errors.ArgumentError, match=words):
+            cls(**settings)
 
 
 def test_more_steps_than_the_schedule_has():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import anchored
+from tests.helpers import anchored
 
 from wellposed import solvers
 from wellposed.errors import ArgumentError, FileError, SamplingError

@@ -3,12 +3,15 @@
 import math
 import os
 import pickle
+from functools import partial
 
 import pytest
 import torch
 from deepinv.models import DiffUNet
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from safetensors.torch import save_file
+from tests import helpers
+from tests.helpers import F32, relative
 
 from wellposed import errors
 from wellposed.operators import Inpainting, SingleCoilMRI
@@ -31,8 +34,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=generator(seed))
+randn = partial(helpers.randn, dtype=F32)
 
 
 def randomised(network, seed=0):
@@ -221,10 +223,6 @@ def by_hand(unet, x_t, t, channels, **condition):
     return (x_t - sigma * eps) / alpha
 
 
-def relative(got, expected):
-    return float((got - expected).detach().norm() / expected.norm())
-
-
 TIMES = torch.tensor([3.0, 640.0])
 SHAPES = [(16, 16), (8, 24)]
 
@@ -241,7 +239,7 @@ def test_adm_is_what_diffusers_computes(tmp_path, resampling, scale_shift, block
     unet = adm_unet(3, resampling, scale_shift, blocks)
     path = saved(tmp_path, adm_weights(unet))
     prior = load(path, num_head_channels=HEAD)
-    x_t = normal(2, 3, *size)
+    x_t = randn(2, 3, *size)
     assert relative(prior.denoise(x_t, TIMES), by_hand(unet, x_t, TIMES, 3)) < 1e-5
     assert (prior.channels, prior.data_range, prior.is_complex) == (3, (0.0, 1.0), False)
 
@@ -249,7 +247,7 @@ def test_adm_is_what_diffusers_computes(tmp_path, resampling, scale_shift, block
 def test_heads_matter_and_default_to_64_channels(tmp_path):
     """The tiny network's widths 64 and 96 in heads of 32 channels; as one head it differs."""
     weights = adm_weights(adm_unet())
-    x = normal(2, 3, 16, 16)
+    x = randn(2, 3, 16, 16)
     path = saved(tmp_path, weights)
     right = load(path, num_head_channels=HEAD).network(x, TIMES)
     wrong = load(path, num_heads=1).network(x, TIMES)
@@ -263,7 +261,7 @@ def test_heads_matter_and_default_to_64_channels(tmp_path):
 def test_ddpm_is_what_diffusers_computes(tmp_path, blocks, size):
     unet = ddpm_unet(blocks=blocks)
     prior = load(saved(tmp_path, ddpm_weights(unet), "model.ckpt"))
-    x_t = normal(2, 3, *size)
+    x_t = randn(2, 3, *size)
     assert relative(prior.denoise(x_t, TIMES), by_hand(unet, x_t, TIMES, 3)) < 1e-5
     assert (prior.channels, prior.data_range) == (3, (0.0, 1.0))
 
@@ -317,7 +315,7 @@ def test_adm_is_what_deepinv_computes_at_full_size():
     reference = randomised(DiffUNet(pretrained=None))
     state = {k: v for k, v in reference.state_dict().items() if "alphas_cumprod" not in k}
     network = adm.build(state, "path: a copy", {}).network
-    x = normal(2, 3, 64, 32)
+    x = randn(2, 3, 64, 32)
     with torch.no_grad():
         expected = reference(x, TIMES, type_t="timestep")
         wrong = adm.build(state, "path: a copy", {"num_heads": 4}).network(x, TIMES)
@@ -336,7 +334,7 @@ def test_pooling_is_the_convolution_with_its_kernel(tmp_path):
         same = torch.eye(len(weights[key]))
         kernel = kernels[0 if ".op." in key else 1]
         weights[key] = same[:, :, None, None] * kernel if "weight" in key else 0 * weights[key]
-    x = normal(2, 3, 16, 16)
+    x = randn(2, 3, 16, 16)
     convolved, plain = (
         load(saved(tmp_path, w), num_head_channels=HEAD).network(x, TIMES)
         for w in (weights, pooled)
@@ -353,7 +351,7 @@ def test_a_wide_shortcut_of_ddpm_equals_a_narrow_one_of_the_same_kernel(tmp_path
         else v
         for k, v in weights.items()
     }
-    x = normal(1, 3, 8, 8)
+    x = randn(1, 3, 8, 8)
     outputs = [load(saved(tmp_path, w)).network(x, TIMES[:1]) for w in (weights, wide)]
     assert any("conv_shortcut" in k for k in wide)
     assert relative(outputs[1], outputs[0]) < 1e-5
@@ -365,7 +363,7 @@ def test_a_wide_shortcut_of_ddpm_equals_a_narrow_one_of_the_same_kernel(tmp_path
 def test_a_class_conditional_network_is_given_its_class(tmp_path):
     unet = adm_unet(classes=5)
     prior = load(saved(tmp_path, adm_weights(unet)), num_head_channels=HEAD)
-    x_t, classes = normal(2, 3, 16, 16), torch.tensor([4, 0])
+    x_t, classes = randn(2, 3, 16, 16), torch.tensor([4, 0])
     expected = by_hand(unet, x_t, TIMES, 3, class_labels=classes)
     assert relative(prior.conditioned_on(classes).denoise(x_t, TIMES), expected) < 1e-5
     assert relative(prior.conditioned_on(1).denoise(x_t, TIMES), expected) > 1e-3
@@ -377,7 +375,7 @@ def test_two_real_channels_are_a_complex_one(tmp_path):
     unet = adm_unet(channels=2)
     path = saved(tmp_path, adm_weights(unet))
     prior = load(path, is_complex=True, num_head_channels=HEAD)
-    pairs = normal(2, 2, 16, 16)
+    pairs = randn(2, 2, 16, 16)
     expected = by_hand(unet, pairs, TIMES, 2)
     got = prior.denoise(torch.complex(pairs[:, :1], pairs[:, 1:]), TIMES)
     assert relative(torch.cat([got.real, got.imag], 1), expected) < 1e-5
@@ -399,7 +397,7 @@ every_family = pytest.mark.parametrize("family", ["adm", "ddpm"])
 
 @every_family
 def test_options_are_taken_over(tmp_path, weights, family):
-    path, x_t = saved(tmp_path, weights[family]), normal(2, 3, 8, 8)
+    path, x_t = saved(tmp_path, weights[family]), randn(2, 3, 8, 8)
     cosine = load_family(path, family, schedule="cosine", data_range=(-2.0, 2.0))
     assert cosine.data_range == (-2.0, 2.0)
     table = load_family(path, family, schedule=Tabulated.cosine())
@@ -435,7 +433,7 @@ def test_ddpm_has_no_heads_to_choose(tmp_path, weights):
 def test_images_that_cannot_be_halved_are_refused(tmp_path, weights, family):
     prior = load_family(saved(tmp_path, weights[family]), family)
     with pytest.raises(errors.ShapeError, match=r"10 x 8, accepted: .* multiples of 4"):
-        prior.denoise(normal(1, 3, 10, 8), 5)
+        prior.denoise(randn(1, 3, 10, 8), 5)
 
 
 @every_family
@@ -455,7 +453,7 @@ def test_networks_are_float32_frozen_and_drawn_from_no_generator(tmp_path, weigh
 @every_family
 def test_half_precision_comes_close(tmp_path, weights, family):
     prior = load_family(saved(tmp_path, weights[family]), family)
-    x_t = normal(2, 3, 8, 8)
+    x_t = randn(2, 3, 8, 8)
     expected = prior.denoise(x_t, TIMES)
     assert 1e-5 < relative(prior.bfloat16().denoise(x_t, TIMES), expected) < 0.05
 
@@ -489,7 +487,7 @@ def containers(state, other):
 @pytest.mark.parametrize("kind", containers({}, {}))
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".safetensors"])
 def test_the_usual_containers_are_opened(tmp_path, kind, suffix):
-    state = {"a.weight": normal(2, 3), "b": normal(4, seed=1), "n": torch.tensor(3)}
+    state = {"a.weight": randn(2, 3), "b": randn(4, seed=1), "n": torch.tensor(3)}
     other = {k: v + 1 for k, v in state.items()}
     content = containers(state, other)[kind]
     if suffix == ".safetensors":
@@ -503,10 +501,10 @@ def test_the_usual_containers_are_opened(tmp_path, kind, suffix):
 def test_files_cut_anywhere_are_named_as_such(tmp_path, kind):
     name = "model.safetensors" if kind == "safetensors" else "model.pt"
     options = {"_use_new_zipfile_serialization": False} if kind == "legacy" else {}
-    path = saved(tmp_path, {"a": normal(40, 3), "b": normal(7)}, name, **options)
+    path = saved(tmp_path, {"a": randn(40, 3), "b": randn(7)}, name, **options)
     whole = path.read_bytes()
     # Half the name of what torch rebuilds tensors with is the name of something unknown.
-    known = "truncated|empty" + ("|holds code" if kind == "legacy" else "")
+    known = "truncated|empty" + ("|contains code" if kind == "legacy" else "")
     for length in [*range(0, len(whole), 31), len(whole) - 1]:
         path.write_bytes(whole[:length])
         with pytest.raises(errors.CheckpointError, match=rf"model\.\w+' (is )?({known})"):
@@ -543,7 +541,7 @@ def test_code_is_refused_and_not_executed(tmp_path, kind, suffix):
     with pytest.raises(errors.CheckpointError) as caught:
         load(path)
     assert not trap.exists()
-    for part in (path.name, "holds code", "was not executed", "safetensors"):
+    for part in (path.name, "contains code", "was not executed", "safetensors"):
         assert part in str(caught.value)
 
 
@@ -560,12 +558,12 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 
     fails(tmp_path / "missing.pt", "does not exist, accepted: .*safetensors")
     (tmp_path / "page.pt").write_text("<html>404</html>")
-    fails(tmp_path / "page.pt", "holds code, or no weights at all; it was not executed")
+    fails(tmp_path / "page.pt", "contains code, or no weights, which was not executed")
     (tmp_path / "weights.txt").write_text("1 2 3")
-    fails(tmp_path / "weights.txt", "is no file of weights, accepted")
-    fails(saved(tmp_path, {"epoch": 3}, "none.pt"), "holds no tensors by name")
-    fails(saved(tmp_path, [OPTIMIZER, 3], "list.pt"), "holds no tensors by name")
-    fails(saved(tmp_path, torch.ones(3), "tensor.pt"), "holds no tensors by name")
+    fails(tmp_path / "weights.txt", "is not a file of weights, accepted")
+    fails(saved(tmp_path, {"epoch": 3}, "none.pt"), "contains no named tensors")
+    fails(saved(tmp_path, [OPTIMIZER, 3], "list.pt"), "contains no named tensors")
+    fails(saved(tmp_path, torch.ones(3), "tensor.pt"), "contains no named tensors")
     unknown = {"encoder.0.weight": torch.ones(2)}
     fails(saved(tmp_path, unknown, "other.pt"), r"no known family .*encoder\.0.*guided-diffusion")
 
@@ -626,7 +624,7 @@ def test_folders_of_ours_and_of_diffusers_are_loaded_too(tmp_path):
     unet = ddpm_unet(channels=2, blocks=1)
     DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path)
     prior = load(tmp_path, is_complex=True)
-    pairs = normal(2, 2, 8, 8)
+    pairs = randn(2, 2, 8, 8)
     got = prior.denoise(torch.complex(pairs[:, :1], pairs[:, 1:]), TIMES)
     assert relative(torch.cat([got.real, got.imag], 1), by_hand(unet, pairs, TIMES, 2)) < 1e-5
     with pytest.raises(errors.ArgumentError, match="unknown name 'num_heads'"):

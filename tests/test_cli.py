@@ -7,22 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
+from tests.helpers import run
 
 from wellposed import Reconstruction
-from wellposed.cli.app import app
 from wellposed.cli.names import find_class
 from wellposed.priors.networks.conv_unet import ConvUNet
 from wellposed.priors.stored.store import save_prior
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.solvers import Solver
 from wellposed.solvers.catalogue import named_solvers
-
-RUNNER = CliRunner()
-
-
-def run(*arguments):
-    return RUNNER.invoke(app, [str(a) for a in arguments])
 
 
 def tiny_prior(folder, channels, complex_):
@@ -152,7 +145,7 @@ MISTAKES = {
         "simulate: got True",
     ),
     "factor": ({"--operator": "super-resolution", "--factor": 1}, "factor: got 1"),
-    "real k-space": ({"--operator": "mri", "input": "grey.png"}, "no k-space"),
+    "real k-space": ({"--operator": "mri", "input": "grey.png"}, "accepted: complex k-space"),
     "samples": ({"--simulate": True, "--num-samples": 0}, "num_samples: got 0"),
     "slice": ({"--operator": "ct", "input": "volume.nii.gz", "--slice": 9}, "slice: got 9"),
 }
@@ -336,16 +329,16 @@ def test_every_setting_of_a_training_is_an_option(asked_for):
 
 
 TRAINING_MISTAKES = {
-    "text for integers": (["--widths", "a,b"], "--widths: got 'a,b', accepted: integers like"),
+    "text for integers": (["--widths", "a,b"], "--widths: got 'a,b', accepted: integers, e.g"),
     "no integer": (["--image-size", ""], "--image-size: got ''"),
     "size": (["--image-size", "18"], "image_size: got 18, accepted: a positive multiple"),
     "prediction": (["--prediction", "nois"], "Did you mean 'noise'"),
     "schedule": (["--schedule", "cosin"], "Did you mean 'cosine'"),
     "process": (["--process", "resshif"], "Did you mean 'resshift'"),
-    "without a process": (["--kappa", "3"], "kappa: got 3.0, accepted: 2.0; others with a proc"),
+    "without a process": (["--kappa", "3"], "kappa: got 3.0, accepted: 2.0; other values with a"),
     "with a process": (
         ["--process", "rddm", "--schedule", "flow"],
-        "schedule: got 'flow', accepted: 'linear'; others without a process",
+        "schedule: got 'flow', accepted: 'linear'; other values without a process",
     ),
     "device": (["--device", "gpu"], "device: got 'gpu', accepted: cpu"),
     "small images": (["--image-size", "64"], "but photo.png has slices of "),

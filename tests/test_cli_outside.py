@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import CUDA
-from typer.testing import CliRunner
+from tests.helpers import CUDA, run
 
 from wellposed import Reconstruction
 from wellposed.cli import settings
-from wellposed.cli.app import COMMANDS, app
+from wellposed.cli.app import COMMANDS
 from wellposed.cli.names import find_class
 from wellposed.cli.options import options_of
 from wellposed.cli.validate import _chosen
@@ -84,10 +83,6 @@ def at(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "path", sys.path[:])
     return place
-
-
-def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def reconstruct(out, *words, file="photo.png"):

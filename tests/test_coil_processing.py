@@ -1,10 +1,12 @@
 """Whitening, compression and combination of coils, on simulated and on measured k-space."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests import helpers
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, NonFiniteError, ShapeError
@@ -20,11 +22,7 @@ from wellposed.operators.mri.sensitivity import espirit
 
 C64, C128 = torch.complex64, torch.complex128
 BRAIN = Path(__file__).parents[1] / "examples" / "data" / "sigpy_brain_kspace.npy"
-
-
-def random(*shape: int, dtype: torch.dtype = C128, seed: int = 0) -> Tensor:
-    parts = torch.from_numpy(np.random.default_rng(seed).standard_normal((*shape, 2)))
-    return torch.view_as_complex(parts).to(dtype)
+random = partial(helpers.random, dtype=C128)
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +133,11 @@ def test_root_sum_of_squares_is_the_magnitude_over_coils(brain):
 EYE = torch.eye(3, dtype=C128)
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "match"),
-    [
+def test_bad_arguments_are_refused():
+    for call, error, match in (
         (lambda k: compress_coils(k.real, 1), DtypeError, "kspace: got torch.float64"),
         (lambda k: compress_coils(k[0], 1), ShapeError, r"kspace: got \(3, 8\)"),
-        (lambda k: compress_coils(k[:0], 1), ShapeError, "not empty"),
+        (lambda k: compress_coils(k[:0], 1), ShapeError, "non-empty"),
         (lambda k: compress_coils(k / 0, 1), NonFiniteError, "kspace"),
         (lambda k: compress_coils(k, 0), ArgumentError, "coils: got 0.*from 1 to 3"),
         (lambda k: compress_coils(k, 4), ArgumentError, "coils: got 4"),
@@ -158,8 +155,6 @@ EYE = torch.eye(3, dtype=C128)
         (lambda k: prewhiten(k, 0 * EYE), ArgumentError, "covariance: .*positive definite"),
         (lambda k: prewhiten(k, -EYE), ArgumentError, "positive definite"),
         (lambda k: prewhiten(k, EYE + EYE.roll(1, 0)), ArgumentError, "Hermitian"),
-    ],
-)
-def test_bad_arguments_are_refused(call, error, match):
-    with pytest.raises(error, match=match):
-        call(random(2, 3, 8))
+    ):
+        with pytest.raises(error, match=match):
+            call(random(2, 3, 8))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.conftest import random
+from tests.helpers import kind, random
 
 from wellposed import errors
 from wellposed.operators.base import LinearOperator
@@ -48,10 +48,6 @@ BUILD = {
     "stacked blur": lambda d: Stacked(Blur(random(3, 2), (2, 6, 5)).to(d), 3),
     "stacked mri": lambda d: Stacked(mri().to(d), np.int64(2)),
 }
-
-
-def kind(op):
-    return C128 if op.complex_image else F64
 
 
 @pytest.mark.parametrize("name", BUILD)
@@ -108,7 +104,7 @@ def test_noise_levels_for_other_batches_are_named(name):
     op = ANY[name]()
     op.noise_model.sigma = torch.tensor([0.1, 0.2])
     x = random(3, *op.img_size, dtype=C128 if name == "mri" else F64)
-    with pytest.raises(errors.ShapeError, match="noise_sigma: holds 2 levels, accepted: 1 or one"):
+    with pytest.raises(errors.ShapeError, match="noise_sigma: got 2 levels, accepted: 1, or one"):
         op.measure(x)
 
 
@@ -133,7 +129,11 @@ def test_sides_of_images_are_integers(side):
     ("rows", "error", "match"),
     [
         (torch.tensor([[1.0, np.nan]]), errors.NonFiniteError, "rows: 1 of 2 values are NaN"),
-        (torch.ones(3), errors.ShapeError, r"rows: got shape \(3,\), accepted: a matrix"),
+        (
+            torch.ones(3),
+            errors.ShapeError,
+            r"rows: got shape \(3,\), accepted: a non-empty matrix",
+        ),
         (torch.ones(0, 3), errors.ShapeError, r"rows: got shape \(0, 3\)"),
         (torch.ones(2, 3).long(), errors.DtypeError, r"rows: got torch\.int64, accepted: a real"),
         (np.ones((2, 3)), errors.DtypeError, "rows: got float64"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from tests.helpers import normal, relative
 
 from wellposed import errors
 from wellposed.operators.check import check_operator, dense_matrix
@@ -28,14 +29,6 @@ BUILD = {
 }
 
 
-def random(*shape, dtype=F64, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).to(dtype)
-
-
-def relative(a, b):
-    return float((a - b).norm() / b.norm())
-
-
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("name", BUILD)
 def test_rows_are_orthonormal_and_all_maps_those_of_the_dense_matrix(name, dtype):
@@ -46,11 +39,11 @@ def test_rows_are_orthonormal_and_all_maps_those_of_the_dense_matrix(name, dtype
     assert relative(A @ A.T, torch.eye(len(A), dtype=dtype)) < tolerance
     for inverse in (op.A_adjoint, op.A_dagger):
         assert relative(dense_matrix(inverse, op.measurement_size, dtype), A.T) < tolerance
-    normal = dense_matrix(op.A_adjoint_A, op.img_size, dtype)
-    assert relative(normal, A.T @ A) < tolerance
-    assert relative(normal @ normal, normal) < 2 * tolerance
+    gram = dense_matrix(op.A_adjoint_A, op.img_size, dtype)
+    assert relative(gram, A.T @ A) < tolerance
+    assert relative(gram @ gram, gram) < 2 * tolerance
     assert check_operator(op, dtype=dtype).passes(1e-5 if dtype == F32 else 1e-13)
-    x = random(3, *op.img_size, dtype=dtype)
+    x = normal(3, *op.img_size, dtype=dtype)
     assert relative(op.A(x).flatten(1), x.flatten(1) @ A.T) < tolerance
 
 
@@ -58,7 +51,7 @@ def test_rows_are_orthonormal_and_all_maps_those_of_the_dense_matrix(name, dtype
 def test_the_proximal_solution_is_that_of_the_dense_system(name):
     op = BUILD[name]()
     A = dense_matrix(op.A, op.img_size, F64)
-    z, y = random(2, *op.img_size), random(2, *op.measurement_size, seed=1)
+    z, y = normal(2, *op.img_size), normal(2, *op.measurement_size, seed=1)
     found = op.prox_l2(z, y, torch.tensor([0.5, 7.0]))
     for i, gamma in enumerate((0.5, 7.0)):
         system, right = torch.eye(A.shape[1]) + gamma * A.T @ A, gamma * A.T @ y[i].flatten()
@@ -70,7 +63,7 @@ def test_the_proximal_solution_is_that_of_the_dense_system(name):
 def test_the_range_null_step_fits_the_data(name):
     """IDM's and DDNM's ``x - A^T (A x - y)``."""
     op = BUILD[name]()
-    z, y = random(2, *op.img_size), random(2, *op.measurement_size, seed=1)
+    z, y = normal(2, *op.img_size), normal(2, *op.measurement_size, seed=1)
     x = z - op.A_adjoint(op.A(z) - y)
     torch.testing.assert_close(op.A(x), y)
     torch.testing.assert_close(x - op.A_dagger(y), z - op.A_dagger(op.A(z)))
@@ -78,7 +71,7 @@ def test_the_range_null_step_fits_the_data(name):
 
 @pytest.mark.parametrize("name", BUILD)
 def test_moves_and_seeds(name):
-    op, x = BUILD[name](), random(1, *BUILD[name]().img_size)
+    op, x = BUILD[name](), normal(1, *BUILD[name]().img_size)
     expected = op.A(x)
     assert torch.equal(BUILD[name]().A(x), expected)
     torch.testing.assert_close(op.to(F32).A(x), expected, rtol=0, atol=1e-5)
@@ -96,7 +89,7 @@ def test_ratios_that_are_whole_numbers_of_rows_are_not_rounded_up():
 
 
 def test_every_square_block_is_measured_by_the_same_matrix():
-    op, x = CompressedSensing((2, 6, 9), 0.5, 3), random(1, 2, 6, 9)
+    op, x = CompressedSensing((2, 6, 9), 0.5, 3), normal(1, 2, 6, 9)
     y = op.A(x)
     assert y.shape == (1, 2, 6, 5)
     for i in range(2):
@@ -107,7 +100,7 @@ def test_every_square_block_is_measured_by_the_same_matrix():
 
 def test_permuted_blocks_are_those_of_idm():
     """All pixels of a channel permuted, in rows of n, times the matrix."""
-    op, x = CompressedSensing((2, 6, 9), 0.5, 3, permuted=True, seed=4), random(3, 2, 6, 9)
+    op, x = CompressedSensing((2, 6, 9), 0.5, 3, permuted=True, seed=4), normal(3, 2, 6, 9)
     order = op.order
     assert torch.equal(order.sort()[0], torch.arange(54))
     assert not torch.equal(order, torch.arange(54))
@@ -122,7 +115,7 @@ def test_permuted_blocks_are_those_of_idm():
 
 @pytest.mark.parametrize("permuted", [False, True])
 def test_seeds_decide_the_matrix(permuted):
-    x = random(1, 1, 8, 8)
+    x = normal(1, 1, 8, 8)
     first, again, other = (
         CompressedSensing((1, 8, 8), 0.5, 4, permuted, seed=seed).A(x) for seed in (0, 0, 1)
     )
@@ -154,9 +147,8 @@ def test_the_choice_of_coefficients_is_uniform():
     assert np.abs(count - 100).max() < 4.5 * deviation
 
 
-@pytest.mark.parametrize(
-    ("make", "changes", "error", "match"),
-    [
+def test_bad_construction_names_the_argument():
+    for make, changes, error, match in (
         (
             CompressedSensing,
             {"image_size": (1, 9, 8)},
@@ -175,11 +167,9 @@ def test_the_choice_of_coefficients_is_uniform():
         (WalshHadamard, {"image_size": (1, 0, 8)}, errors.ArgumentError, "image_size: got 0"),
         (WalshHadamard, {"ratio": -0.5}, errors.ArgumentError, "ratio: got -0.5"),
         (WalshHadamard, {"noise_sigma": math.nan}, errors.ArgumentError, "noise_sigma"),
-    ],
-)
-def test_bad_construction_names_the_argument(make, changes, error, match):
-    good = {"image_size": (1, 8, 8), "ratio": 0.5}
-    good |= {"block": 4} if make is CompressedSensing else {}
-    make(**good)
-    with pytest.raises(error, match=match):
-        make(**good | changes)
+    ):
+        good = {"image_size": (1, 8, 8), "ratio": 0.5}
+        good |= {"block": 4} if make is CompressedSensing else {}
+        make(**good)
+        with pytest.raises(error, match=match):
+            make(**good | changes)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tests.helpers import rand
 
 from wellposed import errors
 from wellposed.operators import Inpainting, MultiCoilMRI, ParallelBeamCT, random_mask
@@ -22,10 +23,6 @@ from wellposed.operators.whitened import Whitened
 pytestmark = pytest.mark.usefixtures("single_thread")
 
 F64 = torch.float64
-
-
-def random(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
 def test_hounsfield_units():
@@ -51,7 +48,7 @@ def test_counts_have_the_statistics_of_poisson():
 
 
 def test_counts_are_those_of_item_and_seed():
-    lines = random(3, 1, 4, 5)
+    lines = rand(3, 1, 4, 5)
     counts = simulate_counts(lines, 50.0, seed=1)
     assert torch.equal(counts[:2], simulate_counts(lines[:2], 50.0, seed=1))
     assert not torch.equal(counts[:1], simulate_counts(lines[1:2], 50.0, seed=1))
@@ -59,7 +56,7 @@ def test_counts_are_those_of_item_and_seed():
 
 
 def test_flat_and_dark_fields():
-    lines, flat, dark = random(2, 1, 4, 5), 1000 + 100 * random(5), 10 * random(5)
+    lines, flat, dark = rand(2, 1, 4, 5), 1000 + 100 * rand(5), 10 * rand(5)
     counts = dark + (flat - dark) * (-lines).exp()
     torch.testing.assert_close(to_line_integrals(counts, flat, dark), lines)
     assert bool(to_line_integrals(torch.zeros(1, 1, 1, 5, dtype=F64), flat).isfinite().all())
@@ -101,13 +98,13 @@ def test_impossible_integrals_are_named():
 
 def whitened():
     operator = FanBeamCT(8, 6, 20.0, 30.0)
-    return Whitened(operator, 0.1 + random(2, *operator.measurement_size)), operator
+    return Whitened(operator, 0.1 + rand(2, *operator.measurement_size)), operator
 
 
 def test_whitened_operators():
     op, plain = whitened()
     assert check_operator(op, dtype=F64).passes(1e-12)
-    x = random(2, *op.img_size)
+    x = rand(2, *op.img_size)
     torch.testing.assert_close(op.A(x), op.whiten(plain.A(x)))
     assert float(op.noise_model.sigma) == 1
     noise = op.measure(x, seed=0) - op.A(x)
@@ -134,7 +131,7 @@ def stacks():
     maps = torch.randn(3, 6, 5, dtype=torch.complex128)
     return {
         "ct": Stacked(ParallelBeamCT((6, 5), 4, noise_sigma=0.1), 3),
-        "mri": Stacked(MultiCoilMRI((random(5) > 0.3).double(), maps), 4),
+        "mri": Stacked(MultiCoilMRI((rand(5) > 0.3).double(), maps), 4),
         "pixels": Stacked(Inpainting(random_mask(6, 5, 0.5), 2), 3),
     }
 
@@ -144,7 +141,7 @@ def test_stacks_measure_slice_by_slice(name):
     op = stacks()[name]
     dtype = torch.complex128 if op.complex_image else F64
     assert check_operator(op, dtype=dtype).passes(1e-12)
-    x = random(2, *op.img_size).to(dtype)
+    x = rand(2, *op.img_size).to(dtype)
     y = op.A(x)
     for k in range(op.img_size[1]):
         torch.testing.assert_close(y[:, :, k], op.operator.A(x[:, :, k]))
@@ -153,10 +150,10 @@ def test_stacks_measure_slice_by_slice(name):
 
 
 def test_slices_may_have_maps_of_their_own():
-    mask, maps = (random(5) > 0.3).double(), torch.randn(4, 3, 6, 5, dtype=torch.complex128)
+    mask, maps = (rand(5) > 0.3).double(), torch.randn(4, 3, 6, 5, dtype=torch.complex128)
     op = Stacked(MultiCoilMRI(mask, maps), 4)
     assert check_operator(op, dtype=torch.complex128).passes(1e-12)
-    x = random(2, *op.img_size).to(torch.complex128)
+    x = rand(2, *op.img_size).to(torch.complex128)
     y, back = op.A(x), op.A_adjoint_A(x)
     for k in range(4):
         one = MultiCoilMRI(mask, maps[k])
@@ -174,5 +171,5 @@ def test_what_cannot_be_stacked_is_named():
         Stacked(ParallelBeamCT(6, 4), 0)
     with pytest.raises(errors.ArgumentError, match="parameters for 2 images"):
         Stacked(Inpainting(torch.ones(2, 1, 4, 4)), 3)
-    with pytest.raises(errors.ArgumentError, match="accepted: one for all images"):
+    with pytest.raises(errors.ArgumentError, match="accepted: parameters for all images"):
         Stacked(Stacked(ParallelBeamCT(6, 4), 2), 2)

@@ -132,16 +132,16 @@ def test_both_versions_of_mat_files_say_the_same(tmp_path):
 BROKEN_SCANS = {
     "name": (
         dict(name="Scan"),
-        "a.mat holds Scan, accepted: a struct CtDataFull or CtDataLimited",
+        "a.mat contains Scan, accepted: a struct CtDataFull or CtDataLimited",
     ),
-    "lacks": (dict(angles=None, distanceUnit=None), "in a.mat lack angles, distanceUnit"),
-    "unit": (dict(distanceUnit="cm"), "a.mat gives distances in 'cm', accepted: 'mm'"),
-    "bins": (dict(numDetectorsPost=7), r"in a.mat is \(4, 6\), its parameters say \(4, 7\)"),
-    "views": (dict(angles=np.arange(5.0)), r"in a.mat is \(4, 6\), its parameters say \(5, 6\)"),
-    "NaN": (dict(sinogram=np.full((4, 6), np.nan)), "'sinogram' in a.mat holds 24 NaN or inf"),
-    "angle": (dict(angles=np.array([0, 1, 2, np.nan])), "'angles' in a.mat holds 1 NaN or inf"),
-    "far": (dict(distanceSourceDetector=300.0), "a.mat has the source 400.0 mm from the rotat"),
-    "bin": (dict(pixelSizePost=0.0), "of bins of 0.0 mm: no such scanner"),
+    "lacks": (dict(angles=None, distanceUnit=None), "in a.mat have no angles, distanceUnit"),
+    "unit": (dict(distanceUnit="cm"), "a.mat has distances in 'cm', accepted: 'mm'"),
+    "bins": (dict(numDetectorsPost=7), r"in a.mat is \(4, 6\), accepted: \(4, 7\) as in"),
+    "views": (dict(angles=np.arange(5.0)), r"in a.mat is \(4, 6\), accepted: \(5, 6\) as in"),
+    "NaN": (dict(sinogram=np.full((4, 6), np.nan)), "'sinogram' in a.mat has 24 NaN or inf"),
+    "angle": (dict(angles=np.array([0, 1, 2, np.nan])), "'angles' in a.mat has 1 NaN or inf"),
+    "far": (dict(distanceSourceDetector=300.0), "a.mat has distances of 400.0 mm from source"),
+    "bin": (dict(pixelSizePost=0.0), "and bins of 0.0 mm, accepted: positive"),
 }
 
 
@@ -164,7 +164,9 @@ def test_truncated_scans_and_reconstructions_are_named(tmp_path):
         load_htc2022(tmp_path / "missing.mat")
     write_scan(tmp_path / "a.mat")
     scipy.io.savemat(tmp_path / "a_recon_fbp.mat", {"a": np.ones((2, 2)), "b": np.ones((2, 2))})
-    with pytest.raises(errors.FileError, match=r"a_recon_fbp\.mat holds 2 images, accepted: one"):
+    with pytest.raises(
+        errors.FileError, match=r"a_recon_fbp\.mat contains 2 images, accepted: one image"
+    ):
         load_htc2022(tmp_path / "a.mat")
 
 
@@ -257,7 +259,7 @@ def test_opaque_pixels_are_counted_and_clipped_if_asked(tmp_path):
         tmp_path / "a.h5", data=data, data_white=1000 * frames, data_dark=10 * frames
     )
     with pytest.raises(
-        errors.FileError, match=r"2 of 60 transmissions in a\.h5 are not positive .* set a floor"
+        errors.FileError, match=r"2 of 60 transmissions in a\.h5 are not positive, .* set a floor"
     ):
         load_tomopy(path)
     scan = load_tomopy(path, floor=1e-3)
@@ -265,22 +267,22 @@ def test_opaque_pixels_are_counted_and_clipped_if_asked(tmp_path):
     assert scan.sinogram.max() == pytest.approx(np.log(1000), rel=1e-5)
     assert load_tomopy(path, row=1).sinogram.isfinite().all()
     for floor in (-0.1, 1.0, np.nan):
-        with pytest.raises(errors.ArgumentError, match=r"floor: got .*, accepted: 0 <= floor < 1"):
+        with pytest.raises(errors.ArgumentError, match=r"floor: got .*, accepted: a number in"):
             load_tomopy(path, floor=floor)
 
 
 SHAPE = (2, ROWS, BINS)
 SPOILT = np.full((VIEWS, ROWS, BINS), np.inf)
 BROKEN_EXCHANGES = {
-    "data": (dict(data=None), "a.h5 has no data set 'exchange/data', it holds: exchange"),
+    "data": (dict(data=None), "a.h5 has no data set 'exchange/data', it contains: exchange"),
     "white": (dict(data_white=None), "no data set 'exchange/data_white'"),
     "theta": (dict(theta=None), "no data set 'exchange/theta'"),
     "axes": (dict(data=np.ones((VIEWS, BINS))), r"has shape \(5, 4\), accepted: 3 axes"),
     "views": (dict(theta=np.arange(4.0)), "a.h5 has 5 views in 'data' but 4 in 'theta'"),
     "bins": (dict(data_dark=np.ones((2, ROWS, 5))), r"dark' in a.h5 has shape \(2, 3, 5\), acc"),
     "frames": (dict(data_white=np.ones((0, ROWS, BINS))), r"white' in a.h5 has shape \(0, 3, 4\)"),
-    "NaN": (dict(data=SPOILT), "'/exchange/data' in a.h5 holds 60 NaN or infinite of 60 values"),
-    "angle": (dict(theta=np.full(VIEWS, np.nan)), "'theta' in a.h5 holds 5 NaN"),
+    "NaN": (dict(data=SPOILT), "'/exchange/data' in a.h5 has 60 NaN or infinite values of 60"),
+    "angle": (dict(theta=np.full(VIEWS, np.nan)), "'theta' in a.h5 has 5 NaN"),
     "no beam": (
         dict(data_white=np.zeros(SHAPE), data_dark=np.zeros(SHAPE)),
         "in a.h5, 12 of 12 detector pixels have 'data_white' not above 'data_dark'",

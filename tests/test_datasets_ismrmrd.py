@@ -341,7 +341,7 @@ def test_encodings_are_chosen_by_number(tmp_path):
     path = write(tmp_path / "raw.h5", [*scan_lines(random(COILS, H, 6)), *second], both)
     np.testing.assert_array_equal(load_ismrmrd(path, encoding=1).kspace[0].numpy(), truth)
     assert load_ismrmrd(path).kspace.shape == (1, COILS, H, 6)
-    with pytest.raises(errors.FileError, match=r"raw\.h5 has 2 encodings, none of number 2"):
+    with pytest.raises(errors.FileError, match=r"raw\.h5 has 2 encodings, but no number 2"):
         load_ismrmrd(path, encoding=2)
 
 
@@ -365,11 +365,15 @@ BROKEN = {
     "coils": (
         [acquisition(random(c, H)) for c in (2, 3)],
         None,
-        "acquisitions of 2 and of 3 coil",
+        "acquisitions with 2 and with 3 coil",
     ),
-    "NaN": (scan_lines(spoilt()), None, "'data' in raw.h5 holds 1 NaN or infinite of 36"),
+    "NaN": (scan_lines(spoilt()), None, "'data' in raw.h5 has 1 NaN or infinite values of 36"),
     "noise": ([acquisition(random(2, 9), ["ACQ_IS_NOISE_MEASUREMENT"])], None, "no image acquisi"),
-    "no places": ([acquisition(random(COILS, H))], RADIAL, "has 0 coordinates a sample, accepted"),
+    "no places": (
+        [acquisition(random(COILS, H))],
+        RADIAL,
+        "has 0 coordinates per sample, accepted",
+    ),
     "sizes": (
         [acquisition(random(COILS, n), trajectory=PLACES[:n]) for n in (5, 6)],
         RADIAL,
@@ -380,7 +384,7 @@ BROKEN = {
         RADIAL,
         "has readouts or frames of several sizes",
     ),
-    "header": (scan_lines(random(COILS, H, W)), "<a", "the header in raw.h5 is no XML"),
+    "header": (scan_lines(random(COILS, H, W)), "<a", "the header in raw.h5 is not XML"),
 }
 
 
@@ -398,11 +402,15 @@ def test_other_files_are_named(tmp_path):
         load_ismrmrd(path)
     with h5py.File(path, "w") as file:
         file["kspace"] = np.ones(3)
-    with pytest.raises(errors.FileError, match="has no data set 'dataset/data', it holds: kspace"):
+    with pytest.raises(
+        errors.FileError, match="has no data set 'dataset/data', it contains: kspace"
+    ):
         load_ismrmrd(path)
     with h5py.File(path, "w") as file:
         file["dataset/data"] = np.ones(3)
-    with pytest.raises(errors.FileError, match="has no data set 'dataset/xml', it holds: dataset"):
+    with pytest.raises(
+        errors.FileError, match="has no data set 'dataset/xml', it contains: dataset"
+    ):
         load_ismrmrd(path)
     write(path, scan_lines(random(COILS, H, W)))
     content = path.read_bytes()

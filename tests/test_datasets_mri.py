@@ -165,24 +165,30 @@ def spoilt(value):
 
 
 BROKEN = {
-    "no k-space": (dict(kspace=None, other=1.0), "has no data set 'kspace', it holds: ismrmrd_"),
+    "no k-space": (
+        dict(kspace=None, other=1.0),
+        "has no data set 'kspace', it contains: ismrmrd_",
+    ),
     "a group": ({"kspace": None, "kspace/0": 1.0}, "has no data set 'kspace'"),
     "real": (dict(kspace=np.ones((2, 2, H, W))), "'kspace' in scan.h5 is float64, accepted: comp"),
     "axes": (dict(kspace=kspace((H, W))), r"has shape \(40, 28\), accepted: 3 or 4 axes"),
-    "NaN": (dict(kspace=spoilt(np.nan)), "'kspace' in scan.h5 holds 1 NaN or infinite of 13440"),
-    "infinite": (dict(kspace=spoilt(1j * np.inf)), "'kspace' in scan.h5 holds 1 NaN or infinite"),
+    "NaN": (
+        dict(kspace=spoilt(np.nan)),
+        "'kspace' in scan.h5 has 1 NaN or infinite values of 13440",
+    ),
+    "infinite": (dict(kspace=spoilt(1j * np.inf)), "'kspace' in scan.h5 has 1 NaN or infinite"),
     "mask": (dict(mask=np.ones(W + 1)), "'mask' in scan.h5 has 29 entries for the 28 columns"),
     "2-D mask": (
         dict(mask=np.ones((H, W))),
         r"'mask' in scan.h5 has shape \(40, 28\), acc.* 1 ax",
     ),
-    "header": (dict(ismrmrd_header=header(y=30)), "scan.h5 is 40 x 28, its header says 40 x 30"),
-    "no XML": (dict(ismrmrd_header="<encoding>"), "the header in scan.h5 is no XML"),
-    "no encoding": (dict(ismrmrd_header="<a/>"), "scan.h5 has 0 encodings, none of number 0"),
+    "header": (dict(ismrmrd_header=header(y=30)), "scan.h5 is 40 x 28, accepted: 40 x 30"),
+    "no XML": (dict(ismrmrd_header="<encoding>"), "the header in scan.h5 is not XML"),
+    "no encoding": (dict(ismrmrd_header="<a/>"), "scan.h5 has 0 encodings, but no number 0"),
     "no number": (dict(ismrmrd_header=header(y="?")), "has '[?]' for encodedSpace/matrixSize/y"),
     "no size": (dict(ismrmrd_header=header(rx=0)), "has a reconSpace/matrixSize of .0.0, 20.0, "),
     "slices": (dict(reconstruction_rss=np.ones((2, 9, 9))), "has 2 slices in 'reco.* but 3 in 'k"),
-    "reference": (dict(reconstruction_rss=np.full((3, 9, 9), np.nan)), "holds 243 NaN or infinit"),
+    "reference": (dict(reconstruction_rss=np.full((3, 9, 9), np.nan)), "has 243 NaN or infinit"),
 }
 
 

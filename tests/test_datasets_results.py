@@ -66,7 +66,9 @@ def test_folders_that_are_no_batch_are_named(tmp_path):
         load_images(tmp_path, size=0)
     for other in (pixels(6, 8), pixels(6, 9, 3)):
         Image.fromarray(other).save(tmp_path / "b.png")
-        with pytest.raises(errors.ShapeError, match=r"b.png has .*, as a.png has; set a size"):
+        with pytest.raises(
+            errors.ShapeError, match=r"b.png has .*, accepted: .* as for a.png; set size"
+        ):
             load_images(tmp_path)
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
     with pytest.raises(errors.FileError, match=r"cannot read .*b\.png'"):
@@ -130,7 +132,7 @@ def test_results_that_do_not_fit_are_named(scan, tmp_path):
     reference = read_dicom_series(MEASURED)
     made = result(2, 1, 1, 3, 96, 96)
     write_result(made, tmp_path, reference)
-    with pytest.raises(errors.FileError, match="holds DICOM files, accepted: a new folder"):
+    with pytest.raises(errors.FileError, match="contains DICOM files, accepted: a new folder"):
         write_result(made, tmp_path, reference)
 
 

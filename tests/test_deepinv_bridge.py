@@ -206,12 +206,12 @@ def test_what_deepinv_would_fail_on_is_refused_before_the_network_runs():
         with pytest.raises(errors.ArgumentError, match="one positive noise level"):
             solver("DiffPIR")(operator.A(truth()), operator, network)
     blur = Blur(gaussian_kernel(1.0, 5), (1, 16, 16), noise_sigma=0.05)
-    with pytest.raises(errors.ArgumentError, match="operator: got 'Blur', accepted: by DDRM"):
+    with pytest.raises(errors.ArgumentError, match="operator: got 'Blur', accepted: for DDRM"):
         solver("DDRM")(blur.A(truth()), blur, network)
     assert network.network.calls == 0
     mri = MultiCoilMRI(torch.ones(16, 16), torch.ones(1, 16, 16, dtype=torch.complex64), 0.1)
     waves = GaussianPrior(0.0, 1.0, is_complex=True)
-    with pytest.raises(errors.ArgumentError, match=r"prior: got .* one on real images"):
+    with pytest.raises(errors.ArgumentError, match=r"prior: got .* a prior on real images"):
         solver("DPS")(mri.A(truth().to(torch.complex64)), mri, waves)
 
 

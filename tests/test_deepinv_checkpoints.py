@@ -1,14 +1,17 @@
 """Checkpoints of deepinv's networks: recognised by their weights, equal to deepinv's own calls."""
 
+from functools import partial
+
 import pytest
 import torch
 from deepinv.models import ADMUNet, DRUNet, NCSNpp
 from deepinv.models.precond import EDMPrecond
 from safetensors.torch import save_file
+from tests import helpers
+from tests.helpers import item_noise
 from torch import nn
 
 from wellposed import errors
-from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.priors import VE, Flow, Rescheduled, Tabulated
 from wellposed.priors.checkpoints import FAMILIES, deepinv_models, edm, identify
 from wellposed.priors.checkpoints.reading import read_state
@@ -43,15 +46,7 @@ VARIANTS = {
     "attention everywhere": {"attn_resolutions": (16, 8)},
     "one channel": {"in_channels": 1, "out_channels": 1, "img_resolution": 32},
 }
-
-
-def random(*shape, seed=0, dtype=torch.float32):
-    like = torch.empty(shape, dtype=dtype)
-    return ItemNoise(seed, [(i,) for i in range(shape[0])], MEASUREMENT).draw(like)
-
-
-def close(a, b, tolerance=1e-5):
-    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+close = partial(helpers.close, tolerance=1e-5)
 
 
 def with_random_weights(make, **settings):
@@ -89,10 +84,10 @@ def test_edm_is_deepinvs_denoiser(kind, variant):
     model = edm_network(kind, **VARIANTS[variant])
     prior = edm_prior(model)
     channels = VARIANTS[variant].get("in_channels", 2)
-    x, levels = random(2, channels, 8, 8), torch.tensor([0.05, 3.0])
+    x, levels = item_noise(2, channels, 8, 8), torch.tensor([0.05, 3.0])
     with torch.no_grad():
-        close(prior(x, levels), model(x, levels), 1e-4)
-        close(prior(x, 0.05), model(x, 0.05), 1e-4)
+        close(prior(x, levels), model(x, levels), tolerance=1e-4)
+        close(prior(x, 0.05), model(x, 0.05), tolerance=1e-4)
     assert prior.channels == channels
 
 
@@ -114,16 +109,16 @@ def test_edm_is_preconditioned_as_deepinv_does(kind, sigma_data):
     prior = edm_prior(model, sigma_data=sigma_data)
     wrapped = EDMPrecond(Unconditioned(model), pixel_std=sigma_data)
     for sigma in (0.002, 0.5, 80.0):
-        x_t = random(2, 2, 8, 8) * (sigma**2 + 0.25) ** 0.5
+        x_t = item_noise(2, 2, 8, 8) * (sigma**2 + 0.25) ** 0.5
         with torch.no_grad():
-            close(prior.denoise(x_t, sigma), wrapped(x_t, sigma), 1e-5)
+            close(prior.denoise(x_t, sigma), wrapped(x_t, sigma), tolerance=1e-5)
     assert (prior.schedule.T, prior.schedule.min_ratio) == (80.0, 0.002)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_edm_classes_are_one_hot(kind):
     model = edm_network(kind, label_dim=5)
-    prior, x = edm_prior(model), random(3, 2, 8, 8)
+    prior, x = edm_prior(model), item_noise(3, 2, 8, 8)
     classes = torch.tensor([4, 0, 1])
     with torch.no_grad():
         expected = model(x, 0.3, class_labels=torch.eye(5)[classes], input_in_minus_one_one=True)
@@ -137,7 +132,7 @@ def test_edm_classes_are_one_hot(kind):
 
 def test_edm_inside_its_preconditioning():
     """NVlabs' exports are of the whole, so that each name begins with ``model.``."""
-    model, x = edm_network("ncsn"), random(1, 2, 8, 8)
+    model, x = edm_network("ncsn"), item_noise(1, 2, 8, 8)
     state = EDMPrecond(model).state_dict()
     assert all(key.startswith("model.") for key in state)
     assert edm.matches(state)
@@ -146,7 +141,7 @@ def test_edm_inside_its_preconditioning():
 
 def test_edm_of_unit_images_as_deepinv_trains_it():
     """deepinv's own default: networks of [0, 1] images, preconditioned for 0.75."""
-    model, x = with_random_weights(NETWORKS["adm"]), random(2, 2, 8, 8)
+    model, x = with_random_weights(NETWORKS["adm"]), item_noise(2, 2, 8, 8)
     assert (model._was_trained_on_minus_one_one, model.pixel_std) == (False, 0.75)
     prior = edm_prior(model, data_range=(-1.0, 1.0), sigma_data=0.75)
     with torch.no_grad():
@@ -154,7 +149,7 @@ def test_edm_of_unit_images_as_deepinv_trains_it():
 
 
 def test_edm_of_complex_images():
-    model, x = edm_network("ddpm"), random(2, 1, 8, 8, dtype=torch.complex64)
+    model, x = edm_network("ddpm"), item_noise(2, 1, 8, 8, dtype=torch.complex64)
     prior = edm_prior(model, is_complex=True)
     assert (prior.channels, prior.data_range) == (1, (-1, 1))
     with torch.no_grad():
@@ -165,23 +160,27 @@ def test_edm_of_complex_images():
 
 @pytest.mark.parametrize("schedule", [Flow(), Tabulated.linear()])
 def test_edm_under_another_schedule(schedule):
-    model, x_t = edm_network("ncsn"), random(2, 2, 8, 8)
+    model, x_t = edm_network("ncsn"), item_noise(2, 2, 8, 8)
     prior = edm_prior(model, schedule=schedule)
     assert prior.schedule is schedule
     for share in (0.1, 0.7):
         t = share * schedule.T
-        close(prior.denoise(x_t, t), Rescheduled(edm_prior(model), schedule).denoise(x_t, t), 1e-4)
+        close(
+            prior.denoise(x_t, t),
+            Rescheduled(edm_prior(model), schedule).denoise(x_t, t),
+            tolerance=1e-4,
+        )
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_edm_has_a_gradient(kind):
     """Against central differences, in float64: deepinv's network works in place."""
     prior = edm_prior(edm_network(kind)).double()
-    x, step = (random(1, 2, 8, 8, seed=s, dtype=torch.float64) for s in (1, 2))
+    x, step = (item_noise(1, 2, 8, 8, seed=s, dtype=torch.float64) for s in (1, 2))
     total = prior.denoise(x.requires_grad_(), 0.7).square().sum()
     (gradient,) = torch.autograd.grad(total, x)
     up, down = (prior.denoise(x.detach() + h * step, 0.7).square().sum() for h in (1e-6, -1e-6))
-    close((gradient * step).sum(), (up - down) / 2e-6, 1e-4)
+    close((gradient * step).sum(), (up - down) / 2e-6, tolerance=1e-4)
 
 
 def test_edm_networks_are_built_without_weights_or_chance(monkeypatch):
@@ -198,7 +197,7 @@ def test_edm_networks_are_built_without_weights_or_chance(monkeypatch):
 
 
 def test_edm_half_precision_files_become_float32():
-    model, x = edm_network("ncsn"), random(1, 2, 8, 8)
+    model, x = edm_network("ncsn"), item_noise(1, 2, 8, 8)
     state = {k: v.half() for k, v in model.state_dict().items()}
     prior = edm.build(state, WHERE, {})
     model.load_state_dict(state)
@@ -215,12 +214,12 @@ SPOILED = {
     "unexpected": (lambda s: {**s, "enc.extra": torch.ones(1)}, "unexpected keys: enc.extra"),
     "shape": (lambda s: {**s, "map_layer1.bias": torch.ones(3)}, r"map_layer1\.bias: \(3,\)"),
     "not finite": (lambda s: {k: v * torch.nan for k, v in s.items()}, "NaN or infinite"),
-    "no first layer": (lambda s: without(s, "16x16_conv"), "no network has these weights"),
-    "no encoder": (lambda s: {**without(s, "enc."), "enc.x": torch.ones(1)}, "no network has"),
-    "flat weights": (lambda s: {k: v.flatten() for k, v in s.items()}, "no network has"),
+    "no first layer": (lambda s: without(s, "16x16_conv"), "the weights fit no network"),
+    "no encoder": (lambda s: {**without(s, "enc."), "enc.x": torch.ones(1)}, "fit no network"),
+    "flat weights": (lambda s: {k: v.flatten() for k, v in s.items()}, "fit no network"),
     "no groups": (
         lambda s: {k: v[:20] if v.ndim else v for k, v in s.items()},
-        "20 is no multiple of",
+        "20 is not a multiple of",
     ),
 }
 
@@ -279,10 +278,10 @@ def drunet(channels=1, **settings):
 def test_drunet_is_deepinvs_denoiser(channels, settings):
     model = drunet(channels, **settings)
     prior = deepinv_models.build(model.state_dict(), WHERE, {})
-    x = random(2, channels, *[32] * settings.get("dim", 2))
+    x = item_noise(2, channels, *[32] * settings.get("dim", 2))
     levels = torch.tensor([0.05, 0.4])
     with torch.no_grad():
-        close(prior(x, levels), model(x, levels), 1e-4)
+        close(prior(x, levels), model(x, levels), tolerance=1e-4)
     assert (prior.channels, prior.data_range) == (channels, (0, 1))
     assert not any(p.requires_grad for p in prior.parameters())
 
@@ -304,7 +303,7 @@ def test_drunet_options():
     ],
 )
 def test_drunets_of_another_kind_are_refused(settings):
-    with pytest.raises(errors.CheckpointError, match=f"{WHERE}: .*(do not fit|no network has)"):
+    with pytest.raises(errors.CheckpointError, match=f"{WHERE}: .*(do not fit|fit no network)"):
         deepinv_models.build(drunet(**settings).state_dict(), WHERE, {})
 
 
@@ -317,9 +316,9 @@ def test_files_are_recognised(kind, suffix, tmp_path):
     model = drunet(2) if kind == "drunet" else edm_network(kind)
     path = tmp_path / f"weights{suffix}"
     (torch.save if suffix == ".pt" else save_file)(model.state_dict(), path)
-    state, x = read_state(path), random(1, 2, 32, 32)
+    state, x = read_state(path), item_noise(1, 2, 32, 32)
     with torch.no_grad():
-        close(identify(state, path).build(state, WHERE, {})(x, 0.2), model(x, 0.2), 1e-4)
+        close(identify(state, path).build(state, WHERE, {})(x, 0.2), model(x, 0.2), tolerance=1e-4)
 
 
 def test_only_one_family_claims_a_network():

@@ -2,15 +2,17 @@
 
 import json
 import math
+from functools import partial
 
 import diffusers
 import pytest
 import torch
 from diffusers.schedulers.deprecated.scheduling_sde_vp import ScoreSdeVpScheduler
 from scipy.integrate import quad
+from tests import helpers
+from tests.helpers import item_noise
 
 from wellposed import errors
-from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.priors.checkpoints.diffusers import DiffusersPrior, load_diffusers
 from wellposed.priors.schedule import VE
 
@@ -18,15 +20,7 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 
 F64 = torch.float64
 EDM_SCHEDULERS = (diffusers.EDMEulerScheduler, diffusers.EDMDPMSolverMultistepScheduler)
-
-
-def random(*shape, seed=0, dtype=torch.float32):
-    like = torch.empty(shape, dtype=dtype)
-    return ItemNoise(seed, [(i,) for i in range(shape[0])], MEASUREMENT).draw(like)
-
-
-def close(a, b, tolerance=1e-5):
-    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+close = partial(helpers.close, tolerance=1e-5)
 
 
 def tiny_unet(kind="", **settings):
@@ -68,15 +62,15 @@ def test_score_sde_ve_takes_their_predictor_step(place, tmp_path):
     index = round(20 * place)
     sigmas = [0.0, *scheduler.discrete_sigmas.tolist()]
     sigma, following = sigmas[index + 1], sigmas[index]
-    x_t = random(2, 3, 8, 8) * sigma
+    x_t = item_noise(2, 3, 8, 8) * sigma
     with torch.no_grad():
         out = unet(x_t, torch.full((2,), sigma)).sample
     where = (index + 0.25) / 20  # safely within the index that they round down to
     theirs = scheduler.step_pred(out, where, x_t, generator=torch.Generator()).prev_sample_mean
     gap = sigma**2 - following**2
-    close(x_t + gap * prior.score(x_t, sigma), theirs, 1e-4)
+    close(x_t + gap * prior.score(x_t, sigma), theirs, tolerance=1e-4)
     if place == 0:
-        close(prior.denoise(x_t, sigma), theirs, 1e-4)
+        close(prior.denoise(x_t, sigma), theirs, tolerance=1e-4)
     assert float((theirs - x_t).abs().max()) > 1e-3 * sigma  # the network has its say
 
 
@@ -85,7 +79,7 @@ def test_score_sde_ve_is_the_configs_diffusion_on_unit_images(tmp_path):
     prior = saved(tmp_path, ncsnpp(), scheduler)
     assert (prior.schedule.T, prior.schedule.min_ratio) == (30.0, 0.02)
     assert prior.data_range == (-1, 1)  # the network's own units, which are public values
-    x = random(2, 3, 8, 8)
+    x = item_noise(2, 3, 8, 8)
     close(prior.to_units(x), x)
     close(prior(x, 0.5), prior.denoise(x, 0.5))
     close(prior.denoise(x, 0.0), x)  # the network's logarithm of 0 must not show
@@ -94,7 +88,7 @@ def test_score_sde_ve_is_the_configs_diffusion_on_unit_images(tmp_path):
 def test_score_sde_vp_takes_their_step(tmp_path):
     scheduler, unet = ScoreSdeVpScheduler(beta_min=0.2, beta_max=15.0), tiny_unet()
     prior = saved(tmp_path, unet, scheduler)
-    x_t = random(2, 3, 8, 8)
+    x_t = item_noise(2, 3, 8, 8)
     scheduler.set_timesteps(1000)
     for t in (1, 300, 1000):
         u, beta = t / 1000, 0.2 + t / 1000 * 14.8
@@ -110,8 +104,8 @@ def test_score_sde_vp_is_the_integral_of_its_betas(tmp_path):
     for t in (0, 1, 250, 777, 1000):
         area, _ = quad(lambda u: 0.1 + u * 19.9, 0, t / 1000)
         alpha, sigma = prior.schedule(t)
-        close(alpha, torch.tensor(math.exp(-area / 2), dtype=F64), 1e-12)
-        close(sigma, torch.tensor(math.sqrt(-math.expm1(-area)), dtype=F64), 1e-12)
+        close(alpha, torch.tensor(math.exp(-area / 2), dtype=F64), tolerance=1e-12)
+        close(sigma, torch.tensor(math.sqrt(-math.expm1(-area)), dtype=F64), tolerance=1e-12)
     assert (prior.schedule.T, prior.schedule.terminal_std) == (1000, 1.0)
     assert prior.data_range == (0, 1)
 
@@ -127,12 +121,12 @@ def test_edm_is_preconditioned_as_they_do(family, kind, tmp_path):
     prior = saved(tmp_path, unet, scheduler)
     assert (prior.schedule.T, prior.schedule.min_ratio) == (50.0, 0.01)
     for sigma in (0.01, 0.5, 50.0):
-        x_t = random(2, 3, 8, 8) * math.hypot(sigma, 0.7)
+        x_t = item_noise(2, 3, 8, 8) * math.hypot(sigma, 0.7)
         seen = scheduler.precondition_inputs(x_t, sigma)
         with torch.no_grad():
             out = unet(seen, scheduler.precondition_noise(sigma)).sample
         theirs = scheduler.precondition_outputs(x_t, out, sigma)
-        close(prior.denoise(x_t, sigma), theirs, 1e-4)
+        close(prior.denoise(x_t, sigma), theirs, tolerance=1e-4)
     mixed = prior.denoise(x_t, torch.tensor([0.5, 50.0]))
     close(mixed[:1], prior.denoise(x_t[:1], 0.5))
     close(mixed[1:], prior.denoise(x_t[1:], 50.0))
@@ -143,14 +137,14 @@ def test_edm_takes_their_euler_step(tmp_path):
     scheduler, unet = diffusers.EDMEulerScheduler(), tiny_unet()
     prior = saved(tmp_path, unet, scheduler)
     scheduler.set_timesteps(5)
-    theirs = ours = 80 * random(1, 3, 8, 8)
+    theirs = ours = 80 * item_noise(1, 3, 8, 8)
     for i, label in enumerate(scheduler.timesteps):
         with torch.no_grad():
             out = unet(scheduler.scale_model_input(theirs, label), label).sample
         theirs = scheduler.step(out, label, theirs).prev_sample
         sigma, following = scheduler.sigmas[i : i + 2].tolist()
         ours = ours + (following - sigma) * -sigma * prior.score(ours, sigma)
-    close(ours, theirs, 1e-4)
+    close(ours, theirs, tolerance=1e-4)
 
 
 # Classes
@@ -159,7 +153,7 @@ def test_edm_takes_their_euler_step(tmp_path):
 def test_classes_are_the_networks(tmp_path):
     scheduler, unet = diffusers.DDIMScheduler(clip_sample=False), tiny_unet(num_class_embeds=5)
     scheduler.set_timesteps(1000)
-    prior, x_t = saved(tmp_path, unet, scheduler), random(2, 3, 8, 8)
+    prior, x_t = saved(tmp_path, unet, scheduler), item_noise(2, 3, 8, 8)
     seen = []
     for classes in (torch.tensor([3, 0]), 2):
         label = torch.as_tensor(classes).expand(2)
@@ -177,7 +171,7 @@ def test_classes_are_the_networks(tmp_path):
 
 def test_classes_and_preconditioning_together(tmp_path):
     scheduler, unet = diffusers.EDMEulerScheduler(), tiny_unet(num_class_embeds=5)
-    prior, x_t = saved(tmp_path, unet, scheduler), random(2, 3, 8, 8)
+    prior, x_t = saved(tmp_path, unet, scheduler), item_noise(2, 3, 8, 8)
     label = scheduler.precondition_noise(0.7)
     with torch.no_grad():
         out = unet(scheduler.precondition_inputs(x_t, 0.7), label, torch.tensor([4, 4])).sample
@@ -229,7 +223,7 @@ def test_pipelines_that_take_text_are_refused(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     for load in (load_diffusers, DiffusersPrior.from_pretrained):
         with pytest.raises(
-            errors.CheckpointError, match=r"also has text_encoder, accepted: .*no t"
+            errors.CheckpointError, match=r"also has text_encoder, accepted: .*without t"
         ):
             load(tmp_path)
 
@@ -239,7 +233,7 @@ def test_garbled_configs_are_blamed_on_the_folder(value, tmp_path):
     saved(tmp_path, tiny_unet(), diffusers.EDMEulerScheduler())
     file = tmp_path / "scheduler/scheduler_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "sigma_data": value}))
-    with pytest.raises(errors.CheckpointError, match=r"path: .* is no usable prior"):
+    with pytest.raises(errors.CheckpointError, match=r"path: .* is not a usable prior"):
         load_diffusers(tmp_path)
 
 

@@ -85,7 +85,7 @@ def test_a_flow_network_is_told_from_a_noise_network():
 )
 def test_a_misread_range_is_named(claimed, found):
     prior = made(data_range=claimed)
-    (warning,) = (w for w in diagnose(prior).warnings if "samples lie" in w)
+    (warning,) = (w for w in diagnose(prior).warnings if "samples have values" in w)
     assert f"may have been trained on {found}" in warning
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.helpers import tiny_training
 
 from wellposed import operators
 from wellposed.datasets import load_htc2022
 from wellposed.errors import FileError
 from wellposed.operators.image.inpainting import Denoising
 from wellposed.priors.training import train
-from wellposed.priors.training.settings import TrainingSettings
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES, DATA = ROOT / "examples", Path(__file__).parent / "data"
@@ -138,15 +138,13 @@ def test_multicoil_mri(monkeypatch, capsys, tmp_path):
 def restorers(tmp_path_factory):
     """Restorers after two steps of training, under the names of those shipped."""
     folder = tmp_path_factory.mktemp("restorers")
-    tiny = dict(image_size=(16,), widths=(8, 16), layers=1, steps=2, batch_size=2, warmup=1)
     kinds = {
         "irsde-deblur": ("ir-sde", "deblurring"),
         "resshift-x4": ("resshift", "super-resolution"),
     }
     for name, (process, degradation) in kinds.items():
-        out = str(folder / name)
         more = dict(process=process, degradation=degradation, prediction="residual")
-        train(TrainingSettings(data=(str(PHOTO),), out=out, **tiny, **more))
+        train(tiny_training(PHOTO, folder / name, steps=2, warmup=1, **more))
     return folder
 
 
@@ -215,9 +213,9 @@ def test_total_variation_of_complex_images_is_that_of_both_parts():
     parts = torch.from_numpy(rng.normal(size=(2, 1, 1, 12, 12))).float()
     mri = operators.SingleCoilMRI(torch.ones(12, 12))
     y = mri.A(torch.complex(*parts))
-    found = total_variation(Case("complex", y, mri, y), 0.3, iterations=100)
+    found = total_variation(Case("complex", y, mri, y), 0.3, iterations=30)
     for part, image in zip((found.real, found.imag), parts, strict=True):
-        expected = total_variation(denoising(image), 0.3, iterations=100)
+        expected = total_variation(denoising(image), 0.3, iterations=30)
         torch.testing.assert_close(part, expected, atol=2e-3, rtol=0)
 
 

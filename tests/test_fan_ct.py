@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from tests.helpers import rand, relative
 
 from wellposed import errors
 from wellposed.operators.check import check_operator
@@ -16,14 +17,6 @@ from wellposed.operators.ct.symmetry import make_plan
 pytestmark = pytest.mark.usefixtures("single_thread")
 
 F64 = torch.float64
-
-
-def random(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
-
-
-def relative(a, b):
-    return float((a - b).norm() / b.norm())
 
 
 SCANS = {
@@ -81,7 +74,7 @@ def traced(op, rays=64):
 @pytest.mark.parametrize("name", ["parallel, offset", "fan, offset", "fan, curved"])
 def test_weights_are_those_of_traced_rays(name):
     op = SCANS[name]()
-    x = random(1, *op.img_size)
+    x = rand(1, *op.img_size)
     # A fan's separable footprint is no exact integral, a parallel beam's is.
     tolerance = 3e-3 if "parallel" in name else 1.5e-2
     matrix = traced(op, rays=24)
@@ -95,7 +88,7 @@ def test_weights_are_those_of_traced_rays(name):
 def test_the_matrix_says_what_view_by_view_says(name):
     """Also: what symmetry leaves out is what the views themselves say."""
     op = SCANS[name]()
-    x, y = random(3, *op.img_size)[:, 0], random(3, *op.measurement_size, seed=1)[:, 0]
+    x, y = rand(3, *op.img_size)[:, 0], rand(3, *op.measurement_size, seed=1)[:, 0]
     matrix, views = MatrixProjector(op.geometry), ViewByView(op.geometry)
     assert relative(matrix.project(x), views.project(x)) < 1e-6
     assert relative(matrix.backproject(y), views.backproject(y)) < 1e-6
@@ -130,7 +123,7 @@ def test_a_distant_source_gives_a_parallel_beam():
     detector = Detector(21, 1.0, offset=0.25)
     far = FanBeamCT(12, torch.tensor([0.0, 20, 130]), 1e6, 1e6, detector)
     parallel = ParallelBeamCT(12, torch.tensor([0.0, 20, 130]), detector)
-    x = random(1, *far.img_size)
+    x = rand(1, *far.img_size)
     assert relative(far.A(x), parallel.A(x)) < 1e-4
 
 
@@ -178,16 +171,19 @@ def test_default_detectors_see_the_whole_image():
 
 
 def test_truncation_is_named():
-    with pytest.warns(UserWarning, match=r"spans -15 to 15, .* shadow on -24.*truncated"):
+    with pytest.warns(UserWarning, match=r"spans -15 to 15, .* projects to -24.*truncated"):
         FanBeamCT(32, 8, 60.0, 90.0, 20)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source_distance": 10.0}, "source_distance: got 10.0, accepted: outside the image"),
+        ({"source_distance": 10.0}, "source_distance: got 10.0, accepted: a distance above"),
         ({"source_distance": -1.0}, "source_distance: got -1.0"),
-        ({"detector_distance": 30.0}, "detector_distance: got 30.0, accepted: at least 40"),
+        (
+            {"detector_distance": 30.0},
+            "detector_distance: got 30.0, accepted: a distance of at least 40",
+        ),
         ({"detector_distance": math.inf}, "detector_distance: got inf"),
         ({"detector": 0}, "bins: got 0"),
         ({"detector": "wide"}, "bins: got 'wide'"),
@@ -214,5 +210,5 @@ def test_impossible_detectors_are_named(change, message):
 
 
 def test_a_parallel_beam_has_a_straight_detector():
-    with pytest.raises(errors.ArgumentError, match="a straight one for a parallel beam"):
+    with pytest.raises(errors.ArgumentError, match="a straight detector"):
         ParallelBeamCT(8, 4, Detector(curved=True))

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from tests.helpers import randn
 from torch import nn
 
 from wellposed import errors
@@ -67,10 +68,6 @@ class Plain(LinearOperator):
         return (y @ self.matrix).unflatten(1, self.img_size)
 
 
-def random(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
 def decomposed_problem(name="vp", seed=0, sigma=0.1):
     return gaussian_problem(process(name), seed, sigma)
 
@@ -126,7 +123,7 @@ def test_pigdm_is_exact_for_unit_covariance(operator, name):
     op = operator()
     dtype = torch.complex128 if op.complex_image else torch.float64
     prior = GaussianPrior(0.2, 1.0, process(name), is_complex=op.complex_image)
-    x_t, y = random(2, 1, 5, 6, dtype=dtype), op.A(random(2, 1, 5, 6, seed=1, dtype=dtype))
+    x_t, y = randn(2, 1, 5, 6, dtype=dtype), op.A(randn(2, 1, 5, 6, seed=1, dtype=dtype))
     C = torch.eye(30, dtype=torch.float64)
     for ratio in (0.05, 1.0, 30.0):
         t = float(prior.schedule.time_at(ratio))
@@ -142,10 +139,10 @@ def test_mmps_is_exact_for_any_covariance(operator, name):
     """Also that the vector-Jacobian products of complex images are adjoints."""
     op = operator()
     dtype = torch.complex128 if op.complex_image else torch.float64
-    root = random(30, 30, dtype=dtype)
+    root = randn(30, 30, dtype=dtype)
     C = root @ root.mH / 60 + 0.1 * torch.eye(30)
     prior = GaussianPrior(0.2, Full(C), process(name), is_complex=op.complex_image)
-    x_t, y = random(2, 1, 5, 6, dtype=dtype), op.A(random(2, 1, 5, 6, seed=1, dtype=dtype))
+    x_t, y = randn(2, 1, 5, 6, dtype=dtype), op.A(randn(2, 1, 5, 6, seed=1, dtype=dtype))
     for ratio in (0.05, 1.0, 30.0):
         t = float(prior.schedule.time_at(ratio))
         exact = conditional_mean(prior, op, x_t, t, y, C)
@@ -173,8 +170,8 @@ def test_proximal_points_are_those_of_the_dense_system(make):
     ends = (-2.0, 2.0) if complex_image else (0.0, 1.0)
     prior = GaussianPrior(0.0, 1.0, is_complex=complex_image)
     prior.data_range = ends
-    x0 = random(3, *op.img_size, dtype=dtype)
-    y = op.A(random(3, *op.img_size, seed=1, dtype=dtype))
+    x0 = randn(3, *op.img_size, dtype=dtype)
+    y = op.A(randn(3, *op.img_size, seed=1, dtype=dtype))
     weight = torch.tensor([0.0, 0.03, 2.0], dtype=torch.float64)
     found = proximal(Problem.create(y, op, prior), x0, weight)
     A = dense_matrix(op.A, op.img_size, dtype)
@@ -261,7 +258,7 @@ def test_ddrm_follows_its_three_rules(name):
     operator = MatrixOperator(torch.diag(s_i), (1, 2, 2), noise)
     prior = GaussianPrior(0.3, 0.5, process(name))
     t, s = (float(prior.schedule.time_at(ratio)) for ratio in (1.5, 1.0))
-    y, x, z = random(1, 4), random(1, 1, 2, 2, seed=1), random(1, 1, 2, 2, seed=2)
+    y, x, z = randn(1, 4), randn(1, 1, 2, 2, seed=1), randn(1, 1, 2, 2, seed=2)
     problem, alpha_t = Problem.create(y, operator, prior), prior.schedule(t)[0]
     solver = DDRM(eta=eta, eta_b=eta_b)
     state = solver.step(State(alpha_t * x, x), t, s, problem, RecordedNoise([z]))
@@ -284,7 +281,7 @@ def test_ddrm_follows_its_three_rules(name):
 def test_ddrm_denoises_from_the_measurement_on():
     """Down to the level of its noise y is all there is; then the prior acts, and matters."""
     operator, states = Denoising((1, 4, 4), 0.3, complex_image=True), []
-    y = random(1, 1, 4, 4, dtype=torch.complex128)
+    y = randn(1, 1, 4, 4, dtype=torch.complex128)
     for spread in (0.5, 2.0):
         prior, seen = GaussianPrior(0.0, spread, process("ve"), is_complex=True), []
         solver = DDRM(steps=20, spacing="karras")
@@ -323,7 +320,7 @@ def test_the_gradient_step_is_the_best_along_the_gradient():
     """For a linear problem in disguise its objective is exact; compare with a fine search."""
     y, operator, prior = decomposed_problem()
     problem = Problem.create(y.expand(2, -1), operator, prior)
-    x0, weight = random(2, 1, 4, 4), torch.tensor([0.1, 3.0], dtype=torch.float64)
+    x0, weight = randn(2, 1, 4, 4), torch.tensor([0.1, 3.0], dtype=torch.float64)
     found = gradient_step(x0, weight, problem)
     g = operator.A_adjoint(problem.y - operator.A(x0))
     for b in range(2):
@@ -337,7 +334,7 @@ def test_the_gradient_step_is_the_best_along_the_gradient():
 @pytest.mark.parametrize("sigma", [0.0, 0.02])
 def test_diffpir_solves_phase_retrieval_better_than_the_prior(sigma):
     operator = PhaseRetrieval((1, 8, 8), noise_sigma=sigma)
-    x = 0.5 + 0.1 * random(1, 1, 8, 8)
+    x = 0.5 + 0.1 * randn(1, 1, 8, 8)
     y, prior = operator.measure(x), GaussianPrior(0.5, 0.01)
     result = DiffPIR(steps=40, lambda_=1.0)(y, operator, prior, num_samples=4, seed=0)
     start = (operator.A(torch.full_like(x, 0.5)) - y).norm()
@@ -350,7 +347,7 @@ def test_linear_methods_refuse_nonlinear_operators(name):
     with pytest.raises(
         errors.ArgumentError, match=f"not linear, accepted by {LINEAR[name].__name__}:"
     ):
-        LINEAR[name]()(operator.A(random(1, 1, 8, 8).abs()), operator, GaussianPrior(0.0, 1.0))
+        LINEAR[name]()(operator.A(randn(1, 1, 8, 8).abs()), operator, GaussianPrior(0.0, 1.0))
 
 
 class Decoded(GaussianPrior):
@@ -369,19 +366,19 @@ class Decoded(GaussianPrior):
 def test_linear_methods_refuse_latent_priors(name):
     operator = Denoising((1, 4, 4), 0.01)
     with pytest.raises(errors.ArgumentError, match="Decoded decodes its units"):
-        LINEAR[name]()(random(1, 1, 4, 4), operator, Decoded(0.0, 1.0))
+        LINEAR[name]()(randn(1, 1, 4, 4), operator, Decoded(0.0, 1.0))
 
 
 def test_diffpir_takes_latent_priors():
     operator = Denoising((1, 4, 4), 0.01)
-    y = operator.measure(random(1, 1, 4, 4).tanh())
+    y = operator.measure(randn(1, 1, 4, 4).tanh())
     result = DiffPIR(steps=30, lambda_=1.0)(y, operator, Decoded(0.0, 1.0), seed=0)
     assert (result.mean - y).norm() < 0.3 * y.norm()
 
 
 def test_ddrm_names_operators_without_a_decomposition():
     operator = mri()
-    y = operator.A(random(1, 1, 5, 6, dtype=torch.complex128))
+    y = operator.A(randn(1, 1, 5, 6, dtype=torch.complex128))
     prior = GaussianPrior(0.0, 1.0, is_complex=True)
     with pytest.raises(errors.ArgumentError, match="MultiCoilMRI has no singular value decompos"):
         DDRM()(y, operator, prior)
@@ -450,7 +447,7 @@ def test_results_follow_the_dtype_of_the_measurement(name, make):
         pytest.skip("no decomposition")
     operator, found = make(), []
     prior = GaussianPrior(0.1, 0.2, is_complex=operator.complex_image)
-    y = operator.A(random(1, 1, 5, 6, dtype=torch.complex128 if make is mri else torch.float64))
+    y = operator.A(randn(1, 1, 5, 6, dtype=torch.complex128 if make is mri else torch.float64))
     for dtype in (torch.complex64, torch.complex128) if make is mri else (torch.float32, y.dtype):
         found.append(ALL[name](steps=8)(y.to(dtype), operator, prior, seed=0).samples)
         assert found[-1].dtype == dtype
@@ -463,7 +460,7 @@ def test_each_item_has_its_own_noise_level(name, make):
     if name == "ddrm" and make is padded_blur:
         pytest.skip("no decomposition")
     sigmas, prior = torch.tensor([0.0, 0.02, 0.5]), GaussianPrior(0.0, 0.2)
-    y, solver = make().A(random(3, 1, 5, 6)), ALL[name](steps=6)
+    y, solver = make().A(randn(3, 1, 5, 6)), ALL[name](steps=6)
     # Convolutions of a batch may round differently, and CG to 1e-6 then stop a step apart.
     atol = 1e-5 if make is padded_blur else 1e-8
     batch = solver(y, make(sigmas), prior, seed=1).samples
@@ -475,13 +472,12 @@ def test_each_item_has_its_own_noise_level(name, make):
 @pytest.mark.parametrize("name", ALL)
 def test_noise_levels_that_fit_no_item_are_named(name):
     operator = Denoising((1, 5, 6), torch.tensor([0.1, 0.2]))
-    with pytest.raises(errors.ShapeError, match=r"2 noise levels, accepted: 1 or .* 3 items"):
-        ALL[name](steps=2)(random(3, 1, 5, 6), operator, GaussianPrior(0.0, 1.0))
+    with pytest.raises(errors.ShapeError, match=r"2 noise levels, accepted: 1, or .* 3 items"):
+        ALL[name](steps=2)(randn(3, 1, 5, 6), operator, GaussianPrior(0.0, 1.0))
 
 
-@pytest.mark.parametrize(
-    ("solver", "setting"),
-    [
+def test_settings_out_of_range_are_named():
+    for solver, setting in (
         (PiGDM, {"eta": -0.1}),
         (PiGDM, {"guidance": "scores"}),
         (MMPS, {"eta": 1.1}),
@@ -495,12 +491,10 @@ def test_noise_levels_that_fit_no_item_are_named(name):
         (DiffPIR, {"lambda_": 0.0}),
         (DiffPIR, {"lambda_": math.inf}),
         (DiffPIR, {"zeta": 1.5}),
-    ],
-)
-def test_settings_out_of_range_are_named(solver, setting):
-    name = next(iter(setting))
-    with pytest.raises(errors.ArgumentError, match=f"{name}: (got|unknown)"):
-        solver(**setting)
+    ):
+        name = next(iter(setting))
+        with pytest.raises(errors.ArgumentError, match=f"{name}: (got|unknown)"):
+            solver(**setting)
 
 
 def test_solvers_are_values():
@@ -511,7 +505,7 @@ def test_solvers_are_values():
 
 def test_ddnm_takes_nothing_from_noisy_data_without_fresh_noise():
     y, operator, prior = decomposed_problem()
-    with pytest.raises(errors.ArgumentError, match="eta: got 0, accepted: above 0"):
+    with pytest.raises(errors.ArgumentError, match="eta: got 0, accepted: a positive number"):
         DDNM(eta=0)(y, operator, prior)
     y, operator, prior = decomposed_problem(sigma=0.0)
     assert DDNM(eta=0, steps=5)(y, operator, prior).nfe == 5
@@ -528,8 +522,8 @@ def test_steps_that_do_not_suffice_for_a_small_noise_are_told_of():
             return self.spread * y
 
     operator = Graded((1, 20, 20), (1, 20, 20), 1e-7)
-    problem = Problem.create(random(1, 1, 20, 20), operator, GaussianPrior(0.0, 1.0))
-    with pytest.warns(UserWarning, match="the noise level is small"):
+    problem = Problem.create(randn(1, 1, 20, 20), operator, GaussianPrior(0.0, 1.0))
+    with pytest.warns(UserWarning, match="CG did not converge"):
         proximal(problem, problem.zeros(), problem.noise_sigma**2)
 
 
@@ -542,7 +536,7 @@ def test_the_gradient_step_needs_no_forward_mode_derivative():
             found = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
             return x + found.reshape(x.shape)
 
-    problem = Problem.create(random(1, 1, 4, 4).float(), identity(), GaussianPrior(0.0, 1.0))
+    problem = Problem.create(randn(1, 1, 4, 4).float(), identity(), GaussianPrior(0.0, 1.0))
     problem = dataclasses.replace(problem, operator=Attending(), is_linear=False)
     x0, weight = problem.zeros() + 0.1, torch.ones(1)
 

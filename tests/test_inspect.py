@@ -1,20 +1,20 @@
 """`wellposed inspect`, run as a user would, on checkpoints of several families."""
 
+from functools import partial
+
 import diffusers
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
+from tests.helpers import run
 
-from wellposed.cli.app import app
 from wellposed.datasets.images.phantoms import dead_leaves
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
 
-def inspect(*arguments):
-    return CliRunner().invoke(app, ["inspect", *map(str, arguments)])
+inspect = partial(run, "inspect")
 
 
 def unet():

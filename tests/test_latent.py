@@ -3,14 +3,16 @@
 import itertools
 import json
 import shutil
+from functools import partial
 
 import diffusers
 import pytest
 import torch
+from tests import helpers
+from tests.helpers import item_noise
 from torch import nn
 
 from wellposed import errors
-from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.priors import VE, Diagonal, GaussianPrior, NetworkPrior, Tabulated
 from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
 from wellposed.priors.checkpoints.diffusers import DiffusersPrior, load_diffusers
@@ -19,15 +21,7 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 
 KINDS = ("kl", "vq")
 LATENTS = 3
-
-
-def random(*shape, seed=0, dtype=torch.float32):
-    like = torch.empty(shape, dtype=dtype)
-    return ItemNoise(seed, [(i,) for i in range(shape[0])], MEASUREMENT).draw(like)
-
-
-def close(a, b, tolerance=1e-5):
-    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+close = partial(helpers.close, tolerance=1e-5)
 
 
 def autoencoder(kind, **settings):
@@ -85,7 +79,7 @@ def encoded(model, image):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_latents_are_the_autoencoders_own(kind):
-    model, x = autoencoder(kind), random(2, 3, 16, 8)
+    model, x = autoencoder(kind), item_noise(2, 3, 16, 8)
     prior = latent_prior(kind, data_range=(-2.0, 6.0))
     with torch.no_grad():
         code = encoded(model, (x - 2) / 4)
@@ -98,13 +92,13 @@ def test_latents_are_the_autoencoders_own(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_latents_are_shifted_then_scaled(kind):
     plain, prior = latent_prior(kind, 1.0), latent_prior(kind, 0.3, 0.7)
-    x, u = random(1, 3, 8, 8), random(1, LATENTS, 2, 2)
+    x, u = item_noise(1, 3, 8, 8), item_noise(1, LATENTS, 2, 2)
     close(prior.to_units(x), 0.3 * (plain.to_units(x) - 0.7))
     close(prior.to_public(u), plain.to_public(u / 0.3 + 0.7))
 
 
 def test_vector_quantised_latents_are_rounded_as_the_autoencoder_does():
-    prior, u = latent_prior("vq"), random(2, LATENTS, 4, 4)
+    prior, u = latent_prior("vq"), item_noise(2, LATENTS, 4, 4)
     model = prior.autoencoder.model
     codebook = model.quantize.embedding.weight
     pixels = (u / 0.25).permute(0, 2, 3, 1)
@@ -113,12 +107,12 @@ def test_vector_quantised_latents_are_rounded_as_the_autoencoder_does():
     rounded = codebook[nearest].permute(0, 3, 1, 2)
     with torch.no_grad():
         image = model.decode(rounded, force_not_quantize=True).sample
-    close(prior.to_public(u), (image + 1) / 2, 1e-5)
+    close(prior.to_public(u), (image + 1) / 2, tolerance=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_latents_of_an_item_are_the_same_alone(kind):
-    prior, x = latent_prior(kind), random(3, 3, 8, 8)
+    prior, x = latent_prior(kind), item_noise(3, 3, 8, 8)
     u = prior.to_units(x)
     close(prior.to_units(x[1:2]), u[1:2])
     close(prior.to_public(u[1:2]), prior.to_public(u)[1:2])
@@ -126,7 +120,7 @@ def test_latents_of_an_item_are_the_same_alone(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_drawn_and_nothing_trains(kind):
-    prior, x = latent_prior(kind), random(1, 3, 8, 8)
+    prior, x = latent_prior(kind), item_noise(1, 3, 8, 8)
     before = torch.get_rng_state()
     first = prior.to_public(prior.to_units(x))
     assert torch.equal(prior.to_public(prior.to_units(x)), first)
@@ -138,33 +132,34 @@ def test_nothing_is_drawn_and_nothing_trains(kind):
 def test_the_gradient_goes_through_the_decoder():
     """Against central differences along a direction, in float64."""
     prior = latent_prior("kl").double()
-    u, direction = (random(1, LATENTS, 4, 4, seed=s, dtype=torch.float64) for s in (1, 2))
+    u, direction = (item_noise(1, LATENTS, 4, 4, seed=s, dtype=torch.float64) for s in (1, 2))
     (gradient,) = torch.autograd.grad(prior.to_public(u.requires_grad_()).square().sum(), u)
     with torch.no_grad():
         up, down = (prior.to_public(u + h * direction).square().sum() for h in (1e-5, -1e-5))
     slope = (up - down) / 2e-5
-    close((gradient * direction).sum(), slope, 1e-6)
+    close((gradient * direction).sum(), slope, tolerance=1e-6)
     assert float(slope.abs()) > 1e-3
 
 
 def test_the_gradient_goes_straight_through_the_codebook():
     """As VQ-VAEs are trained: the decoder's gradient at the rounded latents."""
     prior = latent_prior("vq", scaling=1.0)
-    u = random(1, LATENTS, 4, 4).requires_grad_()
+    u = item_noise(1, LATENTS, 4, 4).requires_grad_()
     (gradient,) = torch.autograd.grad(prior.to_public(u).square().sum(), u)
     rounded = prior.autoencoder.model.quantize(u.detach())[0].requires_grad_()
     image = (prior.autoencoder.model.decode(rounded, force_not_quantize=True).sample + 1) / 2
     (expected,) = torch.autograd.grad(image.square().sum(), rounded)
-    close(gradient, expected, 1e-5)
+    close(gradient, expected, tolerance=1e-5)
     assert float(gradient.abs().max()) > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_double_images_stay_double(kind):
-    prior, x = latent_prior(kind), random(1, 3, 8, 8)
+    prior, x = latent_prior(kind), item_noise(1, 3, 8, 8)
+    u = item_noise(1, 3, 4, 4)
     for precise, single in (
         (prior.to_units(x.double()), prior.to_units(x)),
-        (prior.to_public(random(1, 3, 4, 4).double()), prior.to_public(random(1, 3, 4, 4))),
+        (prior.to_public(u.double()), prior.to_public(u)),
     ):
         assert precise.dtype == torch.float64
         close(precise.float(), single)
@@ -174,10 +169,11 @@ def test_double_images_stay_double(kind):
 
 
 def test_denoising_is_that_of_the_latents():
-    mean, variance = random(1, LATENTS, 2, 2, seed=1), 0.1 + random(LATENTS, 2, 2, seed=2) ** 2
+    mean = item_noise(1, LATENTS, 2, 2, seed=1)
+    variance = 0.1 + item_noise(LATENTS, 2, 2, seed=2) ** 2
     exact = GaussianPrior(mean.double(), Diagonal(variance.double()), VE())
     prior = Latent(exact, coded("kl"))
-    u = random(2, LATENTS, 2, 2, dtype=torch.float64)
+    u = item_noise(2, LATENTS, 2, 2, dtype=torch.float64)
     assert torch.equal(prior.denoise(u, 0.7), exact.denoise(u, 0.7))
     assert torch.equal(prior.score(u, 0.7), exact.score(u, 0.7))
     assert prior.schedule is exact.schedule
@@ -185,8 +181,8 @@ def test_denoising_is_that_of_the_latents():
 
 def test_conditions_reach_the_latent_prior():
     inner = DiffusersPrior(tiny_unet(num_class_embeds=4), diffusers.DDPMScheduler())
-    prior, u = Latent(inner, coded("kl", 2.0, 0.5), (0.0, 3.0)), random(2, LATENTS, 4, 4)
-    given, x = prior.conditioned_on(1), random(2, 3, 8, 8)
+    prior, u = Latent(inner, coded("kl", 2.0, 0.5), (0.0, 3.0)), item_noise(2, LATENTS, 4, 4)
+    given, x = prior.conditioned_on(1), item_noise(2, 3, 8, 8)
     close(given.denoise(u, 500), inner.denoise(u, 500, 1))
     close(prior.denoise(u, 500, 1), inner.denoise(u, 500, 1))
     assert not torch.allclose(given.denoise(u, 500), prior.denoise(u, 500, 2))
@@ -213,7 +209,8 @@ def test_shapes(kind):
 def test_another_width_of_the_codebook():
     model = coded("vq", vq_embed_dim=5)
     prior = Latent(NetworkPrior(nn.Identity(), Tabulated.linear(), channels=5), model)
-    assert prior.unit_shape(torch.Size((1, 3, 8, 8))) == prior.to_units(random(1, 3, 8, 8)).shape
+    x = item_noise(1, 3, 8, 8)
+    assert prior.unit_shape(x.shape) == prior.to_units(x).shape
 
 
 def test_images_that_do_not_suit():
@@ -229,7 +226,7 @@ def test_images_that_do_not_suit():
 
 
 def test_it_is_no_denoiser_of_images():
-    with pytest.raises(errors.ArgumentError, match="units that are an autoencoder's"):
+    with pytest.raises(errors.ArgumentError, match="the units of an autoencoder"):
         latent_prior("kl")(torch.zeros(1, 3, 8, 8), 0.1)
 
 
@@ -240,14 +237,16 @@ def test_parts_that_do_not_fit():
     paired = NetworkPrior(nn.Identity(), linear, channels=LATENTS, is_complex=True)
     for arguments, message in (
         ((fitting, nn.Identity()), "autoencoder: got 'Identity', accepted: an Autoencoder"),
-        ((wide, model), "of 4 channels', accepted: a real one of the autoencoder's 3 latent"),
-        ((paired, model), "accepted: a real one"),
+        ((wide, model), "of 4 channels', accepted: a real prior with the autoencoder's 3 latent"),
+        ((paired, model), "accepted: a real prior"),
         ((Latent(fitting, model), model), "prior: got 'Latent"),
         ((fitting, model, (1.0, 0.0)), "data_range"),
     ):
         with pytest.raises(errors.ArgumentError, match=message):
             Latent(*arguments)
-    with pytest.raises(errors.ArgumentError, match=r"scaling_factor: got 0\.0, accepted: above 0"):
+    with pytest.raises(
+        errors.ArgumentError, match=r"scaling_factor: got 0\.0, accepted: a positive number"
+    ):
         coded("kl", 0.0)
 
 
@@ -268,7 +267,7 @@ def folders(tmp_path_factory):
 
 def test_a_saved_pipeline_decodes_as_itself(folders):
     """Its last two lines: latents over the scaling factor, decoded, to [0, 1]."""
-    prior, u = load_diffusers(folders / "vq"), random(2, LATENTS, 4, 4)
+    prior, u = load_diffusers(folders / "vq"), item_noise(2, LATENTS, 4, 4)
     assert prior.autoencoder.scaling_factor == 0.18215
     model = autoencoder("vq")
     with torch.no_grad():
@@ -296,11 +295,11 @@ def test_the_pipelines_own_sample_is_a_public_image(folders):
         alpha, sigma = (float(v) for v in prior.schedule(s))
         u = alpha * x0 + sigma * eps
     ours = prior.to_public(u).clamp(0, 1).permute(0, 2, 3, 1)
-    close(ours, torch.from_numpy(theirs), 1e-4)
+    close(ours, torch.from_numpy(theirs), tolerance=1e-4)
 
 
 def test_a_kl_autoencoder_brings_its_factors(folders):
-    prior, x = load_diffusers(str(folders / "kl"), data_range=(-1.0, 1.0)), random(1, 3, 8, 8)
+    prior, x = load_diffusers(str(folders / "kl"), data_range=(-1.0, 1.0)), item_noise(1, 3, 8, 8)
     assert (
         prior.autoencoder.scaling_factor,
         prior.autoencoder.shift_factor,
@@ -319,10 +318,10 @@ DAMAGE = {
         lambda p: (p / "vqvae/diffusion_pytorch_model.safetensors").unlink(),
         "cannot load a VQModel",
     ),
-    "no autoencoder": (lambda p: shutil.rmtree(p / "vqvae"), r"vqvae' lacks config\.json"),
+    "no autoencoder": (lambda p: shutil.rmtree(p / "vqvae"), r"vqvae' has no config\.json"),
     "another autoencoder": (
         lambda p: replace_json(p / "vqvae/config.json", _class_name="AutoencoderTiny"),
-        "holds a AutoencoderTiny, accepted: a AutoencoderKL or VQModel",
+        "contains AutoencoderTiny, accepted: AutoencoderKL or VQModel",
     ),
     "another width": (
         lambda p: replace_json(p / "vqvae/config.json", vq_embed_dim=4),
@@ -330,7 +329,7 @@ DAMAGE = {
     ),
     "text": (
         lambda p: replace_json(p / "model_index.json", tokenizer=[], text_encoder=[]),
-        "also has text_encoder, tokenizer, accepted: one that takes no text or image",
+        "also has text_encoder, tokenizer, accepted: a pipeline without text or image",
     ),
     "a mean per channel": (
         lambda p: replace_json(p / "vqvae/config.json", latents_mean=[0.0, 1.0, 2.0]),
@@ -369,7 +368,7 @@ def test_a_hub_id_fetches_the_autoencoder_too(folders, monkeypatch):
         return str(folders / "vq")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    u = random(1, LATENTS, 4, 4)
+    u = item_noise(1, LATENTS, 4, 4)
     close(load_diffusers("o/n").to_public(u), load_diffusers(folders / "vq").to_public(u))
     configs, weights = asked
     assert {"vqvae/config.json", "vae/config.json"} <= set(configs)

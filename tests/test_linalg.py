@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from tests.helpers import random, relative
 
 from wellposed import errors
 from wellposed.linalg import (
@@ -22,11 +23,6 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 F32, F64, C64, C128 = torch.float32, torch.float64, torch.complex64, torch.complex128
 SHAPE = (2, 3, 5)  # of one item: 30 unknowns
 SCALES = [1e-12, 1e-6, 1.0, 1e6]
-
-
-def random(*shape, dtype=F64, seed=0):
-    parts = torch.from_numpy(np.random.default_rng(seed).standard_normal((*shape, 2)))
-    return (torch.view_as_complex(parts) if dtype.is_complex else parts[..., 0]).to(dtype)
 
 
 def hermitian(eigenvalues, dtype=F64, seed=0):
@@ -48,10 +44,6 @@ def product(matrices):
         return (matrices @ x.flatten(1)[..., None])[..., 0].view_as(x)
 
     return apply
-
-
-def relative(a, b):
-    return float((a - b).norm() / b.norm())
 
 
 def true_residual(matrices, x, b):

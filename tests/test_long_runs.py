@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 from deepinv.physics import Downsampling
+from tests.helpers import Killed
 
 from wellposed import errors
 from wellposed.operators import ConeBeamCT, Inpainting, MultiCoilMRI, Stacked, random_mask
@@ -100,10 +101,6 @@ def images():
     return operator.measure(x.double()), operator, GaussianPrior(0.5, 0.1, VP)
 
 
-class Killed(Exception):
-    """Raised in the midst of a run."""
-
-
 def stop_after(steps):
     """A callback that ends the process's ``steps``-th step with an exception."""
     taken = []
@@ -191,7 +188,7 @@ SETTINGS = ["solver", "solver.steps", "solver.cg_steps", "seed", "num_samples"]
 def test_another_run_is_refused_and_named(what, tmp_path):
     DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path)
     solver, problem, options = changed(what)
-    with pytest.raises(errors.CheckpointError, match=rf"of another run: .*\b{what} is"):
+    with pytest.raises(errors.CheckpointError, match=rf"belongs to another run: .*\b{what} is"):
         solver(*problem, **options, checkpoint=tmp_path, callback=stop_after(1))
 
 
@@ -284,9 +281,9 @@ def test_states_of_any_fields_come_back_bit_for_bit(tmp_path):
 def test_states_that_do_not_fit_are_refused(tmp_path):
     state, folder = richer(), RunFolder(tmp_path)
     folder.save_state(state, {"batch": 0})
-    with pytest.raises(errors.CheckpointError, match="holds a state of"):
+    with pytest.raises(errors.CheckpointError, match="has a state of"):
         folder.load_state(dataclasses.replace(state, x=state.x[:1]), batch=0)
-    with pytest.raises(errors.CheckpointError, match="holds a state of"):
+    with pytest.raises(errors.CheckpointError, match="has a state of"):
         folder.load_state(State(state.x, state.x0), batch=0)
 
 

@@ -3,15 +3,12 @@
 from pathlib import Path
 
 import pytest
+from tests.helpers import relative
 
 from wellposed.datasets import load_htc2022, load_tomopy
 from wellposed.operators import Detector, FanBeamCT, ParallelBeamCT
 
 DATA = Path(__file__).parent / "data"
-
-
-def relative(found, wanted):
-    return float((found - wanted).norm() / wanted.norm())
 
 
 def htc_operator(scan, sign=1.0):

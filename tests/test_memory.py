@@ -4,9 +4,12 @@ import logging
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
+from tests import helpers
+from tests.helpers import F32
 from torch import nn
 
 from wellposed import errors
@@ -38,10 +41,7 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 
 VP, CPU = Tabulated.linear(), torch.device("cpu")
 KB = 1000 * 4  # bytes of 1000 float32
-
-
-def image(*shape, dtype=torch.float32):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+rand = partial(helpers.rand, dtype=F32)
 
 
 def test_live_tensors_are_counted_once_and_forgotten():
@@ -69,7 +69,7 @@ def unet_prior(dtype=torch.float32):
 
 @pytest.mark.parametrize("batch", [1, 5])
 def test_the_priors_peak_is_known_without_computing(batch):
-    x = image(batch, 1, 24, 20)
+    x = rand(batch, 1, 24, 20)
     prior, seen = unet_prior(), []
     prior.network.register_forward_pre_hook(lambda module, args: seen.append(args[0].device.type))
     before = {name: value.clone() for name, value in prior.state_dict().items()}
@@ -93,7 +93,7 @@ class Looking(nn.Module):
 
 def test_a_prior_that_looks_at_values_denoises_one_image():
     prior = NetworkPrior(Looking(), VP, "sample")
-    x = image(6, 1, 8, 8)
+    x = rand(6, 1, 8, 8)
     peak = prior_peak(prior, x)
     assert prior.network.largest == 1
     assert 6 * 64 * 4 <= peak <= 6 * (2 * 64 * 4 + 300)
@@ -107,12 +107,12 @@ class Numerical(Prior):
 
 
 def test_a_prior_that_computes_with_numpy_is_measured_too():
-    assert prior_peak(Numerical(VP), image(6, 1, 8, 8)) >= 0
+    assert prior_peak(Numerical(VP), rand(6, 1, 8, 8)) >= 0
 
 
 def stacked(depth=12, side=16, dtype=torch.float32):
     operator = Stacked(Inpainting(random_mask(side, side, 0.5, 0), 1, 0.05), depth)
-    return operator.measure(image(1, 1, depth, side, side, dtype=dtype)), operator
+    return operator.measure(rand(1, 1, depth, side, side, dtype=dtype)), operator
 
 
 def problem(prior=None, **options):
@@ -200,7 +200,7 @@ SOLVERS = [
 def mri(depth=12):
     operator = MultiCoilMRI(random_mask(16, 16, 0.5, 0), maps(4, 16, 16), noise_sigma=0.05)
     whole = Stacked(operator, depth)
-    x = torch.complex(image(1, 1, depth, 16, 16), image(1, 1, depth, 16, 16))
+    x = torch.complex(rand(1, 1, depth, 16, 16), rand(1, 1, depth, 16, 16))
     return whole.measure(x), whole
 
 
@@ -248,7 +248,7 @@ def test_a_run_that_cannot_fit_says_what_would(free):
 
 def test_what_nothing_helps_says_so(free):
     free(0)
-    with pytest.raises(errors.ArgumentError, match="accepted: a machine of more memory"):
+    with pytest.raises(errors.ArgumentError, match="accepted: more memory"):
         DDS().memory_plan(problem()).check()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from deepinv.physics import Inpainting as DeepinvInpainting
-from tests.conftest import random, relative
+from tests.helpers import random, relative
 
 from wellposed import errors
 from wellposed.noise import MEASUREMENT, ItemNoise
@@ -257,12 +257,12 @@ BAD = {
     "composed sizes": (
         lambda: blur() @ small(),
         errors.ShapeError,
-        r"@: the right operator gives \(1, 3, 2\), accepted: \(1, 6, 4\), the image size",
+        r"@: the right operator has measurements \(1, 3, 2\), accepted: \(1, 6, 4\), the image",
     ),
     "composed kinds": (
         lambda: mri() @ blur(),
         errors.DtypeError,
-        "@: got real tensors for an operator on complex ones, accepted: operators of one kind",
+        "@: got real tensors for an operator on complex tensors, accepted: operators on the same",
     ),
     "sum of images": (
         lambda: Denoising((1, 4, 4)) + blur(),
@@ -283,12 +283,12 @@ BAD = {
     "joint sides": (
         lambda: Joint([blur(), small()]),
         errors.ShapeError,
-        r"operators: give measurements \(1, 6, 4\) and \(1, 3, 2\), accepted: sides that differ",
+        r"operators: got measurements \(1, 6, 4\) and \(1, 3, 2\), accepted: measurements that",
     ),
     "joint levels": (
         lambda: Joint([blur(0.1), mask(0.2)]),
         errors.ArgumentError,
-        "noise levels .* accepted: one for all; divide each operator and its data by its own",
+        "noise levels .* accepted: one noise level; divide each operator and its data",
     ),
     "joint of none": (lambda: Joint([]), errors.ArgumentError, r"operators: got \[\], accepted"),
     "joint of one": (lambda: Joint(blur()), errors.ArgumentError, "operators: got Blur"),
@@ -333,17 +333,17 @@ def part():
     return part
 
 
-@pytest.mark.parametrize(("build", "error", "match"), BAD.values(), ids=BAD.keys())
-def test_what_does_not_go_together_is_named(build, error, match):
-    with pytest.raises(error, match=match):
-        build()
+def test_what_does_not_go_together_is_named():
+    for build, error, match in BAD.values():
+        with pytest.raises(error, match=match):
+            build()
 
 
-@pytest.mark.parametrize("combine", [python.matmul, python.add, python.sub])
-@pytest.mark.parametrize("other", [3, "A", torch.ones(6, 4), None, DeepinvInpainting((1, 6, 4))])
-def test_operators_go_with_wellposed_operators_alone(combine, other):
-    with pytest.raises(TypeError, match="unsupported operand"):
-        combine(blur(), other)
+def test_operators_go_with_wellposed_operators_alone():
+    for combine in (python.matmul, python.add, python.sub):
+        for other in (3, "A", torch.ones(6, 4), None, DeepinvInpainting((1, 6, 4))):
+            with pytest.raises(TypeError, match="unsupported operand"):
+                combine(blur(), other)
 
 
 def test_numbers_of_numpy_are_numbers():
@@ -419,7 +419,7 @@ def test_modules_move_with_their_operator(device):
 
 FUNCTIONS = {
     "square": (lambda x: x.square(), errors.ArgumentError, "accepted: a linear function; others"),
-    "affine": (lambda x: x + 1, errors.ArgumentError, "f: got 'linear up to"),
+    "affine": (lambda x: x + 1, errors.ArgumentError, "f: got 'errors of linearity"),
     "abs": (lambda x: x.abs(), errors.ArgumentError, "subclasses of operators.NonlinearOperator"),
     "nan": (lambda x: x / 0 * 0, errors.ArgumentError, "f: got"),
     "zero": (lambda x: 0 * x, errors.ArgumentError, "f: got"),
@@ -429,8 +429,8 @@ FUNCTIONS = {
     "constant": (lambda x: torch.ones(2, 3), errors.ArgumentError, "f: got 'no gradient'"),
     "numpy": (lambda x: x.numpy(), errors.ArgumentError, "f: fails on images of shape"),
     "other sizes": (lambda x: x @ torch.ones(9, 9), errors.ArgumentError, "f: fails on images"),
-    "one number": (lambda x: x.sum(), errors.ShapeError, r"f: returns \(\) of 2 images"),
-    "other items": (lambda x: x[:1], errors.ShapeError, r"returns \(1, 1, 6, 4\) of 2 images"),
+    "one number": (lambda x: x.sum(), errors.ShapeError, r"f: returns \(\) for 2 images"),
+    "other items": (lambda x: x[:1], errors.ShapeError, r"returns \(1, 1, 6, 4\) for 2 images"),
     "nothing": (lambda x: x[:, :0], errors.ShapeError, r"f: returns \(2, 0, 6, 4\)"),
     "integers": (lambda x: x.long(), errors.DtypeError, "f: returns torch.int64"),
     "None": (lambda x: None, errors.DtypeError, "f: returns NoneType"),
@@ -438,14 +438,14 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize(("f", "error", "match"), FUNCTIONS.values(), ids=FUNCTIONS.keys())
-def test_functions_that_are_no_linear_operator_are_refused(f, error, match):
-    with pytest.raises(error, match=match):
-        FunctionOperator(f, SIZE)
+def test_functions_that_are_no_linear_operator_are_refused():
+    for f, error, match in FUNCTIONS.values():
+        with pytest.raises(error, match=match):
+            FunctionOperator(f, SIZE)
 
 
 def test_complex_functions_are_linear_over_complex_numbers():
-    with pytest.raises(errors.ArgumentError, match="f: got 'linear up to"):
+    with pytest.raises(errors.ArgumentError, match="f: got 'errors of linearity"):
         FunctionOperator(torch.conj, SIZE, complex_image=True)
-    with pytest.raises(errors.ArgumentError, match="f: got 'linear up to"):
+    with pytest.raises(errors.ArgumentError, match="f: got 'errors of linearity"):
         FunctionOperator(torch.real, SIZE, complex_image=True)

@@ -3,10 +3,9 @@
 import math
 
 import deepinv
-import numpy as np
 import pytest
 import torch
-from tests.conftest import random
+from tests.helpers import maps, mask, random
 
 from wellposed import errors
 from wellposed.operators.base import LinearOperator
@@ -24,19 +23,7 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 F32, F64, C64, C128 = torch.float32, torch.float64, torch.complex64, torch.complex128
 
 
-def mask(*shape, keep=0.6, seed=0):
-    return (torch.from_numpy(np.random.default_rng(seed).random(shape)) < keep).float()
-
-
-def maps(*shape, seed=0):
-    return random(*shape, dtype=C64, seed=seed)
-
-
 KERNEL = torch.tensor([[0.1, 0.5, 0.0, 0.2], [0.3, 0.0, 0.4, 0.1], [0.0, 0.2, 0.0, 0.05]])
-
-
-def kind(op, dtype):
-    return {F32: C64, F64: C128}[dtype] if op.complex_image else dtype
 
 
 # --- the check itself -----------------------------------------------------------------------
@@ -202,19 +189,9 @@ def test_a_subclass_needs_two_maps():
     assert op.img_size == (2,)
 
 
-@pytest.mark.parametrize(
-    "sigma",
-    [
-        -0.1,
-        math.nan,
-        math.inf,
-        torch.tensor([0.1, -1.0]),
-        torch.zeros(0),
-        "much",
-        None,
-        [[0.1], 2],
-    ],
-)
+NO_LEVELS = (-0.1, math.nan, math.inf, torch.tensor([0.1, -1.0]), torch.zeros(0), "much", None)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -226,9 +203,10 @@ def test_a_subclass_needs_two_maps():
         lambda s: MultiCoilMRI(torch.ones(3, 4), maps(2, 3, 4), noise_sigma=s),
     ],
 )
-def test_bad_noise_levels_are_refused(make, sigma):
-    with pytest.raises(errors.ArgumentError, match="noise_sigma: got"):
-        make(sigma)
+def test_bad_noise_levels_are_refused(make):
+    for sigma in (*NO_LEVELS, [[0.1], 2]):
+        with pytest.raises(errors.ArgumentError, match="noise_sigma: got"):
+            make(sigma)
 
 
 # --- bad construction -----------------------------------------------------------------------
@@ -251,7 +229,7 @@ BAD = {
             errors.ArgumentError,
             r"mask: got .only zeros in item \[1\]",
         ),
-        ({"mask": torch.ones(0, 4)}, errors.ArgumentError, "mask: is empty"),
+        ({"mask": torch.ones(0, 4)}, errors.ArgumentError, "mask: got an empty"),
         ({"mask": torch.ones(4)}, errors.ShapeError, "mask: got 1 axes"),
         ({"mask": torch.ones(1, 1, 1, 3, 4)}, errors.ShapeError, "mask: got 5 axes"),
         ({"mask": torch.ones(3, 4, dtype=C64)}, errors.DtypeError, "mask: got torch.complex64"),
@@ -277,7 +255,7 @@ BAD = {
         ({"kernel": torch.ones(3, 3, 3)}, errors.ShapeError, "kernel: .*one for all channels"),
         ({"kernel": torch.ones(3)}, errors.ShapeError, "kernel: got 1 axes"),
         ({"kernel": torch.zeros(3, 3)}, errors.ArgumentError, "kernel: got 'all zeros'"),
-        ({"kernel": torch.ones(0, 3)}, errors.ArgumentError, "kernel: is empty"),
+        ({"kernel": torch.ones(0, 3)}, errors.ArgumentError, "kernel: got an empty"),
         ({"kernel": spoilt(torch.ones(3, 3))}, errors.NonFiniteError, "kernel: 1 of 9"),
         ({"kernel": spoilt(torch.ones(3, 3), math.inf)}, errors.NonFiniteError, "kernel"),
         ({"kernel": torch.ones(3, 3, dtype=C64)}, errors.DtypeError, "kernel"),
@@ -304,7 +282,7 @@ BAD = {
         (
             {"mask": torch.ones(3, 5, 6), "sensitivity_maps": maps(2, 2, 5, 6)},
             errors.ShapeError,
-            "mask: got 3 of them for 2 sets of maps",
+            "mask: got 3 masks for 2 sets of maps",
         ),
         ({"sensitivity_maps": maps(2, 5, 6).real}, errors.DtypeError, "sensitivity_maps: got"),
         ({"sensitivity_maps": spoilt(maps(2, 5, 6))}, errors.NonFiniteError, "sensitivity_maps"),
@@ -312,13 +290,13 @@ BAD = {
         (
             {"sensitivity_maps": torch.zeros(0, 5, 6, dtype=C64)},
             errors.ArgumentError,
-            "sensitivity_maps: is empty",
+            "sensitivity_maps: got an empty",
         ),
     ],
     SingleCoilMRI: [
         ({"mask": torch.ones(6)}, errors.ShapeError, "mask: got 1 axes"),
         ({"mask": torch.ones(1, 1, 5, 6)}, errors.ShapeError, "mask: got 4 axes"),
-        ({"mask": torch.ones(0, 6)}, errors.ArgumentError, "mask: is empty"),
+        ({"mask": torch.ones(0, 6)}, errors.ArgumentError, "mask: got an empty"),
         ({"mask": torch.zeros(5, 6)}, errors.ArgumentError, "mask"),
         ({"mask": 0.5 * torch.ones(5, 6)}, errors.ArgumentError, "mask"),
         ({"mask": spoilt(torch.ones(5, 6))}, errors.NonFiniteError, "mask"),
@@ -376,15 +354,9 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize(
-    ("make", "changes", "error", "match"),
-    [
-        pytest.param(make, *case, id=f"{make.__name__}-{case[2]}")
-        for make, cases in BAD.items()
-        for case in cases
-    ],
-)
-def test_bad_construction_names_the_argument(make, changes, error, match):
+@pytest.mark.parametrize("make", BAD)
+def test_bad_construction_names_the_argument(make):
     make(**GOOD[make])
-    with pytest.raises(error, match=match):
-        make(**GOOD[make] | changes)
+    for changes, error, match in BAD[make]:
+        with pytest.raises(error, match=match):
+            make(**GOOD[make] | changes)

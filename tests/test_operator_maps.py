@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
-from tests.conftest import random, relative
+from tests.helpers import kind, maps, mask, random, relative
 from torch.nn import functional
 
 from wellposed import errors
@@ -27,20 +27,8 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 F32, F64, C64, C128 = torch.float32, torch.float64, torch.complex64, torch.complex128
 
 
-def mask(*shape, keep=0.6, seed=0):
-    return (torch.from_numpy(np.random.default_rng(seed).random(shape)) < keep).float()
-
-
-def maps(*shape, seed=0):
-    return random(*shape, dtype=C64, seed=seed)
-
-
 LINES = torch.tensor([1.0, 0, 1, 1, 0, 0, 1])
 KERNEL = torch.tensor([[0.1, 0.5, 0.0, 0.2], [0.3, 0.0, 0.4, 0.1], [0.0, 0.2, 0.0, 0.05]])
-
-
-def kind(op, dtype):
-    return {F32: C64, F64: C128}[dtype] if op.complex_image else dtype
 
 
 def test_later_changes_of_masks_maps_and_kernels_do_not_matter():
@@ -435,7 +423,7 @@ def test_the_noise_level_may_differ_by_item():
     found = noise.real.flatten(1).std(1)
     torch.testing.assert_close(found, levels, rtol=0.1, atol=0)
     for count in (1, 2):
-        with pytest.raises(errors.ShapeError, match="noise_sigma: holds 3 levels"):
+        with pytest.raises(errors.ShapeError, match="noise_sigma: got 3 levels"):
             op.measure(x[:count])
     one = SingleCoilMRI(torch.ones(40, 40), levels[2:])
     assert one.measure(x).shape == x.shape

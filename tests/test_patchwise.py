@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.conftest import anchored
+from tests.helpers import anchored, randn
 from torch import nn
 
 from wellposed import errors
@@ -19,10 +19,6 @@ from wellposed.priors.networks.conv_unet import RestorationUNet
 from wellposed.solvers import DDS, IRSDE
 
 VP = Tabulated.linear()
-
-
-def random(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 class Reach(nn.Module):
@@ -42,7 +38,7 @@ class Reach(nn.Module):
 @pytest.mark.parametrize("overlap", [0, 1, 2, 5, 12])
 def test_pixelwise_priors_are_unchanged(shape, overlap):
     prior = GaussianPrior(0.2, 0.3, VP)
-    x_t = random(2, 3, *shape)
+    x_t = randn(2, 3, *shape)
     for t in (10, torch.tensor([3.0, 500.0])):
         out = Patchwise(prior, 24, overlap).denoise(x_t, t)
         torch.testing.assert_close(out, prior.denoise(x_t, t), rtol=1e-12, atol=1e-12)
@@ -50,14 +46,14 @@ def test_pixelwise_priors_are_unchanged(shape, overlap):
 
 def test_complex_images():
     prior = GaussianPrior(0.0, 0.3, VP, is_complex=True)
-    x_t = random(1, 1, 40, 50, dtype=torch.complex128)
+    x_t = randn(1, 1, 40, 50, dtype=torch.complex128)
     torch.testing.assert_close(Patchwise(prior, 24, 8).denoise(x_t, 9), prior.denoise(x_t, 9))
 
 
 def test_the_overlap_hides_missing_context():
     """The outer quarter of an overlap does not count: beyond four times the reach all is exact."""
     prior = NetworkPrior(Reach(2), VP, "sample")
-    x_t = random(1, 1, 88, 88) + 3
+    x_t = randn(1, 1, 88, 88) + 3
     exact = prior.denoise(x_t, 5)
     errors_ = [
         float((Patchwise(prior, 48, overlap).denoise(x_t, 5) - exact).abs().max())
@@ -77,13 +73,13 @@ class Blocks(nn.Module):
 
 
 def test_tiles_start_where_a_strided_network_sees_them_as_in_the_whole_image():
-    prior, x_t = NetworkPrior(Blocks(), VP, "sample"), random(1, 1, 104, 88)
+    prior, x_t = NetworkPrior(Blocks(), VP, "sample"), randn(1, 1, 104, 88)
     torch.testing.assert_close(Patchwise(prior, 48, 16).denoise(x_t, 5), prior.denoise(x_t, 5))
 
 
 def test_tiles_bound_the_memory():
     network = Reach(1)
-    Patchwise(NetworkPrior(network, VP, "sample"), 16, 4).denoise(random(1, 1, 200, 30), 5)
+    Patchwise(NetworkPrior(network, VP, "sample"), 16, 4).denoise(randn(1, 1, 200, 30), 5)
     assert network.largest == 16 * 16
 
 
@@ -98,7 +94,7 @@ def test_sampling_counts_an_image_as_one_evaluation():
 
 
 def test_gradients_pass():
-    x_t = random(1, 1, 40, 30).requires_grad_()
+    x_t = randn(1, 1, 40, 30).requires_grad_()
     Patchwise(NetworkPrior(Reach(1), VP, "sample"), 16, 4).denoise(x_t, 5).sum().backward()
     assert bool((x_t.grad > 0).all())
 
@@ -210,7 +206,7 @@ def test_networks_that_look_everywhere_show_no_seam():
     [
         ((1, 0), "size: got 1"),
         ((64, -1), "overlap: got -1"),
-        ((64, 33), "overlap: got 33, accepted: from 0 to half the size"),
+        ((64, 33), "overlap: got 33, accepted: a number from 0 to half the size"),
     ],
 )
 def test_bad_tiles_are_named(arguments, message):
@@ -220,7 +216,7 @@ def test_bad_tiles_are_named(arguments, message):
 
 def test_bad_tiles_of_restorers_are_named():
     restorer = anchored(Local(1), resshift(4), upsample=3)
-    with pytest.raises(errors.ArgumentError, match="overlap: got 25, accepted: from 0 to half"):
+    with pytest.raises(errors.ArgumentError, match="overlap: got 25, accepted: a number from 0"):
         Patchwise(restorer, 48, 25)
     with pytest.raises(errors.ArgumentError, match="size: got 40, accepted: at least 48"):
         Patchwise(restorer, 40, 8)

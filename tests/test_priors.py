@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from functools import partial
 
 import deepinv
 import diffusers
@@ -10,10 +11,11 @@ import pytest
 import torch
 from deepinv.models import Denoiser
 from safetensors.torch import load_file, save_file
+from tests import helpers
+from tests.helpers import close
 from torch import nn
 
 from wellposed import errors
-from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.operators.image.inpainting import Inpainting, random_mask
 from wellposed.priors import (
     VE,
@@ -39,15 +41,7 @@ SHAPE = (2, 3, 4)
 
 
 pytestmark = pytest.mark.usefixtures("single_thread")
-
-
-def random(*shape, dtype=F64, seed=0):
-    like = torch.empty(shape[0], *shape[1:], dtype=dtype)
-    return ItemNoise(seed, [(i,) for i in range(shape[0])], MEASUREMENT).draw(like)
-
-
-def close(a, b, tolerance=1e-10):
-    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+item_noise = partial(helpers.item_noise, dtype=F64)
 
 
 # Predictions
@@ -55,7 +49,7 @@ def close(a, b, tolerance=1e-10):
 
 def kernel_values(kind):
     """Levels per item, as the kind of prediction asks for them."""
-    alpha, sigma = (random(5, 1, 1, 1, seed=s).abs() + 0.05 for s in (1, 2))
+    alpha, sigma = (item_noise(5, 1, 1, 1, seed=s).abs() + 0.05 for s in (1, 2))
     if kind == "velocity":
         alpha, sigma = (v / (alpha**2 + sigma**2).sqrt() for v in (alpha, sigma))
     return (1 - sigma.clamp(max=0.9), sigma.clamp(max=0.9)) if kind == "flow" else (alpha, sigma)
@@ -64,7 +58,7 @@ def kernel_values(kind):
 @pytest.mark.parametrize("kind", [p for p in PREDICTIONS if p != "residual"])
 def test_to_sample_inverts_the_training_target(kind):
     alpha, sigma = kernel_values(kind)
-    x0, eps = random(5, *SHAPE, seed=3), random(5, *SHAPE, seed=4)
+    x0, eps = item_noise(5, *SHAPE, seed=3), item_noise(5, *SHAPE, seed=4)
     x_t = alpha * x0 + sigma * eps
     target = training_target(kind, x0, eps, alpha, sigma)
     close(to_sample(kind, target, x_t, alpha, sigma), x0)
@@ -74,7 +68,7 @@ def test_to_sample_inverts_the_training_target(kind):
 def test_to_sample_with_an_anchor(kind):
     """On ``x_t = m + alpha (x_0 - m) + sigma eps``, as restoration processes have it."""
     alpha, sigma = kernel_values(kind)
-    x0, eps, m = (random(5, *SHAPE, seed=s) for s in (3, 4, 5))
+    x0, eps, m = (item_noise(5, *SHAPE, seed=s) for s in (3, 4, 5))
     x_t = m + alpha * (x0 - m) + sigma * eps
     output = {
         "noise": eps,
@@ -127,8 +121,8 @@ class GaussianNetwork(nn.Module):
 
 
 def gaussian(schedule=VP, shape=SHAPE):
-    mean = 0.3 * random(1, *shape, seed=6)
-    return GaussianPrior(mean, Diagonal(0.1 + random(*shape, seed=7) ** 2), schedule)
+    mean = 0.3 * item_noise(1, *shape, seed=6)
+    return GaussianPrior(mean, Diagonal(0.1 + item_noise(*shape, seed=7) ** 2), schedule)
 
 
 @pytest.mark.parametrize("kind", [p for p in PREDICTIONS if p not in ("flow", "edm")])
@@ -136,7 +130,7 @@ def test_every_kind_of_network_gives_the_exact_estimate(kind):
     exact = gaussian()
     prior = NetworkPrior(GaussianNetwork(exact, kind), VP, kind)
     for t in (1, 13, 500.5, 1000):
-        x_t = random(3, *SHAPE)
+        x_t = item_noise(3, *SHAPE)
         close(prior.denoise(x_t, t), exact.denoise(x_t, t), 1e-6)
 
 
@@ -163,7 +157,7 @@ def test_a_preconditioned_network_gives_the_exact_estimate_under_any_schedule(na
     schedule, exact = SCHEDULES[name], gaussian(VE())
     network = PreconditionedNetwork(exact, sigma_data)
     prior = NetworkPrior(network, schedule, "edm", LogNoiseLabel(schedule), sigma_data)
-    x_t = random(3, *SHAPE)
+    x_t = item_noise(3, *SHAPE)
     for ratio in (0.01, 0.7, 30.0):
         t = schedule.time_at(ratio)
         expected = Rescheduled(exact, schedule).denoise(x_t, t)
@@ -175,7 +169,7 @@ def test_preconditioning_is_finite_where_the_image_has_vanished():
     prior = NetworkPrior(nn.Identity(), Flow(), "edm", LogNoiseLabel(Flow()), 0.5)
     network = lambda x, label: torch.full_like(x, 0.2) * (label.view(-1, 1, 1, 1) < 2)  # noqa: E731
     prior.network.forward = network
-    close(prior.denoise(random(2, *SHAPE), 1.0), torch.full((2, *SHAPE), 0.1, dtype=F64))
+    close(prior.denoise(item_noise(2, *SHAPE), 1.0), torch.full((2, *SHAPE), 0.1, dtype=F64))
 
 
 def test_preconditioning_needs_the_spread_of_the_data():
@@ -192,7 +186,7 @@ class ClassNetwork(nn.Module):
 
 def test_class_conditional_networks():
     prior = NetworkPrior(ClassNetwork(), VP, "sample", num_classes=10, channels=2)
-    x_t = random(3, *SHAPE)
+    x_t = item_noise(3, *SHAPE)
     assert prior.denoise(x_t, 5, 7).unique().tolist() == [7]
     each = prior.denoise(x_t, 5, torch.tensor([1, 9, 0]))
     assert each[:, 0, 0, 0].tolist() == [1, 9, 0]
@@ -202,7 +196,7 @@ def test_class_conditional_networks():
     for wrong in (None, 10, -1, 2.5, torch.tensor([0, 1, 10])):
         with pytest.raises(errors.ArgumentError, match=r"condition: .*classes 0 to 9; fix one"):
             prior.denoise(x_t, 5, wrong)
-    with pytest.raises(errors.ArgumentError, match="it is fixed already"):
+    with pytest.raises(errors.ArgumentError, match="as the condition is fixed"):
         fixed.denoise(x_t, 5, 3)
 
 
@@ -211,7 +205,7 @@ def test_a_flow_network_gives_the_exact_estimate():
     network = GaussianNetwork(exact, "flow", time=lambda label: label / 1000)
     prior = NetworkPrior(network, Flow(), "flow", label=lambda t: 1000 * t)
     for t in (0.01, 0.5, 1.0):
-        x_t = random(3, *SHAPE)
+        x_t = item_noise(3, *SHAPE)
         close(prior.denoise(x_t, t), exact.denoise(x_t, t), 1e-6)
 
 
@@ -219,7 +213,7 @@ def test_complex_images_are_two_real_channels():
     """Real parts first; each part has its own mean and variance here."""
     parts = gaussian(shape=(4, 3, 4))
     prior = NetworkPrior(GaussianNetwork(parts), VP, channels=2, is_complex=True)
-    x_t = random(3, *SHAPE, dtype=C128)
+    x_t = item_noise(3, *SHAPE, dtype=C128)
     expected = parts.denoise(torch.cat([x_t.real, x_t.imag], 1), 300)
     out = prior.denoise(x_t, 300)
     assert out.dtype == C128
@@ -240,7 +234,7 @@ class LearnedVariance(nn.Module):
 @pytest.mark.parametrize("dtype", [F64, C128])
 def test_learned_variances_are_dropped(dtype):
     network = GaussianNetwork(gaussian(shape=(2 if dtype == F64 else 4, 3, 4)))
-    x_t = random(3, *SHAPE, dtype=dtype)
+    x_t = item_noise(3, *SHAPE, dtype=dtype)
     expected = NetworkPrior(network, VP).denoise(x_t, 300)
     assert torch.equal(NetworkPrior(LearnedVariance(network), VP).denoise(x_t, 300), expected)
 
@@ -256,7 +250,7 @@ class Weighted(GaussianNetwork):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, F64])
 def test_the_networks_dtype_is_its_own(dtype):
     network = Weighted(gaussian()).to(dtype)
-    x_t = random(2, *SHAPE)
+    x_t = item_noise(2, *SHAPE)
     with torch.no_grad():
         out = NetworkPrior(network, VP).denoise(x_t, 982)
     (x, label) = network.calls[0]
@@ -272,20 +266,20 @@ def test_the_networks_dtype_is_its_own(dtype):
 @pytest.mark.parametrize(("t", "label"), [(1, 0), (1000, 999), (37.5, 36.5), (0.25, 0), (0, 0)])
 def test_the_label_is_the_index_of_ddpm(t, label):
     network = GaussianNetwork(gaussian(), "sample", time=lambda label: label + 1)
-    NetworkPrior(network, VP, "sample").denoise(random(2, *SHAPE), t)
+    NetworkPrior(network, VP, "sample").denoise(item_noise(2, *SHAPE), t)
     assert network.calls[0][1].tolist() == [label, label]
 
 
 def test_one_time_per_item_is_items_one_by_one():
     prior = NetworkPrior(GaussianNetwork(gaussian()), VP)
-    x_t, times = random(3, *SHAPE), torch.tensor([1.0, 400.0, 1000.0])
+    x_t, times = item_noise(3, *SHAPE), torch.tensor([1.0, 400.0, 1000.0])
     each = [prior.denoise(x_t[i : i + 1], float(t)) for i, t in enumerate(times)]
     close(prior.denoise(x_t, times), torch.cat(each))
     close(prior.denoise(x_t, times[1:2]), prior.denoise(x_t, 400.0))
 
 
 def test_conditions_are_refused():
-    x_t = random(2, *SHAPE)
+    x_t = item_noise(2, *SHAPE)
     with pytest.raises(errors.ArgumentError, match="condition: got 'a condition', accepted: None"):
         NetworkPrior(nn.Identity(), VP).denoise(x_t, 1, condition=x_t)
 
@@ -295,7 +289,7 @@ def test_a_network_of_other_channels_is_refused():
     prior = NetworkPrior(GaussianNetwork(gaussian()), VP)
     prior.network.forward = lambda x, label: x[:, :1]
     with pytest.raises(errors.ShapeError, match=r"network: returned shape \(3, 1, 3, 4\)"):
-        prior.denoise(random(3, *SHAPE), 10)
+        prior.denoise(item_noise(3, *SHAPE), 10)
 
 
 def test_priors_name_images_that_do_not_suit():
@@ -322,7 +316,7 @@ def test_data_ranges_must_grow(arguments):
 
 
 def test_data_ranges_of_complex_images_must_keep_zero():
-    with pytest.raises(errors.ArgumentError, match="symmetric if complex"):
+    with pytest.raises(errors.ArgumentError, match="a symmetric range for complex"):
         NetworkPrior(nn.Identity(), VP, is_complex=True, data_range=(0, 1))
 
 
@@ -358,7 +352,7 @@ def network_prior(name="vp", data_range=(0.0, 1.0)):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_prior_is_a_deepinv_denoiser(name, data_range):
     prior, exact = network_prior(name, data_range), GaussianDenoiser()
-    x = 0.5 + random(3, 1, 4, 4)
+    x = 0.5 + item_noise(3, 1, 4, 4)
     for sigma in (1e-3, 0.02, 0.3, 5.0, torch.tensor(0.3), torch.tensor([0.3])):
         close(prior(x, sigma), exact(x, sigma), 1e-6)
     levels = torch.tensor([0.01, 0.2, 3.0])
@@ -370,7 +364,7 @@ def test_a_prior_is_a_deepinv_denoiser(name, data_range):
 
 
 def test_an_exact_prior_is_a_deepinv_denoiser():
-    x, levels = 0.5 + random(3, 1, 4, 4), torch.tensor([0.01, 0.2, 3.0])
+    x, levels = 0.5 + item_noise(3, 1, 4, 4), torch.tensor([0.01, 0.2, 3.0])
     prior = in_units(VP)
     prior.data_range = (0.0, 1.0)
     close(prior(x, levels), GaussianDenoiser()(x, levels), 1e-10)
@@ -378,7 +372,7 @@ def test_an_exact_prior_is_a_deepinv_denoiser():
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_noise_level_zero_returns_the_image(name):
-    x = 0.5 + random(2, 1, 4, 4)
+    x = 0.5 + item_noise(2, 1, 4, 4)
     prior = in_units(SCHEDULES[name])
     prior.data_range = (0.0, 1.0)
     close(prior(x, 0.0), x)
@@ -400,7 +394,7 @@ def test_the_largest_noise_level_may_be_rounded_to_float32():
     prior = NetworkPrior(GaussianNetwork(gaussian()), Tabulated.from_diffusers(scheduler))
     sigma = ((1 - alpha_bar) / alpha_bar).sqrt()
     assert float(sigma) > float(prior.schedule.ratio(1000))
-    assert bool(torch.isfinite(prior(random(1, *SHAPE), sigma)).all())
+    assert bool(torch.isfinite(prior(item_noise(1, *SHAPE), sigma)).all())
 
 
 def masked(clean, sigma=0.05, keep=0.5):
@@ -409,7 +403,7 @@ def masked(clean, sigma=0.05, keep=0.5):
 
 
 def clean_image(channels=1, size=8):
-    return MEAN + VARIANCE**0.5 * random(2, channels, size, size, dtype=torch.float32)
+    return MEAN + VARIANCE**0.5 * item_noise(2, channels, size, size, dtype=torch.float32)
 
 
 def test_a_prior_runs_as_deepinvs_plug_and_play_prior():
@@ -448,7 +442,7 @@ def test_a_prior_runs_in_deepinvs_samplers():
 @pytest.mark.parametrize("schedule", [VE(), VP, Flow(0.97), Tabulated.cosine()])
 def test_a_deepinv_denoiser_is_a_prior(schedule):
     prior, exact = DenoiserPrior(GaussianDenoiser(), schedule), in_units(schedule)
-    x_t = random(3, 1, 4, 4)
+    x_t = item_noise(3, 1, 4, 4)
     times = torch.tensor([1e-3, 0.4, 1.0], dtype=F64) * schedule.T
     for t in times:
         close(prior.denoise(x_t, float(t)), exact.denoise(x_t, float(t)), 1e-8)
@@ -490,9 +484,9 @@ def test_dds_runs_with_deepinvs_own_denoisers(denoiser):
 
 
 def full_gaussian(schedule):
-    factor = random(24, 24, seed=8)
+    factor = item_noise(24, 24, seed=8)
     covariance = factor @ factor.T / 24 + 0.05 * torch.eye(24, dtype=F64)
-    return GaussianPrior(0.3 * random(1, *SHAPE, seed=6), Full(covariance), schedule)
+    return GaussianPrior(0.3 * item_noise(1, *SHAPE, seed=6), Full(covariance), schedule)
 
 
 @pytest.mark.parametrize("inner", ["vp", "ve", "flow"])
@@ -500,7 +494,7 @@ def full_gaussian(schedule):
 def test_rescheduled_is_the_exact_prior_of_the_new_schedule(inner, outer):
     schedule = SCHEDULES[outer]
     prior = Rescheduled(full_gaussian(SCHEDULES[inner]), schedule)
-    exact, x = full_gaussian(schedule), random(3, *SHAPE)
+    exact, x = full_gaussian(schedule), item_noise(3, *SHAPE)
     within = float(SCHEDULES[inner].ratio(SCHEDULES[inner].T))
     ratios = torch.tensor([0.02, 1.0, 30.0, 79.0], dtype=F64)
     times = schedule.time_at(ratios[ratios <= within])
@@ -512,7 +506,7 @@ def test_rescheduled_is_the_exact_prior_of_the_new_schedule(inner, outer):
 
 
 def test_rescheduled_at_the_end_of_the_new_schedule():
-    x = random(3, *SHAPE)
+    x = item_noise(3, *SHAPE)
     close(
         Rescheduled(full_gaussian(VP), VE()).denoise(80 * x, 80.0),
         full_gaussian(VE()).denoise(80 * x, 80.0),
@@ -528,7 +522,7 @@ def test_rescheduled_at_the_end_of_the_new_schedule():
 
 def test_rescheduled_beyond_the_old_schedule_is_its_end():
     """DDPM's last level keeps alpha = .0063: the estimate is its own there, near the mean."""
-    old, x = full_gaussian(VP), random(3, *SHAPE)
+    old, x = full_gaussian(VP), item_noise(3, *SHAPE)
     last = old.denoise(float(VP(1000)[1]) * x, 1000)
     for t in (1.0, 0.99999):
         close(Rescheduled(old, Flow()).denoise(t * x, t), last, 1e-9)
@@ -538,7 +532,7 @@ def test_rescheduled_beyond_the_old_schedule_is_its_end():
 
 def test_rescheduled_keeps_public_values():
     for prior in (network_prior("vp"), network_prior("ve", (-0.2, 3.0))):
-        x, levels = 0.5 + random(3, 1, 4, 4), torch.tensor([0.05, 0.3, 5.0])
+        x, levels = 0.5 + item_noise(3, 1, 4, 4), torch.tensor([0.05, 0.3, 5.0])
         new = Rescheduled(prior, Flow())
         assert new.data_range == prior.data_range
         close(new(x, levels), GaussianDenoiser()(x, levels), 1e-6)
@@ -547,9 +541,9 @@ def test_rescheduled_keeps_public_values():
 
 
 def test_rescheduled_keeps_complex_images():
-    spectrum = 1 / (1 + random(1, 3, 4, seed=2) ** 2)
+    spectrum = 1 / (1 + item_noise(1, 3, 4, seed=2) ** 2)
     make = [GaussianPrior(0.1, Stationary(spectrum), s, is_complex=True) for s in (VP, VE())]
-    x_t = random(2, 1, 3, 4, dtype=C128)
+    x_t = item_noise(2, 1, 3, 4, dtype=C128)
     assert Rescheduled(make[0], VE()).is_complex
     close(Rescheduled(make[0], VE()).denoise(x_t, 0.7), make[1].denoise(x_t, 0.7), 1e-9)
 
@@ -584,7 +578,7 @@ def test_diffusers_prior_is_the_unet_by_hand(kind, as_config):
     unet = tiny_unet()
     scheduler = diffusers.DDPMScheduler(prediction_type=kind)
     prior = DiffusersPrior(unet, dict(scheduler.config) if as_config else scheduler)
-    x_t, t = random(2, 1, 8, 8), 700
+    x_t, t = item_noise(2, 1, 8, 8), 700
     out = by_hand(unet, x_t, t - 1)
     alpha_bar = scheduler.alphas_cumprod[t - 1].double()
     a, s = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
@@ -599,7 +593,7 @@ def test_diffusers_prior_is_the_unet_by_hand(kind, as_config):
 def test_diffusers_flow_matching():
     unet, scheduler = tiny_unet(), diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     prior = DiffusersPrior(unet, scheduler)
-    x_t, t = random(2, 1, 8, 8), 0.3
+    x_t, t = item_noise(2, 1, 8, 8), 0.3
     close(prior.denoise(x_t, t), x_t - t * by_hand(unet, x_t, 1000 * t), 1e-6)
     stored = json.loads(scheduler.to_json_string())
     assert isinstance(DiffusersPrior(unet, stored).schedule, Flow)
@@ -607,7 +601,7 @@ def test_diffusers_flow_matching():
 
 def test_diffusers_learned_variance_and_complex_images():
     scheduler = diffusers.DDPMScheduler(prediction_type="sample")
-    unet, x_t = tiny_unet(2, out_channels=4), random(2, 1, 8, 8, dtype=C128)
+    unet, x_t = tiny_unet(2, out_channels=4), item_noise(2, 1, 8, 8, dtype=C128)
     prior = DiffusersPrior(unet, scheduler, is_complex=True)
     assert (prior.channels, prior.data_range) == (1, (-1, 1))
     out = by_hand(unet, torch.cat([x_t.real, x_t.imag], 1), 9)
@@ -643,7 +637,7 @@ def pipeline(saved, tmp_path):
 
 
 def assert_is_the_saved_one(prior):
-    x_t = random(2, 2, 8, 8)
+    x_t = item_noise(2, 2, 8, 8)
     alpha, sigma = Tabulated.linear(end=0.015)(300)
     close(prior.denoise(x_t, 300), alpha * x_t - sigma * by_hand(tiny_unet(2), x_t, 299), 1e-5)
     assert not prior.network.model.training
@@ -672,7 +666,7 @@ def test_from_pretrained_gives_float32(pipeline):
 
 def test_from_pretrained_names_what_is_not_there(tmp_path):
     for path in (tmp_path / "missing", str(tmp_path / "missing"), "missing", "../a/b", tmp_path):
-        with pytest.raises(errors.CheckpointError, match=r"no such folder|lacks config\.json"):
+        with pytest.raises(errors.CheckpointError, match=r"no such folder|has no config\.json"):
             DiffusersPrior.from_pretrained(path)
 
 
@@ -722,8 +716,8 @@ def truncated(folder):
 
 
 DAMAGE = {
-    "no unet": (lambda p: shutil.rmtree(p / "unet"), "lacks config.json"),
-    "no scheduler": (lambda p: shutil.rmtree(p / "scheduler"), "lacks scheduler_config.json"),
+    "no unet": (lambda p: shutil.rmtree(p / "unet"), "has no config.json"),
+    "no scheduler": (lambda p: shutil.rmtree(p / "scheduler"), "has no scheduler_config.json"),
     "no weights": (
         lambda p: (p / "unet" / "diffusion_pytorch_model.safetensors").unlink(),
         "safetensors",
@@ -733,7 +727,7 @@ DAMAGE = {
     "list for a config": (lambda p: (p / "unet/config.json").write_text("[1]"), "cannot read"),
     "another network": (
         lambda p: replace_json(p / "unet/config.json", _class_name="UNet2DConditionModel"),
-        "holds a UNet2DConditionModel, accepted: a UNet2DModel",
+        "contains UNet2DConditionModel, accepted: UNet2DModel",
     ),
     "another width": (
         lambda p: replace_json(p / "unet/config.json", block_out_channels=[16, 16]),
@@ -773,7 +767,7 @@ def test_from_pretrained_refuses(damage, pipeline):
 def test_from_pretrained_offline_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(errors.CheckpointError, match=r"offline, pass a local folder"):
+    with pytest.raises(errors.CheckpointError, match=r"offline, use a local folder"):
         DiffusersPrior.from_pretrained("wellposed/no-such-repository")
 
 

@@ -103,7 +103,7 @@ def test_metrics_are_per_item_and_those_of_the_field():
 def test_metrics_refuse_what_would_broadcast():
     with pytest.raises(errors.ShapeError, match="estimate"):
         psnr(torch.zeros(1, 1, 12, 12), torch.zeros(1, 3, 12, 12))
-    with pytest.raises(errors.ShapeError, match="11 pixels"):
+    with pytest.raises(errors.ShapeError, match="at least 11"):
         ssim(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))
     with pytest.raises(errors.ArgumentError, match="peak"):
         psnr(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), peak=0.0)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tests.conftest import anchored
+from tests.helpers import anchored
 from torch import nn
 
 from wellposed.noise import ItemNoise
@@ -130,14 +130,14 @@ def assert_converges(sampler, operator, prior, y, mean):
 
 @every_sampler
 @every_family
-def test_every_sampler_converges_to_the_exact_law_on_every_family(name, family):
+def test_every_solver_converges_to_the_exact_law_on_every_family(name, family):
     y = torch.tensor([-0.4, 0.9], dtype=torch.float64).view(1, 1, 1, 2)
     assert_converges(SAMPLERS[name], None, oracle(FAMILIES[family]), y, GAIN * y + SHIFT)
 
 
 @every_sampler
 @pytest.mark.parametrize("process", PLAIN)
-def test_every_sampler_converges_on_plain_priors(name, process):
+def test_every_solver_converges_on_plain_priors(name, process):
     mean = torch.tensor([-0.4, 0.9], dtype=torch.float64).view(1, 1, 1, 2)
     prior = GaussianPrior(mean, Diagonal(SPREAD), PLAIN[process])
     operator = Inpainting(torch.ones(1, 1, 2, dtype=torch.float64), noise_sigma=0.1)
@@ -159,7 +159,7 @@ def same(first, second, prior, y, tolerance=1e-10):
 
 
 @every_family
-def test_samplers_that_are_equal_on_paper_are_equal(family):
+def test_solvers_that_are_equal_on_paper_are_equal(family):
     prior, y = oracle(FAMILIES[family]), image(2)[..., :1, :]
     steps = {"steps": 10}
     posterior = IRSDE(**steps)
@@ -312,7 +312,7 @@ def test_runs_pause_and_resume(name, tmp_path):
 
 
 @every_sampler
-def test_data_steps_pull_every_sampler_to_the_measurement(name):
+def test_data_steps_pull_every_solver_to_the_measurement(name):
     prior, truth = restorer(), image(16)
     operator = Blur(gaussian_kernel(1.0, 5), (1, 16, 16), noise_sigma=0.01)
     y = operator.A(truth)
@@ -437,9 +437,8 @@ def test_grids_go_down_to_0_on_every_schedule(spacing, schedule):
 ONES = torch.ones(1, 8, 8)
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
+def test_solvers_name_bad_fields():
+    for make, message in (
         (lambda: MRSampler(order=4), "order: got 4"),
         (lambda: MRSampler(method="sde", order=3), "order: got 3, accepted: 1 or 2 by"),
         (lambda: MRSampler(method="heun"), "method: unknown"),
@@ -451,17 +450,15 @@ ONES = torch.ones(1, 8, 8)
         (lambda: ResShift(data_steps=-1), "data_steps: got -1"),
         (lambda: ResShift(gamma=0.0), "gamma: got 0"),
         (lambda: ResShift(steps=0), "steps: got 0"),
-    ],
-)
-def test_samplers_name_bad_fields(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p, y: DDS()(y, None, p), "accepted with a restorer"),
+        (lambda p, y: DDS()(y, None, p), "accepted by DDS: a plain prior"),
         (lambda p, y: ResShift(data_steps=2)(y, None, p), "operator: got None"),
         (lambda p, y: ResShift()(y, None, GaussianPrior(0.0, 1.0)), "operator: got NoneType"),
         (lambda p, y: ResShift()(y.expand(1, 3, 8, 8), None, p), "made for 1 channels"),
@@ -470,12 +467,12 @@ def test_samplers_name_bad_fields(make, message):
         (lambda p, y: ResShift()((255 * y).int(), None, p), "y: got torch.int32"),
         (
             lambda p, y: ResShift()(y, SuperResolution((1, 32, 32), 4), p),
-            "upsamples 1 times to the operator's",
+            "when enlarged 1 times",
         ),
         (lambda p, y: IRSDE()(y[:, :, None], Inpainting(ONES), Slicewise(p)), "inside Slicewise"),
         (lambda p, y: DDS()(y, Inpainting(ONES), Rescheduled(p, VE(1.0))), "inside Rescheduled"),
         (lambda p, y: p(y, 0.1), "NetworkPrior with an anchor"),
-        (lambda p, y: p.conditioned_on(y), "condition: got 'one of a prior with an anchor"),
+        (lambda p, y: p.conditioned_on(y), "condition: got 'that of a prior with an anchor"),
         (lambda p, y: p.denoise(y, 3.0), "condition: got None"),
     ],
 )
@@ -501,7 +498,7 @@ def test_cuda_gives_what_the_cpu_gives(name):
     "sampler", [ResShift(steps=8), IRSDE(steps=8), RDDM(steps=8), MRSampler(steps=8)]
 )
 @pytest.mark.parametrize("correction", [MMPS().correction, DDIMProjection().correction])
-def test_restorers_take_corrections_too(sampler, correction):
+def test_restoration_solvers_take_corrections_too(sampler, correction):
     """Of a network that knows the degraded image a little, the measurement tells more."""
     x = torch.tensor([0.3, -0.2], dtype=torch.float64).view(1, 1, 1, 2)
     operator = Inpainting(torch.ones(1, 1, 2, dtype=torch.float64), noise_sigma=0.01)

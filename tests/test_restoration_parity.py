@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.conftest import anchored
+from tests.helpers import anchored
 from torch import nn
 
 from wellposed.noise import RecordedNoise
@@ -94,7 +94,7 @@ def test_resshift_follows_the_published_chain():
 
 
 @pytest.mark.parametrize("method", ["sde", "ode", "posterior"])
-def test_ir_sde_follows_the_published_samplers(method):
+def test_ir_sde_follows_the_published_code(method):
     d = recorded("irsde")
     prior = anchored(Network(first), MeanReverting(10), "noise", channels=1, data_range=(-1, 1))
     sigmas = prior.schedule(torch.arange(101.0))[1]
@@ -112,7 +112,7 @@ def test_ir_sde_follows_the_published_samplers(method):
 @pytest.mark.parametrize("predicts", ["noise", "data", "velocity"])
 @pytest.mark.parametrize("parametrization", ["noise", "data"])
 @pytest.mark.parametrize("kind", ["ode1", "ode2", "ode3", "sde1", "sde2"])
-def test_mr_sampler_follows_the_published_one(kind, parametrization, predicts):
+def test_mr_sampler_follows_the_published_code(kind, parametrization, predicts):
     d = recorded("mr_sampler")
     prior = anchored(
         Network(first),
@@ -149,7 +149,7 @@ def test_mr_sampler_follows_the_published_one(kind, parametrization, predicts):
         ("S50_sc1_T50", RDDM(steps=50, eta=1.0)),
     ],
 )
-def test_rddm_follows_the_published_samplers(name, solver):
+def test_rddm_follows_the_published_code(name, solver):
     d = recorded("rddm")
     _, scale, T = (float(part.strip("SscT")) for part in name.split("_"))
     prior = anchored(Network(first, second), rddm(int(T), scale), "residual+noise", channels=1)

@@ -1,32 +1,28 @@
 """`wellposed restore`: photographs of any size and kind, by restorers of every family."""
 
 import csv
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tests.conftest import anchored
+from tests import helpers
+from tests.helpers import F32, anchored, tiny_training
 from torch import nn
-from typer.testing import CliRunner
 
 from wellposed import errors, priors
-from wellposed.cli.app import app
 from wellposed.datasets import read_array
 from wellposed.metrics import psnr, ssim
 from wellposed.operators import SuperResolution
 from wellposed.priors import MeanReverting, Patchwise, rddm, resshift
 from wellposed.priors.training import train
-from wellposed.priors.training.settings import TrainingSettings
 from wellposed.solvers import IRSDE, RDDM, MRSampler, ResShift
 from wellposed.solvers.restoration.restore import default_sampler, default_steps, restore
 
 pytestmark = pytest.mark.usefixtures("single_thread")
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, ["restore", *map(str, arguments)])
+run = partial(helpers.run, "restore")
 
 
 def pixels(height, width, seed=0):
@@ -61,9 +57,7 @@ def photos(tmp_path_factory):
 
 
 def trained(photos, out, **changes):
-    tiny = dict(image_size=(16,), widths=(8, 16), layers=1, steps=2, batch_size=2, warmup=1)
-    s = TrainingSettings(data=(str(photos / "clean"),), out=str(out), **tiny, **changes)
-    return train(s)
+    return train(tiny_training(photos / "clean", out, steps=2, warmup=1, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +137,7 @@ def test_known_operators_pull_to_the_data(photos, x4, tmp_path):
 
 
 def test_restorers_are_listed():
-    lines = CliRunner().invoke(app, ["list"]).output.splitlines()
+    lines = helpers.run("list").output.splitlines()
     assert any("irsde-deblur" in line and "restorer" in line for line in lines)
 
 
@@ -151,7 +145,7 @@ MISTAKES = {
     "no such file": (["missing.png"], "no such file 'missing.png'"),
     "no image": (["broken.png"], "cannot read 'broken.png' as an image"),
     "empty folder": (["empty"], "in 'empty'"),
-    "two of a name": (["small", "clean"], "several files are called '0'"),
+    "two of a name": (["small", "clean"], "several files are named '0'"),
     "model": (["small", "--prior", "x4-resshif"], "prior: unknown name 'x4-resshif'"),
     "sampler": (["small", "--solver", "dds"], "--solver: unknown name 'dds'"),
     "steps": (["small", "--steps", 0], "steps: got 0"),
@@ -163,8 +157,8 @@ MISTAKES = {
     "tile": (["small", "--tile", 32], "tile: got 32"),
     "operator": (["small", "--operator", "mri"], "--operator: unknown name 'mri'"),
     "mask": (["small", "--operator", "inpainting"], "mask: got None"),
-    "truth of many": (["small", "--truth", "clean/0.png"], "a folder, for several images"),
-    "no truth": (["mixed", "--truth", "clean"], "no image 'a'"),
+    "truth of many": (["small", "--truth", "clean/0.png"], "a folder for several images"),
+    "no truth": (["mixed", "--truth", "clean"], "no image named 'a'"),
     "other truth": (["small/0.png", "--truth", "small/0.png"], "accepted: (68, 88), 4 times"),
 }
 
@@ -184,7 +178,10 @@ def test_nothing_is_enlarged_by_a_restorer_of_the_same_size(photos, deblur, tmp_
     options = ["--prior", deblur, "--out", tmp_path, "--operator", "super-resolution"]
     done = run(photos / "mixed", *options)
     assert done.exit_code == 2
-    assert "--operator: got 'super-resolution', accepted: other ones" in done.output
+    assert (
+        "--operator: got 'super-resolution', accepted: an operator that keeps the size"
+        in done.output
+    )
 
 
 @pytest.mark.parametrize("truth", [False, True])
@@ -203,13 +200,12 @@ def test_colours_are_refused_before_anything_is_restored(photos, tmp_path):
     grey.mkdir()
     for path in (photos / "clean").iterdir():
         Image.open(path).convert("L").save(grey / path.name)
-    tiny = dict(image_size=(16,), widths=(8, 16), layers=1, steps=1, batch_size=2, warmup=1)
-    s = TrainingSettings(data=(str(grey),), out=str(tmp_path / "own"), process="rddm", **tiny)
-    model, out = train(s), tmp_path / "out"
+    own = tiny_training(grey, tmp_path / "own", process="rddm", steps=1, warmup=1)
+    model, out = train(own), tmp_path / "out"
     for arguments in ([photos / "mixed"], [grey / "0.png", "--truth", photos / "clean"]):
         done = run(*arguments, "--prior", model, "--out", out)
         assert done.exit_code == 2, done.output
-        assert "is in colours, accepted: grey images" in done.output
+        assert "is a colour image, accepted: grey images" in done.output
         assert not out.exists()
 
 
@@ -231,11 +227,10 @@ class Code(nn.Module):
         return F.interpolate(z, scale_factor=4, mode="nearest")
 
 
-def random(*shape):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+rand = partial(helpers.rand, dtype=F32)
 
 
-def test_samplers_suit_the_restorer():
+def test_solvers_suit_the_prior():
     for schedule, sees, cls, steps in (
         (MeanReverting(), "difference", MRSampler, 20),
         (resshift(15), "pixel", ResShift, 15),
@@ -249,7 +244,7 @@ def test_samplers_suit_the_restorer():
 
 def test_large_images_go_tile_by_tile():
     restorer, sampler = anchored(Smooth(), resshift(4), upsample=2), ResShift(steps=2)
-    image = random(1, 3, 40, 36)
+    image = rand(1, 3, 40, 36)
     result = restore(image, restorer, sampler, seed=0, tile=64)
     expected = sampler(image, None, Patchwise(restorer, 64, 16), seed=0)
     assert torch.equal(result.samples, expected.samples.clamp(0, 1))
@@ -264,7 +259,7 @@ def test_large_images_go_tile_by_tile():
 )
 def test_sides_that_latents_lack_are_reflected(upsample, sides, padded):
     restorer = anchored(Smooth(), resshift(4), upsample=upsample, autoencoder=Code())
-    image, sampler = random(2, 3, *sides), IRSDE(steps=2)
+    image, sampler = rand(2, 3, *sides), IRSDE(steps=2)
     result = restore(image, restorer, sampler, num_samples=2, seed=0)
     height, width = (upsample * n for n in sides)
     assert result.samples.shape == (2, 2, 3, height, width)
@@ -275,4 +270,4 @@ def test_sides_that_latents_lack_are_reflected(upsample, sides, padded):
 
 def test_images_of_other_channels_are_refused():
     with pytest.raises(errors.ShapeError, match="made for 3 channels"):
-        restore(random(1, 2, 8, 8), anchored(Smooth(), resshift(4)), ResShift(steps=2))
+        restore(rand(1, 2, 8, 8), anchored(Smooth(), resshift(4)), ResShift(steps=2))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.conftest import anchored
+from tests.helpers import anchored, randn
 from torch import nn
 
 from wellposed.errors import ArgumentError, ShapeError
@@ -32,10 +32,6 @@ SCHEDULES = {
     "ir-sde, unshifted": MeanReverting(30, shifted=False),
     "rddm": rddm(50),
 }
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_resshift_has_the_published_levels():
@@ -102,9 +98,8 @@ def test_times_and_ratios_are_inverse(schedule):
     assert bool((torch.diff(alpha) < 0).all())
 
 
-@pytest.mark.parametrize(
-    ("make", "argument"),
-    [
+def test_schedules_name_bad_arguments():
+    for make, argument in (
         (lambda: resshift(T=1), "T"),
         (lambda: resshift(kappa=0.0), "kappa"),
         (lambda: resshift(power=-1.0), "power"),
@@ -119,11 +114,9 @@ def test_times_and_ratios_are_inverse(schedule):
         (lambda: MeanReverting(T=1), "T"),
         (lambda: MeanReverting(eps=1.0), "eps"),
         (lambda: MeanReverting(theta="square"), "theta"),
-    ],
-)
-def test_schedules_name_bad_arguments(make, argument):
-    with pytest.raises(ArgumentError, match=f"^{argument}: "):
-        make()
+    ):
+        with pytest.raises(ArgumentError, match=f"^{argument}: "):
+            make()
 
 
 class Said(nn.Module):
@@ -140,7 +133,7 @@ class Said(nn.Module):
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_every_prediction_gives_the_clean_image_and_its_parts(schedule):
-    x0, m, eps = normal(2, 3, 4, 4), normal(2, 3, 4, 4, seed=1), normal(2, 3, 4, 4, seed=2)
+    x0, m, eps = randn(2, 3, 4, 4), randn(2, 3, 4, 4, seed=1), randn(2, 3, 4, 4, seed=2)
     t = torch.tensor([3.0, 7.5])
     alpha, sigma = (v.view(-1, 1, 1, 1) for v in schedule(t))
     x_t = m + alpha * (x0 - m) + sigma * eps
@@ -167,7 +160,7 @@ def test_every_prediction_gives_the_clean_image_and_its_parts(schedule):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_networks_see_what_their_papers_say(name):
-    schedule, x_t, m = SCHEDULES[name], normal(1, 3, 4, 4), normal(1, 3, 4, 4, seed=1)
+    schedule, x_t, m = SCHEDULES[name], randn(1, 3, 4, 4), randn(1, 3, 4, 4, seed=1)
     sigma = float(schedule(5.0)[1])
     wanted = {
         "plain": x_t,
@@ -226,7 +219,7 @@ def test_latent_restorers_work_in_the_latents_of_diffusers_autoencoders(kind):
 
 
 def test_restorers_name_bad_arguments():
-    network, m = Said(normal(1, 3, 4, 4)), normal(1, 3, 4, 4)
+    network, m = Said(randn(1, 3, 4, 4)), randn(1, 3, 4, 4)
     bad = {
         "prediction: unknown name 'clean'": lambda: anchored(network, resshift(), "clean"),
         "input": lambda: anchored(network, resshift(), input="all"),
@@ -258,8 +251,8 @@ def test_default_labels_of_tables_and_of_other_schedules():
 )
 def test_rddm_clips_by_the_published_rules(predicts):
     """Against those rules, written out one by one for what the network predicts."""
-    schedule, y, x = rddm(10), 0.8 * normal(1, 3, 4, 4), normal(1, 3, 4, 4, seed=1)
-    first, second = normal(1, 3, 4, 4, seed=2), normal(1, 3, 4, 4, seed=3)
+    schedule, y, x = rddm(10), 0.8 * randn(1, 3, 4, 4), randn(1, 3, 4, 4, seed=1)
+    first, second = randn(1, 3, 4, 4, seed=2), randn(1, 3, 4, 4, seed=3)
     heads = 2 if "+" in predicts else 1
     prior = anchored(Said(torch.cat([first, second], 1)[:, : 3 * heads]), schedule, predicts)
     level = levels(schedule, 6.0, 4.0)

@@ -167,26 +167,33 @@ def test_more_noise_than_the_schedule_has_is_its_end(name):
 # Times
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 7, 50, 300, 667, 999, 1000])
+def too_many(schedule, spacing, steps):
+    """A table has no more levels than entries; between them only "geometric" goes."""
+    if not isinstance(schedule, Tabulated) or steps <= schedule.T:
+        return False
+    return spacing != "geometric" or schedule.T == 1
+
+
 @pytest.mark.parametrize("spacing", SPACINGS)
-def test_times_decrease_to_the_clean_image(schedule, spacing, steps):
+def test_times_decrease_to_the_clean_image(schedule, spacing):
     tabulated = isinstance(schedule, Tabulated)
-    if tabulated and steps > schedule.T and (spacing != "geometric" or schedule.T == 1):
-        with pytest.raises(errors.ArgumentError, match=f"1 to T = {schedule.T}"):
-            schedule.times(steps, spacing)
-        return
-    times = schedule.times(steps, spacing)
-    assert times.dtype == F64
-    assert times[-1] == 0
-    assert bool((times.diff() < 0).all())
-    assert times[0] <= schedule.T
-    if tabulated:
-        assert times[-2] >= 1 - 1e-9  # no network call below its first training level
-    if not (tabulated and spacing == "leading"):
-        assert len(times) == steps + 1
-    from_the_end = spacing in ("trailing", "karras", "geometric")
-    if from_the_end and np.isfinite(float(schedule.ratio(schedule.T))):
-        assert float(times[0]) == pytest.approx(schedule.T, rel=1e-9)
+    for steps in (1, 2, 3, 7, 50, 300, 667, 999, 1000):
+        if too_many(schedule, spacing, steps):
+            with pytest.raises(errors.ArgumentError, match=f"1 to T = {schedule.T}"):
+                schedule.times(steps, spacing)
+            continue
+        times = schedule.times(steps, spacing)
+        assert times.dtype == F64
+        assert times[-1] == 0
+        assert bool((times.diff() < 0).all())
+        assert times[0] <= schedule.T
+        if tabulated:
+            assert times[-2] >= 1 - 1e-9  # no network call below its first training level
+        if not (tabulated and spacing == "leading"):
+            assert len(times) == steps + 1
+        from_the_end = spacing in ("trailing", "karras", "geometric")
+        if from_the_end and np.isfinite(float(schedule.ratio(schedule.T))):
+            assert float(times[0]) == pytest.approx(schedule.T, rel=1e-9)
 
 
 @pytest.mark.parametrize("T", [1, 7, 100, 1000])
@@ -271,10 +278,10 @@ def test_karras_equals_diffusers_edm_sigmas():
 # Bad input
 
 
-@pytest.mark.parametrize("steps", [0, -3, 1.5, "50", None])
-def test_steps_must_be_a_positive_integer(schedule, steps):
-    with pytest.raises(errors.ArgumentError, match=r"^steps: got .*accepted: "):
-        schedule.times(steps)
+def test_steps_must_be_a_positive_integer(schedule):
+    for steps in (0, -3, 1.5, "50", None):
+        with pytest.raises(errors.ArgumentError, match=f"^steps: got {steps!r}, accepted: "):
+            schedule.times(steps)
 
 
 def test_unknown_spacing_names_the_nearest(schedule):
@@ -289,11 +296,11 @@ def test_unknown_spacing_names_the_nearest(schedule):
         ([1, 0.9, 0.8], [0, 0.5], r"shapes \(3,\) and \(2,\)"),
         ([1.0], [0.0], "T \\+ 1 >= 2"),
         ([[1, 0.9]], [[0, 0.1]], "two equal vectors"),
-        ([1, 0.9, 0.8], [0, 0.5, 0.4], "growing strictly"),
-        ([1, 0.9, 0.9], [0, 0.5, 0.5], "growing strictly"),
-        ([1, 0.9, -0.8], [0, 0.5, 0.9], "growing strictly"),
-        ([1, 0.5, 0, 0], [0, 0.5, 1, 1], "growing strictly"),
-        ([1, torch.nan], [0, 1], "growing strictly"),
+        ([1, 0.9, 0.8], [0, 0.5, 0.4], "strictly increasing"),
+        ([1, 0.9, 0.9], [0, 0.5, 0.5], "strictly increasing"),
+        ([1, 0.9, -0.8], [0, 0.5, 0.9], "strictly increasing"),
+        ([1, 0.5, 0, 0], [0, 0.5, 1, 1], "strictly increasing"),
+        ([1, torch.nan], [0, 1], "strictly increasing"),
     ],
 )
 def test_tables_must_fit_and_grow(alpha, sigma, message):

@@ -3,17 +3,17 @@
 import copy
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import traceback
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from tests.helpers import forked, randn, told
 
 from wellposed import errors
 from wellposed.linalg import inner
@@ -101,41 +101,21 @@ SOLVERS |= OTHERS
 
 
 def in_processes(count, work, folder, timeout=200):
-    """Run ``work(rank)`` in forked processes; return their exit codes."""
+    """Run ``work(rank)`` in forked processes that know of each other; return their exit codes."""
     rendezvous = folder / f"rendezvous-{time.monotonic_ns()}"
 
     def start(rank):
         dist.init_process_group(
             "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=count
         )
-        try:
-            work(rank)
-        except Exception:
-            (folder / f"error-{rank}").write_text(traceback.format_exc())
-            raise SystemExit(3) from None
+        work(rank)
 
-    processes = [mp.get_context("fork").Process(target=start, args=(r,)) for r in range(count)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout)
-    codes = [process.exitcode for process in processes]
-    for process in processes:
-        process.kill()
-    return codes
-
-
-def told(folder):
-    return "\n".join(f"{f.name}: {f.read_text()}" for f in sorted(folder.glob("error-*")))
-
-
-def draw(*shape, seed=0, dtype=F64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return forked(count, start, folder, timeout)
 
 
 def ct(dtype=F64, items=1, depth=DEPTH):
     operator = Stacked(ParallelBeamCT(10, 5, noise_sigma=0.02), depth)
-    x = 0.5 + 0.1 * draw(items, 1, depth, 10, 10)
+    x = 0.5 + 0.1 * randn(items, 1, depth, 10, 10)
     spectrum = torch.linspace(0.05, 0.2, 100, dtype=F64).view(10, 10)
     prior = GaussianPrior(0.4, Stationary(spectrum + spectrum.flip(0, 1).roll((1, 1), (0, 1))))
     return operator.measure(x).to(dtype), operator, Slicewise(prior)
@@ -145,7 +125,7 @@ def mri(dtype=C128, items=1, depth=DEPTH):
     maps = simulate_sensitivity_maps(2, 10, 8)
     mask = uniform_random_lines(8, 1.5, 0.2, seed=1)
     operator = Stacked(MultiCoilMRI(mask, maps, noise_sigma=0.02), depth)
-    x = draw(items, 1, depth, 10, 8, dtype=C128)
+    x = randn(items, 1, depth, 10, 8, dtype=C128)
     prior = Slicewise(GaussianPrior(0.0, 0.3, Tabulated.linear(), is_complex=True), chunk=2)
     return operator.measure(x).to(dtype), operator, prior
 
@@ -205,7 +185,7 @@ def test_in_one_process_nothing_is_shared():
 
 
 @pytest.mark.parametrize("dtype", [F32, C128])
-def test_a_slab_is_given_the_noise_of_the_volume(dtype):
+def test_a_part_is_given_the_noise_of_the_volume(dtype):
     whole = ItemNoise(2, [(0, 0), (1, 0)])
     part = ItemNoise(2, [(0, 0), (1, 0)], first_slice=3)
     for _ in range(2):
@@ -214,8 +194,8 @@ def test_a_slab_is_given_the_noise_of_the_volume(dtype):
         assert len(torch.unique(z.real)) == z.numel()  # no slice repeats another
 
 
-def test_differences_sums_and_parts_reach_over_the_slabs(tmp_path):
-    x, d = (draw(2, 1, DEPTH, 3, 4, seed=s, dtype=C128) for s in (0, 1))
+def test_differences_and_sums_reach_over_the_parts(tmp_path):
+    x, d = (randn(2, 1, DEPTH, 3, 4, seed=s, dtype=C128) for s in (0, 1))
 
     def work(rank):
         part, whole = ProcessPart(DEPTH), Part()
@@ -277,9 +257,13 @@ def test_seeds_that_differ_are_refused_by_all(tmp_path):
         y, operator, prior = ct()
         part, large = sharding.shard(y, operator), 2**70 + 5
         DDS(steps=1)(*part, prior, seed=large)
-        with pytest.raises(errors.ArgumentError, match=r"seed: got .*, accepted: the same in all"):
+        with pytest.raises(
+            errors.ArgumentError, match=r"seed: got .*, accepted: one seed for all"
+        ):
             DDS(steps=1)(*part, prior, seed=large + rank)
-        with pytest.raises(errors.ArgumentError, match=r"seed: got .*, accepted: the same in all"):
+        with pytest.raises(
+            errors.ArgumentError, match=r"seed: got .*, accepted: one seed for all"
+        ):
             sharding.spread(DDS(steps=1), *images(), seed=rank)
         with pytest.raises(errors.ArgumentError, match="operator: got 'a part of a volume'"):
             sharding.shard(*part)
@@ -361,7 +345,7 @@ def test_a_folder_that_not_all_see_is_refused(tmp_path):
 
     def work(rank):
         part = sharding.shard(y, operator)
-        with pytest.raises(errors.CheckpointError, match="checkpoint: the processes find"):
+        with pytest.raises(errors.CheckpointError, match="checkpoint: the processes read"):
             DDS(steps=2)(*part, prior, checkpoint=tmp_path / str(rank), **options)
 
     assert in_processes(2, work, tmp_path) == [0, 0], told(tmp_path)
@@ -373,7 +357,7 @@ def test_another_run_is_refused_by_all(tmp_path):
 
     def work(rank):
         part = sharding.shard(y.flip(2), operator)
-        with pytest.raises(errors.CheckpointError, match=r"of another run: y is"):
+        with pytest.raises(errors.CheckpointError, match=r"belongs to another run: y is"):
             DDS(steps=2)(*part, prior, seed=1, checkpoint=tmp_path / "run")
 
     assert in_processes(2, work, tmp_path) == [0, 0], told(tmp_path)
@@ -519,19 +503,22 @@ print(y.shape[2], "slices")
 """
 
 
-def test_torchrun_shares_a_volume(tmp_path):
-    script, found = tmp_path / "script.py", []
+def test_torchrun_shares_a_volume(tmp_path, monkeypatch, capsys):
+    """The script as it stands, by one process here and by two that torchrun starts."""
+    script, (one, two) = tmp_path / "script.py", (tmp_path / "one", tmp_path / "two")
     script.write_text(SCRIPT)
+    monkeypatch.setattr("sys.argv", [str(script), str(one)])
+    runpy.run_path(str(script))
+    assert capsys.readouterr().out == "3 slices\n"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for name, before, slices in (("one", [], {"3"}), ("two", launcher, {"1", "2"})):
-        output = subprocess.run(
-            [sys.executable, *before, str(script), str(tmp_path / name)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert output.returncode == 0, output.stderr
-        assert set(output.stdout.replace("slices", "").split()) == slices
-        found.append(Reconstruction.load(tmp_path / name / "reconstruction.h5"))
-    torch.testing.assert_close(found[1].samples, found[0].samples, rtol=0, atol=1e-6)
+    output = subprocess.run(
+        [sys.executable, *launcher, str(script), str(two)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert output.returncode == 0, output.stderr
+    assert set(output.stdout.replace("slices", "").split()) == {"1", "2"}
+    found = [Reconstruction.load(folder / "reconstruction.h5").samples for folder in (one, two)]
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-6)

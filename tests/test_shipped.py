@@ -1,7 +1,7 @@
 """The shipped priors and example data, as a user of the package finds them."""
 
 import re
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import h5py
@@ -38,6 +38,7 @@ def brain():
     return torch.polar(magnitude, torch.full_like(magnitude, 0.7))[None, None]
 
 
+@cache
 def rf(kind):
     """The middle depths of a companded frame of the test split, haze at a usual level."""
     echoes = simulate_echoes([0], "test")

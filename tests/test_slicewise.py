@@ -4,6 +4,7 @@ import collections
 
 import pytest
 import torch
+from tests.helpers import randn
 from torch import nn
 
 from wellposed import errors
@@ -18,17 +19,13 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 VP = Tabulated.linear()
 
 
-def random(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
 class Mixing(nn.Module):
     """Couples neighbouring pixels of a slice and depends on time; counts what it is given."""
 
     def __init__(self, channels=1, dtype=torch.float64):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False, dtype=dtype)
-        values = random(self.conv.weight.numel(), seed=3).view_as(self.conv.weight)
+        values = randn(self.conv.weight.numel(), seed=3).view_as(self.conv.weight)
         self.conv.weight.data.copy_(0.3 * values)
         self.batches = []
 
@@ -52,7 +49,7 @@ def one_by_one(prior, x_t, t, axis):
 @pytest.mark.parametrize("axis", [2, 3, 4])
 @pytest.mark.parametrize("chunk", [1, 2, 5, None])
 def test_it_is_the_inner_prior_slice_by_slice(axis, chunk):
-    x_t = random(2, 3, 5, 6, 7)
+    x_t = randn(2, 3, 5, 6, 7)
     prior = mixing_prior(channels=3)
     out = Slicewise(prior, (axis,), chunk).denoise(x_t, 40)
     torch.testing.assert_close(out, one_by_one(prior, x_t, 40, axis), rtol=1e-12, atol=1e-12)
@@ -62,13 +59,13 @@ def test_it_is_the_inner_prior_slice_by_slice(axis, chunk):
 @pytest.mark.parametrize("chunk", [1, 3, 8])
 def test_no_more_slices_at_once_than_a_chunk(chunk):
     prior = mixing_prior()
-    Slicewise(prior, (3,), chunk).denoise(random(2, 1, 4, 8, 5), 40)
+    Slicewise(prior, (3,), chunk).denoise(randn(2, 1, 4, 8, 5), 40)
     assert max(prior.network.batches) == chunk
     assert sum(prior.network.batches) == 2 * 8
 
 
 def test_complex_volumes():
-    x_t = random(1, 2, 5, 6, 7, dtype=torch.complex128)
+    x_t = randn(1, 2, 5, 6, 7, dtype=torch.complex128)
     prior = mixing_prior(channels=2, is_complex=True)
     out = Slicewise(prior, (4,), 3).denoise(x_t, 40)
     assert out.is_complex()
@@ -80,7 +77,7 @@ def test_each_volume_has_its_own_time_and_axis():
     slicewise = Slicewise(prior, (2, 4), 3)
     times = torch.tensor([1.0, 981.0, 40.0, 7.0])
     assert len({slicewise.axis_at(t) for t in times}) == 2
-    x_t = random(4, 1, 5, 6, 7)
+    x_t = randn(4, 1, 5, 6, 7)
     alone = [slicewise.denoise(x_t[b : b + 1], times[b]) for b in range(4)]
     assert torch.equal(slicewise.denoise(x_t, times), torch.cat(alone))
 
@@ -100,7 +97,7 @@ def test_the_axis_follows_from_the_time_alone_and_all_take_part(schedule, axes):
 
 def test_the_axis_of_a_time_is_cut():
     prior = mixing_prior()
-    slicewise, x_t = Slicewise(prior, (2, 3, 4)), random(1, 1, 5, 6, 7)
+    slicewise, x_t = Slicewise(prior, (2, 3, 4)), randn(1, 1, 5, 6, 7)
     for t in (1, 21, 41, 61, 81, 101):
         expected = one_by_one(prior, x_t, t, slicewise.axis_at(t))
         torch.testing.assert_close(slicewise.denoise(x_t, t), expected, rtol=1e-12, atol=1e-12)
@@ -109,7 +106,7 @@ def test_the_axis_of_a_time_is_cut():
 @pytest.mark.parametrize("chunk", [1, 2, 4, 7])
 def test_chunks_sent_elsewhere_come_back_in_place(chunk):
     """By the same two lanes that overlap on CUDA, where here copies are plain."""
-    prior, x_t = mixing_prior(), random(2, 1, 7, 6, 5)
+    prior, x_t = mixing_prior(), randn(2, 1, 7, 6, 5)
     with torch.no_grad():
         here = Slicewise(prior, (2, 3), chunk).denoise(x_t, 40)
         there = Slicewise(prior, (2, 3), chunk, device="cpu").denoise(x_t, 40)
@@ -119,7 +116,7 @@ def test_chunks_sent_elsewhere_come_back_in_place(chunk):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_host_volumes_through_a_gpu():
-    x_t = random(2, 1, 37, 64, 48, dtype=torch.float32)
+    x_t = randn(2, 1, 37, 64, 48, dtype=torch.float32)
     prior = mixing_prior(dtype=torch.float32)
     expected = Slicewise(prior, chunk=5).denoise(x_t, 40)
     there = Slicewise(prior.to("cuda"), chunk=5, device="cuda")
@@ -132,7 +129,7 @@ def test_host_volumes_through_a_gpu():
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_precision_is_that_of_the_inner_prior_alone(precision):
-    x_t = random(1, 1, 4, 8, 8, dtype=torch.float32)
+    x_t = randn(1, 1, 4, 8, 8, dtype=torch.float32)
     prior = mixing_prior(dtype=torch.float32)
     full = Slicewise(prior).denoise(x_t, 40)
     out = Slicewise(prior, precision=precision).denoise(x_t, 40)
@@ -143,7 +140,7 @@ def test_precision_is_that_of_the_inner_prior_alone(precision):
 
 
 def test_gradients_pass():
-    prior, x_t, v = mixing_prior(), random(2, 1, 6, 5, 7), random(2, 1, 6, 5, 7, seed=1)
+    prior, x_t, v = mixing_prior(), randn(2, 1, 6, 5, 7), randn(2, 1, 6, 5, 7, seed=1)
     x = x_t.clone().requires_grad_()
     expected = torch.autograd.grad(one_by_one(prior, x, 40, 3), x, v)[0]
     for device in (None, "cpu"):
@@ -157,7 +154,7 @@ def test_gradients_pass():
 
 def test_gradients_hold_no_activations():
     """Of all the network's arrays less than two for each volume stay."""
-    x_t = random(1, 1, 32, 16, 16).requires_grad_()
+    x_t = randn(1, 1, 32, 16, 16).requires_grad_()
     prior = Slicewise(mixing_prior(), chunk=2)
     with LivePeak() as count:
         out = prior.denoise(x_t, 40)
@@ -167,7 +164,7 @@ def test_gradients_hold_no_activations():
 
 def stacked(depth=5):
     operator = Stacked(Inpainting(random_mask(8, 6, 0.5, 0), 1, 0.05), depth)
-    return operator.measure(random(1, 1, depth, 8, 6).sigmoid()), operator
+    return operator.measure(randn(1, 1, depth, 8, 6).sigmoid()), operator
 
 
 @pytest.mark.parametrize("solver", [DDS(steps=5), DPS(steps=5)])
@@ -212,10 +209,10 @@ def test_bad_options_are_named(arguments, message):
 def test_images_are_refused():
     prior = Slicewise(mixing_prior())
     with pytest.raises(errors.ShapeError, match=r"x_t: got shape \(1, 1, 8, 8\)"):
-        prior.denoise(random(1, 1, 8, 8), 5)
+        prior.denoise(randn(1, 1, 8, 8), 5)
     operator = Inpainting(random_mask(8, 6, 0.5, 0), 1, 0.05)
     with pytest.raises(errors.ShapeError, match="volumes"):
-        DDS()(operator.measure(random(1, 1, 8, 6)), operator, prior)
+        DDS()(operator.measure(randn(1, 1, 8, 6)), operator, prior)
     assert prior.prior.network.batches == []
 
 
@@ -230,13 +227,13 @@ class Even(GaussianPrior):
 
 def test_slices_of_every_axis_must_suit_the_inner_prior_before_a_run():
     prior = Even(0.0, 1.0, VP)
-    Slicewise(prior, (2,)).check_image(random(1, 1, 6, 8, 12))
+    Slicewise(prior, (2,)).check_image(randn(1, 1, 6, 8, 12))
     with pytest.raises(errors.ShapeError, match="multiples of 4"):
-        Slicewise(prior, (2, 3)).check_image(random(1, 1, 6, 8, 12))
+        Slicewise(prior, (2, 3)).check_image(randn(1, 1, 6, 8, 12))
 
 
 def test_a_prior_that_is_not_where_it_is_said_to_be():
-    with pytest.raises(errors.DeviceError, match="lives on cpu"):
-        Slicewise(mixing_prior(), device="meta").check_image(random(1, 1, 3, 8, 8))
+    with pytest.raises(errors.DeviceError, match="is on cpu"):
+        Slicewise(mixing_prior(), device="meta").check_image(randn(1, 1, 3, 8, 8))
     with pytest.raises(errors.ShapeError, match="made for 1 channels"):
-        Slicewise(mixing_prior()).check_image(random(1, 2, 3, 8, 8))
+        Slicewise(mixing_prior()).check_image(randn(1, 2, 3, 8, 8))

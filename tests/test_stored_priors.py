@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.helpers import tiny_training
 from torch import nn
 
 from wellposed import errors, priors
@@ -17,15 +18,13 @@ from wellposed.priors.networks.conv_unet import ConvUNet, parameters_in_millions
 from wellposed.priors.schedule import VE
 from wellposed.priors.stored.card import model_card
 from wellposed.priors.stored.store import build_prior, load_prior, save_prior
-from wellposed.priors.training import Trainer, TrainingSettings, train
+from wellposed.priors.training import Trainer, train
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
 
-def settings(data, out, **changes):
-    tiny = dict(data=(str(data),), out=str(out), image_size=(16,), widths=(8, 16), layers=1)
-    tiny |= dict(steps=4, batch_size=2, warmup=2, save_every=2, learning_rate=1e-2)
-    return TrainingSettings(**{**tiny, **changes})
+def settings(folder, out, **changes):
+    return tiny_training(folder, out, **dict(learning_rate=1e-2) | changes)
 
 
 @pytest.fixture(scope="module")
@@ -204,18 +203,18 @@ PRIOR_DAMAGE = {
     "config of another kind": (lambda f: (f / "config.json").write_text("[1]"), "cannot load"),
     "foreign config": (
         lambda f: (f / "config.json").write_text('{"_class_name": "UNet2DModel"}'),
-        "lacks or garbles 'network'",
+        "missing or invalid in config.json: 'network'",
     ),
     "network not a table": (edit_config(network="unet"), "cannot load"),
     "unknown network setting": (edit_config(network={"depth": 3}), "cannot load.*depth"),
-    "no widths": (edit_network(widths=[]), "config lacks or garbles"),
+    "no widths": (edit_network(widths=[]), "missing or invalid in config"),
     "negative width": (edit_network(widths=[-8, 16]), "cannot load"),
     "text for a number": (edit_network(layers="one"), "cannot load"),
-    "unknown schedule": (edit_config(schedule="sine"), "garbles 'sine'"),
+    "unknown schedule": (edit_config(schedule="sine"), "invalid in config.json: 'sine'"),
     "schedule of the old format": (edit_config(schedule={"kind": "linear"}), "cannot load"),
     "unknown prediction": (edit_config(prediction="nois"), "Did you mean 'noise'"),
     "no sigma_data": (edit_config(sigma_data=None), "sigma_data"),
-    "no schedule": (without("schedule"), "lacks or garbles 'schedule'"),
+    "no schedule": (without("schedule"), "missing or invalid in config.json: 'schedule'"),
     "other channels": (edit_config(channels=3), "channels: got 3"),
     "complex of one real channel": (
         edit_config(complex=True, data_range=[-1, 1]),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import random, relative
+from tests.helpers import random, relative
 from torch import nn
 
 from wellposed.datasets.ultrasound.processing import compand
@@ -121,7 +121,7 @@ OPERATORS = {
     "one operator twice": lambda: Superposition(
         2 * [CompressedSensing((1, 8, 8), 0.5, 4)], (1, -2)
     ),
-    "two of one U": lambda: Superposition(
+    "two with the same U": lambda: Superposition(
         [CompressedSensing((1, 8, 8), 0.5, 4, seed=seed) for seed in (0, 1)]
     ),
     "general": general,
@@ -166,7 +166,7 @@ def test_only_operators_of_one_U_are_aligned():
     blurs = [Blur(gaussian_kernel(width, 5), SIZE) for width in (0.5, 1.0)]
     assert not isinstance(Superposition(blurs), Decomposable)
     assert isinstance(Superposition(2 * blurs[:1]), Decomposable)
-    with pytest.raises(ArgumentError, match="of one U"):
+    with pytest.raises(ArgumentError, match="with the same U"):
         AlignedSuperposition([Denoising(SIZE), blurs[0]])
     for operator in (aligned(), general()):
         copied = copy.deepcopy(operator)
@@ -194,7 +194,12 @@ def test_what_no_block_measures_has_no_noise():
         (Denoising(SIZE), {}, ArgumentError, "operators"),
         ([Denoising(SIZE), Denoising((1, 8, 7))], {}, ShapeError, "operators"),
         ([Denoising(SIZE), CompressedSensing(SIZE, 0.5, 2)], {}, ShapeError, "operators"),
-        ([Denoising(SIZE), Denoising(SIZE, complex_image=True)], {}, ArgumentError, "real and"),
+        (
+            [Denoising(SIZE), Denoising(SIZE, complex_image=True)],
+            {},
+            ArgumentError,
+            "several kinds",
+        ),
         ([Denoising(SIZE)] * 2, {"weights": (1,)}, ArgumentError, "weights"),
         ([Denoising(SIZE)] * 2, {"weights": 2.0}, ArgumentError, "weights: got 2.0"),
         ([Denoising(SIZE)] * 2, {"weights": (0, 0)}, ArgumentError, "weights"),
@@ -543,8 +548,8 @@ def test_errors_on_the_toy_are_those_recorded(name):
     assert found == pytest.approx(RECORD["solvers"][name], rel=0.01, abs=2e-3)
 
 
-def test_records_are_of_all_solvers():
-    assert set(RECORD["solvers"]) == set(superposition_solvers(RECORD["budget"]))
+def test_records_are_of_solvers_that_exist():
+    assert set(RECORD["solvers"]) <= set(superposition_solvers(RECORD["budget"]))
     assert set(RECORD["toy"]) == {"exact covariance", "DPS", "PiGDM", "projection"}
 
 

@@ -1,4 +1,4 @@
-"""Training spread over processes, started as a user would start it."""
+"""Training spread over processes that speak by gloo."""
 
 import csv
 import json
@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tests.helpers import forks, run_in_processes, tiny_training
 
-from wellposed.priors.training import TrainingSettings, train
+from wellposed.priors.training import train
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -23,16 +24,19 @@ def data(tmp_path_factory):
     return folder
 
 
-def torchrun(processes, data, out, batch_size):
-    """Run `wellposed train` in CPU processes that speak by gloo."""
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+def command(data, out, batch_size):
     options = {"--data": data, "--out": out, "--image-size": "8,16", "--widths": "8,16"}
     options |= {"--layers": 1, "--steps": 6, "--batch-size": batch_size, "--save-every": 3}
-    options |= {"--warmup": 2, "--learning-rate": 5e-3}
-    flat = [part for pair in options.items() for part in pair]
-    arguments = [sys.executable, "-m", *launcher, "-m", "wellposed", "train", *flat]
+    options |= {"--warmup": 2, "--learning-rate": 5e-3, "--image-every": 100}
+    return ["train", *(part for pair in options.items() for part in pair)]
+
+
+def torchrun(processes, data, out, batch_size):
+    """Run `wellposed train` as a user would start it."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    words = command(data, out, batch_size)
     return subprocess.run(
-        [str(a) for a in arguments],
+        [sys.executable, *launcher, "-m", "wellposed", *map(str, words)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -46,18 +50,13 @@ def curve(folder):
     return heads, np.array(rows, float)
 
 
+@forks
 def test_two_processes_follow_the_losses_of_one(data, tmp_path):
-    one = train(
-        TrainingSettings(
-            **dict(data=(str(data),), out=str(tmp_path / "one"), image_size=(8, 16)),
-            **dict(widths=(8, 16), layers=1, steps=6, batch_size=8, save_every=3),
-            **dict(warmup=2, learning_rate=5e-3),
-        )
-    )
+    sizes = dict(image_size=(8, 16), steps=6, batch_size=8, save_every=3, learning_rate=5e-3)
+    one = train(tiny_training(data, tmp_path / "one", **sizes))
     two = tmp_path / "two"
-    done = torchrun(2, data, two, batch_size=8)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("step 6 loss") == 1
+    output = run_in_processes(2, command(data, two, batch_size=8), tmp_path / "told")
+    assert output.count("wrote the prior") == 1
 
     (heads, ours), (expected_heads, expected) = curve(two), curve(one)
     assert heads == expected_heads

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from tests.conftest import relative
+from tests.helpers import relative
 
 from wellposed import errors
 from wellposed.datasets.ultrasound import (
@@ -86,17 +86,17 @@ def test_measured_rf_of_a_liver():
     [
         ({"kind": "MET_STRING"}, "component"),
         ({"swap": ("NDims", "ElementNumberOfChannels = 2\nNDims")}, "2 component"),
-        ({"swap": ("5 4 3", "5 4 4")}, "DimSize = 5 4 4 and holds 60"),
+        ({"swap": ("5 4 3", "5 4 4")}, "DimSize = 5 4 4 but 60"),
         ({"swap": ("5 4 3", "60")}, "two or three axes"),
         ({"swap": ("5 4 3", "-5 -4 3")}, "DimSize = -5 -4 3"),
         ({"swap": ("5 4 3", "0 4 3"), "bytes": 0}, "DimSize = 0 4 3"),
-        ({"swap": ("ObjectType = Image", "no header")}, "no header of a MetaImage"),
+        ({"swap": ("ObjectType = Image", "no header")}, "no MetaImage header"),
         ({"swap": ("DimSize", "Size")}, "cannot read"),
         ({"swap": ("LOCAL", "gone.raw")}, "cannot read"),
         ({"bytes": 59}, "cannot read"),
         ({"compressed": True, "swap": ("CompressedData = True", "Ignored = 1")}, "DimSize"),
         ({"kind": "MET_FLOAT", "dtype": "<f4", "values": VALUES * np.nan}, "NaN or infinite"),
-        ({"values": VALUES * 0}, "zeros alone"),
+        ({"values": VALUES * 0}, "only zeros"),
     ],
 )
 def test_metaimages_that_cannot_be_read(wrong, message, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import scipy.ndimage
 import scipy.stats
 import torch
-from tests.conftest import random
+from tests.helpers import random
 
 from wellposed import errors
 from wellposed.datasets.ultrasound import (

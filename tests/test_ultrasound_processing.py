@@ -7,7 +7,7 @@ import pytest
 import scipy.ndimage
 import scipy.signal
 import torch
-from tests.conftest import random
+from tests.helpers import random
 
 from wellposed import errors
 from wellposed.datasets.ultrasound import (
@@ -163,7 +163,7 @@ def test_a_sector_knows_its_samples():
         ({"degrees": 180.0}, "degrees"),
         ({"bandwidth": 0.0}, "bandwidth"),
         ({"beam_width": 0.0}, "beam_width"),
-        ({"centre_mhz": 3.0}, "depths: got 1024, accepted: 141"),
+        ({"centre_mhz": 3.0}, "depths: got 1024, accepted: at least 141"),
     ],
 )
 def test_impossible_sectors(wrong, message):
@@ -171,9 +171,8 @@ def test_impossible_sectors(wrong, message):
         Sector(**wrong)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
+def test_bad_input():
+    for call, message in (
         (lambda: compand(torch.ones(1), 0), "mu"),
         (lambda: expand(torch.ones(1), -1), "mu"),
         (lambda: envelope(torch.ones(4, 4, dtype=torch.complex64)), "rf"),
@@ -186,8 +185,6 @@ def test_impossible_sectors(wrong, message):
         (lambda: scan_convert(polar().long(), SECTOR), "image: got torch.int64"),
         (lambda: scan_convert(torch.ones(1, 1, 40, 96), SECTOR), "image"),
         (lambda: scan_convert(polar(), SECTOR, 0), "height"),
-    ],
-)
-def test_bad_input(call, message):
-    with pytest.raises(errors.ArgumentError, match=message):
-        call()
+    ):
+        with pytest.raises(errors.ArgumentError, match=message):
+            call()

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tests.conftest import relative
+from tests.helpers import relative
 
 from wellposed import errors
 from wellposed.datasets.images.image_files import Collection, Reading

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from tests.conftest import random
+from tests.helpers import random
 
 from wellposed.datasets.ultrasound import (
     Sector,

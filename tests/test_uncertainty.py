@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.special import gamma
 from scipy.stats import wasserstein_distance
+from tests.helpers import normal
 
 from wellposed import Reconstruction, errors
 from wellposed.metrics import coverage, crps, sliced_wasserstein
@@ -20,10 +21,6 @@ from wellposed.uncertainty import Conformal
 from wellposed.validation.gaussian import field_covariance
 
 SIZE = (1, 3, 4)
-
-
-def normal(*shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
 
 
 def reconstruction(samples, residual=None, measured=None):
@@ -88,7 +85,7 @@ def test_levels_beyond_the_samples_get_all_of_them(result):
 
 
 def test_single_samples_have_no_interval_and_bad_fractions_are_named(result):
-    with pytest.raises(errors.ArgumentError, match="samples: got 'a single one'"):
+    with pytest.raises(errors.ArgumentError, match="samples: got 'a single sample'"):
         reconstruction(result.samples[:1]).interval()
     for bad in (0, 1, -0.5, 90):
         with pytest.raises(errors.ArgumentError, match="level: got"):
@@ -119,7 +116,7 @@ def test_chi_square_is_that_of_the_noise():
         wrong[:, 3] *= factor
         doubted = reconstruction(normal(6, items, 2), wrong, measured)
         assert doubted.suspicious.nonzero().flatten().tolist() == [3]
-        assert "inconsistent with the noise level in items [3]" in repr(doubted)
+        assert "inconsistent with the stated noise level: items [3]" in repr(doubted)
 
 
 def test_few_measurements_excuse_a_large_deviation():
@@ -256,7 +253,7 @@ def test_sliced_wasserstein_is_scipys_in_one_dimension_and_a_distance_in_more():
 
 
 def test_scores_refuse_what_would_broadcast():
-    with pytest.raises(errors.ArgumentError, match="samples: got '1 of them'"):
+    with pytest.raises(errors.ArgumentError, match="samples: got '1 samples'"):
         crps(normal(1, 2, 3), normal(2, 3))
     with pytest.raises(errors.ShapeError):
         crps(normal(4, 2, 3), normal(1, 3))
@@ -339,9 +336,9 @@ def test_too_few_images_and_wrong_shapes_are_named(result):
     with pytest.raises(errors.ArgumentError, match="got '8 images', accepted: at least 9"):
         Conformal.fit([result] * 4, [truth] * 4, 0.9)
     Conformal.fit([result] * 5, [truth] * 5, 0.9)
-    with pytest.raises(errors.ArgumentError, match="one for each reconstruction"):
+    with pytest.raises(errors.ArgumentError, match="one truth per reconstruction"):
         Conformal.fit([result] * 5, [truth] * 4)
-    with pytest.raises(errors.ArgumentError, match="one for each reconstruction"):
+    with pytest.raises(errors.ArgumentError, match="one truth per reconstruction"):
         Conformal.fit([], [])
     with pytest.raises(errors.ArgumentError, match="level: got 1"):
         Conformal.fit([result], [truth], 1)
@@ -353,7 +350,7 @@ def test_too_few_images_and_wrong_shapes_are_named(result):
     with pytest.raises(errors.ArgumentError, match="one image size"):
         Conformal.fit([result, other], [truth, truth[..., :2]], 0.5)
     per_pixel = Conformal.fit([result] * 5, [truth] * 5, 0.9, per_pixel=True)
-    with pytest.raises(errors.ShapeError, match="as calibrated"):
+    with pytest.raises(errors.ShapeError, match="as in the calibration"):
         per_pixel.interval(other)
 
 

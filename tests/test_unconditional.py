@@ -166,7 +166,7 @@ def test_networks_are_sampled_without_gradients_or_global_noise(device):
     ("change", "message"),
     [
         ({"steps": 0}, "steps: got 0"),
-        ({"steps": 1001}, "steps: got 1001, accepted: 1 to T = 1000"),
+        ({"steps": 1001}, "steps: got 1001, accepted: a number from 1 to T = 1000"),
         ({"spacing": "karas"}, "Did you mean 'karras'"),
         ({"eta": 1.5}, "eta: got 1.5"),
         ({"eta": -0.1}, "eta: got -0.1"),

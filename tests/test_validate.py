@@ -4,15 +4,16 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2, norm
-from typer.testing import CliRunner
+from tests import helpers
+from tests.helpers import normal
 
 from wellposed import errors
-from wellposed.cli.app import app
 from wellposed.errors import ArgumentError
 from wellposed.metrics import crps
 from wellposed.operators import MatrixOperator, check_operator
@@ -42,10 +43,6 @@ from wellposed.validation.settings import recorded_solvers
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 F64 = torch.float64
-
-
-def normal(*shape, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
 
 
 def dense(operator, size):
@@ -395,8 +392,7 @@ def test_all_recorded_solvers_are_those_offered():
     assert {s.spacing for s in recorded_solvers().values()} == {"karras"}
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, ["validate", *map(str, arguments)])
+run = partial(helpers.run, "validate")
 
 
 def cells(text, name):

@@ -1,18 +1,14 @@
 """Whole volumes on the command line: what is taken, measured, kept and written where."""
 
 import logging
-import os
-import subprocess
-import sys
 
 import nibabel
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from tests.helpers import forks, run, run_in_processes
 
 from wellposed import Reconstruction
-from wellposed.cli.app import app
 from wellposed.cli.inputs import HOUNSFIELD, read_input
 from wellposed.cli.settings import InputOptions
 from wellposed.cli.tasks import build_task
@@ -65,11 +61,11 @@ def files(tmp_path_factory):
 def arguments(files, out, name, operator, *more):
     prior = files / ("complex" if operator == "mri" else "grey")
     words = ["reconstruct", files / name, "--operator", operator, "--simulate", "--prior", prior]
-    return [str(word) for word in (*words, "--out", out, *more)]
+    return [*words, "--out", out, *more]
 
 
 def reconstruct(files, out, name, operator, *more):
-    return CliRunner().invoke(app, arguments(files, out, name, operator, *more))
+    return run(*arguments(files, out, name, operator, *more))
 
 
 SHORT = ["--set", "steps=2"]
@@ -195,30 +191,20 @@ def test_a_killed_run_goes_on_from_its_checkpoint(files, tmp_path, monkeypatch):
     assert torch.equal(ours, theirs)
 
 
-def torchrun(words):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.run(
-        [sys.executable, *launcher, "-m", "wellposed", *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def test_torchrun_shares_the_slices(files, tmp_path):
+@forks
+def test_processes_share_the_slices(files, tmp_path):
     """And process 0 writes the volume that one process gives."""
     more = ["--solver", "dds3d", "--set", "steps=2", "--views", 4]
     done = reconstruct(files, tmp_path / "one", "volume.npy", "ct", *more)
     assert done.exit_code == 0, done.output
-    output = torchrun(arguments(files, tmp_path / "two", "volume.npy", "ct", *more))
-    assert output.returncode == 0, output.stderr
-    assert output.stdout.count("wrote") == 1
+    words = arguments(files, tmp_path / "two", "volume.npy", "ct", *more)
+    assert run_in_processes(2, words, tmp_path / "told").count("wrote") == 1
     one, two = (Reconstruction.load(tmp_path / n / "reconstruction.h5") for n in ("one", "two"))
     torch.testing.assert_close(two.samples, one.samples, rtol=0, atol=1e-5)
 
 
-def test_torchrun_deals_out_images(files, tmp_path):
+@forks
+def test_processes_deal_out_images(files, tmp_path):
     """Each is what it is alone, whichever process does it."""
     rng, more = np.random.default_rng(1), ["--solver", "dds", "--views", 4, *SHORT]
     for n in range(3):
@@ -227,9 +213,7 @@ def test_torchrun_deals_out_images(files, tmp_path):
     assert alone.exit_code == 0, alone.output
     others = [str(tmp_path / f"slice-{n}.npy") for n in (1, 2)]
     words = arguments(files, tmp_path / "out", tmp_path / "slice-0.npy", "ct", *others, *more)
-    output = torchrun(words)
-    assert output.returncode == 0, output.stderr
-    assert output.stdout.count("wrote") == 3
+    assert run_in_processes(2, words, tmp_path / "told").count("wrote") == 3
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["slice-0", "slice-1", "slice-2"]
     found = Reconstruction.load(tmp_path / "out" / "slice-2" / "reconstruction.h5")
@@ -251,7 +235,10 @@ def test_a_file_that_fails_keeps_none_from_being_done(files, tmp_path):
 def test_files_of_one_name_are_refused(files, tmp_path):
     done = reconstruct(files, tmp_path, "image.npy", "ct", tmp_path / "image.h5")
     assert done.exit_code == 2
-    assert "INPUT: several files are called 'image', accepted: one of each name" in done.output
+    assert (
+        "INPUT: several files are named 'image', accepted: files with different names"
+        in done.output
+    )
 
 
 def test_there_are_images_for_all_processes(files, tmp_path, monkeypatch):
@@ -268,7 +255,7 @@ MISTAKES = {
     "no range": ("volume.npy", [*DDS3D, "--slices", "3"], "--slices: got '3', accepted: A:B"),
     "an image": ("image.npy", DDS3D, "accepted as a volume: real values (D, H, W)"),
     "axis": ("volume.npy", [*DDS3D, "--axis", 3], "axis: got 3, accepted: 0 to 2"),
-    "one and all": ("volume.npy", ["--volume", "--slice", 2], "--slice: got one"),
+    "one and all": ("volume.npy", ["--volume", "--slice", 2], "--slice: got a slice"),
     "one slice for a solver of volumes": ("volume.npy", [*DDS3D, "--slice", 2], "Stacked"),
     "arc": ("volume.npy", [*DDS3D, "--arc", 0], "arc: got 0"),
     "views": ("volume.npy", [*DDS3D, "--views", 0], "views: got 0, accepted: an integer"),

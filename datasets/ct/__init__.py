@@ -1,1 +1,1 @@
-"""Measured sinograms, and the MAT files they come in."""
+"""Measured sinograms, and MAT files."""

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ PARAMETERS = {
     "pixelSizePost": "bin_size",
     "numDetectorsPost": "bins",
 }
-"""The file's names, after binning, and ours."""
+"""Names of the parameters in the files, after binning, and our names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +43,7 @@ class FanBeam:
 
     @property
     def pixel_size(self) -> float:
-        """A bin seen at the rotation centre in mm: the pixel size of the challenge's images."""
+        """Bin size at the rotation centre in mm, the pixel size of the challenge's images."""
         return self.bin_size * self.source_distance / self.detector_distance
 
 
@@ -54,10 +53,11 @@ class HTCScan:
 
     Attributes:
         sinogram: line integrals, negative logarithm taken, float32 (1, 1, views, bins).
-        geometry: the scanner's, in mm and degrees.
-        fbp: filtered back-projection of all views in 1/mm, float32 (1, 1, 512, 512) of pixels
-            of ``geometry.pixel_size``; None where its file is missing.
-        segmentation: its material, 0 or 1, float32 of the same shape, or None likewise.
+        geometry: geometry of the scanner, in mm and degrees.
+        fbp: filtered back-projection of all views in 1/mm, float32 (1, 1, 512, 512), with pixels
+            of ``geometry.pixel_size``; ``None`` if its file is missing.
+        segmentation: segmentation, 0 or 1, float32 of the same shape; ``None`` if its file is
+            missing.
     """
 
     sinogram: Tensor
@@ -69,8 +69,8 @@ class HTCScan:
 def load_htc2022(path: str | Path) -> HTCScan:
     """Load a scan of the Helsinki Tomography Challenge 2022, full or limited.
 
-    Of ``htc2022_ta_full.mat``, the files ``htc2022_ta_full_recon_fbp.mat`` and
-    ``htc2022_ta_full_recon_fbp_seg.mat`` beside it are read where they exist.
+    With ``htc2022_ta_full.mat``, the files ``htc2022_ta_full_recon_fbp.mat`` and
+    ``htc2022_ta_full_recon_fbp_seg.mat`` in the same folder are read if they exist.
 
     "Helsinki Tomography Challenge 2022 (HTC2022) open tomographic dataset", 2023,
     https://doi.org/10.5281/zenodo.8041800.
@@ -84,52 +84,58 @@ def load_htc2022(path: str | Path) -> HTCScan:
     scan = next((content[key] for key in content if key.startswith("CtData")), None)
     if not isinstance(scan, dict) or not {"sinogram", "parameters"} <= scan.keys():
         raise FileError(
-            f"path: {path.name} holds {', '.join(content) or 'nothing'}, accepted: a struct "
-            "CtDataFull or CtDataLimited of a sinogram and its parameters"
+            f"path: {path.name} contains {', '.join(content) or 'nothing'}, accepted: a struct "
+            "CtDataFull or CtDataLimited with a sinogram and its parameters"
         )
     geometry = _geometry(path, scan["parameters"])
     size = (len(geometry.angles), geometry.bins)
     sinogram = np.atleast_2d(scan["sinogram"])
     if sinogram.shape != size:
         raise FileError(
-            f"path: the sinogram in {path.name} is {sinogram.shape}, its parameters say {size}"
+            f"path: the sinogram in {path.name} is {sinogram.shape}, accepted: {size} as in its "
+            "parameters"
         )
     fbp = _image(path.with_name(f"{path.stem}_recon_fbp.mat"))
     return HTCScan(
         sinogram=_tensor(path, "sinogram", sinogram),
         geometry=geometry,
-        # The organisers give attenuation per pixel.
+        # The organisers' values are attenuation per pixel.
         fbp=None if fbp is None else fbp / geometry.pixel_size,
         segmentation=_image(path.with_name(f"{path.stem}_recon_fbp_seg.mat")),
     )
 
 
-def _geometry(path: Path, parameters: dict[str, Any]) -> FanBeam:
+def _geometry(path: Path, parameters: dict[str, object]) -> FanBeam:
     missing = [name for name in (*PARAMETERS, "distanceUnit") if name not in parameters]
     if missing:
-        raise FileError(f"path: the parameters in {path.name} lack {', '.join(missing)}")
+        raise FileError(f"path: the parameters in {path.name} have no {', '.join(missing)}")
     if parameters["distanceUnit"] != "mm":
         raise FileError(
-            f"path: {path.name} gives distances in {parameters['distanceUnit']!r}, accepted: 'mm'"
+            f"path: {path.name} has distances in {parameters['distanceUnit']!r}, accepted: 'mm'"
         )
     known = {ours: np.asarray(parameters[name], float) for name, ours in PARAMETERS.items()}
     angles = torch.from_numpy(finite(path, "angles", np.atleast_1d(known.pop("angles"))))
     near, far = known["source_distance"], known["detector_distance"]
     if not (0 < near <= far < np.inf and known["bin_size"] > 0):
         raise FileError(
-            f"path: {path.name} has the source {near} mm from the rotation centre, {far} mm from "
-            f"the detector, of bins of {known['bin_size']} mm: no such scanner"
+            f"path: {path.name} has distances of {near} mm from source to rotation centre and "
+            f"{far} mm to the detector, and bins of {known['bin_size']} mm, accepted: positive "
+            "lengths with the detector behind the rotation centre"
         )
     return FanBeam(angles, float(near), float(far), int(known["bins"]), float(known["bin_size"]))
 
 
 def _image(path: Path) -> Tensor | None:
-    """Return the only image of a file, or None without a file."""
+    """Return the only image of a file, or ``None`` without a file."""
     if not path.exists():
         return None
-    images = [value for value in read_mat(path).values() if np.ndim(value) == 2]
+    images = [
+        value
+        for value in read_mat(path).values()
+        if isinstance(value, np.ndarray) and value.ndim == 2
+    ]
     if len(images) != 1:
-        raise FileError(f"path: {path.name} holds {len(images)} images, accepted: one")
+        raise FileError(f"path: {path.name} contains {len(images)} images, accepted: one image")
     return _tensor(path, "image", images[0])
 
 

@@ -1,8 +1,7 @@
-"""Synchrotron tomography in the data exchange format, as tomopy reads it."""
+"""Synchrotron tomography in the data exchange format of tomopy."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -35,23 +34,23 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
 
     De Carlo et al., "Scientific data exchange: a schema for HDF5-based storage of raw and
     analyzed data", Journal of Synchrotron Radiation 21, 2014,
-    https://doi.org/10.1107/S160057751401604X. Frames of white and dark are averaged; ``theta``
-    is in degrees unless its attribute ``units`` says radians.
+    https://doi.org/10.1107/S160057751401604X. White and dark frames are averaged; ``theta`` is in
+    degrees unless its attribute ``units`` is radians.
 
     Args:
         path: an HDF5 file; ``data`` is (views, rows, bins), white and dark (frames, rows, bins).
-        row: the only detector row to read, from 0; all by default.
-        floor: smaller transmissions are set to this one, e.g. 1e-4; by default none is, and a
+        row: a single detector row to read, from 0; by default all rows.
+        floor: smaller transmissions are set to this value, e.g. 1e-4; by default none, and a
             transmission that is not positive is an error.
 
     Raises:
-        FileError: missing or unreadable, another layout, NaN or infinite values, sizes that
-            contradict each other, whites not above the darks, or transmissions that are not
-            positive, or a unit of ``theta`` other than degrees and radians; names the file and
-            counts the pixels.
+        FileError: the file is missing or unreadable or has another layout, NaN or infinite
+            values, inconsistent sizes, white frames not above the dark ones, transmissions that
+            are not positive, or a unit of ``theta`` other than degrees and radians; names the
+            file and counts the pixels.
         ArgumentError: no such row, or the floor is not in [0, 1).
     """
-    require(0 <= floor < 1, "floor", floor, "0 <= floor < 1")
+    require(0 <= floor < 1, "floor", floor, "a number in [0, 1)")
     path = Path(path)
     with reading(path, "HDF5"), h5py.File(path, "r") as file:
         data, white, dark = (
@@ -71,7 +70,9 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
     return ParallelScan(tensor, -tensor.log(), torch.from_numpy(angles))
 
 
-def _check_sizes(path: Path, data: Any, white: Any, dark: Any, theta: Any) -> None:
+def _check_sizes(
+    path: Path, data: h5py.Dataset, white: h5py.Dataset, dark: h5py.Dataset, theta: h5py.Dataset
+) -> None:
     if len(theta) != len(data):
         raise FileError(
             f"path: {path.name} has {len(data)} views in 'data' but {len(theta)} in 'theta'"
@@ -80,11 +81,11 @@ def _check_sizes(path: Path, data: Any, white: Any, dark: Any, theta: Any) -> No
         if other.shape[1:] != data.shape[1:] or len(other) == 0:
             raise FileError(
                 f"path: {other.name!r} in {path.name} has shape {other.shape}, accepted: (frames, "
-                f"{data.shape[1]}, {data.shape[2]}) as 'data' has"
+                f"{data.shape[1]}, {data.shape[2]}) as for 'data'"
             )
 
 
-def _degrees(path: Path, theta: np.ndarray, attributes: Any) -> np.ndarray:
+def _degrees(path: Path, theta: np.ndarray, attributes: h5py.AttributeManager) -> np.ndarray:
     stored = np.ravel(attributes.get("units", DEGREES[0])).tolist()
     texts = [unit.decode() if isinstance(unit, bytes) else str(unit) for unit in stored]
     unit = " ".join(texts).strip().lower()
@@ -105,15 +106,16 @@ def _transmission(
     if unlit:
         raise FileError(
             f"path: in {path.name}, {unlit} of {beam.size} detector pixels have 'data_white' not "
-            "above 'data_dark': no beam to divide by"
+            "above 'data_dark', so that there is no beam to divide by"
         )
-    transmission = (counts - dark) / beam
+    transmission: np.ndarray = (counts - dark) / beam
     if floor > 0:
-        return transmission.clip(floor)
+        clipped: np.ndarray = transmission.clip(floor)
+        return clipped
     opaque = int((transmission <= 0).sum())
     if opaque:
         raise FileError(
             f"path: {opaque} of {transmission.size} transmissions in {path.name} are not "
-            "positive and have no logarithm; set a floor, e.g. 1e-4, to accept them"
+            "positive, so that they have no logarithm; set a floor, e.g. 1e-4"
         )
     return transmission

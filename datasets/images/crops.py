@@ -1,4 +1,4 @@
-"""Random training crops from photographs, slices and volumes, reproducible step by step."""
+"""Random training crops from photographs, slices and volumes, reproducible in every step."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -17,7 +17,7 @@ FLIPS = {"all": (0, 1), "sideways": (1,), "none": ()}
 
 
 class Images(Protocol):
-    """A stack of images that crops are drawn from; see `collection.Stack`."""
+    """A stack of images for crops; see `image_files.Stack`."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -25,11 +25,11 @@ class Images(Protocol):
 
     @property
     def share(self) -> float:
-        """The part of its file that this is."""
+        """The share of its file."""
 
     @property
     def name(self) -> str:
-        """What error messages call it."""
+        """Name in error messages."""
 
     def array(self) -> np.ndarray:
         """Return the images, float32 (D, H, W, C), about [0, 1], or [-1, 1] if signed."""
@@ -39,27 +39,28 @@ class Images(Protocol):
 class Crops:
     """Draws augmented crops from stacks of images.
 
-    Crop ``item`` of ``step`` and ``seed`` is always the same, so that a resumed training, and one
-    spread over processes, sees the crops an uninterrupted single one would have seen.
+    Crops depend only on ``item``, ``step`` and ``seed``, so that resumed training, and training on
+    several processes, uses the same crops as an uninterrupted single process.
 
     Args:
-        stacks: images (D, H, W, C) of intensities about [0, 1]; a photograph has D = 1.
-        size: largest width of the crops in pixels, which all images must hold.
+        stacks: images (D, H, W, C) of intensities in about [0, 1]; a photograph has D = 1.
+        size: largest width of the crops in pixels; all images must be at least as large.
         aspect: height over width of the crops.
-        axes: the axes of a volume that slices may be taken across; (0,) for stacks and images.
+        axes: axes of a volume perpendicular to its slices; (0,) for stacks and images.
         zoom: range of random magnifications.
-        flips: which mirror images count as images: ``all`` (square crops are transposed too),
-            ``sideways`` where up is up, or ``none``.
+        flips: flips used for augmentation: ``all`` (square crops are also transposed),
+            ``sideways`` or ``none``.
         gain: range of random intensity factors.
         polarity: multiply by -1 at random (signals).
-        companding: mu of the mu-law that comes after gain and polarity, values beyond 1 being
-            clipped; 0 for none. For linear RF.
-        complex_phase: multiply magnitudes by a random smooth phase, real and imaginary part
-            becoming two channels (MRI).
-        foreground: mean magnitude under which a crop counts as empty and is mostly redrawn.
+        companding: mu of the mu-law for linear RF, applied after gain and polarity, with values
+            beyond 1 clipped; 0 for none.
+        complex_phase: multiply magnitudes by a random smooth phase; real and imaginary part become
+            two channels (MRI).
+        foreground: mean magnitude below which a crop counts as empty and is usually redrawn.
 
     Raises:
-        ShapeError: images too small for the crops, or of channels that do not fit; names the file.
+        ShapeError: images are too small for the crops, or have unsuitable channels; names the
+            file.
     """
 
     stacks: Sequence[Images]
@@ -83,7 +84,7 @@ class Crops:
         self._check_channels()
         voxels = np.array([float(np.prod(s.shape[:3])) for s in self.stacks])
         share = np.array([s.share for s in self.stacks])
-        # Square roots of a file's size keep one large volume from drowning the small ones.
+        # Square roots of the sizes prevent one large volume from dominating the small ones.
         weights = share * np.sqrt(voxels / share)
         self._weights = weights / weights.sum()
 
@@ -98,14 +99,14 @@ class Crops:
                     raise ShapeError(
                         f"size: got crops of {height} x {width} pixels (zoom up to "
                         f"{self.zoom[1]}), but {stack.name} has slices{across} of {slices[0]} x "
-                        f"{slices[1]}; take a smaller size or larger images"
+                        f"{slices[1]}; use a smaller size or larger images"
                     )
 
     def _check_channels(self) -> None:
         accepted = 1 if self.complex_phase else self.channels
         for stack in self.stacks:
             if stack.shape[-1] != accepted:
-                why = "with complex_phase" if self.complex_phase else "as the others have"
+                why = "with complex_phase" if self.complex_phase else "as for the other files"
                 raise ShapeError(
                     f"stacks: {stack.name} has {stack.shape[-1]} channels, accepted: "
                     f"{accepted}, {why}"
@@ -121,13 +122,13 @@ class Crops:
         return round(self.aspect * width), width
 
     def batch(self, items: range, seed: int, step: int, size: int | None = None) -> Tensor:
-        """Return float32 crops (len(items), C, H, W), set by item, seed and step alone.
+        """Return float32 crops (len(items), C, H, W), which depend only on item, seed and step.
 
         Args:
-            items: their numbers.
-            seed: of the run.
-            step: of the run.
-            size: their width; the largest by default.
+            items: numbers of the crops.
+            seed: seed of the run.
+            step: step of the run.
+            size: width of the crops; the largest by default.
         """
         return torch.stack([self._item(seed, step, item, size or self.size) for item in items])
 
@@ -158,7 +159,7 @@ class Crops:
         axis = int(rng.choice(self.axes))
         index = int(rng.integers(volume.shape[axis]))
         image = volume[(slice(None),) * axis + (index,)]
-        # Images that are too small for the magnification give a larger one.
+        # Images too small for the magnification get a larger one.
         fits = max(side / n for side, n in zip(sides, image.shape[:2], strict=True))
         zoom = max(rng.uniform(*self.zoom), fits)
         height, width = (round(side / zoom) for side in sides)
@@ -178,7 +179,7 @@ def central_crop(image: Tensor, size: int) -> Tensor:
 
 
 def random_phase(images: Tensor, seed: int) -> Tensor:
-    """Return magnitudes (B, C, H, W) as complex images of random smooth phase, one per item."""
+    """Return magnitudes (B, C, H, W) as complex images with a random smooth phase per item."""
     phases = [
         _phase(images.shape[-2:], np.random.default_rng((seed, n))) for n in range(len(images))
     ]

@@ -1,8 +1,8 @@
-"""Degradations of photographs as they are met: blurred, resized, noisy and compressed, twice.
+"""Realistic degradations of photographs: blur, resizing, noise and compression, twice.
 
-The model of Wang et al., "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure
-Synthetic Data", 2021, arXiv 2107.10833, with the probabilities and ranges published there.
-Every random choice comes from the generator that a call is given.
+This is the model of Wang et al., "Real-ESRGAN: Training Real-World Blind Super-Resolution with
+Pure Synthetic Data", 2021, arXiv 2107.10833, with the published probabilities and ranges. All
+random choices use the generator passed to the call.
 """
 
 import math
@@ -23,7 +23,7 @@ Range = tuple[float, float]
 SHAPES = ("gaussian", "generalised", "plateau")
 SHAPE_ODDS = (0.70, 0.15, 0.15)
 ROUND_ODDS = {"gaussian": 0.45 / 0.70, "generalised": 0.12 / 0.15, "plateau": 0.12 / 0.15}
-"""How often a kernel of each shape is isotropic."""
+"""Probability that a kernel of each shape is isotropic."""
 
 QUALITY = 30, 95
 """Range of the quality of JPEG files."""
@@ -34,14 +34,14 @@ SIZES = tuple(range(7, 22, 2))
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """Ranges and odds of one pass of blur, resizing, noise and compression.
+    """Ranges and probabilities of one pass of blur, resizing, noise and compression.
 
     Attributes:
-        blur_odds: probability that there is a blur.
+        blur_odds: probability of a blur.
         blur: standard deviations of the kernels along their axes, in pixels.
         resize: factors of the size.
-        resize_odds: probabilities of growing, shrinking and staying.
-        noise: standard deviation of Gaussian noise, in grey levels of 255.
+        resize_odds: probabilities of enlarging, reducing and keeping the size.
+        noise: standard deviation of Gaussian noise, in grey levels (255 is white).
         poisson: factor of the Poisson noise of 255 photons.
     """
 
@@ -73,10 +73,10 @@ SECOND = Order(
 
 @dataclass(frozen=True)
 class RealWorld:
-    """Degrade a photograph by two orders of blur, resizing, noise and JPEG, and shrink it.
+    """Degrades a photograph by two passes of blur, resizing, noise and JPEG, and reduces it.
 
     Args:
-        factor: of the sides of the clean photograph over those of the degraded one.
+        factor: sides of the clean photograph over those of the degraded one.
     """
 
     factor: int = 4
@@ -89,7 +89,7 @@ class RealWorld:
 
         Args:
             clean: (C, H, W) in [0, 1], grey or RGB.
-            rng: decides everything that is random.
+            rng: source of all random numbers.
 
         Raises:
             ShapeError: another shape, or sides that the factor does not divide.
@@ -106,7 +106,7 @@ class RealWorld:
         image = _noisy(_resized(image, SECOND, rng, small), SECOND, rng)
         sinc = sinc_kernel(_size(rng), rng.uniform(math.pi / 3, math.pi))
         ringing = sinc if rng.random() < 0.8 else None
-        # The file is written before or after it is brought to its size, which may ring.
+        # The image is compressed before or after the final resizing, which may ring.
         if rng.random() < 0.5:
             return _compress(_filtered(_interpolate(image, small, rng), ringing), rng)
         image = _compress(image, rng)
@@ -118,14 +118,14 @@ def generalised_gaussian(
 ) -> Tensor:
     """Return a (size, size) kernel ``exp(-q^beta / 2)`` or ``1 / (1 + q^beta)``, sum 1.
 
-    ``q = u^2 / width_u^2 + v^2 / width_v^2`` along axes turned by ``angle``. Float64.
+    ``q = u^2 / width_u^2 + v^2 / width_v^2`` along axes rotated by ``angle``. Float64.
 
     Args:
         size: odd number of pixels.
         widths: standard deviations along u and v, in pixels.
-        angle: of u from the columns' axis x, in radians.
-        beta: 1 for a Gaussian; larger ones have flatter tops.
-        plateau: the second form.
+        angle: angle between u and the column axis x, in radians.
+        beta: 1 for a Gaussian; larger values have flatter tops.
+        plateau: use the second form.
     """
     _require_odd(size)
     for name, value in (("widths", widths[0]), ("widths", widths[1]), ("beta", beta)):
@@ -139,16 +139,16 @@ def generalised_gaussian(
 
 
 def sinc_kernel(size: int, cutoff: float) -> Tensor:
-    """Return a (size, size) ideal low-pass kernel, sum 1: it rings and overshoots. Float64.
+    """Return a (size, size) ideal low-pass kernel with sum 1, float64; it rings and overshoots.
 
-    ``k(r) = cutoff / (2 pi r) J_1(cutoff r)``, the transform of a disc.
+    It is the transform of a disc, ``k(r) = cutoff / (2 pi r) J_1(cutoff r)``.
 
     Args:
         size: odd number of pixels.
         cutoff: radius of the disc in radians per pixel, up to pi.
     """
     _require_odd(size)
-    require(0 < cutoff <= math.pi, "cutoff", cutoff, "0 < cutoff <= pi")
+    require(0 < cutoff <= math.pi, "cutoff", cutoff, "a number in (0, pi]")
     x = np.arange(size) - size // 2
     r = np.hypot(x, x[:, None])
     r[size // 2, size // 2] = 1.0
@@ -163,7 +163,7 @@ def _require_odd(size: int) -> None:
 
 
 def random_kernel(order: Order, rng: np.random.Generator) -> Tensor:
-    """Return a blur kernel as photographs have: (size, size), sum 1, float64."""
+    """Return a random realistic blur kernel (size, size), sum 1, float64."""
     size = _size(rng)
     if rng.random() < 0.1:
         lowest = math.pi / 3 if size < 13 else math.pi / 5
@@ -190,7 +190,7 @@ def _blurred(image: Tensor, order: Order, rng: np.random.Generator) -> Tensor:
 
 
 def _filtered(image: Tensor, kernel: Tensor | None) -> Tensor:
-    """Return an image (C, H, W) convolved channel by channel, its border repeated outwards."""
+    """Return an image (C, H, W) convolved channel by channel, with repeated borders."""
     if kernel is None:
         return image
     reach, channels = len(kernel) // 2, len(image)
@@ -202,7 +202,7 @@ def _filtered(image: Tensor, kernel: Tensor | None) -> Tensor:
 def _resized(
     image: Tensor, order: Order, rng: np.random.Generator, base: tuple[int, ...] | None = None
 ) -> Tensor:
-    """Return an image resized at random, relative to its own size or a base."""
+    """Return an image resized by a random factor, relative to its own size or a base."""
     low, high = order.resize
     factors = [rng.uniform(1, high), rng.uniform(low, 1), 1.0]
     factor = float(rng.choice(factors, p=order.resize_odds))
@@ -217,7 +217,7 @@ def _interpolate(image: Tensor, sides: tuple[int, ...], rng: np.random.Generator
 
 
 def _noisy(image: Tensor, order: Order, rng: np.random.Generator) -> Tensor:
-    """Return an image in [0, 1] with Gaussian or Poisson noise, of each channel or of the grey."""
+    """Return an image in [0, 1] with Gaussian or Poisson noise, per channel or grey."""
     image, grey = image.clamp(0, 1), rng.random() < 0.4
     seen = image.mean(0, keepdim=True) if grey else image
     if rng.random() < 0.5:

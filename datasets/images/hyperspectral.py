@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from math import inf, isqrt
+from numbers import Real
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +16,12 @@ from wellposed.errors import FileError, ShapeError
 
 @dataclass(frozen=True, eq=False)
 class HyperspectralCube:
-    """A cube in [0, 1]; what was stored is ``image * scale + offset``.
+    """A cube in [0, 1]; the stored values are ``image * scale + offset``.
 
     Attributes:
         image: float32 (1, bands, H, W).
-        scale: one for all bands, so that spectra keep their shape.
-        offset: 0, or the least value where that is negative.
+        scale: one scale for all bands, so that spectra keep their shape.
+        offset: 0, or the smallest value if it is negative.
     """
 
     image: Tensor
@@ -34,19 +34,19 @@ def load_hyperspectral(
 ) -> HyperspectralCube:
     """Load a cube (H, W, bands), or a matrix (bands, pixels) with pixels column by column.
 
-    The latter is the layout of Jasper Ridge, Samson and Urban as distributed for unmixing (Zhu,
+    The matrix is the layout of Jasper Ridge, Samson and Urban as distributed for unmixing (Zhu,
     "Hyperspectral Unmixing: Ground Truth Labeling, Datasets, Benchmark Performances and Survey",
     2017, arXiv:1708.05125).
 
     Args:
         path: a MAT file of any version.
-        key: the variable; the largest of two or three axes by default.
-        size: (H, W). By default the cube's, or for a matrix the file's ``nRow`` and ``nCol``,
-            else a square.
+        key: the variable; by default the largest with two or three axes.
+        size: (H, W). By default that of the cube; for a matrix the file's ``nRow`` and ``nCol``,
+            or a square.
 
     Raises:
-        FileError: missing or unreadable, no such variable, NaN or infinite values, or none
-            that can be scaled to [0, 1], such as zeros; names the file.
+        FileError: the file is missing or unreadable, or has no such variable, NaN or infinite
+            values, or values that cannot be scaled to [0, 1], such as zeros; names the file.
         ShapeError: the size does not fit.
     """
     path = Path(path)
@@ -56,27 +56,27 @@ def load_hyperspectral(
         height, width = size or _stored_size(content, values.shape[1])
         if height * width != values.shape[1]:
             raise ShapeError(
-                f"size: {path.name} has {values.shape[1]} pixels, {height} x {width} do not fit; "
-                "give (H, W)"
+                f"size: got {height} x {width}, but {path.name} has {values.shape[1]} pixels; use "
+                "another (H, W)"
             )
         values = values.reshape(-1, width, height).transpose(2, 1, 0)
     if size is not None and values.shape[:2] != tuple(size):
-        raise ShapeError(f"size: got {size}, {path.name} has {values.shape[:2]}")
+        raise ShapeError(f"size: got {size}, but {path.name} has {values.shape[:2]}")
     offset = min(float(values.min()), 0.0)
     scale = float(values.max()) - offset
     if not 0 < scale < inf:
         raise FileError(
-            f"path: {path.name} holds values from {values.min():g} to {values.max():g}, accepted: "
-            "not all zero or the same negative one, and of a range that can be divided by"
+            f"path: {path.name} has values from {values.min():g} to {values.max():g}, accepted: "
+            "values that can be scaled to [0, 1]"
         )
-    # In double precision, which holds what a file may store.
+    # In double precision, which represents all values that a file may store.
     image = (values.transpose(2, 0, 1).astype(np.float64) - offset) / scale
     tensor = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None]
     return HyperspectralCube(tensor, scale, offset)
 
 
-def _choose(path: Path, content: dict[str, Any], key: str | None) -> np.ndarray:
-    """Return the wanted variable, by default the largest."""
+def _choose(path: Path, content: dict[str, object], key: str | None) -> np.ndarray:
+    """Return the requested variable, by default the largest."""
     found = {
         name: value
         for name, value in content.items()
@@ -87,13 +87,13 @@ def _choose(path: Path, content: dict[str, Any], key: str | None) -> np.ndarray:
     if key not in found:
         holds = ", ".join(found) or "none"
         raise FileError(
-            f"key: {path.name} has no {key!r} among its matrices and cubes of numbers: {holds}"
+            f"key: {path.name} has no {key!r}, its matrices and cubes of numbers are: {holds}"
         )
     return finite(path, key, found[key])
 
 
-def _stored_size(content: dict[str, Any], pixels: int) -> tuple[int, int]:
+def _stored_size(content: dict[str, object], pixels: int) -> tuple[int, int]:
     rows, columns = content.get("nRow"), content.get("nCol")
-    if rows is None or columns is None:
-        return isqrt(pixels), isqrt(pixels)
-    return int(rows), int(columns)
+    if isinstance(rows, Real) and isinstance(columns, Real):
+        return int(float(rows)), int(float(columns))
+    return isqrt(pixels), isqrt(pixels)

@@ -1,4 +1,4 @@
-"""Image files for training, read when they are needed and held out by slab, file or patient."""
+"""Image files for training, read on demand and held out by slab, file or patient."""
 
 import itertools
 from collections.abc import Sequence
@@ -23,16 +23,16 @@ CACHE_BYTES = 4 * 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How stored arrays become images of about [0, 1].
+    """How stored arrays are converted to images in about [0, 1].
 
     Args:
-        key: the data set inside HDF5 and MAT files; the largest by default.
-        group_key: a vector in the same file with one entry per slice (a patient's name, say);
-            slices of one group are never split between training and held-out data.
-        channel_axis: axis of the channels of arrays (-1 for an (H, W, C) cube); ``None`` where
-            arrays are single-channel slices (H, W) or volumes (D, H, W).
-        window: stored values mapped to 0 and 1, others clipped, as (-1000, 1000) HU.
-        percentile: percentile of the positive values mapped to 1 (99.8 suits MRI magnitudes in
+        key: data set inside HDF5 and MAT files; by default the largest.
+        group_key: data set in the same file with one entry per slice, e.g. the patient's name;
+            slices of one group are never divided between training and held-out data.
+        channel_axis: channel axis of arrays (-1 for an (H, W, C) cube); ``None`` for
+            single-channel slices (H, W) or volumes (D, H, W).
+        window: stored values that become 0 and 1, e.g. (-1000, 1000) HU; others are clipped.
+        percentile: percentile of the positive values that becomes 1 (99.8 suits MRI magnitudes in
             arbitrary units).
     """
 
@@ -44,49 +44,49 @@ class Reading:
 
     def __post_init__(self) -> None:
         one = self.window is None or self.percentile is None
-        require(one, "window", self.window, "None where a percentile is given")
+        require(one, "window", self.window, "None with a percentile")
         if self.window is not None:
             low, high = self.window
             require(
-                -np.inf < low < high < np.inf, "window", self.window, "(low, high), low < high"
+                -np.inf < low < high < np.inf, "window", self.window, "(low, high) with low < high"
             )
         percentile = self.percentile is None or 0 < self.percentile <= 100
-        require(percentile, "percentile", self.percentile, "None or 0 < percentile <= 100")
+        require(percentile, "percentile", self.percentile, "None, or a number in (0, 100]")
 
     def read(self, path: Path) -> np.ndarray:
         """Return the images of a file as float32 (D, H, W, C).
 
         Raises:
-            FileError: unreadable, complex, non-finite, or nothing to scale by.
+            FileError: the file is unreadable, complex, not finite, or cannot be scaled.
             ShapeError: neither an image nor a volume.
         """
         stored = read_dicom_series(path).values if path.is_dir() else read_array(path, self.key)
         if stored.dtype.kind not in "biuf":
-            raise FileError(f"data: {str(path)!r} holds {stored.dtype}, accepted: real numbers")
+            raise FileError(f"data: {str(path)!r} has {stored.dtype}, accepted: real numbers")
         images = _as_stack(stored.astype(np.float32), path, self.channel_axis)
         if not np.isfinite(images).all():
-            raise FileError(f"data: {str(path)!r} holds NaN or infinite values")
+            raise FileError(f"data: {str(path)!r} contains NaN or infinite values")
         if self.window is not None:
             low, high = self.window
             return ((images - low) / (high - low)).clip(0, 1)
         if self.percentile is not None:
             if not (images > 0).any():
-                raise FileError(f"data: {str(path)!r} holds no positive value to scale by")
+                raise FileError(f"data: {str(path)!r} has no positive value to scale by")
             images /= np.percentile(images[images > 0], self.percentile)
         return images
 
     def labels(self, path: Path, depth: int) -> np.ndarray:
-        """Return the labels that the group key names: numbers or text (D,), one per slice.
+        """Return the values of the group key: numbers or text (D,), one per slice.
 
         Raises:
-            FileError: not an HDF5 or MAT file, or without that key.
+            FileError: not an HDF5 or MAT file, or no such key.
             ShapeError: not one label per slice.
         """
         if suffix_of(path) not in KEYED_SUFFIXES:
             accepted = ", ".join(KEYED_SUFFIXES)
-            raise FileError(f"group_key: {path.name} has no keys, accepted: {accepted} alone")
+            raise FileError(f"group_key: {path.name} has no keys, accepted: {accepted} files")
         stored = read_array(path, self.group_key, min_axes=1)
-        labels = np.atleast_1d(stored.squeeze())  # MATLAB has no vectors but (1, D)
+        labels = np.atleast_1d(stored.squeeze())  # MATLAB stores vectors as (1, D)
         if labels.shape != (depth,):
             raise ShapeError(
                 f"group_key: {self.group_key!r} in {path.name} has shape {stored.shape}, "
@@ -97,33 +97,33 @@ class Reading:
 
 
 def _as_stack(array: np.ndarray, path: Path, channel_axis: int | None) -> np.ndarray:
-    """Bring an image (H, W[, 3]), a volume (D, H, W) or a channelled array to (D, H, W, C)."""
+    """Convert an image (H, W[, 3]), volume (D, H, W) or array with channels to (D, H, W, C)."""
     if suffix_of(path) in IMAGE_SUFFIXES:
         return array[None] if array.ndim == 3 else array[None, :, :, None]
     if channel_axis is not None:
         if array.ndim not in (3, 4) or not -array.ndim <= channel_axis < array.ndim:
             raise ShapeError(
-                f"data: {path.name} holds an array of shape {array.shape}, accepted with "
+                f"data: {path.name} has an array of shape {array.shape}, accepted with "
                 f"channel_axis {channel_axis}: an image or a volume with that axis"
             )
         array = np.ascontiguousarray(np.moveaxis(array, channel_axis, -1))
         return array[None] if array.ndim == 3 else array
     if array.ndim not in (2, 3):
         raise ShapeError(
-            f"data: {path.name} holds an array of {array.ndim} axes, accepted: 2 or 3; "
-            "with channels, set channel_axis"
+            f"data: {path.name} has an array of {array.ndim} axes, accepted: 2 or 3 axes; "
+            "for channels set channel_axis"
         )
     return array[None, :, :, None] if array.ndim == 2 else array[..., None]
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Some consecutive slices of a file of a collection.
+    """Consecutive slices of a file of a collection.
 
     Attributes:
-        collection: where the file is.
-        index: which file.
-        rows: which slices, along the first axis.
+        collection: the collection.
+        index: index of the file.
+        rows: the slices, along the first axis.
     """
 
     collection: "Collection"
@@ -138,14 +138,14 @@ class Stack:
 
     @property
     def name(self) -> str:
-        """The file's name, with the rows taken unless it is whole."""
+        """Name of the file, with the rows unless they are all."""
         whole = self.share == 1
         rows = "" if whole else f"[{self.rows.start}:{self.rows.stop}]"
         return f"{self.collection.files[self.index].name}{rows}"
 
     @property
     def share(self) -> float:
-        """The part of its file that this is."""
+        """The share of its file."""
         return self.shape[0] / self.collection.shapes[self.index][0]
 
     def array(self) -> np.ndarray:
@@ -155,17 +155,17 @@ class Stack:
 
 @dataclass
 class Collection:
-    """Image files, of which as many are kept in memory as fit.
+    """Image files, cached in memory as far as they fit.
 
     Args:
-        paths: files, or folders searched for them; a folder of DICOM files is one volume. What
-            is found twice counts once.
-        reading: how arrays become images.
-        cache_bytes: memory for images that were read; the rest is read again when needed.
+        paths: files, or folders with files; a folder of DICOM files is one volume. Duplicates are
+            ignored.
+        reading: conversion of arrays to images.
+        cache_bytes: memory for cached images; others are read again when needed.
 
     Raises:
-        FileError: nothing readable was found.
-        ShapeError: files of different channels; names one.
+        FileError: no readable files.
+        ShapeError: files with different channels; names one.
     """
 
     paths: Sequence[str | Path]
@@ -177,7 +177,7 @@ class Collection:
 
     def __post_init__(self) -> None:
         found = [file for path in self.paths for file in find_files(Path(path))]
-        # A file named twice could be held out and trained on.
+        # A duplicate file could be both held out and trained on.
         self.files = list({file.resolve(): file for file in found}.values())
         if not self.files:
             raise FileError(f"data: no image files in {', '.join(map(str, self.paths))}")
@@ -186,7 +186,7 @@ class Collection:
             if shape[-1] != self.shapes[0][-1]:
                 raise ShapeError(
                     f"data: {file.name} has {shape[-1]} channels, accepted: "
-                    f"{self.shapes[0][-1]}, as {self.files[0].name} has"
+                    f"{self.shapes[0][-1]} as for {self.files[0].name}"
                 )
 
     def _shape(self, index: int) -> tuple[int, int, int, int]:
@@ -211,15 +211,15 @@ class Collection:
     def split(self, fraction: float) -> tuple[list[Stack], list[Stack]]:
         """Split into training and held-out stacks, always in the same way.
 
-        Where a group key is set, every ``1 / fraction``-th group is held out, of at least two.
-        Without one, a thick volume loses a slab of ``fraction`` of its first axis, a third of the
-        way through (ends of scans are often empty), and of thin ones (single images) every
-        ``1 / fraction``-th is held out whole, at least one of two; a single image serves as both.
+        With a group key every ``1 / fraction``-th group is held out; at least two groups are
+        needed. Otherwise a slab of ``fraction`` of the first axis of thick volumes is held out, at
+        a third of the axis (ends of scans are often empty). Of thin volumes and images every
+        ``1 / fraction``-th is held out, at least one of two; a single image is used for both.
 
         Raises:
-            ArgumentError: not 0 < fraction < 0.5, or all slices are of one group.
+            ArgumentError: the fraction is not in (0, 0.5), or there is only one group.
         """
-        require(0 < fraction < 0.5, "fraction", fraction, "between 0 and 0.5")
+        require(0 < fraction < 0.5, "fraction", fraction, "a number in (0, 0.5)")
         by_group = self.reading.group_key is not None
         flags = self._held_groups(fraction) if by_group else self._held_places(fraction)
         train: list[Stack] = []
@@ -230,18 +230,18 @@ class Collection:
         return train, held or train[-1:]
 
     def _held_groups(self, fraction: float) -> list[np.ndarray]:
-        """Return for every file which slices are of held-out groups, (D,)."""
+        """Return masks (D,) of the slices of held-out groups, for every file."""
         depths = [depth for depth, *_ in self.shapes]
         labels = [self.reading.labels(*each) for each in zip(self.files, depths, strict=True)]
         # Numbered over all files, as a patient may be in several.
         groups = np.unique(np.concatenate(labels), return_inverse=True)[1]
         count = int(groups.max()) + 1
-        require(count > 1, "group_key", "one group", "a key of two or more groups")
+        require(count > 1, "group_key", "one group", "a key with two or more groups")
         every = max(2, min(round(1 / fraction), count))
         return np.split(groups % every == every - 1, np.cumsum(depths)[:-1])
 
     def _held_places(self, fraction: float) -> list[np.ndarray]:
-        """Return for every file which slices are held out where nothing groups them, (D,)."""
+        """Return masks (D,) of the slices held out without groups, for every file."""
         flags = [np.zeros(depth, bool) for depth, *_ in self.shapes]
         thin = [flag for flag in flags if round(fraction * len(flag)) < 1]
         every = max(2, min(round(1 / fraction), len(thin)))
@@ -254,13 +254,13 @@ class Collection:
 
 
 def _runs(flags: np.ndarray) -> list[slice]:
-    """Return the stretches of equal flags."""
+    """Return the runs of equal flags."""
     edges = [0, *(np.flatnonzero(np.diff(flags)) + 1), len(flags)]
     return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
 def find_files(path: Path) -> list[Path]:
-    """Return a file itself, or the readable files below a folder, DICOM folders as such."""
+    """Return a file, or the readable files in a folder and below; DICOM folders stay folders."""
     if not path.is_dir():
         return [path]
     files = sorted(p for p in path.rglob("*") if p.is_file())

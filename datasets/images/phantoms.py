@@ -13,24 +13,24 @@ COLOUR = 0.3
 
 
 def dead_leaves(count: int, channels: int, size: int, seed: int = 0) -> Tensor:
-    """Return images of overlapping discs, whose statistics are near those of photographs.
+    """Return images of overlapping discs, with statistics similar to those of photographs.
 
-    The radii follow a density proportional to r^-3, which makes the images scale-invariant
-    (Lee, Mumford and Huang 2001, "Occlusion models for natural images"). Edges are antialiased and
-    the channels of a disc alike but for some colour, as a camera has them.
+    The radii have a density proportional to r^-3, which makes the images scale-invariant (Lee,
+    Mumford and Huang 2001, "Occlusion models for natural images"). Edges are antialiased, and the
+    channels of a disc differ only by a random colour.
 
     Args:
         count: number of images.
-        channels: their channels.
+        channels: number of channels.
         size: side in pixels.
-        seed: decides the images; image n is the same in any number of them.
+        seed: seed of the images; image n does not depend on their number.
 
     Returns:
         (count, channels, size, size), float32 in [0, 1].
     """
-    require(count >= 1, "count", count, "at least 1")
-    require(channels >= 1, "channels", channels, "at least 1")
-    require(size >= 16, "size", size, "at least 16")
+    require(count >= 1, "count", count, "an integer of at least 1")
+    require(channels >= 1, "channels", channels, "an integer of at least 1")
+    require(size >= 16, "size", size, "an integer of at least 16")
     fine = [
         _leaves(np.random.default_rng((seed, n)), channels, OVERSAMPLING * size)
         for n in range(count)
@@ -48,7 +48,7 @@ def _leaves(rng: np.random.Generator, channels: int, size: int) -> np.ndarray:
         u = rng.random()
         radius = (smallest**-2 + u * (largest**-2 - smallest**-2)) ** -0.5
         row, column = rng.uniform(-radius, size + radius, 2)
-        # Front to back: what is painted once stays, so that the loop ends.
+        # Front to back: painted pixels are final, so that the loop ends.
         fresh = bare & ((y - row) ** 2 + (x - column) ** 2 < radius**2)
         grey = (1 - COLOUR) * rng.random()
         image[:, fresh] = grey + COLOUR * rng.random((channels, 1))

@@ -15,11 +15,11 @@ from wellposed.errors import FileError, ShapeError
 
 @dataclass(frozen=True, eq=False)
 class ImageFolder:
-    """Images of one size.
+    """Images of equal size.
 
     Attributes:
         images: float32 (B, C, H, W) in [0, 1], grey or RGB.
-        files: their files, in order.
+        files: the files in the same order.
     """
 
     images: Tensor
@@ -30,13 +30,12 @@ def load_images(folder: str | Path, size: int | None = None) -> ImageFolder:
     """Load all PNG, JPEG, BMP and TIFF files in a folder and below, in the order of their paths.
 
     Args:
-        folder: where they are.
-        size: side of the central square that is taken of each; whole images by default.
+        folder: the folder.
+        size: side of the central square crop; by default images are not cropped.
 
     Raises:
-        FileError: no such folder, no images in it, or one that cannot be read; names it.
-        ShapeError: images of several sizes or numbers of channels, or smaller than ``size``;
-            names one.
+        FileError: no such folder, no images in it, or an unreadable file; names it.
+        ShapeError: images differ in size or channels, or are smaller than ``size``; names one.
         ArgumentError: ``size`` is not an integer of at least 1.
     """
     if size is not None:
@@ -52,7 +51,7 @@ def load_images(folder: str | Path, size: int | None = None) -> ImageFolder:
         if image.shape != images[0].shape:
             raise ShapeError(
                 f"folder: {file.name} has shape {tuple(image.shape)}, accepted: "
-                f"{tuple(images[0].shape)}, as {files[0].name} has; set a size to crop images to"
+                f"{tuple(images[0].shape)} as for {files[0].name}; set size to crop the images"
             )
     return ImageFolder(torch.stack(images), tuple(files))
 

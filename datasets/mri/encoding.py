@@ -9,23 +9,23 @@ from torch import Tensor
 from wellposed.errors import FileError
 
 AXES = ("z", "x", "y")
-"""Header axes in the order of ours, (D, H, W): partitions, readout, phase encoding."""
+"""Header axes in our order, (D, H, W): partitions, readout, phase encoding."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What an ISMRMRD header says of k-space and of the image made from it.
+    """Sizes of k-space and of the image from an ISMRMRD header.
 
     Inati et al., "ISMRM Raw data format: A proposed standard for MRI raw datasets", Magnetic
     Resonance in Medicine 77, 2017, https://doi.org/10.1002/mrm.26089. All triples are
     (D, H, W): partitions (1 in 2-D), readout, phase-encoding lines.
 
     Attributes:
-        encoded_size: size of k-space, with the oversampling of the readout.
+        encoded_size: size of k-space, including the readout oversampling.
         recon_size: size of the image after cropping.
         encoded_fov_mm: field of view of the encoded matrix.
         recon_fov_mm: field of view of the image.
-        centre: indices (partition, line) of the centre of k-space, as acquisitions count them.
+        centre: indices (partition, line) of the centre of k-space, in acquisition counters.
         trajectory: "cartesian", "radial", "spiral", ...
     """
 
@@ -47,14 +47,14 @@ def parse_header(path: Path, header: bytes | str, index: int = 0) -> Encoding:
     """Return the encoding number ``index`` of an ISMRMRD header in XML.
 
     Raises:
-        FileError: no XML, no such encoding, or sizes are missing; names ``path``.
+        FileError: invalid XML, no such encoding, or missing sizes; names ``path``.
     """
     try:
         found = ElementTree.fromstring(header).findall("{*}encoding")
     except ElementTree.ParseError as error:
-        raise FileError(f"path: the header in {path.name} is no XML: {error}") from error
+        raise FileError(f"path: the header in {path.name} is not XML: {error}") from error
     if not 0 <= index < len(found):
-        raise FileError(f"path: {path.name} has {len(found)} encodings, none of number {index}")
+        raise FileError(f"path: {path.name} has {len(found)} encodings, but no number {index}")
     read = _Reader(path, found[index])
     sizes = [read.triple(f"{space}Space/matrixSize") for space in ("encoded", "recon")]
     fovs = [read.triple(f"{space}Space/fieldOfView_mm") for space in ("encoded", "recon")]
@@ -71,7 +71,7 @@ def parse_header(path: Path, header: bytes | str, index: int = 0) -> Encoding:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Numbers of an XML element, whatever its namespace."""
+    """Numbers of an XML element, in any namespace."""
 
     path: Path
     element: ElementTree.Element
@@ -95,11 +95,11 @@ class _Reader:
 
 
 def center_crop(image: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Return the middle of an image, as fastMRI crops it; axes that are smaller are kept.
+    """Return the centre of an image, cropped as in fastMRI; smaller axes are kept.
 
     Args:
         image: (..., H, W), or (..., D, H, W) for three sizes.
-        size: wanted lengths of the last axes, e.g. a scan's ``recon_size``.
+        size: lengths of the last axes, e.g. a scan's ``recon_size``.
     """
     for axis, length in enumerate(size, start=-len(size)):
         whole = image.shape[axis]

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -21,17 +20,17 @@ REFERENCES = ("reconstruction_rss", "reconstruction_esc")
 class FastMRI:
     """Slices of a fastMRI volume, batched.
 
-    Coil maps are not in the files: ``operators.espirit(scan.kspace, calibration=None)`` estimates
-    them. ``center_crop(image, scan.recon_size)`` crops a reconstruction like the reference.
+    The files have no coil maps; ``operators.espirit(scan.kspace, calibration=None)`` estimates
+    them. ``center_crop(image, scan.recon_size)`` crops a reconstruction to the reference.
 
     Attributes:
-        kspace: (B, coils, H, W) complex, centred and of the orthonormal transform, as
-            `operators.mri.cartesian.fft2c` has it; H is the readout, W the phase encoding. Zero
-            where not measured.
+        kspace: (B, coils, H, W) complex, of the centred orthonormal transform
+            `operators.mri.cartesian.fft2c`; H is the readout, W the phase encoding. Zero where
+            not measured.
         mask: (B, H, W) float32, 1 where measured.
-        reference: the file's own magnitude images (B, 1, h, w), or None.
+        reference: magnitude images of the file (B, 1, h, w), or ``None``.
         recon_size: (h, w) of the images after cropping.
-        encoding: matrix sizes and fields of view in mm of the file's header, or None.
+        encoding: matrix sizes and fields of view in mm from the file's header, or ``None``.
     """
 
     kspace: Tensor
@@ -45,25 +44,27 @@ def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
     """Load a multi-coil or single-coil file in the layout of fastMRI.
 
     ``kspace`` is (slices, coils, H, W) or (slices, H, W); ``mask`` (W,), one of `REFERENCES` and
-    ``ismrmrd_header`` are optional. Without a mask in the file, what is not zero was measured.
+    ``ismrmrd_header`` are optional. Without a mask in the file, nonzero values are measured.
 
     Zbontar et al., "fastMRI: An Open Dataset and Benchmarks for Accelerated MRI", 2018,
     arXiv:1811.08839.
 
     Args:
         path: an HDF5 file.
-        slice: the only slice to read, from 0; all by default.
+        slice: a single slice to read, from 0; by default all slices.
 
     Raises:
-        FileError: missing or unreadable, another layout, NaN or infinite values, or sizes or a
-            mask that contradict the k-space; names the file.
+        FileError: the file is missing or unreadable or has another layout, NaN or infinite values,
+            or sizes or a mask inconsistent with the k-space; names the file.
         ArgumentError: no such slice.
     """
     path = Path(path)
     with reading(path, "HDF5"), h5py.File(path, "r") as file:
         stored = stored_array(path, file, "kspace", (3, 4))
         if stored.dtype.kind != "c":
-            raise FileError(f"path: 'kspace' in {path.name} is {stored.dtype}, accepted: complex")
+            raise FileError(
+                f"path: 'kspace' in {path.name} is {stored.dtype}, accepted: complex numbers"
+            )
         chosen = one_or_all("slice", slice, len(stored))
         kspace = torch.from_numpy(finite(path, "kspace", stored[chosen]))
         reference = _read_reference(path, file, len(stored), chosen)
@@ -76,7 +77,7 @@ def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
     return FastMRI(kspace, mask.float(), reference, size, encoding)
 
 
-def _read_reference(path: Path, file: Any, count: int, chosen: slice) -> Tensor | None:
+def _read_reference(path: Path, file: h5py.File, count: int, chosen: slice) -> Tensor | None:
     key = next((key for key in REFERENCES if key in file), None)
     if key is None:
         return None
@@ -94,14 +95,14 @@ def _encoding(path: Path, header: bytes | str, kspace: Tensor) -> Encoding:
     stored, size = tuple(kspace.shape[-2:]), encoding.encoded_size[1:]
     if stored != size:
         raise FileError(
-            f"path: 'kspace' in {path.name} is {stored[0]} x {stored[1]}, its header says "
-            f"{size[0]} x {size[1]}"
+            f"path: 'kspace' in {path.name} is {stored[0]} x {stored[1]}, accepted: "
+            f"{size[0]} x {size[1]} as in its header"
         )
     return encoding
 
 
 def _line_mask(path: Path, columns: np.ndarray, kspace: Tensor) -> Tensor:
-    """Return the file's mask of columns, for every pixel, checked against the k-space."""
+    """Return the file's mask of columns for every pixel, checked against the k-space."""
     if columns.shape != kspace.shape[-1:]:
         raise FileError(
             f"path: 'mask' in {path.name} has {len(columns)} entries for the "
@@ -115,14 +116,14 @@ def _line_mask(path: Path, columns: np.ndarray, kspace: Tensor) -> Tensor:
         raise FileError(
             f"path: 'kspace' in {path.name} has data in {stray} columns where 'mask' is 0"
         )
-    # fastMRI's masks run on over the zeros that fill up a partial acquisition.
+    # fastMRI's masks continue into the zeros that pad a partial acquisition.
     return (sampled & filled).expand_as(measured)
 
 
 def _recon_size(
     kspace: Tensor, encoding: Encoding | None, reference: Tensor | None
 ) -> tuple[int, int]:
-    """Return the size of the reference, else the header's, else the whole image's."""
+    """Return the size of the reference, of the header, or of the whole image."""
     height, width = kspace.shape[-2:]
     if reference is not None:
         height, width = reference.shape[-2:]

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import h5py
 import numpy as np
@@ -12,7 +13,14 @@ from torch import Tensor
 
 from wellposed.datasets.checks import finite, reading, stored_array
 from wellposed.datasets.mri.encoding import Encoding, parse_header
-from wellposed.datasets.mri.ismrmrd_sorting import Frame, frame_of, grid, grid_calibration, stack
+from wellposed.datasets.mri.ismrmrd_sorting import (
+    Acquisition,
+    Frame,
+    frame_of,
+    grid,
+    grid_calibration,
+    stack,
+)
 from wellposed.errors import FileError
 
 CARTESIAN = ("cartesian", "epi")
@@ -26,30 +34,30 @@ SKIPPED = (
     "ACQ_IS_PHASE_STABILIZATION_REFERENCE",
     "ACQ_IS_PHASE_STABILIZATION",
 )
-"""Acquisitions that are neither image, nor calibration, nor noise."""
+"""Flags of acquisitions that are neither image, calibration nor noise."""
 
 
 @dataclass(frozen=True, eq=False)
 class RawScan:
-    """A scan as the scanner measured it, one batch item for each frame.
+    """Raw data of a scan, with one batch item per frame.
 
     Attributes:
         kspace: complex64. Cartesian: (B, coils, H, W) or, with partitions, (B, coils, D, H, W);
             H is the readout, W the phase encoding; centred, zero where not measured, repeated
             lines averaged. Otherwise (B, coils, readouts, samples).
         mask: float32, 1 where measured, (B, H, W) or (B, D, H, W); None if not Cartesian.
-        trajectory: places of the samples in k-space as they are stored, float32 (B, readouts,
-            samples, 2 or 3); None if Cartesian.
-        calibration: the acquisitions flagged as calibration of parallel imaging, sorted like
-            ``kspace``, for `wellposed.operators.espirit`; frames without their own share that of
+        trajectory: stored k-space positions of the samples, float32 (B, readouts, samples,
+            2 or 3); None if Cartesian.
+        calibration: acquisitions flagged as calibration of parallel imaging, sorted like
+            ``kspace``, for `wellposed.operators.espirit`; frames without calibration use that of
             their slice. None if there are none or if not Cartesian.
         noise: samples without signal, complex64 (coils, samples), scaled to the bandwidth of
             the image data, for prewhitening; None if there are none.
-        frames: which slice, contrast, ... every batch item is.
+        frames: slice, contrast, ... of every batch item.
         positions: centres of the frames in the patient's coordinates (left, posterior,
             superior) in mm, float32 (B, 3).
-        directions: unit vectors along the readout, phase encoding and slices, in its rows, in
-            the same coordinates, float32 (B, 3, 3).
+        directions: unit vectors along readout, phase encoding and slices, as rows, in the same
+            coordinates, float32 (B, 3, 3).
         encoding: matrix sizes and fields of view in mm.
     """
 
@@ -65,12 +73,12 @@ class RawScan:
 
 
 def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) -> RawScan:
-    """Load raw data through the package ``ismrmrd``, which ``wellposed[ismrmrd]`` installs.
+    """Load raw data with the package ``ismrmrd``, which ``wellposed[ismrmrd]`` installs.
 
-    Acquisitions of noise and calibration are kept apart; navigators, phase corrections and other
-    `SKIPPED` ones are left out; reversed readouts are turned (samples to discard and the centre
-    are counted as they are stored). Segments and averages belong to
-    one frame, every other counter makes frames.
+    Noise and calibration acquisitions are kept separate; navigators, phase corrections and other
+    `SKIPPED` acquisitions are left out. Reversed readouts are reversed again (discarded samples
+    and the centre are counted in the stored order). Segments and averages belong to one frame;
+    every other counter defines frames.
 
     Inati et al., "ISMRM Raw data format: A proposed standard for MRI raw datasets", Magnetic
     Resonance in Medicine 77, 2017, https://doi.org/10.1002/mrm.26089.
@@ -78,20 +86,20 @@ def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) ->
     Args:
         path: an HDF5 file.
         group: the data set inside the file.
-        encoding: which of the header's encodings.
+        encoding: number of the encoding in the header.
 
     Raises:
         ImportError: the package is not installed.
-        FileError: missing or unreadable, another layout, nothing measured, NaN or infinite
-            values, calibration for other slices only, or acquisitions that contradict the header
-            or each other; names the file.
+        FileError: the file is missing or unreadable, or has another layout, no measurement, NaN or
+            infinite values, calibration for other slices only, or acquisitions inconsistent with
+            the header or each other; names the file.
     """
     path = Path(path)
     space, every = _read(path, group, encoding)
     noise = [a for a in every if _has(a, "ACQ_IS_NOISE_MEASUREMENT")]
     image, calibration = _split([a for a in every if a.encoding_space_ref == encoding])
     if not image:
-        raise FileError(f"path: {path.name} holds no image acquisition of encoding {encoding}")
+        raise FileError(f"path: {path.name} has no image acquisition of encoding {encoding}")
     _check_readouts(path, [*image, *calibration, *noise])
     first = {frame_of(a): a for a in reversed(image)}
     frames = tuple(sorted(first))
@@ -115,39 +123,38 @@ def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) ->
     )
 
 
-def _read(path: Path, group: str, encoding: int) -> tuple[Encoding, list[Any]]:
+def _read(path: Path, group: str, encoding: int) -> tuple[Encoding, list[Acquisition]]:
     """Return the header and all acquisitions of a file."""
     package = _package()
     with reading(path, "ISMRMRD"), h5py.File(path, "r") as file:
-        # At once: the package's own reader takes milliseconds for each of thousands of records.
+        # All at once: the package's reader takes milliseconds per record.
         records = stored_array(path, file, f"{group}/data", (1,))[()]
         header = parse_header(path, stored_array(path, file, f"{group}/xml", (1,))[0], encoding)
         return header, [_acquisition(package, record) for record in records]
 
 
-def _acquisition(package: Any, record: Any) -> Any:
-    made = package.Acquisition(record["head"])
+def _acquisition(package: ModuleType, record: np.void) -> Acquisition:
+    made: Acquisition = package.Acquisition(record["head"])
     made.data[:] = record["data"].view(np.complex64).reshape(made.data.shape)
     made.traj[:] = record["traj"].reshape(made.traj.shape)
     return made
 
 
-def _package() -> Any:
+def _package() -> ModuleType:
     try:
-        import ismrmrd
+        return import_module("ismrmrd")
     except ImportError as error:
         raise ImportError(
             "load_ismrmrd needs the package ismrmrd: pip install 'wellposed[ismrmrd]'"
         ) from error
-    return ismrmrd
 
 
-def _has(acquisition: Any, *flags: str) -> bool:
+def _has(acquisition: Acquisition, *flags: str) -> bool:
     package = _package()
     return any(acquisition.is_flag_set(getattr(package, flag)) for flag in flags)
 
 
-def _split(acquisitions: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+def _split(acquisitions: Iterable[Acquisition]) -> tuple[list[Acquisition], list[Acquisition]]:
     """Return the acquisitions of the image and those of the calibration; some are both."""
     used = [a for a in acquisitions if not _has(a, "ACQ_IS_NOISE_MEASUREMENT", *SKIPPED)]
     both = "ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING"
@@ -156,26 +163,26 @@ def _split(acquisitions: Iterable[Any]) -> tuple[list[Any], list[Any]]:
     return image, [a for a, only in zip(used, alone, strict=True) if only or _has(a, both)]
 
 
-def _check_readouts(path: Path, acquisitions: list[Any]) -> None:
+def _check_readouts(path: Path, acquisitions: list[Acquisition]) -> None:
     coils = acquisitions[0].active_channels
     for acquisition in acquisitions:
         if acquisition.active_channels != coils:
             raise FileError(
-                f"path: {path.name} has acquisitions of {coils} and of "
-                f"{acquisition.active_channels} coils"
+                f"path: {path.name} has acquisitions with {coils} and with "
+                f"{acquisition.active_channels} coils, accepted: one number of coils"
             )
         finite(path, "data", acquisition.data)
 
 
-def _geometry(acquisition: Any) -> list[list[float]]:
+def _geometry(acquisition: Acquisition) -> list[list[float]]:
     a = acquisition
     return [list(vector) for vector in (a.position, a.read_dir, a.phase_dir, a.slice_dir)]
 
 
-def _noise(noise: list[Any], image: Any) -> Tensor | None:
+def _noise(noise: list[Acquisition], image: Acquisition) -> Tensor | None:
     if not noise:
         return None
-    # Its variance is proportional to the bandwidth, hence to 1 / dwell time.
+    # The variance of noise is proportional to the bandwidth, and thus to 1 / dwell time.
     scales = [
         (a.sample_time_us / image.sample_time_us) ** 0.5
         if a.sample_time_us > 0 < image.sample_time_us

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,27 +22,56 @@ class Frame(NamedTuple):
     set: int
 
 
-def frame_of(acquisition: Any) -> Frame:
+class Counters(Protocol):
+    """Where an acquisition belongs: the counters of `Frame`, and these."""
+
+    kspace_encode_step_1: int
+    kspace_encode_step_2: int
+
+
+class Acquisition(Protocol):
+    """What is used of an acquisition as the package ``ismrmrd`` gives it."""
+
+    active_channels: int
+    number_of_samples: int
+    discard_pre: int
+    discard_post: int
+    center_sample: int
+    sample_time_us: float
+    encoding_space_ref: int
+    idx: Counters
+    data: np.ndarray
+    traj: np.ndarray
+    position: Sequence[float]
+    read_dir: Sequence[float]
+    phase_dir: Sequence[float]
+    slice_dir: Sequence[float]
+
+    def is_flag_set(self, flag: int, /) -> bool:
+        """Tell whether a flag is set."""
+
+
+def frame_of(acquisition: Acquisition) -> Frame:
     """Return the frame that an acquisition belongs to."""
     return Frame(*(int(getattr(acquisition.idx, name)) for name in Frame._fields))
 
 
 def grid(
-    path: Path, acquisitions: Sequence[Any], frames: Sequence[Frame], encoding: Encoding
+    path: Path, acquisitions: Sequence[Acquisition], frames: Sequence[Frame], encoding: Encoding
 ) -> tuple[Tensor, Tensor]:
     """Return Cartesian k-space and its mask; lines measured several times are averaged.
 
     Args:
         path: the file, for errors.
-        acquisitions: lines of equally many coils; those of other frames are left out.
+        acquisitions: lines with equal numbers of coils; those of other frames are left out.
         frames: the batch items.
         encoding: matrix sizes and the centre of k-space.
 
     Returns:
-        complex64 (B, coils, D, H, W) and float32 (B, D, H, W), both without D where it is 1.
+        complex64 (B, coils, D, H, W) and float32 (B, D, H, W), both without D if it is 1.
 
     Raises:
-        FileError: a line lies outside the matrix.
+        FileError: a line is outside the matrix.
     """
     item_of = {frame: item for item, frame in enumerate(frames)}
     coils, size = acquisitions[0].active_channels, encoding.encoded_size
@@ -61,16 +90,16 @@ def grid(
 
 
 def grid_calibration(
-    path: Path, acquisitions: Sequence[Any], frames: Sequence[Frame], encoding: Encoding
+    path: Path, acquisitions: Sequence[Acquisition], frames: Sequence[Frame], encoding: Encoding
 ) -> Tensor:
     """Return calibration k-space for every frame, sorted as `grid` does.
 
-    Scanners measure it once for all repetitions or contrasts, or under a counter of its own. So
-    a frame has the lines of the frame of its slice that shares its contrast, else its phase, its
-    repetition, its set, as far as there is one; the first of several.
+    Scanners measure it once for all repetitions or contrasts, or with its own counter. A frame
+    therefore gets the calibration of its slice with the same contrast, or else the same phase,
+    repetition or set, if there is one; of several it gets the first.
 
     Raises:
-        FileError: a slice has no calibration, or a line lies outside the matrix.
+        FileError: a slice has no calibration, or a line is outside the matrix.
     """
     measured = sorted({frame_of(acquisition) for acquisition in acquisitions})
     chosen = [_nearest(path, frame, measured) for frame in frames]
@@ -90,7 +119,7 @@ def _nearest(path: Path, frame: Frame, measured: Sequence[Frame]) -> Frame:
 
 
 def stack(
-    path: Path, acquisitions: Sequence[Any], frames: Sequence[Frame]
+    path: Path, acquisitions: Sequence[Acquisition], frames: Sequence[Frame]
 ) -> tuple[Tensor, Tensor]:
     """Return readouts along a trajectory, and the trajectory.
 
@@ -104,47 +133,47 @@ def stack(
     counts = {(len(group), *valid_places(a).shape) for group in grouped for a in group}
     *_, axes = counts.pop()
     if counts or axes not in (2, 3):
-        got = "readouts or frames of several sizes" if counts else f"{axes} coordinates a sample"
+        got = "readouts or frames of several sizes" if counts else f"{axes} coordinates per sample"
         raise FileError(
-            f"path: the trajectory in {path.name} has {got}, accepted: equally many samples and "
-            "readouts everywhere, with 2 or 3 coordinates"
+            f"path: the trajectory in {path.name} has {got}, accepted: equal numbers of samples "
+            "and readouts, with 2 or 3 coordinates"
         )
     kspace = np.stack([np.stack([valid_samples(a) for a in g], axis=1) for g in grouped])
     places = np.stack([np.stack([valid_places(a) for a in g]) for g in grouped])
     return torch.from_numpy(kspace), torch.from_numpy(places)
 
 
-def valid_samples(acquisition: Any) -> np.ndarray:
-    """Return the samples (coils, samples) that are not to be discarded, in the order of k."""
+def valid_samples(acquisition: Acquisition) -> np.ndarray:
+    """Return the samples (coils, samples) that are not discarded, in the order of k."""
     return _ordered(acquisition, acquisition.data)
 
 
-def valid_places(acquisition: Any) -> np.ndarray:
+def valid_places(acquisition: Acquisition) -> np.ndarray:
     """Return the trajectory (samples, axes) of the same samples."""
     return _ordered(acquisition, acquisition.traj.T).T
 
 
-def _ordered(acquisition: Any, values: np.ndarray) -> np.ndarray:
+def _ordered(acquisition: Acquisition, values: np.ndarray) -> np.ndarray:
     stop = acquisition.number_of_samples - acquisition.discard_post
     kept = values[:, acquisition.discard_pre : stop]
     return kept[:, ::-1] if _is_reversed(acquisition) else kept
 
 
-def _is_reversed(acquisition: Any) -> bool:
+def _is_reversed(acquisition: Acquisition) -> bool:
     from ismrmrd import ACQ_IS_REVERSE
 
     return acquisition.is_flag_set(ACQ_IS_REVERSE)
 
 
-def _place(path: Path, acquisition: Any, encoding: Encoding) -> tuple[int, slice, int]:
+def _place(path: Path, acquisition: Acquisition, encoding: Encoding) -> tuple[int, slice, int]:
     """Return the partition, the rows and the line of an acquisition in centred k-space."""
     depth, height, width = encoding.encoded_size
     count = acquisition.number_of_samples
     pre, post = acquisition.discard_pre, acquisition.discard_post
-    # The header counts samples as they are stored: in reversed readouts, from the other end.
+    # The header counts samples in the stored order: in reversed readouts, from the other end.
     turned = _is_reversed(acquisition)
     centre = count - 1 - acquisition.center_sample if turned else acquisition.center_sample
-    # Where the readout is complete, many converters leave the centre at 0.
+    # For complete readouts many converters leave the centre at 0.
     start = (0 if count == height else height // 2 - centre) + (post if turned else pre)
     stop = start + count - pre - post
     partition = acquisition.idx.kspace_encode_step_2 - encoding.centre[0] + depth // 2

@@ -1,8 +1,8 @@
-"""Write frames to train on: ``python -m wellposed.datasets.ultrasound tissue tissue.h5``.
+"""Write training frames: ``python -m wellposed.datasets.ultrasound tissue tissue.h5``.
 
-Then ``wellposed train --data tissue.h5 --data-range -1 1 --companding 255 --polarity --gain 0.7
-1.4 --image-size 64 --aspect 2 --flips sideways --out tissue-rf``, and the same with haze. ``hazy
-hazy.h5 --frames 8 --beat --split test`` writes what ``wellposed dehaze`` reads.
+Train on them with ``wellposed train --data tissue.h5 --data-range -1 1 --companding 255 --polarity
+--gain 0.7 1.4 --image-size 64 --aspect 2 --flips sideways --out tissue-rf``; likewise for haze.
+``hazy hazy.h5 --frames 8 --beat --split test`` writes an input for ``wellposed dehaze``.
 """
 
 from pathlib import Path
@@ -17,23 +17,23 @@ from wellposed.errors import WellposedError
 
 
 def write(
-    kind: Annotated[str, typer.Argument(help="tissue or haze, to train on; or hazy, to clean.")],
+    kind: Annotated[str, typer.Argument(help="tissue or haze for training; hazy for dehazing.")],
     out: Annotated[Path, typer.Argument(help="HDF5 file to write.")],
-    frames: Annotated[int, typer.Option(help="Their number; 0.26 MB each.")] = 500,
+    frames: Annotated[int, typer.Option(help="Number of frames; 0.26 MB each.")] = 500,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
     level: Annotated[
-        float | None, typer.Option(help="hazy: level of the haze in dB.", show_default="-34")
+        float | None, typer.Option(help="Haze level in dB, for hazy.", show_default="-34")
     ] = None,
-    beat: Annotated[bool, typer.Option(help="hazy: frames of one heart's beat.")] = False,
+    beat: Annotated[bool, typer.Option(help="Frames of one heartbeat, for hazy.")] = False,
 ) -> None:
-    """Write simulated RF frames (1024 depths x 128 beams) to train a prior on."""
+    """Write simulated RF frames (1024 depths x 128 beams), for training or dehazing."""
     try:
         if kind == "hazy":
             hearts, length = (1, frames) if beat else (frames, None)
             write_hazy_frames(out, hearts, -34.0 if level is None else level, split, length)
             return
         if level is not None or beat:
-            raise typer.BadParameter(f"--level and --beat are of hazy frames, not of {kind}")
+            raise typer.BadParameter(f"--level and --beat are for hazy frames, not for {kind}")
         with Progress() as bar:
             task = bar.add_task(kind, total=frames)
             write_training_frames(

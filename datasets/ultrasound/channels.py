@@ -1,10 +1,9 @@
-"""Signals of an array's elements after a plane wave, and their beamforming."""
+"""Element signals of an array after a plane wave, and their beamforming."""
 
 import math
 from dataclasses import dataclass
 from math import pi
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +16,16 @@ from wellposed.errors import FileError, ShapeError, require
 
 @dataclass(frozen=True, eq=False)
 class ChannelData:
-    """What the elements of a linear array received after it sent a plane wave straight ahead.
+    """Signals received by the elements of a linear array after an unsteered plane wave.
 
     Attributes:
         rf: float32 (B, samples, elements).
-        sampling_mhz: sampling frequency; below twice the highest one where the pulse's band
-            allows (band-pass sampling).
+        sampling_mhz: sampling frequency; it may be below twice the highest frequency for a narrow
+            band (band-pass sampling).
         centre_mhz: centre frequency.
-        pitch_mm: distance of the elements.
-        start_us: time of the first sample after the wave left.
-        speed: of sound, mm / us.
+        pitch_mm: distance between elements.
+        start_us: time of the first sample after transmission.
+        speed: speed of sound, mm / us.
     """
 
     rf: Tensor
@@ -44,7 +43,7 @@ def load_pymust(path: str | Path) -> ChannelData:
     doi 10.1109/IUS52206.2021.9593605.
 
     Raises:
-        FileError: missing or unreadable, without one of the values, not finite, or of a wave that
+        FileError: the file is missing or unreadable, a value is missing or not finite, or the wave
             was steered or focused; names the file.
     """
     path = Path(path)
@@ -56,7 +55,9 @@ def load_pymust(path: str | Path) -> ChannelData:
     if not isinstance(rf, np.ndarray) or rf.ndim not in (2, 3) or rf.dtype.kind not in "iuf":
         raise FileError(f"path: {path.name} has no real 'RF' (samples, elements, frames)")
     if np.any(param.get("TXdelay", 0)):
-        raise FileError(f"path: {path.name} has TXdelay that are not 0, accepted: a plane wave")
+        raise FileError(
+            f"path: {path.name} has a nonzero TXdelay, accepted: an unsteered plane wave"
+        )
     frames = np.atleast_3d(finite(path, "RF", rf).astype(np.float32)).transpose(2, 0, 1)
     values = {name: _number(path, name, param[name]) for name in sorted(needed)}
     start = _number(path, "t0", param.get("t0", 0), least=-math.inf)
@@ -70,7 +71,7 @@ def load_pymust(path: str | Path) -> ChannelData:
     )
 
 
-def _number(path: Path, name: str, value: Any, least: float = 0.0) -> float:
+def _number(path: Path, name: str, value: object, least: float = 0.0) -> float:
     """Return a finite number of ``param`` above ``least``."""
     number = np.asarray(value)
     single = number.size == 1 and number.dtype.kind in "iuf"
@@ -83,24 +84,24 @@ def _number(path: Path, name: str, value: Any, least: float = 0.0) -> float:
 
 
 def delay_and_sum(data: ChannelData, depths_mm: Tensor, f_number: float = 1.5) -> Tensor:
-    """Beamform to RF frames with a line below each element.
+    """Return beamformed RF frames with a line below each element.
 
     ``rf(z, x) = Re sum_i w_i s_i(t_i) / sum_i w_i``, ``t_i = (z + sqrt(z^2 + (x - x_i)^2)) / c``,
-    with s_i the analytic signal, interpolated at baseband where it is slow, and w Hann's window
-    over the aperture ``z / f_number``.
+    with the analytic signal s_i, interpolated at baseband, and a Hann window w over the aperture
+    ``z / f_number``.
 
     Args:
         data: the signals.
-        depths_mm: depths (D,) of the samples, positive; a quarter wavelength apart or less for
-            RF that does not alias.
+        depths_mm: depths (D,) of the samples, positive; at most a quarter wavelength apart to
+            avoid aliasing of the RF.
         f_number: depth over aperture.
 
     Returns:
         (B, 1, D, elements), in the dtype and on the device of ``data.rf``.
 
     Raises:
-        ArgumentError, ShapeError: depths that are no vector of positive numbers, or ``f_number``
-            not positive.
+        ArgumentError, ShapeError: the depths are not a vector of positive numbers, or
+            ``f_number`` is not positive.
     """
     require(f_number > 0, "f_number", f_number, "a positive number")
     if depths_mm.ndim != 1 or len(depths_mm) == 0:
@@ -117,7 +118,7 @@ def delay_and_sum(data: ChannelData, depths_mm: Tensor, f_number: float = 1.5) -
         relative = (across * f_number / z).abs().clamp(max=0.5)
         weight = (pi * relative).cos().square()[:, None]
         time = (z + torch.hypot(z, torch.full_like(z, across))) / data.speed
-        # The same delay for all lines: an element's signal serves the one ``offset`` beside it.
+        # All lines have the same delay: an element's signal serves the line ``offset`` beside it.
         lines = slice(max(0, -offset), elements - max(0, offset))
         sources = slice(max(0, offset), elements - max(0, -offset))
         total[..., lines] += weight * _at(base[..., sources], time, data)
@@ -131,19 +132,20 @@ def baseband(data: ChannelData) -> Tensor:
     time = data.start_us + torch.arange(samples, device=data.rf.device) / data.sampling_mhz
     mixed = data.rf * _carrier(-time, data)[:, None]
     frequency = torch.fft.fftfreq(samples, 1 / data.sampling_mhz, device=data.rf.device)
-    # The other half of the spectrum now lies at twice the centre frequency, or aliased.
+    # The other half of the spectrum is now at twice the centre frequency, or aliased.
     keep = frequency.abs() < min(data.centre_mhz, data.sampling_mhz / 4)
-    return 2 * torch.fft.ifft(torch.fft.fft(mixed, dim=1) * keep[:, None], dim=1)
+    baseband: Tensor = torch.fft.ifft(torch.fft.fft(mixed, dim=1) * keep[:, None], dim=1)
+    return 2 * baseband
 
 
 def _carrier(time: Tensor, data: ChannelData) -> Tensor:
-    """Return ``exp(2 pi i f t)``, its phase kept in double precision."""
+    """Return ``exp(2 pi i f t)``, with the phase computed in double precision."""
     phase = 2 * pi * data.centre_mhz * time.double()
     return torch.polar(torch.ones_like(phase), phase).to(data.rf.dtype.to_complex())
 
 
 def _at(base: Tensor, time: Tensor, data: ChannelData) -> Tensor:
-    """Return analytic signals at times (D,), (B, D, elements); 0 where nothing was recorded."""
+    """Return analytic signals (B, D, elements) at times (D,); 0 outside the recording."""
     place = (time - data.start_us) * data.sampling_mhz
     low = place.floor()
     recorded = (low >= 0) & (low < base.shape[1] - 1)

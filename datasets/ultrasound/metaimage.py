@@ -25,12 +25,12 @@ TYPES = {
 
 @dataclass(frozen=True, eq=False)
 class RFFrames:
-    """Measured RF in [-1, 1]; what was stored is ``rf * scale``.
+    """Measured RF in [-1, 1]; the stored values are ``rf * scale``.
 
     Attributes:
         rf: float32 (B, 1, depth, lines).
-        scale: largest magnitude in the file, one for all frames; zero stays zero.
-        spacing_mm: distance of samples along a line, and of the lines.
+        scale: largest magnitude in the file, for all frames; there is no offset.
+        spacing_mm: distance between samples along a line, and between lines.
     """
 
     rf: Tensor
@@ -41,13 +41,13 @@ class RFFrames:
 def load_rf_metaimage(path: str | Path) -> RFFrames:
     """Load beamformed RF frames whose fastest axis is the depth, then lines, then frames.
 
-    The format: Kitware's MetaIO, "MetaImage" (itk.org/Wiki/MetaIO/Documentation). Of it are read
-    files of two or three axes and one component with the samples in the same or one other file,
+    The format is Kitware's MetaIO, "MetaImage" (itk.org/Wiki/MetaIO/Documentation). Files with two
+    or three axes and one component are supported, with the samples in the same or one other file,
     compressed or not.
 
     Raises:
-        FileError: missing, unreadable, truncated, of another kind, not finite, or all zero;
-            names the file.
+        FileError: the file is missing, unreadable, truncated, of another kind, not finite, or all
+            zero; names the file.
     """
     path = Path(path)
     with reading(path, "MetaImage"):
@@ -61,28 +61,28 @@ def load_rf_metaimage(path: str | Path) -> RFFrames:
         values = finite(path, source, np.frombuffer(payload, _dtype(path, header)))
         if len(sides) not in (2, 3) or min(sides) < 1 or values.size != np.prod(sides):
             raise FileError(
-                f"path: {path.name} says DimSize = {header['DimSize']} and holds {values.size} "
-                "values, accepted: that many, on two or three axes"
+                f"path: {path.name} has DimSize = {header['DimSize']} but {values.size} values, "
+                "accepted: equal numbers of values, on two or three axes"
             )
         spacing = header.get("ElementSpacing") or header.get("ElementSize") or "1 1"
         axial, lateral = (float(s) for s in spacing.split()[:2])
     scale = float(np.abs(values.astype(np.float64)).max())
     if scale == 0:
-        raise FileError(f"path: {path.name} holds zeros alone, accepted: RF data")
+        raise FileError(f"path: {path.name} contains only zeros, accepted: RF data")
     rf = torch.from_numpy((values / scale).astype(np.float32))
     lines, depth = sides[1], sides[0]
     return RFFrames(rf.view(-1, 1, lines, depth).mT.contiguous(), scale, (axial, lateral))
 
 
 def _header(path: Path) -> tuple[dict[str, str], int]:
-    """Return the lines ``key = value``, and where the samples begin."""
+    """Return the lines ``key = value``, and the position of the samples."""
     fields: dict[str, str] = {}
     with path.open("rb") as file:
         while "ElementDataFile" not in fields:
             line = file.readline(4096)
             key, equals, value = line.decode("ascii").partition("=")
             if not equals:
-                raise FileError(f"path: {path.name} has no header of a MetaImage")
+                raise FileError(f"path: {path.name} has no MetaImage header")
             fields[key.strip()] = value.strip()
         return fields, file.tell()
 

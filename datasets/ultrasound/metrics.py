@@ -1,7 +1,7 @@
 """Image quality of ultrasound, by regions: contrast, speckle statistics and resolution.
 
-Images are (B, C, H, W); regions are boolean masks that broadcast to them. Every value is per item
-(B,). Which values are meant, envelopes or grey, is said of each.
+Images are (B, C, H, W); regions are boolean masks that broadcast to them. Results are per item,
+(B,). Each metric states whether it takes envelopes or grey values.
 """
 
 from collections.abc import Callable
@@ -17,21 +17,21 @@ from wellposed.operators.companding import require_real
 def gcnr(image: Tensor, first: Tensor, second: Tensor, bins: int = 256) -> Tensor:
     """Return the generalised contrast-to-noise ratio of two regions: 1 minus their overlap.
 
-    ``1 - sum_k min(f_k, g_k)`` of the two histograms over common bins, from the least to the
-    largest value of both: 0 where nothing tells the regions apart, 1 where a threshold does.
+    ``1 - sum_k min(f_k, g_k)`` of the two histograms with common bins, from the smallest to the
+    largest value of both: 0 if the regions are indistinguishable, 1 if a threshold separates them.
     Rodriguez-Molares et al., "The generalized contrast-to-noise ratio: a formal definition for
-    lesion detectability", 2020, doi 10.1109/TUFFC.2019.2956855. It depends on the bins and on what
-    was clipped, so compare grey values of one dynamic range and reference; noise alone raises it
-    in regions of few pixels.
+    lesion detectability", 2020, doi 10.1109/TUFFC.2019.2956855. It depends on the bins and on
+    clipping, so compare only grey values of the same dynamic range and reference. In regions of
+    few pixels noise alone increases it.
 
     Args:
         image: grey values.
-        first: a region, as a cavity.
-        second: another, as its wall.
-        bins: of the histograms.
+        first: a region, e.g. a cavity.
+        second: another region, e.g. its wall.
+        bins: number of bins of the histograms.
 
     Raises:
-        ShapeError, DtypeError: a region is empty, no mask, or does not fit.
+        ShapeError, DtypeError: a region is empty, not a mask, or does not fit.
     """
     require_integer("bins", bins, 2)
     return _by_regions(lambda a, b: 1 - _overlap(a, b, bins), image, first=first, second=second)
@@ -71,26 +71,26 @@ def cnr(image: Tensor, first: Tensor, second: Tensor) -> Tensor:
 def speckle_snr(envelope: Tensor, region: Tensor) -> Tensor:
     """Return mean over standard deviation of envelopes in a region of one tissue.
 
-    1.91 for fully developed speckle, whose envelope is Rayleigh distributed; less where few
-    scatterers share a resolution cell. Wagner et al., "Statistics of speckle in ultrasound
+    It is 1.91 for fully developed speckle, whose envelope is Rayleigh distributed, and smaller for
+    few scatterers per resolution cell. Wagner et al., "Statistics of speckle in ultrasound
     B-scans", 1983, doi 10.1109/T-SU.1983.31404.
     """
     return _by_regions(lambda a: a.mean() / a.std(correction=0), envelope, region=region)
 
 
 def ks_statistic(image: Tensor, reference: Tensor, region: Tensor) -> Tensor:
-    """Return the Kolmogorov-Smirnov distance of two images' values in a region.
+    """Return the Kolmogorov-Smirnov distance between two images' values in a region.
 
-    The largest difference of the two distribution functions, 0 to 1; small where the speckle's
-    statistics were kept.
+    It is the largest difference of the two distribution functions, 0 to 1; small if the speckle
+    statistics are preserved.
 
     Args:
         image: envelopes or grey values.
-        reference: the same of the image to compare with, of the same shape.
-        region: where.
+        reference: values of the image to compare with, of the same kind and shape.
+        region: the region.
 
     Raises:
-        ShapeError, DtypeError: shapes differ, or the region is empty, no mask, or does not fit.
+        ShapeError, DtypeError: shapes differ, or the region is empty, not a mask, or does not fit.
     """
     if image.shape != reference.shape:
         raise ShapeError(
@@ -110,16 +110,16 @@ def _ks(a: Tensor, b: Tensor) -> Tensor:
 
 
 def autocorrelation_width(envelope: Tensor) -> Tensor:
-    """Return the speckle's size: full widths at half maximum of the autocorrelation.
+    """Return the speckle size: full widths at half maximum of the autocorrelation.
 
-    Of the normalised autocorrelation of the mean-free envelope, along both axes through its
-    peak, interpolated linearly between lags.
+    The autocorrelation is that of the mean-free envelope, normalised, along both axes through its
+    peak, with linear interpolation between lags.
 
     Args:
-        envelope: (B, C, H, W), a patch of one tissue; over the channels the mean is taken.
+        envelope: (B, C, H, W), a patch of one tissue; the mean over the channels is used.
 
     Returns:
-        (B, 2) in pixels, along H and along W; infinite where it does not fall to a half.
+        (B, 2) in pixels, along H and along W; infinite if it does not fall to one half.
 
     Raises:
         ShapeError: not four axes.
@@ -153,7 +153,7 @@ def _by_regions(value: Callable[..., Tensor], image: Tensor, **regions: Tensor) 
 
 
 def _mask(name: str, region: Tensor, image: Tensor) -> Tensor:
-    """Return a region as a mask of the image's shape that holds pixels of every item."""
+    """Return a region as a mask of the image's shape, with pixels in every item."""
     require_real("image", image)
     if region.dtype != torch.bool:
         raise DtypeError(f"{name}: got {region.dtype}, accepted: torch.bool")
@@ -161,7 +161,7 @@ def _mask(name: str, region: Tensor, image: Tensor) -> Tensor:
         mask = region.expand(image.shape)
     except RuntimeError:
         raise ShapeError(
-            f"{name}: got {tuple(region.shape)}, accepted: what broadcasts to "
+            f"{name}: got {tuple(region.shape)}, accepted: a shape that broadcasts to "
             f"{tuple(image.shape)}, the shape of the image"
         ) from None
     filled = bool(mask.flatten(1).any(1).all())

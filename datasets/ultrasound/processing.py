@@ -1,7 +1,7 @@
-"""From radio-frequency (RF) frames to images.
+"""Images from radio-frequency (RF) frames.
 
-Frames are (B, C, depth, beams) with the depth sampled at the RF rate. Everything is differentiable
-and keeps dtype and device.
+Frames are (B, C, depth, beams) with the depth sampled at the RF rate. All functions are
+differentiable and keep dtype and device.
 """
 
 import math
@@ -22,7 +22,7 @@ def envelope(rf: Tensor) -> Tensor:
     """Return the magnitude of the analytic signal along the depth, by a Hilbert transform.
 
     Args:
-        rf: real (..., depth, beams), as `scipy.signal.hilbert` treats it along the axis -2.
+        rf: real (..., depth, beams); the transform is `scipy.signal.hilbert` along the axis -2.
 
     Raises:
         DtypeError: ``rf`` is not floating-point.
@@ -34,19 +34,20 @@ def envelope(rf: Tensor) -> Tensor:
     weight[1 : (depth + 1) // 2] = 2
     if depth % 2 == 0:
         weight[depth // 2] = 1
-    return torch.fft.ifft(torch.fft.fft(rf, dim=-2) * weight, dim=-2).abs()
+    analytic: Tensor = torch.fft.ifft(torch.fft.fft(rf, dim=-2) * weight, dim=-2)
+    return analytic.abs()
 
 
 def log_compress(
     envelope: Tensor, dynamic_range: float = 60.0, reference: float | Tensor | None = None
 ) -> Tensor:
-    """Return decibels mapped to grey: 0 dB is 1, ``-dynamic_range`` dB and less are 0.
+    """Return grey values of decibels: 0 dB is 1, ``-dynamic_range`` dB and less are 0.
 
     Args:
         envelope: (B, ...), not negative.
-        dynamic_range: in dB.
-        reference: the value of 0 dB, a number or one per item (B,); by default each item's
-            largest. Images that are compared need a common one.
+        dynamic_range: dynamic range in dB.
+        reference: the value of 0 dB, a number or one per item (B,); by default the largest of each
+            item. Images that are compared need a common reference.
 
     Raises:
         ArgumentError: a range or reference that is not positive.
@@ -55,7 +56,8 @@ def log_compress(
     require(dynamic_range > 0, "dynamic_range", dynamic_range, "a positive number of dB")
     peak = envelope.flatten(1).amax(1) if reference is None else torch.as_tensor(reference)
     counted = peak.numel() in (1, len(envelope))
-    require(counted, "reference", reference, f"one value, or each of the {len(envelope)} items'")
+    accepted = f"one value, or one for each of {len(envelope)} items"
+    require(counted, "reference", reference, accepted)
     peak = peak.to(envelope).reshape(-1, *[1] * (envelope.ndim - 1))
     given = reference is None or bool((peak > 0).all())
     require(given, "reference", reference, "positive values")
@@ -67,17 +69,17 @@ def log_compress(
 def b_mode(
     rf: Tensor, dynamic_range: float = 60.0, reference: float | Tensor | None = None
 ) -> Tensor:
-    """Return the grey image of RF frames on their own grid, in [0, 1]; see `log_compress`."""
+    """Return the grey image of RF frames on their grid, in [0, 1]; see `log_compress`."""
     return log_compress(envelope(rf), dynamic_range, reference)
 
 
 def scan_convert(image: Tensor, sector: Sector, height: int = 512, fill: float = 0.0) -> Tensor:
-    """Resample a polar image to the upright square pixels that a screen shows.
+    """Resample a polar image to square pixels for display.
 
     Args:
         image: (B, C, depths, beams) on the grid of ``sector``: envelopes or grey values, not RF.
         sector: the grid.
-        height: rows; row 0 begins at the probe, the last ends at the largest depth.
+        height: number of rows, from the probe to the largest depth.
         fill: value outside of the sector.
 
     Returns:
@@ -98,7 +100,7 @@ def scan_convert(image: Tensor, sector: Sector, height: int = 512, fill: float =
     z = (torch.arange(height) + 0.5)[:, None] * pixel
     x = (torch.arange(width) + 0.5 - width / 2)[None, :] * pixel
     radius, angle = torch.hypot(x, z), torch.atan2(x, z)
-    # In grid_sample's units -1 and 1 are the outer edges of the first and the last cell.
+    # In the units of grid_sample, -1 and 1 are the outer edges of the first and the last cell.
     place = torch.stack([angle / half, 2 * radius / sector.depth_mm - 1], -1)
     inside = (place.abs() <= 1).all(-1).to(image.device)
     place = place.to(image).expand(len(image), -1, -1, -1)

@@ -1,4 +1,4 @@
-"""RF frames in files: hazy ones to clean, with what is known of them."""
+"""Files of hazy RF frames, with known clean tissue and regions if simulated."""
 
 import math
 from dataclasses import asdict, dataclass, fields
@@ -19,18 +19,19 @@ from wellposed.operators.companding import LOUDEST
 KNOWN = ("tissue", "cavity", "myocardium")
 
 FAINTEST = 0.1
-"""Least magnitude of RF that is taken as it is stored."""
+"""Smallest largest magnitude of RF that is not rescaled."""
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """RF frames, about [-1, 1].
+    """RF frames in about [-1, 1].
 
     Attributes:
-        rf: float32 (B, 1, depths, beams); what was stored is ``rf * scale``.
-        scale: 1 unless the file's largest magnitude is far from that.
-        sector: the grid, if the file tells.
-        known: of simulated ones clean ``tissue``, and the masks ``cavity`` and ``myocardium``.
+        rf: float32 (B, 1, depths, beams); the stored values are ``rf * scale``.
+        scale: 1 unless the largest magnitude in the file is far from 1.
+        sector: the grid, if the file has it.
+        known: for simulated frames, the clean ``tissue`` and the masks ``cavity`` and
+            ``myocardium``.
     """
 
     rf: Tensor
@@ -40,14 +41,14 @@ class Recording:
 
 
 def load_recording(path: str | Path) -> Recording:
-    """Load RF frames of HDF5 or MetaImage files (.h5, .hdf5, .mha, .mhd).
+    """Load RF frames from HDF5 or MetaImage files (.h5, .hdf5, .mha, .mhd).
 
-    Of HDF5 the data set ``rf`` (frames, depths, beams) or one frame (depths, beams), with the
-    values of `Sector` as attributes if the beams leave one point; `write_hazy_frames` makes such.
+    An HDF5 file has the data set ``rf`` (frames, depths, beams), or one frame (depths, beams), and
+    for a sector scan the values of `Sector` as attributes; `write_hazy_frames` makes such files.
 
     Raises:
-        FileError: missing, unreadable, without ``rf``, not finite, all zero, or with a mask that
-            is empty in a frame; names the file.
+        FileError: the file is missing or unreadable, has no ``rf``, is not finite, all zero, or
+            has a mask that is empty in a frame; names the file.
     """
     path = Path(path)
     if path.suffix in (".mha", ".mhd"):
@@ -61,21 +62,22 @@ def load_recording(path: str | Path) -> Recording:
         sector = _sector(path, dict(file.attrs))
     peak = float(np.abs(frames).max())
     if peak == 0:
-        raise FileError(f"path: {path.name} holds zeros alone, accepted: RF data")
+        raise FileError(f"path: {path.name} contains only zeros, accepted: RF data")
     scale = 1.0 if FAINTEST <= peak <= LOUDEST else peak
     rf = _frames(frames / scale)
     for name, values in known.items():
         if _frames(values).shape != rf.shape:
             raise FileError(
-                f"path: {path.name} holds '{name}' of shape {values.shape}, accepted: that "
-                f"of 'rf', {frames.shape}"
+                f"path: {path.name} has '{name}' of shape {values.shape}, accepted: "
+                f"{frames.shape} as for 'rf'"
             )
     tissue = {k: _frames(v / scale) for k, v in known.items() if k == "tissue"}
     masks = {k: _frames(v != 0) for k, v in known.items() if k != "tissue"}
     for name, mask in masks.items():
         if not bool(mask.flatten(1).any(1).all()):
             raise FileError(
-                f"path: {path.name} has frames whose '{name}' is empty, accepted: none"
+                f"path: {path.name} has frames whose '{name}' is empty, accepted: masks with at "
+                "least one pixel per frame"
             )
     fits = sector is not None and (sector.depths, sector.beams) == tuple(rf.shape[-2:])
     return Recording(rf, scale, sector if fits else None, tissue | masks)
@@ -89,14 +91,14 @@ def write_hazy_frames(
     frames: int | None = None,
     sector: Sector | None = None,
 ) -> Path:
-    """Write simulated hazy RF frames with their clean tissue, to try dehazing on.
+    """Write simulated hazy RF frames with their clean tissue, for testing dehazing.
 
     Args:
         path: an HDF5 file; see `load_recording`.
-        hearts: number of hearts, a frame of each, or a sequence one after the other.
-        level_db: of the haze, see `EchoFrames.hazy`.
+        hearts: number of hearts, each with one frame or, one after the other, with one sequence.
+        level_db: haze level, see `EchoFrames.hazy`.
         split: ``train``, ``validation`` or ``test``.
-        frames: in a beat; single frames if not given.
+        frames: frames per beat; ``None`` for single frames.
         sector: the grid.
 
     Raises:
@@ -105,7 +107,7 @@ def write_hazy_frames(
         FileError: the file cannot be written.
     """
     path, grid = Path(path), sector or Sector()
-    require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name that ends in .h5 or .hdf5")
+    require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name ending in .h5 or .hdf5")
     require(math.isfinite(level_db), "level_db", level_db, "a finite number of dB")
     echoes = simulate_echoes(range(hearts), split, grid, frames)
     content = {"rf": echoes.hazy(level_db), **{name: getattr(echoes, name) for name in KNOWN}}
@@ -122,11 +124,11 @@ def _stored(path: Path, file: h5py.File, name: str) -> np.ndarray:
     stored = stored_array(path, file, name, (2, 3))
     if stored.dtype.kind not in "iufb" or stored.size == 0:
         raise FileError(
-            f"path: {path.name} holds '{name}' of {stored.dtype} and shape {stored.shape}, "
-            "accepted: real (frames, depths, beams), not empty"
+            f"path: {path.name} has '{name}' of {stored.dtype} and shape {stored.shape}, "
+            "accepted: real, non-empty (frames, depths, beams)"
         )
     values = stored[()]
-    with np.errstate(over="ignore"):  # what is too large for float32 is named as infinite
+    with np.errstate(over="ignore"):  # values too large for float32 are reported as infinite
         return finite(path, name, values.astype(np.float32))
 
 
@@ -142,4 +144,4 @@ def _sector(path: Path, attributes: dict[str, object]) -> Sector | None:
     try:
         return Sector(**{name: np.asarray(value).item() for name, value in values.items()})
     except ArgumentError as error:
-        raise FileError(f"path: {path.name} tells of a grid that cannot be: {error}") from error
+        raise FileError(f"path: {path.name} has an invalid grid: {error}") from error

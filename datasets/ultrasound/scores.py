@@ -1,4 +1,4 @@
-"""How well haze was taken out, where the tissue is known."""
+"""Scores of dehazing, if the tissue is known."""
 
 from torch import Tensor
 
@@ -11,27 +11,27 @@ from wellposed.metrics import psnr
 def dehazing_scores(
     rf: Tensor, tissue: Tensor, cavity: Tensor | None = None, myocardium: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Return scores of RF frames (B, 1, depths, beams) against the clean tissue's, (B,) each.
+    """Return scores of RF frames (B, 1, depths, beams) compared with clean tissue, (B,) each.
 
-    Grey values are those of 60 dB under the largest envelope of each clean frame.
+    Grey values have a dynamic range of 60 dB below the largest envelope of each clean frame.
 
     Args:
-        rf: hazy or dehazed.
-        tissue: clean, of the same shape.
+        rf: hazy or dehazed frames.
+        tissue: clean frames, of the same shape.
         cavity: mask of blood; for gcnr.
         myocardium: mask of its wall; for gcnr and ks.
 
     Returns:
-        ``psnr_rf`` and ``psnr_b_mode`` in dB of a peak of 1; with the masks ``gcnr`` of the two
-        regions, and ``ks`` of the wall's grey values against those of the clean frame, which is
-        small where its speckle survived. gcnr alone can be had by wiping out the cavity.
+        ``psnr_rf`` and ``psnr_b_mode`` in dB with a peak of 1; with the masks also ``gcnr`` of the
+        two regions, and ``ks`` between the wall's grey values and those of the clean frame, which
+        is small if its speckle is preserved. A high gcnr alone can result from erasing the cavity.
 
     Raises:
         ShapeError: shapes differ.
     """
     if rf.shape != tissue.shape or rf.ndim != 4:
         raise ShapeError(
-            f"tissue: got {tuple(tissue.shape)}, accepted: {tuple(rf.shape)} as rf, four axes"
+            f"tissue: got {tuple(tissue.shape)}, accepted: {tuple(rf.shape)} as rf, with four axes"
         )
     peak = envelope(tissue).flatten(1).amax(1)
     grey, clean = (b_mode(v, 60.0, peak) for v in (rf, tissue))

@@ -1,4 +1,4 @@
-"""The polar grid that a phased array scans, and its pulse."""
+"""The polar grid of a phased array, and its pulse."""
 
 from dataclasses import dataclass
 from math import ceil, log, pi, radians, sqrt
@@ -20,20 +20,20 @@ FWHM = 2 * sqrt(2 * log(2))
 class Sector:
     """Depth x beam samples of a phased array whose beams leave one point at equal angles.
 
-    The defaults are those of a heart seen from the apex. RF frames on the grid are (B, 1, depths,
-    beams); sample (i, j) lies in the middle of its cell, at ``radii()[i]`` and ``angles()[j]``.
+    The defaults are for an apical view of the heart. RF frames on the grid are (B, 1, depths,
+    beams); sample (i, j) is in the middle of its cell, at ``radii()[i]`` and ``angles()[j]``.
 
     Args:
         depths: samples along a beam.
-        beams: their number.
-        depth_mm: where the beams end.
+        beams: number of beams.
+        depth_mm: length of the beams.
         degrees: angle between the outer edges of the first and the last beam.
         centre_mhz: centre frequency of the pulse.
-        bandwidth: width of its spectrum at half the maximum (-6 dB), over the centre frequency.
-        beam_width: width of a beam's sensitivity at half the maximum, in beams.
+        bandwidth: full width of its spectrum at half maximum (-6 dB), over the centre frequency.
+        beam_width: full width of a beam's sensitivity at half maximum, in beams.
 
     Raises:
-        ArgumentError: a value is out of range, or the depths are too few for the pulse.
+        ArgumentError: a value is out of range, or there are too few depths for the pulse.
     """
 
     depths: int = 1024
@@ -54,7 +54,7 @@ class Sector:
         require(0 < self.bandwidth < 2, "bandwidth", self.bandwidth, "a number in (0, 2)")
         highest = self.centre_mhz * (1 + self.bandwidth / 2)
         least = round(4 * highest * self.depth_mm / SOUND_MM_PER_US + 0.5)
-        require(self.depths >= least, "depths", self.depths, f"{least} or more for this pulse")
+        require(self.depths >= least, "depths", self.depths, f"at least {least} for this pulse")
 
     @property
     def step_mm(self) -> float:
@@ -68,12 +68,12 @@ class Sector:
 
     @property
     def sampling_mhz(self) -> float:
-        """Sampling frequency: sound passes the distance of two samples twice."""
+        """Sampling frequency: sound travels the distance between two samples twice."""
         return SOUND_MM_PER_US / (2 * self.step_mm)
 
     @property
     def pulse_width(self) -> float:
-        """Width of the pulse's envelope at half the maximum, in samples."""
+        """Full width at half maximum of the pulse's envelope, in samples."""
         std_us = sqrt(2 * log(2)) / (pi * self.bandwidth * self.centre_mhz)
         return FWHM * std_us * self.sampling_mhz
 
@@ -89,7 +89,7 @@ class Sector:
         """Return the pulse at an odd number of samples, a cosine under a Gaussian; peak 1.
 
         Args:
-            rate: samples for each of the grid's.
+            rate: samples per sample of the grid.
         """
         std = rate * self.pulse_width / FWHM
         t = _around_zero(std)
@@ -100,13 +100,13 @@ class Sector:
         """Return a beam's Gaussian sensitivity at an odd number of beams, peak 1.
 
         Args:
-            width: at half the maximum, in beams.
+            width: full width at half maximum, in beams.
         """
         std = width / FWHM
         return (-0.5 * (_around_zero(std) / std) ** 2).exp()
 
 
 def _around_zero(std: float) -> Tensor:
-    """Return whole numbers as far as a Gaussian is above 1e-4 of its peak."""
+    """Return the integers at which a Gaussian is above 1e-4 of its peak."""
     reach = ceil(4.3 * std)
     return torch.arange(-reach, reach + 1, dtype=torch.float32)

@@ -1,1 +1,1 @@
-"""Volumes with geometry: DICOM and NIfTI, in and out."""
+"""Volumes with geometry: reading and writing of DICOM and NIfTI."""

@@ -1,8 +1,8 @@
-"""DICOM series: slices sorted by their place in space, in physical units."""
+"""DICOM series: slices sorted by position, in physical units."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,9 +10,12 @@ from torch import Tensor
 
 from wellposed.errors import FileError
 
+if TYPE_CHECKING:
+    from pydicom import Dataset, FileDataset
+
 DICOM_SUFFIX = ".dcm"
 GEOMETRY = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
-"""What places a slice in space, and how many numbers each is."""
+"""Attributes that define the position of a slice, with their numbers of values."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,13 @@ class DicomSeries:
 
     Attributes:
         values: (D, H, W) float32, after rescale slope and intercept (HU for CT).
-        spacing: distance of slices, rows and columns in mm.
-        headers: the slices' headers in the order of the volume, without their pixels.
+        spacing: distances between slices, rows and columns in mm.
+        headers: headers of the slices in the order of the volume, without pixels.
     """
 
     values: np.ndarray
     spacing: tuple[float, float, float]
-    headers: list[Any]
+    headers: "list[FileDataset]"
 
     @property
     def volume(self) -> Tensor:
@@ -40,7 +43,7 @@ def read_dicom_series(folder: str | Path) -> DicomSeries:
 
     Raises:
         FileError: no or unreadable files, several series, slices of different geometry, missing
-            or doubled slices, or a tilted gantry; names the file or the gap.
+            or duplicate slices, or a tilted gantry; names the file or the gap.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -66,19 +69,19 @@ def read_dicom_series(folder: str | Path) -> DicomSeries:
     )
 
 
-def _read_slice(file: Path) -> tuple[Any, np.ndarray]:
+def _read_slice(file: Path) -> "tuple[FileDataset, np.ndarray]":
     import pydicom
 
     try:
-        header: Any = pydicom.dcmread(file)
+        header = pydicom.dcmread(file)
         slope = float(getattr(header, "RescaleSlope", 1))
         pixels = _decode(header) * slope + float(getattr(header, "RescaleIntercept", 0))
         del header.PixelData
-    except Exception as error:  # pydicom raises many kinds; the user needs the file's name
+    except Exception as error:  # pydicom raises many kinds of errors, without the file's name
         raise FileError(f"path: cannot read {str(file)!r} as DICOM: {error}") from error
     missing = [name for name, count in GEOMETRY.items() if np.size(header.get(name)) != count]
     if missing or pixels.ndim != 2:
-        got = f"lacks {', '.join(missing)}" if missing else f"holds {pixels.ndim} axes"
+        got = f"has no {', '.join(missing)}" if missing else f"has {pixels.ndim} axes"
         raise FileError(f"path: {str(file)!r} {got}, accepted: one slice with its geometry")
     rows, columns = (float(size) for size in header.PixelSpacing)
     if not (0 < rows < np.inf and 0 < columns < np.inf):
@@ -89,22 +92,23 @@ def _read_slice(file: Path) -> tuple[Any, np.ndarray]:
     return header, pixels
 
 
-def _decode(header: Any) -> np.ndarray:
+def _decode(header: "FileDataset") -> np.ndarray:
     """Return the stored pixels as float32."""
     syntax = header.file_meta.TransferSyntaxUID
     try:
-        return header.pixel_array.astype(np.float32)
+        pixels: np.ndarray = header.pixel_array.astype(np.float32)
+        return pixels
     except Exception as error:
         if not syntax.is_compressed:
             raise
-        # pydicom answers with the list of decoders that it would need.
+        # pydicom's message is the list of decoders that it would need.
         raise ValueError(
-            f"its pixels, compressed as {syntax.name}, cannot be decoded; decompress them first, "
-            "e.g. with dcmdjpeg or gdcmconv --raw"
+            f"its pixels, compressed as {syntax.name}, cannot be decoded; decompress the file "
+            "first, e.g. with dcmdjpeg or gdcmconv --raw"
         ) from error
 
 
-def _check_one_series(folder: Path, slices: list[tuple[Path, Any, np.ndarray]]) -> None:
+def _check_one_series(folder: Path, slices: "list[tuple[Path, FileDataset, np.ndarray]]") -> None:
     reference, pixels = slices[0][1], slices[0][2]
     for file, header, other in slices:
         same = {
@@ -119,13 +123,13 @@ def _check_one_series(folder: Path, slices: list[tuple[Path, Any, np.ndarray]]) 
         other_in = [name for name, equal in same.items() if not equal]
         if other_in:
             raise FileError(
-                f"path: {str(folder)!r} mixes slices: {file.name} has another "
-                f"{' and '.join(other_in)} than {slices[0][0].name}; keep one series per folder"
+                f"path: {str(folder)!r} contains several series: {file.name} has another "
+                f"{' and '.join(other_in)} than {slices[0][0].name}; use one folder per series"
             )
 
 
 def _slice_distance(places: list[tuple[Path, float]]) -> float | None:
-    """Return the distance of slices, or None for a single one; raise where it is not even."""
+    """Return the distance between slices, or ``None`` for one slice; raise if it varies."""
     gaps = np.diff([place for _, place in places])
     if len(gaps) == 0:
         return None
@@ -133,18 +137,18 @@ def _slice_distance(places: list[tuple[Path, float]]) -> float | None:
     for (before, _), (after, _), gap in zip(places, places[1:], gaps, strict=False):
         if gap == 0 or abs(gap - step) > 0.05 * step + 1e-3:
             raise FileError(
-                f"path: {gap:.3g} mm lie between {before.name} and {after.name}, {step:.3g} mm "
-                "between other slices: a slice is missing or doubled"
+                f"path: {before.name} and {after.name} are {gap:.3g} mm apart, but other slices "
+                f"{step:.3g} mm: a slice is missing or duplicate"
             )
     return step
 
 
-def _thickness(header: Any) -> float:
+def _thickness(header: "Dataset") -> float:
     return float(header.get("SliceThickness") or 1.0)
 
 
-def _check_upright(folder: Path, headers: list[Any], normal: np.ndarray) -> None:
-    """Raise where slices are shifted against each other, as no cuboid volume holds them."""
+def _check_upright(folder: Path, headers: "list[FileDataset]", normal: np.ndarray) -> None:
+    """Raise if slices are shifted relative to each other, so that they form no cuboid."""
     places = np.array([h.ImagePositionPatient for h in headers], float)
     path = places[-1] - places[0]
     shift = float(np.linalg.norm(path - (path @ normal) * normal))

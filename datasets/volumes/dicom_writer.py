@@ -1,8 +1,8 @@
-"""Results as DICOM series derived from the series that was measured."""
+"""Results as DICOM series, derived from the measured series."""
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -10,6 +10,9 @@ from torch import Tensor
 from wellposed.datasets.checks import as_stored
 from wellposed.datasets.volumes.dicom import DICOM_SUFFIX, DicomSeries
 from wellposed.errors import FileError, require
+
+if TYPE_CHECKING:
+    from pydicom import FileDataset
 
 PIXEL_DEPENDENT = (
     "SmallestImagePixelValue",
@@ -24,7 +27,7 @@ PIXEL_DEPENDENT = (
     "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
 )
-"""What describes the pixels of a slice and is wrong of others."""
+"""Attributes that describe the pixels of a slice and are wrong for other pixels."""
 LEVELS = 2**16 - 1
 
 
@@ -50,15 +53,15 @@ def write_dicom_series(
     Raises:
         DtypeError, ShapeError, NonFiniteError: the volume is not real, finite and of the shape
             of the reference.
-        ArgumentError: the description is empty, too long or of other characters.
-        FileError: the folder holds DICOM files or cannot be written.
+        ArgumentError: the description is empty, too long or has other characters.
+        FileError: the folder contains DICOM files or cannot be written.
     """
     from pydicom.uid import generate_uid
 
     values = as_stored(volume, reference.values.shape)
     plain = description.isascii() and description.isprintable() and "\\" not in description
     fits = plain and 1 <= len(description) <= 64
-    require(fits, "description", description, "1 to 64 ASCII characters but backslashes")
+    require(fits, "description", description, "1 to 64 ASCII characters, without backslashes")
     folder = Path(folder)
     low, high = float(values.min()), float(values.max())
     series = generate_uid()
@@ -66,7 +69,9 @@ def write_dicom_series(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(p.suffix.lower() == DICOM_SUFFIX for p in folder.iterdir()):
-            raise FileError(f"folder: {str(folder)!r} holds DICOM files, accepted: a new folder")
+            raise FileError(
+                f"folder: {str(folder)!r} contains DICOM files, accepted: a new folder"
+            )
         for number, (file, pixels) in enumerate(zip(files, values, strict=True)):
             header = _derived(reference.headers[number], description, series, number + 1)
             _set_pixels(header, pixels, low, high)
@@ -85,13 +90,13 @@ def _decimal(value: float) -> str:
     return format_number_as_ds(value)
 
 
-def _derived(source: Any, description: str, series: str, number: int) -> Any:
+def _derived(source: "FileDataset", description: str, series: str, number: int) -> "FileDataset":
     """Return a header for an image made from another."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
     header = deepcopy(source)
-    header.remove_private_tags()  # nobody knows what they say of the pixels
+    header.remove_private_tags()  # they may describe the old pixels
     origin = Dataset()
     origin.ReferencedSOPClassUID = source.SOPClassUID
     origin.ReferencedSOPInstanceUID = source.SOPInstanceUID
@@ -109,7 +114,7 @@ def _derived(source: Any, description: str, series: str, number: int) -> Any:
     return header
 
 
-def _set_pixels(header: Any, values: np.ndarray, low: float, high: float) -> None:
+def _set_pixels(header: "FileDataset", values: np.ndarray, low: float, high: float) -> None:
     """Store values between ``low`` and ``high`` in 16 bits."""
     for name in PIXEL_DEPENDENT:
         if name in header:

@@ -1,4 +1,4 @@
-"""NIfTI volumes with the affine that places them in space."""
+"""NIfTI volumes with their affine."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +16,13 @@ from wellposed.errors import FileError, require
 
 @dataclass(frozen=True, eq=False)
 class NiftiVolume:
-    """A volume as it is stored, without any reorientation.
+    """A volume as stored, without reorientation.
 
     Attributes:
         volume: (1, C, D, H, W), float32 or complex64, after the file's scaling. W is the file's
-            first axis, H its second, D its third, C its fourth (time); missing ones have
+            first axis, H its second, D its third, C its fourth (time); missing axes have
             length 1.
-        affine: takes (w, h, d, 1) to millimetres right, anterior and superior, (4, 4).
+        affine: maps (w, h, d, 1) to millimetres right, anterior and superior, (4, 4).
         spacing: size of a voxel along D, H and W in mm.
         header: the file's header.
     """
@@ -33,7 +33,7 @@ class NiftiVolume:
     header: Any
 
     def cut(self, axis: int, first: int, end: int) -> "NiftiVolume":
-        """Return the slices ``first`` to ``end`` across an axis of (D, H, W), where they lie."""
+        """Return the slices ``first`` to ``end`` along an axis of (D, H, W), with their affine."""
         affine = self.affine.copy()
         affine[:3, 3] += first * affine[:3, 2 - axis]
         volume = self.volume.narrow(2 + axis, first, end - first)
@@ -44,8 +44,8 @@ def load_nifti(path: str | Path) -> NiftiVolume:
     """Load a NIfTI file of 2 to 4 axes.
 
     Raises:
-        FileError: missing, truncated, of another kind, or with NaN or infinite values, or an
-            affine without a volume; names the file.
+        FileError: the file is missing, truncated or of another kind, or has NaN or infinite values
+            or a singular affine; names the file.
     """
     path = Path(path)
     with reading(path, "NIfTI"):
@@ -53,8 +53,8 @@ def load_nifti(path: str | Path) -> NiftiVolume:
         affine = np.asarray(image.affine, float)
     if stored.dtype.kind not in "biufc" or not 2 <= stored.ndim <= 4:
         raise FileError(
-            f"path: {path.name} holds {stored.dtype} of {stored.ndim} axes, accepted: numbers of "
-            "2 to 4 axes"
+            f"path: {path.name} has {stored.dtype} with {stored.ndim} axes, accepted: numbers "
+            "with 2 to 4 axes"
         )
     if not abs(np.linalg.det(affine[:3, :3])) > 0:  # NaN included
         raise FileError(f"path: the affine of {path.name} cannot be inverted")
@@ -66,13 +66,13 @@ def load_nifti(path: str | Path) -> NiftiVolume:
 
 
 def write_nifti(path: str | Path, volume: Tensor | np.ndarray, reference: NiftiVolume) -> None:
-    """Write a volume where the reference lies, in float32.
+    """Write a volume with the affine of the reference, in float32.
 
     Args:
         path: ``.nii`` or ``.nii.gz``; an existing file is replaced.
         volume: real values of the shape of the reference, (1, C, D, H, W); axes of length one
             may be missing.
-        reference: what was loaded, for affine, units and codes.
+        reference: the loaded volume, for affine, units and codes.
 
     Raises:
         DtypeError, ShapeError, NonFiniteError: the volume is not real, finite and of the shape
@@ -85,7 +85,7 @@ def write_nifti(path: str | Path, volume: Tensor | np.ndarray, reference: NiftiV
     values = as_stored(volume, (channels, *size)).astype(np.float32).T
     header = reference.header.copy()
     header.set_data_dtype(np.float32)
-    header["cal_min"] = header["cal_max"] = 0  # the reference's grey levels, in its units
+    header["cal_min"] = header["cal_max"] = 0  # display levels of the reference do not apply
     image = nibabel.Nifti1Image(
         values[..., 0] if channels == 1 else values, reference.affine, header
     )

@@ -1,4 +1,4 @@
-"""Results written where the measured volume lies."""
+"""Results written with the geometry of the measured volume."""
 
 from pathlib import Path
 
@@ -12,27 +12,27 @@ from wellposed.reconstruction import Reconstruction
 def write_result(
     result: Reconstruction, folder: str | Path, reference: DicomSeries | NiftiVolume
 ) -> tuple[Path, Path]:
-    """Write mean and standard deviation with the geometry of what was loaded.
+    """Write mean and standard deviation with the geometry of the reference.
 
-    As two DICOM series, in the folders ``mean`` and ``std``, or as ``mean.nii.gz`` and
-    ``std.nii.gz``, by the kind of the reference. Values are written as they are; attenuation
-    becomes Hounsfield units by
-    ``dataclasses.replace(result, samples=to_hounsfield(result.samples))`` before.
+    They are two DICOM series, in the folders ``mean`` and ``std``, or ``mean.nii.gz`` and
+    ``std.nii.gz``, depending on the reference. Values are not converted; for Hounsfield units
+    instead of attenuation, convert first:
+    ``dataclasses.replace(result, samples=to_hounsfield(result.samples))``.
 
     Args:
-        result: of one volume, (N, 1, 1, D, H, W), or of its slices as a batch, (N, D, 1, H, W).
-            Of complex images the magnitude of the mean is written.
+        result: result for one volume, (N, 1, 1, D, H, W), or for its slices as a batch,
+            (N, D, 1, H, W). For complex images the magnitude of the mean is written.
         folder: created if missing.
-        reference: what `read_dicom_series` or `load_nifti` returned.
+        reference: the result of `read_dicom_series` or `load_nifti`.
 
     Returns:
         The two folders or files.
 
     Raises:
-        ArgumentError: the reference is of another kind.
-        ShapeError, NonFiniteError: the result is not of the shape of the reference, or holds NaN
-            or infinite values.
-        FileError: the folder cannot be written, or holds DICOM files where a series is to go.
+        ArgumentError: another kind of reference.
+        ShapeError, NonFiniteError: the result does not have the shape of the reference, or
+            contains NaN or infinite values.
+        FileError: the folder cannot be written, or a series folder already has DICOM files.
     """
     folder = Path(folder)
     volumes = {"mean": result.mean, "std": result.std}

@@ -26,30 +26,30 @@ class ConeBeamCT(LinearOperator):
     height ``(r - (rows-1)/2) cell_size + elevation`` on the panel and at ``(c - (columns-1)/2)
     cell_size + offset`` along the view's u.
 
-    Joseph's method: a ray is followed through the slabs of voxels across that of the axes X and Y
-    which it runs along more, interpolated bilinearly in each (Joseph 1982,
-    https://doi.org/10.1109/TMI.1982.4307572). The adjoint is its exact transpose. Beyond
-    volumes and data, memory, of gradients too, is that of 16 slabs of one view.
+    The projection uses Joseph's method: a ray is followed through slabs of voxels perpendicular to
+    the axis, X or Y, along which it mainly runs, with bilinear interpolation in each slab (Joseph
+    1982, https://doi.org/10.1109/TMI.1982.4307572). The adjoint is its exact transpose. Besides
+    volumes and data, only the memory for 16 slabs of one view is needed, also for gradients.
 
     Args:
         volume_size: (D, H, W).
         angles: view angles in degrees (views,), or their number, spaced equally over [0, 360).
         source_distance: source to rotation axis.
         detector_distance: source to panel.
-        panel: the detector; by default one that sees the whole volume, its cells being voxels
-            magnified to it.
-        voxel_size: side of a voxel, in the unit of length wanted, e.g. mm.
+        panel: the detector; by default it covers the whole volume, with cells of the magnified
+            voxel size.
+        voxel_size: side of a voxel, in any unit of length, e.g. mm.
         noise_sigma: standard deviation of the noise in the line integrals.
 
     Raises:
-        ArgumentError: an impossible size, a source inside the volume or a panel in front of the
+        ArgumentError: an invalid size, a source inside the volume, or a panel in front of the
             axis.
         ShapeError, DtypeError, NonFiniteError: volume_size is not three sides; angles are not
             1-D, not real or not finite.
 
     Warns:
-        UserWarning: a view does not see all of the elliptic cylinder inscribed in the volume,
-            across the axis or along it: the data are truncated.
+        UserWarning: the data are truncated: a view does not cover the whole elliptic cylinder
+            inscribed in the volume.
     """
 
     def __init__(
@@ -95,21 +95,20 @@ class ConeBeamCT(LinearOperator):
         """Return the reconstruction of Feldkamp, Davis and Kress, (B, 1, D, H, W), in 1 / length.
 
         "Practical cone-beam algorithm", 1984, https://doi.org/10.1364/JOSAA.1.000612. Values are
-        right in the plane of the source, for views equally spaced over 360 degrees that are not
-        truncated.
+        exact in the plane of the source, for untruncated views equally spaced over 360 degrees.
 
         Args:
             y: projections (B, 1, views, rows, columns).
 
         Raises:
-            ShapeError, DtypeError, DeviceError: ``y`` is no measurement of this operator.
+            ShapeError, DtypeError, DeviceError: ``y`` is not a measurement of this operator.
         """
         self._check("y", y, self.measurement_size, self.complex_measurement)
         scan, data = self.geometry, single_or_double(y)[:, 0]
         u, v = (cells.to(data) for cells in scan.panel.cells())
         distance = scan.detector_distance
         oblique = distance / torch.sqrt(distance**2 + u**2 + v[:, None] ** 2)
-        # As if the panel stood on the axis.
+        # Scaled to a panel on the axis.
         pitch = scan.panel.cell_size * scan.source_distance / distance
         filtered = ramp_filter(data * oblique, pitch)
         total = data.new_zeros(len(data), *scan.volume_size)
@@ -121,7 +120,7 @@ class ConeBeamCT(LinearOperator):
 
 
 def _shadows(scan: ConeGeometry, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where voxels are seen, (1, D H, W, 2) of `grid_sample`, and FDK's weights (H, W)."""
+    """Return voxel positions on the panel for `grid_sample`, and FDK weights (H, W)."""
     Z, Y, X = (
         (torch.arange(n, dtype=like.dtype, device=like.device) - (n - 1) / 2) * scan.voxel_size
         for n in scan.volume_size
@@ -144,16 +143,16 @@ def _volume_sides(volume_size: Sequence[int]) -> tuple[int, int, int]:
 def _covering_panel(
     depth: int, radius: float, source: float, detector: float, voxel_size: float
 ) -> Panel:
-    """Return a panel that sees a cylinder of a radius around the axis."""
+    """Return a panel that covers a cylinder of a radius around the axis."""
     cell = voxel_size * detector / source
     half_width = detector * math.tan(math.asin(radius / source))
-    # The nearest slices' ends are magnified most.
+    # The parts nearest to the source are magnified most.
     half_height = depth / 2 * voxel_size * detector / (source - radius)
     return Panel(2 * math.ceil(half_height / cell), 2 * math.ceil(half_width / cell), cell)
 
 
 def _warn_of_truncation(scan: ConeGeometry) -> None:
-    """Warn unless all views see the whole elliptic cylinder inscribed in the volume."""
+    """Warn unless all views cover the whole elliptic cylinder inscribed in the volume."""
     depth, height, width = (n / 2 * scan.voxel_size for n in scan.volume_size)
     turn = torch.linspace(0, 2 * math.pi, 65, dtype=torch.float64)
     rims = width * turn.cos(), height * turn.sin(), torch.tensor([[-depth], [depth]])
@@ -166,8 +165,8 @@ def _warn_of_truncation(scan: ConeGeometry) -> None:
         low, high = float(shadow.min()), float(shadow.max())
         if low < shift - half * (1 + 1e-6) or high > shift + half * (1 + 1e-6):
             warnings.warn(
-                f"panel: its {name} span {shift - half:.4g} to {shift + half:.4g}, the cylinder "
-                f"inscribed in the volume casts its shadow on {low:.4g} to {high:.4g}: the data "
-                "are truncated",
+                f"panel: its {name} span {shift - half:.4g} to {shift + half:.4g}, but the "
+                f"cylinder inscribed in the volume projects to {low:.4g} to {high:.4g}: the data "
+                "are truncated; use a larger panel",
                 stacklevel=3,
             )

@@ -1,7 +1,7 @@
-"""Sinograms of other packages: how they differ from ours, and what turns one into the other.
+"""Sinograms of other packages: their conventions, and conversion to ours.
 
-Ours are defined in `geometry`. For an image of N x N pixels, B bins as wide as pixels and the same
-angles in degrees, counter-clockwise everywhere:
+Ours are defined in `geometry`. The table is for an image of N x N pixels, B bins as wide as pixels
+and equal angles in degrees, which are counter-clockwise in all packages:
 
 | package | axes | rotation centre | its bin |
 |---|---|---|---|
@@ -12,7 +12,7 @@ angles in degrees, counter-clockwise everywhere:
 | deepinv, ``Tomography``, N even, B odd | (bins, views) | pixel N/2 | (B-1)/2 |
 | deepinv, ``Tomography``, N odd, B even | (bins, views) | pixel N/2 - 1 | (B-1)/2 |
 
-The angle of deepinv's fan beam is ours + 90, about pixel (N-1)/2.
+The angle of deepinv's fan beam is our angle + 90, about pixel (N-1)/2.
 """
 
 import torch
@@ -46,14 +46,14 @@ def to_package(package: str, sinogram: Tensor, angles: Tensor, image_side: int) 
 
 
 def _shift(package: str, bins: int, angles: Tensor, side: int) -> Tensor:
-    """Return by how many bins the data of each view stand further right than ours, (views,)."""
+    """Return the shift of each view to the right of ours, in bins, (views,)."""
     require_choice("package", package, PACKAGES)
     theta = torch.deg2rad(angles.to(torch.float64))
     if package == "scikit-image":
         pixel, bin_ = 0.5 * (1 - side % 2), 0.5 * (1 - bins % 2)
     else:
         pixel, bin_ = 0.5 * (bins % 2 - side % 2), 0.0
-    # Pixels right of and below ours: the centre is at (pixel, -pixel).
+    # The centre is right of and below ours: at (pixel, -pixel).
     return bin_ - pixel * (theta.cos() - theta.sin())
 
 
@@ -61,9 +61,10 @@ def _moved(sinogram: Tensor, shift: Tensor) -> Tensor:
     """Return views (..., views, bins) moved left by ``shift`` bins."""
     views, bins = sinogram.shape[-2:]
     if tuple(shift.shape) != (views,):
-        raise ShapeError(f"angles: got {tuple(shift.shape)}, accepted: ({views},), one a view")
+        raise ShapeError(f"angles: got {tuple(shift.shape)}, accepted: ({views},), one per view")
     padded = 2 * bins
     cycles = torch.fft.rfftfreq(padded, dtype=torch.float64)
     turns = (2 * torch.pi * shift[:, None] * cycles).to(sinogram)
     spectrum = torch.fft.rfft(sinogram, n=padded) * torch.polar(torch.ones_like(turns), turns)
-    return torch.fft.irfft(spectrum, n=padded)[..., :bins]
+    moved: Tensor = torch.fft.irfft(spectrum, n=padded)
+    return moved[..., :bins]

@@ -1,4 +1,4 @@
-"""From photon counts to line integrals, and between attenuation and Hounsfield units."""
+"""Conversion of photon counts to line integrals, and of attenuation to Hounsfield units."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ MU_WATER = 0.0193
 
 
 LARGEST = 1e15
-"""Counts beyond which nothing is known to be exact."""
+"""Largest count for which double precision is certainly exact."""
 
 
 def to_hounsfield(attenuation: Tensor, mu_water: float = MU_WATER) -> Tensor:
@@ -22,21 +22,21 @@ def to_hounsfield(attenuation: Tensor, mu_water: float = MU_WATER) -> Tensor:
 
 
 def from_hounsfield(hounsfield: Tensor, mu_water: float = MU_WATER) -> Tensor:
-    """Return attenuation in 1/mm of Hounsfield units, none below that of vacuum."""
+    """Return attenuation in 1/mm of Hounsfield units, at least that of vacuum."""
     require(mu_water > 0, "mu_water", mu_water, "a positive attenuation")
     return (mu_water * (1 + hounsfield / 1000)).clamp(min=0)
 
 
 def simulate_counts(line_integrals: Tensor, photons: float, seed: int = 0) -> Tensor:
-    """Return Poisson counts of mean ``photons exp(-line_integrals)``, in single precision or more.
+    """Return Poisson counts with mean ``photons exp(-line_integrals)``, in at least float32.
 
     Args:
         line_integrals: sinograms (B, ...), dimensionless.
-        photons: mean count of a bin that nothing attenuates (I0).
-        seed: item i has counts of its own, drawn from ``seed`` and i.
+        photons: mean count of an unattenuated bin (I0).
+        seed: the counts of item i depend on ``seed`` and i.
 
     Raises:
-        ArgumentError, NonFiniteError: a number of photons or integrals that cannot be.
+        ArgumentError, NonFiniteError: an invalid number of photons, or invalid integrals.
     """
     require(0 < photons < LARGEST, "photons", photons, f"a positive number, below {LARGEST:g}")
     integrals = _floating(check_finite("line_integrals", line_integrals))
@@ -50,16 +50,16 @@ def simulate_counts(line_integrals: Tensor, photons: float, seed: int = 0) -> Te
 def to_line_integrals(
     counts: Tensor, photons: float | Tensor, dark: float | Tensor = 0.0
 ) -> Tensor:
-    """Return ``-log((counts - dark) / (photons - dark))``, counts being half one at least.
+    """Return ``-log((counts - dark) / (photons - dark))``, with ``counts - dark`` at least 1/2.
 
     Args:
         counts: measured counts (B, ...), integer or real.
         photons: counts without an object (the flat field), a number or broadcastable.
-        dark: counts without a beam, likewise.
+        dark: counts without a beam, a number or broadcastable.
 
     Raises:
-        ArgumentError: a flat field that is not at least one count above the dark one, as of data
-            that were divided by it already.
+        ArgumentError: a flat field less than one count above the dark field, e.g. for data that
+            were already divided by the flat field.
         NonFiniteError: counts that are not finite.
         ShapeError: fields of another shape.
     """
@@ -74,13 +74,13 @@ def to_line_integrals(
         ) from error
     lowest = float(beam.min())
     require(
-        lowest >= 1, "photons", f"{lowest:g} above dark", "counts, at least 1 above those of dark"
+        lowest >= 1, "photons", f"{lowest:g} above dark", "counts at least 1 above the dark counts"
     )
     return -(signal.clamp(min=0.5) / beam).log()
 
 
 def _floating(values: Tensor) -> Tensor:
-    """Return real values in single precision at least, in which counts are exact to 2^24."""
+    """Return real values at least in single precision, in which counts up to 2^24 are exact."""
     real = values if values.is_floating_point() else values.to(torch.get_default_dtype())
     return real.to(torch.promote_types(real.dtype, torch.float32))
 
@@ -88,7 +88,7 @@ def _floating(values: Tensor) -> Tensor:
 def line_integral_noise(counts: Tensor) -> Tensor:
     """Return the standard deviation of line integrals from Poisson counts, ``1 / sqrt(counts)``.
 
-    To first order in it (Sauer and Bouman 1993, https://doi.org/10.1109/78.193196), counts being
-    half one at least.
+    This is the first-order approximation (Sauer and Bouman 1993,
+    https://doi.org/10.1109/78.193196), with counts of at least 1/2.
     """
     return _floating(counts).clamp(min=0.5).rsqrt()

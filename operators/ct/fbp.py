@@ -8,17 +8,17 @@ from torch import Tensor
 
 from wellposed.operators.ct.geometry import Geometry
 
-# Images of a batch are spread back together, up to so many: beyond, memory decides the time.
+# Largest number of images that are back-projected together; more are limited by memory bandwidth.
 GROUP = 32
 
 
 def filtered_backprojection(y: Tensor, geometry: Geometry) -> Tensor:
     """Return the filtered back-projection of sinograms.
 
-    Kak and Slaney, 1988: equation 3.30 for parallel beams, 3.99 for fans on a line and 3.85 for
-    fans on an arc. The data are weighted by the obliquity of the rays, filtered with a
-    band-limited ramp and spread back along the rays, interpolated linearly between bins. A view
-    counts by the gap to its neighbours, `view_weights`.
+    Kak and Slaney, 1988: equation 3.30 for parallel beams, 3.99 for flat and 3.85 for curved
+    fan-beam detectors. The data are weighted by the obliquity of the rays, filtered with a
+    band-limited ramp and back-projected with linear interpolation between bins. A view is weighted
+    by the gaps to its neighbours, `view_weights`.
 
     Args:
         y: sinograms (B, views, bins).
@@ -33,15 +33,15 @@ def filtered_backprojection(y: Tensor, geometry: Geometry) -> Tensor:
 
 
 def single_or_double(values: Tensor) -> Tensor:
-    """Return values in double precision if they have it, else in single."""
+    """Return values in double precision if they are double, otherwise in single precision."""
     return values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
 
 
 def view_weights(geometry: Geometry) -> list[float]:
-    """Return the angle each view stands for, in radians: half the gap to each neighbour.
+    """Return the angle that each view represents, in radians: half the gap to each neighbour.
 
-    Together pi for rays from all sides. Of a gap four times as large as the median, a wedge that
-    was not measured, the views at its edges count the median only.
+    The sum is pi for rays from all sides. A gap of more than four times the median is an
+    unmeasured wedge: the views at its edges have the median gap instead.
     """
     span = math.pi if geometry.is_parallel else 2 * math.pi
     angles = torch.deg2rad(torch.tensor(geometry.angles, dtype=torch.float64)).remainder(span)
@@ -52,7 +52,7 @@ def view_weights(geometry: Geometry) -> list[float]:
     gaps = torch.where(gaps > 4 * usual, usual, gaps)
     weights = torch.empty_like(gaps)
     weights[order] = (gaps + gaps.roll(1)) / 2
-    # Over its full turn a fan sees every ray twice.
+    # A full turn of a fan measures every ray twice.
     return (weights * (math.pi / span)).tolist()
 
 
@@ -81,7 +81,7 @@ def _filter(data: Tensor, geometry: Geometry) -> Tensor:
         pitch = pitch / geometry.detector_distance
         obliquity, stretch = distance * (t / geometry.detector_distance).cos(), pitch
     elif not geometry.is_parallel:
-        # As if the detector stood in the rotation centre.
+        # Scaled to a detector at the rotation centre.
         pitch = pitch * distance / geometry.detector_distance
         obliquity = geometry.detector_distance / (t**2 + geometry.detector_distance**2).sqrt()
     return ramp_filter(data * obliquity.to(data), pitch, stretch)
@@ -91,15 +91,16 @@ def ramp_filter(data: Tensor, pitch: float, stretch: float | None = None) -> Ten
     """Convolve the last axis with the band-limited ramp, zero-padded.
 
     Args:
-        data: samples ``pitch`` apart.
-        pitch: their distance.
+        data: equally spaced samples.
+        pitch: distance between samples.
         stretch: angle between bins on an arc around the source.
     """
     bins = data.shape[-1]
     length = 1 << (2 * bins - 1).bit_length()
     response = torch.fft.rfft(_ramp_kernel(length, stretch)).real / pitch
     spectrum = torch.fft.rfft(data, n=length) * response.to(data)
-    return torch.fft.irfft(spectrum, n=length)[..., :bins]
+    filtered: Tensor = torch.fft.irfft(spectrum, n=length)
+    return filtered[..., :bins]
 
 
 def _ramp_kernel(length: int, stretch: float | None = None) -> Tensor:
@@ -116,7 +117,7 @@ def _ramp_kernel(length: int, stretch: float | None = None) -> Tensor:
 
 
 def _rays(X: Tensor, Y: Tensor, theta: float, geometry: Geometry) -> tuple[Tensor, Tensor]:
-    """Return the bin that sees each pixel, a real number, and the pixel's weight."""
+    """Return the real-valued bin position of each pixel, and the pixel's weight."""
     seen = geometry.project(X, Y, theta) - geometry.detector.offset
     places = seen / geometry.bin_size + (geometry.bins - 1) / 2
     if geometry.is_parallel:

@@ -1,6 +1,6 @@
-"""Scanner geometries in the plane, and the shadow of a pixel on the detector.
+"""Scanner geometries in the plane, and the projection of a pixel on the detector.
 
-Other packages differ: `conventions`.
+For the conventions of other packages see `conventions`.
 
 Conventions, shared by all operators here:
 
@@ -19,7 +19,6 @@ Conventions, shared by all operators here:
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,12 +35,12 @@ class Detector:
     """A line of equal bins.
 
     Args:
-        bins: number of bins; by default as many as the shadow of the image needs.
-        bin_size: width of a bin along the detector, in the unit of ``pixel_size``; by default a
-            pixel, magnified to the detector.
-        offset: place of the detector's middle, where the central ray would hit 0; a rotation
-            centre seen at bin c of B has ``offset = ((B - 1) / 2 - c) bin_size``.
-        curved: bins lie on an arc around the source (of fan beams) instead of on a line.
+        bins: number of bins; by default enough to cover the image.
+        bin_size: width of a bin along the detector, in the unit of ``pixel_size``; by default the
+            magnified pixel size.
+        offset: position of the detector's middle relative to the central ray; if the rotation
+            centre projects to bin c of B, ``offset = ((B - 1) / 2 - c) bin_size``.
+        curved: bins lie on an arc around the source (fan beams) instead of on a line.
     """
 
     bins: int | None = None
@@ -53,7 +52,10 @@ class Detector:
         if self.bins is not None:
             require_integer("bins", self.bins)
         require(
-            self.bin_size is None or is_length(self.bin_size), "bin_size", self.bin_size, "> 0"
+            self.bin_size is None or is_length(self.bin_size),
+            "bin_size",
+            self.bin_size,
+            "a positive length",
         )
         finite = isinstance(self.offset, Real) and math.isfinite(self.offset)
         require(finite, "offset", self.offset, "a finite length")
@@ -67,9 +69,9 @@ class Geometry:
         image_size: (H, W).
         angles: view angles in degrees.
         pixel_size: side of a pixel.
-        detector: with bins and bin size known.
+        detector: the detector, with known bins and bin size.
         source_distance: source to rotation centre; infinite for a parallel beam.
-        detector_distance: source to detector; infinite likewise.
+        detector_distance: source to detector; infinite for a parallel beam.
     """
 
     image_size: tuple[int, int]
@@ -106,12 +108,12 @@ class Geometry:
         return x.repeat(height), y.repeat_interleave(width)
 
     def bin_centres(self, device: torch.device | None = None) -> Tensor:
-        """Return the places of the bins along the detector, float64 (bins,)."""
+        """Return the positions of the bins along the detector, float64 (bins,)."""
         k = torch.arange(self.bins, dtype=torch.float64, device=device)
         return (k - (self.bins - 1) / 2) * self.bin_size + self.detector.offset
 
     def depth(self, x: Tensor, y: Tensor, theta: float) -> Tensor:
-        """Return how far along the central ray points (X, Y) are from the source of a fan."""
+        """Return the distance of points (X, Y) from the source, along the central ray."""
         return self.source_distance - x * math.sin(theta) + y * math.cos(theta)
 
     def project(self, x: Tensor, y: Tensor, theta: float) -> Tensor:
@@ -133,9 +135,9 @@ class Geometry:
         """Return each pixel's first bin, int64 (n,), and its weights in the bins from there.
 
         A weight, (taps, n), is the integral of a unit pixel along a ray, averaged over the bin. A
-        pixel's shadow is a trapezoid between the projections of its corners, as high as the ray
-        through its centre is long within it: exact for parallel beams, the separable footprint of
-        Long, Fessler and Balter (2010, 10.1109/TMI.2010.2050898) for fan beams.
+        pixel's footprint is a trapezoid between the projections of its corners, with the chord of
+        the ray through its centre as height. This is exact for parallel beams; for fan beams it is
+        the separable footprint of Long, Fessler and Balter (2010, 10.1109/TMI.2010.2050898).
         """
         x, y = self.pixel_centres(device)
         half = self.pixel_size / 2
@@ -143,7 +145,7 @@ class Geometry:
         corners = torch.stack([self.project(x + a, y + b, theta) for a, b in shifts])
         places = (corners.sort(0).values - self.detector.offset) / self.bin_size + self.bins / 2
         first = places[0].floor()
-        # Places alone need double precision: from the first bin they are small numbers.
+        # Only positions need double precision; relative to the first bin they are small.
         places = (places - first).to(dtype)
         taps = math.ceil(float(places[3].max()))
         below = torch.stack([_area_below(places.new_tensor(k), places) for k in range(taps + 1)])
@@ -167,11 +169,12 @@ def _area_below(u: Tensor, corners: Tensor) -> Tensor:
     tiny = torch.finfo(u.dtype).tiny
     rise, flat = (u - a).clamp(min=0).minimum(b - a), (u - b).clamp(min=0).minimum(c - b)
     fall = (u - c).clamp(min=0).minimum(d - c)
-    # Products of ratios: no cancellation where a slope is steep.
+    # Products of ratios avoid cancellation at steep slopes.
     up = rise * (rise / (b - a).clamp(min=tiny)) / 2
-    return up + flat + fall * (1 - fall / (d - c).clamp(min=tiny) / 2)
+    area: Tensor = up + flat + fall * (1 - fall / (d - c).clamp(min=tiny) / 2)
+    return area
 
 
-def is_length(value: Any) -> bool:
-    """Tell whether a value is a positive, finite number, of Python's or numpy's."""
+def is_length(value: object) -> bool:
+    """Return whether a value is a positive, finite Python or NumPy number."""
     return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf

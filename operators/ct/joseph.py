@@ -14,7 +14,7 @@ from wellposed.errors import require
 from wellposed.operators.ct.operators import require_length
 
 SLABS = 16
-"""Slabs through which a view's rays are followed at a time: few for memory, enough for threads."""
+"""Number of slabs processed at a time: few enough for memory, many enough for all threads."""
 
 ALONG_Y, ALONG_X = 2, 3
 """Axes of volumes (B, D, H, W) that rays can be followed along."""
@@ -28,8 +28,8 @@ class Panel:
         rows: number of cells along the rotation axis.
         columns: number of cells across it.
         cell_size: side of a cell, in the unit of ``voxel_size``.
-        offset: place of the panel's middle across the axis, where the central ray would hit 0; a
-            rotation centre seen at column c has ``offset = ((columns - 1) / 2 - c) cell_size``.
+        offset: position of the panel's middle across the axis, relative to the central ray; if the
+            rotation centre projects to column c, ``offset = ((columns - 1) / 2 - c) cell_size``.
         elevation: height of the panel's middle above the plane of the source.
 
     Raises:
@@ -57,7 +57,7 @@ class Panel:
         return self.columns * self.cell_size / 2, self.rows * self.cell_size / 2
 
     def cells(self) -> tuple[Tensor, Tensor]:
-        """Return the places u of columns and the heights v of rows, float64."""
+        """Return the positions u of columns and the heights v of rows, float64."""
         u, v = (
             (torch.arange(count, dtype=torch.float64) - (count - 1) / 2) * self.cell_size + shift
             for count, shift in ((self.columns, self.offset), (self.rows, self.elevation))
@@ -67,7 +67,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class ConeGeometry:
-    """A circular scan with a cone beam; see `ConeBeamCT` for the arguments, all given here."""
+    """A circular scan with a cone beam; for the arguments see `ConeBeamCT`."""
 
     volume_size: tuple[int, int, int]
     angles: tuple[float, ...]
@@ -77,7 +77,7 @@ class ConeGeometry:
     voxel_size: float
 
     def cast(self, x: Tensor, y: Tensor, z: Tensor, theta: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Return where on the panel, u and v, points are seen, and their depth from the source."""
+        """Return the projections u and v of points on the panel, and their depth."""
         cos, sin = math.cos(theta), math.sin(theta)
         depth = self.source_distance - x * sin + y * cos
         scale = self.detector_distance / depth
@@ -91,11 +91,11 @@ class _Rays:
     Those are -1 and 1 at the outer edges of a slab's image.
 
     Attributes:
-        columns: those of the panel that the rays hit, (C,).
+        columns: columns of the panel that the rays hit, (C,).
         v: heights of the panel's rows, (R,).
-        across: places across the slabs, (slabs, C).
-        rise: places up them, for each unit of v, (slabs, C).
-        length: of a ray within a slab, (R, C).
+        across: positions across the slabs, (slabs, C).
+        rise: vertical positions in the slabs per unit of v, (slabs, C).
+        length: length of a ray within a slab, (R, C).
     """
 
     columns: Tensor
@@ -105,7 +105,7 @@ class _Rays:
     length: Tensor
 
     def places(self, part: slice) -> Tensor:
-        """Return the places in some of the slabs, (slabs, R, C, 2)."""
+        """Return the positions in some of the slabs, (slabs, R, C, 2)."""
         up = self.rise[part, None] * self.v[:, None]
         return torch.stack([self.across[part, None].expand_as(up), up], -1)
 
@@ -147,7 +147,7 @@ class JosephProjector:
         return total
 
     def _rays(self, axis: int, like: Tensor) -> Iterator[tuple[int, _Rays]]:
-        """Yield the views in which rays run along an axis more than the other, and the rays."""
+        """Yield the views with rays that run mainly along an axis, and these rays."""
         for view, angle in enumerate(self.geometry.angles):
             rays = self._rays_of_view(math.radians(angle), axis, like)
             if len(rays.columns):
@@ -184,10 +184,11 @@ def _sampling_transpose(values: Tensor, slabs: Tensor, places: Tensor) -> Tensor
 
     Args:
         values: (B, R, C).
-        slabs: tell the shape alone.
+        slabs: a tensor of the shape of the result.
         places: (n, R, C, 2).
     """
-    # What PyTorch's own gradient calls; there is no public name for it. Bilinear, zero outside.
+    # The function that PyTorch's gradient calls, without a public name. Bilinear, zero outside.
     gather = torch.ops.aten.grid_sampler_2d_backward
     values = values.expand(len(slabs), -1, -1, -1)
-    return gather(values, slabs, places, 0, 0, False, [True, False])[0]
+    gathered: Tensor = gather(values, slabs, places, 0, 0, False, [True, False])[0]
+    return gathered

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,26 +19,26 @@ from wellposed.operators.ct.geometry import Detector, Geometry, is_length
 from wellposed.operators.ct.projectors import apply_pair, make_projector
 
 MEMORY = 2e9
-"""Bytes that a stored matrix and its transpose may take."""
+"""Largest number of bytes of a stored matrix and its transpose."""
 
 
 class PlanarCT(LinearOperator):
     """Tomography of a plane: each datum is a line integral averaged over a detector bin.
 
     Images (B, 1, H, W) hold attenuation per unit length, sinograms (B, 1, views, bins) hold its
-    dimensionless line integrals. ``A`` and its exact transpose multiply with a sparse matrix of
-    the few views that symmetry leaves, built once per geometry, or compute the weights view by
-    view where that would exceed ``memory``. Half-precision tensors are multiplied in single
-    precision. Half turns and full ones, limited and irregular angles are all allowed.
+    dimensionless line integrals. ``A`` and its exact transpose use a sparse matrix of a few views,
+    built once per geometry, and obtain the other views by symmetry. If the matrix would exceed
+    ``memory``, they compute the weights view by view. Half-precision tensors are multiplied in
+    single precision. Half and full turns, limited and irregular angles are all supported.
 
     Args:
         geometry: the scan; see `geometry` for all conventions.
         noise_sigma: standard deviation of the noise in the line integrals.
-        memory: bytes that the matrix and its transpose may take.
+        memory: largest number of bytes of the matrix and its transpose.
 
     Warns:
-        UserWarning: the field of view, where all views see a pixel, is smaller than the disc
-            inscribed in the image: the data are truncated.
+        UserWarning: the data are truncated: a view does not cover the whole ellipse inscribed in
+            the image.
     """
 
     def __init__(
@@ -64,8 +63,8 @@ class PlanarCT(LinearOperator):
     def fbp(self, y: Tensor) -> Tensor:
         """Return the filtered back-projection of sinograms, (B, 1, H, W), in 1 / length.
 
-        Values are right where views cover 180 (parallel beams) or 360 degrees and the data are
-        not truncated. Views count by the gaps between them.
+        Values are correct if the views cover 180 (parallel beams) or 360 degrees and the data are
+        not truncated. Views are weighted by the gaps between them.
 
         Args:
             y: sinograms, (B, 1, views, bins).
@@ -76,11 +75,11 @@ class PlanarCT(LinearOperator):
         self._check("y", y, self.measurement_size, self.complex_measurement)
         return filtered_backprojection(y[:, 0], self.geometry)[:, None]
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
-        """Return a least-squares image, started at the filtered back-projection.
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
+        """Return a least-squares image by conjugate gradients from the filtered back-projection.
 
-        Conjugate gradients end after 100 steps or at a relative residual of 1e-5 of the normal
-        equations, which regularises: the smallest singular values are not inverted.
+        They end after 100 steps or at a relative residual of 1e-5 of the normal equations. This
+        regularises: the smallest singular values are not inverted.
         """
         b = self.A_adjoint(y)
         return conjugate_gradient(
@@ -91,21 +90,21 @@ class PlanarCT(LinearOperator):
 class ParallelBeamCT(PlanarCT):
     """2-D parallel-beam computed tomography.
 
-    Pixels are squares of constant value. One pixel's shadow is a trapezoid, integrated over each
-    bin in closed form, so nothing on the detector is lost: without truncation and with bins as
+    Pixels are squares of constant value. The projection of a pixel is a trapezoid, integrated over
+    each bin in closed form, so the projection is conservative: without truncation and with bins as
     wide as pixels every view sums to ``pixel_size`` times the sum of the image.
 
     Args:
         image_size: side N of a square image, or (H, W).
         angles: view angles in degrees, shape (views,), or the number of views spaced equally over
             [0, 180).
-        detector: a `Detector` or its number of bins. By default bins are as wide as pixels, and
-            the fewest that cover the image's diagonal and are odd or even as W is, so that bins
-            and columns line up at 0 degrees.
-        pixel_size: side of a pixel, in the unit of length wanted, e.g. mm.
+        detector: a `Detector` or its number of bins. By default bins are as wide as pixels and
+            cover the diagonal of the image; their number has the parity of W, so that bins and
+            columns coincide at 0 degrees.
+        pixel_size: side of a pixel, in any unit of length, e.g. mm.
         noise_sigma: standard deviation of the noise in the line integrals.
-        memory: bytes that the matrix and its transpose may take; beyond, products take a hundred
-            times as long.
+        memory: largest number of bytes of the matrix and its transpose; for larger matrices
+            products take a hundred times as long.
 
     Raises:
         ArgumentError: a size, the number of bins or views, or ``pixel_size`` is not positive, or
@@ -129,7 +128,7 @@ class ParallelBeamCT(PlanarCT):
         memory: float = MEMORY,
     ) -> None:
         shape, detector = image_shape(image_size), as_detector(detector)
-        require(not detector.curved, "detector", detector, "a straight one for a parallel beam")
+        require(not detector.curved, "detector", detector, "a straight detector")
         require_length("pixel_size", pixel_size)
         bin_size = detector.bin_size or float(pixel_size)
         shadow = math.hypot(*shape) * pixel_size + 2 * abs(detector.offset)
@@ -148,16 +147,16 @@ class FanBeamCT(PlanarCT):
             [0, 360).
         source_distance: source to rotation centre.
         detector_distance: source to detector (flat: to its plane along the central ray).
-        detector: a `Detector` or its number of bins. By default bins are a pixel wide, magnified
-            to the detector, and as many as see the whole image.
-        pixel_size: side of a pixel, in the unit of length wanted, e.g. mm.
+        detector: a `Detector` or its number of bins. By default bins have the magnified pixel size
+            and cover the whole image.
+        pixel_size: side of a pixel, in any unit of length, e.g. mm.
         noise_sigma: standard deviation of the noise in the line integrals.
-        memory: bytes that the matrix and its transpose may take; beyond, products take a hundred
-            times as long.
+        memory: largest number of bytes of the matrix and its transpose; for larger matrices
+            products take a hundred times as long.
 
     Raises:
-        ArgumentError: a size or distance that is not positive, a source inside the image, or a
-            detector in front of the rotation centre.
+        ArgumentError: a size or distance is not positive, the source is inside the image, or the
+            detector is in front of the rotation centre.
         ShapeError, DtypeError, NonFiniteError: angles are not 1-D, not real or not finite.
 
     References:
@@ -202,7 +201,7 @@ class FanBeamCT(PlanarCT):
 
 
 def _warn_of_truncation(geometry: Geometry) -> None:
-    """Warn unless every view sees the whole ellipse inscribed in the image."""
+    """Warn unless every view covers the whole ellipse inscribed in the image."""
     height, width = geometry.image_size
     turn = torch.linspace(0, 2 * math.pi, 65, dtype=torch.float64)
     x = (width / 2 * geometry.pixel_size) * turn.cos()
@@ -213,14 +212,14 @@ def _warn_of_truncation(geometry: Geometry) -> None:
     low, high = float(shadows.min()), float(shadows.max())
     if low < left - 1e-6 * edge or high > right + 1e-6 * edge:
         warnings.warn(
-            f"detector: spans {left:.4g} to {right:.4g}, the ellipse inscribed in the image casts "
-            f"its shadow on {low:.4g} to {high:.4g}: the sinogram is truncated",
+            f"detector: spans {left:.4g} to {right:.4g}, but the ellipse inscribed in the image "
+            f"projects to {low:.4g} to {high:.4g}: the sinogram is truncated; use more bins",
             stacklevel=4,
         )
 
 
 def as_detector(detector: Detector | int | None) -> Detector:
-    """Return a detector, where a number stands for its bins."""
+    """Return a detector; a number is its number of bins."""
     if isinstance(detector, Detector):
         return detector
     return Detector() if detector is None else Detector(bins=detector)
@@ -249,21 +248,23 @@ def view_angles(angles: Tensor | int, span: float) -> tuple[float, ...]:
 
 
 def covering_bins(shadow: float, width: int) -> int:
-    """Return how many bins cover a shadow, in bins, odd or even as an image's width is."""
+    """Return the number of bins that cover a projection, with the parity of the image's width."""
     bins = math.ceil(shadow - 1e-9)
     return bins + (bins - width) % 2
 
 
-def require_length(name: str, length: Any) -> None:
+def require_length(name: str, length: object) -> None:
     """Raise `ArgumentError` unless a length is a positive number."""
-    require(is_length(length), name, length, "a finite length > 0")
+    require(is_length(length), name, length, "a positive, finite length")
 
 
-def require_distances(source_distance: Any, detector_distance: Any, radius: float) -> None:
+def require_distances(source_distance: float, detector_distance: float, radius: float) -> None:
     """Raise `ArgumentError` unless the source is outside a radius and the detector behind it."""
     require_length("source_distance", source_distance)
     require_length("detector_distance", detector_distance)
     outside = source_distance > radius
-    require(outside, "source_distance", source_distance, f"outside the image, > {radius:g}")
+    accepted = f"a distance above {radius:g}, outside the image"
+    require(outside, "source_distance", source_distance, accepted)
     behind = detector_distance >= source_distance
-    require(behind, "detector_distance", detector_distance, f"at least {source_distance:g}")
+    accepted = f"a distance of at least {source_distance:g}"
+    require(behind, "detector_distance", detector_distance, accepted)

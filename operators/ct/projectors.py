@@ -4,7 +4,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -50,34 +50,42 @@ class Projector(nn.Module):
         """Return the transpose applied to sinograms."""
 
 
+class _Kept(Protocol):
+    """What a projection keeps for its gradient."""
+
+    projector: Pair
+    transpose: bool
+
+
 class Projection(torch.autograd.Function):
-    """A projector (a `Pair`), whose gradient is its transpose and the other way round."""
+    """The application of a `Pair`; the gradient of the map is its transpose and vice versa."""
 
     @staticmethod
     def forward(values: Tensor, projector: Pair, transpose: bool) -> Tensor:
         return projector.backproject(values) if transpose else projector.project(values)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.projector, ctx.transpose = inputs[1:]
+    def setup_context(ctx: _Kept, inputs: tuple[Tensor, Pair, bool], output: Tensor) -> None:
+        _, ctx.projector, ctx.transpose = inputs
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _Kept, grad: Tensor) -> tuple[Tensor, None, None]:
         return Projection.apply(grad, ctx.projector, not ctx.transpose), None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return Projection.apply(tangent, ctx.projector, ctx.transpose)
+    def jvp(ctx: _Kept, tangent: Tensor, *_: None) -> Tensor:
+        out: Tensor = Projection.apply(tangent, ctx.projector, ctx.transpose)
+        return out
 
 
 def apply_pair(pair: Pair, values: Tensor, transpose: bool = False) -> Tensor:
-    """Return a pair's map, or its transpose, of values (B, 1, ...) in half precision or more."""
-    out = Projection.apply(single_or_double(values)[:, 0], pair, transpose)
+    """Return a pair's map, or its transpose, of values (B, 1, ...) in any precision."""
+    out: Tensor = Projection.apply(single_or_double(values)[:, 0], pair, transpose)
     return out[:, None].to(values.dtype)
 
 
 class MatrixProjector(Projector):
-    """Weights held as a sparse matrix and its transpose, of the views that symmetry leaves.
+    """Weights as a sparse matrix and its transpose, for a few views; symmetry gives the others.
 
     Args:
         geometry: the scan.
@@ -95,7 +103,7 @@ class MatrixProjector(Projector):
         self._forward = StoredMatrix(self._shared.forward)
         self._transpose = StoredMatrix(self._shared.transpose)
         posed = self.plan.posed_pixels(geometry.image_size)
-        # Gathering, with a bag for each sum, is several times faster than scattered addition.
+        # Gathering into sums is several times faster than scattered addition.
         for name, index in (
             ("_rays", self.plan.index),
             ("_data", _sources(self.plan.index, self.plan.places)),
@@ -133,9 +141,9 @@ class MatrixProjector(Projector):
 
 
 def _sources(index: np.ndarray, size: int) -> np.ndarray:
-    """Return which entries of ``index`` point to each of ``size`` places, (size, most of them).
+    """Return the entries of ``index`` that point to each of ``size`` places, one row per place.
 
-    Rows are filled up with ``len(index)``.
+    Rows are padded with ``len(index)``.
     """
     order = np.argsort(index, kind="stable")
     places = index[order]
@@ -153,7 +161,7 @@ def _sum_rows(table: Tensor, rows: Tensor) -> Tensor:
 class Matrices:
     """The matrix of a geometry's plan, (angles rows, pixels), and its transpose.
 
-    Shared by all operators of the geometry while one of them exists.
+    All operators of the geometry share it while one of them exists.
 
     Args:
         geometry: the scan.
@@ -172,14 +180,14 @@ class Matrices:
         found = cls._alive.get(geometry)
         return cls._alive.setdefault(geometry, cls(geometry)) if found is None else found
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Matrices":
+    def __deepcopy__(self, memo: dict[int, object]) -> "Matrices":
         return self
 
 
 def _matrix(geometry: Geometry, plan: Plan) -> csr_array:
     """Return the matrix (angles rows, pixels) in compressed rows, one view after the other."""
     counts, end = [], 0
-    # Filled in place: lists of the views would take as much memory again.
+    # Filled in place, as lists of the views would double the memory.
     pixels = np.empty(3 * math.prod(geometry.image_size) * len(plan.angles), np.int32)
     weights = np.empty(pixels.size, np.float32)
     for angle in plan.angles:
@@ -197,7 +205,7 @@ def _matrix(geometry: Geometry, plan: Plan) -> csr_array:
 def _view_rows(
     geometry: Geometry, rows: int, angle: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return how many pixels the first bins of a view see, which, and their weights, by bin."""
+    """Return the number of pixels, the pixels and the weights of the first bins of a view."""
     first, weights = geometry.footprint(math.radians(angle))
     bins = first + torch.arange(len(weights))[:, None]
     tap, pixel = torch.nonzero((weights > 0) & (bins >= 0) & (bins < rows), as_tuple=True)
@@ -209,9 +217,9 @@ def _view_rows(
 
 
 def matrix_bytes(geometry: Geometry) -> int:
-    """Return about how large a matrix and its transpose are, 8 bytes an entry each."""
+    """Return the approximate size of a matrix and its transpose, 8 bytes per entry each."""
     plan = make_plan(geometry)
-    # One view in a general direction tells the number of bins that a pixel's shadow touches.
+    # One view in a general direction gives the number of bins that a pixel projects to.
     _, weights = geometry.footprint(math.radians(30.0))
     share = plan.rows / geometry.bins
     return int(16 * int(weights.count_nonzero()) * len(plan.angles) * share)
@@ -245,20 +253,20 @@ class ViewByView(Projector):
         return total.reshape(-1, *self.shapes[0])
 
     def _view(self, angle: float, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return bins (taps, pixels), 0 and the last one being outside, and weights."""
+        """Return bins (taps, pixels), of which the first and the last are outside, and weights."""
         first, weights = self.geometry.footprint(math.radians(angle), like.device, like.dtype)
         bins = first + torch.arange(len(weights), device=like.device)[:, None]
         return bins.clamp(-1, self.geometry.bins) + 1, weights
 
 
 def make_projector(geometry: Geometry, memory: float) -> Projector:
-    """Return a matrix where it and its transpose fit into ``memory`` bytes, else `ViewByView`."""
+    """Return a `MatrixProjector` if it fits into ``memory`` bytes, otherwise a `ViewByView`."""
     needed = matrix_bytes(geometry)
     if needed <= min(memory, 2**35):  # 32-bit indices
         return MatrixProjector(geometry)
     logger.warning(
-        "the matrix of this scan takes %.3g GB and memory allows %.3g GB: weights are computed "
-        "view by view, which is a hundred times slower; raise memory if there is room",
+        "the matrix of this scan needs %.3g GB but memory allows %.3g GB: weights are computed "
+        "view by view, which is a hundred times slower; increase memory if possible",
         needed / 1e9,
         memory / 1e9,
     )

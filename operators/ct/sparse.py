@@ -12,7 +12,7 @@ class StoredMatrix(nn.Module):
     """A sparse matrix in compressed rows that follows its operator between devices.
 
     Args:
-        matrix: values in any real dtype; they are cast to that of what is multiplied.
+        matrix: values in any real dtype; they are cast to the dtype of the other factor.
     """
 
     _rows: Tensor

@@ -1,8 +1,8 @@
-"""Which views of a scan are those of a turned or mirrored image.
+"""Views of a scan that equal views of the rotated or mirrored image.
 
-If the image is turned by a quarter turn, a view turns with it; if it is mirrored, a centred
-detector sees it reversed. So the weights of a few views, of angles between 0 and 45 degrees for a
-square image, stand for all: eight times fewer for equally spaced views.
+If the image is rotated by a quarter turn, its views rotate too; if it is mirrored, a centred
+detector records the reversed view. The weights of a few views therefore suffice, with angles
+between 0 and 45 degrees for a square image: eight times fewer for equally spaced views.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from wellposed.operators.ct.geometry import Geometry
 
 @dataclass(frozen=True)
 class Pose:
-    """An image turned by ``turns`` quarter turns clockwise, and then mirrored left to right."""
+    """An image rotated by ``turns`` quarter turns clockwise, and then mirrored left to right."""
 
     turns: int
     mirrored: bool
@@ -27,11 +27,11 @@ class Pose:
 
 @dataclass(frozen=True)
 class Plan:
-    """How the views of a scan follow from those of a few angles.
+    """How the views of a scan are obtained from a few angles.
 
     Attributes:
-        angles: degrees, of the views whose weights are needed.
-        rows: bins that are needed of each, from the first one.
+        angles: angles in degrees whose weights are needed.
+        rows: number of needed bins of each view, from the first.
         poses: images that are projected.
         index: for each datum (views * bins,) its place in the projections of all poses, an array
             (angles, rows, poses).
@@ -48,13 +48,13 @@ class Plan:
         return len(self.angles) * self.rows * len(self.poses)
 
     def posed_pixels(self, image_size: tuple[int, int]) -> np.ndarray:
-        """Return which pixel of the image each pixel of the posed images is, (pixels, poses)."""
+        """Return the pixel of the image at each pixel of the posed images, (pixels, poses)."""
         pixels = np.arange(image_size[0] * image_size[1]).reshape(image_size)
         return np.stack([pose.apply(pixels).ravel() for pose in self.poses], 1)
 
     @property
     def cost(self) -> float:
-        """Memory and time, roughly: an entry of the matrix costs some four multiplications."""
+        """Approximate memory and time: a matrix entry costs about four multiplications."""
         return len(self.angles) * self.rows * (len(self.poses) + 4)
 
 
@@ -62,7 +62,7 @@ def make_plan(geometry: Geometry) -> Plan:
     """Return the cheapest plan for a scan."""
     height, width = geometry.image_size
     mirrors = [False, True] if geometry.detector.offset == 0 else [False]
-    # A parallel beam from the other side sees the same rays, reversed.
+    # A parallel beam from the opposite side has the same rays in reverse order.
     halves = mirrors if geometry.is_parallel else [False]
     plans = [
         _plan(geometry, step, mirror, half)
@@ -80,7 +80,7 @@ def _plan(geometry: Geometry, step: int, mirrors: bool, halves: bool) -> Plan:
         geometry: the scan.
         step: 1, 2 or 4 (no turn at all).
         mirrors: use mirrored poses.
-        halves: take the second half of each view from the first half of the opposite one.
+        halves: take the second half of each view from the first half of the opposite view.
     """
     bins, quarter = geometry.bins, 90.0
     rows = (bins + 1) // 2 if halves else bins
@@ -92,7 +92,7 @@ def _plan(geometry: Geometry, step: int, mirrors: bool, halves: bool) -> Plan:
         rest = np.where(mirrored, step * quarter - rest, rest)
         turns = np.where(mirrored, turns + step, turns)
     angles, which = np.unique(np.round(rest, 9), return_inverse=True)
-    # Every datum: its view's angle, its bin, and the pose to look at.
+    # For every datum: the angle of its view, its bin and its pose.
     k = np.broadcast_to(np.arange(bins), (len(angle), bins))
     k = np.where(mirrored[:, None], bins - 1 - k, k)
     turn = np.broadcast_to(turns[:, None], k.shape) % 4

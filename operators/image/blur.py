@@ -1,4 +1,4 @@
-"""Convolution with a known kernel: circular, separable, or without any wrap-around."""
+"""Convolution with a known kernel: circular, separable, or without wrap-around."""
 
 from collections.abc import Sequence
 
@@ -18,15 +18,17 @@ from wellposed.operators.linear_map import as_buffer
 class Blur(Decomposable):
     """Circular convolution with a known kernel, diagonal in Fourier space.
 
-    Its coordinates are the half spectrum (B, C, H, W // 2 + 1) of a real image; ``U`` carries
-    the phase of the kernel's transform and the singular values its magnitude.
+    Its coordinates are the half spectrum (B, C, H, W // 2 + 1) of a real image. ``U`` contains the
+    phase of the kernel's transform, and the singular values are its magnitude.
 
     Args:
         kernel: (h, w), at most as large as the image; its centre is pixel (h // 2, w // 2).
         image_size: (C, H, W).
         noise_sigma: noise level in ``y``.
-        cutoff: Fourier components with ``|K| <= cutoff max|K|`` count as lost in ``A_dagger``.
+        cutoff: Fourier components with ``|K| <= cutoff max|K|`` are set to zero in ``A_dagger``.
     """
+
+    phase: Tensor
 
     def __init__(
         self,
@@ -51,10 +53,12 @@ class Blur(Decomposable):
         self.to(kernel.device)
 
     def V(self, coordinates: Tensor) -> Tensor:
-        return torch.fft.irfft2(coordinates, s=self.img_size[-2:], norm="ortho")
+        image: Tensor = torch.fft.irfft2(coordinates, s=self.img_size[-2:], norm="ortho")
+        return image
 
     def V_adjoint(self, x: Tensor) -> Tensor:
-        return torch.fft.rfft2(x, norm="ortho")
+        coordinates: Tensor = torch.fft.rfft2(x, norm="ortho")
+        return coordinates
 
     def U(self, coordinates: Tensor) -> Tensor:
         return self.V(self.phase.to(coordinates.dtype) * coordinates)
@@ -67,9 +71,9 @@ class Blur(Decomposable):
 class SeparableBlur(Separable):
     """Convolution with a separable kernel and a boundary that does not wrap around.
 
-    Exactly decomposed through the singular values of one band matrix along each axis, as in the
+    It is decomposed exactly by the singular values of a band matrix along each axis, as in the
     deblurring of DDRM (Kawar et al., "Denoising Diffusion Restoration Models", 2022,
-    arXiv:2201.11793; zero boundary). Gaussian deblurring in DPS (Chung et al., "Diffusion
+    arXiv:2201.11793; boundary ``zero``). Gaussian deblurring in DPS (Chung et al., "Diffusion
     Posterior Sampling for General Noisy Inverse Problems", 2023, arXiv:2209.14687) has the
     boundary ``reflect``.
 
@@ -77,8 +81,8 @@ class SeparableBlur(Separable):
         kernel: (h, w) of rank 1, at most as large as the image; its centre is (h // 2, w // 2).
         image_size: (C, H, W).
         noise_sigma: noise level in ``y``.
-        cutoff: singular values up to ``cutoff`` times the largest count as lost in ``A_dagger``.
-        boundary: the image is ``zero`` outside, or ``reflect`` ed about its outermost pixels.
+        cutoff: singular values up to ``cutoff`` times the largest are zero in ``A_dagger``.
+        boundary: ``zero`` outside the image, or ``reflect`` about its outermost pixels.
 
     Raises:
         ArgumentError: the kernel is not separable.
@@ -108,10 +112,10 @@ class SeparableBlur(Separable):
 class PaddedBlur(LinearOperator):
     """Convolution without wrap-around, by zero-padded transforms: any kernel, exact adjoint.
 
-    With ``valid`` only pixels are measured whose whole neighbourhood is in the image, as of a
-    photograph: nothing is assumed about what lies outside. No closed form inverts either; the
-    pseudo-inverse and the proximal solution are by conjugate gradients. Separable kernels have
-    closed forms: `SeparableBlur`.
+    With ``valid`` only pixels whose whole neighbourhood lies in the image are measured, as in a
+    photograph: nothing is assumed about the outside. There is no closed form for the
+    pseudo-inverse and the proximal solution, which use conjugate gradients. For separable kernels
+    with closed forms see `SeparableBlur`.
 
     Args:
         kernel: (h, w), at most as large as the image; its centre is pixel (h // 2, w // 2).
@@ -120,6 +124,8 @@ class PaddedBlur(LinearOperator):
         boundary: ``zero``, y of size (C, H, W), or ``valid``, y of size
             (C, H - h + 1, W - w + 1).
     """
+
+    transfer: Tensor
 
     def __init__(
         self,
@@ -138,7 +144,7 @@ class PaddedBlur(LinearOperator):
             starts, shape = [k - 1 for _, k in pairs], [n - k + 1 for n, k in pairs]
         super().__init__(image_size, (channels, *shape), noise_sigma)
         self._window = list(zip(starts, shape, strict=True))
-        # Wide enough that what wraps around falls outside the window.
+        # Wide enough that wrap-around stays outside the window.
         self._padded = [
             scipy.fft.next_fast_len(max(start + m, n + k - 1 - start), real=True)
             for (n, k), (start, m) in zip(pairs, self._window, strict=True)
@@ -155,12 +161,14 @@ class PaddedBlur(LinearOperator):
     def adjoint_map(self, y: Tensor) -> Tensor:
         (top, _), (left, _) = self._window
         height, width = self.img_size[-2:]
-        # Zeros after the window come with the transform.
+        # The transform pads zeros after the window.
         return self._filter(pad(y, (left, 0, top, 0)), self.transfer.conj())[..., :height, :width]
 
     def _filter(self, x: Tensor, transfer: Tensor) -> Tensor:
         spectrum = torch.fft.rfft2(x, s=self._padded)
-        return torch.fft.irfft2(spectrum * transfer.to(spectrum.dtype), s=self._padded)
+        filtered = spectrum * transfer.to(spectrum.dtype)
+        full: Tensor = torch.fft.irfft2(filtered, s=self._padded)
+        return full
 
 
 def _kernel_for(kernel: Tensor, image_size: Sequence[int]) -> Tensor:
@@ -175,19 +183,19 @@ def _kernel_for(kernel: Tensor, image_size: Sequence[int]) -> Tensor:
     kernel, (_, height, width) = kernels[0], image_sides(image_size)
     if kernel.shape[0] > height or kernel.shape[1] > width:
         raise ShapeError(
-            f"kernel: got {tuple(kernel.shape)}, accepted: at most the image's {height} x {width}"
+            f"kernel: got {tuple(kernel.shape)}, accepted: a kernel of at most {height} x {width}"
         )
-    require(bool(kernel.any()), "kernel", "all zeros", "a kernel with weight")
+    require(bool(kernel.any()), "kernel", "all zeros", "a kernel that is not zero")
     return kernel
 
 
 def _factors(kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the column (h,) and the row (w,) of which a separable kernel is the product."""
+    """Return the column (h,) and the row (w,) whose product is a separable kernel."""
     U, s, Vh = torch.linalg.svd(kernel.to(torch.float64), full_matrices=False)
-    # Kernels in single precision are separable to its rounding only.
+    # Kernels in single precision are separable only to its rounding.
     if len(s) > 1 and s[1] > 1e-6 * s[0]:
         raise ArgumentError(
-            f"kernel: got one of rank above 1 (singular values {s[0]:.3g}, {s[1]:.3g}, ...), "
+            f"kernel: got rank above 1 (singular values {s[0]:.3g}, {s[1]:.3g}, ...), "
             "accepted: an outer product of a column and a row; use PaddedBlur for others"
         )
     return U[:, 0] * s[0], Vh[0]

@@ -17,11 +17,11 @@ class CompressedSensing(Decomposable):
     """Every block of ``n = block^2`` pixels measured by the same orthonormal rows.
 
     ``y_l = Phi^T x_l`` with ``ceil(ratio n)`` orthonormal columns in ``Phi``, drawn uniformly
-    (Haar) from ``seed``; channels are measured alike. Blocks are squares of the image, or, with
-    ``permuted``, n pixels from anywhere: one random permutation of all pixels comes first. The
-    latter is what IDM measures (Chen et al., "Invertible Diffusion Models for Compressed
-    Sensing", 2024, arXiv:2403.17006), which pads its images with zeros and draws a permutation
-    for each; here sizes must fit and the permutation is the operator's. As ``A A^T = 1``, the
+    (Haar) from ``seed``, the same for all channels. Blocks are squares of the image or, with
+    ``permuted``, n random pixels, after a random permutation of all pixels. The latter is the
+    measurement of IDM (Chen et al., "Invertible Diffusion Models for Compressed Sensing", 2024,
+    arXiv:2403.17006), except that IDM pads images with zeros and draws a permutation per image;
+    here sizes must fit, and the permutation belongs to the operator. As ``A A^T = 1``, the
     pseudo-inverse is the adjoint.
 
     Args:
@@ -30,12 +30,16 @@ class CompressedSensing(Decomposable):
         block: side of a block, 32 as in IDM.
         permuted: whether blocks are random sets of pixels.
         noise_sigma: noise level in ``y``, which has shape (B, C, blocks, ceil(ratio n)).
-        seed: of the matrix and the permutation.
+        seed: seed of the matrix and the permutation.
 
     Raises:
         ShapeError: a side is not divisible by ``block``.
         ArgumentError: ``ratio`` or ``block`` out of range.
     """
+
+    basis: Tensor
+    order: Tensor
+    place: Tensor
 
     def __init__(
         self,
@@ -51,7 +55,7 @@ class CompressedSensing(Decomposable):
         n, rng = block**2, np.random.default_rng(seed)
         rows = _count(ratio, n)
         super().__init__(image_size, (channels, height * width // n, rows), noise_sigma)
-        # Gaussian columns made orthonormal span a uniformly random subspace.
+        # Orthonormalised Gaussian columns span a uniformly random subspace.
         basis = np.linalg.qr(rng.standard_normal((n, rows)))[0]
         pixels = np.arange(height * width).reshape(height // block, block, width // block, block)
         order = rng.permutation(pixels.size) if permuted else pixels.swapaxes(1, 2).ravel()
@@ -62,31 +66,35 @@ class CompressedSensing(Decomposable):
 
     def V(self, coordinates: Tensor) -> Tensor:
         pixels = (coordinates @ self.basis.to(coordinates.dtype).mT).flatten(2)
-        return pixels[..., self.place].unflatten(2, self.img_size[1:])
+        return torch.unflatten(pixels[..., self.place], 2, self.img_size[1:])
 
     def V_adjoint(self, x: Tensor) -> Tensor:
-        blocks = x.flatten(2)[..., self.order].unflatten(2, (-1, len(self.basis)))
+        blocks = torch.unflatten(x.flatten(2)[..., self.order], 2, (-1, len(self.basis)))
         return blocks @ self.basis.to(x.dtype)
 
 
 class WalshHadamard(Decomposable):
     """A random choice of the Walsh-Hadamard coefficients of every channel.
 
-    The compressed sensing of DDRM (Kawar et al., "Denoising Diffusion Restoration Models", 2022,
-    arXiv:2201.11793) and DDNM (Wang et al., 2023, arXiv:2212.00490), there with a ratio of 1/4
-    or 1/2. The transform is orthonormal, so that ``A A^T = 1`` and the pseudo-inverse is the
+    This is the compressed sensing of DDRM (Kawar et al., "Denoising Diffusion Restoration Models",
+    2022, arXiv:2201.11793) and DDNM (Wang et al., 2023, arXiv:2212.00490), which use a ratio of
+    1/4 or 1/2. The transform is orthonormal, so ``A A^T = 1`` and the pseudo-inverse is the
     adjoint.
 
     Args:
         image_size: (C, H, W), H and W powers of two.
         ratio: fraction of coefficients measured, in (0, 1].
         noise_sigma: noise level in ``y``, which has shape (B, C, ceil(ratio H W)).
-        seed: of the choice.
+        seed: seed of the choice.
 
     Raises:
         ShapeError: a side is not a power of two.
         ArgumentError: ``ratio`` out of range.
     """
+
+    kept: Tensor
+    rows: Tensor
+    columns: Tensor
 
     def __init__(
         self,
@@ -113,7 +121,7 @@ class WalshHadamard(Decomposable):
         return sandwich(self.rows, spectrum.unflatten(2, self.img_size[1:]), self.columns)
 
     def V_adjoint(self, x: Tensor) -> Tensor:
-        # Hadamard matrices are symmetric, so one transform serves both ways.
+        # Hadamard matrices are symmetric, so the transform is its own adjoint.
         return sandwich(self.rows, x, self.columns).flatten(2)[..., self.kept]
 
 

@@ -1,4 +1,4 @@
-"""Denoising and inpainting: the operators that act pixel by pixel."""
+"""Denoising and inpainting: operators that act pixel by pixel."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -63,7 +63,7 @@ class Inpainting(Decomposable):
         return self.singular_values
 
     def restrict(self, y: Tensor) -> Tensor:
-        """Return ``y`` with zeros where no pixel is known."""
+        """Return ``y`` with zeros at unknown pixels."""
         return self.mask.to(y.dtype) * y
 
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
@@ -72,7 +72,7 @@ class Inpainting(Decomposable):
 
 
 def random_mask(height: int, width: int, keep: float, seed: int = 0) -> Tensor:
-    """Return a mask (H, W) that keeps exactly ``round(keep H W)`` pixels chosen at random."""
+    """Return a mask (H, W) that keeps exactly ``round(keep H W)`` random pixels."""
     require_integer("height", height)
     require_integer("width", width)
     require(0 < keep <= 1, "keep", keep, "a fraction in (0, 1]")
@@ -86,7 +86,7 @@ def random_mask(height: int, width: int, keep: float, seed: int = 0) -> Tensor:
 def box_mask(
     height: int, width: int, box: tuple[int, int], corner: tuple[int, int] | None = None
 ) -> Tensor:
-    """Return a mask (H, W) that loses a box of size ``(rows, columns)``; centred by default."""
+    """Return a mask (H, W) that is 0 in a box of size ``(rows, columns)``, centred by default."""
     for name, pair in (("box", box), ("corner", (0, 0) if corner is None else corner)):
         two = isinstance(pair, Sequence) and len(pair) == 2
         two = two and all(isinstance(side, Integral) for side in pair)

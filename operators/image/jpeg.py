@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -33,26 +32,26 @@ _TO_YCC = [
 
 
 class JPEG(NonlinearOperator):
-    """The image that a baseline JPEG file holds: compressed at a quality, and decoded.
+    """The decoded image of a baseline JPEG file of a given quality.
 
-    Images are in [0, 1], grey or RGB. Colours become Y, Cb, Cr, rounded to 8 bits; the 8x8
-    cosine transforms are quantised by the tables of the standard, scaled by the quality as
-    everywhere (Independent JPEG Group); decoding reverses this, in 8 bits again. With
+    Images are in [0, 1], grey or RGB. Colours are converted to Y, Cb, Cr with 8 bits. The 8x8
+    cosine transforms are quantised with the tables of the standard, scaled by the quality with the
+    usual rule (Independent JPEG Group). Decoding reverses this, again with 8 bits. With
     ``subsampling`` Cb and Cr are averaged over 2x2 pixels (4:2:0, the default of most software)
-    and interpolated linearly in decoding; repeated where an image is up to four pixels wide.
+    and interpolated linearly in decoding, or repeated in images of up to four pixels width.
 
-    Values are rounded where and as libjpeg rounds them, whose cosines however have 13 bits. So
-    about one coefficient in a thousand, on the border of two codes, gets the other one: 90 to
-    100 % of the decoded values equal those of Pillow's files, and in the blocks of such a
-    coefficient others differ by up to half its quantisation step (2 levels in smooth images).
+    Values are rounded as in libjpeg, except that its cosines have only 13 bits. About one
+    coefficient in a thousand, on the border of two codes, therefore has another code: 90 to 100 %
+    of the decoded values equal those of Pillow's files, and in the blocks of such a coefficient
+    values differ by up to half its quantisation step (2 levels in smooth images).
 
-    Rounding and clipping have zero gradients almost everywhere; here they let the gradient pass
+    The gradients of rounding and clipping are zero almost everywhere; here gradients pass them
     unchanged (straight-through: Bengio et al., "Estimating or Propagating Gradients Through
-    Stochastic Neurons", 2013, arXiv:1308.3432). The gradient of a misfit is therefore that of
-    the code's linear part: the misfit itself, with low-pass chroma when subsampled.
+    Stochastic Neurons", 2013, arXiv:1308.3432). The gradient of a misfit is thus that of the
+    linear part of the code: the misfit itself, with low-pass chroma if subsampled.
 
     Args:
-        image_size: (1, H, W) or (3, H, W); edges are repeated up to whole blocks.
+        image_size: (1, H, W) or (3, H, W); edges are repeated to fill whole blocks.
         quality: 1 to 100.
         subsampling: whether colours have half the resolution.
         noise_sigma: noise level added to the decoded image.
@@ -72,7 +71,7 @@ class JPEG(NonlinearOperator):
         self.subsampling = subsampling
         self.register_buffer("luminance", quantisation_table(_LUMINANCE, quality))
         self.register_buffer("chrominance", quantisation_table(_CHROMINANCE, quality))
-        # In 16 bits, as everywhere: differences of colours are often on the border of two values.
+        # In 16 bits, as in libjpeg: colour differences are often on the border of two values.
         to_ycc = (torch.tensor(_TO_YCC, dtype=torch.float64) * 2**16).round() / 2**16
         self.register_buffer("to_ycc", to_ycc)
         cosines = sqrt(8) * scipy.fft.dct(np.eye(8), axis=0, norm="ortho")
@@ -83,18 +82,18 @@ class JPEG(NonlinearOperator):
         if self.img_size[0] == 1:
             return self._code(pixels, self.luminance) / 255
         luma, chroma = _mix(self.to_ycc, pixels).split([1, 2], 1)
-        # Ties go up in Y, and down in Cb and Cr.
+        # Ties are rounded up in Y, and down in Cb and Cr.
         chroma = _straight_through(chroma + 128, (chroma + 127.5).ceil())
         luma = self._code(_eight_bits(luma), self.luminance)
         ycc = torch.cat([luma, self._code_chroma(chroma) - 128], 1)
         return _eight_bits(_mix(torch.linalg.inv(self.to_ycc), ycc)) / 255
 
-    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_adjoint(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return ``y``, which is an image."""
         check_batch("y", y, self.measurement_size)
         return y
 
-    def A_dagger(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return ``y``, the decoded image."""
         return self.A_adjoint(y)
 
@@ -104,7 +103,7 @@ class JPEG(NonlinearOperator):
         whole = pad(plane - 128, (0, -width % 8, 0, -height % 8), "replicate")
         blocks = whole.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)
         table, cosines = table.to(plane.dtype), self.cosines.to(plane.dtype)
-        # Integers in between, as in libjpeg: rows have quarters, and coefficients eighths.
+        # Integer intermediates, as in libjpeg: rows in quarters, coefficients in eighths.
         rows = _rounded(4 * blocks @ cosines.mT)
         codes = _quantise(_rounded(cosines @ rows / 4) / 8, table)
         columns = _rounded(4 * cosines.mT @ (codes * table))
@@ -136,7 +135,7 @@ def _straight_through(x: Tensor, value: Tensor) -> Tensor:
 
 
 def _rounded(x: Tensor) -> Tensor:
-    """Return integers; ties, of which there are many, go up whatever the products' rounding."""
+    """Return integers; the frequent ties are rounded up, regardless of rounding errors."""
     return _straight_through(x, (x + 0.5 + 1e-3).floor())
 
 
@@ -145,13 +144,13 @@ def _eight_bits(x: Tensor) -> Tensor:
 
 
 def _quantise(coefficients: Tensor, table: Tensor) -> Tensor:
-    """Return codes; ties go away from zero."""
+    """Return codes; ties are rounded away from zero."""
     codes = coefficients.sign() * (coefficients.abs() / table + 0.5 + 1e-4).floor()
     return _straight_through(coefficients / table, codes)
 
 
 def _halve(x: Tensor) -> Tensor:
-    """Return means over 2x2 pixels; ties go down and up in turn, as in libjpeg."""
+    """Return means over 2x2 pixels; ties are rounded down and up in turn, as in libjpeg."""
     mean = avg_pool2d(x, 2)
     bias = 0.25 + 0.25 * (torch.arange(mean.shape[-1], device=x.device) % 2)
     return _straight_through(mean, (mean + bias).floor())

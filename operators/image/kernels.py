@@ -1,4 +1,4 @@
-"""Blur kernels: Gaussian, uniform, camera shake. All float64 of sum 1, centred."""
+"""Blur kernels: Gaussian, uniform, camera shake. All are centred, float64, with sum 1."""
 
 import math
 
@@ -29,8 +29,8 @@ def uniform_kernel(size: int = 9) -> Tensor:
 def motion_kernel(size: int = 61, intensity: float = 0.5, seed: int = 0) -> Tensor:
     """Return a (size, size) random camera-shake kernel, sum 1.
 
-    A smooth random walk of the camera, splatted bilinearly; ``intensity`` in (0, 1] sets how far
-    it strays (0 would be a straight line).
+    It is a smooth random walk of the camera, rendered bilinearly. ``intensity`` in (0, 1] is its
+    deviation from a straight line.
     """
     if not 0 < intensity <= 1:
         raise ArgumentError(f"intensity: got {intensity!r}, accepted: a number in (0, 1]")

@@ -1,8 +1,7 @@
-"""Nonlinear operators, differentiable: their base, and phase retrieval."""
+"""Differentiable nonlinear operators: their base class, and phase retrieval."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +17,8 @@ from wellposed.operators.physics import GaussianPhysics
 class NonlinearOperator(GaussianPhysics):
     """``y = A(x) + n`` with a differentiable ``A`` on real images and Gaussian noise.
 
-    Subclasses implement ``forward_map``, and ``A_adjoint`` and ``A_dagger``, which bring a
-    measurement back to an image, roughly and as well as is cheap.
+    Subclasses implement ``forward_map``, and ``A_adjoint`` and ``A_dagger``, which map a
+    measurement to an image: a rough one, and the best one at low cost.
 
     Args:
         image_size: (C, H, W).
@@ -42,10 +41,10 @@ class NonlinearOperator(GaussianPhysics):
         """Return ``A(x)`` for a checked ``x``."""
 
     @abstractmethod
-    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
-        """Return an image of the size of ``x``; no adjoint, as a nonlinear ``A`` has none."""
+    def A_adjoint(self, y: Tensor, **kwargs: object) -> Tensor:
+        """Return an image of the size of ``x``; it is not an adjoint, as ``A`` is nonlinear."""
 
-    def A(self, x: Tensor, **kwargs: Any) -> Tensor:
+    def A(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return ``A(x)``, noise-free; ``x`` has shape (B, C, H, W)."""
         check_batch("x", x, self.img_size)
         return self.forward_map(x)
@@ -57,14 +56,14 @@ class PhaseRetrieval(NonlinearOperator):
     ``F`` is the centred orthonormal 2-D transform. Each side is padded by
     ``int(oversampling / 8 * side)`` pixels at both ends, the definition of DPS (Chung et al.,
     "Diffusion Posterior Sampling for General Noisy Inverse Problems", 2023, arXiv:2209.14687):
-    at 2.0, as published, 256 pixels become 384. The image is determined up to sign and rotation
-    by 180 degrees, at best. DPS measures images in [-1, 1], this package images in [0, 1]: what
-    DPS measured differs by the spectrum of the constant, and ``A_dagger``, which finds
-    non-negative images, does not fit it.
+    at 2.0, as published, 256 pixels become 384. At best, the image is determined up to sign and
+    rotation by 180 degrees. DPS measures images in [-1, 1], this package images in [0, 1]: the
+    measurements of DPS differ by the spectrum of a constant, and ``A_dagger``, which finds
+    non-negative images, does not fit them.
 
     Args:
         image_size: (C, H, W).
-        oversampling: at least 0.
+        oversampling: oversampling, at least 0.
         noise_sigma: noise level in ``y``.
     """
 
@@ -75,7 +74,7 @@ class PhaseRetrieval(NonlinearOperator):
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
         number = isinstance(oversampling, (int, float)) and 0 <= oversampling < np.inf
-        require(number, "oversampling", oversampling, "a finite number >= 0")
+        require(number, "oversampling", oversampling, "a finite number of at least 0")
         channels, *sides = image_sides(image_size)
         self._margins = [int(oversampling / 8 * side) for side in sides]
         padded = [side + 2 * margin for side, margin in zip(sides, self._margins, strict=True)]
@@ -83,20 +82,21 @@ class PhaseRetrieval(NonlinearOperator):
 
     def forward_map(self, x: Tensor) -> Tensor:
         spectrum = torch.fft.fft2(self._pad(x), norm="ortho")
-        return torch.fft.fftshift(spectrum.abs(), dim=(-2, -1))
+        magnitude: Tensor = torch.fft.fftshift(spectrum.abs(), dim=(-2, -1))
+        return magnitude
 
-    def A_adjoint(self, y: Tensor, **kwargs: Any) -> Tensor:
+    def A_adjoint(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the image of the magnitudes with zero phase."""
         check_batch("y", y, self.measurement_size)
         magnitude = torch.fft.ifftshift(y, dim=(-2, -1))
         image = torch.fft.ifft2(magnitude, norm="ortho").real
         return self._crop(torch.fft.fftshift(image, dim=(-2, -1)))
 
-    def A_dagger(self, y: Tensor, iterations: int = 100, **kwargs: Any) -> Tensor:
-        """Return a start for solvers: a non-negative image of about these magnitudes.
+    def A_dagger(self, y: Tensor, iterations: int = 100, **kwargs: object) -> Tensor:
+        """Return a start for solvers: a non-negative image with about these magnitudes.
 
-        The hybrid input-output algorithm (Fienup, "Phase retrieval algorithms: a comparison",
-        1982, doi:10.1364/AO.21.002758) with feedback .9, from one fixed random phase.
+        It is found by the hybrid input-output algorithm (Fienup, "Phase retrieval algorithms: a
+        comparison", 1982, doi:10.1364/AO.21.002758) with feedback .9, from a fixed random phase.
 
         Args:
             y: magnitudes (B, *measurement_size).

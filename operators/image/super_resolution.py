@@ -16,8 +16,8 @@ class SuperResolution(Separable):
 
     ``bicubic`` is the antialiased cubic (a = -1/2, kernel widened by the factor, symmetric
     boundary) of MATLAB's ``imresize``, as in the DPS and DDRM benchmarks; ``average`` is block
-    averaging, as in DDRM's and RED-diff's. Both are given with their exact adjoint and, through
-    the singular values of the two matrices, with the exact pseudo-inverse and proximal solution.
+    averaging, as in the benchmarks of DDRM and RED-diff. Both have their exact adjoint and, by the
+    singular values of the two matrices, the exact pseudo-inverse and proximal solution.
 
     Args:
         image_size: (C, H, W) of the high-resolution image; H and W divisible by ``factor``.
@@ -55,7 +55,7 @@ def bicubic_matrix(side: int, factor: int) -> Tensor:
     far = -0.5 * u**3 + 2.5 * u**2 - 4 * u + 2
     weights = np.where(u <= 1, near, np.where(u < 2, far, 0.0))
     weights /= weights.sum(1, keepdims=True)
-    # Symmetric extension, reflected as often as a kernel wider than the image needs.
+    # Symmetric extension, reflected repeatedly if the kernel is wider than the image.
     folded = np.mod(taps.astype(int), 2 * side)
     folded = np.where(folded < side, folded, 2 * side - 1 - folded)
     matrix = np.zeros((side // factor, side))

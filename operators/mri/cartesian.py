@@ -13,14 +13,16 @@ from wellposed.operators.mri.coils import root_sum_of_squares
 
 def fftc(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Return the centred orthonormal Fourier transform over ``axes``."""
-    shifted = torch.fft.ifftshift(x, dim=axes)
-    return torch.fft.fftshift(torch.fft.fftn(shifted, dim=axes, norm="ortho"), dim=axes)
+    spectrum = torch.fft.fftn(torch.fft.ifftshift(x, dim=axes), dim=axes, norm="ortho")
+    centred: Tensor = torch.fft.fftshift(spectrum, dim=axes)
+    return centred
 
 
 def ifftc(k: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Return the inverse of `fftc`."""
-    shifted = torch.fft.ifftshift(k, dim=axes)
-    return torch.fft.fftshift(torch.fft.ifftn(shifted, dim=axes, norm="ortho"), dim=axes)
+    image = torch.fft.ifftn(torch.fft.ifftshift(k, dim=axes), dim=axes, norm="ortho")
+    centred: Tensor = torch.fft.fftshift(image, dim=axes)
+    return centred
 
 
 def fft2c(x: Tensor) -> Tensor:
@@ -34,7 +36,7 @@ def ifft2c(k: Tensor) -> Tensor:
 
 
 class CartesianMRI(LinearOperator):
-    """Undersampled multi-coil Cartesian MRI: ``y_c = M F (S_c x)``; what its kinds share.
+    """Base of undersampled multi-coil Cartesian MRI: ``y_c = M F (S_c x)``.
 
     Images are complex (B, 1, *grid), k-space is complex (B, coils, *grid) with zeros where
     nothing was measured. ``F`` is the centred orthonormal Fourier transform over some axes of the
@@ -43,20 +45,24 @@ class CartesianMRI(LinearOperator):
     Args:
         mask: 0 or 1, shape (1 or B, *grid).
         maps: complex, shape (1 or B, coils, *grid); axes of the grid may be 1.
-        axes: the axes ``F`` runs over, counted from the last.
+        axes: axes of the transform ``F``, counted from the last.
         noise_sigma: noise in the real and in the imaginary part of k-space.
 
     Raises:
-        ShapeError: there are masks and maps for different numbers of items.
+        ShapeError: masks and maps are for different numbers of items.
     """
+
+    mask: Tensor
+    sensitivity_maps: Tensor
+    _shifted_mask: Tensor
 
     def __init__(
         self, mask: Tensor, maps: Tensor, axes: tuple[int, ...], noise_sigma: float | Tensor
     ) -> None:
         if 1 != len(mask) != len(maps) != 1:
             raise ShapeError(
-                f"mask: got {len(mask)} of them for {len(maps)} sets of maps, accepted: 1 or "
-                f"{len(maps)}"
+                f"mask: got {len(mask)} masks for {len(maps)} sets of maps, accepted: 1 or "
+                f"{len(maps)} masks"
             )
         grid = mask.shape[1:]
         super().__init__(
@@ -69,7 +75,7 @@ class CartesianMRI(LinearOperator):
         )
         self.register_buffer("mask", mask[:, None].contiguous())
         self.register_buffer("sensitivity_maps", maps)
-        # The normal operator needs no shift of images or k-space when the mask carries it, and
+        # The normal operator needs no shift of images or k-space if the mask is shifted, and
         # along an axis on which the mask is constant the transform cancels with its inverse.
         self.register_buffer("_shifted_mask", torch.fft.ifftshift(self.mask, dim=axes))
         varies = [a for a in axes if bool((self.mask != self.mask.narrow(a, 0, 1)).any())]
@@ -89,9 +95,10 @@ class CartesianMRI(LinearOperator):
         """Return ``A^H A x`` without shifts, transforming only axes on which the mask varies."""
         self._check("x", x, self.img_size, True)
         maps = self.sensitivity_maps.to(x.dtype)
-        # In place on temporaries: half the time goes into fresh memory otherwise.
-        k = torch.fft.fftn(maps * x, dim=self._axes).mul_(self._shifted_mask.to(x.real.dtype))
-        conjugate = torch.fft.ifftn(k, dim=self._axes).conj_physical_().mul_(maps)
+        # In place on temporaries; otherwise half of the time is spent on new memory.
+        k: Tensor = torch.fft.fftn(maps * x, dim=self._axes)
+        k.mul_(self._shifted_mask.to(x.real.dtype))
+        conjugate: Tensor = torch.fft.ifftn(k, dim=self._axes).conj_physical_().mul_(maps)
         return conjugate.sum(1, keepdim=True).conj_physical_()
 
     def restrict(self, y: Tensor) -> Tensor:
@@ -110,14 +117,14 @@ class MultiCoilMRI(CartesianMRI):
     Images are complex (B, 1, H, W), k-space is complex (B, coils, H, W).
 
     Args:
-        mask: sampling mask (H, W) or (B, H, W), 0 or 1; a line mask (W,) or (1, W) is spread
+        mask: sampling mask (H, W) or (B, H, W), 0 or 1; a line mask (W,) or (1, W) is repeated
             over the rows.
         sensitivity_maps: complex coil maps (coils, H, W) or (B, coils, H, W).
         noise_sigma: noise in the real and in the imaginary part of k-space.
 
     Raises:
         ShapeError, DtypeError, ArgumentError: mask and maps do not fit each other, maps are not
-            complex, the mask holds other values than 0 and 1 or is empty.
+            complex, or the mask has values other than 0 and 1 or is empty.
     """
 
     def __init__(
@@ -148,13 +155,13 @@ class SingleCoilMRI(MultiCoilMRI):
 class MultiCoilMRI3D(CartesianMRI):
     """Undersampled multi-coil Cartesian MRI of volumes, with the 3-D transform.
 
-    Images are complex (B, 1, D, H, W), k-space is complex (B, coils, D, H, W). Where the readout
-    is fully sampled the mask is the same along that axis, and the normal operator transforms the
-    other two only.
+    Images are complex (B, 1, D, H, W), k-space is complex (B, coils, D, H, W). Along a fully
+    sampled readout the mask is constant, and the normal operator transforms only the other two
+    axes.
 
     Args:
-        mask: sampling mask (D, H, W) or (B, D, H, W), 0 or 1; any axis may be 1, over which it
-            is spread, and missing leading axes count as 1.
+        mask: sampling mask (D, H, W) or (B, D, H, W), 0 or 1; it is repeated along axes of size 1
+            and missing leading axes.
         sensitivity_maps: complex coil maps (coils, D, H, W) or (B, coils, D, H, W).
         noise_sigma: noise in the real and in the imaginary part of k-space.
 
@@ -172,11 +179,11 @@ class MultiCoilMRI3D(CartesianMRI):
 class DynamicMRI(CartesianMRI):
     """Undersampled multi-coil Cartesian MRI of moving slices, with a mask for each frame.
 
-    Images are complex (B, 1, T, H, W), k-space is complex (B, coils, T, H, W); frames are
-    transformed one by one, in 2-D, and see the same coils.
+    Images are complex (B, 1, T, H, W), k-space is complex (B, coils, T, H, W). Each frame is
+    transformed in 2-D; all frames have the same coil maps.
 
     Args:
-        mask: sampling masks (T, H, W) or (B, T, H, W), 0 or 1; line masks (T, 1, W) are spread
+        mask: sampling masks (T, H, W) or (B, T, H, W), 0 or 1; line masks (T, 1, W) are repeated
             over the rows.
         sensitivity_maps: complex coil maps (coils, H, W) or (B, coils, H, W).
         noise_sigma: noise in the real and in the imaginary part of k-space.
@@ -205,14 +212,14 @@ def coil_maps(sensitivity_maps: Tensor, axes: int) -> Tensor:
 
 
 def _spread_mask(mask: Tensor, grid: Sequence[int]) -> Tensor:
-    """Return a mask (1 or B, *grid) of one with fewer leading axes, or axes of 1."""
+    """Return a mask (1 or B, *grid) from a mask with missing leading axes or axes of size 1."""
     mask = torch.as_tensor(mask)
     if 0 < mask.ndim < len(grid):
         mask = mask[(None,) * (len(grid) - mask.ndim)]
     mask = binary_mask(mask, len(grid) + 1)
     if any(m not in (1, n) for m, n in zip(mask.shape[1:], grid, strict=True)):
         raise ShapeError(
-            f"mask: got {tuple(mask.shape)}, accepted: ({', '.join(map(str, grid))}) as the maps "
-            f"have"
+            f"mask: got {tuple(mask.shape)}, accepted: ({', '.join(map(str, grid))}) as for the "
+            f"maps"
         )
     return mask.expand(-1, *grid)

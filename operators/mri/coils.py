@@ -1,8 +1,8 @@
 """Multi-coil data before and after reconstruction: whitening, compression, combination.
 
-Coils are the axis after the batch: (B, coils, ...), with k-space, images or coil maps. Matrices
-are one per item, (B, new coils, coils), so that an item's result does not depend on the batch;
-`mix_coils` applies the same one to whatever belongs together.
+Coils are the axis after the batch, (B, coils, ...), for k-space, images and coil maps. There is
+one matrix per item, (B, new coils, coils), so that an item's result does not depend on the batch.
+`mix_coils` applies the same matrix to other data of the same coils.
 """
 
 import torch
@@ -23,8 +23,8 @@ def mix_coils(matrix: Tensor, data: Tensor) -> Tensor:
         (B, new coils, ...), of the dtype of ``data``.
 
     Raises:
-        DtypeError, ShapeError, NonFiniteError: ``data`` is not complex, lacks axes, holds NaN or
-            infinite values, or the matrix does not fit it.
+        DtypeError, ShapeError, NonFiniteError: ``data`` is not complex, has too few axes, contains
+            NaN or infinite values, or the matrix does not fit it.
     """
     _check_coils("data", data)
     fits = matrix.ndim in (2, 3) and matrix.shape[-1] == data.shape[1]
@@ -34,21 +34,21 @@ def mix_coils(matrix: Tensor, data: Tensor) -> Tensor:
             f"{data.shape[1]}) for this data"
         )
     mixed = matrix.to(data.dtype) @ data.flatten(2)
-    return mixed.unflatten(2, data.shape[2:])
+    return torch.unflatten(mixed, 2, data.shape[2:])
 
 
 def compress_coils(kspace: Tensor, coils: int) -> tuple[Tensor, Tensor]:
-    """Return k-space of the virtual coils that hold most of its energy, and the matrix.
+    """Return k-space of the virtual coils with most of the energy, and the matrix.
 
     Buehrer, Pruessmann, Boesiger and Kozerke, "Array compression for MRI with large coil
     arrays", Magnetic Resonance in Medicine 57, 2007, doi:10.1002/mrm.21237; the combinations are
     the first left singular vectors of the data, (coils) by (samples). Rows of the matrix are
-    orthonormal: white noise stays white and of its level. Coil maps must go through the same
-    matrix, with `mix_coils`, or be estimated from what is returned.
+    orthonormal: white noise stays white with the same level. The same matrix must be applied to
+    coil maps, with `mix_coils`, or the maps must be estimated from the returned k-space.
 
     Args:
-        kspace: complex (B, coils, ...), best with white noise (`prewhiten`).
-        coils: number of virtual coils, from 1 to that of ``kspace``.
+        kspace: complex (B, coils, ...), preferably with white noise (`prewhiten`).
+        coils: number of virtual coils, at most the number of coils of ``kspace``.
 
     Returns:
         k-space (B, n, ...), strongest coil first, and the matrix (B, n, coils).
@@ -69,7 +69,7 @@ def noise_covariance(noise: Tensor) -> Tensor:
     """Return the covariance ``E[n n^H]`` of complex noise samples, (B, coils, coils).
 
     Args:
-        noise: a noise scan, complex (B, coils, ...), more samples than coils.
+        noise: a noise scan, complex (B, coils, ...), with at least as many samples as coils.
 
     Raises:
         DtypeError, ShapeError, NonFiniteError: as `mix_coils`.
@@ -77,7 +77,8 @@ def noise_covariance(noise: Tensor) -> Tensor:
     """
     _check_coils("noise", noise)
     samples = noise[0, 0].numel()
-    require(samples >= noise.shape[1], "noise", f"{samples} samples", "as many as coils or more")
+    accepted = f"at least {noise.shape[1]} samples, one per coil"
+    require(samples >= noise.shape[1], "noise", f"{samples} samples", accepted)
     return (_correlation(noise) / samples).to(noise.dtype)
 
 
@@ -87,16 +88,16 @@ def prewhiten(kspace: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     Kellman and McVeigh, "Image reconstruction in SNR units: a general method for SNR
     measurement", Magnetic Resonance in Medicine 54, 2005, doi:10.1002/mrm.20713. The matrix is
     ``sqrt(2) L^-1`` with ``covariance = L L^H`` (Cholesky): noise becomes uncorrelated between
-    coils, of standard deviation 1 in the real and in the imaginary part, which is
+    coils, with standard deviation 1 in the real and in the imaginary part, which is
     ``noise_sigma=1`` of the operators here.
 
     Args:
         kspace: complex (B, coils, ...).
-        covariance: of its noise, complex (B, coils, coils) or (coils, coils), as
-            `noise_covariance` gives it.
+        covariance: covariance of its noise, complex (B, coils, coils) or (coils, coils), see
+            `noise_covariance`.
 
     Returns:
-        k-space and the matrix (B, coils, coils); coil maps must go through the same matrix.
+        k-space and the matrix (B, coils, coils), which must also be applied to coil maps.
 
     Raises:
         DtypeError, ShapeError, NonFiniteError: as `mix_coils`.
@@ -115,7 +116,9 @@ def prewhiten(kspace: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     hermitian = bool(((exact - exact.mH).abs() <= 1e-5 * scale).all())
     factor, failed = torch.linalg.cholesky_ex(exact)
     if not hermitian or bool(failed.any()):
-        raise ArgumentError("covariance: accepted: a Hermitian positive definite matrix")
+        raise ArgumentError(
+            "covariance: got another matrix, accepted: a Hermitian positive definite matrix"
+        )
     identity = torch.eye(coils, dtype=exact.dtype, device=exact.device)
     inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
     matrix = (2**0.5 * inverse).to(kspace.dtype).expand(len(kspace), -1, -1)
@@ -128,7 +131,8 @@ def root_sum_of_squares(coil_images: Tensor) -> Tensor:
     Roemer, Edelstein, Hayes, Souza and Mueller, "The NMR phased array", Magnetic Resonance in
     Medicine 16, 1990, doi:10.1002/mrm.1910160203.
     """
-    return torch.linalg.vector_norm(coil_images, dim=1, keepdim=True)
+    magnitude: Tensor = torch.linalg.vector_norm(coil_images, dim=1, keepdim=True)
+    return magnitude
 
 
 def _correlation(data: Tensor) -> Tensor:
@@ -142,5 +146,5 @@ def _check_coils(name: str, data: Tensor) -> None:
         kind = data.dtype if isinstance(data, Tensor) else type(data).__name__
         raise DtypeError(f"{name}: got {kind}, accepted: a complex tensor")
     if data.ndim < 3 or data.numel() == 0:
-        raise ShapeError(f"{name}: got {tuple(data.shape)}, accepted: (B, coils, ...), not empty")
+        raise ShapeError(f"{name}: got {tuple(data.shape)}, accepted: non-empty (B, coils, ...)")
     check_finite(name, data)

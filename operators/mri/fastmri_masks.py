@@ -1,4 +1,4 @@
-"""The line masks of the fastMRI challenges, bit for bit as its code draws them."""
+"""The line masks of the fastMRI challenges, bit for bit those of its code."""
 
 from collections.abc import Callable, Sequence
 from math import isfinite
@@ -29,32 +29,33 @@ def fastmri_lines(
     accelerated MR image reconstruction using machine learning", Radiology: Artificial
     Intelligence 2, 2020, doi:10.1148/ryai.2020190007; the masks of ``fastmri.data.subsample``
     0.3.0 with one acceleration and one centre fraction, which draw from numpy's legacy generator.
-    The ``round(center_fraction W)`` lines about the centre are taken, which for odd differences
-    start one line later than those of the other masks here, and besides them
+    The mask has the ``round(center_fraction W)`` lines about the centre; for odd differences they
+    start one line later than in the other masks here. In addition it has
 
-    - ``random``: each line with the probability that makes the expected number
+    - ``random``: each line with the probability for which the expected number of lines is
       ``W / acceleration``;
-    - ``equispaced``: every ``acceleration``-th, from a random one on, so more than
-      ``W / acceleration`` in all;
-    - ``equispaced_fraction``: equally spaced, rounded, with a spacing widened so that the
-      number in all is about ``W / acceleration``;
-    - ``magic``: every ``acceleration``-th on either side of the centre, shifted against each
-      other so that a line's mirror image is not taken (conjugate symmetry);
-    - ``magic_fraction``: the same with a spacing, rounded, that makes the number in all about
-      ``W / acceleration``; at least one line about the centre is taken.
+    - ``equispaced``: every ``acceleration``-th line, from a random line on, so more than
+      ``W / acceleration`` lines in total;
+    - ``equispaced_fraction``: equally spaced lines, rounded, with a larger spacing so that the
+      total number is about ``W / acceleration``;
+    - ``magic``: every ``acceleration``-th line on either side of the centre, with a relative shift
+      so that the mirror image of a line is not sampled (conjugate symmetry);
+    - ``magic_fraction``: like ``magic``, with a rounded spacing for which the total number is
+      about ``W / acceleration``; at least one line about the centre is sampled.
 
     Args:
-        kind: one of the five, as ``fastmri.data.subsample.create_mask_for_mask_type`` names them.
+        kind: one of the five names of ``fastmri.data.subsample.create_mask_for_mask_type``.
         width: number W of lines.
-        acceleration: W over the number of lines taken, from 1 to W; an integer for
+        acceleration: W over the number of sampled lines, from 1 to W; an integer for
             ``equispaced`` and ``magic``.
         center_fraction: fraction of the lines in the fully sampled centre, 0 to 1.
-        seed: of numpy's ``RandomState``; fastMRI evaluates with ``tuple(map(ord, file_name))``.
-        offset: first line, 0 to the spacing - 1, in place of a random one; not for ``random``.
+        seed: seed of NumPy's ``RandomState``; fastMRI evaluates with
+            ``tuple(map(ord, file_name))``.
+        offset: first line, 0 to the spacing - 1, instead of a random one; not for ``random``.
 
     Raises:
-        UnknownNameError: ``kind`` is none of the five.
-        ArgumentError: an argument is out of range, or the centre alone takes more lines than
+        UnknownNameError: an unknown ``kind``.
+        ArgumentError: an argument is out of range, or the centre alone has more lines than
             ``acceleration`` allows, for ``random`` and the two fractions.
     """
     require_choice("kind", kind, KINDS)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import pi, prod, sinh, sqrt
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ class KaiserBessel:
     """The Kaiser-Bessel interpolation kernel, of unit integral.
 
     Attributes:
-        width: its support in cells of the grid.
-        beta: its shape; `matched` gives the best one.
+        width: support in cells of the grid.
+        beta: shape parameter; `matched` gives the best one.
 
     References:
         Beatty, Nishimura and Pauly, "Rapid gridding reconstruction with a minimal oversampling
@@ -32,7 +32,7 @@ class KaiserBessel:
 
     @classmethod
     def matched(cls, width: int, oversampling: float) -> "KaiserBessel":
-        """Return the kernel of least aliasing for a grid of that oversampling (equation 5)."""
+        """Return the kernel with the least aliasing for an oversampling (equation 5)."""
         reach = (width / oversampling * (oversampling - 0.5)) ** 2
         return cls(width, pi * sqrt(reach - 0.8))
 
@@ -40,10 +40,10 @@ class KaiserBessel:
         """Return the kernel at distances ``u`` in cells; zero beyond ``width / 2``."""
         root = (1 - (2 * u / self.width) ** 2).clamp(min=0).sqrt()
         inside = u.abs() <= self.width / 2
-        return inside * torch.special.i0(self.beta * root) / self._integral
+        return inside * torch.i0(self.beta * root) / self._integral
 
     def transform(self, x: Tensor) -> Tensor:
-        """Return its Fourier transform at ``x`` cycles per cell, in the main lobe; 1 at 0."""
+        """Return the Fourier transform at ``x`` cycles per cell, in the main lobe; 1 at 0."""
         root = (self.beta**2 - (pi * self.width * x) ** 2).clamp(min=1e-12).sqrt()
         return self.width * torch.sinh(root) / root / self._integral
 
@@ -55,15 +55,13 @@ class KaiserBessel:
 class Gridding(nn.Module):
     """Sparse interpolation between a periodic grid and scattered points, and its transpose.
 
-    The grid is the spectrum of an array whose origin is its middle cell ``G_a // 2`` as the plain
-    FFT gives it, unshifted: weights alternate in sign from cell to cell, which shifts the origin
-    there. Matrix and transpose are both stored, in compressed rows and single precision, with
-    ``16 points width^d`` bytes together; they move with the module, and values are cast to what
-    is multiplied.
+    The grid is the unshifted FFT of an array whose origin is the middle cell ``G_a // 2``: the
+    weights alternate in sign from cell to cell, which shifts the origin. Matrix and transpose are
+    stored in compressed rows and single precision, with ``16 points width^d`` bytes together. They
+    move with the module, and their values are cast to the dtype of the other factor.
 
     Args:
-        cells: positions of the points in cells of the grid, (M, d); anything is taken modulo
-            the grid.
+        cells: positions of the points in cells of the grid, (M, d), modulo the grid.
         grid_size: the d even sides of the grid.
         kernels: the interpolation kernel of each axis.
     """
@@ -78,31 +76,45 @@ class Gridding(nn.Module):
 
     def interpolate(self, grid: Tensor) -> Tensor:
         """Return values at the points, (M, n), of n real grids, (prod(grid_size), n)."""
-        return _SparseProduct.apply(grid, self._interpolation, self._spreading)
+        return _product(grid, self._interpolation, self._spreading)
 
     def spread(self, values: Tensor) -> Tensor:
         """Return the transpose of `interpolate`: (M, n) to (prod(grid_size), n)."""
-        return _SparseProduct.apply(values, self._spreading, self._interpolation)
+        return _product(values, self._spreading, self._interpolation)
+
+
+class _Kept(Protocol):
+    """What a product keeps for its gradient."""
+
+    matrix: StoredMatrix
+    transpose: StoredMatrix
 
 
 class _SparseProduct(torch.autograd.Function):
-    """``matrix @ columns``, whose gradient is a product with the stored transpose."""
+    """``matrix @ columns``, with the stored transpose for the gradient."""
 
     @staticmethod
     def forward(columns: Tensor, matrix: StoredMatrix, transpose: StoredMatrix) -> Tensor:
         return matrix @ columns
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.matrix, ctx.transpose = inputs[1:]
+    def setup_context(
+        ctx: _Kept, inputs: tuple[Tensor, StoredMatrix, StoredMatrix], output: Tensor
+    ) -> None:
+        _, ctx.matrix, ctx.transpose = inputs
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _SparseProduct.apply(grad.contiguous(), ctx.transpose, ctx.matrix), None, None
+    def backward(ctx: _Kept, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _product(grad.contiguous(), ctx.transpose, ctx.matrix), None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _SparseProduct.apply(tangent.contiguous(), ctx.matrix, ctx.transpose)
+    def jvp(ctx: _Kept, tangent: Tensor, *_: None) -> Tensor:
+        return _product(tangent.contiguous(), ctx.matrix, ctx.transpose)
+
+
+def _product(columns: Tensor, matrix: StoredMatrix, transpose: StoredMatrix) -> Tensor:
+    product: Tensor = _SparseProduct.apply(columns, matrix, transpose)
+    return product
 
 
 def _interpolation_matrix(
@@ -115,7 +127,7 @@ def _interpolation_matrix(
     for position, side, kernel in zip(cells.T[..., None], grid_size, kernels, strict=True):
         near = torch.ceil(position - kernel.width / 2) + torch.arange(kernel.width)
         along = kernel(near - position) * (1 - 2 * (near % 2))
-        # In ascending order, as compressed rows are kept, also where they wrap around.
+        # In ascending order, as compressed rows require, also for rows that wrap around.
         near, order = (near.int() % side).sort(1)
         weights = (weights[:, :, None] * along.gather(1, order).float()[:, None]).flatten(1)
         columns = (columns[:, :, None] * side + near[:, None]).flatten(1)

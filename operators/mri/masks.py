@@ -1,8 +1,8 @@
 """Sampling masks for undersampled k-space: lines in one direction, points in two.
 
-Every mask is float32 of 0 and 1 on the CPU, belongs to centred k-space (as `fft2c` gives it) and
-is a function of its arguments alone: random ones draw from a generator of their own, made from
-``seed``. The fully sampled block of n lines starts at ``size // 2 - n // 2``.
+Every mask is float32 with values 0 and 1, on the CPU, for centred k-space (see `fft2c`). It
+depends only on its arguments: random masks have their own generator with the given ``seed``. The
+fully sampled block of n lines starts at ``size // 2 - n // 2``.
 """
 
 from math import isfinite
@@ -19,20 +19,19 @@ from wellposed.errors import ArgumentError, require
 def uniform_random_lines(
     width: int, acceleration: float, center_fraction: float = 0.08, seed: int = 0
 ) -> Tensor:
-    """Return a line mask (W,): the centre and lines drawn uniformly from the rest.
+    """Return a line mask (W,): the centre, and lines drawn uniformly from the rest.
 
-    The mask of the MRI experiments of DDS (Chung et al., "Decomposed Diffusion Sampler for
+    This is the mask of the MRI experiments of DDS (Chung et al., "Decomposed Diffusion Sampler for
     Accelerating Large-Scale Inverse Problems", 2023, arXiv:2303.05754): the central
-    ``int(center_fraction W)`` lines are kept and random ones added. The published code draws
-    those with replacement and may hit the centre, so it takes fewer lines than it says; here
-    they are drawn without replacement outside the centre, so that exactly
-    ``round(W / acceleration)`` lines are taken.
+    ``int(center_fraction W)`` lines and random lines. The published code draws the latter with
+    replacement from all lines, so it samples fewer lines than stated. Here they are drawn without
+    replacement outside the centre, so that exactly ``round(W / acceleration)`` lines are sampled.
 
     Args:
         width: number W of lines.
-        acceleration: W over the number of lines taken, at least 1.
+        acceleration: W over the number of sampled lines, at least 1.
         center_fraction: fraction of the lines in the fully sampled centre, 0 to 1.
-        seed: of the random draw.
+        seed: seed of the random draw.
 
     Raises:
         ArgumentError: an argument out of range, or more lines in the centre than the
@@ -51,9 +50,9 @@ def equispaced_lines(
 ) -> Tensor:
     """Return a line mask (W,): lines ``offset``, ``offset + acceleration``, ... and the centre.
 
-    What a scanner does for GRAPPA (Griswold et al., "Generalized autocalibrating partially
-    parallel acquisitions", 2002). The central ``int(center_fraction W)`` lines come on top, so
-    the mask takes somewhat more than ``W / acceleration`` lines.
+    This is the sampling for GRAPPA (Griswold et al., "Generalized autocalibrating partially
+    parallel acquisitions", 2002). The central ``int(center_fraction W)`` lines are additional, so
+    the mask has somewhat more than ``W / acceleration`` lines.
 
     Args:
         width: number W of lines.
@@ -82,30 +81,30 @@ def gaussian_random_2d(
 ) -> Tensor:
     """Return a variable-density mask (H, W) of points, densest at the centre of k-space.
 
-    As in compressed sensing with two phase-encoding directions (Lustig et al., "Sparse MRI",
-    2007). A central block of ``int(center_fraction H)`` by ``int(center_fraction W)`` points is
-    kept; the others are drawn without replacement with weights
-    ``exp(-((i / H)^2 + (j / W)^2) / (2 spread^2))``, i and j counted from the centre, so that
-    exactly ``round(H W / acceleration)`` points are taken.
+    It is used in compressed sensing with two phase-encoding directions (Lustig et al., "Sparse
+    MRI", 2007). A central block of ``int(center_fraction H)`` by ``int(center_fraction W)`` points
+    is fully sampled. The others are drawn without replacement with weights
+    ``exp(-((i / H)^2 + (j / W)^2) / (2 spread^2))``, with i and j relative to the centre, so that
+    exactly ``round(H W / acceleration)`` points are sampled.
 
     Args:
         height: rows H of the mask.
         width: columns W of the mask.
-        acceleration: H W over the number of points taken, at least 1.
+        acceleration: H W over the number of sampled points, at least 1.
         center_fraction: fraction of each axis in the fully sampled block, 0 to 1.
         spread: standard deviation of the density, as a fraction of each axis.
-        seed: of the random draw.
+        seed: seed of the random draw.
 
     Raises:
         ArgumentError: an argument out of range, or more points in the central block than the
             acceleration allows.
     """
     block, total = _center_block(height, width, acceleration, center_fraction)
-    require(_positive(spread), "spread", spread, "a finite number > 0")
+    require(_positive(spread), "spread", spread, "a positive, finite number")
     i, j = ((np.arange(n) - n // 2) / n for n in (height, width))
     log_weight = -(i[:, None] ** 2 + j**2) / (2 * spread**2)
-    # The largest of log-weights plus Gumbel noise are a weighted draw without replacement, which
-    # stays exact where the weights themselves would underflow.
+    # The largest log-weights plus Gumbel noise are a weighted draw without replacement, which is
+    # exact even if the weights underflow.
     keys = log_weight + np.random.default_rng(seed).gumbel(size=log_weight.shape)
     keys[block == 1] = np.inf
     mask = np.zeros(height * width, dtype=np.float32)
@@ -116,23 +115,23 @@ def gaussian_random_2d(
 def poisson_disc_2d(
     height: int, width: int, acceleration: float, center_fraction: float = 0.08, seed: int = 0
 ) -> Tensor:
-    """Return a variable-density Poisson-disc mask (H, W): random points that keep their distance.
+    """Return a variable-density Poisson-disc mask (H, W): random points with a minimum distance.
 
-    As in compressed sensing with two phase-encoding directions (Vasanawala et al., "Practical
-    parallel imaging compressed sensing MRI", 2011, doi:10.1109/ISBI.2011.5872579), by throwing
-    darts (Cook, "Stochastic sampling in computer graphics", 1986): in random order a point is
-    taken unless one taken before, p, is nearer than ``scale r(p)``, where r is the distance from
-    the centre in units of half the width along j and half the height along i. So the density
-    falls off as ``1 / r^2``. The scale is the largest, to 2^-16 of the longer side,
-    with which ``round(H W / acceleration)`` points fit, the central block of
-    ``int(center_fraction H)`` by ``int(center_fraction W)`` included; exactly as many are taken.
+    It is used in compressed sensing with two phase-encoding directions (Vasanawala et al.,
+    "Practical parallel imaging compressed sensing MRI", 2011, doi:10.1109/ISBI.2011.5872579), and
+    made by dart throwing (Cook, "Stochastic sampling in computer graphics", 1986): in random order
+    each point is accepted unless an accepted point p is closer than ``scale r(p)``, where r is the
+    distance from the centre in units of half the width along j and half the height along i. The
+    density thus decreases as ``1 / r^2``. The scale is the largest, to 2^-16 of the longer side,
+    for which ``round(H W / acceleration)`` points fit, including the central block of
+    ``int(center_fraction H)`` by ``int(center_fraction W)``; exactly this number is sampled.
 
     Args:
         height: rows H of the mask.
         width: columns W of the mask.
-        acceleration: H W over the number of points taken, at least 1.
+        acceleration: H W over the number of sampled points, at least 1.
         center_fraction: fraction of each axis in the fully sampled block, 0 to 1.
-        seed: of the random order.
+        seed: seed of the random order.
 
     Raises:
         ArgumentError: an argument out of range, or more points in the central block than the
@@ -157,7 +156,7 @@ def poisson_disc_2d(
 def _throw_darts(
     block: np.ndarray, order: np.ndarray, reach: np.ndarray, total: int
 ) -> np.ndarray:
-    """Return the mask of ``block`` and of points that no earlier one reaches, up to ``total``."""
+    """Return the mask of ``block`` and of points out of reach of earlier ones, up to ``total``."""
     (height, width), mask = block.shape, block.copy()
     free = mask == 0
     missing = total - int(mask.sum())
@@ -204,7 +203,7 @@ def _center_mask(size: int, count: int) -> np.ndarray:
 def _center_block(
     height: int, width: int, acceleration: float, fraction: float
 ) -> tuple[np.ndarray, int]:
-    """Return the mask (H, W) of the central block, and how many points are to be taken in all."""
+    """Return the mask (H, W) of the central block, and the total number of points to sample."""
     rows = _center_count("height", height, fraction)
     columns = _center_count("width", width, fraction)
     block = np.outer(_center_mask(height, rows), _center_mask(width, columns))
@@ -219,6 +218,6 @@ def _total(size: int, acceleration: float, center: int) -> int:
     if total < center:
         raise ArgumentError(
             f"acceleration: got {acceleration!r}, accepted: at most {size / center:.4g}, as the "
-            f"centre takes {center} of {size} samples; or lower center_fraction"
+            f"centre has {center} of {size} samples; or reduce center_fraction"
         )
     return total

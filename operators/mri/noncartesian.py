@@ -22,29 +22,32 @@ class NonCartesianMRI(LinearOperator):
 
     Images are complex (B, 1, H, W) or (B, 1, D, H, W), k-space is complex
     (B, coils, *samples), where the trajectory has shape (*samples, 2 or 3), for example
-    (views, readout, 2). At whole frequencies the data are those of `MultiCoilMRI`.
+    (views, readout, 2). At integer frequencies the data are those of `MultiCoilMRI`.
 
     Args:
         trajectory: frequencies in cycles per field of view, from -N / 2 to N / 2 along an axis
-            of N pixels, in the order of the image's axes (rows, columns), as SigPy has it.
+            of N pixels, in the order of the image's axes (rows, columns), as in SigPy.
         sensitivity_maps: complex coil maps (coils, *image) or (B, coils, *image).
         noise_sigma: noise in the real and in the imaginary part of k-space.
-        density: cell of k-space that each sample stands for, shape (*samples,), in (cycles per
-            field of view)^d, as `ramp_density` and `pipe_menon_density` give it. Weights
-            `gridding`, at which ``A_dagger`` then starts; without it both do with none.
-        width: cells of the kernel of the `NUFFT` along an axis. 8 has an error of 1e-6, 7 of
-            8e-6, 5 of 3e-4; memory grows as ``width^d``, in volumes from 2 kB for each sample
-            at 5 to 8 kB at 8.
+        density: volume of k-space per sample, (*samples,), in (cycles per field of view)^d, see
+            `ramp_density` and `pipe_menon_density`. It is the weight of `gridding`, with which
+            ``A_dagger`` starts; without it the samples are not weighted.
+        width: width of the kernel of the `NUFFT` in cells. The error is 1e-6 for 8, 8e-6 for 7
+            and 3e-4 for 5; memory grows as ``width^d``, in volumes from 2 kB per sample for 5 to
+            8 kB for 8.
 
     Raises:
         ShapeError, DtypeError, NonFiniteError, ArgumentError: trajectory, maps and density do not
-            fit each other, or frequencies leave the band of the image.
+            fit each other, or frequencies are outside the band of the image.
 
     References:
         Pruessmann, Weiger, Boernert and Boesiger, "Advances in sensitivity encoding with
         arbitrary k-space trajectories", Magnetic Resonance in Medicine 46, 2001,
         doi:10.1002/mrm.1241
     """
+
+    sensitivity_maps: Tensor
+    density: Tensor | None
 
     def __init__(
         self,
@@ -73,7 +76,7 @@ class NonCartesianMRI(LinearOperator):
         self.to(maps.device)
 
     def forward_map(self, x: Tensor) -> Tensor:
-        coils = self.nufft(self.sensitivity_maps.to(x.dtype) * x)
+        coils: Tensor = self.nufft(self.sensitivity_maps.to(x.dtype) * x)
         return coils.view(len(x), *self.measurement_size)
 
     def adjoint_map(self, y: Tensor) -> Tensor:
@@ -81,12 +84,13 @@ class NonCartesianMRI(LinearOperator):
         return (self.sensitivity_maps.to(y.dtype).conj() * coil_images).sum(1, keepdim=True)
 
     def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
-        """Return ``A^H A x``; by Toeplitz embedding where samples are many, as accurate as A."""
+        """Return ``A^H A x``, by Toeplitz embedding for many samples, as accurate as A."""
         if self._normal is None:
             return self.A_adjoint(self.A(x))
         self._check("x", x, self.img_size, True)
         maps = self.sensitivity_maps.to(x.dtype)
-        return (maps.conj() * self._normal(maps * x)).sum(1, keepdim=True)
+        combined: Tensor = maps.conj() * self._normal(maps * x)
+        return combined.sum(1, keepdim=True)
 
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the least-squares image of smallest norm by conjugate gradients."""
@@ -97,8 +101,8 @@ class NonCartesianMRI(LinearOperator):
     def gridding(self, y: Tensor) -> Tensor:
         """Return ``A^H`` of k-space (B, coils, *samples) weighted by the density.
 
-        With the cells of a trajectory that covers the band, and maps of unit sum of squares,
-        it is close to the image (B, 1, *image).
+        It approximates the image (B, 1, *image) for a trajectory that covers the band, with its
+        density, and maps with unit sum of squares.
         """
         self._check("y", y, self.measurement_size, True)
         weighted = y if self.density is None else self.density.to(y.real.dtype) * y
@@ -111,28 +115,31 @@ class OffResonanceMRI(NonCartesianMRI):
     .. math:: y_c(t) = \sum_r S_c(r) x(r) e^{-2 \pi i f(r) t} e^{-2 \pi i k(t) r}, \qquad
         e^{-2 \pi i f t} \approx \sum_l b_l(t) e^{-2 \pi i f \tau_l}
 
-    with times tau_l spread evenly over the readout and b_l of least squares over the range of f,
-    for an error of some 1e-3 or less. One `NUFFT` per segment: the range of the field times that
-    of the readout, in cycles, and six more.
+    with times tau_l evenly spaced over the readout and b_l by least squares over the range of f.
+    The error is about 1e-3 or less. There is one `NUFFT` per segment; the number of segments is
+    the range of the field times the readout duration, in cycles, plus six.
 
     Args:
         trajectory: as in `NonCartesianMRI`.
         sensitivity_maps: as in `NonCartesianMRI`.
         field_map: offset f from the scanner's frequency in Hz, real, of the shape of the image.
-        times: of the samples, in seconds from the excitation or the echo, real, of a shape that
-            expands to the trajectory's without its last axis, for example (readout,).
+        times: times of the samples in seconds from the excitation or the echo, real, broadcastable
+            to the trajectory's shape without its last axis, for example (readout,).
         noise_sigma: as in `NonCartesianMRI`.
         density: as in `NonCartesianMRI`.
         width: as in `NonCartesianMRI`.
 
     Raises:
-        As `NonCartesianMRI`, for ``field_map`` and ``times`` also.
+        The errors of `NonCartesianMRI`, also for ``field_map`` and ``times``.
 
     References:
         Sutton, Noll and Fessler, "Fast, iterative image reconstruction for MRI in the presence
         of field inhomogeneities", IEEE Transactions on Medical Imaging 22, 2003,
         doi:10.1109/TMI.2002.808360
     """
+
+    _weights: Tensor
+    _phases: Tensor
 
     def __init__(
         self,
@@ -145,7 +152,7 @@ class OffResonanceMRI(NonCartesianMRI):
         width: int = 8,
     ) -> None:
         super().__init__(trajectory, sensitivity_maps, noise_sigma, density, width)
-        self._normal = None  # a field that varies makes A^H A something else than a convolution
+        self._normal = None  # in a varying field A^H A is not a convolution
         field = _real_values("field_map", field_map, self.img_size[1:])
         times = _real_values("times", times, self.measurement_size[1:])
         weights, phases = _time_segments(field, times)
@@ -170,20 +177,20 @@ def gridded_kspace(
     image_size: Sequence[int],
     density: Tensor | None = None,
 ) -> Tensor:
-    """Return Cartesian k-space (..., coils, *image) resampled from a trajectory's.
+    """Return Cartesian k-space (..., coils, *image), resampled from a trajectory.
 
-    For calibration, as `espirit` needs it: right where the trajectory is dense, which radial and
-    spiral ones are at the centre.
+    It serves for calibration with `espirit`. It is accurate where the trajectory is dense, such as
+    radial and spiral trajectories at the centre.
 
     Args:
         kspace: complex (..., coils, *samples).
         trajectory: cycles per field of view, (*samples, d).
         image_size: the d sides of the image.
-        density: as in `NonCartesianMRI`; that of `pipe_menon_density` by default.
+        density: as in `NonCartesianMRI`; `pipe_menon_density` by default.
 
     Raises:
-        ShapeError, DtypeError: ``kspace`` is not complex or does not end in the trajectory's axes.
-        As `NUFFT`, for ``trajectory`` and ``image_size``.
+        ShapeError, DtypeError: ``kspace`` is not complex or does not end in the trajectory's axes;
+            also the errors of `NUFFT` for ``trajectory`` and ``image_size``.
     """
     nufft = NUFFT(trajectory, image_size)
     samples = tuple(trajectory.shape[:-1])
@@ -193,7 +200,7 @@ def gridded_kspace(
     if kspace.ndim <= len(samples) or tuple(kspace.shape[-len(samples) :]) != samples:
         raise ShapeError(
             f"kspace: got shape {tuple(kspace.shape)}, accepted: (..., coils, "
-            f"{', '.join(map(str, samples))}) as the trajectory has"
+            f"{', '.join(map(str, samples))}) as for the trajectory"
         )
     density = pipe_menon_density(trajectory, image_size) if density is None else density
     weights = _real_values("density", density, samples).to(kspace.device, kspace.real.dtype)
@@ -210,7 +217,7 @@ def _time_segments(field: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
     offsets = torch.linspace(float(field.min()), float(field.max()), count, dtype=torch.float64)
     distinct, place = times.flatten().unique(return_inverse=True)
     basis = _turns(offsets[:, None] * nodes)
-    # Nodes closer than the field can tell apart make the basis singular to rounding.
+    # Nodes that the field cannot resolve make the basis singular to rounding.
     fit = torch.linalg.pinv(basis, rtol=1e-9) @ _turns(offsets[:, None] * distinct)
     weights = fit[:, place].view(segments, *times.shape)
     phases = _turns(nodes.view(-1, *[1] * field.ndim) * field)

@@ -1,8 +1,8 @@
-"""Non-uniform Fourier transforms: an oversampled FFT, interpolated by a sparse matrix.
+"""Non-uniform Fourier transforms by an oversampled FFT and interpolation with a sparse matrix.
 
 Conventions: an image of sides ``N_a`` has its origin at pixel ``N_a // 2``, and frequencies are in
 cycles per field of view, from ``-N_a / 2`` to ``N_a / 2`` along the image's axis ``a``, in the
-order of the axes (rows first). Whole frequencies are those of the centred FFT, `fft2c`.
+order of the axes (rows first). Integer frequencies are those of the centred FFT, `fft2c`.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,9 +28,9 @@ class NUFFT(nn.Module):
     .. math:: X_j = \frac{1}{\sqrt{N_1 \cdots N_d}} \sum_n x_n
         \exp\Big(-2 \pi i \sum_a k_{ja} \frac{n_a - \lfloor N_a / 2 \rfloor}{N_a}\Big)
 
-    Images are divided by the transform of the kernel, zero-padded, transformed and interpolated;
-    the adjoint does the transpose of each step in turn, so it is exact to rounding, while the
-    transform itself has the error of the interpolation. For white noise, against the direct sum:
+    Images are divided by the transform of the kernel, zero-padded, transformed and interpolated.
+    The adjoint applies the transpose of each step, so it is exact to rounding. The transform
+    itself has an interpolation error; for white noise, compared with the direct sum:
 
     | width | oversampling 1.25 | 1.5 | 2 |
     |---|---|---|---|
@@ -40,8 +40,8 @@ class NUFFT(nn.Module):
     | 7 | 9e-5 | 8e-6 | 8e-7 |
     | 8 | 2e-5 | 1e-6 | 2e-7 |
 
-    Objects that leave the image's edge free have less. Rounding in single precision is 3e-7, but
-    5e-6 for width 8 at 1.25, where the edge of the image is divided by small numbers.
+    The error is smaller for objects that do not reach the edge of the image. Rounding in single
+    precision is 3e-7, but 5e-6 for width 8 at 1.25, where the edge is divided by small numbers.
 
     Args:
         trajectory: frequencies in cycles per field of view, real, (M, d) or (..., d), with
@@ -49,13 +49,13 @@ class NUFFT(nn.Module):
         image_size: the d sides of the image.
         width: support of the Kaiser-Bessel kernel in cells, 3 to 16. Memory and time of the
             interpolation grow as ``width^d``.
-        oversampling: sides of the grid over those of the image, 1.25 to 4; rounded up to what
-            the FFT does fast.
+        oversampling: sides of the grid over those of the image, 1.25 to 4; rounded up to sizes
+            with a fast FFT.
 
     Raises:
         ShapeError: ``trajectory`` does not end in as many coordinates as the image has sides.
-        DtypeError, NonFiniteError: it is not real, or holds NaN or infinite values.
-        ArgumentError: it leaves the band of the image, or another argument is out of range.
+        DtypeError, NonFiniteError: it is not real, or contains NaN or infinite values.
+        ArgumentError: it is outside the band of the image, or another argument is out of range.
 
     References:
         Fessler and Sutton, "Nonuniform fast Fourier transforms using min-max interpolation",
@@ -120,7 +120,7 @@ class NUFFT(nn.Module):
     def _adjoint(self, samples: Tensor) -> Tensor:
         spectra = _complex_rows(self.gridding.spread(_real_columns(samples)))
         # The unscaled inverse is the adjoint of the unscaled transform.
-        padded = torch.fft.ifftn(
+        padded: Tensor = torch.fft.ifftn(
             spectra.unflatten(1, self.grid_size), dim=self._axes, norm="forward"
         )
         for axis, (start, n) in enumerate(zip(self._start, self.image_size, strict=True), 1):
@@ -168,7 +168,7 @@ class ToeplitzNormal(nn.Module):
     def _forward(self, images: Tensor) -> Tensor:
         axes = tuple(range(-len(self.image_size), 0))
         spectra = torch.fft.fftn(images, s=self._spectrum.shape, dim=axes)
-        out = torch.fft.ifftn(spectra * self._spectrum.to(images.real.dtype), dim=axes)
+        out: Tensor = torch.fft.ifftn(spectra * self._spectrum.to(images.real.dtype), dim=axes)
         for axis, n in zip(axes, self.image_size, strict=True):
             out = out.narrow(axis, 0, n)
         return out
@@ -210,7 +210,7 @@ def _in_groups(apply: Callable[[Tensor], Tensor], values: Tensor, axes: int) -> 
 def _taper(
     image_size: Sequence[int], grid_size: Sequence[int], kernels: Sequence[KaiserBessel]
 ) -> Tensor:
-    """Return what undoes the kernels' transform over the image, over ``sqrt(prod(N))``."""
+    """Return the inverse of the kernels' transform over the image, over ``sqrt(prod(N))``."""
     taper = torch.ones((), dtype=torch.float64)
     for n, g, kernel in zip(image_size, grid_size, kernels, strict=True):
         x = (torch.arange(n, dtype=torch.float64) - n // 2) / g
@@ -235,7 +235,7 @@ def _checked_size(image_size: Sequence[int]) -> tuple[int, ...]:
 
 
 def _checked_trajectory(trajectory: Tensor, image_size: tuple[int, ...]) -> Tensor:
-    """Return the frequencies as (M, d), float64, on the CPU, where the matrix is made."""
+    """Return the frequencies as (M, d), float64, on the CPU, for making the matrix."""
     if not isinstance(trajectory, Tensor) or not trajectory.is_floating_point():
         kind = getattr(trajectory, "dtype", type(trajectory).__name__)
         raise DtypeError(f"trajectory: got {kind}, accepted: a real floating-point tensor")
@@ -249,7 +249,7 @@ def _checked_trajectory(trajectory: Tensor, image_size: tuple[int, ...]) -> Tens
     k = check_finite("trajectory", trajectory).detach().to("cpu", torch.float64)
     k = k.reshape(-1, len(image_size))
     for axis, (reach, n) in enumerate(zip(k.abs().amax(0).tolist(), image_size, strict=True)):
-        # Room for the rounding of measured trajectories at the edge of the band.
+        # A tolerance for the rounding of measured trajectories at the edge of the band.
         require(
             reach <= n / 2 * (1 + 1e-5),
             "trajectory",

@@ -26,35 +26,35 @@ def espirit(
     ESPIRiT: Uecker et al., "ESPIRiT - an eigenvalue approach to autocalibrating parallel MRI:
     where SENSE meets GRAPPA", Magnetic Resonance in Medicine 71, 2014. All windows of
     ``kernel`` x ``kernel`` samples of all coils lie in the space of the singular vectors
-    :math:`v_r` of the calibration matrix whose singular value is above ``threshold`` times the
-    largest. Projecting the windows onto it and averaging what overlaps leaves k-space
-    unchanged; in the image domain this is one Hermitian coils x coils matrix per pixel,
+    :math:`v_r` of the calibration matrix with singular values above ``threshold`` times the
+    largest. Projecting the windows onto this space and averaging their overlaps leaves k-space
+    unchanged. In the image domain this is one Hermitian coils x coils matrix per pixel,
 
     .. math:: G(q) = \frac{1}{k^2} \sum_r \hat v_r(q) \hat v_r(q)^H, \qquad G(q) S(q) = S(q),
 
-    whose eigenvector of eigenvalue 1 is the sensitivity. One set of maps is returned: objects
-    folded into the field of view, which need two, are not modelled. The phase that the
-    eigenvector leaves open makes the first principal coil (the combination of largest energy
-    in the calibration data) real and positive, so the maps are as smooth as the coils.
+    whose eigenvector with eigenvalue 1 is the sensitivity. One set of maps is returned; objects
+    that fold into the field of view would need two. The free phase of the eigenvector is chosen so
+    that the first principal coil (the combination with the largest energy in the calibration data)
+    is real and positive, and the maps are as smooth as the coils.
 
     Args:
-        kspace: complex (coils, H, W) or (B, coils, H, W), centred as `fft2c` gives it; only
-            the calibration block is read. Items are treated one by one.
-        calibration: size of that block, one number or (rows, columns); ``None`` takes the
-            fully sampled block that `find_calibration` finds, in each item.
+        kspace: complex (coils, H, W) or (B, coils, H, W), centred as in `fft2c`; only the
+            calibration block is used. Items are treated one by one.
+        calibration: size of that block, one number or (rows, columns); ``None`` uses the fully
+            sampled block of each item, see `find_calibration`.
         kernel: window size k in samples.
         threshold: relative singular value below which a vector belongs to the null space.
         crop: eigenvalue below which a pixel has no signal and its maps are zero, 0 to 1;
             0 keeps every pixel.
 
     Returns:
-        Maps of the shape and dtype of ``kspace``, with ``sum_c |S_c|^2 = 1`` where kept.
+        Maps with the shape and dtype of ``kspace``, and ``sum_c |S_c|^2 = 1`` where not zero.
 
     Raises:
         DtypeError, ShapeError, NonFiniteError: ``kspace`` is not complex, has other axes, or
-            holds NaN or infinite values.
-        ArgumentError: the block does not hold one window, exceeds the image, or is not fully
-            sampled; another argument is out of range.
+            contains NaN or infinite values.
+        ArgumentError: the block is smaller than a window, larger than the image or not fully
+            sampled; or another argument is out of range.
     """
     _check_kspace(kspace)
     require_integer("kernel", kernel)
@@ -75,13 +75,13 @@ def espirit(
 def find_calibration(kspace: Tensor, limit: int = 32) -> tuple[int, int]:
     """Return the (rows, columns) of the largest fully sampled block at the centre of k-space.
 
-    A sample counts as taken when any coil is not zero there. For a batch the block is one that
-    every item has.
+    A sample is measured if any coil is not zero there. For a batch it is the block that all items
+    have.
 
     Args:
         kspace: complex (coils, H, W) or (B, coils, H, W), centred, zero where not measured.
-        limit: largest size returned for either axis; more calibration data make `espirit`
-            slower and hardly better.
+        limit: largest size for either axis; more calibration data make `espirit` slower but
+            hardly better.
 
     Raises:
         DtypeError, ShapeError: ``kspace`` is not complex or has other axes.
@@ -110,17 +110,17 @@ def find_calibration(kspace: Tensor, limit: int = 32) -> tuple[int, int]:
 def simulate_sensitivity_maps(coils: int, height: int, width: int, seed: int = 0) -> Tensor:
     """Return smooth maps (coils, H, W), complex64, of coils on a ring around the image.
 
-    A stand-in for a head array: each coil's magnitude falls off as the field on the axis of a
+    They resemble a head array. The magnitude of each coil decreases as the field on the axis of a
     current loop of radius a, ``(1 + (d / a)^2)^(-3/2)`` (Biot and Savart), with the distance d
-    from its place outside the image; a = .7 and a ring of radius 1.3, in units of half the field
-    of view. The phase is linear, with a slope and an offset of its own. Normalised so that
+    from the coil; a = .7 and the ring has radius 1.3, in units of half the field of view. The
+    phase is linear, with a slope and an offset per coil. Maps are normalised so that
     ``sum_c |S_c|^2 = 1`` in every pixel.
 
     Args:
         coils: number of coils.
         height: rows of the image.
         width: columns of the image.
-        seed: of the coils' phases and of the rotation of the ring.
+        seed: seed of the phases and of the rotation of the ring.
 
     Raises:
         ArgumentError: a size below 1.
@@ -146,7 +146,7 @@ def _check_kspace(kspace: Tensor) -> None:
     if kspace.ndim not in (3, 4) or kspace.numel() == 0:
         raise ShapeError(
             f"kspace: got shape {tuple(kspace.shape)}, accepted: (coils, H, W) or "
-            f"(B, coils, H, W), not empty"
+            f"(B, coils, H, W) with one or more values"
         )
 
 
@@ -168,8 +168,8 @@ def _calibration_block(kspace: Tensor, size: int | tuple[int, int], kernel: int)
     block = kspace[:, _centred(height, rows), _centred(width, columns)]
     if not bool((block != 0).any(0).all()):
         raise ArgumentError(
-            f"calibration: got {rows} x {columns}, but that block has samples that were not "
-            f"measured, accepted: {find_calibration(kspace)}, or None to find it"
+            f"calibration: got {rows} x {columns}, a block with unmeasured samples, accepted: "
+            f"{find_calibration(kspace)}, or None to find the block"
         )
     return block
 
@@ -180,13 +180,14 @@ def _signal_space(data: Tensor, kernel: int, threshold: float) -> Tensor:
     matrix = windows.permute(1, 2, 0, 3, 4).reshape(-1, data.shape[0] * kernel**2)
     _, values, vectors = torch.linalg.svd(matrix, full_matrices=False)
     # Windows are rows of the matrix, hence combinations of the rows of V^H, not conjugated.
-    return vectors[values > threshold * values[0]].view(-1, data.shape[0], kernel, kernel)
+    spanning: Tensor = vectors[values > threshold * values[0]]
+    return spanning.view(-1, data.shape[0], kernel, kernel)
 
 
 def _principal_coil(data: Tensor) -> Tensor:
-    """Return the unit vector (coils,) along which the calibration data have most energy."""
+    """Return the unit vector (coils,) along which the calibration data have the most energy."""
     flat = data.flatten(1)
-    vector = torch.linalg.eigh(flat @ flat.mH)[1][:, -1]
+    vector: Tensor = torch.linalg.eigh(flat @ flat.mH)[1][:, -1]
     largest = vector[vector.abs().argmax()]
     return vector * largest.conj() / largest.abs()
 
@@ -211,15 +212,16 @@ def _eigen_maps(vectors: Tensor, principal: Tensor, size: tuple[int, int], crop:
 def _lag_matrices(vectors: Tensor) -> Tensor:
     """Return the Fourier coefficients of G, shape (2k - 1, 2k - 1, coils^2).
 
-    G is a trigonometric polynomial: its coefficients are the correlations of the vectors, of
-    lags -k + 1 to k - 1. Holding these instead of zero-padded kernels makes the cost per pixel
-    independent of the number of vectors.
+    G is a trigonometric polynomial: its coefficients are the correlations of the vectors for lags
+    from -k + 1 to k - 1. With these instead of zero-padded kernels, the cost per pixel does not
+    depend on the number of vectors.
     """
     kernel = vectors.shape[-1]
     lags = 2 * kernel - 1
     images = torch.fft.ifft2(vectors, s=(lags, lags), norm="forward")
     images = images.permute(2, 3, 1, 0)
-    return torch.fft.ifft2(images @ images.mH / kernel**2, dim=(0, 1)).flatten(2)
+    coefficients: Tensor = torch.fft.ifft2(images @ images.mH / kernel**2, dim=(0, 1))
+    return coefficients.flatten(2)
 
 
 def _lag_phases(positions: Tensor, size: int, lags: Tensor) -> Tensor:
@@ -230,17 +232,17 @@ def _lag_phases(positions: Tensor, size: int, lags: Tensor) -> Tensor:
 
 
 def _aligned(vectors: Tensor, principal: Tensor) -> Tensor:
-    """Turn the phase of vectors (..., coils) so that their principal coil is real, positive."""
+    """Change the phase of vectors (..., coils) so that their principal coil is positive."""
     phase = torch.sgn(vectors @ principal.conj())
     return vectors * torch.where(phase == 0, 1, phase).conj()[..., None]
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Run the CPU's linear algebra on one thread, and put the old number back.
+    """Run the CPU's linear algebra on one thread, and restore the old number of threads.
 
-    Small decompositions gain nothing from more threads, which wait for each other in every tiny
-    step: on a busy machine two of them were 10 to 60 times slower than one.
+    More threads do not help small decompositions, as they wait for each other in every step: on a
+    busy machine two threads were 10 to 60 times slower than one.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

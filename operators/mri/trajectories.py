@@ -18,7 +18,7 @@ from wellposed.errors import ArgumentError, ShapeError, check_finite, require
 from wellposed.operators.mri.nufft import NUFFT
 
 GOLDEN_ANGLE = 180 * (sqrt(5) - 1) / 2
-"""Degrees between spokes that fill the half circle evenly, however many there are."""
+"""Degrees between spokes that cover the half circle evenly, for any number of spokes."""
 
 
 def golden_angles(views: int) -> Tensor:
@@ -38,15 +38,15 @@ def golden_angles(views: int) -> Tensor:
 def radial_trajectory(angles: int | Tensor, samples: int, image_size: Sequence[int]) -> Tensor:
     """Return full spokes through the centre of k-space, shape (views, samples, 2).
 
-    Sample j of a spoke has the radius ``(j - samples // 2) / samples`` in cycles per pixel, so
-    twice as many samples as pixels are the usual readout oversampling. Its transform is that of
-    the projection of the same angle of `ParallelBeamCT` (Fourier slice theorem): at 0 degrees
-    along the columns, at 90 degrees against the rows.
+    Sample j of a spoke has the radius ``(j - samples // 2) / samples`` in cycles per pixel; the
+    usual readout oversampling has twice as many samples as pixels. A spoke is the transform of the
+    projection of `ParallelBeamCT` at the same angle (Fourier slice theorem): at 0 degrees along
+    the columns, at 90 degrees against the rows.
 
     Args:
         angles: degrees counter-clockwise, shape (views,), or the number of views spaced equally
             over [0, 180).
-        samples: of each spoke.
+        samples: samples per spoke.
         image_size: (H, W).
 
     Raises:
@@ -69,15 +69,15 @@ def spiral_trajectory(
 ) -> Tensor:
     """Return Archimedean spirals from the centre outwards, shape (interleaves, samples, 2).
 
-    Each is traversed at constant speed, as far as the gradient's amplitude and not its slew
-    rate is the limit, and they are turned against each other by equal angles.
+    They are traversed at constant speed, which corresponds to a limit on the gradient amplitude
+    but not on the slew rate, and are rotated by equal angles.
 
     Args:
         interleaves: number of spirals.
-        samples: of each spiral, at least 2.
+        samples: samples per spiral, at least 2.
         image_size: (H, W).
-        turns: revolutions of each; by default as many as keep the arms one cycle per field of
-            view apart, ``max(H, W) / (2 interleaves)``.
+        turns: revolutions per spiral; the default, ``max(H, W) / (2 interleaves)``, gives a
+            distance of one cycle per field of view between the arms.
 
     Raises:
         ArgumentError: an argument out of range.
@@ -86,9 +86,9 @@ def spiral_trajectory(
     require_integer("samples", samples, 2)
     height, width = _checked_pair(image_size)
     turns = max(height, width) / (2 * interleaves) if turns is None else turns
-    require(0 < turns < np.inf, "turns", turns, "a number > 0")
+    require(0 < turns < np.inf, "turns", turns, "a positive number")
     angle = np.linspace(0, 2 * pi * turns, 100_001)
-    length = angle * np.sqrt(1 + angle**2) + np.arcsinh(angle)  # twice, of radius = angle
+    length = angle * np.sqrt(1 + angle**2) + np.arcsinh(angle)  # twice the length, radius = angle
     angle = np.interp(np.linspace(0, length[-1], int(samples)), length, angle)
     along = torch.from_numpy(angle)
     start = torch.arange(interleaves, dtype=torch.float64)[:, None] * (2 * pi / interleaves)
@@ -96,12 +96,12 @@ def spiral_trajectory(
 
 
 def ramp_density(trajectory: Tensor, image_size: Sequence[int]) -> Tensor:
-    """Return the cell of k-space that each sample of equally spaced full spokes stands for.
+    """Return the area of k-space per sample, for equally spaced full spokes.
 
-    The two samples of each spoke on a ring of width d and radius r share its area: each stands
-    for ``pi r d / views``, corrected at the centre so that smooth spectra are integrated to the
-    fourth order. In (cycles per field of view)^2, so that `NUFFT.adjoint` of weighted samples
-    has the scale of the image.
+    The two samples of each spoke on a ring of width d and radius r share its area: each has
+    ``pi r d / views``, corrected at the centre so that smooth spectra are integrated to fourth
+    order. Units are (cycles per field of view)^2, so that `NUFFT.adjoint` of weighted samples has
+    the scale of the image.
 
     Args:
         trajectory: spokes in cycles per field of view, (views, samples, 2).
@@ -111,8 +111,8 @@ def ramp_density(trajectory: Tensor, image_size: Sequence[int]) -> Tensor:
         Weights (views, samples), float64.
 
     Raises:
-        ShapeError, ArgumentError: the trajectory is not one of spokes of two or more samples,
-            or all samples of a spoke are at one place.
+        ShapeError, ArgumentError: the trajectory does not have spokes of two or more samples, or
+            all samples of a spoke coincide.
     """
     shape = tuple(trajectory.shape) if isinstance(trajectory, Tensor) else ()
     if len(shape) != 3 or shape[2] != 2 or shape[0] < 1 or shape[1] < 2:
@@ -121,36 +121,36 @@ def ramp_density(trajectory: Tensor, image_size: Sequence[int]) -> Tensor:
     sides = torch.tensor([height, width], device=trajectory.device)
     per_pixel = check_finite("trajectory", trajectory).double() / sides
     step = per_pixel.diff(dim=1).norm(dim=-1).mean()
-    require(bool(step > 0), "trajectory", "samples at one place", "samples along spokes")
+    require(bool(step > 0), "trajectory", "coinciding samples", "samples along spokes")
     radius = per_pixel.norm(dim=-1) / step
     nearest = radius.amin(1, keepdim=True)
-    # What the sum over a line of the kinked |r| lacks of its integral (Euler and Maclaurin),
-    # given to the samples next to the kink.
+    # The Euler-Maclaurin correction for the kink of |r|, added to the samples next to the kink.
     lack = (nearest**2 - nearest + 1 / 6) * (1 - radius).clamp(min=0)
-    return pi * (radius + lack) * step**2 * (height * width / len(trajectory))
+    cells: Tensor = pi * (radius + lack) * step**2 * (height * width / len(trajectory))
+    return cells
 
 
 def pipe_menon_density(
     trajectory: Tensor, image_size: Sequence[int], iterations: int = 30
 ) -> Tensor:
-    """Return the cell of k-space that each sample of any trajectory stands for.
+    """Return the volume of k-space per sample, for any trajectory.
 
     Pipe and Menon, "Sampling density compensation in MRI: rationale and an iterative numerical
     solution", Magnetic Resonance in Medicine 41, 1999,
-    doi:10.1002/(SICI)1522-2594(199901)41:1<179::AID-MRM25>3.0.CO;2-V. The weights that make the
-    samples, spread by the gridding kernel and read back, one everywhere:
-    ``w <- w / (C w)``. In (cycles per field of view)^d, as `ramp_density`.
+    doi:10.1002/(SICI)1522-2594(199901)41:1<179::AID-MRM25>3.0.CO;2-V. With these weights the
+    samples are 1 everywhere after gridding and interpolation: ``w <- w / (C w)``. Units are
+    (cycles per field of view)^d, as for `ramp_density`.
 
     Args:
         trajectory: cycles per field of view, (..., d).
         image_size: the d sides of the image.
-        iterations: of the fixed point.
+        iterations: number of fixed-point iterations.
 
     Returns:
         Weights of the shape of the trajectory without its last axis, float64.
 
     Raises:
-        As `NUFFT`, and ArgumentError for ``iterations`` below 1.
+        The errors of `NUFFT`, and ArgumentError for ``iterations`` below 1.
     """
     require_integer("iterations", iterations)
     # This kernel, three cycles per field of view wide, has a transform that is broad over the

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from wellposed.errors import ShapeError, require
+from wellposed.priors.anchor import Condition
 from wellposed.priors.prediction import Components
 from wellposed.priors.prior import Prior
 
 
 class Autoencoder(Protocol):
-    """What `Latent` needs of an autoencoder of images in [-1, 1].
+    """Interface of an autoencoder of images in [-1, 1], for `Latent`.
 
     Attributes:
         factor: sides of an image over those of its latents.
@@ -33,14 +34,14 @@ class Autoencoder(Protocol):
 class DiffusersAutoencoder(nn.Module):
     """A diffusers ``AutoencoderKL`` or ``VQModel`` as an `Autoencoder`.
 
-    Latents are ``scaling_factor (encoded - shift_factor)``: the mean where they have a spread, and
-    not rounded to the codebook of a ``VQModel``, which decoding does. Decoding is differentiable;
-    the gradient passes a codebook unchanged.
+    Latents are ``scaling_factor (encoded - shift_factor)``. If the encoder is stochastic, its mean
+    is used. Only decoding rounds latents to the codebook of a ``VQModel``. Decoding is
+    differentiable; gradients pass a codebook unchanged.
 
     Args:
         model: the model; it is put in evaluation mode and frozen.
-        scaling_factor: of the latents; 1 for ResShift.
-        shift_factor: see there.
+        scaling_factor: factor of the latents, see above; 1 for ResShift.
+        shift_factor: shift of the latents, see above.
 
     Raises:
         ArgumentError: another kind of model, or a scaling factor that is not positive.
@@ -54,7 +55,7 @@ class DiffusersAutoencoder(nn.Module):
 
         known, kind = isinstance(model, (AutoencoderKL, VQModel)), type(model).__name__
         require(known, "autoencoder", kind, "a diffusers AutoencoderKL or VQModel")
-        require(scaling_factor > 0, "scaling_factor", scaling_factor, "above 0")
+        require(scaling_factor > 0, "scaling_factor", scaling_factor, "a positive number")
         self.model: Any = model.eval().requires_grad_(False)
         config: Any = self.model.config
         self.scaling_factor, self.shift_factor = float(scaling_factor), float(shift_factor)
@@ -63,13 +64,13 @@ class DiffusersAutoencoder(nn.Module):
         self.factor = 2 ** (len(config.block_out_channels) - 1)
 
     @classmethod
-    def from_config(cls, model: Any) -> "DiffusersAutoencoder":
-        """Return an autoencoder with the factors that its model's config names.
+    def from_config(cls, model: nn.Module) -> "DiffusersAutoencoder":
+        """Return an autoencoder with the factors of its model's config.
 
         Raises:
             ArgumentError: see the class; also a config with a mean and deviation per channel.
         """
-        config = model.config
+        config: Any = model.config
         plain = config.get("latents_mean") is None and config.get("latents_std") is None
         require(plain, "autoencoder", "latents_mean or latents_std", "one factor for all channels")
         return cls(model, config.scaling_factor, config.get("shift_factor") or 0.0)
@@ -78,28 +79,30 @@ class DiffusersAutoencoder(nn.Module):
         """Return scaled latents of images in [-1, 1]."""
         encoded = self.model.encode(x.to(self.model.dtype))
         latents = encoded.latent_dist.mode() if "latent_dist" in encoded else encoded.latents
-        return (latents.to(x.dtype) - self.shift_factor) * self.scaling_factor
+        z: Tensor = (latents.to(x.dtype) - self.shift_factor) * self.scaling_factor
+        return z
 
     def decode(self, z: Tensor) -> Tensor:
         """Return images in [-1, 1] of scaled latents."""
         latents = z / self.scaling_factor + self.shift_factor
-        return self.model.decode(latents.to(self.model.dtype)).sample.to(z.dtype)
+        images: Tensor = self.model.decode(latents.to(self.model.dtype)).sample
+        return images.to(z.dtype)
 
 
 class Latent(Prior):
     """A prior on the latents of an autoencoder, as a prior on images.
 
-    Its units are scaled latents ``z``, where the diffusion runs; `to_public` decodes and
-    `to_units` encodes. Of a prior with an anchor the degraded image is encoded too. Rombach et
+    Its units are scaled latents ``z``, in which the diffusion runs; `to_public` decodes and
+    `to_units` encodes. For a prior with an anchor the degraded image is encoded too. Rombach et
     al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022, arXiv 2112.10752.
 
     Args:
         prior: the prior on scaled latents; its ``data_range`` is not used.
         autoencoder: the autoencoder, e.g. a `DiffusersAutoencoder`.
-        data_range: public values of -1 and 1 in the autoencoder's images.
+        data_range: public values of the autoencoder's -1 and 1.
 
     Raises:
-        ArgumentError: no autoencoder, or a prior that does not fit its latents.
+        ArgumentError: not an autoencoder, or a prior that does not fit its latents.
     """
 
     def __init__(
@@ -114,7 +117,8 @@ class Latent(Prior):
         latents = autoencoder.latent_channels
         fits = prior.is_affine and not prior.is_complex and prior.channels in (None, latents)
         got = f"{type(prior).__name__} of {prior.channels} channels"
-        require(fits, "prior", got, f"a real one of the autoencoder's {latents} latent channels")
+        accepted = f"a real prior with the autoencoder's {latents} latent channels"
+        require(fits, "prior", got, accepted)
         super().__init__(prior.schedule, autoencoder.image_channels, data_range=data_range)
         self.prior, self.autoencoder = prior, autoencoder
         self.anchor, self.prediction = prior.anchor, prior.prediction
@@ -122,30 +126,32 @@ class Latent(Prior):
 
     @property
     def is_affine(self) -> bool:
-        """False: units are a network's code of public values."""
+        """False: units are the code of a network."""
         return False
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return ``E[z | x_t]`` of scaled latents (B, c, h, w); see `Prior.denoise`."""
         return self.prior.denoise(x_t, t, condition)
 
-    def components(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Components:
+    def components(
+        self, x_t: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> Components:
         """Return the components of scaled latents; see `Prior.components`."""
         return self.prior.components(x_t, t, condition)
 
     def to_units(self, x: Tensor) -> Tensor:
-        """Encode public images (B, C, H, W): scaled latents (B, c, h, w)."""
+        """Encode public images (B, C, H, W) to scaled latents (B, c, h, w)."""
         return self.autoencoder.encode(super().to_units(x))
 
     def to_public(self, u: Tensor) -> Tensor:
-        """Decode scaled latents (B, c, h, w): public images."""
+        """Decode scaled latents (B, c, h, w) to public images."""
         return super().to_public(self.autoencoder.decode(u))
 
     def unit_shape(self, image_shape: torch.Size) -> torch.Size:
         """Return the shape (B, c, h, w) of the latents of images (B, C, H, W).
 
         Raises:
-            ShapeError: another number of axes, or sides that the autoencoder does not divide.
+            ShapeError: another number of axes, or sides that the factor does not divide.
         """
         if len(image_shape) != 4 or any(side % self.factor for side in image_shape[2:]):
             raise ShapeError(
@@ -156,6 +162,6 @@ class Latent(Prior):
         return torch.Size((image_shape[0], self.autoencoder.latent_channels, *sides))
 
     def check_image(self, x: Tensor) -> None:
-        """Raise unless images like ``x``, and their latents, suit; see `Prior.check_image`."""
+        """Raise unless the prior accepts the latents of ``x``; see `Prior.check_image`."""
         super().check_image(x)
         self.prior.check_image(x.new_empty(self.unit_shape(x.shape)))

@@ -1,18 +1,17 @@
-"""Priors of images larger than their network or the memory can take."""
+"""Priors for images too large for their network or the memory."""
 
 import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wellposed.errors import require
 from wellposed.priors.adapters.autoencoder import Autoencoder, Latent
-from wellposed.priors.anchor import Degraded
+from wellposed.priors.anchor import Condition, Degraded
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.prediction import Components
 from wellposed.priors.prior import Adapter, Prior
@@ -24,20 +23,20 @@ STRIDE = 8
 class Patchwise(Adapter):
     """Denoises an image tile by tile and blends the overlapping tiles smoothly, see `Tiles`.
 
-    Memory is that of one tile, whatever the image; one call counts as one evaluation. About an
-    anchor the network's predictions are blended, and its latents where it has an autoencoder; the
-    diffusion remains that of the whole image, so that overlapping tiles have the same noise. A
-    restorer of `wellposed train` thus takes 89 MB instead of 512 for 1024 x 1024 pixels.
+    Only the memory for one tile is needed, and one call counts as one evaluation. For a prior with
+    an anchor, the predictions of the network, and the latents of its autoencoder, are blended. The
+    diffusion is that of the whole image, so overlapping tiles have the same noise. A restorer of
+    `wellposed train` thus takes 89 MB instead of 512 for 1024 x 1024 pixels.
 
     Args:
-        prior: a prior on images, or one with an anchor, of images or latents; its weights are
+        prior: a prior on images, or a prior with an anchor on images or latents; its weights are
             shared, not copied.
-        size: side of the tiles in pixels of the (restored) image; a multiple of 8, as the overlap,
-            lets every tile start where it looks alike to a U-Net.
-        overlap: least number of pixels shared by neighbours; about the network's reach.
+        size: side of the tiles in pixels of the (restored) image. ``size`` and ``overlap`` should
+            be multiples of 8, so that all tiles start at equivalent pixels of a U-Net.
+        overlap: smallest number of pixels shared by neighbours; about the network's reach.
 
     Raises:
-        ArgumentError: a latent prior without an anchor, or tiles that do not overlap so.
+        ArgumentError: a latent prior without an anchor, or an invalid size or overlap.
     """
 
     def __init__(self, prior: Prior, size: int = 256, overlap: int = 64) -> None:
@@ -48,7 +47,7 @@ class Patchwise(Adapter):
         super().__init__(_tiled(prior, tiles) if about else prior)
         self.tiles, self.anchor, self.prediction = tiles, prior.anchor, prior.prediction
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the blended estimate of all tiles; see `Prior.denoise`."""
         if self.anchor is not None:
             return self.prior.denoise(x_t, t, condition)
@@ -57,7 +56,9 @@ class Patchwise(Adapter):
             lambda rows, columns: self.prior.denoise(x_t[..., rows, columns], t, condition),
         )
 
-    def components(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Components:
+    def components(
+        self, x_t: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> Components:
         """Return the blended components; see `Prior.components`."""
         if self.anchor is not None:
             return self.prior.components(x_t, t, condition)
@@ -69,11 +70,11 @@ class Patchwise(Adapter):
 
 
 def _tiled(prior: Prior, tiles: "Tiles") -> Prior:
-    """Return a prior with an anchor whose networks see an image tile by tile."""
-    accepted = "a NetworkPrior, or a Latent of one"
+    """Return a prior with an anchor whose networks process images tile by tile."""
+    accepted = "a NetworkPrior, or a Latent with one"
     require(isinstance(prior, (NetworkPrior, Latent)), "prior", type(prior).__name__, accepted)
     twin = copy.copy(prior)
-    twin._modules = dict(prior._modules)  # which a shallow copy of a module shares
+    twin._modules = dict(prior._modules)  # a shallow copy of a module would share the dict
     if isinstance(twin, Latent):
         twin.prior = _tiled(twin.prior, tiles)
         twin.autoencoder = TiledAutoencoder(twin.autoencoder, tiles)
@@ -83,27 +84,28 @@ def _tiled(prior: Prior, tiles: "Tiles") -> Prior:
 
 
 class TiledNetwork(nn.Module):
-    """A network with an anchor that is asked tile by tile."""
+    """A network with an anchor, evaluated tile by tile."""
 
     def __init__(self, network: nn.Module, tiles: "Tiles") -> None:
         super().__init__()
         self.network, self.tiles = network, tiles
 
     def forward(self, seen: Tensor, label: Tensor, degraded: Degraded) -> Tensor:
-        """Return the blended predictions of all tiles; the degraded image may have other sides."""
+        """Return the blended predictions of all tiles; the degraded image may be smaller."""
         sides = seen.shape[-2:]
         there = degraded.image.shape[-2:]
 
         def estimate(rows: slice, columns: slice) -> Tensor:
             place = (..., scaled(rows, there[0], sides[0]), scaled(columns, there[1], sides[1]))
             given = Degraded(degraded.anchor[..., rows, columns], degraded.image[place])
-            return self.network(seen[..., rows, columns], label, given)
+            predicted: Tensor = self.network(seen[..., rows, columns], label, given)
+            return predicted
 
         return self.tiles.blend(sides, estimate)
 
 
 class TiledAutoencoder(nn.Module):
-    """An `Autoencoder` that works tile by tile; tiles are those of the latents."""
+    """An `Autoencoder` that works tile by tile; the tiles are defined on the latents."""
 
     def __init__(self, autoencoder: Autoencoder, tiles: "Tiles") -> None:
         super().__init__()
@@ -133,20 +135,21 @@ class TiledAutoencoder(nn.Module):
 
 @dataclass(frozen=True)
 class Tiles:
-    """Squares that cover an image and overlap.
+    """Overlapping squares that cover an image.
 
-    What is estimated of each is averaged with weights that are zero in the outer quarter of an
-    overlap, where a tile lacks context, and rise to one over its middle half as a squared sine.
-    An estimate that reaches no further than a quarter of the overlap is thus that of the whole
-    image, and others show no seam.
+    The estimates of the tiles are averaged with weights. A weight is zero in the outer quarter of
+    an overlap, where a tile lacks context, and rises to one over the middle half as a squared
+    sine. If an estimate depends only on pixels within a quarter of the overlap, the result equals
+    that of the whole image; otherwise it still has no seams.
 
     Args:
         size: side of the tiles in pixels.
-        overlap: least number of pixels shared by neighbours.
-        align: tiles start at multiples of it, for networks to which pixels are not all alike.
+        overlap: smallest number of pixels shared by neighbours.
+        align: tiles start at multiples of this number of pixels, the shift-equivariance period of
+            the network.
 
     Raises:
-        ArgumentError: tiles that do not overlap so.
+        ArgumentError: an invalid size or overlap.
     """
 
     size: int = 256
@@ -157,14 +160,15 @@ class Tiles:
         require(self.size >= 2 * self.align, "size", self.size, f"at least {2 * self.align}")
         size, overlap = self._coarse()
         fits = 0 <= 2 * overlap <= size
-        require(fits, "overlap", self.overlap, f"from 0 to half the size, {self.size}")
+        accepted = f"a number from 0 to half the size of {self.size}"
+        require(fits, "overlap", self.overlap, accepted)
 
     def _coarse(self) -> tuple[int, int]:
         """Return size and overlap in units of the alignment."""
         return self.size // self.align, math.ceil(self.overlap / self.align)
 
     def along(self, length: int) -> list[slice]:
-        """Return evenly spread tiles that cover an axis; the last one ends with it."""
+        """Return evenly spaced tiles that cover an axis of a length."""
         size, overlap = self._coarse()
         places = math.ceil(length / self.align)
         if places <= size:
@@ -180,8 +184,9 @@ class Tiles:
 
         Args:
             sides: (H, W) of the image.
-            estimate: gives that of the tile of some rows and columns, (..., scale h, scale w).
-            scale: pixels of an estimate for one of the image.
+            estimate: function of rows and columns that returns the estimate of that tile,
+                (..., scale h, scale w).
+            scale: pixels of an estimate per pixel of the image.
         """
         total = weights = torch.zeros(())
         for rows, columns in product(*(self.along(n) for n in sides)):
@@ -197,7 +202,7 @@ class Tiles:
         return total / weights
 
     def _window(self, tile: slice, length: int, scale: int, like: Tensor) -> Tensor:
-        """Return the weights along one axis: ramps at inner edges, none at the image's own."""
+        """Return the weights along one axis, with ramps at the inner edges of the image."""
         count = scale * (tile.stop - tile.start)
         depth = torch.arange(count, dtype=like.dtype, device=like.device)
         weight = torch.ones_like(depth)
@@ -213,5 +218,5 @@ class Tiles:
 
 
 def scaled(tile: slice, numerator: int, denominator: int = 1) -> slice:
-    """Return where a tile of an axis is on one of other resolution."""
+    """Return the tile of an axis on an axis with another resolution."""
     return slice(tile.start * numerator // denominator, tile.stop * numerator // denominator)

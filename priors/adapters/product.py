@@ -1,4 +1,4 @@
-"""A prior over several independent images, each with a prior of its own."""
+"""A prior over several independent images, each with its own prior."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wellposed.errors import ArgumentError, ShapeError, is_positive, require
 from wellposed.priors.adapters.rescheduled import Rescheduled
+from wellposed.priors.anchor import Condition
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import Schedule
 
@@ -19,28 +20,29 @@ if TYPE_CHECKING:
 class Product(Prior):
     """``p(x_1, x_2, ...) = p_1(x_1) p_2(x_2) ...``, the images stacked on the channel axis.
 
-    The prior of a sum of images, as of tissue and haze, measured by an `operators.Superposition`
-    (Stevens et al., "Removing Structured Noise using Diffusion Models", TMLR 2025, arXiv
-    2302.05290). Each block has a network and a data range of its own. All follow the schedule of
-    the first; others are `Rescheduled`. One call counts as one evaluation.
+    This is the prior of the components of a sum, such as tissue and haze, which an
+    `operators.Superposition` measures (Stevens et al., "Removing Structured Noise using Diffusion
+    Models", TMLR 2025, arXiv 2302.05290). Each block has its own network and data range. All use
+    the schedule of the first block; the others are `Rescheduled`. One call counts as one
+    evaluation.
 
-    A unit of each block should be about as large as its images: of a block that is much smaller
-    than its unit solvers expect too much at first. Blocks of unequal units (data ranges or step
-    weights) need a `Superposition` or a nonlinear operator. Wrap the blocks, not the product:
-    ``Product([Patchwise(p), Patchwise(q)])``.
+    The unit of each block should be about the size of its images: solvers overestimate a block
+    that is much smaller than its unit at the beginning. Blocks with unequal units (data ranges or
+    step weights) need a `Superposition` or a nonlinear operator. Adapters wrap the blocks, not the
+    product: ``Product([Patchwise(p), Patchwise(q)])``.
 
     Args:
-        priors: one for each block; none latent, all real or all complex.
-        channels: of each block; what the priors say by default.
-        step_weights: how fast blocks move: a gradient step of any solver moves block k
-            ``step_weights[k]`` times as far as otherwise, one of a proximal kind trusts it as much
-            less. To this end the block's units are ``sqrt(step_weights[k])`` of its prior's, so
-            that at each time it holds so much more noise, and its prior is asked accordingly. An
-            exact solver stays exact. All 1 by default.
+        priors: the priors of the blocks; none latent, all real or all complex.
+        channels: channels of each block; by default those of the priors.
+        step_weights: relative step size of each block, 1 by default. A gradient step of any solver
+            moves block k ``step_weights[k]`` times as far; a proximal step increases its variance
+            by this factor. For this, the units of the block are ``sqrt(step_weights[k])`` times
+            those of its prior, so that at each time it has more noise by this factor, and its
+            prior is evaluated at the corresponding time. Exact solvers remain exact.
 
     Raises:
-        ArgumentError: no priors, latent ones, or real and complex ones; channels that no one
-            tells; step weights that are not positive and finite.
+        ArgumentError: no priors, latent priors, or both real and complex ones; unknown channels;
+            step weights that are not positive and finite.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Product(Prior):
         told = [prior.channels for prior in blocks] if channels is None else channels
         listed = isinstance(told, Sequence) and len(told) == len(blocks)
         known = listed and all(isinstance(c, int) and c >= 1 for c in told)
-        require(known, "channels", told, f"those of each of the {len(blocks)} priors")
+        require(known, "channels", told, f"the channels of each of the {len(blocks)} priors")
         weights = [1.0] * len(blocks) if step_weights is None else step_weights
         usable = (
             isinstance(weights, Sequence)
@@ -71,21 +73,21 @@ class Product(Prior):
         self.priors: Any = nn.ModuleList(blocks)
 
     def extra_repr(self) -> str:
-        """Return what `repr` tells."""
+        """Return the content of `repr`."""
         gains = [round(gain, 4) for gain in self.gains]
         return f"{super().extra_repr()}, blocks={self.sizes}, gains={gains}"
 
     @property
     def is_affine(self) -> bool:
-        """Whether one scale and centre serve all blocks."""
+        """Whether all blocks have the same scale and centre."""
         return len(set(self._scales)) == 1 and len(set(self._centres)) == 1
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the blocks of images (B, sum C_k, ...)."""
-        return x.split(self.sizes, 1)
+        return torch.split(x, self.sizes, 1)
 
     def to_units(self, x: Tensor) -> Tensor:
-        """Return public images in units, each block in its own."""
+        """Return public images in units, each block in its own units."""
         return (x - self._spread(self._centres, x)) / self._spread(self._scales, x)
 
     def to_public(self, u: Tensor) -> Tensor:
@@ -93,7 +95,7 @@ class Product(Prior):
         return u * self._spread(self._scales, u) + self._spread(self._centres, u)
 
     def in_units(self, operator: "Physics") -> "Physics":
-        """Return ``operator`` acting on units times `scale`; see `Prior.in_units`."""
+        """Return the linear ``operator`` for units; see `Prior.in_units`."""
         from wellposed.operators.superposition import Superposition
 
         if len(set(self._scales)) == 1:
@@ -101,14 +103,14 @@ class Product(Prior):
         if not isinstance(operator, Superposition) or operator.channels != self.sizes:
             raise ArgumentError(
                 f"operator: got {type(operator).__name__}, accepted with blocks of unequal data "
-                f"ranges or step weights: a Superposition of blocks of {self.sizes} channels"
+                f"ranges or step weights: a Superposition with blocks of {self.sizes} channels"
             )
         return operator.reweighted([scale / self.scale for scale in self._scales])
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
-        """Return each block's own estimate; see `Prior.denoise`.
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
+        """Return the estimates of the blocks; see `Prior.denoise`.
 
-        Conditions are fixed beforehand, ``prior.conditioned_on(condition)`` of a block.
+        Conditions must be fixed before, with ``prior.conditioned_on(condition)`` for each block.
         """
         require(
             condition is None, "condition", condition, "None; use conditioned_on() of the blocks"
@@ -122,7 +124,7 @@ class Product(Prior):
         return torch.cat([prior(part, sigma) for prior, part in parts], 1)
 
     def check_image(self, x: Tensor) -> None:
-        """Raise unless images like ``x`` and their blocks suit the priors."""
+        """Raise unless the priors accept the blocks of ``x``."""
         if x.shape[1] != sum(self.sizes):
             raise ShapeError(
                 f"prior: made for blocks of {self.sizes} channels, but the operator's images have "
@@ -146,7 +148,7 @@ class Product(Prior):
         return [prior.centre for prior in self.priors]
 
     def _spread(self, values: list[float], like: Tensor) -> Tensor:
-        """Return a value for each block, ready to multiply images."""
+        """Return one value per block, broadcastable to images."""
         each = torch.tensor(values, dtype=like.real.dtype, device=like.device)
         sizes = torch.tensor(self.sizes, device=like.device)
         return each.repeat_interleave(sizes).view(-1, *[1] * (like.ndim - 2))
@@ -169,10 +171,11 @@ class _Louder(Schedule):
 
 def _check_blocks(priors: Sequence[Prior]) -> None:
     several = isinstance(priors, Sequence) and len(priors) > 0
-    require(several, "priors", type(priors).__name__, "a list of one Prior or more")
+    require(several, "priors", type(priors).__name__, "a list of one or more Priors")
     ours = all(isinstance(prior, Prior) for prior in priors)
-    require(ours, "priors", [type(prior).__name__ for prior in priors], "one Prior or more")
+    require(ours, "priors", [type(prior).__name__ for prior in priors], "one or more Priors")
     for prior in priors:
-        require(prior.is_affine, "priors", type(prior).__name__, "priors on images, of one range")
+        accepted = "priors on images, each with one data range"
+        require(prior.is_affine, "priors", type(prior).__name__, accepted)
     kinds = {prior.is_complex for prior in priors}
-    require(len(kinds) == 1, "priors", "real and complex ones", "all real or all complex")
+    require(len(kinds) == 1, "priors", "real and complex ones", "all real or all complex priors")

@@ -1,12 +1,12 @@
-"""Priors made of others: deepinv's denoisers, another schedule."""
+"""Priors from deepinv denoisers, and priors with another schedule."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from wellposed.errors import require
+from wellposed.priors.anchor import Condition
 from wellposed.priors.prior import Adapter, Prior, broadcast
 from wellposed.priors.schedule import VE, Schedule
 
@@ -15,10 +15,10 @@ class DenoiserPrior(Prior):
     """Any deepinv denoiser ``D(x, sigma)`` on [0, 1] images as a prior.
 
     Args:
-        denoiser: a deepinv ``Denoiser`` or any module called the same way.
-        schedule: diffusion to sample with, up to a finite noise level (as `Flow` with ``T`` below
-            1); variance exploding up to noise level 50 by default.
-        data_range: public values of -1 and 1; [0, 1] is what deepinv's denoisers expect.
+        denoiser: a deepinv ``Denoiser``, or a module with the same call.
+        schedule: schedule to sample with, up to a finite noise level, e.g. `Flow` with ``T``
+            below 1; by default variance exploding up to noise level 50.
+        data_range: public values of -1 and 1; deepinv's denoisers expect [0, 1].
         channels, is_complex: see `Prior`.
     """
 
@@ -27,15 +27,16 @@ class DenoiserPrior(Prior):
         denoiser: Callable[[Tensor, Tensor], Tensor],
         schedule: Schedule | None = None,
         data_range: tuple[float, float] = (0.0, 1.0),
-        **images: Any,
+        channels: int | None = None,
+        is_complex: bool = False,
     ) -> None:
-        super().__init__(schedule or VE(sigma_max=50.0), data_range=data_range, **images)
+        super().__init__(schedule or VE(sigma_max=50.0), channels, is_complex, data_range)
         finite = bool(torch.isfinite(self.schedule.ratio(self.schedule.T)))
         name = type(self.schedule).__name__
-        require(finite, "schedule", name, "one whose largest sigma / alpha is finite")
+        require(finite, "schedule", name, "a schedule with a finite largest sigma / alpha")
         self.denoiser = denoiser
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the denoiser's estimate at noise level sigma_t / alpha_t."""
         alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
         public = x_t / alpha * self.scale + self.centre
@@ -44,10 +45,10 @@ class DenoiserPrior(Prior):
 
 
 class Rescheduled(Adapter):
-    """A prior sampled with another schedule than it was trained with.
+    """A prior with another schedule than the one it was trained with.
 
-    At equal ``sigma / alpha`` two Gaussian kernels differ by a factor only, so
-    ``E[x_0 | x_t]`` of one gives that of the other.
+    At equal ``sigma / alpha`` two Gaussian kernels differ only by a factor, so ``E[x_0 | x_t]``
+    for one gives that for the other.
 
     Args:
         prior: the trained prior.
@@ -56,13 +57,13 @@ class Rescheduled(Adapter):
 
     def __init__(self, prior: Prior, schedule: Schedule) -> None:
         kind = type(prior).__name__
-        require(prior.is_affine, "prior", kind, "a prior on images; reschedule the inner one")
+        require(prior.is_affine, "prior", kind, "a prior on images; or reschedule its inner prior")
         super().__init__(prior, schedule)
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the wrapped prior's estimate at the same noise-to-signal ratio."""
         alpha, sigma = self.schedule(t)
-        # Where alpha vanishes (flow, t = 1) the inner schedule's largest time stands in.
+        # If alpha vanishes (flow, t = 1) the inner schedule's largest time is used.
         inner_t = self.prior.schedule.time_at(sigma / alpha).to(alpha.device)
         inner_alpha, inner_sigma = self.prior.schedule(inner_t)
         by_alpha = inner_alpha / alpha

@@ -1,4 +1,4 @@
-"""Checkpoints of ADM (guided diffusion): FFHQ of DPS, ImageNet, LSUN, medical ones of DDS."""
+"""Checkpoints of ADM (guided diffusion): FFHQ of DPS, ImageNet, LSUN, medical images of DDS."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from wellposed.priors.checkpoints.family import (
     DDPM_OPTIONS,
     Family,
+    Options,
     check_options,
     ddpm_prior,
     load_network,
@@ -18,18 +19,18 @@ HEADS = ("num_head_channels", "num_heads")
 
 
 def matches(state: State) -> bool:
-    """Tell whether a state dict has the modules of ADM's U-Net."""
+    """Return whether a state dict has the modules of ADM's U-Net."""
     return {"time_embed", "input_blocks", "middle_block", "output_blocks"} <= top_names(state)
 
 
 def read_config(state: State) -> ADMConfig:
-    """Return the configuration that names and shapes of weights tell.
+    """Return the configuration, inferred from the names and shapes of the weights.
 
     Raises:
-        LookupError, ValueError: a weight that is missing or has an impossible shape.
+        LookupError, ValueError: a weight is missing or has an invalid shape.
     """
     resampling, levels = _resampling(state)
-    # Each level has one stage more on the way up than it has residual blocks on the way down.
+    # Each level has one stage more in the decoder than residual blocks in the encoder.
     stages = count_after(state, "output_blocks.")
     if stages % levels:
         raise ValueError(f"{stages} output blocks on {levels} levels")
@@ -49,41 +50,41 @@ def read_config(state: State) -> ADMConfig:
 
 
 def _resampling(state: State) -> tuple[str, int]:
-    """Return how the network resamples, and its number of levels: one more than it does so."""
+    """Return the kind of resampling and the number of levels."""
     stages = range(count_after(state, "output_blocks."))
     layers = [f"output_blocks.{i}.{place}." for i in stages for place in (1, 2)]
     blocks = sum(f"{layer}in_layers.2.weight" in state for layer in layers)
     convs = sum(f"{layer}conv.weight" in state for layer in layers)
     if blocks or convs:
         return ("block", blocks + 1) if blocks else ("conv", convs + 1)
-    # Average pooling has no weights: it leaves gaps in the numbers of the input blocks.
+    # Average pooling has no weights, but leaves gaps in the numbers of the input blocks.
     names = [f"input_blocks.{i}." for i in stages]
     pools = sum(not any(key.startswith(name) for key in state) for name in names)
     return "plain", pools + 1
 
 
-def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
+def build(state: State, where: str, options: Options) -> NetworkPrior:
     """Return an ADM checkpoint as a prior.
 
-    By default: 1000 linear levels, predicted noise, attention heads of 64 channels, as the
-    checkpoints for FFHQ and ImageNet have. A learned variance is not used.
+    Defaults are 1000 linear levels, noise prediction and attention heads of 64 channels, as in the
+    checkpoints for FFHQ and ImageNet. A learned variance is not used.
 
     Args:
         state: the state dict.
-        where: how error messages begin, naming the file.
+        where: beginning of error messages, which names the file.
         options: ``schedule``, ``prediction``, ``data_range`` and ``is_complex`` of `ddpm_prior`;
-            ``num_head_channels`` or ``num_heads`` of the attention, which weights do not tell.
+            ``num_head_channels`` or ``num_heads`` of the attention, which the weights do not
+            determine.
 
     Raises:
-        CheckpointError: weights that do not fit, or are not finite.
+        CheckpointError: weights do not fit or are not finite.
         ArgumentError: an unknown option, or heads that do not divide the channels.
     """
     check_options(options, *DDPM_OPTIONS, *HEADS)
-    heads = {name: options[name] for name in HEADS if name in options}
-    others = {name: value for name, value in options.items() if name not in heads}
+    heads: dict[str, Any] = {name: v for name, v in options.items() if name in HEADS}
     network = load_network(lambda s: ADMUNet(replace(read_config(s), **heads)), state, where)
     config = network.config
-    return ddpm_prior(network, config.channels[0], num_classes=config.num_classes, **others)
+    return ddpm_prior(network, config.channels[0], options, config.num_classes)
 
 
 FAMILY = Family("ADM / guided-diffusion", matches, build)

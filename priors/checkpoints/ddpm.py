@@ -1,10 +1,9 @@
 """Checkpoints of DDPM's PyTorch port: CelebA-HQ, LSUN and CIFAR of DDRM and RED-diff."""
 
-from typing import Any
-
 from wellposed.priors.checkpoints.family import (
     DDPM_OPTIONS,
     Family,
+    Options,
     check_options,
     ddpm_prior,
     load_network,
@@ -15,15 +14,15 @@ from wellposed.priors.networks.keys import State, count_after, image_channels, t
 
 
 def matches(state: State) -> bool:
-    """Tell whether a state dict has the modules of DDPM's U-Net."""
+    """Return whether a state dict has the modules of DDPM's U-Net."""
     return {"temb", "conv_in", "down", "mid", "up"} <= top_names(state)
 
 
 def read_config(state: State) -> DDPMConfig:
-    """Return the configuration that names and shapes of weights tell.
+    """Return the configuration, inferred from the names and shapes of the weights.
 
     Raises:
-        LookupError, ValueError: a weight that is missing or has an impossible shape.
+        LookupError, ValueError: a weight is missing or has an invalid shape.
     """
     levels = range(count_after(state, "down."))
     wide = any(".conv_shortcut." in key for key in state)
@@ -37,21 +36,21 @@ def read_config(state: State) -> DDPMConfig:
     )
 
 
-def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
+def build(state: State, where: str, options: Options) -> NetworkPrior:
     """Return a DDPM checkpoint as a prior: 1000 linear levels and predicted noise by default.
 
     Args:
         state: the state dict.
-        where: how error messages begin, naming the file.
+        where: beginning of error messages, which names the file.
         options: ``schedule``, ``prediction``, ``data_range`` and ``is_complex`` of `ddpm_prior`.
 
     Raises:
-        CheckpointError: weights that do not fit, or are not finite.
-        ArgumentError: an unknown option, or an impossible value of one.
+        CheckpointError: weights do not fit or are not finite.
+        ArgumentError: an unknown option, or an invalid value.
     """
     check_options(options, *DDPM_OPTIONS)
     network = load_network(lambda s: DDPMUNet(read_config(s)), state, where)
-    return ddpm_prior(network, network.config.channels[0], **options)
+    return ddpm_prior(network, network.config.channels[0], options)
 
 
 FAMILY = Family("DDPM", matches, build)

@@ -17,7 +17,10 @@ from wellposed.priors.network import NetworkPrior
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 
 PREDICTION_TYPES = {"epsilon": "noise", "sample": "sample", "v_prediction": "velocity"}
-# Of the preconditioned network F of Karras et al.; both types predict F up to its sign.
+Config = Mapping[str, float | str]
+"""Settings of a network or a scheduler, as diffusers names them."""
+
+# Signs of the preconditioned network F of Karras et al.; both types predict F up to its sign.
 EDM_SIGNS = {"epsilon": 1.0, "v_prediction": -1.0}
 
 
@@ -29,7 +32,8 @@ class _Call(nn.Module):
         self.model, self.sign = model, sign
 
     def forward(self, x: Tensor, label: Tensor, *classes: Tensor) -> Tensor:
-        return self.sign * self.model(x, label, *classes, return_dict=False)[0]
+        out: Tensor = self.model(x, label, *classes, return_dict=False)[0]
+        return self.sign * out
 
 
 class DiffusersPrior(NetworkPrior):
@@ -46,18 +50,18 @@ class DiffusersPrior(NetworkPrior):
     Args:
         unet: the network, e.g. ``diffusers.UNet2DModel``.
         scheduler: a diffusers scheduler or its config (a mapping).
-        data_range: public values of -1 and 1 in the network. By default images are [0, 1], or
-            [-1, 1] if complex; ``ScoreSdeVe`` networks have [0, 1] images themselves.
-        is_complex: two real channels stand for one complex one.
+        data_range: public values of -1 and 1 in the network. By default public images are in
+            [0, 1], or [-1, 1] if complex; ``ScoreSdeVe`` networks work on [0, 1] directly.
+        is_complex: two real channels represent one complex channel.
 
     Raises:
-        ArgumentError: a scheduler or network of another kind.
+        ArgumentError: a scheduler or network that is not supported.
     """
 
     def __init__(
         self,
         unet: nn.Module,
-        scheduler: Any,
+        scheduler: object,
         data_range: tuple[float, float] | None = None,
         is_complex: bool = False,
     ) -> None:
@@ -66,7 +70,7 @@ class DiffusersPrior(NetworkPrior):
         _check_network(network)
         channels = int(network.in_channels)
         even = not is_complex or channels % 2 == 0
-        require(even, "is_complex", f"True and {channels} channels", "an even number of them")
+        require(even, "is_complex", f"True and {channels} channels", "an even number of channels")
         super().__init__(
             _Call(unet.eval().requires_grad_(False), diffusion.sign),
             diffusion.schedule,
@@ -81,7 +85,7 @@ class DiffusersPrior(NetworkPrior):
         self.multiple = 2 ** (len(network.block_out_channels) - 1)
 
     def check_image(self, x: Tensor) -> None:
-        """Raise unless images like ``x`` suit this prior; see `Prior.check_image`."""
+        """Raise unless the prior accepts images like ``x``; see `Prior.check_image`."""
         super().check_image(x)
         if any(side % self.multiple for side in x.shape[-2:]):
             raise ShapeError(
@@ -96,7 +100,7 @@ class DiffusersPrior(NetworkPrior):
         data_range: tuple[float, float] | None = None,
         is_complex: bool = False,
     ) -> "DiffusersPrior":
-        """Load a pixel diffusion as `load_diffusers` does; a latent one is refused.
+        """Load a pixel diffusion as `load_diffusers` does; a latent diffusion raises an error.
 
         Raises:
             CheckpointError: see `load_diffusers`.
@@ -111,23 +115,23 @@ def load_diffusers(
 ) -> DiffusersPrior | Latent:
     """Load a folder written by diffusers, or a repository of the Hugging Face hub.
 
-    That is what ``DDPMPipeline(unet, scheduler).save_pretrained(folder)`` writes (``unet/`` and
-    ``scheduler/``), the files of both in one folder, or what ``LDMPipeline`` writes, with an
-    autoencoder in ``vqvae/`` or ``vae/`` besides. Weights are read from safetensors or, where
-    there are none, from ``.bin`` files, as tensors alone. Without a network hub ids are looked up
-    in the cache.
+    The folder has the layout of ``DDPMPipeline(unet, scheduler).save_pretrained(folder)`` (folders
+    ``unet/`` and ``scheduler/``), or all files of both in one folder, or the layout of
+    ``LDMPipeline``, with an autoencoder in ``vqvae/`` or ``vae/``. Weights are read from
+    safetensors or else from ``.bin`` files, which are read as tensors only. Offline, hub ids are
+    looked up in the cache.
 
     Args:
         path: a folder, or a hub id ``owner/name``.
         data_range: public values of -1 and 1, see `DiffusersPrior` and `Latent`.
-        is_complex: see `DiffusersPrior`; no latent prior is.
+        is_complex: see `DiffusersPrior`; latent priors are never complex.
 
     Returns:
-        A `DiffusersPrior`, or a `Latent` around one where there is an autoencoder.
+        A `DiffusersPrior`, or a `Latent` with one if there is an autoencoder.
 
     Raises:
-        CheckpointError: not found, no ``UNet2DModel`` with a scheduler and perhaps an
-            ``AutoencoderKL`` or ``VQModel``, or weights that are damaged or do not fit.
+        CheckpointError: nothing found; not a ``UNet2DModel`` with a scheduler and optionally an
+            ``AutoencoderKL`` or ``VQModel``; or damaged or unsuitable weights.
     """
     unet, scheduler, autoencoder = read_pipeline(path, AUTOENCODERS)
     with _blamed_on(path):
@@ -143,24 +147,26 @@ def load_diffusers(
 def _blamed_on(path: str | Path) -> Iterator[None]:
     try:
         yield
-    except (TypeError, ValueError) as error:  # ours, or those of a garbled config
-        raise CheckpointError(f"path: {str(path)!r} is no usable prior: {error}") from error
+    except (TypeError, ValueError) as error:  # our errors, or those of a corrupt config
+        raise CheckpointError(f"path: {str(path)!r} is not a usable prior: {error}") from error
 
 
-def _check_network(config: Any) -> None:
-    taken, returned = int(config.in_channels), int(config.out_channels)
+def _check_network(config: Config) -> None:
+    taken, returned = int(config["in_channels"]), int(config["out_channels"])
     known = returned in (taken, 2 * taken)
     got = f"{taken} channels in and {returned} out"
-    require(known, "unet", got, "as many out as in, or twice as many (learned variance)")
+    accepted = "as many channels out as in, or twice as many (learned variance)"
+    require(known, "unet", got, accepted)
     classes, times = config.get("class_embed_type"), config.get("time_embedding_type")
-    by_number = "classes given by number (num_class_embeds), or none"
+    by_number = "classes given by number (num_class_embeds), or no classes"
     require(classes is None, "unet", f"class_embed_type {classes!r}", by_number)
-    require(times != "learned", "unet", "learned embeddings of time", "computed ones")
+    accepted = "sinusoidal or Fourier embeddings of time"
+    require(times != "learned", "unet", "learned embeddings of time", accepted)
 
 
 @dataclass(frozen=True)
 class _Diffusion:
-    """What a scheduler tells of its network, see `NetworkPrior`; ``sign`` is its output's."""
+    """Settings of a `NetworkPrior` from a scheduler; ``sign`` multiplies the network's output."""
 
     schedule: Schedule
     prediction: str
@@ -170,7 +176,7 @@ class _Diffusion:
     data_range: tuple[float, float] = (0.0, 1.0)
 
 
-def _diffusion(scheduler: Any) -> _Diffusion:
+def _diffusion(scheduler: object) -> _Diffusion:
     config = getattr(scheduler, "config", scheduler)
     if not isinstance(config, Mapping):
         got = type(scheduler).__name__
@@ -186,36 +192,36 @@ def _diffusion(scheduler: Any) -> _Diffusion:
     return _Diffusion(Tabulated.from_diffusers(scheduler), PREDICTION_TYPES[kind])
 
 
-def _flow(config: Mapping[str, Any]) -> _Diffusion:
+def _flow(config: Config) -> _Diffusion:
     train_steps = float(config.get("num_train_timesteps", 1000))
     return _Diffusion(Flow(), "flow", Label(scale=train_steps))
 
 
-def _edm(config: Mapping[str, Any]) -> _Diffusion:
+def _edm(config: Config) -> _Diffusion:
     kind = str(config.get("prediction_type", "epsilon"))
     require_choice("prediction_type", kind, EDM_SIGNS)
-    schedule = VE(config.get("sigma_max", 80.0), config.get("sigma_min", 2e-3))
+    schedule = VE(float(config.get("sigma_max", 80.0)), float(config.get("sigma_min", 2e-3)))
     sigma_data = float(config.get("sigma_data", 0.5))
     return _Diffusion(schedule, "edm", LogNoiseLabel(schedule), sigma_data, EDM_SIGNS[kind])
 
 
-def _score_ve(config: Mapping[str, Any]) -> _Diffusion:
+def _score_ve(config: Config) -> _Diffusion:
     low, high = float(config.get("sigma_min", 0.01)), float(config.get("sigma_max", 1348.0))
     # The network divides by its label, the noise level, and takes its logarithm.
     return _Diffusion(VE(high, low), "score", Label(least=low), data_range=(-1.0, 1.0))
 
 
-def _score_vp(config: Mapping[str, Any]) -> _Diffusion:
+def _score_vp(config: Config) -> _Diffusion:
     low, high = float(config.get("beta_min", 0.1)), float(config.get("beta_max", 20.0))
     u = torch.linspace(0, 1, 1001, dtype=torch.float64)
     log_alpha = -0.25 * u**2 * (high - low) - 0.5 * u * low
     sigma = (-torch.expm1(2 * log_alpha)).sqrt()
-    # Trained on times in (0, 1], of which the network sees 999 u.
+    # Trained on times u in (0, 1]; the label is 999 u.
     table = Tabulated(log_alpha.exp(), sigma, terminal_std=1.0)
     return _Diffusion(table, "noise", Label(scale=0.999))
 
 
-FAMILIES: dict[str, Callable[[Mapping[str, Any]], _Diffusion]] = {
+FAMILIES: dict[str, Callable[[Config], _Diffusion]] = {
     "Flow": _flow,
     "EDM": _edm,
     "ScoreSdeVe": _score_ve,

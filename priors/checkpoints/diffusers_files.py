@@ -1,9 +1,8 @@
-"""The files of diffusers' pipelines: found, checked and read; nothing in them is executed."""
+"""Files of diffusers pipelines: found, checked and read; nothing in them is executed."""
 
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -31,27 +30,27 @@ WEIGHTS, BIN_WEIGHTS = (
 
 def read_pipeline(
     path: str | Path, autoencoders: tuple[str, ...]
-) -> tuple[Any, dict[str, Any], Any]:
-    """Return network, scheduler's config and autoencoder, ``None`` if there is no such part."""
+) -> tuple[nn.Module, dict[str, object], nn.Module | None]:
+    """Return network, scheduler config and autoencoder; ``None`` for a missing part."""
     local = Path(path).is_dir()
     folder = Path(path) if local else _fetch(path, CONFIGS)
     unet, scheduler = (
         folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler")
     )
-    # All that configs tell is checked before any weights are fetched.
+    # The configs are checked before any weights are downloaded.
     latent = next((folder / name for name in _other_parts(folder, autoencoders)), None)
     _check_kind(unet, "UNet2DModel")
-    if latent:
+    if latent is not None:
         _check_kind(latent, "AutoencoderKL", "VQModel")
     config = _read_json(scheduler, "scheduler_config.json")
     if not local:
         _fetch(path, WEIGHTS)
         if not any(unet.glob("*.safetensors")):
             _fetch(path, BIN_WEIGHTS)
-    return _load(unet), config, latent and _load(latent)
+    return _load(unet), config, None if latent is None else _load(latent)
 
 
-def load_autoencoder(folder: Path) -> Any:
+def load_autoencoder(folder: Path) -> nn.Module:
     """Return the ``AutoencoderKL`` or ``VQModel`` in a folder.
 
     Raises:
@@ -71,8 +70,8 @@ def _other_parts(folder: Path, accepted: tuple[str, ...]) -> list[str]:
     if refused:
         also = f", and {' or '.join(accepted)}" if accepted else " only, a pixel diffusion"
         raise CheckpointError(
-            f"path: the pipeline in {str(folder)!r} also has {', '.join(refused)}, accepted: one "
-            f"that takes no text or image: unet and scheduler{also}"
+            f"path: the pipeline in {str(folder)!r} also has {', '.join(refused)}, accepted: a "
+            f"pipeline without text or image input: unet and scheduler{also}"
         )
     return others
 
@@ -88,10 +87,10 @@ def _fetch(path: str | Path, patterns: list[str]) -> Path:
 
     try:
         return Path(snapshot_download(path, allow_patterns=patterns))
-    except Exception as error:  # clients of the hub raise what their HTTP library does
+    except Exception as error:  # clients of the hub raise errors of their HTTP library
         raise CheckpointError(
-            f"path: {path!r} is no folder here, and the Hugging Face hub did not give it "
-            f"(offline, pass a local folder): {error}"
+            f"path: {path!r} is not a local folder, and could not be downloaded from the Hugging "
+            f"Face hub (offline, use a local folder): {error}"
         ) from error
 
 
@@ -99,16 +98,16 @@ def _check_kind(folder: Path, *accepted: str) -> None:
     kind = _read_json(folder, "config.json").get("_class_name")
     if kind not in accepted:
         raise CheckpointError(
-            f"path: {str(folder)!r} holds a {kind}, accepted: a {' or '.join(accepted)}"
+            f"path: {str(folder)!r} contains {kind}, accepted: {' or '.join(accepted)}"
         )
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def _read_json(folder: Path, name: str) -> dict[str, object]:
     try:
         return dict(json.loads((folder / name).read_text()))
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"path: {str(folder)!r} lacks {name}, accepted: a folder written by diffusers' "
+            f"path: {str(folder)!r} has no {name}, accepted: a folder written by diffusers' "
             "DDPMPipeline(unet, scheduler).save_pretrained"
         ) from error
     except (OSError, ValueError, TypeError) as error:
@@ -116,12 +115,13 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _load(folder: Path) -> nn.Module:
-    """Load a network and insist that the file holds all of its weights and no other."""
+    """Load a network; raise unless the file holds exactly its weights."""
     import diffusers
 
-    kind = _read_json(folder, "config.json")["_class_name"]
+    kind = str(_read_json(folder, "config.json")["_class_name"])
     safe = any(folder.glob("*.safetensors")) or not any(folder.glob("*.bin"))
     try:
+        network: nn.Module
         network, info = getattr(diffusers, kind).from_pretrained(
             str(folder),
             use_safetensors=safe,  # else .bin, which diffusers reads with weights_only
@@ -129,7 +129,7 @@ def _load(folder: Path) -> nn.Module:
             low_cpu_mem_usage=False,
             output_loading_info=True,
         )
-    except Exception as error:  # diffusers raises many kinds
+    except Exception as error:  # diffusers raises many kinds of errors
         raise CheckpointError(
             f"path: cannot load a {kind} from {'safetensors' if safe else '.bin'} in "
             f"{str(folder)!r}: {error}"
@@ -138,5 +138,5 @@ def _load(folder: Path) -> nn.Module:
     if wrong:
         raise CheckpointError(f"path: weights in {str(folder)!r} do not fit: {wrong}")
     if not finite_state(network.state_dict()):
-        raise CheckpointError(f"path: weights in {str(folder)!r} hold NaN or infinite values")
+        raise CheckpointError(f"path: weights in {str(folder)!r} contain NaN or infinite values")
     return network

@@ -1,11 +1,10 @@
-"""Checkpoints of EDM: DDPM++, NCSN++ and ADM networks as Karras et al. train and deepinv has them.
+"""Checkpoints of EDM: the DDPM++, NCSN++ and ADM networks of Karras et al. and of deepinv.
 
 "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv 2206.00364.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,17 +12,34 @@ from torch import Tensor, nn
 from wellposed.errors import require
 from wellposed.priors.checkpoints.family import (
     Family,
+    Options,
     check_options,
     load_network,
+    schedule_option,
 )
 from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.keys import State, count_after, top_names
-from wellposed.priors.schedule import VE, Schedule
+from wellposed.priors.schedule import VE
 
 OPTIONS = ("schedule", "data_range", "is_complex", "sigma_data")
-PREFIX = "model."  # of networks inside their preconditioning
+PREFIX = "model."  # prefix of networks inside their preconditioning
 SIDE = re.compile(r"enc\.(\d+)x\1_")
+
+
+class EDMConfig(TypedDict):
+    """Arguments of deepinv's networks."""
+
+    img_resolution: int
+    in_channels: int
+    out_channels: int
+    label_dim: int
+    augment_dim: int
+    model_channels: int
+    channel_mult: list[int]
+    channel_mult_emb: int
+    num_blocks: int
+    attn_resolutions: list[int]
 
 
 class _Call(nn.Module):
@@ -35,11 +51,12 @@ class _Call(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor, *classes: Tensor) -> Tensor:
         one_hot = [F.one_hot(c, self.num_classes).to(x.dtype) for c in classes]
-        return self.network.forward_unet(x, label, *one_hot)  # type: ignore[operator]
+        out: Tensor = self.network.forward_unet(x, label, *one_hot)  # type: ignore[operator]
+        return out
 
 
 def matches(state: State) -> bool:
-    """Tell whether a state dict has the modules of EDM's networks."""
+    """Return whether a state dict has the modules of EDM's networks."""
     return {"map_layer0", "map_layer1", "enc", "dec"} <= top_names(_bare(state))
 
 
@@ -48,11 +65,11 @@ def _bare(state: State) -> State:
     return {k.removeprefix(PREFIX): v for k, v in state.items()} if wrapped else state
 
 
-def read_config(state: State) -> dict[str, Any]:
-    """Return the arguments of deepinv's network that names and shapes of weights tell.
+def read_config(state: State) -> EDMConfig:
+    """Return the arguments of deepinv's network, inferred from names and shapes of the weights.
 
     Raises:
-        LookupError, ValueError: a weight that is missing or has an impossible shape.
+        LookupError, ValueError: a weight is missing or has an invalid shape.
     """
     found = (SIDE.match(key) for key in state)
     sides = sorted({int(match[1]) for match in found if match}, reverse=True)
@@ -85,7 +102,7 @@ def _is_adm(state: State) -> bool:
 
 def _times(width: int, channels: int) -> int:
     if channels < 1 or width < 1 or width % channels:
-        raise ValueError(f"{width} is no multiple of {channels} channels")
+        raise ValueError(f"{width} is not a multiple of {channels} channels")
     return width // channels
 
 
@@ -94,7 +111,7 @@ def _columns(state: State, key: str) -> int:
 
 
 def make_network(state: State) -> nn.Module:
-    """Return deepinv's network that a state dict is of, with other weights.
+    """Return deepinv's network of a state dict, without its weights.
 
     Raises:
         LookupError, ValueError: see `read_config`.
@@ -102,42 +119,44 @@ def make_network(state: State) -> nn.Module:
     from deepinv.models import ADMUNet, NCSNpp
 
     config = read_config(state)
-    if _is_adm(state):
-        return ADMUNet(**config, pretrained=None)
     kind = "ncsn" if "map_noise.freqs" in state else "ddpm"
-    return NCSNpp(kind, **config, pretrained=None)
+    network: nn.Module = (
+        ADMUNet(**config, pretrained=None)
+        if _is_adm(state)
+        else NCSNpp(kind, **config, pretrained=None)
+    )
+    return network
 
 
-def build(state: State, where: str, options: Mapping[str, Any]) -> NetworkPrior:
+def build(state: State, where: str, options: Options) -> NetworkPrior:
     """Return an EDM checkpoint as a prior: preconditioned, variance exploding up to 80.
 
-    What the weights do not tell is EDM's: images in [-1, 1], preconditioned for a ``sigma_data``
-    of 0.5, as deepinv's published weights are too. A network that deepinv trained on [0, 1] images
-    needs ``data_range=(-1, 1)`` and its ``pixel_std`` as ``sigma_data``. The checkpoints named
-    ``baseline`` in EDM's release have another preconditioning, and networks of fewer than 128
-    channels other groups in their normalisation than deepinv gives them; neither shows in the
-    weights. Augmentation is off.
+    Settings that the weights do not determine are those of EDM and of deepinv's published weights:
+    images in [-1, 1] and a ``sigma_data`` of 0.5. A network that deepinv trained on [0, 1] images
+    needs ``data_range=(-1, 1)`` and its ``pixel_std`` as ``sigma_data``. Two cases cannot be
+    recognised from the weights and are misread: checkpoints named ``baseline`` in EDM's release,
+    which have another preconditioning, and networks of fewer than 128 channels, which have other
+    normalisation groups than deepinv's. Augmentation is off.
 
     Args:
         state: the state dict, with or without the prefix ``model.``.
-        where: how error messages begin, naming the file.
+        where: beginning of error messages, which names the file.
         options: ``schedule`` (a `Schedule`), ``data_range``, ``is_complex`` (two real channels
-            stand for one complex one) and ``sigma_data``.
+            represent one complex channel) and ``sigma_data``.
 
     Raises:
-        CheckpointError: weights that do not fit, or are not finite.
-        ArgumentError: an unknown option, or an impossible value of one.
+        CheckpointError: weights do not fit or are not finite.
+        ArgumentError: an unknown option, or an invalid value.
     """
     check_options(options, *OPTIONS)
-    schedule = options.get("schedule") or VE()
-    require(isinstance(schedule, Schedule), "schedule", schedule, "a Schedule")
+    schedule = schedule_option(options, VE)
     state = _bare(state)
     network, config = load_network(make_network, state, where), read_config(state)
     taken, returned, classes = config["in_channels"], config["out_channels"], config["label_dim"]
-    require(taken == returned, "channels", (taken, returned), "as many out as in")
+    require(taken == returned, "channels", (taken, returned), "as many channels out as in")
     is_complex = bool(options.get("is_complex", False))
     even = not is_complex or taken % 2 == 0
-    require(even, "is_complex", f"True and {taken} channels", "an even number of them")
+    require(even, "is_complex", f"True and {taken} channels", "an even number of channels")
     return NetworkPrior(
         _Call(network, classes),
         schedule,

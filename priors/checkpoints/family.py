@@ -1,13 +1,15 @@
-"""What a family of checkpoints is, and what building its priors takes."""
+"""Families of checkpoints, and the common steps of building their priors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypedDict, TypeVar
 
 import torch
 from torch import nn
 
 from wellposed.errors import ArgumentError, CheckpointError, require, require_choice
+from wellposed.priors.adapters.autoencoder import Autoencoder
 from wellposed.priors.checkpoints.state import load_strictly
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.keys import State
@@ -23,42 +25,57 @@ SCHEDULES: dict[str, Callable[[], Schedule]] = {
 }
 
 
+class Options(TypedDict, total=False):
+    """What the weights do not tell; each family accepts some, see its ``build``."""
+
+    autoencoder: Autoencoder | str | Path
+    data_range: tuple[float, float]
+    is_complex: bool
+    num_head_channels: int
+    num_heads: int
+    prediction: str
+    schedule: Schedule | str | None
+    sigma_data: float
+    steps: int
+    upsample: int
+
+
 @dataclass(frozen=True)
 class Family:
     """One published layout of checkpoints.
 
     Attributes:
-        name: as a user knows it.
-        matches: tells from the keys whether a state dict is of this family.
-        build: makes the prior; gets the state dict, the beginning of error messages (it names
-            the file), and the caller's options.
+        name: name of the family, for users.
+        matches: returns whether a state dict belongs to the family, judging from its keys.
+        build: makes the prior from the state dict, the beginning of error messages (it names the
+            file) and the caller's options.
     """
 
     name: str
     matches: Callable[[State], bool]
-    build: Callable[[State, str, dict[str, Any]], Prior]
+    build: Callable[[State, str, Options], Prior]
 
 
 def load_network(make: Callable[[State], Network], state: State, where: str) -> Network:
     """Return the network that a state dict describes, with its weights, in float32 on the CPU.
 
     Args:
-        make: reads the configuration off the state dict and returns the network.
+        make: infers the configuration from the state dict and returns the network.
         state: the state dict.
-        where: how error messages begin, naming the file.
+        where: beginning of error messages, which names the file.
 
     Raises:
         CheckpointError: no configuration fits, or see `load_strictly`.
     """
     try:
-        # Random initial values, and the global generator they are drawn from, are not needed.
+        # No random initial values, so that the global generator is not used.
         with torch.device("meta"):
             network = make(state)
-    except ArgumentError:  # an option, not the file
+    except ArgumentError:  # caused by an option, not by the file
         raise
     except (LookupError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{where}: no network has these weights; missing, misnamed or of the wrong shape: "
+            f"{where}: the weights fit no network; missing, misnamed or of the wrong shape: "
             f"{error}"
         ) from error
     weights = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
@@ -67,52 +84,54 @@ def load_network(make: Callable[[State], Network], state: State, where: str) -> 
     return network
 
 
-def check_options(options: Mapping[str, Any], *accepted: str) -> None:
-    """Raise `ArgumentError` unless every option is one of the accepted ones."""
+def check_options(options: Options, *accepted: str) -> None:
+    """Raise `ArgumentError` for options that are not accepted."""
     for name in options:
         require_choice("options", name, accepted)
 
 
-def schedule_option(options: Mapping[str, Any], default: Callable[[], Schedule]) -> Schedule:
-    """Return the option ``schedule``, else the default; `ArgumentError` where it is none."""
-    schedule = options["schedule"] if "schedule" in options else default()
-    require(isinstance(schedule, Schedule), "schedule", schedule, "a Schedule")
+def schedule_option(options: Options, default: Callable[[], Schedule]) -> Schedule:
+    """Return the option ``schedule``, or the default; raise unless it is a `Schedule`."""
+    schedule = options.get("schedule")
+    if schedule is None:
+        return default()
+    if not isinstance(schedule, Schedule):
+        raise ArgumentError(f"schedule: got {schedule!r}, accepted: a Schedule")
     return schedule
 
 
 def ddpm_prior(
     network: nn.Module,
     channels: int,
-    schedule: Schedule | str = "linear",
-    prediction: str = "noise",
-    data_range: tuple[float, float] | None = None,
-    is_complex: bool = False,
+    options: Options,
     num_classes: int | None = None,
 ) -> NetworkPrior:
-    """Return the prior of a network trained as DDPM's, on labels 0 to 999 of 1000 noise levels.
+    """Return the prior of a network trained as in DDPM, with labels 0 to 999 of 1000 noise levels.
 
     Args:
-        network: maps images and labels, and classes if it knows any, to its prediction.
-        channels: real image channels; what it returns beyond them, a variance, is not used.
-        schedule: a tabulated one of 1000 levels, ``linear`` or ``cosine``.
-        prediction: see `to_sample`.
-        data_range: public values of -1 and 1; [0, 1] images by default, [-1, 1] if complex.
-        is_complex: two real channels stand for one complex one, all real parts first.
-        num_classes: of a class-conditional network.
+        network: maps images and labels, and classes if conditional, to its prediction.
+        channels: real image channels; further outputs (a variance) are not used.
+        options: ``schedule``, a tabulated schedule of 1000 levels, ``linear`` (by default) or
+            ``cosine``; ``prediction``, see `to_sample`; ``is_complex``, two real channels
+            represent one complex channel, all real parts first; ``data_range``, public values of
+            -1 and 1, [0, 1] by default, [-1, 1] if complex.
+        num_classes: number of classes of a class-conditional network.
 
     Raises:
-        ArgumentError: an impossible value of an option.
+        ArgumentError: an invalid value of an option.
     """
+    is_complex = options.get("is_complex", False)
     even = not is_complex or channels % 2 == 0
-    require(even, "is_complex", f"True and {channels} channels", "an even number of them")
+    require(even, "is_complex", f"True and {channels} channels", "an even number of channels")
+    schedule = options.get("schedule") or "linear"
     if isinstance(schedule, str):
         schedule = SCHEDULES[require_choice("schedule", schedule, SCHEDULES)]()
     return NetworkPrior(
         network,
         schedule,
-        prediction,
+        options.get("prediction", "noise"),
         num_classes=num_classes,
         channels=channels // 2 if is_complex else channels,
         is_complex=is_complex,
-        data_range=data_range or ((-1.0, 1.0) if is_complex else (0.0, 1.0)),
+        data_range=options.get("data_range") or ((-1.0, 1.0) if is_complex else (0.0, 1.0)),
     )

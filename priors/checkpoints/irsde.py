@@ -1,10 +1,9 @@
 """Checkpoints of IR-SDE and Refusion: the conditional U-Net and NAFNet."""
 
-from typing import Any
-
 from wellposed.priors.anchor import Anchor
 from wellposed.priors.checkpoints.family import (
     Family,
+    Options,
     check_options,
     load_network,
     schedule_option,
@@ -22,20 +21,20 @@ OPTIONS = ("schedule", "upsample", "data_range")
 
 
 def matches_unet(state: State) -> bool:
-    """Tell whether a state dict has the modules of IR-SDE's U-Net."""
+    """Return whether a state dict has the modules of IR-SDE's U-Net."""
     known = {"init_conv", "time_mlp", "downs", "mid_attn", "ups", "final_conv"}
     return known <= top_names(state) and "mid_block1.block1.norm.weight" not in state
 
 
 def matches_nafnet(state: State) -> bool:
-    """Tell whether a state dict has the modules of the conditional NAFNet."""
+    """Return whether a state dict has the modules of the conditional NAFNet."""
     return {"intro", "time_mlp", "encoders", "middle_blks", "ending"} <= top_names(state)
 
 
-def build_unet(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
-    """Return IR-SDE's U-Net as a restorer; arguments and errors as those of `build_nafnet`.
+def build_unet(state: State, where: str, options: Options) -> NetworkPrior:
+    """Return IR-SDE's U-Net as a restorer; for arguments and errors see `build_nafnet`.
 
-    DA-CLIP's is told the degradation by a vision-language model and does not fit.
+    The U-Net of DA-CLIP is not supported: it is conditioned on a vision-language model.
     """
 
     def make(state: State) -> ResidualUNet:
@@ -49,22 +48,22 @@ def build_unet(state: State, where: str, options: dict[str, Any]) -> NetworkPrio
     return _restorer(Conditioned(network, 2**levels), config.channels[1], options)
 
 
-def build_nafnet(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
+def build_nafnet(state: State, where: str, options: Options) -> NetworkPrior:
     """Return the conditional NAFNet of Refusion as a restorer.
 
     It predicts the noise of a mean-reverting process on images in [0, 1].
 
     Args:
         state: the state dict.
-        where: how error messages begin, naming the file.
-        options: what the weights do not tell: ``schedule``, by default that of deraining,
-            ``MeanReverting(max_sigma=10)`` (published are also 30 for super-resolution and
-            inpainting, 50 for Refusion and 70 for denoising); ``upsample``, 1 by default, the
-            factor of super-resolution, whose images the network sees upsampled; ``data_range``.
+        where: beginning of error messages, which names the file.
+        options: settings that the weights do not determine: ``schedule``, by default that of
+            deraining, ``MeanReverting(max_sigma=10)`` (also published: 30 for super-resolution
+            and inpainting, 50 for Refusion and 70 for denoising); ``upsample``, 1 by default, the
+            factor by which degraded images are enlarged; ``data_range``.
 
     Raises:
-        CheckpointError: weights that do not fit, or are not finite.
-        ArgumentError: an unknown option, or an impossible value of one.
+        CheckpointError: weights do not fit or are not finite.
+        ArgumentError: an unknown option, or an invalid value.
     """
 
     def make(state: State) -> ConditionalNAFNet:
@@ -77,14 +76,14 @@ def build_nafnet(state: State, where: str, options: dict[str, Any]) -> NetworkPr
     return _restorer(Conditioned(network, multiple, "constant"), channels, options)
 
 
-def _restorer(network: Conditioned, channels: int, options: dict[str, Any]) -> NetworkPrior:
+def _restorer(network: Conditioned, channels: int, options: Options) -> NetworkPrior:
     check_options(options, *OPTIONS)
     return NetworkPrior(
         network,
         schedule_option(options, MeanReverting),
         anchor=Anchor("difference", options.get("upsample", 1)),
         channels=channels,
-        # The process runs on public values as they are.
+        # The process runs on public values directly.
         data_range=options.get("data_range", (-1.0, 1.0)),
     )
 

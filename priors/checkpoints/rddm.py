@@ -1,7 +1,6 @@
 """Checkpoints of RDDM: one U-Net, two, or two heads on one encoder."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from wellposed.errors import ArgumentError, CheckpointError, require_choice
 from wellposed.priors.anchor import Anchor
 from wellposed.priors.checkpoints.family import (
     Family,
+    Options,
     check_options,
     load_network,
     schedule_option,
@@ -32,18 +32,18 @@ from wellposed.priors.schedule import Schedule, Tabulated
 OPTIONS = ("schedule", "prediction", "data_range")
 ONE_HEAD = ("residual", "noise")
 FLOOR = 1e-6
-"""The published code's smallest alpha where the noise alone is predicted."""
-# Where the trainer keeps weights, the averaged ones first; they are what is sampled with.
+"""The published code's smallest alpha if only the noise is predicted."""
+# Where the trainer stores weights; averaged weights come first, as they are used for sampling.
 PREFIXES = ("ema_model.", "model.")
 NETS = ("unet0.", "unet1.")
 
 
 class RDDMNetwork(nn.Module):
-    """RDDM's network: its heads (B, C, H, W) or (B, 2 C, H, W) of ``x_t`` and labels.
+    """RDDM's network: returns its heads (B, C, H, W) or (B, 2 C, H, W) from ``x_t`` and labels.
 
     Args:
         nets: one network, or one for the residual and one for the noise.
-        labels: turns times (B,) into the labels (2, B) of both, or (1, B).
+        labels: maps times (B,) to the labels of both networks (2, B), or of one (1, B).
     """
 
     def __init__(self, nets: list[ResidualUNet], labels: Callable[[Tensor], Tensor]) -> None:
@@ -57,15 +57,15 @@ class RDDMNetwork(nn.Module):
 
 
 def index_labels(t: Tensor) -> Tensor:
-    """Return the labels of a trained process: the index of the time, the same for both heads."""
+    """Return the labels of a trained process: the index of the time, for both heads."""
     return (t - 1).clamp(min=0).expand(2, -1)
 
 
 def independent_labels(schedule: Schedule, prediction: str) -> Callable[[Tensor], Tensor]:
-    """Return the labels of the partially path-independent process: progress, times T.
+    """Return the labels of the partially path-independent process: the progress times T.
 
-    The network of the residual is told how much of the residual is in ``x_t``, that of the noise
-    how much noise.
+    The label of the residual's network is the share of the residual in ``x_t``; that of the
+    noise's network is the share of the noise.
     """
 
     def labels(t: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def independent_labels(schedule: Schedule, prediction: str) -> Callable[[Tensor]
 
 
 def matches(state: State) -> bool:
-    """Tell whether a state dict has the modules of RDDM's networks."""
+    """Return whether a state dict has the modules of RDDM's networks."""
     state = weights_of(state)
     nets = ("", NETS[0])
     return any(
@@ -87,7 +87,7 @@ def matches(state: State) -> bool:
 
 
 def weights_of(state: State) -> State:
-    """Return the networks' weights in a trainer's state dict, the averaged ones where it has."""
+    """Return the networks' weights in a trainer's state dict, averaged ones if there are any."""
     for prefix in PREFIXES:
         inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         state = inner or state
@@ -95,15 +95,15 @@ def weights_of(state: State) -> State:
 
 
 def schedule_of(state: State, floor: float, where: str) -> Tabulated:
-    """Return the schedule that RDDM's trainer keeps beside its networks, else `rddm`.
+    """Return the schedule that RDDM's trainer saves with its networks, or else `rddm`.
 
     Args:
         state: the trainer's state dict.
         floor: smallest alpha.
-        where: how error messages begin, naming the file.
+        where: beginning of error messages, which names the file.
 
     Raises:
-        CheckpointError: tables whose noise does not grow over the residual at every step.
+        CheckpointError: tables whose noise-to-signal ratio does not increase at every step.
     """
     kept = {k.removeprefix(PREFIXES[0]): v for k, v in state.items()}
     if not {"alphas_cumsum", "betas_cumsum"} <= kept.keys():
@@ -113,28 +113,28 @@ def schedule_of(state: State, floor: float, where: str) -> Tabulated:
         return Tabulated((1 - residual).clamp(min=floor), noise)
     except ArgumentError as error:
         raise CheckpointError(
-            f"{where}: its tables alphas_cumsum and betas_cumsum are no schedule ({error}); "
-            "accepted: one given as the option schedule"
+            f"{where}: its tables alphas_cumsum and betas_cumsum are not a schedule ({error}), "
+            "accepted: the option schedule"
         ) from error
 
 
-def build(state: State, where: str, options: dict[str, Any]) -> NetworkPrior:
+def build(state: State, where: str, options: Options) -> NetworkPrior:
     """Return RDDM's networks as a restorer of images in [0, 1].
 
-    The schedule is that in the checkpoint; where the weights come alone it is ``rddm()``. A
-    process converted from DDIM's, ``alpha^2 + sigma^2 = 1``, has the labels of the partially
-    path-independent one.
+    The schedule is that of the checkpoint, or ``rddm()`` if it has only weights. A process
+    converted from DDIM, ``alpha^2 + sigma^2 = 1``, has the labels of the partially
+    path-independent process.
 
     Args:
-        state: the state dict, of the networks or of RDDM's trainer.
-        where: how error messages begin, naming the file.
-        options: what the weights do not tell: ``prediction``, by default "residual" for one
-            network (or "noise") and "residual+noise" for two heads (or another of `TWO_HEADS`);
-            ``schedule``; ``data_range``.
+        state: state dict of the networks or of RDDM's trainer.
+        where: beginning of error messages, which names the file.
+        options: settings that the weights do not determine: ``prediction``, for one network
+            "residual" (default) or "noise", for two heads "residual+noise" (default) or another
+            of `TWO_HEADS`; ``schedule``; ``data_range``.
 
     Raises:
-        CheckpointError: weights that do not fit, or are not finite.
-        ArgumentError: an unknown option, or an impossible value of one.
+        CheckpointError: weights do not fit or are not finite.
+        ArgumentError: an unknown option, or an invalid value.
     """
     check_options(options, *OPTIONS)
     nets = _networks(weights_of(state), where)

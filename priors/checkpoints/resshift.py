@@ -1,17 +1,17 @@
-"""Checkpoints of ResShift: a U-Net with shifted-window attention, in the latents of a VQ code."""
+"""Checkpoints of ResShift: a U-Net with shifted-window attention, on the latents of a VQ code."""
 
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from wellposed.errors import CheckpointError, ShapeError, require
+from wellposed.errors import ArgumentError, CheckpointError, ShapeError, require
 from wellposed.priors.adapters.autoencoder import Autoencoder, Latent
 from wellposed.priors.anchor import Anchor, Degraded
 from wellposed.priors.checkpoints.family import (
     Family,
+    Options,
     check_options,
     load_network,
     schedule_option,
@@ -32,15 +32,15 @@ STEPS = {15: 0.04, 4: 0.2}
 """The published numbers of steps, and the smallest noise of each."""
 TABLE = "attn.relative_position_bias_table"
 EXTRACTOR = "feature_extractor."
-# What follows from the configuration, though the files hold it.
+# Entries of the files that follow from the configuration.
 DERIVED = ("attn.relative_position_index", "attn_mask")
 
 
 class Inpainter(Latent):
     """ResShift's networks for inpainting: degraded images have the mask as a fourth channel.
 
-    In public values it is at the upper end where a pixel is unknown (1 of [0, 1]), at the lower
-    one where it is known. What is restored has three channels.
+    In public values the mask has the upper end of the range (1 for [0, 1]) where a pixel is
+    unknown, and the lower end where it is known. Restored images have three channels.
     """
 
     def __init__(
@@ -50,18 +50,18 @@ class Inpainter(Latent):
         self.channels = None
 
     def degraded(self, image: Tensor) -> Degraded:
-        """Return the condition of images with a mask (B, 4, H, W); `ShapeError` without."""
+        """Return the condition of images with a mask, (B, 4, H, W); otherwise `ShapeError`."""
         if image.shape[1] != 4:
             raise ShapeError(
                 f"y: got {image.shape[1]} channels, accepted: 4, the colours and a mask that is "
-                "1 where they are unknown"
+                "1 at unknown pixels"
             )
         colours, whole = image[:, :3], Prior.to_units(self, image)
         return Degraded(super().degraded(colours).anchor, whole)
 
 
 def matches(state: State) -> bool:
-    """Tell whether a state dict has the modules of ResShift's network."""
+    """Return whether a state dict has the modules of ResShift's network."""
     return "input_blocks.0.0.weight" in state and any(key.endswith(TABLE) for key in state)
 
 
@@ -69,7 +69,7 @@ def read_config(state: State) -> ADMConfig:
     """Return the U-Net's configuration that names and shapes of weights tell.
 
     Raises:
-        LookupError, ValueError: a weight that is missing or has an impossible shape.
+        LookupError, ValueError: a weight is missing or has an invalid shape.
     """
     ups = [k for k in state if k.startswith("output_blocks.") and k.endswith(".conv.weight")]
     levels, stages = 1 + len(ups), count_after(state, "output_blocks.")
@@ -91,9 +91,9 @@ def read_config(state: State) -> ADMConfig:
 
 
 def read_swin(state: State, name: str) -> SwinConfig:
-    """Return the configuration of the layer ``name``; LookupError where a weight is missing.
+    """Return the configuration of the layer ``name``; LookupError if a weight is missing.
 
-    Windows are shifted in those blocks for which the file holds a mask of the shifted windows.
+    Windows are shifted in the blocks for which the file has an attention mask.
     """
     places, heads = state[f"{name}.blocks.0.{TABLE}"].shape
     window, blocks = (math.isqrt(places) + 1) // 2, range(count_after(state, f"{name}.blocks."))
@@ -107,13 +107,13 @@ def read_swin(state: State, name: str) -> SwinConfig:
 
 
 def make_network(state: State) -> ResShiftNetwork:
-    """Return the network that a state dict is of, with other weights.
+    """Return the network of a state dict, without its weights.
 
     Raises:
-        LookupError, ValueError: see `read_config`; also a file without masks, see `read_swin`.
+        LookupError, ValueError: see `read_config`; also for a file without masks, see `read_swin`.
     """
     if not any(key.endswith("attn_mask") for key in state):
-        raise LookupError("attn_mask, which tells the blocks with shifted windows")
+        raise LookupError("attn_mask, which marks the blocks with shifted windows")
     config = read_config(state)
     levels, each = len(config.widths), config.blocks + 1
     down = [f"input_blocks.{1 + level * each}.1" for level in range(levels)]
@@ -128,22 +128,22 @@ def make_network(state: State) -> ResShiftNetwork:
     return ResShiftNetwork(SwinUNet(config, swin), features, multiple)
 
 
-def build(state: State, where: str, options: dict[str, Any]) -> Latent:
+def build(state: State, where: str, options: Options) -> Latent:
     """Return ResShift's network as a restorer of images in [0, 1].
 
-    Super-resolution by 2 and 4, and restoration of faces, are told apart by the sizes of the
-    network and its autoencoder; a network for inpainting becomes an `Inpainter`.
+    Super-resolution by 2 or 4 and restoration of faces are distinguished by the sizes of the
+    network and its autoencoder. A network for inpainting becomes an `Inpainter`.
 
     Args:
         state: the state dict.
-        where: how error messages begin, naming the file.
-        options: ``autoencoder``, the file of VQ-f4 or VQ-f8 that the network was trained with, or
-            an `Autoencoder`, which is needed; ``steps``, 15 or 4, by default as the authors name
-            their files (``_s15``, ``_s4``); ``schedule`` instead; ``data_range``.
+        where: beginning of error messages, which names the file.
+        options: ``autoencoder`` (required), the file of the VQ-f4 or VQ-f8 that the network was
+            trained with, or an `Autoencoder`; ``steps``, 15 or 4, by default taken from the file
+            name (``_s15``, ``_s4``), or ``schedule`` instead; ``data_range``.
 
     Raises:
-        CheckpointError: weights that do not fit, or are not finite.
-        ArgumentError: an unknown option, or an impossible value of one.
+        CheckpointError: weights do not fit or are not finite.
+        ArgumentError: an unknown option, or an invalid value.
     """
     check_options(options, *OPTIONS)
     schedule = schedule_option(options, lambda: _schedule(options.get("steps"), where))
@@ -151,7 +151,8 @@ def build(state: State, where: str, options: dict[str, Any]) -> Latent:
     autoencoder = _autoencoder(options.get("autoencoder"), network.unet.config.channels[1])
     upsample, rest = divmod(autoencoder.factor, 2**network.halvings)
     fits, got = rest == 0 and upsample > 0, f"latents {autoencoder.factor} times smaller"
-    require(fits, "autoencoder", got, f"at least {2**network.halvings} times, as the network's")
+    accepted = f"latents at least {2**network.halvings} times smaller, as for this network"
+    require(fits, "autoencoder", got, accepted)
     prior = NetworkPrior(network, schedule, "sample", anchor=Anchor("latent", upsample))
     kind = Inpainter if network.image_channels == 4 else Latent
     return kind(prior, autoencoder, options.get("data_range", (0.0, 1.0)))
@@ -163,25 +164,28 @@ def _renamed(state: State) -> State:
     return {k if k.startswith(EXTRACTOR) else f"unet.{k}": v for k, v in kept.items()}
 
 
-def _schedule(steps: Any, where: str) -> Tabulated:
-    """Return the published schedule of a number of steps, or that which the file's name tells."""
+def _schedule(steps: int | None, where: str) -> Tabulated:
+    """Return the published schedule of a number of steps, by default that in the file name."""
     named = re.search(r"_s(15|4)(?!\d)", where)
     steps = int(named[1]) if steps is None and named else steps
-    known = steps in STEPS
-    require(known, "steps", steps, "15 or 4, of which the weights tell nothing")
+    if steps not in STEPS:
+        accepted = "15 or 4; the weights do not determine it"
+        raise ArgumentError(f"steps: got {steps!r}, accepted: {accepted}")
     return resshift(steps, min_noise=STEPS[steps])
 
 
-def _autoencoder(source: Any, latents: int) -> Autoencoder:
-    """Return an autoencoder from its file, if it is none already."""
+def _autoencoder(source: Autoencoder | str | Path | None, latents: int) -> Autoencoder:
+    """Return an autoencoder, loaded if ``source`` is a file."""
     if isinstance(source, (str, Path)):
         state, where = read_state(source), f"autoencoder: {str(source)!r}"
         if not vq.matches(state):
-            raise CheckpointError(f"{where} is none of ResShift's, accepted: VQ-f4 or VQ-f8")
+            raise CheckpointError(f"{where} is not one of ResShift's, accepted: VQ-f4 or VQ-f8")
         source = load_network(lambda s: vq.VQAutoencoder(vq.read_config(s)), state, where)
     found = getattr(source, "latent_channels", None)
-    accepted = f"the file of ResShift's VQ autoencoder of {latents} latent channels, or one loaded"
-    require(found == latents, "autoencoder", source if found is None else found, accepted)
+    accepted = f"an Autoencoder with {latents} latent channels, or the file of ResShift's VQ model"
+    if source is None or found != latents:
+        got = source if found is None else found
+        raise ArgumentError(f"autoencoder: got {got!r}, accepted: {accepted}")
     return source
 
 

@@ -1,4 +1,4 @@
-"""State dicts: read without unpickling, checked against the network they are for."""
+"""State dicts, checked against the network they belong to."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], where: str) -
     Args:
         network: receives the weights.
         state: its state dict.
-        where: how the message begins, naming the file.
+        where: beginning of the error message, which names the file.
 
     Raises:
         CheckpointError: missing or unexpected keys, other shapes, or non-finite weights.
@@ -36,7 +36,7 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], where: str) -
         k for k, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all())
     )
     if bad:
-        raise CheckpointError(f"{where}: weights hold NaN or infinite values in {_some(bad)}")
+        raise CheckpointError(f"{where}: weights contain NaN or infinite values in {_some(bad)}")
     network.load_state_dict(dict(state))
     network.eval().requires_grad_(False)
 
@@ -47,5 +47,5 @@ def _some(names: list[str]) -> str:
 
 
 def finite_state(state: Mapping[str, Tensor]) -> bool:
-    """Tell whether every floating-point tensor of a state dict is finite."""
+    """Return whether every floating-point tensor of a state dict is finite."""
     return all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point())

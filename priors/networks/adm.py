@@ -14,19 +14,19 @@ GROUPS = 32
 
 @dataclass(frozen=True)
 class ADMConfig:
-    """What an ADM network is made of.
+    """Configuration of an ADM network.
 
     Attributes:
-        channels: image channels it takes and returns.
+        channels: image channels of input and output.
         features: sinusoidal features of the time label (``model_channels``).
         widths: channels of each level, the finest first.
         blocks: residual blocks per level.
-        attention: whether a level has attention; the middle always has.
-        resampling: between levels, by ``block`` (residual ones), ``conv`` or ``plain``.
-        scale_shift: the label scales and shifts the normalised features, or is added to them.
-        num_classes: of a class-conditional network.
+        attention: whether each level has attention; the middle always has.
+        resampling: resampling between levels: ``block`` (residual blocks), ``conv`` or ``plain``.
+        scale_shift: the label scales and shifts the normalised features; otherwise it is added.
+        num_classes: number of classes of a class-conditional network.
         num_head_channels: channels of an attention head.
-        num_heads: attention heads at every width, instead.
+        num_heads: number of attention heads, instead of ``num_head_channels``.
     """
 
     channels: tuple[int, int]
@@ -41,16 +41,16 @@ class ADMConfig:
     num_heads: int | None = None
 
     def heads(self, width: int) -> int:
-        """Return the number of attention heads; `ArgumentError` if they do not divide it."""
+        """Return the number of attention heads; `ArgumentError` if they do not fit the width."""
         name = "num_head_channels" if self.num_heads is None else "num_heads"
         number = getattr(self, name)
         fits = isinstance(number, int) and number > 0 and width % number == 0
-        require(fits, name, number, f"a divisor of the {width} channels of an attention")
+        require(fits, name, number, f"a divisor of the {width} channels of the attention")
         return width // number if self.num_heads is None else number
 
 
 class _Norm(nn.GroupNorm):
-    """Group normalisation, in float32 at least."""
+    """Group normalisation, at least in float32."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(GROUPS, channels)
@@ -62,7 +62,7 @@ class _Norm(nn.GroupNorm):
 
 
 def _resize(way: str | None) -> nn.Module:
-    """Return what halves or doubles the sides of images."""
+    """Return the layer that halves or doubles the sides of images."""
     resizers = {"down": nn.AvgPool2d(2), "up": nn.Upsample(scale_factor=2), None: nn.Identity()}
     return resizers[way]
 
@@ -79,7 +79,7 @@ class _ResidualBlock(nn.Module):
         )
         modulation = 2 * width if config.scale_shift else width
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(4 * config.features, modulation))
-        # The published network drops out in the third place, which counts in the keys.
+        # The published network has dropout in third place, which is counted in the keys.
         self.out_layers = nn.Sequential(
             _Norm(width), nn.SiLU(), nn.Identity(), nn.Conv2d(width, width, 3, padding=1)
         )
@@ -110,7 +110,7 @@ class _Attention(nn.Module):
         self.proj_out = nn.Conv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The query, key and value of one head lie together: the "legacy" order.
+        # Query, key and value of a head are adjacent: the "legacy" order.
         qkv = self.qkv(self.norm(x.flatten(2))).unflatten(1, (self.heads, 3, -1))
         q, k, v = (part.transpose(2, 3) for part in qkv.unbind(2))
         h = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(1, 2)
@@ -118,7 +118,7 @@ class _Attention(nn.Module):
 
 
 class _Stage(nn.ModuleList):
-    """Layers one after another, of which the residual blocks see the time."""
+    """A sequence of layers; the residual blocks also receive the time embedding."""
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         for layer in self:
@@ -129,7 +129,7 @@ class _Stage(nn.ModuleList):
 class ADMUNet(nn.Module):
     """The U-Net of "Diffusion Models Beat GANs on Image Synthesis" (2021, arXiv 2105.05233).
 
-    That of DDPM with attention at several resolutions, residual blocks that resample, and
+    It extends DDPM's U-Net by attention at several resolutions, residual blocks that resample, and
     adaptive group normalisation. The keys of its state dict are those of guided-diffusion.
 
     Args:
@@ -160,7 +160,7 @@ class ADMUNet(nn.Module):
         self.out = nn.Sequential(_Norm(finest), nn.SiLU(), last)
 
     def _add_encoder(self) -> list[int]:
-        """Append the stages on the way down; return the channels of each one's output."""
+        """Append the stages of the encoder; return the output channels of each."""
         widths, outputs = self.config.widths, [self.config.widths[0]]
         for level, width in enumerate(widths):
             for _ in range(self.config.blocks):
@@ -172,7 +172,7 @@ class ADMUNet(nn.Module):
         return outputs
 
     def _add_decoder(self, skips: list[int]) -> None:
-        """Append the stages on the way up; each also sees the output of one on the way down."""
+        """Append the stages of the decoder; each also receives the output of an encoder stage."""
         widths, width = self.config.widths, self.config.widths[-1]
         for level in reversed(range(len(widths))):
             for i in range(self.config.blocks + 1):
@@ -203,12 +203,12 @@ class ADMUNet(nn.Module):
         """Return the prediction for images.
 
         Args:
-            x: images (B, C, H, W) in [-1, 1], of sides that halve evenly from level to level.
+            x: images (B, C, H, W) in [-1, 1]; every level but the last halves the sides.
             label: time labels (B,), 0 to 999.
-            classes: integers (B,), of a class-conditional network.
+            classes: integers (B,), for a class-conditional network.
 
         Raises:
-            ShapeError: sides that do not.
+            ShapeError: the sides cannot be halved so often.
         """
         check_sides(x, len(self.config.widths))
         half = self.config.features // 2

@@ -1,4 +1,4 @@
-"""Attention between the pixels of an image, as the U-Nets of IR-SDE and RDDM have it."""
+"""Attention between the pixels of an image, for the U-Nets of IR-SDE and RDDM."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ HEADS = 4
 
 
 class Attention(nn.Module):
-    """Self-attention of four heads over all pixels."""
+    """Self-attention with four heads over all pixels."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Attention(nn.Module):
         return self.to_out(self.mix(q, k, v).flatten(1, 2).unflatten(2, x.shape[2:]))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return the values that each pixel attends to."""
+        """Return the attended values of each pixel."""
         q, k, v = (part.transpose(2, 3) for part in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v).transpose(2, 3)
 

@@ -34,7 +34,7 @@ class _NoiseEmbedding(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """``x + conv(silu(conv(norm(x) (1 + scale) + shift)))``, scale and shift set by the noise."""
+    """``x + conv(silu(conv(norm(x) (1 + scale) + shift)))``, scale and shift from the label."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -44,15 +44,15 @@ class _ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, 1)
-        # Normalised over the channels of each position, not over the image as a group norm would
-        # be: what the network does to a pixel then does not depend on the size of the image.
+        # Normalised over the channels of each pixel, not over the image as in a group norm, so
+        # that the result at a pixel does not depend on the size of the image.
         h = F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2]).permute(0, 3, 1, 2)
         h = torch.addcmul(shift, h, 1 + scale)
         return x + self.second(F.silu(self.first(h)))
 
 
 class _Stage(nn.ModuleList):
-    """Residual blocks one after another."""
+    """A sequence of residual blocks."""
 
     def __init__(self, channels: int, layers: int) -> None:
         super().__init__(_ResidualBlock(channels) for _ in range(layers))
@@ -64,7 +64,7 @@ class _Stage(nn.ModuleList):
 
 
 def _zeroed(conv: nn.Conv2d) -> nn.Conv2d:
-    """Return a convolution that starts as zero, so that its block starts as the identity."""
+    """Return a convolution with zero weights, so that its block starts as the identity."""
     for parameter in conv.parameters():
         nn.init.zeros_(parameter)
     return conv
@@ -73,15 +73,15 @@ def _zeroed(conv: nn.Conv2d) -> nn.Conv2d:
 class ConvUNet(nn.Module):
     """A U-Net of 3 x 3 convolutions on pixel-unshuffled images, without attention.
 
-    Everything it does is local, so that it treats a pixel alike in images of any size. Working on
+    All operations are local, so a pixel is treated equally in images of any size. Working on
     ``factor x factor`` unshuffled pixels makes an evaluation about ``factor^2`` times cheaper than
-    the same widths at full resolution. Images are padded by reflection to the next multiple of the
-    network's stride and cropped afterwards.
+    with the same widths at full resolution. Images are padded by reflection to the next multiple
+    of the network's stride and cropped afterwards.
 
     Args:
         channels: real image channels (2 for complex images).
         widths: channels of each resolution level.
-        layers: residual blocks per level, on the way down and up again.
+        layers: residual blocks per level, in the encoder and in the decoder.
         factor: pixel-unshuffle factor.
     """
 
@@ -117,8 +117,8 @@ class ConvUNet(nn.Module):
         pad = (0, -width % self.stride, 0, -height % self.stride)
         if pad[1] >= width or pad[3] >= height:
             raise ShapeError(
-                f"x: got images of {height} x {width}, accepted: sides that reflection pads to a "
-                f"multiple of {self.stride}, above {self.stride // 2} for certain"
+                f"x: got images of {height} x {width}, accepted: sides that reflection can pad to "
+                f"a multiple of {self.stride}, e.g. all above {self.stride // 2}"
             )
         padded = F.pad(x, pad, mode="reflect") if any(pad) else x
         h = F.pixel_unshuffle(padded, self.factor).contiguous(memory_format=torch.channels_last)
@@ -140,7 +140,7 @@ class ConvUNet(nn.Module):
 
 
 class _Part(ConvUNet):
-    """The U-Net of the priors with other outputs than inputs."""
+    """The U-Net of the priors with different numbers of input and output channels."""
 
     def __init__(self, inputs: int, outputs: int, widths: tuple[int, ...], layers: int) -> None:
         super().__init__(inputs, widths, layers)
@@ -149,14 +149,14 @@ class _Part(ConvUNet):
 
 
 class RestorationUNet(nn.Module):
-    """The U-Net of the shipped priors for restorers: it sees ``x_t`` and ``m``, stacked.
+    """The U-Net of the shipped restorers; its input is ``x_t`` and ``m``, stacked.
 
     Args:
-        channels: real channels of the images, or latents.
+        channels: real channels of the images or latents.
         widths: see `ConvUNet`.
-        layers: likewise.
-        heads: predictions it makes, stacked along the channels.
-        networks: U-Nets that make them: one all, or one each.
+        layers: see `ConvUNet`.
+        heads: number of predictions, stacked along the channels.
+        networks: number of U-Nets: one for all predictions, or one for each.
     """
 
     def __init__(

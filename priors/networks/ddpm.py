@@ -12,15 +12,15 @@ from wellposed.priors.networks.adm import GROUPS, check_sides, waves
 
 @dataclass(frozen=True)
 class DDPMConfig:
-    """What a DDPM network is made of.
+    """Configuration of a DDPM network.
 
     Attributes:
-        channels: image channels it takes and returns.
+        channels: image channels of input and output.
         features: sinusoidal features of the time label, and channels of the first convolution.
         widths: channels of each level, the finest first.
         blocks: residual blocks per level.
-        attention: whether a level has attention; the middle always has.
-        shortcut: where a block changes the channels, it does so by ``nin_shortcut`` (1 x 1) or
+        attention: whether each level has attention; the middle always has.
+        shortcut: shortcut of blocks that change the channels, ``nin_shortcut`` (1 x 1) or
             ``conv_shortcut`` (3 x 3).
     """
 
@@ -33,7 +33,7 @@ class DDPMConfig:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Return DDPM's normalisation of images of so many channels."""
+    """Return DDPM's normalisation of images with these channels."""
     return nn.GroupNorm(GROUPS, channels, eps=1e-6)
 
 
@@ -60,7 +60,7 @@ class _ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all pixels, of one head."""
+    """Self-attention over all pixels, with one head."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -79,19 +79,19 @@ class Attention(nn.Module):
 
 def downsample(width: int) -> nn.Module:
     """Return the convolution that halves the sides of images of ``width`` channels."""
-    # Padded at the right and at the bottom only, as TensorFlow does for even sides.
+    # Padded only at the right and at the bottom, as TensorFlow does for even sides.
     pad, conv = nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(width, width, 3, stride=2)
     return nn.Sequential(OrderedDict(pad=pad, conv=conv))
 
 
 def upsample(width: int) -> nn.Module:
-    """Return what doubles the sides of images of ``width`` channels."""
+    """Return the layers that double the sides of images of ``width`` channels."""
     conv = nn.Conv2d(width, width, 3, padding=1)
     return nn.Sequential(OrderedDict(resize=nn.Upsample(scale_factor=2), conv=conv))
 
 
 class _Level(nn.Module):
-    """The residual blocks of one resolution, each followed by attention or not."""
+    """The residual blocks of one resolution, optionally with attention after each."""
 
     def __init__(self, inputs: list[int], level: int, config: DDPMConfig) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class _Level(nn.Module):
 
 
 class _DownLevel(_Level):
-    """Returns the output of each block, and that resampled to the next level if there is one."""
+    """Returns the output of each block, and the last one resampled to the next level if any."""
 
     def __init__(self, inputs: list[int], level: int, config: DDPMConfig) -> None:
         super().__init__(inputs, level, config)
@@ -121,7 +121,7 @@ class _DownLevel(_Level):
 
 
 class _UpLevel(_Level):
-    """Takes one of the outputs on the way down for each block, the last one first."""
+    """Each block also receives one output of the encoder, the last output first."""
 
     def __init__(self, inputs: list[int], level: int, config: DDPMConfig) -> None:
         super().__init__(inputs, level, config)
@@ -191,11 +191,11 @@ class DDPMUNet(nn.Module):
         """Return the prediction for images.
 
         Args:
-            x: images (B, C, H, W) in [-1, 1], of sides that halve evenly from level to level.
+            x: images (B, C, H, W) in [-1, 1]; every level but the last halves the sides.
             label: time labels (B,), 0 to 999.
 
         Raises:
-            ShapeError: sides that do not.
+            ShapeError: the sides cannot be halved so often.
         """
         check_sides(x, len(self.config.widths))
         embedding = self.temb(label, x.dtype)

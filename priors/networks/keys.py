@@ -1,4 +1,4 @@
-"""What names and shapes of weights tell of the network they are for."""
+"""Properties of a network, inferred from the names and shapes of its weights."""
 
 from collections.abc import Mapping
 
@@ -9,21 +9,21 @@ State = Mapping[str, Tensor]
 
 
 def top_names(state: State) -> set[str]:
-    """Return the first parts of the keys, by which most families can be told."""
+    """Return the first parts of the keys, which identify most families."""
     return {key.split(".")[0] for key in state}
 
 
 def count_after(state: State, prefix: str) -> int:
-    """Return how many numbered modules follow ``prefix``: one more than the largest number."""
+    """Return the number of numbered modules after ``prefix``: one more than the largest index."""
     keys = (key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix))
     return 1 + max((int(key) for key in keys), default=-1)
 
 
 def image_channels(first: Tensor, last: Tensor) -> tuple[int, int]:
-    """Return the image channels that a first and a last convolution take and return.
+    """Return the image channels of the first convolution's input and the last one's output.
 
     Raises:
-        ValueError: not as many out as in, nor twice as many (learned variance).
+        ValueError: neither as many out as in, nor twice as many (learned variance).
     """
     taken, returned = first.shape[1], len(last)
     if returned not in (taken, 2 * taken):
@@ -32,15 +32,15 @@ def image_channels(first: Tensor, last: Tensor) -> tuple[int, int]:
 
 
 def image_pair(channels: tuple[int, int]) -> int:
-    """Return the channels of the images of a network that takes two and returns one.
+    """Return the image channels of a network that takes two images and returns one.
 
     Raises:
-        ValueError: it takes something else.
+        ValueError: other numbers of channels.
     """
     taken, returned = channels
     if taken != 2 * returned:
         raise ValueError(
-            f"{taken} channels in and {returned} out; a network that takes x_t and one degraded "
-            "image has twice as many in as out"
+            f"{taken} channels in and {returned} out; a network of x_t and a degraded image has "
+            "twice as many in as out"
         )
     return returned

@@ -1,4 +1,4 @@
-"""What the networks of several restoration papers share."""
+"""Layers that the networks of several restoration papers share."""
 
 from typing import Literal
 
@@ -38,7 +38,7 @@ class Sinusoids(nn.Module):
 
 
 def embedding(mlp: nn.Sequential, label: Tensor, like: Tensor) -> Tensor:
-    """Return a network's embedding of labels, of which the sinusoids keep the labels' precision.
+    """Return a network's embedding of labels; the sinusoids are computed in the labels' precision.
 
     Args:
         mlp: `Sinusoids` and the layers that follow them.
@@ -53,8 +53,9 @@ class Conditioned(nn.Module):
 
     Args:
         network: maps (B, 2 C, H, W) and labels (B,) to its prediction (B, ..., H, W).
-        multiple: of which the sides it takes must be; others are padded at the right and bottom.
-        mode: padded by reflection, or with zeros (``constant``).
+        multiple: the network needs sides that are multiples of this number; others are padded at
+            the right and at the bottom.
+        mode: padding by reflection, or with zeros (``constant``).
     """
 
     def __init__(self, network: nn.Module, multiple: int, mode: Mode = "reflect") -> None:
@@ -78,6 +79,6 @@ def pad(x: Tensor, multiple: int, mode: Mode = "reflect") -> Tensor:
     if mode == "reflect" and (right >= width or bottom >= height):
         raise ShapeError(
             f"x_t: got images of {height} x {width} in units, accepted: sides that reflection "
-            f"pads to a multiple of {multiple}, above {multiple // 2} for certain"
+            f"can pad to a multiple of {multiple}, e.g. all above {multiple // 2}"
         )
     return F.pad(x, (0, right, 0, bottom), mode) if right or bottom else x

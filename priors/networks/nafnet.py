@@ -1,4 +1,4 @@
-"""The network of Refusion: NAFNet told the time, with the published names of its weights."""
+"""The network of Refusion: a time-conditional NAFNet, with the published names of its weights."""
 
 import itertools
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from wellposed.priors.networks.layers import ChannelNorm, Sinusoids, embedding
 
 @dataclass(frozen=True)
 class NAFConfig:
-    """What a conditional NAFNet is made of.
+    """Configuration of a conditional NAFNet.
 
     Attributes:
-        channels: image channels it takes and returns.
-        width: channels of the finest level; each coarser one has twice as many.
-        encoders: blocks of each level on the way down, the finest first.
+        channels: image channels of input and output.
+        width: channels of the finest level; each coarser level has twice as many.
+        encoders: blocks of each level of the encoder, the finest first.
         middle: blocks of the middle.
-        decoders: blocks of each level on the way up, the coarsest first.
+        decoders: blocks of each level of the decoder, the coarsest first.
     """
 
     channels: tuple[int, int]
@@ -30,7 +30,7 @@ class NAFConfig:
 
 
 def read_config(state: State) -> NAFConfig:
-    """Return the configuration that names of weights tell; LookupError where one is missing."""
+    """Return the configuration from the names of the weights; LookupError if one is missing."""
     first, last = state["intro.weight"], state["ending.weight"]
 
     def blocks(side: str) -> tuple[int, ...]:
@@ -77,7 +77,7 @@ class _Block(nn.Module):
 
 
 class _Stage(nn.ModuleList):
-    """Blocks one after another."""
+    """A sequence of blocks."""
 
     def __init__(self, blocks: int, width: int, embedded: int) -> None:
         super().__init__(_Block(width, embedded) for _ in range(blocks))
@@ -89,7 +89,7 @@ class _Stage(nn.ModuleList):
 
 
 class ConditionalNAFNet(nn.Module):
-    """NAFNet, of which each block is told the time, as the diffusion's network.
+    """NAFNet whose blocks are all conditioned on the time, as the network of a diffusion.
 
     "Refusion: Enabling Large-Size Realistic Image Restoration with Latent-Space Diffusion
     Models", 2023, arXiv 2304.08291; "Simple Baselines for Image Restoration", 2022, arXiv

@@ -17,8 +17,8 @@ class SwinUNet(ADMUNet):
     """ADM's U-Net with a `SwinLayer` after the first block of each level, and in the middle.
 
     Args:
-        config: of the U-Net, without attention.
-        swin: of each layer: those on the way down, the middle's, those on the way up.
+        config: configuration of the U-Net, without attention.
+        swin: configurations of the layers: encoder, middle, decoder.
     """
 
     def __init__(self, config: ADMConfig, swin: list[SwinConfig]) -> None:
@@ -39,9 +39,10 @@ class ResShiftNetwork(nn.Module):
     arXiv 2307.12348.
 
     Args:
-        unet: of latents and features, concatenated.
+        unet: U-Net of latents and features, concatenated.
         features: channels of the degraded image, then those after each halving of its sides.
-        multiple: of which the sides of latents must be; others are padded by reflection.
+        multiple: the U-Net needs sides that are multiples of this number; others are padded by
+            reflection.
     """
 
     def __init__(
@@ -62,8 +63,8 @@ class ResShiftNetwork(nn.Module):
         scale, sides = 2**self.halvings, tuple(degraded.image.shape[-2:])
         if sides != (height * scale, width * scale):
             raise ShapeError(
-                f"condition: got a degraded image of sides {sides}, accepted: {scale} times those "
-                f"of the latents, {height} x {width}"
+                f"condition: got a degraded image of sides {sides}, accepted: {scale} times the "
+                f"sides of the latents, {height} x {width}"
             )
         image = pad(degraded.image, self.multiple * scale)
         x = torch.cat([pad(seen, self.multiple), self.feature_extractor(image)], 1)

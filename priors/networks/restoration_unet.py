@@ -1,6 +1,6 @@
 """The U-Nets of IR-SDE and RDDM, with the published names of their weights.
 
-Both descend from one network; they differ in what `UNetConfig` holds.
+Both derive from one network; they differ in the fields of `UNetConfig`.
 """
 
 import itertools
@@ -19,17 +19,17 @@ GROUPS = 8
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """What a U-Net is made of.
+    """Configuration of a U-Net.
 
     Attributes:
-        channels: image channels it takes and returns.
+        channels: image channels of input and output.
         features: sinusoidal features of the label.
-        widths: channels of the first convolution, then those that each level passes on.
+        widths: channels of the first convolution, then output channels of each level.
         hidden: channels of the attention, in four heads.
-        normalised: convolutions have standardised weights and biases, and group normalisation
-            follows them (RDDM); IR-SDE's have neither.
-        full: the middle has attention between all pixels, not the linear one of the levels.
-        last: side of the last convolution's kernel.
+        normalised: convolutions have standardised weights and biases and are followed by group
+            normalisation (RDDM); IR-SDE has neither.
+        full: the middle has attention between all pixels instead of linear attention.
+        last: kernel size of the last convolution.
     """
 
     channels: tuple[int, int]
@@ -42,14 +42,14 @@ class UNetConfig:
 
 
 def read_config(state: State, ending: str = "final_conv") -> UNetConfig:
-    """Return the configuration that names and shapes of weights tell.
+    """Return the configuration, inferred from the names and shapes of the weights.
 
     Args:
         state: the state dict.
         ending: name of the last convolution.
 
     Raises:
-        LookupError: a weight that is missing.
+        LookupError: a weight is missing.
     """
     first, last = state["init_conv.weight"], state[f"{ending}.weight"]
     levels = range(count_after(state, "downs."))
@@ -65,7 +65,7 @@ def read_config(state: State, ending: str = "final_conv") -> UNetConfig:
 
 
 class _StandardisedConv(nn.Conv2d):
-    """A convolution whose weights are standardised in each output channel."""
+    """A convolution with weights standardised in each output channel."""
 
     def forward(self, x: Tensor) -> Tensor:
         variance, mean = torch.var_mean(self.weight, (1, 2, 3), correction=0, keepdim=True)
@@ -89,7 +89,7 @@ class _Block(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """Two convolutions, of which the label scales and shifts the first, and a shortcut."""
+    """Two convolutions, the first scaled and shifted by the label, and a shortcut."""
 
     def __init__(self, channels: int, width: int, config: UNetConfig) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class _ResidualBlock(nn.Module):
 
 
 class _Level(nn.ModuleList):
-    """Two residual blocks, attention, and what leads to the next level."""
+    """Two residual blocks, attention, and the resampling to the next level."""
 
     def __init__(self, channels: int, width: int, resample: nn.Module, config: UNetConfig) -> None:
         blocks = (_ResidualBlock(channels, width, config) for _ in range(2))
@@ -115,7 +115,7 @@ class _Level(nn.ModuleList):
 
 
 class _DownLevel(_Level):
-    """Returns the two outputs that the way up sees again, and the input of the next level."""
+    """Returns the two outputs that the decoder uses, and the input of the next level."""
 
     def forward(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         first, second, attend, resample = self
@@ -125,7 +125,7 @@ class _DownLevel(_Level):
 
 
 class _UpLevel(_Level):
-    """Each block also sees the last of ``skips``, which it takes, where there are any."""
+    """Each block also receives the last of ``skips``, if any, and removes it from the list."""
 
     def forward(self, x: Tensor, time: Tensor, skips: list[Tensor] | None) -> Tensor:
         first, second, attend, resample = self
@@ -175,7 +175,7 @@ class ResidualUNet(nn.Module):
         return _ResidualBlock(channels, width, config), conv
 
     def _decoder(self, skips: bool) -> nn.ModuleList:
-        """Return the levels on the way up, whose blocks see one on the way down or not."""
+        """Return the levels of the decoder, with or without skip connections."""
         pairs = list(itertools.pairwise(self.config.widths))[::-1]
         return nn.ModuleList(
             _UpLevel(
@@ -199,7 +199,7 @@ class ResidualUNet(nn.Module):
         return nn.Conv2d(channels, width, 3, padding=1, bias=self.config.normalised)
 
     def encode(self, x: Tensor, time: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the coarsest features, and those that the way up sees again, finest first."""
+        """Return the coarsest features, and those for the skip connections, finest first."""
         skips = [x]
         for level in self.downs:
             early, late, x = level(x, time)
@@ -218,7 +218,7 @@ class ResidualUNet(nn.Module):
 
 
 class SharedUNet(ResidualUNet):
-    """RDDM's network of two heads on one encoder; the first head, the residual, has no skips."""
+    """RDDM's network of two heads on one encoder; the first head (residual) has no skips."""
 
     def _add_ending(self) -> None:
         width = self.config.widths[0]
@@ -239,7 +239,7 @@ class SharedUNet(ResidualUNet):
 def climb(
     levels: nn.ModuleList, x: Tensor, time: Tensor, skips: list[Tensor] | None = None
 ) -> Tensor:
-    """Return features at full resolution; the levels take what they see again off ``skips``."""
+    """Return features at full resolution; the levels remove their inputs from ``skips``."""
     for level in levels:
         x = level(x, time, skips)
     return x

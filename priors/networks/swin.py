@@ -18,14 +18,14 @@ APART = -100.0
 
 @dataclass(frozen=True)
 class SwinConfig:
-    """What a layer is made of.
+    """Configuration of a layer.
 
     Attributes:
-        width: its channels.
-        hidden: channels of the layers per pixel.
-        heads: of the attention.
+        width: channels of the layer.
+        hidden: channels of the MLPs.
+        heads: number of attention heads.
         window: side of a window.
-        shifts: by how much the windows of each block are shifted.
+        shifts: shift of the windows of each block.
     """
 
     width: int
@@ -40,7 +40,7 @@ class WindowAttention(nn.Module):
 
     Args:
         config: see `SwinConfig`.
-        shift: of the windows, down and to the right.
+        shift: shift of the windows, down and to the right.
     """
 
     def __init__(self, config: SwinConfig, shift: int) -> None:
@@ -62,7 +62,7 @@ class WindowAttention(nn.Module):
         return whole(out, self.window, *x.shape[2:]).roll((self.shift, self.shift), (2, 3))
 
     def bias(self) -> Tensor:
-        """Return the bias (heads, N, N) of the N pixels of a window for each other."""
+        """Return the biases (heads, N, N) between the N pixels of a window."""
         table = self.relative_position_bias_table
         place = torch.arange(self.window, device=table.device)
         rows, columns = (v.flatten() for v in torch.meshgrid(place, place, indexing="ij"))
@@ -70,7 +70,7 @@ class WindowAttention(nn.Module):
         return table[(2 * self.window - 1) * apart[0] + apart[1]].permute(2, 0, 1)
 
     def borders(self, x: Tensor) -> Tensor:
-        """Return what keeps apart (windows, N, N) pixels that are no neighbours in ``x``."""
+        """Return the mask (windows, N, N) that separates pixels not adjacent in ``x``."""
         bands = []
         for side in x.shape[2:]:
             place = torch.arange(side, device=x.device)
@@ -117,7 +117,7 @@ class SwinLayer(nn.Module):
     """Blocks of window attention between two projections.
 
     Args:
-        channels: of the features it takes and returns.
+        channels: channels of input and output.
         config: see `SwinConfig`.
     """
 

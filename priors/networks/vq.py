@@ -11,19 +11,19 @@ from wellposed.priors.networks.ddpm import Attention, downsample, group_norm, up
 from wellposed.priors.networks.keys import State, count_after, top_names
 
 CHUNK = 4096
-"""Latent pixels whose distances to all codes are held at once: 128 MiB of float32."""
+"""Number of latent pixels compared with all codes at once: 128 MiB of float32."""
 
 
 @dataclass(frozen=True)
 class VQConfig:
-    """What an autoencoder is made of.
+    """Configuration of an autoencoder.
 
     Attributes:
-        channels: of the images.
+        channels: image channels.
         widths: channels of each level, the finest first.
         blocks: residual blocks of each level of the encoder; the decoder has one more.
         coded: channels between encoder and code.
-        codes: codes of the codebook, and channels of each: the latents'.
+        codes: number of codes, and channels of each code and of the latents.
     """
 
     channels: int
@@ -34,10 +34,10 @@ class VQConfig:
 
 
 def read_config(state: State) -> VQConfig:
-    """Return the configuration that names and shapes of weights tell.
+    """Return the configuration, inferred from the names and shapes of the weights.
 
     Raises:
-        LookupError: a weight that is missing.
+        LookupError: a weight is missing.
     """
     levels = range(count_after(state, "encoder.down."))
     codes, latents = state["quantize.embedding.weight"].shape
@@ -70,7 +70,7 @@ class _ResidualBlock(nn.Module):
 
 
 class _Level(nn.Module):
-    """Residual blocks, and what leads to the next level under a name, if there is one."""
+    """Residual blocks, and a named resampling to the next level, if there is one."""
 
     def __init__(
         self, channels: int, width: int, blocks: int, name: str, resample: nn.Module | None
@@ -88,7 +88,7 @@ class _Level(nn.Module):
 
 
 class _Coder(nn.Module):
-    """What encoder and decoder have: the coarsest features' blocks and both ends."""
+    """The common part of encoder and decoder: both ends, and the coarsest blocks."""
 
     def __init__(self, taken: int, first: int, coarsest: int, last: int, returned: int) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Codebook(nn.Module):
 
     Args:
         codes: number of codes.
-        channels: of each.
+        channels: channels of a code.
     """
 
     def __init__(self, codes: int, channels: int) -> None:
@@ -156,7 +156,7 @@ class Codebook(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         codes, pixels = self.embedding.weight, z.movedim(1, -1)
-        # The squared distance, less what is the same for all codes.
+        # The squared distance without the term that is equal for all codes.
         squares = codes.square().sum(1)
         parts = pixels.reshape(-1, z.shape[1]).split(CHUNK)
         index = torch.cat([(squares - 2 * part @ codes.T).argmin(1) for part in parts])
@@ -167,8 +167,8 @@ class VQAutoencoder(nn.Module):
     """An autoencoder of images in [-1, 1] whose decoder rounds latents to a codebook.
 
     "Taming Transformers for High-Resolution Image Synthesis", 2020, arXiv 2012.09841; "High-
-    Resolution Image Synthesis with Latent Diffusion Models", 2021, arXiv 2112.10752. Latents are
-    not rounded when encoding, as ResShift has it.
+    Resolution Image Synthesis with Latent Diffusion Models", 2021, arXiv 2112.10752. As in
+    ResShift, encoding does not round latents.
 
     Args:
         config: see `VQConfig`.
@@ -190,13 +190,13 @@ class VQAutoencoder(nn.Module):
         return self.quant_conv(self.encoder(x.to(weight.dtype))).to(x.dtype)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Return the images of latents; gradients pass the codebook as if it were not there."""
+        """Return the images of latents; gradients pass the codebook unchanged."""
         latents = z.to(self.quant_conv.weight.dtype)
         rounded = latents + (self.quantize(latents) - latents).detach()
         return self.decoder(self.post_quant_conv(rounded)).to(z.dtype)
 
 
 def matches(state: State) -> bool:
-    """Tell whether a state dict has the modules of such an autoencoder."""
+    """Return whether a state dict has the modules of a VQ autoencoder."""
     parts = {"encoder", "decoder", "quantize", "quant_conv", "post_quant_conv"}
     return parts <= top_names(state)

@@ -1,1 +1,1 @@
-"""Priors on disk: the shipped ones, one's own, and everybody's checkpoint files."""
+"""Priors on disk: shipped priors, your own, and checkpoint files of other codebases."""

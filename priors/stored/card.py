@@ -1,7 +1,10 @@
-"""Model cards: what a prior was trained on, how, and how well it does."""
+"""Model cards: training data, settings and results of a prior."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
+
+from wellposed.priors.stored.config import Config
+
+T = TypeVar("T")
 
 OPTIONS = {
     "deblurring": ("noise", "blur"),
@@ -10,25 +13,25 @@ OPTIONS = {
     "mri": ("noise", "acceleration"),
     "ct": ("noise", "views"),
 }
-"""Settings that tell how much a degradation degrades."""
+"""Settings of each degradation that are listed in the card."""
 
 CURVES = {
-    False: """Loss on training crops (running mean) and on held-out ones (averaged weights), and
-mean squared denoising error of held-out crops at levels of sigma / alpha, images being in
+    False: """Loss on training crops (running mean) and on held-out crops (averaged weights), and
+mean squared denoising error of held-out crops at levels of sigma / alpha, for images in
 [-1, 1]:""",
-    True: """Loss on training crops (running mean) and on held-out ones (averaged weights), and
-PSNR in dB of held-out crops: of the degraded image, and of the clean one estimated in one step
-from the time named, as a fraction of T.""",
+    True: """Loss on training crops (running mean) and on held-out crops (averaged weights), and
+PSNR in dB on held-out crops: of the degraded image, and of the clean image estimated in one step
+from the given time, a fraction of T.""",
 }
 
 
-def model_card(config: Mapping[str, Any]) -> str:
-    """Return the model card of a prior trained with `wellposed train`; see `store.Config`."""
+def model_card(config: Config) -> str:
+    """Return the model card of a prior trained with `wellposed train`; see `Config`."""
     training, anchored = config["training"], "process" in config
-    facts = _restorer(config, training) if anchored else _denoiser(config, training)
+    facts = _restorer(config) if anchored else _denoiser(config)
     facts |= {
         "steps": f"{training['steps_done']} of batch {training['batch_size']}",
-        "augmentation": _augmentation(training),
+        "augmentation": _augmentation(config),
         "hardware": training["hardware"],
     }
     curve = [["step", "training", "held-out", *training["curve"]]]
@@ -45,54 +48,56 @@ A {"restorer" if anchored else "diffusion prior"} of wellposed, trained with `we
 """
 
 
-def _denoiser(config: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, str]:
+def _denoiser(config: Config) -> dict[str, str]:
     kind = "complex (real and imaginary part)" if config["complex"] else "real"
     return {
-        **_data(config, training, f", {kind}"),
-        "network": _network("ConvUNet", config, training),
+        **_data(config, f", {kind}"),
+        "network": _network("ConvUNet", config),
         "schedule": config["schedule"],
         "prediction": config["prediction"],
-        "noise levels": training["noise_levels"],
+        "noise levels": config["training"]["noise_levels"],
     }
 
 
-def _restorer(config: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, str]:
+def _restorer(config: Config) -> dict[str, str]:
+    training = config["training"]
     named = OPTIONS.get(training["degradation"], ())
     how = ", ".join(f"{name} {training[name]}" for name in named) or "as published"
     space = "latents of its autoencoder" if config["latent"] else "pixels"
     return {
-        **_data(config, training),
+        **_data(config),
         "degradation": f"{training['degradation']}, enlarged {config['upsample']} x: {how}",
         "process": f"{config['process']}, on {space}",
         "prediction, loss": f"{config['prediction']}, {training['loss']}",
-        "network": _network("RestorationUNet", config, training),
+        "network": _network("RestorationUNet", config),
     }
 
 
-def _data(
-    config: Mapping[str, Any], training: Mapping[str, Any], kind: str = ""
-) -> dict[str, str]:
+def _data(config: Config, kind: str = "") -> dict[str, str]:
+    training = config["training"]
     return {
         "data": training["sources"],
         "licence of the data": training["licence"],
-        "images": f"{config['channels']} channel(s){kind}; crops of {_sizes(training)}",
+        "images": f"{config['channels']} channel(s){kind}; crops of {_sizes(config)}",
         "value range": str(config["data_range"]),
     }
 
 
-def _network(name: str, config: Mapping[str, Any], training: Mapping[str, Any]) -> str:
-    widths = config["network"]["widths"]
-    return f"{name}, {training['millions']:.1f} M parameters, widths {widths}"
+def _network(name: str, config: Config) -> str:
+    widths, millions = config["network"]["widths"], config["training"]["millions"]
+    return f"{name}, {millions:.1f} M parameters, widths {widths}"
 
 
-def _sizes(training: Mapping[str, Any]) -> str:
+def _sizes(config: Config) -> str:
+    training = config["training"]
     aspect = training.get("aspect", 1.0)
     tall = "" if aspect == 1 else f", {aspect:g} times as tall"
     return f"{', '.join(map(str, training['image_size']))} pixels{tall}"
 
 
-def _augmentation(training: Mapping[str, Any]) -> str:
-    """Return how crops are varied; of priors trained before there were signals, by the default."""
+def _augmentation(config: Config) -> str:
+    """Return the augmentation of the crops; old configs without signal settings get defaults."""
+    training = config["training"]
     flips = {"all": "flips, transposition", "sideways": "sideways flips", "none": "no flips"}
     said = [f"zoom {training['zoom']}, gain {training['gain']}"]
     said.append(flips[training.get("flips", "all")])
@@ -104,12 +109,12 @@ def _augmentation(training: Mapping[str, Any]) -> str:
 
 
 def _table(rows: list[list[str]]) -> str:
-    """Return rows as a Markdown table, the first of which is its head."""
+    """Return rows as a Markdown table; the first row is the header."""
     head, *rest = [f"| {' | '.join(map(str, row))} |" for row in rows]
     return "\n".join([head, "|" + "---|" * len(rows[0]), *rest])
 
 
-def thinned(history: list[Any], count: int = 12) -> list[Any]:
-    """Return about ``count`` rows, the last one among them."""
+def thinned(history: list[T], count: int = 12) -> list[T]:
+    """Return about ``count`` rows, including the last one."""
     step = max(1, -(-len(history) // count))
     return history[::-1][::step][::-1]

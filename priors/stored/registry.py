@@ -1,38 +1,39 @@
-"""Load a prior from anything: a shipped name, a folder, a checkpoint file, a hub id."""
+"""Loading of priors by a shipped name, from a folder, a checkpoint file or a hub id."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from wellposed.errors import UnknownNameError, require, unknown_name
 from wellposed.priors.checkpoints import identify
 from wellposed.priors.checkpoints.diffusers import load_diffusers
 from wellposed.priors.checkpoints.diffusers_files import HUB_ID
-from wellposed.priors.checkpoints.family import check_options
+from wellposed.priors.checkpoints.family import Options, check_options
 from wellposed.priors.checkpoints.reading import REFUSED, SUFFIXES, read_state
 from wellposed.priors.prior import Prior
-from wellposed.priors.stored.store import Config, load_prior, read_config
+from wellposed.priors.stored.config import Config, read_config
+from wellposed.priors.stored.store import load_prior
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A prior and the family its checkpoint was recognised as."""
+    """A prior and the family of its checkpoint."""
 
     family: str
     prior: Prior
 
 
 def shipped() -> dict[str, Path]:
-    """Return the folders of the shipped priors by name; restorers lie in one of their own."""
+    """Return the folders of the shipped priors by name; restorers have their own folder."""
     patterns = ("*/config.json", "restorers/*/config.json")
     return {p.parent.name: p.parent for pattern in patterns for p in sorted(WEIGHTS.glob(pattern))}
 
 
 def available() -> dict[str, str]:
-    """Return the shipped priors, restorers among them, and one line about each."""
+    """Return the shipped priors, including restorers, with one line about each."""
     return {name: _line(read_config(folder)) for name, folder in shipped().items()}
 
 
@@ -46,7 +47,7 @@ def _line(config: Config) -> str:
     return f"restorer, {config['channels']} channel(s){larger}, trained as {kind}"
 
 
-def load(source: str | Path, /, **options: Any) -> Prior:
+def load(source: str | Path, /, **options: Unpack[Options]) -> Prior:
     """Load a prior, plain or with an anchor: a restorer.
 
     Args:
@@ -54,43 +55,44 @@ def load(source: str | Path, /, **options: Any) -> Prior:
             checkpoint file of guided-diffusion (ADM), DDPM, EDM, deepinv, ResShift, IR-SDE,
             Refusion or RDDM, recognised by its weights; or a Hugging Face hub id of a diffusers
             model.
-        options: what a checkpoint does not tell, where its family's default is wrong:
-            ``data_range`` and ``is_complex``, for files also ``schedule`` and what the family's
-            ``build`` lists. ResShift needs ``autoencoder``, the file of the one it was trained
-            with.
+        options: settings that a checkpoint does not store, if the defaults of its family are
+            wrong: ``data_range`` and ``is_complex``; for files also ``schedule`` and those listed
+            by the family's ``build``. ResShift needs ``autoencoder``, the file of its
+            autoencoder.
 
     Raises:
-        UnknownNameError: neither a shipped name, a path nor a hub id; the nearest is suggested.
-        CheckpointError: unreadable or truncated, a pickle with code (never executed), of no known
-            family, keys and shapes that do not fit, or non-finite weights.
-        ArgumentError: an option that is unknown here, or an invalid value of one.
+        UnknownNameError: not a shipped name, a path or a hub id; the nearest name is suggested.
+        CheckpointError: an unreadable or truncated file, a pickle with code (never executed), an
+            unknown family, keys or shapes that do not fit, or non-finite weights.
+        ArgumentError: an unknown option, or an invalid value.
     """
     return read_checkpoint(source, **options).prior
 
 
-def read_checkpoint(source: str | Path, /, **options: Any) -> Checkpoint:
-    """Load a prior and tell its checkpoint's family; see `load`."""
+def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkpoint:
+    """Load a prior and the name of its family; see `load`."""
     path = shipped().get(str(source), Path(source))
     if path.is_file() or path.suffix in (*SUFFIXES, *REFUSED):
         state = read_state(path)
         family = identify(state, path)
         return Checkpoint(family.name, family.build(state, f"path: {str(path)!r}", options))
     if path.is_dir() and _is_ours(path):
-        require(not options, "options", options, "none, its config.json tells everything")
+        require(not options, "options", options, "no options, as config.json has all settings")
         return Checkpoint("wellposed", load_prior(path))
     if path.is_dir() or (isinstance(source, str) and HUB_ID.fullmatch(source)):
         check_options(options, "data_range", "is_complex")
-        return Checkpoint("diffusers", load_diffusers(source, **options))
+        images = options.get("data_range"), options.get("is_complex", False)
+        return Checkpoint("diffusers", load_diffusers(source, *images))
     raise UnknownNameError(unknown_name("prior", str(source), shipped()))
 
 
 def _is_ours(folder: Path) -> bool:
-    """Tell a folder of `wellposed train` from one of diffusers."""
+    """Return whether a folder was written by `wellposed train`, not by diffusers."""
     if (folder / "model_index.json").is_file():
         return False
     if not (folder / "config.json").is_file():
         return (folder / "model.safetensors").is_file()
     try:
         return "_class_name" not in json.loads((folder / "config.json").read_text())
-    except (OSError, TypeError, ValueError):  # unreadable: the message that names our own files
+    except (OSError, TypeError, ValueError):  # unreadable; the error then names our own files
         return True

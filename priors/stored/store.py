@@ -1,9 +1,8 @@
-"""Save and load priors: ``config.json`` beside float16 ``model.safetensors``, and a model card."""
+"""Saving and loading of priors: ``config.json``, float16 ``model.safetensors``, model card."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Required, TypedDict
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -17,9 +16,11 @@ from wellposed.priors.checkpoints.state import load_strictly
 from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import ConvUNet, RestorationUNet
+from wellposed.priors.prior import Images
 from wellposed.priors.processes import MeanReverting, rddm, resshift
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 from wellposed.priors.stored.card import model_card
+from wellposed.priors.stored.config import Config, read_config
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": Tabulated.linear,
@@ -34,43 +35,7 @@ PROCESSES: dict[str, Callable[..., Schedule]] = {
 }
 
 AUTOENCODER = "autoencoder"
-"""Folder of a latent prior's autoencoder, inside its own."""
-
-RENAMED = {"predicts": "prediction", "sees": "input"}
-"""Names in the ``config.json`` of restorers that older versions wrote, and their names now."""
-
-
-class Config(TypedDict, total=False):
-    """What ``config.json`` tells of a network that `wellposed train` has trained.
-
-    Attributes:
-        network: arguments of a `ConvUNet`, of a `RestorationUNet` with an anchor.
-        schedule: name of a plain prior's, one of `SCHEDULES`.
-        process: ``name`` of a restorer's process, one of `PROCESSES`, and its arguments. Its
-            presence tells a restorer, a prior with an anchor.
-        prediction: see `NetworkPrior`.
-        sigma_data: see `NetworkPrior`.
-        input: see `Anchor`.
-        upsample: see `Anchor`.
-        channels: of the images.
-        complex: whether images are.
-        data_range: public values of -1 and 1.
-        latent: whether it runs in the latents of an autoencoder, in the folder `AUTOENCODER`.
-        training: settings and record of the training, for the model card.
-    """
-
-    network: Required[dict[str, Any]]
-    schedule: str
-    process: dict[str, Any]
-    prediction: Required[str]
-    sigma_data: float | None
-    input: str
-    upsample: int
-    channels: Required[int]
-    complex: bool
-    data_range: Required[list[float]]
-    latent: bool
-    training: dict[str, Any]
+"""Subfolder of a latent prior's autoencoder."""
 
 
 def make_network(config: Config) -> ConvUNet | RestorationUNet:
@@ -85,13 +50,13 @@ def build_prior(
     """Return the prior that a config describes.
 
     Args:
-        network: a network that takes EDM's label of the noise-to-signal ratio.
+        network: a network with EDM's label of the noise-to-signal ratio.
         config: see `Config`.
-        autoencoder: that of a latent prior.
+        autoencoder: autoencoder of a latent prior.
     """
     anchor = Anchor(config["input"], config["upsample"]) if "process" in config else None
     low, high = config["data_range"]
-    images: dict[str, Any] = {
+    images: Images = {
         "channels": config["channels"],
         "is_complex": config.get("complex", False),
         "data_range": (low, high),
@@ -123,10 +88,10 @@ def save_prior(
     config: Config,
     autoencoder: DiffusersAutoencoder | None = None,
 ) -> None:
-    """Write weights (float16), config, model card and autoencoder, replacing older ones."""
+    """Write weights (float16), config, model card and autoencoder; existing files are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().half().contiguous().cpu() for k, v in network.state_dict().items()}
-    # `save_file` leaves files that only their owner can read, and a killed run half of one.
+    # `save_file` makes files that only their owner can read, and does not write atomically.
     (folder / "model.part").write_bytes(save(state))
     (folder / "model.part").replace(folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
@@ -135,17 +100,11 @@ def save_prior(
         autoencoder.model.save_pretrained(folder / AUTOENCODER)
 
 
-def read_config(folder: Path) -> Config:
-    """Return the config of a folder written by `save_prior`, in this version or an older one."""
-    content: Any = dict(json.loads((folder / "config.json").read_text()))
-    return {RENAMED.get(name, name): value for name, value in content.items()}  # type: ignore
-
-
 def load_prior(folder: Path) -> NetworkPrior | Latent:
     """Return the prior of a folder written by `save_prior`, in float32.
 
     Raises:
-        CheckpointError: a file is missing, truncated or garbled, keys or shapes do not match, or
+        CheckpointError: a file is missing, truncated or corrupt, keys or shapes do not match, or
             weights are not finite.
     """
     where = f"prior: {str(folder)!r}"
@@ -158,9 +117,9 @@ def load_prior(folder: Path) -> NetworkPrior | Latent:
         channels = config["channels"] * (2 if prior.is_complex else 1)
         channels = channels if autoencoder is None else autoencoder.latent_channels
         fits = network.settings["channels"] == channels
-        require(fits, "channels", channels, "as many real ones as the network has")
+        require(fits, "channels", channels, "as many real channels as the network has")
     except (LookupError, AttributeError) as error:
-        raise CheckpointError(f"{where}: config lacks or garbles {error}") from error
+        raise CheckpointError(f"{where}: missing or invalid in config.json: {error}") from error
     except (OSError, SafetensorError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{where}: cannot load: {error}") from error
     load_strictly(network, {k: v.float() for k, v in state.items()}, where)
@@ -168,9 +127,9 @@ def load_prior(folder: Path) -> NetworkPrior | Latent:
 
 
 def read_autoencoder(folder: Path) -> DiffusersAutoencoder:
-    """Return the autoencoder in a folder that diffusers wrote, with its config's scaling.
+    """Return the autoencoder in a folder written by diffusers, with the scaling of its config.
 
-    ``VQModel`` has none that ResShift uses: 1 there, whatever its config names.
+    For a ``VQModel`` the scaling is 1, as in ResShift, regardless of its config.
 
     Raises:
         CheckpointError: no such folder, another kind of model, or weights that do not fit.

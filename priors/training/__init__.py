@@ -1,8 +1,7 @@
-"""Train a diffusion prior on images of one's own (`wellposed train`).
+"""Training of priors on your own images (`wellposed train`).
 
-Crops, noise levels and noise are functions of the step and the crop's number alone. So a run that
-was killed and started again ends with the same weights, and one spread over several processes
-follows the same losses.
+Crops, noise levels and noise depend only on the step and the number of the crop. A resumed run
+therefore ends with the same weights, and a run on several processes has the same losses.
 """
 
 import lazy_loader

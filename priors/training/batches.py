@@ -1,4 +1,4 @@
-"""What a training step sees: crops, noise levels and noise, set by step and crop number alone."""
+"""Training batches: crops, noise levels and noise, which depend only on step and crop number."""
 
 import numpy as np
 import torch
@@ -15,15 +15,15 @@ Batch = tuple[Tensor, ...]
 
 
 class TrainingBatches(Dataset[Batch]):
-    """The batch of every step: clean crops in units, places of their noise levels, noise.
+    """The batch of every step: clean crops in units, quantiles of their noise levels, noise.
 
     Args:
-        crops: where they come from.
+        crops: source of the crops.
         settings: the run's settings.
-        share: number of this process, and of all, each of which takes its share of every batch.
+        share: rank of this process and number of processes, which share every batch.
 
     Raises:
-        ArgumentError: the crops of a step cannot be shared equally among the processes.
+        ArgumentError: the crops of a step cannot be divided equally among the processes.
     """
 
     def __init__(
@@ -36,11 +36,12 @@ class TrainingBatches(Dataset[Batch]):
             if count % self.world:
                 raise ArgumentError(
                     f"batch_size: got {settings.batch_size}, which is {count} crop(s) of {size} "
-                    f"pixels, accepted: one that gives {self.world} processes as many crops each"
+                    f"pixels, accepted: a number that gives {self.world} processes equal numbers "
+                    "of crops"
                 )
 
     def count(self, size: int) -> int:
-        """Return the number of crops of a size in a step: fewer of larger ones, at equal cost."""
+        """Return the number of crops of a size per step: fewer for larger sizes, at equal cost."""
         s = self.settings
         return max(1, round(s.batch_size * (s.image_size[0] / size) ** 2))
 
@@ -64,13 +65,13 @@ class TrainingBatches(Dataset[Batch]):
         return x0, u, draw_noise(items, seed, step, tuple(x0.shape[1:]))
 
 
-# Unlike crops', seeds of four words: trailing zeros do not count, (a, b) is (a, b, 0).
+# Seeds of four words differ from those of crops; trailing zeros are ignored: (a, b) is (a, b, 0).
 
 
 def draw_places(items: range, count: int, seed: int, step: int) -> Tensor:
-    """Return the places of the noise levels in (0, 1) of some items of a batch of ``count``.
+    """Return the quantiles in (0, 1) of the noise levels of some items of a batch of ``count``.
 
-    They are spread evenly over the batch, shifted at random.
+    They are evenly spaced over the batch, with a random shift.
     """
     shift = np.random.default_rng((seed, step, 0, 2)).random()
     return (torch.tensor([*items], dtype=torch.float64) + shift) / count
@@ -86,7 +87,7 @@ def draw_noise(items: range, seed: int, step: int, shape: tuple[int, ...]) -> Te
 
 
 def reading_of(settings: TrainingSettings) -> Reading:
-    """Return how the run's stored arrays become images."""
+    """Return the settings for reading the run's data as images."""
     return Reading(**{k: getattr(settings, k) for k in Reading.__dataclass_fields__})
 
 

@@ -1,4 +1,4 @@
-"""Learning a plain prior: to tell clean images from noisy ones."""
+"""Training of plain priors: estimating clean images from noisy ones."""
 
 import torch
 from accelerate import Accelerator
@@ -8,7 +8,7 @@ from wellposed.datasets.images.crops import Crops
 from wellposed.datasets.images.image_files import Collection
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.sampling import sample
-from wellposed.priors.stored.store import Config
+from wellposed.priors.stored.config import Config
 from wellposed.priors.training.batches import Batch, TrainingBatches, training_times
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.priors.training.task import PICTURES, VALIDATION_CROPS, Task, network_prior, noisy
@@ -19,11 +19,11 @@ VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 SAMPLING_STEPS = 20
 
 ALL_CROPS = ("aspect", "flips", "polarity", "companding", "complex_phase", "foreground")
-"""Settings of the crops that those for validation share."""
+"""Settings that training and validation crops share."""
 
 
 class Denoising(Task):
-    """Learns a prior of images; see `Task`."""
+    """Trains a prior on images; see `Task`."""
 
     curve = tuple(f"mse_at_{v:g}" for v in VALIDATION_LEVELS)
 
@@ -36,11 +36,11 @@ class Denoising(Task):
         common = {k: getattr(s, k) for k in ALL_CROPS}
         crops = Crops(train, max(s.image_size), axes=s.axes, zoom=s.zoom, gain=s.gain, **common)
         self.batches = TrainingBatches(crops, s, self.share)
-        # A held-out slab is thin, so it is cut only across the axis it was held out along.
+        # A held-out slab is thin, so only slices perpendicular to its axis are used.
         self.held = TrainingBatches(Crops(held, s.image_size[0], **common), s)
 
     def config(self) -> Config:
-        """Return what describes the prior; see `Task.config`."""
+        """Return the config of the prior; see `Task.config`."""
         s, channels = self.settings, self.batches.crops.channels
         return {
             "network": {"channels": channels, "widths": list(s.widths), "layers": s.layers},
@@ -75,7 +75,7 @@ class Denoising(Task):
 
     @torch.no_grad()
     def pictures(self, prior: Prior) -> dict[str, list[Tensor]]:
-        """Return clean crops, noisy and denoised ones for each level; and samples."""
+        """Return clean crops, noisy and denoised crops for each level, and samples."""
         x0, _, eps = self.first_held(PICTURES, 1)
         rows = [x0]
         for level in VALIDATION_LEVELS:

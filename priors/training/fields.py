@@ -1,4 +1,4 @@
-"""What the settings of the training are checked with."""
+"""Checks of the training settings."""
 
 import math
 

@@ -15,7 +15,7 @@ from wellposed.errors import require
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.priors.training.trainer import Trainer
 
-logger = get_logger(__name__)  # of the first process alone
+logger = get_logger(__name__)  # only the first process writes
 
 
 def train(
@@ -26,7 +26,7 @@ def train(
     """Train a prior, or continue an unfinished run in ``settings.out``; return the folder.
 
     Args:
-        settings: what to train on and how.
+        settings: the run's settings.
         device: ``cpu`` or ``cuda``, see `Trainer`.
         progress: called as ``progress(step, loss)`` after every step with the running mean of
             the loss.
@@ -38,13 +38,13 @@ def train(
     if checkpoint.exists():
         trainer.load_checkpoint(checkpoint)
         logger.info("resumed at step %d", trainer.step)
-    # A checkpoint is written with a row of the history, which holds the running mean.
+    # Checkpoints are written together with a row of the history, which has the running mean.
     mean = trainer.history[-1][1] if trainer.history else float("nan")
     started, first = time.monotonic(), trainer.step
     for batch in _batches(trainer):
         loss = trainer.train_step(batch)
         mean = loss if np.isnan(mean) else 0.99 * mean + 0.01 * loss
-        require(np.isfinite(loss), "loss", loss, "a finite value; lower the learning rate")
+        require(np.isfinite(loss), "loss", loss, "a finite value; reduce the learning rate")
         if progress is not None:
             progress(trainer.step, mean)
         last = trainer.step == settings.steps
@@ -69,7 +69,7 @@ def _batches(trainer: Trainer) -> Iterable[tuple[Tensor, ...]]:
         sampler=range(trainer.step, settings.steps),
         num_workers=settings.workers,
         pin_memory=trainer.accelerator.device.type == "cuda",
-        # Without one of its own the loader would draw from the global generator.
+        # Without its own generator the loader would use the global one.
         generator=torch.Generator(),
     )
 

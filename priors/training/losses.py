@@ -1,4 +1,4 @@
-"""What restorers are trained to minimise."""
+"""Losses of restorers."""
 
 from collections.abc import Callable
 
@@ -12,20 +12,20 @@ from wellposed.priors.transition import Levels, implied_noise, transition, varia
 
 
 def optimal_reverse(prior: NetworkPrior, x_t: Tensor, t: Tensor, m: Tensor, x0: Tensor) -> Tensor:
-    """Return IR-SDE's loss: how far one reverse step goes from the best one, L1.
+    """Return IR-SDE's loss: the L1 distance of one reverse step from the optimal step.
 
-    With the decay ``F = log(alpha_s / alpha_t)`` of the step from t to ``s = t - 1`` and
-    ``lambda^2 = sigma_t^2 / (1 - alpha_t^2)``, the mean of the network's Euler step is
-    ``x_t + F (x_t - m) - 2 lambda^2 F / sigma_t eps``, and the best point to go to the mean of
+    Let ``F = log(alpha_s / alpha_t)`` be the decay of the step from t to ``s = t - 1`` and
+    ``lambda^2 = sigma_t^2 / (1 - alpha_t^2)``. The mean of the network's Euler step is
+    ``x_t + F (x_t - m) - 2 lambda^2 F / sigma_t eps``; the optimal step goes to the mean of
     ``p(x_s | x_t, x_0)``. "Image Restoration with Mean-Reverting Stochastic Differential
     Equations", 2023, arXiv 2301.11699, eq. 13 to 15.
 
     Args:
-        prior: a prior with an anchor, of IR-SDE's process.
+        prior: a prior with an anchor and IR-SDE's process.
         x_t: noisy images (B, C, H, W), in units.
-        t: whole times (B,).
+        t: integer times (B,).
         m: the degraded images, in units.
-        x0: the clean ones.
+        x0: the clean images, in units.
     """
     values = (*prior.schedule(t), *prior.schedule(t - 1))
     level = Levels(*(broadcast(v, x_t) for v in values))
@@ -38,21 +38,21 @@ def optimal_reverse(prior: NetworkPrior, x_t: Tensor, t: Tensor, m: Tensor, x0: 
 
 
 def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return LPIPS of VGG, of images (B, 3, H, W) in [-1, 1]: one value per item.
+    """Return the LPIPS with VGG of images (B, 3, H, W) in [-1, 1]: one value per item.
 
     "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018,
-    arXiv 1801.03924; as torchmetrics has it, with the weights that torchvision downloads.
+    arXiv 1801.03924; the implementation of torchmetrics, with the weights of torchvision.
 
     Raises:
-        ArgumentError: the weights cannot be had.
+        ArgumentError: the weights could not be downloaded.
     """
     from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 
     try:
         metric = LearnedPerceptualImagePatchSimilarity(net_type="vgg")
-    except Exception as error:  # a missing package or whatever the download raises
+    except Exception as error:  # a missing package, or any error of the download
         raise ArgumentError(
-            f"lpips: the weights of VGG cannot be had ({error}), accepted: 0, or a machine on "
-            "which torchvision has downloaded them"
+            f"lpips: the weights of VGG could not be downloaded ({error}), accepted: 0, or "
+            "weights that torchvision has downloaded before"
         ) from error
     return metric.net.to(device).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Pairs of clean and degraded crops that restorers are trained on, set by step and item alone."""
+"""Pairs of clean and degraded crops for restorers, which depend only on step and item."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,26 +12,27 @@ from wellposed.datasets.images.crops import Crops, central_crop
 from wellposed.datasets.images.image_files import Collection, Reading, Stack
 from wellposed.errors import FileError, ShapeError
 from wellposed.operators import presets
+from wellposed.operators.options import OperatorOptions
 from wellposed.priors.anchor import enlarged
 from wellposed.priors.training.batches import TrainingBatches, draw_noise, draw_places
 from wellposed.priors.training.settings import TrainingSettings
 
 Degradation = Callable[[Tensor, np.random.Generator], Tensor]
-"""From a clean crop (C, H, W) and its random numbers to a degraded one (C, h, w)."""
+"""Maps a clean crop (C, H, W) and its random generator to a degraded crop (C, h, w)."""
 
 Pairs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A crop as an operator of `wellposed reconstruct --simulate` measures it, noise and all.
+    """Degrades a crop by a simulated noisy measurement, as `reconstruct --simulate` does.
 
-    What is no image, as k-space and sinograms are, becomes one by the pseudo-inverse; of complex
-    images the magnitude is taken.
+    Non-image data (k-space, sinograms) are mapped to images by the pseudo-inverse. Complex images
+    are replaced by their magnitude.
 
     Args:
-        operator: its name, see `wellposed list`.
-        settings: ranges of the noise and the blur, and the options of the operators.
+        operator: name of the operator, see `wellposed list`.
+        settings: ranges of noise and blur, and the options of the operators.
     """
 
     operator: str
@@ -40,7 +41,7 @@ class Measured:
     def __call__(self, clean: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the degraded crop, see `Degradation`."""
         s = self.settings
-        options = presets.OperatorOptions(
+        options = OperatorOptions(
             seed=int(rng.integers(2**31)),
             noise_sigma=float(rng.uniform(*s.noise)),
             blur_sigma=float(rng.uniform(*s.blur)),
@@ -54,12 +55,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class PairedStack:
-    """A clean image and, behind its channels, the degraded one, so that crops agree.
+    """A clean image with the degraded image as further channels, so that both have the same crops.
 
     Attributes:
         clean: the clean images.
-        degraded: where the degraded ones are.
-        file: which of its files.
+        degraded: collection of the degraded images.
+        file: index of the file in that collection.
     """
 
     clean: Stack
@@ -74,16 +75,16 @@ class PairedStack:
 
     @property
     def share(self) -> float:
-        """The part of its file that this is."""
+        """The share of its file."""
         return self.clean.share
 
     @property
     def name(self) -> str:
-        """The name of the clean file."""
+        """Name of the clean file."""
         return self.clean.name
 
     def array(self) -> np.ndarray:
-        """Return both, float32 (D, H, W, 2 C); smaller degraded ones are enlarged."""
+        """Return both, float32 (D, H, W, 2 C); smaller degraded images are enlarged."""
         clean = self.clean.array()
         degraded = torch.from_numpy(self.degraded.array(self.file)[self.clean.rows])
         large = enlarged(degraded.movedim(-1, 1), clean.shape[1] // degraded.shape[1])
@@ -94,14 +95,17 @@ def paired(stacks: Sequence[Stack], folder: Path, reading: Reading) -> list[Pair
     """Return stacks with the degraded images of the same names in a folder.
 
     Raises:
-        FileError: there is none of that name, or there are several.
-        ShapeError: its shape is neither the same nor smaller by a whole factor, named.
+        FileError: no file or several files have a name.
+        ShapeError: the shape of a degraded image is neither equal nor smaller by an integer
+            factor.
     """
     degraded = Collection([folder], reading)
     pairs = [PairedStack(s, degraded, _partner(s, degraded)) for s in stacks]
     factors = {shrinkage(pair) for pair in pairs}
     if len(factors) > 1:
-        raise ShapeError(f"degraded: smaller by the factors {sorted(factors)}, accepted: one")
+        raise ShapeError(
+            f"degraded: smaller by the factors {sorted(factors)}, accepted: one factor"
+        )
     return pairs
 
 
@@ -109,7 +113,7 @@ def _partner(stack: Stack, degraded: Collection) -> int:
     wanted = stack.collection.files[stack.index].stem
     found = [i for i, file in enumerate(degraded.files) if file.stem == wanted]
     if len(found) != 1:
-        raise FileError(f"degraded: {len(found)} files of the name {wanted!r}, accepted: one")
+        raise FileError(f"degraded: {len(found)} files named {wanted!r}, accepted: one file")
     return found[0]
 
 
@@ -117,7 +121,7 @@ def shrinkage(pair: PairedStack) -> int:
     """Return the sides of the clean image over those of the degraded one.
 
     Raises:
-        ShapeError: not a whole number, the same along both.
+        ShapeError: the ratio is not an integer, or differs between the axes.
     """
     clean = pair.clean.collection.shapes[pair.clean.index]
     degraded = pair.degraded.shapes[pair.file]
@@ -125,23 +129,24 @@ def shrinkage(pair: PairedStack) -> int:
     if (degraded[0], factor * degraded[1], factor * degraded[2], degraded[3]) != clean:
         raise ShapeError(
             f"degraded: {pair.degraded.files[pair.file].name} has shape {degraded}, accepted: "
-            f"{clean} as the clean one, or sides smaller by a whole factor"
+            f"{clean} as the clean image, or sides smaller by an integer factor"
         )
     return factor
 
 
 class PairBatches(TrainingBatches):
-    """The batch of every step: clean and degraded crops, places of their times, noise.
+    """The batch of every step: clean and degraded crops, quantiles of their times, noise.
 
-    Crops are degraded with a margin around them, so that none shows the border of an image that
-    goes on. Degraded crops come enlarged to the size of clean ones.
+    Crops are degraded with a margin around them, so that a crop shows no border effects inside an
+    image. Degraded crops are enlarged to the size of clean ones.
 
     Args:
-        crops: clean ones, or clean and degraded ones as of `PairedStack`.
-        degradation: how clean ones are degraded, None for pairs.
+        crops: clean crops, or clean and degraded crops of a `PairedStack`.
+        degradation: degradation of clean crops; ``None`` for pairs.
         settings: the run's settings.
-        latent: channels of the latents in which the noise is, and sides of an image over theirs.
-        share: number of this process, and of all.
+        latent: for latent noise, the channels of the latents, and the sides of an image over
+            those of its latents.
+        share: rank of this process, and number of processes.
     """
 
     def __init__(

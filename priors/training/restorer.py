@@ -1,13 +1,13 @@
-"""Learning a prior with an anchor: to restore degraded images."""
+"""Training of restorers: priors with an anchor."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from wellposed.datasets.images.crops import Crops
+from wellposed.datasets.images.crops import Crops, Images
 from wellposed.datasets.images.degradations import RealWorld
 from wellposed.datasets.images.image_files import Collection, Stack
 from wellposed.errors import require
@@ -15,7 +15,8 @@ from wellposed.metrics import psnr
 from wellposed.priors.prediction import TWO_HEADS
 from wellposed.priors.prior import Prior
 from wellposed.priors.sampling import restored
-from wellposed.priors.stored.store import Config, read_autoencoder
+from wellposed.priors.stored.config import Config
+from wellposed.priors.stored.store import read_autoencoder
 from wellposed.priors.training.batches import Batch, reading_of, to_units
 from wellposed.priors.training.losses import load_lpips, optimal_reverse
 from wellposed.priors.training.pairs import Degradation, Measured, PairBatches, paired, shrinkage
@@ -27,11 +28,11 @@ PLACES = (0.1, 0.25, 0.5, 0.75, 1.0)
 """Times, as fractions of T, from which held-out crops are estimated in one step."""
 
 INPUTS = {"resshift": "pixel", "ir-sde": "difference", "rddm": "plain"}
-"""What the networks of each process see on pixels; ResShift's in latents see "latent"."""
+"""Inputs of the networks of each process on pixels; ResShift on latents has "latent"."""
 
 
 class Restoring(Task):
-    """Learns to restore degraded images; see `Task`."""
+    """Trains a restorer; see `Task`."""
 
     curve = ("psnr_degraded", *(f"psnr_from_{v:g}" for v in PLACES))
 
@@ -52,14 +53,14 @@ class Restoring(Task):
     def _check_autoencoder(self) -> None:
         assert self.autoencoder is not None
         taken, factor = self.autoencoder.image_channels, self.autoencoder.factor
-        accepted = f"one of {self.channels}, as the images"
+        accepted = f"one of {self.channels} channel(s), as the images"
         fits = taken == self.channels
         require(fits, "autoencoder", f"one of {taken} channel(s)", accepted)
         for size in self.settings.image_size:
             require(size % factor == 0, "image_size", size, f"a multiple of {factor}")
 
     def _pairs(self) -> tuple[PairBatches, PairBatches]:
-        """Return what is trained on, and what is held out."""
+        """Return the batches for training, and those held out."""
         s, code = self.settings, self.autoencoder
         latent = None if code is None else (code.latent_channels, code.factor)
         train, held = (self._stacks(part) for part in self.collection.split(s.held_out))
@@ -74,7 +75,7 @@ class Restoring(Task):
             PairBatches(held_crops, degradation, s, latent),
         )
 
-    def _stacks(self, stacks: list[Stack]) -> list[Any]:
+    def _stacks(self, stacks: list[Stack]) -> Sequence[Images]:
         s = self.settings
         if s.degradation != PAIRS:
             return stacks
@@ -89,7 +90,7 @@ class Restoring(Task):
         return RealWorld(s.factor) if s.degradation == REAL_WORLD else Measured(s.degradation, s)
 
     def config(self) -> Config:
-        """Return what describes the prior; see `Task.config`."""
+        """Return the config of the prior; see `Task.config`."""
         s, code = self.settings, self.autoencoder
         heads = 2 if s.predicts in TWO_HEADS else 1
         channels = self.channels if code is None else code.latent_channels
@@ -152,16 +153,16 @@ class Restoring(Task):
         return {"restored": [(to_units(v, self.settings.data_range) + 1) / 2 for v in rows]}
 
 
-def process(s: TrainingSettings) -> dict[str, Any]:
+def process(s: TrainingSettings) -> dict[str, object]:
     """Return the name and the arguments of the process, see `store.PROCESSES`."""
     if s.process == "resshift":
-        own: dict[str, Any] = {"kappa": s.kappa, "min_noise": s.min_noise}
+        own: dict[str, object] = {"kappa": s.kappa, "min_noise": s.min_noise}
     elif s.process == "ir-sde":
-        # The schedule counts grey levels of images in [0, 1], where units may be others.
+        # The schedule has grey levels of images in [0, 1]; the network's units may differ.
         low, high = s.data_range
         own = {"max_sigma": 2 * s.max_sigma / (high - low)}
     else:
-        # Where nothing of the image is left, noise alone tells nothing of it.
+        # At alpha = 0 the noise alone does not determine the image.
         own = {"sum_scale": s.sum_scale, "floor": 1e-6 if s.predicts == "noise" else 0.0}
     steps = {} if s.process_steps is None else {"T": s.process_steps}
     return {"name": s.process, **steps, **own}

@@ -1,4 +1,4 @@
-"""The settings of `wellposed train`: one dataclass, from which the command's options are made."""
+"""The settings of `wellposed train`: one dataclass, which defines the options of the command."""
 
 import json
 import math
@@ -21,18 +21,18 @@ PREDICTIONS = {
     "ve": ("edm", "noise", "sample"),
     "flow": ("flow", "edm", "noise", "sample"),
 }
-"""What may be predicted under each schedule; a velocity needs alpha^2 + sigma^2 = 1."""
+"""Predictions available with each schedule; a velocity needs alpha^2 + sigma^2 = 1."""
 
 FREE = ("data", "out", "save_every", "image_every", "workers", "compile")
 """Settings that do not determine the trained weights."""
 
 FOLDERS = ("degraded", "autoencoder")
-"""Folders, which may have moved when a run goes on."""
+"""Folders, which may have moved when a run is resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings:
-    """The images that something is trained on, and the crops of them."""
+    """The training images and their crops."""
 
     data: tuple[str, ...] = field(metadata={"help": "Image file, volume or folder; repeatable."})
     out: str = field(metadata={"help": "Folder for weights, checkpoint and pictures."})
@@ -40,31 +40,37 @@ class ImageSettings:
     licence: str = setting("unknown", "Licence of the data, for the model card.")
 
     key: str | None = setting(None, "Data set inside HDF5 and MAT files; default: the largest.")
-    group_key: str | None = setting(None, "Vector there that names each slice's patient.")
-    channel_axis: int | None = setting(None, "Axis of the channels of arrays, e.g. -1.")
-    window: tuple[float, float] | None = setting(None, "Stored values of 0 and 1 (-1000 1000).")
-    percentile: float | None = setting(None, "Percentile of positive values scaled to 1.")
-    data_range: tuple[float, float] = setting((0.0, 1.0), "Values of -1 and 1 in the network.")
-    held_out: float = setting(0.05, "Fraction of the data kept for validation.")
+    group_key: str | None = setting(None, "Data set beside it, the patient of each slice.")
+    channel_axis: int | None = setting(None, "Channel axis of arrays, e.g. -1.")
+    window: tuple[float, float] | None = setting(
+        None, "Stored values that become 0 and 1, e.g. -1000 1000."
+    )
+    percentile: float | None = setting(
+        None, "Percentile of the positive values that becomes 1, e.g. 99.8."
+    )
+    data_range: tuple[float, float] = setting(
+        (0.0, 1.0), "Image values that become -1 and 1 in the network."
+    )
+    held_out: float = setting(0.05, "Fraction of the data held out for validation.")
 
-    image_size: tuple[int, ...] = setting((64,), "Widths of the crops, taken in turn: 64,128.")
-    axes: tuple[int, ...] = setting((0,), "Axes of volumes that slices are taken across: 0,1,2.")
-    zoom: tuple[float, float] = setting((1.0, 1.0), "Random magnification of crops.")
-    gain: tuple[float, float] = setting((1.0, 1.0), "Random intensity factor.")
+    image_size: tuple[int, ...] = setting((64,), "Widths of the crops, used in turn: 64,128.")
+    axes: tuple[int, ...] = setting((0,), "Axes perpendicular to the slices of volumes: 0,1,2.")
+    zoom: tuple[float, float] = setting((1.0, 1.0), "Range of the random magnification.")
+    gain: tuple[float, float] = setting((1.0, 1.0), "Range of the random intensity factor.")
     foreground: float = setting(0.0, "Mean below which a crop counts as empty.")
 
     def check_images(self) -> None:
-        """Raise unless the images can be."""
+        """Raise if a setting is invalid."""
         for name in ("window", "data_range", "zoom", "gain"):
             require_pair(name, getattr(self, name))
-        require(0 < self.held_out < 0.5, "held_out", self.held_out, "between 0 and 0.5")
+        require(0 < self.held_out < 0.5, "held_out", self.held_out, "a number in (0, 0.5)")
         axes = len(self.axes) > 0 and set(self.axes) <= {0, 1, 2}
-        require(axes, "axes", self.axes, "some of 0, 1, 2")
+        require(axes, "axes", self.axes, "one or more of 0, 1, 2")
         grouped = self.group_key is None or self.axes == (0,)
-        require(grouped, "axes", self.axes, "0 alone with a group_key, whose slices are unordered")
+        require(grouped, "axes", self.axes, "only 0 with a group_key, as its slices are unordered")
         for name in ("zoom", "gain"):
             low, high = getattr(self, name)
-            require(0 < low <= high, name, (low, high), "0 < low <= high")
+            require(0 < low <= high, name, (low, high), "(low, high) with 0 < low <= high")
         require(math.isfinite(self.foreground), "foreground", self.foreground, "a finite number")
         low, high = self.data_range
         require(low < high, "data_range", self.data_range, "(low, high) with low < high")
@@ -72,24 +78,24 @@ class ImageSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SignalSettings:
-    """What makes crops of signals, as of RF on depth and beam, unlike those of photographs."""
+    """How crops of signals, such as RF over depth and beam, differ from crops of photographs."""
 
     aspect: float = setting(1.0, "Height over width of the crops.")
-    flips: str = setting("all", "Mirror images that count: all, sideways, none.")
-    polarity: bool = setting(False, "Signals: random sign.")
-    companding: float = setting(0.0, "Linear RF: mu of the mu-law, 255; 0 for none.")
+    flips: str = setting("all", "Flips used for augmentation: all, sideways or none.")
+    polarity: bool = setting(False, "Random sign, for signals.")
+    companding: float = setting(0.0, "Mu of the mu-law for linear RF, e.g. 255; 0: none.")
 
     def check_signals(self, image_size: tuple[int, ...], stride: int) -> None:
-        """Raise unless the crops, of these widths, can be and fit the network's stride."""
+        """Raise if a setting is invalid or crops of these widths do not fit the stride."""
         from wellposed.datasets.images.crops import FLIPS  # loads torch, which takes seconds
 
         require_choice("flips", self.flips, FLIPS)
         mu = self.companding
-        require(0 <= mu < math.inf, "companding", mu, "0, or a positive number as 255")
+        require(0 <= mu < math.inf, "companding", mu, "0, or a positive number, e.g. 255")
         for width in image_size:
             tall = self.aspect * width
             fits = 0 < tall < math.inf and tall % stride == 0
-            accepted = f"heights that are positive multiples of the network's {stride}"
+            accepted = f"a ratio that gives heights divisible by the network's stride, {stride}"
             require(fits, "aspect", self.aspect, accepted)
 
 
@@ -97,19 +103,24 @@ class SignalSettings:
 class DiffusionSettings:
     """The diffusion of a plain prior."""
 
-    complex_phase: bool = setting(False, "Complex images: magnitudes with random smooth phase.")
+    complex_phase: bool = setting(
+        False, "Train on complex images: magnitudes with a random smooth phase."
+    )
 
-    schedule: str = setting("linear", "linear or cosine (VP), ve, flow.")
+    schedule: str = setting("linear", "linear or cosine (VP), ve or flow.")
     noise_levels: str = setting("lognormal", "lognormal, or uniform in the schedule's time.")
-    log_noise: tuple[float, float] = setting((-1.0, 1.6), "Mean and spread of log sigma / alpha.")
-    sigma_data: float = setting(0.5, "Standard deviation of images in [-1, 1].")
+    log_noise: tuple[float, float] = setting(
+        (-1.0, 1.6), "Mean and standard deviation of log(sigma / alpha)."
+    )
+    sigma_data: float = setting(0.5, "Standard deviation of the images in [-1, 1].")
 
     def check_diffusion(self) -> None:
-        """Raise unless the diffusion can be."""
+        """Raise if a setting is invalid."""
         require_choice("schedule", self.schedule, SCHEDULES)
         require_choice("noise_levels", self.noise_levels, ("lognormal", "uniform"))
         require_pair("log_noise", self.log_noise)
-        require(self.log_noise[1] > 0, "log_noise", self.log_noise, "(mean, spread > 0)")
+        accepted = "(mean, deviation) with deviation > 0"
+        require(self.log_noise[1] > 0, "log_noise", self.log_noise, accepted)
         data = self.sigma_data
         require(0 < data < math.inf, "sigma_data", data, "a positive number")
 
@@ -120,34 +131,36 @@ class RunSettings:
 
     prediction: str | None = setting(
         None,
-        "What the network predicts, e.g. noise, sample, velocity; default: edm, or the paper's.",
+        "What the network predicts, e.g. noise, sample, velocity; default: edm, or the paper's "
+        "choice for a restorer.",
     )
     widths: tuple[int, ...] = setting((64, 128, 192), "Channels of each resolution level.")
     layers: int = setting(2, "Residual blocks per level, down and up.")
 
     steps: int = setting(20_000, "Optimisation steps.")
-    batch_size: int = setting(16, "Crops per step; fewer of larger sizes.")
+    batch_size: int = setting(16, "Crops per step; fewer for the larger widths.")
     learning_rate: float = setting(5e-4, "Learning rate.")
-    warmup: int = setting(200, "Steps over which it grows to that.")
-    decay: float = setting(0.3, "Last fraction of the steps, over which it falls to zero.")
-    ema: float = setting(0.999, "Averaging of the weights.")
+    warmup: int = setting(200, "Steps over which the learning rate rises to its value.")
+    decay: float = setting(0.3, "Final fraction of the steps, with the rate falling to zero.")
+    ema: float = setting(0.999, "Decay of the exponential moving average of the weights.")
     clip: float = setting(1.0, "Largest gradient norm.")
-    seed: int = setting(0, "Decides initial weights, crops and noise.")
-    bf16: bool = setting(False, "Autocast to bfloat16.")
+    seed: int = setting(0, "Seed of initial weights, crops and noise.")
+    bf16: bool = setting(False, "Use bfloat16 autocast.")
     compile: bool = setting(False, "Compile the network (needs a C++ compiler).")
-    workers: int = setting(0, "Processes that prepare crops beside the training.")
+    workers: int = setting(0, "Processes that prepare crops in the background.")
     save_every: int = setting(500, "Steps between checkpoints.")
     image_every: int = setting(2000, "Steps between pictures.")
 
     def check_run(self, image_size: tuple[int, ...]) -> None:
-        """Raise unless the run can be, on images of these sides in the network."""
+        """Raise if a setting is invalid; images have these sides in the network."""
         require_integer("layers", self.layers, 1)
         positive = len(self.widths) > 0 and all(w > 0 for w in self.widths)
         require(positive, "widths", self.widths, "positive integers")
         stride = 2 ** len(self.widths)
         for size in image_size or (0,):
             fits = size > 0 and size % stride == 0
-            require(fits, "image_size", size, f"a positive multiple of the network's {stride}")
+            accepted = f"a positive multiple of the network's stride, {stride}"
+            require(fits, "image_size", size, accepted)
         for name in ("steps", "batch_size", "save_every", "image_every"):
             require_integer(name, getattr(self, name), 1)
         for name in ("seed", "workers", "warmup"):
@@ -155,13 +168,13 @@ class RunSettings:
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, value, "a positive number")
-        require(0 <= self.ema < 1, "ema", self.ema, "0 <= ema < 1")
-        require(0 <= self.decay <= 1, "decay", self.decay, "0 <= decay <= 1")
+        require(0 <= self.ema < 1, "ema", self.ema, "a number in [0, 1)")
+        require(0 <= self.decay <= 1, "decay", self.decay, "a number from 0 to 1")
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate: a ramp, a plateau, and a linear fall over the last steps.
 
-        Until the fall begins it does not depend on ``steps``, so that a run may be made longer.
+        It does not depend on ``steps`` until the fall begins, so that a run can be extended.
         """
         ramp = min(1.0, (step + 1) / max(1, self.warmup))
         fall = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
@@ -169,10 +182,10 @@ class RunSettings:
 
 
 PLAIN = (DiffusionSettings, SignalSettings)
-"""Settings of plain priors alone."""
+"""Settings that only plain priors have."""
 
 ANCHORED = (DegradationSettings, ProcessSettings)
-"""Settings of restorers alone, which are trained where ``process`` is given."""
+"""Settings that only restorers have; a restorer is trained if ``process`` is set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,10 +199,10 @@ class TrainingSettings(
 ):
     """Everything that determines a trained prior; saved beside its weights.
 
-    With a ``process`` it is a restorer, a prior with an anchor; without one a plain prior.
+    With a ``process`` it is a restorer, a prior with an anchor; without one it is a plain prior.
 
     Raises:
-        ArgumentError: an invalid setting, or one of the other kind of prior.
+        ArgumentError: an invalid setting, or a setting that this kind of prior does not have.
     """
 
     def __post_init__(self) -> None:
@@ -215,14 +228,15 @@ class TrainingSettings(
             for f in fields(group):
                 value = getattr(self, f.name)
                 own = f.name == "process" or value == f.default
-                require(own, f.name, value, f"{f.default!r}; others {accepted} a process")
+                require(own, f.name, value, f"{f.default!r}; other values {accepted} a process")
 
     def _check_plain(self) -> None:
         signed = self.complex_phase or self.polarity or self.companding > 0
         centred = not signed or self.data_range[0] == -self.data_range[1]
-        require(centred, "data_range", self.data_range, "symmetric, as (-1, 1), if signed")
+        accepted = "a symmetric range for signed values, e.g. (-1, 1)"
+        require(centred, "data_range", self.data_range, accepted)
         real = not (self.complex_phase and self.companding > 0)
-        accepted = "0 with complex_phase, whose magnitudes have no sign"
+        accepted = "0 with complex_phase, as magnitudes have no sign"
         require(real, "companding", self.companding, accepted)
         self.check_diffusion()
         require_choice("prediction", self.predicts, PREDICTIONS[self.schedule])
@@ -243,4 +257,5 @@ class TrainingSettings(
             for f in fields(group)
         }
         kept = {k: v for k, v in asdict(self).items() if k not in (*FREE, *FOLDERS, *other)}
-        return json.loads(json.dumps(kept))
+        decisive: dict[str, Any] = json.loads(json.dumps(kept))
+        return decisive

@@ -1,4 +1,4 @@
-"""What a run learns: the images, the loss, and how well it does."""
+"""Training tasks: the images, the loss and the validation."""
 
 from abc import ABC, abstractmethod
 
@@ -10,30 +10,30 @@ from wellposed.datasets.images.image_files import Collection
 from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.prior import Prior, broadcast
-from wellposed.priors.stored.store import Config
+from wellposed.priors.stored.config import Config
 from wellposed.priors.training.batches import Batch, TrainingBatches
 from wellposed.priors.training.settings import TrainingSettings
 
 VALIDATION_CROPS = 32
-"""Held-out crops on which progress is measured."""
+"""Number of held-out crops for validation."""
 
 PICTURES = 6
-"""Held-out crops that are drawn."""
+"""Number of held-out crops shown in pictures."""
 
 
 class Task(ABC):
-    """What a run learns, and from what.
+    """Base of the tasks of a training run.
 
     Args:
         settings: the run's settings.
-        collection: its images.
-        accelerator: of this process.
+        collection: the images.
+        accelerator: the accelerator of this process.
 
     Attributes:
         batches: the batch of every step.
         held: batches of held-out crops.
-        autoencoder: of a prior of latents.
-        curve: names of what `measure` returns besides the loss.
+        autoencoder: autoencoder of a latent prior.
+        curve: names of the values that `measure` returns besides the loss.
     """
 
     batches: TrainingBatches
@@ -50,7 +50,7 @@ class Task(ABC):
 
     @abstractmethod
     def config(self) -> Config:
-        """Return what describes the prior, but for the record of its training."""
+        """Return the config of the prior, without the record of its training."""
 
     @abstractmethod
     def loss(self, prior: Prior, batch: Batch) -> Tensor:
@@ -62,7 +62,7 @@ class Task(ABC):
 
     @abstractmethod
     def pictures(self, prior: Prior) -> dict[str, list[Tensor]]:
-        """Return rows of images (B, C, H, W) in [0, 1] by the name of their picture."""
+        """Return rows of images (B, C, H, W) in [0, 1], by the name of the picture."""
 
     def first_held(self, count: int, step: int) -> Batch:
         """Return the first held-out crops of a step, on the device."""
@@ -75,7 +75,7 @@ class Task(ABC):
 
 
 def network_prior(prior: Prior) -> NetworkPrior:
-    """Return the prior that holds the network, inside a latent one's autoencoder."""
+    """Return the prior with the network: the inner prior of a latent prior."""
     inner = prior.prior if isinstance(prior, Latent) else prior
     assert isinstance(inner, NetworkPrior)
     return inner

@@ -1,4 +1,4 @@
-"""A training run: network, averaged weights, optimiser, its one step, and checkpoints of it."""
+"""A training run: network, averaged weights, optimiser, training step and checkpoints."""
 
 import copy
 from pathlib import Path
@@ -13,7 +13,8 @@ from wellposed.errors import CheckpointError, DeviceError, require_device
 from wellposed.figures import write_png
 from wellposed.priors.checkpoints.state import finite_state
 from wellposed.priors.networks.conv_unet import parameters_in_millions
-from wellposed.priors.stored.store import Config, build_prior, make_network, save_prior
+from wellposed.priors.stored.config import Config
+from wellposed.priors.stored.store import build_prior, make_network, save_prior
 from wellposed.priors.training.batches import Batch, reading_of
 from wellposed.priors.training.denoiser import Denoising
 from wellposed.priors.training.restorer import Restoring
@@ -26,13 +27,13 @@ class Trainer:
 
     Args:
         settings: the run's settings.
-        device: ``cpu`` or ``cuda``. Started by ``accelerate launch`` or ``torchrun``, every
-            process takes its device and its share of each batch.
+        device: ``cpu`` or ``cuda``. With ``accelerate launch`` or ``torchrun`` every process has
+            its own device and its share of each batch.
 
     Attributes:
-        task: what is learnt, of what images.
+        task: the task, with its images.
         prior: the prior with the weights being trained.
-        averaged: the prior with their running average, which is what is saved.
+        averaged: the prior with their running average, which is saved.
         history: (step, training loss, held-out loss, the task's curve).
     """
 
@@ -44,7 +45,7 @@ class Trainer:
         kind = Denoising if settings.process is None else Restoring
         self.task: Task = kind(settings, self.collection, self.accelerator)
         config = self.task.config()
-        with torch.random.fork_rng():  # initial weights only; everything later is drawn by step
+        with torch.random.fork_rng():  # only initial weights; later draws depend on the step
             torch.manual_seed(settings.seed)
             self.network = make_network(config).to(self.accelerator.device)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
@@ -87,7 +88,7 @@ class Trainer:
         return self.task.measure(self.averaged)
 
     def config(self) -> Config:
-        """Return what is saved beside the weights."""
+        """Return the config that is saved with the weights."""
         device = self.accelerator.device
         hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         sources = [file.name for file in self.collection.files]
@@ -109,13 +110,13 @@ class Trainer:
         save_prior(folder, self.average, self.config(), self.task.autoencoder)
 
     def draw(self, folder: Path) -> None:
-        """Write pictures of what the averaged weights do."""
+        """Write pictures made with the averaged weights."""
         for name, rows in self.task.pictures(self.averaged).items():
             grid = torch.cat([torch.cat(list(row), -1) for row in rows], -2)
             write_png(grid, folder / f"{name}_{self.step:07d}.png")
 
     def save_checkpoint(self, path: Path) -> None:
-        """Write everything a resumed run needs, atomically."""
+        """Write everything that a resumed run needs, atomically."""
         state = {
             "settings": self.settings.decisive(),
             "step": self.step,
@@ -130,7 +131,7 @@ class Trainer:
     def load_checkpoint(self, path: Path) -> None:
         """Continue from a checkpoint of the same settings.
 
-        ``steps`` alone may be another, as long as the learning rate has not begun to fall.
+        Only ``steps`` may differ, as long as the learning rate has not begun to fall.
 
         Raises:
             CheckpointError: the file is unreadable or damaged, or was made with other settings.
@@ -168,15 +169,15 @@ class Trainer:
         if changed:
             raise CheckpointError(
                 f"checkpoint: {path} was made with other settings: {', '.join(changed)}; "
-                "use those, or another out folder"
+                "use these, or another out folder"
             )
 
 
 def _accelerator(device: str) -> Accelerator:
-    """Return accelerate's view of this process; it keeps one device for a process's lifetime.
+    """Return the accelerator of this process, which has one device during its lifetime.
 
     Raises:
-        DeviceError: neither cpu nor cuda, no CUDA device, or training on another one before.
+        DeviceError: neither cpu nor cuda, no CUDA device, or another device than before.
     """
     require_device("device", device)
     accelerator = Accelerator(cpu=device == "cpu")

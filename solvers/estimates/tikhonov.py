@@ -76,10 +76,10 @@ class Tikhonov(PointEstimate):
         """Solve with the geometric mean of the bracket, and halve it."""
         assert isinstance(state, Bracket)
         low, high, norm2 = state.low, state.high, state.norm2
-        given = self.weight is not None
-        weight = torch.full_like(low, self.weight) if given else (low * high).sqrt()
+        middle = (low * high).sqrt()
+        weight = middle if self.weight is None else torch.full_like(low, self.weight)
         x = proximal(problem, problem.zeros(), weight * norm2)
-        if not given:
+        if self.weight is None:
             over = problem.space.norm(problem.A(x) - problem.y) > allowed_misfit(problem)
             low, high = torch.where(over, low, weight), torch.where(over, weight, high)
         return Bracket(x, x, low, high, norm2)

@@ -1,1 +1,1 @@
-"""Samplers of trained restoration processes."""
+"""Samplers of restoration processes, for restorers and plain priors."""

@@ -1,4 +1,4 @@
-"""What the samplers of trained restoration diffusions share."""
+"""The common base of the samplers of restoration processes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,18 +22,19 @@ from wellposed.solvers.scope import require_linear
 class Restoration(Corrected):
     r"""Base of the samplers of restoration processes, from ``m + sigma_T z`` to the clean image.
 
-    They sample any process of the kernel ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``: about
-    the degraded image ``m`` of a prior with an anchor, and with ``m = 0`` of a plain prior. Where
-    the operator is known, ``data_steps`` of conjugate gradients pull each estimate to the data as
-    `DDS` does, ``x0' = CG(I + gamma A^H A, x0 + gamma A^H y; start x0)``, and the noise that is
-    kept is the one implied by ``x0'``. That helps a network that knows the degradation less well,
-    as one trained on many; a large ``gamma`` brings the noise of the measurement into the image.
+    They sample any process with the kernel ``x_t = m + alpha_t (x_0 - m) + sigma_t eps``, where
+    ``m`` is the degraded image for a prior with an anchor and 0 for a plain prior.
+
+    If the operator is known, ``data_steps`` of conjugate gradients pull each estimate towards the
+    data as in `DDS`, ``x0' = CG(I + gamma A^H A, x0 + gamma A^H y; start x0)``, and the noise
+    implied by ``x0'`` is kept. This helps networks that were trained on many degradations. A large
+    ``gamma`` brings the noise of the measurement into the image.
 
     Args:
-        data_steps: conjugate-gradient steps for each network evaluation; 0 leaves the operator
-            unused, and a plain prior without a measurement.
+        data_steps: conjugate-gradient steps per network evaluation; with 0 the operator is not
+            used, and a plain prior is sampled without a measurement.
         gamma: weight of the data, in the prior's units; infinity for hard consistency.
-        correction: another correction in place of these data steps, as ``MMPS().correction``.
+        correction: a correction instead of the data steps, e.g. ``MMPS().correction``.
     """
 
     spacing: str = "trailing"
@@ -49,13 +50,13 @@ class Restoration(Corrected):
         require(one, "correction", self.correction, "None with data_steps")
 
     def check(self, problem: Problem) -> None:
-        """Refuse data steps where the measurement is not linear in units."""
+        """Raise for data steps if the measurement is not linear in units."""
         if self.data_steps > 0:
             require_linear(problem, f"{type(self).__name__}(data_steps={self.data_steps})")
         super().check(problem)
 
     def used_correction(self) -> Correction | None:
-        """Return the correction asked for, or the data steps."""
+        """Return ``correction``, the data steps, or ``None``."""
         if self.data_steps > 0:
             return DataSteps(gamma=self.gamma, cg_steps=self.data_steps)
         return self.correction
@@ -65,7 +66,7 @@ class Restoration(Corrected):
         schedule, t = problem.prior.schedule, min(self.times(problem)[0], problem.prior.schedule.T)
         if problem.condition is None:
             std = starting_std(schedule, t)
-        else:  # the signal that is left at t is part of m, not of the noise
+        else:  # the signal that remains at t belongs to m, not to the noise
             std = schedule.terminal_std * float(schedule(t)[1] / schedule(schedule.T)[1])
         x_T = problem.anchor + std * noise.draw(problem.zeros())
         return State(x_T, x_T)
@@ -73,7 +74,7 @@ class Restoration(Corrected):
     def consistent(
         self, look: Callable[[Tensor], Components], x_t: Tensor, level: Levels, problem: Problem
     ) -> Components:
-        """Return the parts of ``x_t`` that ``look`` finds, the clean one corrected by the data."""
+        """Return the components ``look(x_t)``, with the clean image corrected by the data."""
         correction = self.used_correction()
         if correction is None:
             return look(x_t)
@@ -90,10 +91,10 @@ class Restoration(Corrected):
 
 
 def has_range(problem: Problem) -> bool:
-    """Tell whether images have a range, [-1, 1] in units: real ones on pixels."""
+    """Return whether images have a range, [-1, 1] in units: real images of pixels do."""
     return problem.prior.is_affine and not problem.image_dtype.is_complex
 
 
 def remaining_noise(x_t: Tensor, x0: Tensor, residual: Tensor, level: Levels) -> Tensor:
-    """Return what ``x_t`` holds besides a clean image and a residual, as noise ``eps``."""
+    """Return the noise ``eps`` of ``x_t`` for a given clean image and residual."""
     return (x_t - x0 - (1 - level.alpha_t) * residual) / level.sigma_t

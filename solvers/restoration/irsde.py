@@ -17,23 +17,23 @@ from wellposed.solvers.restoration.base import Restoration
 
 @dataclass(frozen=True, kw_only=True)
 class IRSDE(Restoration):
-    r"""IR-SDE: the mean-reverting diffusion backwards, by its posterior or by Euler steps.
+    r"""IR-SDE: the reversed mean-reverting diffusion, by its posterior or by Euler steps.
 
-    For each pair of times t -> s, with ``F = log(alpha_s / alpha_t)`` the decay between them
-    (``theta dt`` of one step) and ``G = 2 lambda^2 F`` the noise added meanwhile::
+    For each pair of times t -> s, with the decay ``F = log(alpha_s / alpha_t)`` between them
+    (``theta dt`` for one step) and the variance ``G = 2 lambda^2 F`` of the added noise::
 
         posterior:  x_s ~ p(x_s | x_t, x0), the transition with variance rule "markov"
         sde:        x_s = x_t + F (x_t - m) - (G / sigma_t) eps - sqrt(G) z
         ode:        x_s = x_t + F (x_t - m) - (G / 2 sigma_t) eps
 
-    On any schedule ``G = integral of alpha^2 d(sigma^2 / alpha^2)``, for which
-    ``sigma^2 / alpha^2`` is taken as linear in ``1 / alpha^2``, as it is in IR-SDE's and DDPM's.
-    From ``alpha = 0``, where Euler's step has no meaning, all take the transition.
+    On any schedule ``G = integral of alpha^2 d(sigma^2 / alpha^2)``. It is computed with
+    ``sigma^2 / alpha^2`` linear in ``1 / alpha^2``, which holds for the schedules of IR-SDE and
+    DDPM. From ``alpha = 0``, where Euler steps are undefined, all methods use the transition.
 
     Reference: "Image Restoration with Mean-Reverting Stochastic Differential Equations", ICML
-    2023, arXiv 2301.11699. With fewer steps than T the published code leaves out times but keeps
-    the decay of a single one, so that most noise stays in; here a step has the decay between its
-    times.
+    2023, arXiv 2301.11699. With fewer steps than T the published code skips times but keeps the
+    decay of one time step, so most of the noise remains; here a step has the decay between its
+    two times.
 
     Args:
         method: "posterior", "sde" or "ode".
@@ -49,13 +49,13 @@ class IRSDE(Restoration):
         return variance("zero" if self.method == "ode" else "markov", level)
 
     def draw(self, like: Tensor, s: float, noise: NoiseSource) -> Tensor:
-        """Return the fresh noise, of which the ODE has none."""
+        """Return the fresh noise; the ODE has none."""
         return torch.zeros_like(like) if self.method == "ode" else super().draw(like, s, noise)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
-        """Denoise, pull to the data if asked to, go back by the posterior or Euler's step."""
+        """Denoise, correct by the data if requested, take a posterior or Euler step."""
         level = levels(problem.prior.schedule, t, s)
         if self.method == "posterior" or level.alpha_t == 0:
             return super().step(state, t, s, problem, noise)

@@ -21,10 +21,10 @@ RHO = 7.0
 
 @dataclass(frozen=True, eq=False)
 class MRState(State):
-    """State of the MR Sampler: the two outputs before, and when they were.
+    """State of the MR Sampler: the two previous outputs and their times.
 
     Attributes:
-        q1, q2: outputs of the step before and the one before that.
+        q1, q2: outputs of the last step and of the step before.
         t1, t2: their times.
         count: steps taken.
     """
@@ -40,9 +40,9 @@ class MRState(State):
 class MRSampler(Restoration):
     r"""MR Sampler: multistep exponential integrator of the reverse ODE or SDE, orders 1 to 3.
 
-    With ``u = x - m``, ``lambda = log(alpha / sigma)``, ``h = lambda_s - lambda_t``, and ``q`` the
-    output (``x0 - m`` or ``eps``), whose derivatives in lambda times ``h`` and ``h^2`` are ``D1``
-    and ``D2``, by divided differences with the outputs before::
+    Let ``u = x - m``, ``lambda = log(alpha / sigma)``, ``h = lambda_s - lambda_t``, and ``q`` the
+    output (``x0 - m`` or ``eps``). ``D1`` and ``D2`` are its derivatives with respect to lambda,
+    times ``h`` and ``h^2``, by divided differences with the previous outputs::
 
         ode, data:  u_s = sigma_s / sigma_t u - alpha_s (f1 q - f2 D1 + f3 D2)
                     f1 = e^-h - 1,  f2 = f1 / h + 1,  f3 = f2 / h - 1 / 2
@@ -54,15 +54,15 @@ class MRSampler(Restoration):
                     f1 = e^h - 1,  f2 = f1 / h - 1,  g = e^2h - 1
 
     These are DPM-Solver, DPM-Solver++ and its SDE variant about ``m``; the first order of
-    "sde, data" is `IRSDE`'s posterior. What the network predicts does not matter: its output is
-    turned into ``q``. A step from ``alpha = 0`` takes the data form, and one to ``sigma = 0``
-    gives x0, since noise alone says nothing there.
+    "sde, data" is `IRSDE`'s posterior. Every kind of prediction of a network is converted to
+    ``q``. A step from ``alpha = 0`` uses the data form, and a step to ``sigma = 0`` returns x0.
 
     Reference: "MRS: A Fast Sampler for Mean Reverting Diffusion based on ODE and SDE Solvers",
-    ICLR 2025, arXiv 2502.07856. The published code interpolates alpha, sigma and lambda each for
-    itself between whole times; here they come from the one schedule. Its grids "trailing" and
-    "karras-t" end before 0, where noise is left; here their last time is 0. Its third order has
-    half of ``D2``, as DPM-Solver++'s, and converges as the second; here it is whole.
+    ICLR 2025, arXiv 2502.07856. Deviations from the published code: it interpolates alpha, sigma
+    and lambda independently between integer times, here one schedule gives all three; its grids
+    "trailing" and "karras-t" end before 0 with noise left, here their last time is 0; its third
+    order uses half of ``D2``, as DPM-Solver++ does, and converges with order 2, here it uses all
+    of ``D2``.
 
     Args:
         order: 1, 2 or, for the ODE, 3; the first steps are of lower order.
@@ -70,10 +70,10 @@ class MRSampler(Restoration):
         parametrization: "data" or "noise".
         spacing: "linspace" in t, "linear-lambda", "karras-n" (rho 7 on sigma / alpha),
             "karras-t" (rho 7 on t), "leading" or "trailing"; see `grid`.
-        lower_order_final: lower the order towards the last step, 3 2 1; the parametrization by
-            noise is better without.
-        published: instead, the published code's orders (below 10 steps they fall to 1 up to the
-            last step but one, and the last one is in full) and its half of ``D2``.
+        lower_order_final: lower the order towards the last step, 3 2 1; the noise parametrization
+            is better without it.
+        published: use half of ``D2`` and the orders of the published code: in step n of N it is
+            min(order, n), and with N < 10 also at most N - n, except for the last step.
     """
 
     steps: Count = 20
@@ -97,19 +97,19 @@ class MRSampler(Restoration):
         return grid(problem.prior.schedule, self.steps, self.spacing).tolist()
 
     def init(self, problem: Problem, noise: NoiseSource) -> MRState:
-        """Return ``m`` plus the noise of the first time, and no outputs yet."""
+        """Return ``m`` plus the noise of the first time, without previous outputs."""
         x = super().init(problem, noise).x
         empty = torch.zeros_like(x)
         return MRState(x, x, empty, empty, 0.0, 0.0, 0)
 
     def fresh(self, level: Levels) -> Tensor:
-        """Return the variance of the fresh noise of a step of the first order."""
+        """Return the variance of the fresh noise of a first-order step."""
         return variance("zero" if self.method == "ode" else "markov", level)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> MRState:
-        """Denoise, pull to the data if asked to, integrate to ``s``."""
+        """Denoise, correct by the data if requested, integrate to ``s``."""
         assert isinstance(state, MRState)
         level, m = levels(problem.prior.schedule, t, s), problem.anchor
         x0, _, eps = self.consistent(lambda x: problem.components(x, t), state.x, level, problem)
@@ -198,9 +198,9 @@ def _step(level: Levels) -> Tensor:
 def grid(schedule: Schedule, steps: int, spacing: str) -> Tensor:
     """Return the ``steps + 1`` decreasing times of a published grid, the last one being 0.
 
-    Whole steps where the schedule has them: "leading" is a multiple of ``T // (steps + 1)`` and
-    "karras-t" goes to time 1. The grids in ``sigma / alpha`` go down to that of ``t = 0``, or,
-    where it is 0, to the schedule's smallest and then to 0.
+    Times are integers if the schedule is discrete: "leading" has multiples of
+    ``T // (steps + 1)`` and "karras-t" goes to time 1. The grids in ``sigma / alpha`` go down to
+    the ratio of ``t = 0``, or, if this is 0, to the smallest ratio of the schedule and then to 0.
     """
     T, left = schedule.T, torch.arange(steps, -1, -1, dtype=torch.float64)
     whole = isinstance(T, int)
@@ -220,7 +220,7 @@ def grid(schedule: Schedule, steps: int, spacing: str) -> Tensor:
 
 
 def _by_ratio(schedule: Schedule, steps: int, spacing: str) -> Tensor:
-    """Return times by ``sigma / alpha``: at equal ratios of neighbours, or as Karras et al."""
+    """Return times spaced in ``sigma / alpha``: geometrically, or as Karras et al. do."""
     low, high = float(schedule.ratio(0.0)), float(schedule.ratio(schedule.T))
     if low == 0:
         return schedule.times(steps, "karras" if spacing == "karras-n" else "geometric")
@@ -231,4 +231,5 @@ def _by_ratio(schedule: Schedule, steps: int, spacing: str) -> Tensor:
 
 def _rho(high: float, low: float, u: Tensor) -> Tensor:
     power = 1 / RHO
-    return (high**power + u * (low**power - high**power)) ** RHO
+    ratios: Tensor = (high**power + u * (low**power - high**power)) ** RHO
+    return ratios

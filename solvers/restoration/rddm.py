@@ -15,7 +15,7 @@ from wellposed.solvers.restoration.base import Restoration, has_range, remaining
 
 
 class Clocks(NamedTuple):
-    """Times of the residual, which sets alpha, and of the noise, which sets sigma."""
+    """Time of the residual, which determines alpha, and of the noise, which determines sigma."""
 
     residual: float
     noise: float
@@ -23,32 +23,33 @@ class Clocks(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RDDM(Restoration):
-    r"""RDDM: residual and noise taken away together, or one after the other.
+    r"""RDDM: removes residual and noise together, or one after the other.
 
-    A network tells the residual ``r = m - x_0`` and the noise ``eps``, or one of them and so the
-    other. For each pair of times t -> s::
+    A network predicts the residual ``r = m - x_0`` and the noise ``eps``, or one of them, which
+    determines the other. For each pair of times t -> s::
 
         x_s = x_t - (alpha_s - alpha_t) r - (sigma_t - sqrt(sigma_s^2 - v)) eps + sqrt(v) z
         v   = eta sigma_s^2 (1 - sigma_s^2 / sigma_t^2)
 
-    and at the end ``x_0``. Where both agree, ``x_t = x0 + (1 - alpha_t) r + sigma_t eps``, it is
-    the transition with the variance rule "shift".
+    and at the end ``x_0``. If the predictions agree, ``x_t = x0 + (1 - alpha_t) r + sigma_t eps``,
+    this is the transition with the variance rule "shift".
 
-    ``path="residual-first"`` is the paper's partially path-independent process: ``alpha`` goes to
-    1 with the noise kept, then the noise goes, in twice the evaluations. The published code tells
-    its two networks the time of the residual and that of the noise; here every network is asked at
-    the time of equal ``sigma / alpha``, where it is exact for any process, see `Rescheduled`. The
-    published code also drops all noise at the end of the first half and starts the second from
-    that, as if it were noisy; here the noise stays.
+    ``path="residual-first"`` is the paper's partially path-independent process: first ``alpha``
+    goes to 1 with constant noise, then the noise is removed, with twice as many evaluations. The
+    published code gives its two networks the time of the residual and that of the noise. Here
+    every network is evaluated at the time of equal ``sigma / alpha``, where it is exact for any
+    process, see `Rescheduled`. The published code also discards all noise after the first half and
+    starts the second half as if the image were noisy; here the noise is kept.
 
-    Reference: "Residual Denoising Diffusion Models", CVPR 2024, arXiv 2308.13712. Times between
-    whole ones are rounded, where the published code cuts them off.
+    Reference: "Residual Denoising Diffusion Models", CVPR 2024, arXiv 2308.13712. Non-integer
+    times are rounded; the published code truncates them.
 
     Args:
-        eta: share of fresh noise: 0, as published for restoration, to 1, the ancestral chain. With
-            fresh noise ``eps`` is what clipping has left besides x0 and r, as in that chain.
-        clip: keep residuals and the result within [-1, 1] units, as published; not of complex or
-            latent images.
+        eta: share of fresh noise, from 0, as published for restoration, to 1, the ancestral chain.
+            With fresh noise ``eps`` is the remainder of x_t after clipping x0 and r, as in the
+            chain.
+        clip: clip residuals and the result to [-1, 1] units, as published; complex and latent
+            images are not clipped.
         path: "joint" or "residual-first".
     """
 
@@ -60,11 +61,11 @@ class RDDM(Restoration):
     name: ClassVar[str] = "rddm"
 
     def fresh(self, level: Levels) -> Tensor:
-        """The chain's variance, a share of it."""
+        """The share eta of the chain's variance."""
         return variance("shift", level, self.eta)
 
     def times(self, problem: Problem) -> list[float]:
-        """Return the times of the run; the residual's, before the noise's, are shifted by T."""
+        """Return the times of the run; those of the residual come first and are shifted by T."""
         times = super().times(problem)
         if self.path == "joint":
             return times
@@ -77,7 +78,7 @@ class RDDM(Restoration):
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
-        """Estimate residual and noise, take away their parts between the times."""
+        """Estimate residual and noise, and remove their change between the times."""
         x, schedule = state.x, problem.prior.schedule
         at_t, at_s = self._clocks(t, problem), self._clocks(s, problem)
         level = Levels(
@@ -104,12 +105,12 @@ class RDDM(Restoration):
 
 
 def _parts_at(x: Tensor, clocks: Clocks, level: Levels, problem: Problem) -> Components:
-    """Return the parts of an ``x`` of any alpha and sigma, of two times of the schedule."""
+    """Return the components of an ``x`` whose alpha and sigma belong to different times."""
     if clocks.residual == clocks.noise:
         return problem.components(x, clocks.residual)
     alpha, sigma, m = level.alpha_t, level.sigma_t, problem.anchor
     t = float(problem.prior.schedule.time_at(sigma / alpha))
-    # Of equal ratio sigma / alpha, so equal but for scale; sigma never vanishes here.
+    # At equal sigma / alpha images differ only in scale; sigma never vanishes here.
     scale = problem.prior.schedule(t)[1] / sigma
     parts = problem.components(m + scale * (x - m), t)
     if _predicts(problem) in ("residual+noise", "residual+sum"):
@@ -123,12 +124,12 @@ def _predicts(problem: Problem) -> str:
 
 
 def _remainder(x: Tensor, parts: Components, level: Levels) -> Tensor:
-    """Return what is left of ``x`` without residual and noise."""
+    """Return ``x`` without its residual and noise."""
     return x - (1 - level.alpha_t) * parts.residual - level.sigma_t * parts.eps
 
 
 def clipped(parts: Components, x: Tensor, level: Levels, problem: Problem) -> Components:
-    """Return parts within [-1, 1] units, by the published rule for what the network predicts."""
+    """Return components clipped to [-1, 1] units, by the published rule for each prediction."""
     predicts, m = _predicts(problem), problem.anchor
     x0, eps = parts.x0.clamp(-1, 1), parts.eps
     if predicts == "noise":

@@ -20,14 +20,15 @@ class ResShift(Restoration):
         x0  = E[x_0 | x_t, m]
         x_s = q x_t + (1 - q) x0 + kappa sqrt(q (eta_t - eta_s)) z,    q = eta_s / eta_t
 
-    which is the transition with the variance rule "shift"; on other processes that rule draws
-    from their kernels too, by another coupling of neighbouring times than their own.
+    This is the transition with the variance rule "shift". On other processes the rule has the
+    right marginal distributions, but couples neighbouring times in another way.
 
     Reference: "ResShift: Efficient Diffusion Model for Image Super-resolution by Residual
     Shifting", NeurIPS 2023, arXiv 2307.12348.
 
     Args:
-        clip: keep estimates within [-1, 1] units, as published; not of complex or latent images.
+        clip: clip estimates to [-1, 1] units, as published; complex and latent images are not
+            clipped.
     """
 
     steps: Count = 15
@@ -36,7 +37,7 @@ class ResShift(Restoration):
     name: ClassVar[str] = "resshift"
 
     def denoise(self, x_t: Tensor, t: float, problem: Problem) -> Tensor:
-        """Return the estimate, clipped if asked to and images have a range."""
+        """Return the estimate, clipped if ``clip`` and the images have a range."""
         x0 = problem.denoise(x_t, t)
         return x0.clamp(-1, 1) if self.clip and has_range(problem) else x0
 

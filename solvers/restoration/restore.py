@@ -1,4 +1,4 @@
-"""Restoring photographs of any size with a trained restorer."""
+"""Restoration of photographs of any size with a trained restorer."""
 
 import math
 from dataclasses import replace
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from wellposed.solvers.restoration.base import Restoration
 
 TILE = 512
-"""Side of the tiles of larger images, in pixels of the restored one."""
+"""Side of the tiles of larger images, in pixels of the restored image."""
 
 
 def default_sampler(restorer: "Prior") -> "type[Restoration]":
     """Return the sampler that suits how a restorer was trained.
 
-    The MR Sampler for the networks of IR-SDE, which see ``x_t - m``, ResShift's chain for those
-    that see its scaled input, and RDDM's for the others.
+    This is the MR Sampler for networks of IR-SDE, whose input is ``x_t - m``, ResShift's chain for
+    networks with its scaled input, and RDDM for the others.
     """
     from wellposed.solvers import RDDM, MRSampler, ResShift
 
@@ -42,7 +42,7 @@ def default_steps(restorer: "Prior", sampler: "type[Restoration]") -> int:
 
 
 def enlarged(image: Tensor, restorer: "Prior") -> Tensor:
-    """Return degraded images in the size of the restored ones, bicubic, within [0, 1]."""
+    """Return degraded images enlarged to the restored size, bicubic, clipped to [0, 1]."""
     if restorer.anchor is None or restorer.upsample == 1:
         return image
     return restorer.anchor.enlarge(image).clamp(0, 1)
@@ -59,16 +59,16 @@ def restore(
 ) -> Reconstruction:
     """Restore degraded images of any size.
 
-    Images of which a restored side is above ``tile`` go through the networks tile by tile, see
-    `Patchwise`. Those whose latents would not have whole sides are reflected at the right and at
-    the bottom, and the result is cropped. Values are cut to [0, 1].
+    Images with a restored side above ``tile`` are processed in tiles, see `Patchwise`. Images
+    whose sides do not fit the latents are padded by reflection at the right and at the bottom, and
+    the result is cropped. Values are clipped to [0, 1].
 
     Args:
         image: degraded photographs (B, C, h, w) in [0, 1].
         restorer: the restorer.
-        sampler: one of the restoration samplers.
-        operator: what degraded them, for data steps.
-        num_samples: samples of each.
+        sampler: a restoration sampler.
+        operator: the degradation, for data steps.
+        num_samples: samples per image.
         seed: see `Solver.__call__`.
         tile: side of the tiles, at least 64.
 
@@ -83,7 +83,7 @@ def restore(
     height, width = (scale * n for n in image.shape[-2:])
     if max(height, width) > tile:
         restorer = Patchwise(restorer, tile, tile // 4)
-    # Reflected to the least number of pixels whose enlarged ones make whole latents.
+    # Padded to the smallest size that gives whole latents after enlarging.
     image = pad(image, factor // math.gcd(factor, scale))
     result = sampler(image, operator, restorer, num_samples=num_samples, seed=seed)
     return replace(result, samples=result.samples[..., :height, :width].clamp(0, 1))

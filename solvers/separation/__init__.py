@@ -1,1 +1,1 @@
-"""Samplers that separate sums of images, as tissue and haze."""
+"""Samplers that separate sums of images, such as tissue and haze."""

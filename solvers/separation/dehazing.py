@@ -1,4 +1,4 @@
-"""Haze taken out of ultrasound: tissue and haze sampled together, each with a prior of its own."""
+"""Dehazing of ultrasound: tissue and haze are sampled jointly, each with its own prior."""
 
 import time
 from dataclasses import dataclass, replace
@@ -23,30 +23,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Dehazing:
-    """How `dehaze` goes about it.
+    """Settings of `dehaze`.
 
-    The defaults of start, zeta and rms had the highest PSNR of RF on six simulated hearts of the
-    validation split at four levels of haze, of those that gained at each, in 50 steps.
+    The defaults of start, zeta and rms were chosen on six simulated hearts of the validation split
+    at four haze levels, in 50 steps. Of the settings that improved the PSNR of the RF at every
+    level, they had the highest PSNR.
 
     Args:
-        steps: of the whole schedule; those above ``start`` are left out.
-        start: noise level over signal above which the run does not start, with the measurement
-            shared among tissue and haze by the pseudo-inverse: equally if gamma is 1.
-        zeta: share of fresh noise in each step's, 0 to 1.
-        solver: another one in place of `VarianceSharing`, of those that take nonlinear operators;
-            then the above does not count. As published:
-            ``NoisyProjection(noise="shared", start=1.0)``.
-        gamma: ``y = x + gamma h``; more takes out more.
+        steps: steps of the whole schedule; those above ``start`` are left out.
+        start: noise-to-signal ratio at which sampling starts. The start is the pseudo-inverse,
+            which divides the measurement between tissue and haze, equally if gamma is 1.
+        zeta: share of fresh noise in each step, 0 to 1.
+        solver: a solver for nonlinear operators instead of `VarianceSharing`; steps, start and
+            zeta are then not used. Published: ``NoisyProjection(noise="shared", start=1.0)``.
+        gamma: haze weight, ``y = x + gamma h``; larger values remove more haze.
         mu: strength of the companding that the priors were trained with.
-        rms: root mean squares of companded tissue and haze, which decide how the misfit is shared
-            at first. A gradient step of another solver moves the haze ``(rms[1] / rms[0])^2``
-            times as far as the tissue; a `VarianceSharing` has its own.
-        tile: side of the overlapping tiles in which frames pass the networks, for large frames
-            or little memory; ``None`` for whole ones.
-        batch_size: frames that are worked on at once.
+        rms: root mean squares of companded tissue and haze, which determine how the misfit is
+            shared at high noise. A gradient step of another solver moves the haze
+            ``(rms[1] / rms[0])^2`` times as far as the tissue; a `VarianceSharing` given as
+            ``solver`` uses its own.
+        tile: side of the overlapping tiles in which the networks process frames, for large frames
+            or little memory; ``None``: whole frames.
+        batch_size: frames that are processed at once.
 
     Raises:
-        ArgumentError: invalid setting.
+        ArgumentError: an invalid setting.
     """
 
     steps: int = 50
@@ -72,13 +73,13 @@ class Dehazing:
 
 @dataclass(frozen=True, eq=False)
 class Dehazed:
-    """What `dehaze` found.
+    """Result of `dehaze`.
 
     Attributes:
         tissue: linear RF (B, 1, depths, beams), the mean over the samples.
-        haze: likewise, as it lies in the measurement: times gamma.
-        spread: standard deviation of the samples of the tissue; ``None`` of a single one.
-        nfe: evaluations of each network, for each sample of each frame.
+        haze: mean of gamma times the haze, its contribution to the measurement.
+        spread: standard deviation of the tissue over the samples; ``None`` for a single sample.
+        nfe: evaluations of each network per sample and frame.
         seconds: wall time.
     """
 
@@ -89,7 +90,7 @@ class Dehazed:
     seconds: float
 
     def cpu(self) -> "Dehazed":
-        """Return the same on the CPU."""
+        """Return a copy on the CPU."""
         spread = None if self.spread is None else self.spread.cpu()
         return replace(self, tissue=self.tissue.cpu(), haze=self.haze.cpu(), spread=spread)
 
@@ -108,26 +109,26 @@ def dehaze(
     num_samples: int = 1,
     seed: int = 0,
 ) -> Dehazed:
-    """Separate RF frames into tissue and haze, ``y = x + gamma h``, by a posterior sample.
+    """Separate RF frames into tissue and haze, ``y = x + gamma h``, by posterior sampling.
 
     Stevens et al., "Dehazing Ultrasound Using Diffusion Models", IEEE TMI 2024, arXiv 2307.11204.
-    The sum is of linear RF, the priors are on companded RF: see `operators.Companded`. The data
-    act on the denoised estimates, as published, but by `VarianceSharing`. Every frame is by
-    itself: frame n is the same alone or in any batch.
+    Linear RF adds up, but the priors are for companded RF: see `operators.Companded`. The data
+    correct the denoised estimates, as published, but by `VarianceSharing`. Results do not depend
+    on the other frames of a batch.
 
     Args:
-        rf: linear RF (B, 1, depths, beams), frames of one recording or of several, divided by
-            their largest magnitude: about [-1, 1], zero staying zero.
+        rf: linear RF (B, 1, depths, beams) of one or more recordings, divided by its largest
+            magnitude: about [-1, 1], without an offset.
         tissue: a prior on companded RF of tissue, one channel.
-        haze: likewise of haze; `priors.Proximal` ones and exact ones do too.
-        settings: how.
-        num_samples: posterior samples of each frame. One has speckle as tissue has; the mean of
-            several is nearer to the truth, and smoother where they differ.
-        seed: decides every draw.
+        haze: a prior on companded RF of haze; `priors.Proximal` and exact priors are accepted too.
+        settings: the settings; by default those of `Dehazing`.
+        num_samples: posterior samples per frame. A single sample has realistic speckle; the mean
+            of several is closer to the truth, and smoother where they differ.
+        seed: seed of all random draws.
 
     Raises:
-        ShapeError, ArgumentError, NonFiniteError: ``rf`` of another shape or range, priors that
-            do not go together, no samples.
+        ShapeError, ArgumentError, NonFiniteError: ``rf`` has another shape or range, the priors
+            do not fit together, or there are no samples.
     """
     how = settings or Dehazing()
     _check_rf(rf)
@@ -151,7 +152,7 @@ def dehaze(
 
 def _sum(size: torch.Size, how: Dehazing) -> "Companded":
     """Return the measurement of companded tissue and haze (2, depths, beams)."""
-    # Loading these loads deepinv, which takes seconds.
+    # Importing these imports deepinv, which takes seconds.
     from wellposed.operators.companded import Companded
     from wellposed.operators.image.inpainting import Denoising
     from wellposed.operators.superposition import Superposition
@@ -161,7 +162,7 @@ def _sum(size: torch.Size, how: Dehazing) -> "Companded":
 
 
 def _product(tissue: Prior, haze: Prior, how: Dehazing) -> Product:
-    """Return the prior of both, in tiles if asked."""
+    """Return the prior of both, in tiles if requested."""
     blocks = []
     for name, prior in (("tissue", tissue), ("haze", haze)):
         ours = isinstance(prior, Prior) and prior.is_affine and not prior.is_complex
@@ -183,4 +184,5 @@ def _check_rf(rf: Tensor) -> None:
         raise ShapeError(f"rf: got {tuple(rf.shape)}, accepted: (B, 1, depths, beams)")
     check_finite("rf", rf)
     peak = float(rf.abs().max())
-    require(0 < peak <= LOUDEST, "rf", f"magnitudes up to {peak:.3g}", "about [-1, 1], not all 0")
+    accepted = "values in about [-1, 1], not all 0"
+    require(0 < peak <= LOUDEST, "rf", f"magnitudes up to {peak:.3g}", accepted)

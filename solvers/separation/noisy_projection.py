@@ -1,4 +1,4 @@
-"""Projection guidance: noisy images pulled towards data that are as noisy (Stevens et al.)."""
+"""Projection guidance: noisy images are pulled towards equally noisy data (Stevens et al.)."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -18,35 +18,35 @@ from wellposed.solvers.separation.warm_start import WarmStart
 
 @dataclass(frozen=True, kw_only=True)
 class NoisyProjection(WarmStart, Corrected):
-    r"""Projection guidance: each noisy image is pulled towards the measurement, noised alike.
+    r"""Projection guidance: each noisy image is pulled towards an equally noisy measurement.
 
     For each pair of times t -> s::
 
         x_s = DDPM step from (x_t, E[x_0 | x_t])
         y_s = alpha_s y + sigma_s z,   z ~ N(0, I)
-        x_s <- x_s - step_size A^T (A x_s - y_s),   but for s = 0
+        x_s <- x_s - step_size A^T (A x_s - y_s),   except for s = 0
 
-    No gradient passes through the network. Of several blocks (`Product`, `Superposition`) all
-    move at once, by the same ``step_size`` but for the product's step weights, the published
-    lambda and kappa. The noise in ``A x_s`` has the covariance ``sigma_s^2 A A^T``, not that of
-    ``y_s``, so that samples are too wide, the more the larger the step.
-    ``noise="shared"`` lets both have the same noise, so that only the clean estimate counts::
+    No gradient passes through the network. If there are several blocks (`Product`,
+    `Superposition`), all move at once with the same ``step_size``, times the step weights of the
+    product: the published lambda and kappa. The noise in ``A x_s`` has the covariance
+    ``sigma_s^2 A A^T``, not that of ``y_s``, so the samples are too wide, increasingly with the
+    step. With ``noise="shared"`` both have the same noise, so only the clean estimate enters::
 
         x_s <- x_s - step_size alpha_s A'(x0)^T (A(x0) - y)
 
-    which serves nonlinear operators too, as companded ones, whose range noisy images leave.
+    This also works for nonlinear operators such as companding, whose range noisy images leave.
 
     Reference: "Dehazing Ultrasound Using Diffusion Models", IEEE TMI 2024, arXiv 2307.11204, and
-    "Removing Structured Noise using Diffusion Models", arXiv 2302.05290; the noised measurement
-    is that of "Solving Inverse Problems in Medical Imaging with Score-Based Generative Models",
-    ICLR 2022, arXiv 2111.08005. Published is an Euler-Maruyama step in place of DDPM's.
+    "Removing Structured Noise using Diffusion Models", arXiv 2302.05290. The noisy measurement is
+    that of "Solving Inverse Problems in Medical Imaging with Score-Based Generative Models", ICLR
+    2022, arXiv 2111.08005. The published code takes Euler-Maruyama steps instead of DDPM's.
 
     Args:
-        steps: of the whole schedule, 200 as published; those above ``start`` are left out.
-        spacing: "geometric", equal in log noise, as the published VE process nearly is.
+        steps: steps of the whole schedule, 200 as published; those above ``start`` are left out.
+        spacing: "geometric", uniform in log noise, similar to the published VE process.
         step_size: .5 as published, in the prior's units; stable below ``2 / ||A||^2``.
-        noise: of the measurement, "fresh" as published or "shared".
-        start: see `WarmStart`. Published is the time .8 of 1, at which it is 5.16.
+        noise: noise of the measurement, "fresh" as published or "shared".
+        start: see `WarmStart`. Published is 5.16, the level at time .8 of 1.
     """
 
     steps: Count = 200
@@ -57,7 +57,7 @@ class NoisyProjection(WarmStart, Corrected):
     name: ClassVar[str] = "noisy-projection"
 
     def check(self, problem: Problem) -> None:
-        """Refuse noisy images where the operator is not linear, and a start below all times."""
+        """Raise for fresh noise with a nonlinear operator, and for a start below all times."""
         if self.noise == "fresh":
             require_linear(problem, 'NoisyProjection(noise="fresh")')
         super().check(problem)
@@ -69,7 +69,7 @@ class NoisyProjection(WarmStart, Corrected):
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
-        """Take an ancestral step, then one towards the measurement."""
+        """Take an ancestral step, then a step towards the measurement."""
         level = levels(problem.prior.schedule, t, s)
         after = super().step(state, t, s, problem, noise)
         if s == 0:

@@ -1,4 +1,4 @@
-"""Sums of companded images: what is left over is shared out where the sum is linear."""
+"""Sums of companded images: the misfit is shared among the blocks in linear values."""
 
 import math
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class SharedMisfit(Correction):
     """Estimates whose sum fits the data, see `VarianceSharing`.
 
     Args:
-        rms: root mean squares of the blocks in units, one for each.
+        rms: root mean square of each block, in units.
     """
 
     rms: tuple[Positive, ...] = (0.3, 0.2)
@@ -29,18 +29,19 @@ class SharedMisfit(Correction):
     operators: ClassVar[tuple[str, ...]] = ("Companded",)
 
     def check(self, problem: Problem) -> None:
-        """Refuse what is not a companded sum of images seen as they are, and other rms."""
-        # Loading these loads deepinv, which takes seconds.
+        """Raise unless the operator is a companded sum of images, with one rms per image."""
+        # Importing these imports deepinv, which takes seconds.
         from wellposed.operators.companded import Companded
         from wellposed.operators.image.inpainting import Denoising
         from wellposed.operators.superposition import Superposition
 
         super().check(problem)
         operator = problem.known
-        total = operator.operator if isinstance(operator, Companded) else None
+        companded = operator if isinstance(operator, Companded) else None
+        total = None if companded is None else companded.operator
         blocks = total.operators if isinstance(total, Superposition) else []
         plain = len(blocks) > 0 and all(type(block) is Denoising for block in blocks)
-        if not (plain and operator.compressed_data):
+        if not (plain and companded is not None and companded.compressed_data):
             raise ArgumentError(
                 f"operator: got {type(operator).__name__}, accepted by VarianceSharing: a "
                 "Companded Superposition of Denoising operators"
@@ -48,7 +49,7 @@ class SharedMisfit(Correction):
         require(len(self.rms) == len(blocks), "rms", self.rms, f"{len(blocks)} numbers")
 
     def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
-        """Share the misfit at the noise of time t."""
+        """Share the misfit at the noise level of time t."""
         return self.shared(found.x0, level.sigma_t / level.alpha_t, problem)
 
     def shared(self, x0: Tensor, level: Tensor, problem: Problem) -> Tensor:
@@ -57,7 +58,7 @@ class SharedMisfit(Correction):
         mu, total = companded.mu, companded.operator
         blocks = total.split(problem.to_public(x0))
         linear = [expand(block, mu) for block in blocks]
-        # Written so that an infinite level, of pure noise, leaves rms^2.
+        # Written so that the infinite level of pure noise gives rms^2.
         unsure = [r**2 / (1 + r**2 / level**2) for r in self.rms]
         unit = problem.to_public(torch.ones_like(x0)) - problem.to_public(torch.zeros_like(x0))
         units = [block.square() for block in total.split(unit)]
@@ -84,16 +85,17 @@ class VarianceSharing(WarmStart, Corrected):
         x0_k <- C(E(x0_k) + v_k / (w_k sum_j v_j) (E(y) - sum_j w_j E(x0_j)))
         x_s  = alpha_s x0 + sigma_s (sqrt(1 - zeta) eps + sqrt(zeta) z),  eps implied by x0
 
-    r_k is what a Gaussian of that root mean square is unsure of at this noise; linear values are
-    unsure of it times the slope E'. So this is one Gauss-Newton step of the posterior mean, exact
-    per pixel, and the sum of linear values fits the data whatever the slopes. Steps along the
-    gradient of the companded misfit, as `NoisyProjection` takes, are unstable where two large
-    values cancel: there its derivative is as large as they are over their sum. The steps are those
-    of `DiffPIR`, its proximal solution replaced by this one.
+    r_k is the posterior standard deviation, at this noise level, of a Gaussian with the root mean
+    square rms_k; in linear values it is multiplied by the slope E'. The correction is thus one
+    Gauss-Newton step towards the posterior mean, exact per pixel, and the sum of the linear values
+    fits the data for any slopes. Steps along the gradient of the companded misfit, as in
+    `NoisyProjection`, are unstable where two large values cancel: the derivative there is the
+    ratio of the values to their sum. The method is `DiffPIR` with this correction instead of the
+    proximal solution.
 
     Args:
-        steps: of the whole schedule; those above ``start`` are left out.
-        rms: of the blocks in units, one for each.
+        steps: steps of the whole schedule; those above ``start`` are left out.
+        rms: root mean square of each block, in units.
         zeta: share of fresh noise in the variance, 0 (deterministic) to 1.
         start: see `WarmStart`.
     """
@@ -108,11 +110,11 @@ class VarianceSharing(WarmStart, Corrected):
 
     @property
     def correction(self) -> SharedMisfit:
-        """The sharing."""
+        """The sharing of the misfit."""
         return SharedMisfit(rms=self.rms)
 
     def fresh(self, level: Levels) -> Tensor:
-        """A share zeta of all variance."""
+        """The share zeta of the noise variance."""
         return variance("fresh", level, math.sqrt(self.zeta))
 
 

@@ -1,4 +1,4 @@
-"""What solvers share that may start from the measurement at an intermediate noise level."""
+"""Base of solvers that can start from the measurement at an intermediate noise level."""
 
 import math
 from dataclasses import dataclass
@@ -13,21 +13,22 @@ from wellposed.solvers.problem import Problem
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart(Solver):
-    """Base of solvers that leave out the times of much noise if asked.
+    """Base of solvers that can leave out the times with much noise.
 
     Args:
-        steps: of the whole schedule; those above ``start`` are left out.
-        start: the run starts from the pseudo-inverse of y, noised to the largest ``sigma / alpha``
-            of the schedule's times that is not above this; from pure noise where infinite.
+        steps: steps of the whole schedule; those above ``start`` are left out.
+        start: noise-to-signal ratio at which sampling starts. The run starts from the
+            pseudo-inverse of y plus noise, at the largest ``sigma / alpha`` of the times that is
+            not above ``start``; if infinite, it starts from pure noise.
     """
 
     start: PositiveOrInfinite = math.inf
 
     def check(self, problem: Problem) -> None:
-        """Refuse a start below all times."""
+        """Raise for a start below all times."""
         super().check(problem)
         lowest = float(problem.prior.schedule.ratio(super().times(problem)[-2]))
-        accepted = f"at least {lowest:.3g}, the lowest level of {self.steps} steps; or more steps"
+        accepted = f"at least {lowest:.3g}, the lowest level of {self.steps} steps; use more steps"
         require(self.start >= lowest, "start", self.start, accepted)
 
     def times(self, problem: Problem) -> list[float]:

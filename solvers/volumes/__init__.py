@@ -1,1 +1,1 @@
-"""Samplers of volumes with a prior of slices."""
+"""Solvers for volumes, with a prior of slices."""

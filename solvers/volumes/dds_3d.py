@@ -16,16 +16,16 @@ from wellposed.solvers.volumes.tv import VolumeSolver, VolumeState
 
 @dataclass(frozen=True, kw_only=True)
 class DDS3D(VolumeSolver, Corrected):
-    r"""DDS of volumes: Tweedie, one sweep of ADMM for total variation along z, re-noise.
+    r"""DDS for volumes: denoise, one ADMM sweep for total variation along z, re-noise.
 
-    For each pair of times t -> s, with ``d`` and ``u`` kept from step to step::
+    For each pair of times t -> s, with ``d`` and ``u`` kept between steps::
 
         x0  = E[x_0 | x_t],  eps = (x_t - alpha_t x0) / sigma_t
         x0', d, u <- ADMM sweep from x0, see `VolumeSolver`
         x_s = alpha_s x0' + sigma_s (sqrt(1 - eta^2) eps + eta z),   z ~ N(0, I)
 
-    ``x0`` enters the sweep only as the start of its few CG steps. The first sweep, with ``d`` and
-    ``u`` zero, smooths along z whatever lambda.
+    ``x0`` enters the sweep only as the start of its few CG steps. The first sweep, in which ``d``
+    and ``u`` are zero, smooths along z for any lambda.
 
     Reference: "Decomposed Diffusion Sampler for Accelerating Large-Scale Inverse Problems",
     ICLR 2024, arXiv 2303.05754. The published code couples the last slice with the first:
@@ -33,8 +33,8 @@ class DDS3D(VolumeSolver, Corrected):
 
     Args:
         eta: share of fresh noise, 0 (deterministic) to 1; .85 as published.
-        renoise_last: keep re-noising on the step into the last network time, as the equations
-            say; the published code skips it there (``False``).
+        renoise_last: re-noise on the step to the last network time, as in the equations; the
+            published code does not (``False``).
         rho, lam, cg_steps, tv_axes, circular: see `VolumeSolver`.
     """
 
@@ -45,7 +45,7 @@ class DDS3D(VolumeSolver, Corrected):
     keeps_network_noise: ClassVar[bool] = True
 
     def fresh(self, level: Levels) -> Tensor:
-        """A share of all noise."""
+        """The share ``eta^2`` of the noise variance."""
         return variance("fresh", level, self.eta)
 
     def step(

@@ -17,35 +17,34 @@ from wellposed.solvers.volumes.tv import VolumeSolver, VolumeState
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionMBIR(VolumeSolver):
-    r"""DiffusionMBIR: predictor, corrector and one sweep of ADMM on the noisy volume.
+    r"""DiffusionMBIR: predictor, corrector and one ADMM sweep on the noisy volume.
 
-    For each pair of noise levels ``r = sigma_t / alpha_t`` -> ``q = sigma_s / alpha_s``, on
-    ``x = x_t / alpha_t``, in which every process explodes, with ``score = (E[x_0 | x] - x) / r^2``
-    and ``d`` and ``u`` kept from step to step::
+    In ``x = x_t / alpha_t`` every process is variance exploding. For each pair of noise levels
+    ``r = sigma_t / alpha_t`` -> ``q = sigma_s / alpha_s``, with ``score = (E[x_0 | x] - x) / r^2``
+    and with ``d`` and ``u`` kept between steps::
 
         x <- x + (r^2 - q^2) score(x) + sqrt(r^2 - q^2) z       reverse diffusion
         x <- x + h score(x) + sqrt(2 h) z,   h = 2 (snr ||z|| / ||score||)^2       Langevin
         x, d, u <- ADMM sweep from x, see `VolumeSolver`
 
-    Both scores are those of the level r, as published. The norms are means over slices of all the
-    volume: how the prior groups slices does not matter. The result keeps noise of the size of the
-    smallest level, as published.
+    Both scores are taken at the level r, as published. The norms are means over all slices of the
+    volume, independent of how the prior groups slices. The result contains noise of the smallest
+    level, as published.
 
     Reference: "Solving 3D Inverse Problems using Pre-trained 2D Diffusion Models", CVPR 2023,
-    arXiv 2211.10655. The published code takes the norms over each chunk of slices that its
-    network is given, 12 for CT: ``corrector_chunk=12``. It couples the last slice with the first:
-    ``circular=True``. In 137 of 2000 steps its predictor takes the neighbouring level, truncated
-    in single precision. For CT it ends with ``x + A^T (y - A x) / (A^T A 1)``, a step for
-    operators without negative entries and with little noise, which is left to the caller.
+    arXiv 2211.10655. The published code takes the norms over the chunks of slices that its network
+    receives, 12 for CT: ``corrector_chunk=12``. It couples the last slice with the first:
+    ``circular=True``. In 137 of 2000 steps its predictor uses the neighbouring level, because of
+    truncation in single precision. For CT it ends with ``x + A^T (y - A x) / (A^T A 1)``, a step
+    for operators without negative entries and with little noise, which is left to the caller.
 
     Args:
-        steps: noise levels, 2000 as published, of two network evaluations each.
-        spacing: geometric, between the schedule's largest and smallest ratio (378 to .01 as
-            published).
+        steps: noise levels, 2000 as published, with two network evaluations each.
+        spacing: geometric, between the largest and the smallest ratio of the schedule (378 to .01
+            as published).
         cg_steps: conjugate-gradient steps; 1 as published.
-        snr: size of Langevin's step; .16 as published.
-        corrector_chunk: slices over which its norms are taken, in chunks of at most that many;
-            all by default.
+        snr: size of the Langevin step; .16 as published.
+        corrector_chunk: largest number of slices over which the norms are taken; all by default.
         rho, lam, tv_axes, circular: see `VolumeSolver`.
     """
 
@@ -58,14 +57,14 @@ class DiffusionMBIR(VolumeSolver):
     name: ClassVar[str] = "diffusion-mbir"
 
     def check(self, problem: Problem) -> None:
-        """Refuse chunks of slices in parts of a volume, which they would not know of."""
+        """Raise for chunks of slices if processes share the volume."""
         super().check(problem)
         chunk, shared = self.corrector_chunk, problem.part.processes > 1
-        accepted = "None where processes share a volume"
+        accepted = "None if processes share a volume"
         require(chunk is None or not shared, "corrector_chunk", chunk, accepted)
 
     def init(self, problem: Problem, noise: NoiseSource) -> VolumeState:
-        """Start from pure noise, over alpha."""
+        """Start from pure noise, divided by alpha."""
         start = super().init(problem, noise)
         alpha, _ = problem.prior.schedule(self.times(problem)[0])
         return replace(start, x=start.x / alpha, x0=start.x0 / alpha)

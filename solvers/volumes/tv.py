@@ -1,4 +1,4 @@
-"""Volumes: a 2-D prior on the slices, total variation between them, by ADMM."""
+"""Volumes with a 2-D prior on the slices and total variation between them, by ADMM."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -14,20 +14,20 @@ from wellposed.solvers.base import Solver, State
 from wellposed.solvers.problem import Problem
 
 DATA_RANGE = 2.0
-"""The prior's ``data_range`` in its units, -1 to 1."""
+"""Width of the prior's ``data_range`` in its units, -1 to 1."""
 
 AXES = {"z": -3, "y": -2, "x": -1}
 """Axes of volumes (B, C, D, H, W) by name."""
 
 
 class Axes(Kind):
-    """Some of the names of `AXES`, each once."""
+    """One or more of the names of `AXES`, without repetition."""
 
     def __init__(self) -> None:
-        super().__init__('some of "zyx", each once')
+        super().__init__('one or more of "zyx", without repetition')
 
     def admits(self, value: object) -> bool:
-        """Tell whether it is such a string."""
+        """Return whether a value is such a string."""
         if not isinstance(value, str) or value == "":
             return False
         return all(name in AXES and value.count(name) == 1 for name in value)
@@ -38,9 +38,9 @@ class VolumeState(State):
     """State of a solver of volumes.
 
     Attributes:
-        d: what ``D x`` splits into, (B, axes, C, D, H, W), in units; kept over all steps.
-        u: its scaled dual variable, likewise.
-        norm2: ``||A||^2`` of each item, (B,), to which rho and lambda are relative.
+        d: split variable for ``D x``, (B, axes, C, D, H, W), in units; kept between steps.
+        u: scaled dual variable of ``d``, of the same shape.
+        norm2: ``||A||^2`` of each item, (B,); rho and lambda are relative to it.
     """
 
     d: Tensor
@@ -50,30 +50,30 @@ class VolumeState(State):
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeSolver(Solver):
-    r"""Base of the solvers of volumes: one sweep of ADMM a step, for total variation.
+    r"""Base of the solvers for volumes: one ADMM sweep per step, for total variation.
 
-    The sweep goes towards ``min ||A x - y||^2 / 2 + lambda ||D x||_1`` with D the differences
-    along z and continues in each step where the last one left it, from ``d = u = 0``::
+    The sweep decreases ``||A x - y||^2 / 2 + lambda ||D x||_1``, where D takes differences along
+    z. ``d`` and ``u`` are kept between steps, starting from 0::
 
         x <- CG_M( A^H A + rho D^H D,  A^H y + rho D^H (d - u);  start x )
         d <- soft(D x + u, lambda / rho)
         u <- u + D x - d
 
     rho and lambda are relative to ``||A||^2``, estimated once by power iterations, and lambda
-    also to the prior's ``data_range``: the result is the same whatever units the data and the
-    images are in. The published numbers are absolute, for images in [0, 1] and the published CT
+    also to the prior's ``data_range``, so the result does not depend on the units of the data and
+    the images. The published numbers are absolute, for images in [0, 1] and the published CT
     operator, whose ``||A||^2`` is 390 at 256 x 256 pixels: rho 10 and lambda .04 for 8 views are
-    10 / 390 and .04 / 390 here, lambda .4 for views of 0 to 119 degrees is .4 / 390. For MRI, with
-    ``||A||^2 = 1`` and magnitudes up to 1, DiffusionMBIR has rho .01 and lambda .005: .0025 here,
-    since the data range of complex images is -1 to 1.
+    10 / 390 and .04 / 390 here, and lambda .4 for views from 0 to 119 degrees is .4 / 390. For
+    MRI, with ``||A||^2 = 1`` and magnitudes up to 1, DiffusionMBIR has rho .01 and lambda .005;
+    this is .0025 here, since the data range of complex images is -1 to 1.
 
     Args:
         rho: penalty of ADMM over ``||A||^2``.
         lam: lambda, weight of the total variation, over ``||A||^2`` and the data range.
         cg_steps: conjugate-gradient steps M.
-        tv_axes: axes along which differences count, of "z", "y" and "x"; anisotropic, with one
-            rho and lambda.
-        circular: differences are also taken between the last slice and the first, as in the
+        tv_axes: axes of the differences, one or more of "z", "y" and "x"; anisotropic, with the
+            same rho and lambda.
+        circular: also take the difference between the last slice and the first, as in the
             published code.
     """
 
@@ -88,11 +88,11 @@ class VolumeSolver(Solver):
 
     @property
     def volume_arrays(self) -> int:
-        """Arrays of a volume's size at a time, as measured; d, u and D x are one an axis."""
+        """Measured number of arrays of a volume's size; d, u and D x need one per axis."""
         return 12 + 4 * len(self.tv_axes)
 
     def init(self, problem: Problem, noise: NoiseSource) -> VolumeState:
-        """Start from pure noise, with nothing split off."""
+        """Start from pure noise, with ``d`` and ``u`` zero."""
         start, part = super().init(problem, noise), problem.part
         norm2 = largest_eigenvalue(problem.normal, problem.back_projection, space=problem.space)
         zeros = torch.zeros_like(self._D(start.x, part))
@@ -101,7 +101,7 @@ class VolumeSolver(Solver):
     def sweep(
         self, x: Tensor, state: VolumeState, problem: Problem
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ``x, d, u`` after one sweep of ADMM started at ``x``, an image in units."""
+        """Return ``x, d, u`` after one ADMM sweep started at ``x``, an image in units."""
         part, rho = problem.part, per_item(self.rho * state.norm2, x)
 
         def apply(v: Tensor) -> Tensor:
@@ -123,5 +123,5 @@ class VolumeSolver(Solver):
 
 
 def soft_threshold(v: Tensor, threshold: float) -> Tensor:
-    """Return ``v`` with magnitudes less by ``threshold``, 0 at least; real or complex."""
+    """Return ``v``, real or complex, with magnitudes reduced by ``threshold``, but at least 0."""
     return torch.sgn(v) * (v.abs() - threshold).clamp(min=0)

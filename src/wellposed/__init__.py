@@ -6,7 +6,7 @@ solver from `wellposed.solvers` give a `Reconstruction`. Sub-packages load on fi
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -24,7 +24,7 @@ _MODULES = ("datasets", "errors", "metrics", "operators", "priors", "solvers")
 __all__ = ["Reconstruction", "__version__", *_MODULES]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _MODULES:
         return import_module(f"wellposed.{name}")
     if name == "Reconstruction":

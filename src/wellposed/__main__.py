@@ -1,4 +1,4 @@
-"""``python -m wellposed``, which launchers of several processes use."""
+"""``python -m wellposed``, for launchers of several processes."""
 
 from wellposed.cli.app import main
 

@@ -1,6 +1,6 @@
-"""What arguments may be: integers and sizes, and the kinds of values that fields declare.
+"""Checks of arguments: integers, sizes, and the kinds of values that dataclass fields declare.
 
-Settings say in their annotations what they accept, and check all fields at once::
+Settings declare in their annotations what they accept, and check all fields at once::
 
     @dataclass(frozen=True)
     class Settings:
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import field, fields
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wellposed.errors import (
     ArgumentError,
@@ -29,30 +29,33 @@ from wellposed.errors import (
 )
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Kind:
-    """What a value may be; subclasses define `admits`.
+    """A kind of accepted values; subclasses define `admits`.
 
     Args:
-        accepted: the kind as a noun phrase, for errors.
+        accepted: description of the kind, a noun phrase for error messages.
     """
 
     def __init__(self, accepted: str) -> None:
         self.accepted = accepted
 
     def admits(self, value: object) -> bool:
-        """Tell whether a value is of this kind."""
+        """Return whether a value is of this kind."""
         raise NotImplementedError
 
     def error(self, name: str, value: object) -> ArgumentError:
-        """Return what to raise of an argument that is not."""
+        """Return the error for an argument ``name`` that is not of this kind."""
         return ArgumentError(f"{name}: got {value!r}, accepted: {self.accepted}")
 
 
 class Range(Kind):
-    """Real numbers, but no NaN, from ``low`` to ``high``; a round bracket excludes an end."""
+    """Real numbers from ``low`` to ``high``, not NaN; a round bracket excludes an end."""
 
     def __init__(
         self, low: float = -math.inf, high: float = math.inf, ends: str = "[]", words: str = ""
@@ -69,7 +72,7 @@ class Range(Kind):
 
 
 class Whole(Kind):
-    """Integers of Python's or NumPy's, but no bools, from ``least`` to ``most``."""
+    """Python or NumPy integers, not bools, from ``least`` to ``most``."""
 
     def __init__(self, least: int | None = None, most: int | None = None) -> None:
         limits = "" if least is None else f" of at least {least}"
@@ -84,7 +87,7 @@ class Whole(Kind):
 
 
 class Choice(Kind):
-    """One of several names; of others the nearest is suggested."""
+    """One of several names; for other names the error suggests the nearest one."""
 
     def __init__(self, *names: str) -> None:
         super().__init__(" or ".join(map(repr, names)))
@@ -109,7 +112,7 @@ class Instance(Kind):
 
 
 class Optional(Kind):
-    """None, or what another kind admits."""
+    """``None``, or a value of another kind."""
 
     def __init__(self, kind: Kind) -> None:
         super().__init__(f"None or {kind.accepted}")
@@ -120,7 +123,7 @@ class Optional(Kind):
 
 
 class Items(Kind):
-    """Sequences of values of one kind: ``count`` of them, or one or more."""
+    """Sequences of ``count`` values of one kind, by default of one or more."""
 
     def __init__(self, kind: Kind, count: int | None = None) -> None:
         super().__init__(f"{count or 'one or more'} values, each {kind.accepted}")
@@ -139,7 +142,7 @@ PositiveOrInfinite = Annotated[float, Range(0, math.inf, "(]", "a positive numbe
 NonNegative = Annotated[float, Range(0, math.inf, "[)", "a finite number of at least 0")]
 Fraction = Annotated[float, Range(0, 1, "[]", "a number from 0 to 1")]
 
-_PLAIN: dict[Any, Kind] = {
+_PLAIN: dict[object, Kind] = {
     int: Whole(),
     float: Range(words="a number"),
     bool: Instance(bool, "True or False"),
@@ -147,13 +150,13 @@ _PLAIN: dict[Any, Kind] = {
 }
 
 
-def check_fields(settings: object) -> None:
-    """Raise unless every field of a dataclass is what its annotation declares.
+def check_fields(settings: "DataclassInstance") -> None:
+    """Raise unless the value of every field of a dataclass fits its annotation.
 
-    Numbers of NumPy's become Python's. Annotations that declare nothing known are not checked.
+    NumPy numbers become Python numbers. Fields with other annotations are not checked.
 
     Raises:
-        ArgumentError: names the first field that is not, its value and what is accepted.
+        ArgumentError: names the first field that does not fit, its value and what is accepted.
     """
     for name, kind in _kinds(type(settings)).items():
         value = getattr(settings, name)
@@ -167,8 +170,8 @@ def check_fields(settings: object) -> None:
 _DECLARED: dict[type, dict[str, Kind]] = {}
 
 
-def _kinds(cls: Any) -> dict[str, Kind]:
-    """Return what the fields of a dataclass declare, by name."""
+def _kinds(cls: "type[DataclassInstance]") -> dict[str, Kind]:
+    """Return the kinds that the fields of a dataclass declare, by name."""
     if cls not in _DECLARED:
         hints = get_type_hints(cls, include_extras=True)
         found = {f.name: _kind(hints[f.name]) for f in fields(cls)}
@@ -176,8 +179,8 @@ def _kinds(cls: Any) -> dict[str, Kind]:
     return _DECLARED[cls]
 
 
-def _kind(hint: Any) -> Kind | None:
-    """Return what an annotation declares, None where that is nothing known."""
+def _kind(hint: object) -> Kind | None:
+    """Return the kind that an annotation declares, or ``None`` if it declares none."""
     origin, inside = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return next((extra for extra in inside[1:] if isinstance(extra, Kind)), _kind(inside[0]))
@@ -191,28 +194,29 @@ def _kind(hint: Any) -> Kind | None:
     return Instance(hint) if plain is None and isinstance(hint, type) else plain
 
 
-def setting(default: Any, help_: str) -> Any:
-    """Return a dataclass field with a default and the help of its option on the command line."""
+def setting(default: T, help_: str) -> T:
+    """Return a dataclass field with a default and the help text of its command-line option."""
     return field(default=default, metadata={"help": help_})
 
 
 def require_integer(name: str, value: object, least: int = 1, most: int | None = None) -> int:
-    """Return an integer of Python's or NumPy's, no bool, from ``least`` to ``most``.
+    """Return a Python or NumPy integer, not a bool, from ``least`` to ``most``.
 
     Raises:
-        ArgumentError: it is none; names ``name``.
+        ArgumentError: another value; names ``name``.
     """
     kind = Whole(least, most)
     if not kind.admits(value):
         raise kind.error(name, value)
-    return int(value)  # type: ignore[call-overload]
+    plain: int = int(value)  # type: ignore[call-overload]
+    return plain
 
 
 def require_batch(name: str, y: "Tensor") -> None:
     """Raise unless ``y`` is a batch (B, ...) of real or complex numbers.
 
     Raises:
-        DtypeError, ShapeError: it is none; names ``name``.
+        DtypeError, ShapeError: another value; names ``name``.
     """
     from torch import Tensor
 
@@ -220,7 +224,7 @@ def require_batch(name: str, y: "Tensor") -> None:
         raise DtypeError(f"{name}: got {type(y).__name__}, accepted: a torch.Tensor")
     if not (y.is_floating_point() or y.is_complex()):
         raise DtypeError(
-            f"{name}: got {y.dtype}, accepted: floating-point or complex; scale to [0, 1]"
+            f"{name}: got {y.dtype}, accepted: floating-point or complex numbers; scale to [0, 1]"
         )
     if y.ndim < 2 or y.numel() == 0:
         raise ShapeError(f"{name}: got shape {tuple(y.shape)}, accepted: (B, ...), batch first")
@@ -241,10 +245,12 @@ def image_sides(image_size: Sequence[int]) -> tuple[int, int, int]:
 
 
 def divisible_sides(image_size: Sequence[int], unit: int, what: str) -> tuple[int, int, int]:
-    """Return ``image_size`` as (C, H, W) with H and W divisible by ``unit``, named ``what``.
+    """Return ``image_size`` as (C, H, W) with H and W divisible by ``unit``.
+
+    ``what`` is the name of the unit in errors.
 
     Raises:
-        ShapeError: a side is not divisible; names the largest size that is.
+        ShapeError: a side is not divisible; names the largest divisible size.
     """
     channels, height, width = image_sides(image_size)
     if height % unit or width % unit:

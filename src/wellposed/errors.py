@@ -1,4 +1,4 @@
-"""Errors a user can act on: each names the argument, what was got, what is accepted.
+"""Errors a user can act on: each names the argument, its value and what is accepted.
 
 Every error of the package derives from `WellposedError`, and argument errors also from
 `ValueError`, so that both ``except wellposed.errors.WellposedError`` and the usual Python
@@ -8,18 +8,18 @@ idioms work.
 import math
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class WellposedError(Exception):
-    """Base of all errors raised on purpose by wellposed."""
+    """Base of all errors that wellposed raises deliberately."""
 
 
 class ArgumentError(WellposedError, ValueError):
-    """An argument has a value that cannot be used."""
+    """An argument has an invalid value."""
 
 
 class ShapeError(ArgumentError):
@@ -27,19 +27,19 @@ class ShapeError(ArgumentError):
 
 
 class DtypeError(ArgumentError, TypeError):
-    """A tensor has the wrong dtype, or real and complex data were mixed."""
+    """A tensor has the wrong dtype, or real and complex data are mixed."""
 
 
 class DeviceError(ArgumentError):
-    """Tensors that must meet live on different devices."""
+    """Tensors that are used together are on different devices."""
 
 
 class NonFiniteError(ArgumentError):
-    """Data holds NaN or infinite values."""
+    """Data contain NaN or infinite values."""
 
 
 class UnknownNameError(ArgumentError, KeyError):
-    """A name is not one of the known ones; the nearest is suggested."""
+    """A name is unknown; the message suggests the nearest known name."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -54,21 +54,21 @@ class CheckpointError(WellposedError):
 
 
 class SamplingError(WellposedError, RuntimeError):
-    """A run broke: names the step at which a non-finite value appeared."""
+    """A run failed; names the step at which a non-finite value appeared."""
 
 
 class ProcessLostError(SamplingError):
-    """One of the processes that share a run has died or does not answer."""
+    """One of the processes that share a run has died or does not respond."""
 
 
-def require(condition: bool, argument: str, got: Any, accepted: str) -> None:
+def require(condition: bool, argument: str, got: object, accepted: str) -> None:
     """Raise `ArgumentError` naming ``argument`` unless ``condition`` holds."""
     if not condition:
         raise ArgumentError(f"{argument}: got {got!r}, accepted: {accepted}")
 
 
 def require_choice(argument: str, name: str, known: Iterable[str]) -> str:
-    """Return ``name`` if it is one of ``known``, else raise with the nearest suggestion."""
+    """Return ``name`` if it is known; otherwise raise and suggest the nearest known name."""
     choices = list(known)
     if name in choices:
         return name
@@ -76,7 +76,7 @@ def require_choice(argument: str, name: str, known: Iterable[str]) -> str:
 
 
 def unknown_name(argument: str, name: str, known: Iterable[str]) -> str:
-    """Return what to say of a name that is not one of ``known``: the nearest, and all."""
+    """Return the message for an unknown name: the nearest known name, and all of them."""
     choices = list(known)
     near = get_close_matches(str(name), choices, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -84,12 +84,12 @@ def unknown_name(argument: str, name: str, known: Iterable[str]) -> str:
 
 
 def is_positive(value: object) -> bool:
-    """Tell whether a value is a positive and finite number."""
+    """Return whether a value is a positive and finite number."""
     return isinstance(value, (int, float)) and 0 < value < math.inf
 
 
 def require_device(argument: str, device: str) -> None:
-    """Raise `DeviceError` unless ``device`` is cpu, or cuda where torch finds one."""
+    """Raise `DeviceError` unless ``device`` is cpu, or cuda with a device that torch finds."""
     import torch
 
     found = torch.cuda.is_available()
@@ -99,7 +99,7 @@ def require_device(argument: str, device: str) -> None:
 
 
 def check_finite(name: str, value: "Tensor") -> "Tensor":
-    """Return ``value`` if it is finite, else raise `NonFiniteError` with the count."""
+    """Return ``value`` if it is finite; otherwise raise `NonFiniteError` with the count."""
     bad = ~value.isfinite()
     if bool(bad.any()):
         raise NonFiniteError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from torch import Tensor
@@ -10,10 +10,18 @@ from torch import Tensor
 from wellposed.errors import FileError
 
 
-def displayable(image: Tensor) -> np.ndarray:
-    """Return an image (C, ...) as (H, W) or (H, W, 3) floats; magnitude of complex ones.
+class Style(TypedDict, total=False):
+    """How values become colours: matplotlib's names."""
 
-    Of volumes (C, D, H, W) the middle slice is shown.
+    cmap: str
+    vmin: float
+    vmax: float
+
+
+def displayable(image: Tensor) -> np.ndarray:
+    """Return an image (C, ...) as (H, W) or (H, W, 3) floats, or the magnitude if complex.
+
+    For volumes (C, D, H, W) it is the middle slice.
     """
     image = (image.abs() if image.is_complex() else image).detach().cpu().float()
     while image.ndim > 3:
@@ -23,10 +31,10 @@ def displayable(image: Tensor) -> np.ndarray:
 
 
 def write_png(image: Tensor, path: Path) -> None:
-    """Write an image (C, H, W) in [0, 1], with 8 bits; what lies outside is cut off.
+    """Write an image (C, H, W) in [0, 1] with 8 bits; other values are clipped.
 
     Raises:
-        FileError: it cannot be written.
+        FileError: the file cannot be written.
     """
     from PIL import Image
 
@@ -48,17 +56,19 @@ def write_panel(
 ) -> None:
     """Write a row of pictures: reference, mean, one sample, spread and, with truth, the error.
 
+    All images are (C, ...), see `displayable`.
+
     Args:
-        path: a picture.
-        mean: image (C, ...), as all; see `displayable`.
+        path: picture file.
+        mean: mean of the samples.
         sample: one sample.
         std: standard deviation of the samples, real.
-        reference: a plain reconstruction, if there is one.
+        reference: a direct reconstruction, if there is one.
         truth: the clean image, if it is known.
     """
     average = displayable(mean)
     low, high = float(min(0.0, np.percentile(average, 0.1))), float(np.percentile(average, 99.8))
-    grey = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6)}
+    grey: Style = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6)}
     pictures = [("mean", average, grey), ("one sample", displayable(sample), grey)]
     if reference is not None:
         pictures.insert(0, ("reference", displayable(reference), grey))
@@ -76,8 +86,8 @@ def write_panel(
     _write_row(path, pictures)
 
 
-def _write_row(path: Path, pictures: Sequence[tuple[str, np.ndarray, dict[str, Any]]]) -> None:
-    """Write pictures of one size side by side, each with its title and style."""
+def _write_row(path: Path, pictures: Sequence[tuple[str, np.ndarray, Style]]) -> None:
+    """Write pictures of equal size side by side, each with its title and style."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -100,11 +110,11 @@ def write_planes(
     window: tuple[float, float] = (0.0, 1.0),
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> None:
-    """Write the middle slices across D, H and W of volumes, a column each, side by side.
+    """Write the middle slices of volumes across D, H and W, one column per volume.
 
     Args:
-        path: a picture.
-        volumes: (1, 1, D, H, W) by title, all of one shape; of complex ones the magnitude.
+        path: picture file.
+        volumes: (1, 1, D, H, W) by title, of equal shape; complex ones are shown by magnitude.
         window: values shown black and white.
         spacing: size of a voxel along D, H and W.
     """

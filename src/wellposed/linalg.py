@@ -1,8 +1,8 @@
 """Batched linear algebra: per-item inner products and conjugate gradients.
 
-Everything is per item of the leading axis: an item's answer does not depend on its batch-mates.
-Inner products are Hermitian, so real and complex tensors go through the same code. Where processes
-hold parts of each item, a `Space` takes them over all parts.
+Everything is computed per item of the leading axis: the result of an item does not depend on the
+rest of its batch. Inner products are Hermitian, so the same code serves real and complex tensors.
+If several processes hold parts of each item, a `Space` sums over all parts.
 """
 
 from collections.abc import Callable
@@ -16,17 +16,17 @@ from wellposed.errors import ShapeError, require
 
 
 def as_real(x: Tensor) -> Tensor:
-    """Return complex tensors as real ones with a last axis of 2; real ones unchanged."""
+    """Return complex tensors as real tensors with a last axis of 2, and real tensors unchanged."""
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
 def like(x: Tensor, reference: Tensor) -> Tensor:
-    """Undo `as_real` for a tensor of the kind of ``reference``."""
+    """Undo `as_real` if ``reference`` is complex."""
     return torch.view_as_complex(x) if reference.is_complex() else x
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Return Re <a, b> of each item, shape (B,): real, as Hermitian systems need."""
+    """Return Re <a, b> of each item, (B,), the inner product that Hermitian systems need."""
     if a.is_complex() != b.is_complex():
         a, b = a.real, b.real
     return (as_real(a) * as_real(b)).flatten(1).sum(1)
@@ -34,7 +34,8 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 
 def norm(a: Tensor) -> Tensor:
     """Return the Euclidean norm of each item, shape (B,)."""
-    return torch.linalg.vector_norm(as_real(a).flatten(1), dim=1)
+    length: Tensor = torch.linalg.vector_norm(as_real(a).flatten(1), dim=1)
+    return length
 
 
 def per_item(values: Tensor, like: Tensor) -> Tensor:
@@ -43,16 +44,16 @@ def per_item(values: Tensor, like: Tensor) -> Tensor:
 
 
 def alone(values: Tensor) -> Tensor:
-    """Return the sums over all processes of per-item numbers, where there is one process."""
+    """Return per-item numbers summed over all processes, if there is one process."""
     return values
 
 
 @dataclass(frozen=True)
 class Space:
-    """The inner product of items of which this process may hold a part.
+    """The inner product of items that may be distributed over processes.
 
     Attributes:
-        sum: returns the sums over all processes of per-item numbers of this one, (B,).
+        sum: function that sums this process's per-item numbers, (B,), over all processes.
     """
 
     sum: Callable[[Tensor], Tensor] = alone
@@ -64,15 +65,15 @@ class Space:
     def norm(self, a: Tensor) -> Tensor:
         """Return the Euclidean norm of each item, shape (B,)."""
         own = norm(a)
-        # In double precision, in which the square of no single number is lost.
+        # In double precision the square of a single-precision number cannot overflow or underflow.
         return self.sum(own.double().square()).sqrt().to(own.dtype)
 
     def share(self, a: Tensor) -> Tensor:
-        """Return the norm of this part of each item over that of the whole, (B,); 0 of zero."""
+        """Return the norm of this part over the norm of the whole item, (B,); 0 for zero items."""
         return norm(a) / _divisor(self.norm(a))
 
     def count(self, a: Tensor) -> int:
-        """Return the real numbers of an item."""
+        """Return how many real numbers an item has."""
         own = as_real(a)[0].numel()
         if self.sum is alone:
             return own
@@ -80,7 +81,7 @@ class Space:
 
 
 WHOLE = Space()
-"""The space of items that this process holds alone."""
+"""The space of items that this process holds completely."""
 
 
 def largest_eigenvalue(
@@ -93,9 +94,9 @@ def largest_eigenvalue(
 
     Args:
         apply: the map on tensors (B, ...), acting on each item alone.
-        start: not orthogonal to the leading eigenvector, (B, ...).
-        iterations: their number; the estimate comes from below.
-        space: gives the inner product, where processes hold parts of an item.
+        start: start vectors (B, ...), not orthogonal to the leading eigenvector.
+        iterations: number of iterations; the estimate approaches the eigenvalue from below.
+        space: the inner product, if processes hold parts of an item.
 
     Returns:
         Shape (B,); 0 where ``apply`` or ``start`` is zero.
@@ -109,15 +110,15 @@ def largest_eigenvalue(
 
 @dataclass(frozen=True)
 class CGResult:
-    """What conjugate gradients found.
+    """Result of conjugate gradients.
 
     Attributes:
-        x: the solution, shape of ``b``.
-        residuals: ``||b - A x_k|| / ||b||`` for k = 0..iterations, shape (K + 1, B); as carried
-            by the recursion. Relative to ``||b - A x_0||`` where ``b`` is zero.
-        iterations: iterations each item took before it was frozen, shape (B,).
-        converged: items that met the tolerance; without one, items whose residual came down to
-            rounding. Shape (B,).
+        x: the solution, of the shape of ``b``.
+        residuals: ``||b - A x_k|| / ||b||`` for k = 0..iterations, (K + 1, B), from the
+            recursion; relative to ``||b - A x_0||`` where ``b`` is zero.
+        iterations: iterations of each item before it was frozen, (B,).
+        converged: items that reached the tolerance or, without a tolerance, the rounding level,
+            (B,).
     """
 
     x: Tensor
@@ -137,23 +138,24 @@ def conjugate_gradient(
 ) -> CGResult:
     """Solve ``apply(x) = b`` for a Hermitian positive (semi-)definite ``apply``, item by item.
 
-    Hestenes and Stiefel (1952). Without ``tolerance`` exactly ``iterations`` steps are taken, as
-    DDS prescribes, with no device synchronisation. With it, an item is frozen once
-    ``||r|| <= tolerance ||b||`` and the call returns when all are. Either way an item is frozen,
-    and keeps its iterate, once its residual is down to rounding,
-    ``||r|| <= 4 eps (||b|| + ||A|| ||x||)`` (no iterate is better in this precision, and going
-    on can only diverge), or when a curvature ``<p, A p>`` is not positive beyond rounding
-    (breakdown). Data are scaled by a power of two before and after: the answer is the same for
-    data of any scale, 1e-12 as 1e6. A NaN in gives NaN out.
+    Hestenes and Stiefel (1952). Without a ``tolerance`` exactly ``iterations`` steps are taken, as
+    in DDS, without device synchronisation. With a ``tolerance`` an item is frozen once
+    ``||r|| <= tolerance ||b||``, and the call returns when all items are frozen.
+
+    In both cases an item is also frozen once its residual reaches the rounding level,
+    ``||r|| <= 4 eps (||b|| + ||A|| ||x||)``, beyond which further steps can only diverge, or when
+    a curvature ``<p, A p>`` is not positive beyond rounding (breakdown). Data are scaled by a
+    power of two before and after, so the result does not depend on their scale, 1e-12 or 1e6. NaN
+    in the input gives NaN in the output.
 
     Args:
         apply: the operator on tensors (B, ...), acting on each item alone.
-        b: right-hand sides, shape (B, ...), real or complex; in the range of a singular operator,
-            as ``A^H y`` is for ``A^H A``.
-        x0: warm start, shape of ``b``; zero by default.
-        iterations: exact number of steps, or the largest one when ``tolerance`` is given.
-        tolerance: relative residual at which an item is done.
-        space: gives the inner product, where processes hold parts of an item.
+        b: right-hand sides (B, ...), real or complex; they must lie in the range of a singular
+            operator, as ``A^H y`` does for ``A^H A``.
+        x0: start, of the shape of ``b``; zero by default.
+        iterations: exact number of steps, or the largest number with a ``tolerance``.
+        tolerance: relative residual at which an item is frozen.
+        space: the inner product, if processes hold parts of an item.
 
     Raises:
         ArgumentError: ``iterations`` below 0 or ``tolerance`` not positive.
@@ -164,10 +166,10 @@ def conjugate_gradient(
         tolerance is None or tolerance > 0, "tolerance", tolerance, "None or a positive number"
     )
     if x0 is not None and x0.shape != b.shape:
-        raise ShapeError(f"x0: got shape {tuple(x0.shape)}, accepted: that of b {tuple(b.shape)}")
+        raise ShapeError(f"x0: got shape {tuple(x0.shape)}, accepted: {tuple(b.shape)} as b")
     r = b if x0 is None else b - _checked(apply, x0)
     scale = per_item(_power_of_two(b, r, space), b)
-    shrink = 1 / scale  # exact for a power of two, and complex products are faster than quotients
+    shrink = 1 / scale  # exact for a power of two; complex products are faster than quotients
     b, r = b * shrink, r * shrink
     x = torch.zeros_like(b) if x0 is None else x0 * shrink
     p, rr, bb = r, space.inner(r, r), space.inner(b, b)
@@ -182,7 +184,7 @@ def conjugate_gradient(
                 break
         q = _checked(apply, p)
         pp, curvature = space.inner(p, p), space.inner(p, q)
-        size = torch.maximum(size, curvature / _divisor(pp))  # from below to ||A||
+        size = torch.maximum(size, curvature / _divisor(pp))  # approaches ||A|| from below
         active = active & ~(curvature <= eps * size * pp)
         alpha = torch.where(active, rr / torch.where(active, curvature, 1), 0)
         x = x.addcmul(per_item(alpha, x).to(x.dtype), p)
@@ -205,7 +207,7 @@ def _divisor(values: Tensor) -> Tensor:
 def _rounding(eps: float, bb: Tensor, size: Tensor, x: Tensor, space: Space) -> Tensor:
     """Return the square of ``4 eps (||b|| + ||A|| ||x||)``, the residual that rounding leaves.
 
-    At 1 eps one singular system in a few stagnates above it and then diverges; 4 loses nothing.
+    With 1 eps some singular systems stagnate above it and then diverge; 4 eps loses no accuracy.
     """
     return (4 * eps * (bb.sqrt() + size * space.norm(x))).square()
 
@@ -214,13 +216,13 @@ def _checked(apply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     out = apply(x)
     if out.shape != x.shape:
         raise ShapeError(
-            f"apply: maps shape {tuple(x.shape)} to {tuple(out.shape)}; a square system is needed"
+            f"apply: maps shape {tuple(x.shape)} to {tuple(out.shape)}, accepted: a square system"
         )
     return out
 
 
 def _power_of_two(a: Tensor, b: Tensor, space: Space) -> Tensor:
     """Return per item the power of two below the largest magnitude; 1 for zero items."""
-    # Of an item in parts the sum of theirs, which is as good.
+    # For an item in parts the sum of their magnitudes serves as well.
     largest = space.sum(torch.maximum(*(t.detach().abs().flatten(1).amax(1) for t in (a, b))))
     return torch.exp2(torch.log2(torch.where(largest == 0, 1, largest)).floor())

@@ -34,7 +34,7 @@ def psnr(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
     """Return the peak signal-to-noise ratio in dB of each item, (B,).
 
     Args:
-        estimate: (B, C, ...); the magnitude is taken of complex images. Not rescaled.
+        estimate: (B, C, ...); complex images are compared by magnitude. It is not rescaled.
         truth: the same shape.
         peak: the largest possible value.
     """
@@ -61,7 +61,9 @@ def ssim(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
     require(peak > 0, "peak", peak, "a positive number")
     estimate, truth = _pair(estimate, truth)
     if truth.ndim != 4 or min(truth.shape[-2:]) < 11:
-        raise ShapeError(f"truth: got {tuple(truth.shape)}, accepted: (B, C, H, W) from 11 pixels")
+        raise ShapeError(
+            f"truth: got {tuple(truth.shape)}, accepted: (B, C, H, W) with sides of at least 11"
+        )
     values = structural_similarity_index_measure(
         estimate, truth, data_range=peak, reduction="none", gaussian_kernel=True
     )
@@ -72,20 +74,20 @@ def ssim(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
 def crps(samples: Tensor, truth: Tensor) -> Tensor:
     """Return the continuous ranked probability score of each item, (B,), averaged over pixels.
 
-    ``mean |X - x| - mean |X - X'| / 2``, the second over pairs of different samples, so that it
-    is the same in expectation for any number of samples; in the units of the image, lower is
+    ``mean |X - x| - mean |X - X'| / 2``, the second mean over pairs of different samples, so that
+    its expectation does not depend on the number of samples; in the units of the image, lower is
     better. Gneiting and Raftery, "Strictly proper scoring rules, prediction, and estimation",
     2007, doi 10.1198/016214506000001437, eq. 21.
 
     Args:
-        samples: (N, B, C, ...), N >= 2; the magnitude is taken of complex images.
+        samples: (N, B, C, ...), N >= 2; complex images are compared by magnitude.
         truth: (B, C, ...).
 
     Raises:
         ArgumentError, ShapeError: a single sample, or another shape.
     """
     count = len(samples)
-    require(count >= 2, "samples", f"{count} of them", "2 or more")
+    require(count >= 2, "samples", f"{count} samples", "2 or more")
     values, truth = _pair(samples, truth.expand(count, *truth.shape))
     distance = (values - truth).abs().mean(0)
     rank = torch.arange(1, count + 1, dtype=values.dtype, device=values.device)
@@ -99,7 +101,7 @@ def coverage(interval: tuple[Tensor, Tensor], truth: Tensor) -> Tensor:
 
     Args:
         interval: lower and upper ends, (B, C, ...) each, real.
-        truth: (B, C, ...); the magnitude is taken of complex images.
+        truth: (B, C, ...); complex images are compared by magnitude.
     """
     lower, value = _pair(interval[0], truth)
     upper, _ = _pair(interval[1], truth)
@@ -107,9 +109,9 @@ def coverage(interval: tuple[Tensor, Tensor], truth: Tensor) -> Tensor:
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, slices: int = 1000, seed: int = 0) -> Tensor:
-    """Return the sliced Wasserstein-1 distance of two sets of samples, a scalar.
+    """Return the sliced Wasserstein-1 distance between two sets of samples, a scalar.
 
-    The mean, over random directions, of the distance of the projections. Bonneel, Rabin, Peyre
+    It is the mean distance between the projections on random directions. Bonneel, Rabin, Peyre
     and Pfister, "Sliced and Radon Wasserstein barycenters of measures", 2015,
     doi 10.1007/s10851-014-0506-3.
 
@@ -117,7 +119,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, slices: int = 1000, seed: int = 0) 
         a: (N, ...), real.
         b: the same shape.
         slices: number of directions.
-        seed: decides the directions.
+        seed: seed of the directions.
     """
     require_integer("slices", slices)
     if a.shape != b.shape:
@@ -135,7 +137,7 @@ def slices_across(volume: Tensor, axis: int) -> Tensor:
     """Return the slices across an axis of volumes (B, C, D, H, W) as a batch (n, C, ., .).
 
     Raises:
-        ShapeError: not of five axes.
+        ShapeError: a tensor that does not have five axes.
         ArgumentError: the axis is not 2, 3 or 4.
     """
     if volume.ndim != 5:
@@ -149,8 +151,8 @@ def plane_quality(
 ) -> tuple[float, float]:
     """Return the mean PSNR and the mean SSIM of the slices across an axis.
 
-    As the tables of DiffusionMBIR and DDS have them, for axial, coronal and sagittal slices. In
-    the PSNR slices without any error, as empty ones may be, do not count.
+    The tables of DiffusionMBIR and DDS report these for axial, coronal and sagittal slices. The
+    mean PSNR excludes slices without any error, such as empty ones.
 
     Args:
         estimate: volumes (B, C, D, H, W); complex ones are compared by magnitude.
@@ -159,7 +161,7 @@ def plane_quality(
         peak: the largest possible value.
 
     Returns:
-        Decibels, and a number up to 1 that is NaN where slices have a side below 11 pixels.
+        PSNR in dB, and SSIM, which is NaN for slices with a side below 11 pixels.
     """
     if estimate.shape != truth.shape:
         raise ShapeError(

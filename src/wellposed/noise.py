@@ -1,8 +1,8 @@
 """Sources of Gaussian noise: per-item streams from a seed, or recorded draws.
 
-Every random number of a run comes from the source it was given. A draw is a pure function of the
-seed, the item's identity and the position in the stream, so it is the same in any batch, on any
-device and in any precision, and a paused run resumes by setting ``position``.
+All random numbers of a run come from its source. A draw is a pure function of the seed, the item's
+identity and the position in the stream. It is thus the same in any batch, on any device and in any
+precision, and a paused run resumes by setting ``position``.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,23 +15,23 @@ from torch import Tensor
 from wellposed.errors import ArgumentError, DtypeError, ShapeError
 
 SAMPLING, MEASUREMENT, COUNTS = 0, 1, 2
-"""First words of the seeds: a solver and a simulated measurement never share a stream."""
+"""First words of the seeds, so that a solver and a simulated measurement never share a stream."""
 
 
 def item_generator(seed: int, item: tuple[int, ...], purpose: int) -> np.random.Generator:
-    """Return the generator of an item, for other distributions than the normal one."""
+    """Return the generator of an item, for distributions other than the normal one."""
     return np.random.Generator(np.random.Philox(_sequence(seed, item, purpose)))
 
 
 def _sequence(seed: int, item: tuple[int, ...], purpose: int) -> np.random.SeedSequence:
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ArgumentError(f"seed: got {seed!r}, accepted: a non-negative integer")
-    # A spawn key, not entropy, whose trailing zeros would not count: (0,) is not (0, 0).
+    # A spawn key, as entropy ignores trailing zeros: (0,) must differ from (0, 0).
     return np.random.SeedSequence(seed, spawn_key=(purpose, *item))
 
 
 class NoiseSource(Protocol):
-    """Anything that yields standard normal noise draw after draw."""
+    """A source of standard normal noise."""
 
     position: int
 
@@ -45,14 +45,14 @@ class NoiseSource(Protocol):
 class ItemNoise:
     """One stream per item, from ``seed`` and the item's identity.
 
-    Of volumes (B, C, D, H, W) each slice has a stream of its own, so that a process that holds
-    some slices of a volume draws theirs alone, and the same as the whole volume's.
+    Each slice of volumes (B, C, D, H, W) has its own stream. A process that holds some slices
+    thus draws only their noise, equal to that of the whole volume.
 
     Args:
         seed: any non-negative integer.
         items: identity of each item of the batch, e.g. (sample, item) pairs.
         purpose: `SAMPLING` or `MEASUREMENT`.
-        first_slice: number of the first slice of the volumes that are drawn.
+        first_slice: number of the first slice that is drawn.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ItemNoise:
         ]
 
     def draw(self, like: Tensor) -> Tensor:
-        """Return the next noise, one item after the other; see `NoiseSource.draw`."""
+        """Return the next noise; see `NoiseSource.draw`."""
         if len(like) != len(self._keys):
             raise ShapeError(f"like: got {len(like)} items, accepted: {len(self._keys)}")
         if not (like.is_floating_point() or like.is_complex()):
@@ -82,7 +82,7 @@ class ItemNoise:
         return noise.to(like.device)
 
     def _stream(self, key: np.ndarray, number: int, part: Tensor) -> Tensor:
-        """Return the noise of a slice, or of an image, which counts as slice 0."""
+        """Return the noise of a slice; an image is slice 0."""
         counter = np.array([0, self.position, number, 0], dtype=np.uint64)
         generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
         shape = (*part.shape, 2) if part.is_complex() else tuple(part.shape)
@@ -91,11 +91,11 @@ class ItemNoise:
 
 
 class RecordedNoise:
-    """Replays recorded draws in call order, to compare with another implementation.
+    """Replays recorded draws in call order, for comparison with another implementation.
 
     Args:
-        draws: arrays of the shape asked for; for complex tensors (B, C, H, W) also real arrays
-            (B, 2 C, H, W) holding real and imaginary parts.
+        draws: arrays of the requested shapes; for complex tensors (B, C, H, W) also real arrays
+            (B, 2 C, H, W) of real and imaginary parts.
     """
 
     def __init__(self, draws: Iterable[np.ndarray | Tensor]) -> None:
@@ -108,7 +108,7 @@ class RecordedNoise:
             raise ArgumentError(f"noise: all {len(self._draws)} recorded draws are used up")
         value, shape = self._draws[self.position], tuple(like.shape)
         if value.is_complex() and not like.is_complex():
-            raise DtypeError(f"noise: draw {self.position} is {value.dtype}, accepted: a real one")
+            raise DtypeError(f"noise: draw {self.position} is {value.dtype}, accepted: real noise")
         halves = like.is_complex() and not value.is_complex()
         shape = (shape[0], 2 * shape[1], *shape[2:]) if halves else shape
         if tuple(value.shape) != shape:

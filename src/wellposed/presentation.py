@@ -1,4 +1,4 @@
-"""How modules show themselves: `repr` in a line, `dir` and `help` without what others define."""
+"""Presentation of modules: `repr` in one line, `dir` and `help` without foreign names."""
 
 from collections.abc import Iterable
 from typing import ClassVar
@@ -6,11 +6,11 @@ from typing import ClassVar
 from torch import nn
 
 FOREIGN = ("builtins", "deepinv", "torch")
-"""Packages whose names are not shown; they work as ever and are in those packages' documents."""
+"""Packages whose names are not shown; they still work, and those packages document them."""
 
 
 class _OwnNames(type):
-    """A class whose `dir`, and so `help`, has the names that no foreign package defined."""
+    """A class whose `dir`, and thus `help`, leaves out names that foreign packages define."""
 
     def __dir__(cls) -> Iterable[str]:
         own = (base for base in cls.__mro__ if base.__module__.split(".")[0] not in FOREIGN)
@@ -20,20 +20,20 @@ class _OwnNames(type):
 
 
 def parts_of(module: nn.Module, kind: type = nn.Module) -> list[str]:
-    """Return the names of the classes of a module's parts of a kind, those of lists each."""
+    """Return the class names of a module's parts of a kind; lists contribute each element."""
     children = module._modules.values()
     lists = [list(c) if isinstance(c, nn.ModuleList) else [c] for c in children]
     return [type(part).__name__ for parts in lists for part in parts if isinstance(part, kind)]
 
 
 class Presented(metaclass=_OwnNames):
-    """What is written in one line, and shows its own and its parts' names; beside `nn.Module`."""
+    """Mixin of `nn.Module` with a one-line `repr`, and a `dir` of its own names and its parts."""
 
     _unlisted: ClassVar[frozenset[str]] = frozenset({"extra_repr", "training"})
-    """Names that `dir` leaves out: those that foreign packages ask for, or set."""
+    """Further names that `dir` leaves out: those that foreign packages require or set."""
 
     def extra_repr(self) -> str:
-        """Return what `repr` tells."""
+        """Return the content of `repr`."""
         return ""
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The result of a solver: samples, their mean and spread, the data misfit, and how it was made."""
+"""The result of a solver: samples, their mean and spread, data misfit and settings."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from wellposed.errors import ArgumentError, FileError, ShapeError, require
 from wellposed.figures import write_panel
 
 SUSPICIOUS = 5.0
-"""Standard deviations from which on a chi-square is told of."""
+"""Deviation of a chi-square from 1, in standard deviations, above which it is reported."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,8 @@ class Reconstruction:
         seconds: wall time of the call.
         solver: name of the method.
         settings: its hyper-parameters.
-        seed: the seed of the random draws; ``None`` if they were recorded ones.
-        measured: real numbers measured of each item, (B,), 0 for an item without noise; ``None``
-            if none has any.
+        seed: seed of the random draws; ``None`` for recorded draws.
+        measured: real numbers measured with noise in each item, (B,); ``None`` without noise.
     """
 
     samples: Tensor
@@ -51,78 +50,59 @@ class Reconstruction:
 
     @cached_property
     def std(self) -> Tensor:
-        """Standard deviation over the samples, (B, C, ...), real; zero for a single sample.
-
-        For complex images the root of the summed variances of both parts.
-        """
+        """Standard deviation of the samples, (B, C, ...); of complex ones, over both parts."""
         return (self.samples - self.mean).abs().square().mean(0).sqrt() * _bessel(
             len(self.samples)
         )
 
     def cpu(self) -> "Reconstruction":
-        """Return the same in host memory."""
+        """Return a copy in host memory."""
         measured = None if self.measured is None else self.measured.cpu()
         return replace(
             self, samples=self.samples.cpu(), residual=self.residual.cpu(), measured=measured
         )
 
     def quantile(self, q: float) -> Tensor:
-        """Return the map below which another sample lies with probability ``q``, (B, C, ...).
-
-        The k-th of N ordered samples has ``q = k / (N + 1)``, and between them it is interpolated
-        linearly (Weibull 1939); beyond the first or last it is these. Of complex images it is that
-        of the magnitude.
-        """
-        require(0 <= q <= 1, "q", q, "a fraction from 0 to 1")
+        """Return Weibull's ``q``-quantile per pixel, (B, C, ...), of magnitudes if complex."""
+        # The k-th of N ordered samples is the quantile k / (N + 1), with linear interpolation.
+        require(0 <= q <= 1, "q", q, "a number from 0 to 1")
         return self._quantiles(q)[0]
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
-        """Return the ends of the central interval that holds another sample with chance ``level``.
+        """Return both ends of the central interval of probability ``level`` of the samples.
 
-        Ends are those of `quantile`; N samples reach a level of ``(N - 1) / (N + 1)``, that of
-        the interval from the least to the largest, which higher levels get too. Whether the truth
-        lies inside as often is the solver's merit; `uncertainty.Conformal` makes it so.
+        Levels above ``(N - 1) / (N + 1)`` return the range of the N samples. The interval need not
+        contain the truth with this probability; `uncertainty.Conformal` calibrates it.
         """
-        require(0 < level < 1, "level", level, "a fraction between 0 and 1")
-        require(len(self.samples) >= 2, "samples", "a single one", "2 or more for an interval")
+        require(0 < level < 1, "level", level, "a number in (0, 1)")
+        require(len(self.samples) >= 2, "samples", "a single sample", "2 or more for an interval")
         lower, upper = self._quantiles((1 - level) / 2, (1 + level) / 2)
         return lower, upper
 
     def coverage(self, truth: Tensor, level: float = 0.9) -> Tensor:
-        """Return the fraction of each item's pixels whose truth lies in the interval, (B,).
-
-        Raises:
-            ShapeError: ``truth`` differs from the mean in shape.
-        """
+        """Return the fraction of each item's pixels whose truth lies in `interval`, (B,)."""
         return metrics.coverage(self.interval(level), truth)
 
     @property
     def chi_square(self) -> Tensor:
         """``||A x - y||^2 / (m sigma^2)`` of each sample, (N, B); NaN for items without noise.
 
-        Over measurements it is 1 on average for posterior samples, with standard deviation
-        ``sqrt(2 / m)``; for their mean it is less.
-
-        Raises:
-            ArgumentError: no item has noise, or the operator is unknown.
+        For posterior samples its mean is 1 and its standard deviation ``sqrt(2 / m)``.
         """
         if self.measured is None:
             raise ArgumentError(
-                "chi_square: has no meaning for a noise-free measurement or an unknown operator"
+                "chi_square: undefined for a noise-free measurement or an unknown operator"
             )
         return torch.where(self.measured > 0, self.residual.square(), torch.nan)
 
     @property
     def suspicious(self) -> Tensor:
-        """Items (B,) whose chi-square no posterior explains, or none where noise-free.
-
-        The median over the samples is more than `SUSPICIOUS` standard deviations from 1: the data
-        is not fitted or is overfitted, or the noise level is wrong.
-        """
+        """Items (B,) that under- or overfit the data, or whose noise level is wrong."""
+        # Their median chi-square is more than `SUSPICIOUS` standard deviations from 1.
         if self.measured is None:
             return torch.zeros_like(self.residual[0], dtype=torch.bool)
         gap = (self.chi_square.median(0).values - 1).abs()
-        # NaN, of items without noise, is never more.
+        # The comparison is False for NaN, the value of items without noise.
         return gap > SUSPICIOUS * (2 / self.measured.to(gap)).sqrt()
 
     def _quantiles(self, *fractions: float) -> list[Tensor]:
@@ -142,20 +122,10 @@ class Reconstruction:
         truth: Tensor | None = None,
         name: str = "reconstruction",
     ) -> Path:
-        """Write ``name.h5`` (samples and settings) and ``name.png`` (a panel of the first item).
+        """Write ``name.h5`` and ``name.png``, a panel of the first item; return the HDF5 path.
 
-        Args:
-            folder: created if missing.
-            reference: a plain reconstruction shown first, e.g. the back-projection, (B, C, ...).
-            truth: ground truth, (B, C, ...); adds an error picture.
-            name: file name without suffix.
-
-        Returns:
-            Path of the HDF5 file.
-
-        Raises:
-            ShapeError: ``reference`` or ``truth`` differs from the mean in shape.
-            FileError: the folder cannot be written.
+        The panel also shows a direct ``reference`` and the ``truth``, (B, C, ...), if given.
+        Raises `ShapeError` for other shapes and `FileError` if the folder cannot be written.
         """
         for label, image in (("reference", reference), ("truth", truth)):
             if image is not None and image.shape != self.mean.shape:
@@ -200,11 +170,7 @@ class Reconstruction:
 
     @classmethod
     def load(cls, path: str | Path) -> "Reconstruction":
-        """Read what `save` wrote (the HDF5 file).
-
-        Raises:
-            FileError: missing, truncated or of another kind.
-        """
+        """Read the HDF5 file that `save` wrote; raises `FileError` for any other file."""
         import h5py
 
         try:
@@ -221,12 +187,14 @@ class Reconstruction:
                     measured=None if measured is None else torch.from_numpy(np.asarray(measured)),
                 )
         except (OSError, KeyError, ValueError) as error:
-            raise FileError(f"path: {str(path)!r} is no saved reconstruction: {error}") from error
+            raise FileError(
+                f"path: {str(path)!r} is not a saved reconstruction: {error}"
+            ) from error
 
     def __repr__(self) -> str:
         shape, median = tuple(self.samples.shape), float(self.residual.median())
         items = self.suspicious.nonzero().flatten().tolist()
-        doubt = f" (inconsistent with the noise level in items {items})" if items else ""
+        doubt = f" (inconsistent with the stated noise level: items {items})" if items else ""
         return (
             f"Reconstruction({self.solver}, samples {shape}, residual {median:.3g}{doubt}, "
             f"nfe {self.nfe}, {self.seconds:.1f} s, seed {self.seed})"

@@ -1,4 +1,4 @@
-"""Intervals that hold the truth as often as they say, from a few images whose truth is known."""
+"""Calibrated (conformal) intervals, from a few images whose truth is known."""
 
 import math
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ class Conformal:
     """Intervals ``mean +- factor std`` calibrated on images whose truth is known.
 
     For a new image exchangeable with the ``n`` calibration images, the expected fraction of pixels
-    inside is at least ``level``, whatever the sampler, prior or noise. The factor is the smallest
-    one for which ``(misses of all images + one image missed wholly) / (n + 1)`` is at most
-    ``1 - level``; with one pixel per image this is the ``ceil((n + 1) level)``-th smallest of
-    ``|truth - mean| / std``, split conformal prediction.
+    inside is at least ``level``, for any sampler, prior and noise. The factor is the smallest one
+    for which ``(sum of the images' fractions of missed pixels + 1) / (n + 1)`` is at most
+    ``1 - level``. With one pixel per image this is the ``ceil((n + 1) level)``-th smallest of
+    ``|truth - mean| / std``: split conformal prediction.
 
-    Of complex images, mean and std are those of the magnitude.
+    For complex images, mean and std are those of the magnitude.
 
     References: Lei et al., "Distribution-free predictive inference for regression", 2018,
     doi 10.1080/01621459.2017.1307116; Angelopoulos et al., "Conformal risk control", ICLR 2024,
     arXiv 2208.02814.
 
     Attributes:
-        level: fraction of pixels that the intervals hold.
-        factor: a scalar, or (C, ...) where each pixel has its own.
+        level: fraction of pixels whose truth lies in the interval.
+        factor: a scalar, or (C, ...) if each pixel has its own factor.
     """
 
     level: float
@@ -48,30 +48,31 @@ class Conformal:
         """Calibrate on reconstructions whose truth is known.
 
         Args:
-            reconstructions: of one solver with its settings, images of one size; their items
-                together are the ``n`` calibration images, at least ``level / (1 - level)``.
+            reconstructions: results of one solver with fixed settings, of one image size; all
+                items are the ``n`` calibration images, at least ``level / (1 - level)``.
             truths: (B, C, ...) each.
-            level: fraction of pixels to hold, in (0, 1).
-            per_pixel: a factor for every pixel: holds at each pixel alone, and is the noisier.
+            level: fraction of pixels, in (0, 1).
+            per_pixel: calibrate a factor for every pixel, which then holds at each pixel but is
+                noisier.
 
         Raises:
             ArgumentError, ShapeError: too few images, a single sample, or unequal shapes.
         """
-        require(0 < level < 1, "level", level, "a fraction between 0 and 1")
+        require(0 < level < 1, "level", level, "a number in (0, 1)")
         pairs = len(reconstructions) == len(truths) > 0
         got = f"{len(truths)} for {len(reconstructions)} reconstructions"
-        require(pairs, "truths", got, "one for each reconstruction, at least one")
+        require(pairs, "truths", got, "one truth per reconstruction, at least one")
         sizes = {tuple(r.mean.shape[1:]) for r in reconstructions}
         require(len(sizes) == 1, "reconstructions", f"image sizes {sizes}", "one image size")
         scores = torch.cat([_scores(r, t) for r, t in zip(reconstructions, truths, strict=True)])
         count = len(scores)
-        # Rounding must not turn (n + 1) level, e.g. 10 * .9, into more than the integer it is.
+        # Rounding must not raise (n + 1) level, e.g. 10 * .9, above the integer it equals.
         enough = (count + 1) * level <= count + 1e-9
         require(
             enough,
             "truths",
             f"{count} images",
-            f"at least {math.ceil(level / (1 - level) - 1e-9)}",
+            f"at least {math.ceil(level / (1 - level) - 1e-9)} images",
         )
         if per_pixel:
             return cls(level, _calibrated(scores, count, level))
@@ -81,13 +82,13 @@ class Conformal:
         """Return the ends of the calibrated interval of each pixel, (B, C, ...) each, real.
 
         Raises:
-            ShapeError: factors of pixels for images of another size.
+            ShapeError: the factors are per pixel, of images of another size.
         """
         mean, std = _moments(reconstruction)
         if self.factor.ndim and self.factor.shape != mean.shape[1:]:
             raise ShapeError(
                 f"reconstruction: got images {tuple(mean.shape[1:])}, accepted: "
-                f"{tuple(self.factor.shape)}, as calibrated"
+                f"{tuple(self.factor.shape)} as in the calibration"
             )
         reach = self.factor.to(std) * std
         lower = mean - reach
@@ -101,7 +102,7 @@ def _moments(reconstruction: Reconstruction) -> tuple[Tensor, Tensor]:
     require(len(samples) >= 2, "reconstruction", "a single sample", "2 samples or more")
     values = samples.abs() if samples.is_complex() else samples
     std, mean = torch.std_mean(values, 0)
-    # Below rounding a spread is none, and scores over it would mean nothing.
+    # A spread below rounding counts as zero: scores relative to it would be meaningless.
     info = torch.finfo(std.dtype)
     return mean, torch.maximum(std, 4 * info.eps * mean.abs() + info.tiny)
 

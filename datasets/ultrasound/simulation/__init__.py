@@ -1,1 +1,1 @@
-"""Simulated hearts, tissue and haze, and frames of them to train on."""
+"""Simulated hearts, tissue and haze, and training frames."""

@@ -1,10 +1,10 @@
-"""Haze: sound that went back and forth in front of the heart and comes late.
+"""Haze: late echoes from reverberation in front of the heart.
 
-Reverberation in the chest wall lays echoes of the near field over the deep. They are few in a
-resolution cell and out of focus: Byram and Shu, "Pseudononlinear ultrasound simulation approach
-for reverberation clutter", 2016, doi 10.1117/1.JMI.3.4.046005, measured a signal-to-noise ratio of
-1.40 of their envelope, which 2 scatterers in a cell have, and delays that are exponentially
-distributed with mean 5 mm. That it veils the near half and fades with depth: Fatemi et al.,
+Reverberation in the chest wall superimposes echoes of the near field on deeper regions. These
+echoes are sparse and out of focus: Byram and Shu, "Pseudononlinear ultrasound simulation approach
+for reverberation clutter", 2016, doi 10.1117/1.JMI.3.4.046005, measured an envelope
+signal-to-noise ratio of 1.40, which 2 scatterers per resolution cell have, and exponentially
+distributed delays with mean 5 mm. Haze covers the near half and fades with depth: Fatemi et al.,
 "Studying the origin of reverberation clutter in echocardiography", 2019,
 doi 10.1016/j.ultrasmedbio.2019.01.010.
 """
@@ -21,33 +21,33 @@ from wellposed.datasets.ultrasound.simulation.scatterers import Scatterers, echo
 
 PER_CELL = 2.0
 BEAMS = (3.0, 5.0)
-"""Standard deviation of the sensitivity over the beams, in beams: tissue's is 1.5."""
+"""Range of the lateral width of the sensitivity, in beams; 1.5 for tissue."""
 
 PATHS_PER_CELL = 0.5
-"""Of the tissue's repetition: enough for clutter to decorrelate over the array as measured."""
+"""Paths per resolution cell in `repeat_tissue`, for a realistic decorrelation of clutter."""
 
 DELAY_MM = 5.0
 FADING_MM = (35.0, 60.0)
 """Depth over which haze falls to 1 / e."""
 
 LAYERS_MM = (6.0, 18.0)
-"""Where the layers are that sound bounces off."""
+"""Range of the depths of the reflecting layers."""
 
 ORDERS = 6
 BOUNCE = 0.55
-"""Share of the amplitude that is left after going to and fro once more."""
+"""Amplitude factor of one more round trip."""
 
 BAND_POINTS = 500
 BAND_DB = 6.0
-"""Scatterers of each order of a layer's echo, and their level over those of the veil."""
+"""Scatterers per order of a layer's echo, and their level above those of the veil."""
 
 
 def simulate_haze(sector: Sector, rng: np.random.Generator) -> Tensor:
-    """Return a haze (1, 1, depths, beams) of root mean square 1.
+    """Return haze (1, 1, depths, beams) with root mean square 1.
 
-    A veil of sparse scatterers that grows behind the chest wall, fades with depth and lies in a
-    sector's part of its own, and the bands that two to four layers throw at multiples of their
-    depths, each an order weaker and smeared by late arrivals.
+    It consists of a veil of sparse scatterers, which rises behind the chest wall, fades with depth
+    and covers a part of the sector, and of bands from two to four layers at multiples of their
+    depths, which become weaker with the order and are smeared by late arrivals.
     """
     beam_width = FWHM * rng.uniform(*BEAMS)
     points = spread(sector, PER_CELL, rng, beam_width)
@@ -60,19 +60,18 @@ def simulate_haze(sector: Sector, rng: np.random.Generator) -> Tensor:
 
 
 def repeat_tissue(tissue: Tensor, sector: Sector, rng: np.random.Generator) -> Tensor:
-    """Return the haze that the tissue itself makes: its echoes once more, late and out of focus.
+    """Return haze made from the tissue: its echoes repeated later and out of focus.
 
-    Every scatterer's wave meets some others near it and arrives behind at exponentially
-    distributed distances, and once more after the bounce at a layer in the chest wall. The haze
-    moves as the tissue does.
+    The echo of every scatterer is repeated at exponentially distributed distances behind it, and
+    again after a reflection at a layer in the chest wall. The haze moves with the tissue.
 
     Args:
         tissue: RF (frames, 1, depths, beams).
         sector: its grid.
-        rng: decides the paths, the same in all frames.
+        rng: source of the random paths, the same in all frames.
 
     Returns:
-        The shape of ``tissue``, of root mean square 1 over all frames.
+        Haze of the shape of ``tissue``, with root mean square 1 over all frames.
     """
     reach = ceil(8 * DELAY_MM / sector.step_mm)
     mean = DELAY_MM / sector.step_mm
@@ -102,7 +101,7 @@ def _bands(layer: float, sector: Sector, rng: np.random.Generator) -> Scatterers
 
 
 def _fading(radius: Tensor, rng: np.random.Generator) -> Tensor:
-    """Return the amplitude over the depth in mm: on behind the probe, then exponentially less."""
+    """Return the amplitude over the depth in mm, which rises and then decays exponentially."""
     start, over = rng.uniform(6, 20), rng.uniform(*FADING_MM)
     return torch.sigmoid((radius - start) / 4) * (-radius / over).exp()
 
@@ -111,5 +110,7 @@ def _lobes(angle: Tensor, sector: Sector, rng: np.random.Generator) -> Tensor:
     """Return the amplitude over the beams: two smooth lobes over a floor."""
     u = angle / (sector.beams * sector.step_radians)
     centre, width = rng.uniform(-0.5, 0.5, 2), rng.uniform(0.12, 0.35, 2)
-    lobes = [(-0.5 * ((u - c) / w) ** 2).exp() for c, w in zip(centre, width, strict=True)]
+    lobes: list[Tensor] = [
+        (-0.5 * ((u - c) / w) ** 2).exp() for c, w in zip(centre, width, strict=True)
+    ]
     return 0.2 + lobes[0] + lobes[1]

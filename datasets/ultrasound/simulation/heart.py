@@ -1,8 +1,8 @@
 """A beating heart in the apical four-chamber view: echogenicity, regions and motion.
 
-Places are given in the heart's frame in mm: q along the left ventricle from its apex (negative) to
-the base and p across, both from the centre of the ventricle. Everything is of a material point at
-end-diastole; `Heart.moved` tells where it is in the course of a beat.
+Positions are in mm in the heart's frame: q along the left ventricle from its apex (negative) to
+the base, and p across, both from the centre of the ventricle. Properties belong to material points
+at end-diastole; `Heart.moved` returns their positions during a beat.
 """
 
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOOD, MUSCLE, AROUND, CHEST, SURFACE = -45.0, -6.0, -24.0, -9.0, 6.0
-"""Echo levels in dB: of tissues, and what surfaces that face the beam add."""
+"""Echo levels of tissues in dB, and the additional level of surfaces that face the beam."""
 
 BASE = 0.72
-"""Where the ventricle ends and the atrium begins, in its long semi-axes from the centre."""
+"""Border of ventricle and atrium, from the centre in units of the long semi-axis."""
 
 IRREGULAR = np.array([3.0, 1.5, 1.5])[:, None, None]
 """Standard deviation of the echogenicity in dB and of outlines across and along in mm."""
 
 EDGE_MM = 0.4
-"""Width over which one tissue becomes another."""
+"""Width of the transition between tissues."""
 
 
 @dataclass(frozen=True)
 class Chamber:
-    """An ellipse of blood in a wall, in the heart's frame, mm."""
+    """An ellipse of blood with a wall, in the heart's frame, mm."""
 
     centre: tuple[float, float]
     semi: tuple[float, float]
@@ -39,7 +39,7 @@ class Chamber:
         return (p - self.centre[0]) / self.semi[0], (q - self.centre[1]) / self.semi[1]
 
     def outside(self, p: Tensor, q: Tensor) -> Tensor:
-        """Return the distance from the blood's edge on a ray from the centre, negative inside."""
+        """Return the distance from the blood's edge along a ray from the centre, < 0 inside."""
         rho = torch.hypot(*self.relative(p, q)).clamp(min=1e-3)
         return (1 - 1 / rho) * torch.hypot(p - self.centre[0], q - self.centre[1])
 
@@ -49,15 +49,15 @@ class Heart:
     """One person's heart and chest; see `draw_heart`.
 
     Attributes:
-        place: of the left ventricle's centre: mm beside the middle beam, and from the probe.
-        tilt: of its long axis, radians.
+        place: centre of the left ventricle: mm beside the middle beam, and from the probe.
+        tilt: tilt of its long axis, radians.
         chambers: right ventricle, right atrium, left atrium, left ventricle.
-        contraction: share of the ventricle's area that a beat squeezes out.
-        layers: depths of fasciae in the chest wall in mm, the last where it ends.
+        contraction: fraction of the ventricle's area that a beat ejects.
+        layers: depths of fasciae in the chest wall in mm; the last is the end of the wall.
         irregular: smooth random variation of the echogenicity in dB and of outlines in mm, (1, 3,
             n, n) over 200 mm.
-        slope: what the time gain fails to make up of the attenuation, dB / mm.
-        shadows: angles in radians beyond which ribs and lung take the beam, left and right.
+        slope: attenuation that the time gain does not compensate, dB / mm.
+        shadows: angles in radians beyond which ribs and lung block the beam, left and right.
     """
 
     place: tuple[float, float]
@@ -71,26 +71,26 @@ class Heart:
 
     @property
     def ventricle(self) -> Chamber:
-        """The left one."""
+        """The left ventricle."""
         return self.chambers[-1]
 
     def frame(self, radius: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (p, q) of places given by mm from the probe and radians."""
+        """Return (p, q) of positions given by the distance from the probe in mm and radians."""
         x, z = radius * angle.sin() - self.place[0], radius * angle.cos() - self.place[1]
         return x * cos(self.tilt) - z * sin(self.tilt), x * sin(self.tilt) + z * cos(self.tilt)
 
     def polar(self, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (radius, angle) of places in the heart's frame."""
+        """Return (radius, angle) of positions in the heart's frame."""
         x = p * cos(self.tilt) + q * sin(self.tilt) + self.place[0]
         z = q * cos(self.tilt) - p * sin(self.tilt) + self.place[1]
         return torch.hypot(x, z), torch.atan2(x, z)
 
     def moved(self, p: Tensor, q: Tensor, phase: float) -> tuple[Tensor, Tensor]:
-        """Return where a point is at a phase of the beat, 0 to 1 from end-diastole on.
+        """Return the position of a point at a phase of the beat, 0 to 1 from end-diastole.
 
-        Around the ventricle's centre areas are kept, ``rho'^2 = rho^2 - k`` outside of the blood,
-        so that walls thicken as they come together; the base moves to the apex, which stays.
-        What is far from the ventricle rests, and so does the chest wall.
+        The motion preserves areas about the ventricle's centre, ``rho'^2 = rho^2 - k`` outside the
+        blood, so that walls thicken as they contract. The base moves towards the apex, which is
+        fixed. Points far from the ventricle and the chest wall do not move.
         """
         k = self.contraction * squeeze(phase)
         rho = torch.hypot(*self.ventricle.relative(p, q)).clamp(min=1e-3)
@@ -101,7 +101,7 @@ class Heart:
         return p * factor, q * factor - shift
 
     def level(self, radius: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the echogenicity in dB, and the share of blood from 0 to 1."""
+        """Return the echogenicity in dB, and the fraction of blood from 0 to 1."""
         p, q = self.frame(radius, angle)
         facing = self._facing(p, q, angle)
         varied = self._irregular(p, q)[0]
@@ -111,7 +111,7 @@ class Heart:
         for chamber in self.chambers:
             d = chamber.outside(p, q)
             here = torch.ones_like(p)
-            if chamber is self.ventricle:  # ends where the atrium begins
+            if chamber is self.ventricle:  # it ends at the atrium
                 here = torch.sigmoid((BASE * chamber.semi[1] - q) / EDGE_MM)
             epicardium = torch.minimum(epicardium, d - chamber.wall)
             wall = here * torch.sigmoid((chamber.wall - d) / EDGE_MM)
@@ -125,7 +125,7 @@ class Heart:
         return self._chest(level, radius, angle) + varied, blood
 
     def outlined(self, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the places that the ellipses have for irregular outlines at (p, q)."""
+        """Return the positions at which to evaluate the ellipses, for irregular outlines."""
         _, across, along = self._irregular(p, q)
         return p + across, q + along
 
@@ -136,7 +136,7 @@ class Heart:
         return (u * beam.sin() + v * beam.cos()).abs() / torch.hypot(u, v).clamp(min=1e-6)
 
     def _chest(self, level: Tensor, radius: Tensor, angle: Tensor) -> Tensor:
-        """Return the level with the chest wall in front: fat and muscle between bright fasciae."""
+        """Return the level with the chest wall: fat and muscle between bright fasciae."""
         depth = radius * angle.cos() ** 0.5  # layers bend towards the probe
         end = self.layers[-1]
         level = level + torch.sigmoid((end - depth) / EDGE_MM) * (CHEST - level)
@@ -145,27 +145,27 @@ class Heart:
         return level
 
     def _irregular(self, p: Tensor, q: Tensor) -> Tensor:
-        """Return the smooth random variation (3, N) at some places."""
+        """Return the smooth random variation (3, N) at positions."""
         places = (torch.stack([p, q], -1) / 100).view(1, 1, -1, 2)
         varied = F.grid_sample(self.irregular, places, "bicubic", "reflection", align_corners=True)
         return varied[0, :, 0]
 
     def gain(self, radius: Tensor, angle: Tensor) -> Tensor:
-        """Return the change in dB on the way to a place and back."""
+        """Return the change in dB on the way to a position and back."""
         left, right = self.shadows
         lost = torch.sigmoid((angle - right) / 0.04) + torch.sigmoid((left - angle) / 0.04)
         return self.slope * (radius - self.place[1]) - 16 * lost * (radius / 15).clamp(max=1)
 
 
 def squeeze(phase: float) -> float:
-    """Return how far the heart is contracted: 0 at end-diastole, 1 at end-systole (35 %)."""
+    """Return the contraction of the heart: 0 at end-diastole, 1 at end-systole (phase .35)."""
     phase = phase % 1
     half = phase / 0.7 if phase < 0.35 else 0.5 + (phase - 0.35) / 1.3
     return (1 - cos(2 * pi * half)) / 2
 
 
 def draw_heart(rng: np.random.Generator) -> Heart:
-    """Return a heart, with sizes and places spread as people's are."""
+    """Return a random heart, with realistic variation of sizes and positions."""
     u = rng.uniform
     a, b, wall = u(16, 24), u(32, 40), u(8, 12)
     base, atrium, right, right_atrium = BASE * b, u(15, 20), u(10, 15), u(13, 18)

@@ -1,4 +1,4 @@
-"""Echoes of point scatterers: where speckle comes from."""
+"""Echoes of point scatterers, which form speckle."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.errors import require
 
 RATE = 2
-"""Finer samples along the depth onto which scatterers are laid, for each of the grid's."""
+"""Oversampling along the depth for placing scatterers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +37,14 @@ class Scatterers:
 def spread(
     sector: Sector, per_cell: float, rng: np.random.Generator, beam_width: float | None = None
 ) -> Scatterers:
-    """Return scatterers all over a sector and a little beyond, with normal amplitudes.
+    """Return scatterers over a sector and slightly beyond, with normally distributed amplitudes.
 
     Args:
         sector: the grid.
-        per_cell: their mean number in a resolution cell: pulse width x beam width, both at half
-            the maximum. 2 give the signal-to-noise ratio 1.37 of the envelope, 30 give 1.87.
-        rng: decides number, places and amplitudes.
-        beam_width: of the beams that the cell is of; the sector's by default.
+        per_cell: mean number per resolution cell, pulse width x beam width, both at half maximum.
+            2 give an envelope signal-to-noise ratio of 1.37, 30 give 1.87.
+        rng: source of number, positions and amplitudes.
+        beam_width: beam width of the cell; by default that of the sector.
     """
     require(per_cell > 0, "per_cell", per_cell, "a positive number")
     beam_width = beam_width or sector.beam_width
@@ -64,13 +64,13 @@ def spread(
 def echoes(points: Scatterers, sector: Sector, beam_width: float | None = None) -> Tensor:
     """Return the RF frame of some scatterers, (1, 1, depths, beams).
 
-    Each adds the pulse along the depth times the sensitivity over the beams. That the latter is
-    the same everywhere holds on a polar grid, far from the probe.
+    Each adds the pulse along the depth times the sensitivity over the beams. A constant
+    sensitivity is a good approximation on a polar grid, far from the probe.
 
     Args:
         points: the scatterers.
         sector: the grid.
-        beam_width: at half the maximum in beams; the sector's by default.
+        beam_width: full width at half maximum in beams; by default that of the sector.
     """
     pulse, beam = sector.pulse(RATE), sector.beam(beam_width or sector.beam_width)
     above, beside = len(pulse) // 2, len(beam) // 2
@@ -84,13 +84,13 @@ def echoes(points: Scatterers, sector: Sector, beam_width: float | None = None) 
 
 
 def lay(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return a grid on which each value was shared among the four nearest samples.
+    """Return a grid on which each value is distributed over the four nearest samples.
 
     Args:
-        row: places in samples, (N,); those outside of the grid do not count.
-        column: likewise.
-        values: (N,).
-        shape: of the grid.
+        row: row positions in samples, (N,); points outside the grid are ignored.
+        column: column positions in samples, (N,).
+        values: values, (N,).
+        shape: shape of the grid.
     """
     height, width = shape
     grid = values.new_zeros(height * width)

@@ -1,4 +1,4 @@
-"""Radio-frequency frames of beating hearts behind haze, simulated."""
+"""Simulated radio-frequency frames of beating hearts with haze."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ TISSUE, HAZE = 4, 5
 
 @dataclass(frozen=True, eq=False)
 class EchoFrames:
-    """Simulated RF, and what is known of it; nothing tells how it was made.
+    """Simulated RF with its regions.
 
     Attributes:
-        tissue: float32 (B, 1, depths, beams), or of sequences (B, 1, frames, depths, beams); with
+        tissue: float32 (B, 1, depths, beams), or (B, 1, frames, depths, beams) for sequences, with
             electronic noise. The largest magnitude of each item is 1.
-        haze: the same shape, of root mean square 1 in each item.
-        cavity: boolean, the same shape: well inside the left ventricle's blood.
-        myocardium: likewise, well inside its wall.
+        haze: haze of the same shape, with root mean square 1 in each item.
+        cavity: boolean mask of the same shape, well inside the blood of the left ventricle.
+        myocardium: boolean mask of the same shape, well inside its wall.
     """
 
     tissue: Tensor
@@ -37,11 +37,11 @@ class EchoFrames:
     myocardium: Tensor
 
     def hazy(self, level_db: float) -> Tensor:
-        """Return ``tissue + gamma haze``, which may leave [-1, 1] a little.
+        """Return ``tissue + gamma haze``, which may slightly exceed [-1, 1].
 
         Args:
-            level_db: the haze's root mean square over the tissue's largest magnitude, in dB; -40
-                is slight, -34 usual, -22 severe.
+            level_db: root mean square of the haze over the largest magnitude of the tissue, in dB;
+                -40 is slight, -34 usual, -22 severe.
         """
         return self.tissue + 10 ** (level_db / 20) * self.haze
 
@@ -55,22 +55,22 @@ def simulate_echoes(
 ) -> EchoFrames:
     """Simulate hearts in the apical four-chamber view, and haze in front of them.
 
-    Tissue is made of point scatterers, enough in each resolution cell for fully developed
-    speckle: chambers, walls, pericardium, valves, a chest wall, shadows, attenuation and
-    electronic noise. Haze: see `haze.simulate_haze`. In a sequence tissue moves with its speckle,
-    blood is another in every frame, and haze stands still.
+    Tissue consists of point scatterers, enough per resolution cell for fully developed speckle,
+    with chambers, walls, pericardium, valves, a chest wall, shadows, attenuation and electronic
+    noise. For the haze see `haze.simulate_haze`. In a sequence the speckle moves with the tissue,
+    blood is independent in every frame, and haze is static.
 
     Args:
-        items: numbers of the hearts; each is the same in any batch.
-        split: ``train``, ``validation`` or ``test``, which never share a heart or a haze.
-        sector: the grid; `Sector`'s defaults if not given.
-        frames: length of sequences over one beat, from end-diastole on; single frames at a
-            random phase if not given.
-        haze_from_tissue: haze repeats the tissue's own echoes, see `haze.repeat_tissue`. A stress
-            test: the two are not independent as methods assume.
+        items: numbers of the hearts; a heart does not depend on its batch.
+        split: ``train``, ``validation`` or ``test``, which never share a heart or haze.
+        sector: the grid; by default that of `Sector`.
+        frames: length of sequences over one beat, from end-diastole; ``None`` for single frames at
+            a random phase.
+        haze_from_tissue: make haze from the echoes of the tissue, see `haze.repeat_tissue`. This
+            is a stress test: methods assume that the two are independent.
 
     Returns:
-        What was simulated, on the CPU.
+        The simulated frames, on the CPU.
 
     Raises:
         ArgumentError: no items, a negative one, an unknown split, or no frames.

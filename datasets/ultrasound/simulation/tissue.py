@@ -12,16 +12,16 @@ from wellposed.datasets.ultrasound.simulation.heart import BASE, Heart, draw_hea
 from wellposed.datasets.ultrasound.simulation.scatterers import Scatterers, echoes, lay, spread
 
 PER_CELL = 20.0
-"""Scatterers in a resolution cell, enough for fully developed speckle."""
+"""Scatterers per resolution cell, enough for fully developed speckle."""
 
 LEAFLET_POINTS = 200
 LEAFLET_DB = -2.0
 
 NOISE_DB = (-60.0, -50.0)
-"""Root mean square of the electronic noise where it is strongest, over the largest echo."""
+"""Range of the largest root mean square of the electronic noise, relative to the largest echo."""
 
 NOISE_RISE_DB = 12.0
-"""How much the time gain raises it from the probe to the last sample."""
+"""Increase of the noise by the time gain from the probe to the last sample."""
 
 
 def render_beat(
@@ -31,11 +31,11 @@ def render_beat(
 
     Args:
         sector: the grid.
-        frames: number in a beat, from end-diastole on; ``None`` for one at a random phase.
-        rng: decides everything.
+        frames: frames per beat, from end-diastole; ``None`` for one frame at a random phase.
+        rng: source of all random numbers.
 
     Returns:
-        RF of largest magnitude 1, and two boolean masks.
+        RF with largest magnitude 1, and two boolean masks.
     """
     heart, points = draw_heart(rng), spread(sector, PER_CELL, rng)
     noise_db = rng.uniform(*NOISE_DB)
@@ -62,10 +62,10 @@ def valves(heart: Heart, leaflets: Tensor, phase: float) -> Scatterers:
     """Return the two leaflets of each valve between ventricles and atria.
 
     Args:
-        heart: whose.
-        leaflets: standard normal (2, 4, N): amplitudes, and how far points are from the middle
-            of each leaflet.
-        phase: of the beat; valves are open in diastole.
+        heart: the heart.
+        leaflets: standard normal (2, 4, N): amplitudes, and distances of points from the middle of
+            each leaflet.
+        phase: phase of the beat; valves are open in diastole.
     """
     opening = 0.15 + 1.05 * max(0.0, sin(pi * (phase % 1 - 0.4) / 0.6))
     along = torch.linspace(0, 1, leaflets.shape[-1])
@@ -91,9 +91,9 @@ def regions(
     """Return masks (1, 1, depths, beams): well inside the left ventricle's blood and its wall.
 
     Args:
-        heart: whose.
+        heart: the heart.
         place: (p, q) of scatterers at end-diastole.
-        here: where they are now.
+        here: their present positions.
         sector: the grid.
     """
     ventricle, (p, q) = heart.ventricle, heart.outlined(*place)
@@ -113,7 +113,7 @@ def regions(
 
 
 def electronic_noise(sector: Sector, rng: np.random.Generator) -> Tensor:
-    """Return noise in the pulse's band (1, 1, depths, beams), of unit variance at the end."""
+    """Return noise (1, 1, depths, beams) in the pulse's band, with unit variance at the end."""
     pulse = sector.pulse()
     pulse = (pulse / pulse.norm()).view(1, 1, -1, 1)
     white = rng.standard_normal((1, 1, sector.depths, sector.beams), np.float32)

@@ -1,4 +1,4 @@
-"""Simulated frames to train the two priors of dehazing on, written to HDF5."""
+"""Simulated frames for training the two priors of dehazing, written to HDF5."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,7 +16,7 @@ from wellposed.errors import require, require_choice
 from wellposed.noise import item_generator
 
 LEVELS_DB = {"tissue": (-10.0, 0.0), "haze": (-48.0, -20.0)}
-"""Range of random levels: of tissue's largest magnitude, and of haze's root mean square."""
+"""Ranges of random levels: largest magnitude of tissue, and root mean square of haze."""
 
 GAINS = 6
 """First word of the seeds of levels and polarities, next to those in `simulator`."""
@@ -30,30 +30,30 @@ def write_training_frames(
     sector: Sector | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Write simulated RF frames of ``tissue`` or ``haze`` to train a prior on.
+    """Write simulated RF frames of ``tissue`` or ``haze`` for training a prior.
 
-    Frame n is that of `simulate_echoes` number n at a random level and with random polarity, since
-    neither tells tissue from haze. It is linear; training compands it after further changes of
-    gain. Values beyond 1 are clipped, as receivers do.
+    Frame n is heart n of `simulate_echoes` with a random level and polarity, as neither
+    distinguishes tissue from haze. Frames are linear; training compands them after further random
+    gains. Values beyond 1 are clipped, as in receivers.
 
     Args:
-        path: an HDF5 file. It will hold ``rf`` (frames, depths, beams), float16 in [-1, 1], and as
+        path: an HDF5 file, with ``rf`` (frames, depths, beams), float16 in [-1, 1], and the
             attributes kind, split and sector.
         kind: ``tissue`` or ``haze``.
-        frames: their number.
+        frames: number of frames.
         split: ``train``, ``validation`` or ``test``.
         sector: the grid.
-        progress: called after each frame with the number done.
+        progress: called after each frame with the number of finished frames.
 
     Returns:
-        The path; the file appears there when it is complete.
+        The path; the file appears when it is complete.
 
     Raises:
         ArgumentError: an unknown kind or split, no frames, or a path of another suffix.
         FileError: the file cannot be written.
     """
     path, grid = Path(path), sector or Sector()
-    require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name that ends in .h5 or .hdf5")
+    require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name ending in .h5 or .hdf5")
     require_choice("kind", kind, LEVELS_DB)
     require_choice("split", split, SPLITS)
     require_integer("frames", frames)
@@ -72,4 +72,5 @@ def write_training_frames(
 def _frame(echoes: EchoFrames, kind: str, split: str, item: int) -> Tensor:
     rng = item_generator(item, (SPLITS.index(split),), GAINS)
     gain = 10 ** (rng.uniform(*LEVELS_DB[kind]) / 20) * rng.choice((-1, 1))
-    return (gain * getattr(echoes, kind)).clamp(-1, 1)
+    rf: Tensor = gain * getattr(echoes, kind)
+    return rf.clamp(-1, 1)

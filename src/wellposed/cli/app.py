@@ -34,7 +34,7 @@ COMMANDS = {
     "validate": (settings.Validate, "validate:validate"),
     "train": (settings.Train, "train:train"),
 }
-"""Each command's options, and what takes them: imported when it is called, as it loads torch."""
+"""Options and function of each command; the function is imported late, as it loads torch."""
 
 for _name, (_options, _place) in COMMANDS.items():
     add_command(app, _name, _options, f"wellposed.cli.{_place}")

@@ -1,4 +1,4 @@
-"""``wellposed dehaze``: RF frames in, RF without haze, pictures and metrics out."""
+"""``wellposed dehaze``: removes haze from RF frames; writes RF, pictures and metrics."""
 
 import json
 from dataclasses import asdict
@@ -25,11 +25,11 @@ from wellposed.solvers import dehaze as separate
 from wellposed.solvers.catalogue import named_solvers
 
 OF_ANY_SOLVER = ("gamma", "mu", "tile", "batch_size")
-"""Settings of dehazing that count with any solver."""
+"""Settings of dehazing that apply to every solver."""
 
 
 def dehaze(o: Dehaze) -> None:
-    """Separate all frames, and write what was found."""
+    """Separate all frames, and write the result."""
     device, how, recording = use_device(o.device), _settings(o), load_recording(o.input)
     options = parse_assignments("--load", o.load)
     tissue, haze = (load(name, **options).to(device) for name in (o.tissue, o.haze))
@@ -50,7 +50,7 @@ def dehaze(o: Dehaze) -> None:
 
 
 def _settings(o: Dehaze) -> Dehazing:
-    """Return the settings; hyper-parameters are those of another solver, where one is named."""
+    """Return the settings; if a solver is named, the hyper-parameters are for that solver."""
     asked = {"steps": o.steps, "tile": o.tile, "batch_size": o.batch_size}
     settings: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     settings |= parse_assignments("--set", o.set)
@@ -62,7 +62,7 @@ def _settings(o: Dehaze) -> Dehazing:
 
 
 def measured(found: Dehazed, recording: Recording) -> dict[str, float]:
-    """Return metrics: means over the frames, ``hazy_`` ones of the measurement."""
+    """Return metrics averaged over the frames; those of the measurement start with ``hazy_``."""
     y = recording.rf
     gap = y - found.tissue - found.haze
     table = {
@@ -79,7 +79,7 @@ def measured(found: Dehazed, recording: Recording) -> dict[str, float]:
 
 
 def _write_rf(found: Dehazed, recording: Recording, path: Path) -> None:
-    """Write tissue and haze, (frames, depths, beams) in the values of the input."""
+    """Write tissue and haze, (frames, depths, beams), in the units of the input."""
     with h5py.File(path, "w") as file:
         file["rf"] = (recording.scale * found.tissue[:, 0]).numpy()
         file["haze"] = (recording.scale * found.haze[:, 0]).numpy()
@@ -103,7 +103,7 @@ def _write_pictures(found: Dehazed, recording: Recording, out: Path, frame_ms: i
 def side_by_side(found: Dehazed, recording: Recording) -> Tensor:
     """Return grey images (B, H, W) in [0, 1]: hazy, dehazed, haze, and clean if it is known.
 
-    All of one reference, the largest envelope of the measurement.
+    All share one reference level, the largest envelope of the measurement.
     """
     parts = [recording.rf, found.tissue, found.haze]
     parts += [recording.known["tissue"]] if "tissue" in recording.known else []
@@ -114,7 +114,7 @@ def side_by_side(found: Dehazed, recording: Recording) -> Tensor:
 
 
 def _on_screen(grey: Tensor, sector: Sector | None) -> Tensor:
-    """Return an image with square pixels if the grid is known, else at most 512 pixels high."""
+    """Return an image with square pixels if the grid is known, or of at most 512 rows."""
     if sector is not None:
         return scan_convert(grey, sector, 400)
     height = min(512, grey.shape[-2])

@@ -1,4 +1,4 @@
-"""What `wellposed reconstruct` reads: an image or a volume, its units and its place in space."""
+"""Input of `wellposed reconstruct`: an image or a volume, its units and its position in space."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from wellposed.reconstruction import Reconstruction
 
 HOUNSFIELD = (-1000.0, 1000.0)
-"""Hounsfield units that count as 0 and 1: air, and twice the attenuation of water."""
+"""Hounsfield units that become 0 and 1: air, and twice the attenuation of water."""
 
 LOW_HOUNSFIELD = -200.0
-"""CT images with values below, as only air has, are taken for Hounsfield units."""
+"""CT images with values below this are assumed to be in Hounsfield units: only air has them."""
 
 
 @dataclass(frozen=True, eq=False)
 class TaskInput:
-    """What was read, ready for an operator.
+    """The content of a file, ready for an operator.
 
     Attributes:
-        array: an image (H, W) or (H, W, 3), a volume with its slices first, or k-space
-            (coils, H, W); clean ones in values about [0, 1].
+        array: an image (H, W) or (H, W, 3), a volume with the slice axis first, or k-space
+            (coils, H, W); clean images have values in about [0, 1].
         window: values of the file that became 0 and 1.
-        axis: axis of the file's (D, H, W) that has become a volume's first.
-        reference: what a volume was taken from, cut to the slices taken; NIfTI only.
+        axis: axis of the file's (D, H, W) that became the first axis of a volume.
+        reference: the NIfTI volume, cut to the slices used; ``None`` for other inputs.
     """
 
     array: np.ndarray
@@ -40,10 +40,10 @@ class TaskInput:
     reference: NiftiVolume | None
 
     def write(self, result: "Reconstruction", folder: Path) -> tuple[Path, ...]:
-        """Write mean and std of a volume as NIfTI, in the units of the file and where it lies.
+        """Write mean and std of a volume as NIfTI, with the units and the position of the input.
 
         Returns:
-            The two files, or none where the input has no place in space.
+            The two files, or no files if the input has no position in space.
         """
         if self.reference is None:
             return ()
@@ -55,13 +55,13 @@ class TaskInput:
 
 
 def read_input(path: Path, operator: str, options: InputOptions) -> TaskInput:
-    """Read a file, take what the options ask for, and scale clean images to [0, 1].
+    """Read a file, select the slices of the options, and scale clean images to [0, 1].
 
     Axes of NIfTI files are counted as (D, H, W), see `load_nifti`.
 
     Raises:
         FileError: the file cannot be read.
-        ArgumentError and subclasses: what it holds, or a slice or window, cannot be used.
+        ArgumentError and subclasses: the content, a slice or the window cannot be used.
     """
     array, reference = _read(path)
     if options.volume:
@@ -86,7 +86,7 @@ def _read(path: Path) -> tuple[np.ndarray, NiftiVolume | None]:
         return array, reference
     array = read_array(path)
     if array.dtype.kind not in "biufc":
-        raise DtypeError(f"input: {path.name} holds {array.dtype}, accepted: numbers")
+        raise DtypeError(f"input: {path.name} has dtype {array.dtype}, accepted: numbers")
     return array, None
 
 
@@ -96,7 +96,7 @@ def _take_slice(array: np.ndarray, path: Path, operator: str, o: InputOptions) -
     colour = array.ndim == 3 and array.shape[-1] == 3 and o.slice is None
     if suffix_of(path) in IMAGE_SUFFIXES or array.ndim == wanted or colour:
         return array
-    if ":" in operator and not o.simulate and o.slice is None:  # of whatever shape it measures
+    if ":" in operator and not o.simulate and o.slice is None:  # its measurement has any shape
         return array
     if array.ndim != wanted + 1:
         raise ShapeError(
@@ -117,8 +117,8 @@ def _take_slab(
     """Take all slices of a volume, or some, and put them first."""
     if suffix_of(path) in IMAGE_SUFFIXES or array.ndim != 3 or np.iscomplexobj(array):
         raise ShapeError(
-            f"input: {path.name} holds {array.dtype} of shape {array.shape}, accepted as a "
-            "volume: real values (D, H, W); for one slice give --slice and a solver of images"
+            f"input: {path.name} has {array.dtype} values of shape {array.shape}, accepted as a "
+            "volume: real values (D, H, W); for one slice use --slice and a solver for images"
         )
     require(0 <= o.axis < 3, "axis", o.axis, "0 to 2")
     depth = array.shape[o.axis]
@@ -135,12 +135,12 @@ def _window(array: np.ndarray, operator: str, o: InputOptions) -> tuple[float, f
     if o.window is not None:
         low, high = o.window
         require(-np.inf < low < high < np.inf, "window", o.window, "LOW HIGH, LOW < HIGH")
-        require(o.simulate, "window", o.window, "clean images, with --simulate")
+        require(o.simulate, "window", o.window, "None without --simulate")
         return o.window
     if not o.simulate or np.iscomplexobj(array) or (array.min() >= 0 and array.max() <= 1):
         return 0.0, 1.0
     if operator == "ct" and array.min() < LOW_HOUNSFIELD:
         return HOUNSFIELD
     positive = torch.from_numpy(array[array > 0].astype(np.float32))
-    require(len(positive) > 0, "input", "no positive value", "an image")
+    require(len(positive) > 0, "input", "no positive value", "an image with positive values")
     return 0.0, float(torch.quantile(positive[:: max(1, len(positive) // 1_000_000)], 0.998))

@@ -1,4 +1,4 @@
-"""``wellposed inspect``: what a checkpoint is, and whether it denoises."""
+"""``wellposed inspect``: identifies a checkpoint and tests whether it denoises."""
 
 from pathlib import Path
 
@@ -17,20 +17,20 @@ from wellposed.validation.doctor import describe, diagnose, usual_range
 
 
 def inspect(o: Inspect) -> None:
-    """Tell what a checkpoint is, test whether it denoises, and warn if it was misread."""
+    """Identify a checkpoint, test whether it denoises, and warn if it seems to be misread."""
     device = use_device(o.device)
     checkpoint = read_checkpoint(o.path, **parse_assignments("--load", o.load))
     facts = [("family", checkpoint.family), *describe(checkpoint.prior).items()]
     typer.echo(format_table(["", o.path], [list(fact) for fact in facts]) + "\n")
     prior = checkpoint.prior.to(device)
-    if prior.anchor is None:  # a plain latent prior is tested in its own space
+    if prior.anchor is None:  # a plain latent prior is tested in its latent space
         prior = getattr(prior, "prior", prior)
     diagnosis = diagnose(prior, _test_images(prior, o.image, o.size))
     gains = [f"{gain:+.1f}" for gain in diagnosis.gains.values()]
     heads = [diagnosis.axis, *map(str, diagnosis.gains)]
     typer.echo(format_table(heads, [["gain in dB", *gains]]) + "\n")
     low, high = diagnosis.sample_range
-    typer.echo(f"its own samples lie in {low:.2f}..{high:.2f}, {usual_range(prior)}")
+    typer.echo(f"its samples have values in {low:.2f}..{high:.2f}, {usual_range(prior)}")
     for warning in diagnosis.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if diagnosis.warnings:
@@ -39,7 +39,7 @@ def inspect(o: Inspect) -> None:
 
 
 def _test_images(prior: Prior, paths: tuple[Path, ...], size: int) -> Tensor | None:
-    """Return central crops of image files, equal in size, or None for the default ones."""
+    """Return central crops of image files, equal in size, or ``None`` for the default images."""
     if not paths:
         return None
     stacks = Collection(paths).whole()

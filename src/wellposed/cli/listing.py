@@ -1,4 +1,4 @@
-"""``wellposed list``: what there is by name, and the hyper-parameters of solvers."""
+"""``wellposed list``: operators, solvers and priors by name, and hyper-parameters of solvers."""
 
 from dataclasses import MISSING, fields
 from inspect import cleandoc
@@ -14,7 +14,7 @@ from wellposed.solvers.catalogue import named_solvers
 
 
 def list_names(o: List) -> None:
-    """List what there is, or the hyper-parameters of solvers."""
+    """List operators, solvers and priors, or the hyper-parameters of solvers."""
     for name in o.solvers:
         cls = find_class("SOLVER", name, named_solvers(), Solver)
         _show(name if ":" in name else cls.name, cls)

@@ -1,4 +1,4 @@
-"""What words on the command line stand for: solvers, classes from outside, values, devices."""
+"""Objects named on the command line: solvers, classes of other modules, values, devices."""
 
 import ast
 import math
@@ -34,7 +34,7 @@ S = TypeVar("S", bound="Solver")
 def make_solver(
     cls: type[S], chosen: SolverOptions, batch_size: int | None = None, **defaults: int | str
 ) -> S:
-    """Return a solver of the options' hyper-parameters; of others ``defaults``, or its own."""
+    """Return a solver with the options' hyper-parameters, then ``defaults``, then its own."""
     given = {"steps": chosen.steps, "batch_size": batch_size}
     settings = defaults | {name: value for name, value in given.items() if value is not None}
     return make("--solver", cls, settings | parse_assignments("--set", chosen.set), "--set")
@@ -55,7 +55,7 @@ def find_class(option: str, name: str, known: Mapping[str, type[T]], base: type)
 
 
 def same_name(option: str, name: str, known: Iterable[str]) -> str:
-    """Return that of the known names which is ``name`` but for hyphens and capitals."""
+    """Return the known name that equals ``name`` up to hyphens, underscores and capitals."""
     spellings = {_plain(choice): choice for choice in known}
     return require_choice(option, spellings.get(_plain(name), name), spellings.values())
 
@@ -65,20 +65,20 @@ def _plain(name: str) -> str:
 
 
 def require_distinct(names: list[str]) -> None:
-    """Raise unless the files of INPUT, whose results go by these names, can be told apart."""
+    """Raise if files of INPUT have the same name, as their results would overwrite each other."""
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise ArgumentError(
-            f"INPUT: several files are called {double!r}, accepted: one of each name"
+            f"INPUT: several files are named {double!r}, accepted: files with different names"
         )
 
 
 def import_class(option: str, name: str, base: type) -> type:
-    """Return the class that MODULE:CLASS or FILE.py:CLASS names.
+    """Return the class named MODULE:CLASS or FILE.py:CLASS.
 
     Raises:
         ArgumentError, FileError, UnknownNameError: the module cannot be imported or has no such
-            class, or it is no ``base``.
+            class, or the class is not a subclass of ``base``.
     """
     place, _, attribute = name.rpartition(":")
     module = _import(option, place)
@@ -94,7 +94,7 @@ def import_class(option: str, name: str, base: type) -> type:
 
 
 def _import(option: str, place: str) -> ModuleType:
-    """Import a module, or a file; both may import what lies beside them."""
+    """Import a module or a file; both may import modules from their own folder."""
     path = Path(place)
     beside = str(path.parent.resolve() if place.endswith(".py") else Path.cwd())
     if beside not in sys.path:
@@ -103,7 +103,7 @@ def _import(option: str, place: str) -> ModuleType:
         raise FileError(f"{option}: no such file {place!r}")
     try:
         return _run_file(path) if place.endswith(".py") else import_module(place)
-    except Exception as error:  # whatever the foreign code raises
+    except Exception as error:  # foreign code may raise anything
         what = f"{type(error).__name__}: {error}"
         raise ArgumentError(f"{option}: cannot import {place!r}: {what}") from error
 
@@ -111,17 +111,17 @@ def _import(option: str, place: str) -> ModuleType:
 def _run_file(path: Path) -> ModuleType:
     spec = spec_from_file_location(f"outside_{path.stem}", path)
     assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = module_from_spec(spec)  # where dataclasses look
+    module = sys.modules[spec.name] = module_from_spec(spec)  # dataclasses look the module up
     spec.loader.exec_module(module)
     return module
 
 
-def make(option: str, cls: type[T], settings: Mapping[str, Any], source: str) -> T:
-    """Return ``cls(**settings)``, with errors that name the option ``source`` of the settings.
+def make(option: str, cls: type[T], settings: Mapping[str, object], source: str) -> T:
+    """Return ``cls(**settings)``; errors name ``source``, the option that gave the settings.
 
     Raises:
-        UnknownNameError: a setting that the class does not take.
-        ArgumentError: one that it needs is missing, or a value that it refuses.
+        UnknownNameError: the class has no such setting.
+        ArgumentError: a required setting is missing, or the class refuses a value.
     """
     parameters = signature(cls).parameters.values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -143,7 +143,7 @@ def make(option: str, cls: type[T], settings: Mapping[str, Any], source: str) ->
 
 
 def use_device(device: str) -> str:
-    """Return the device of --device, of several processes on one machine each its own GPU."""
+    """Return the device of --device; each process on a machine uses its own GPU."""
     require_device("--device", device)
     if device == "cuda":
         import torch
@@ -153,7 +153,7 @@ def use_device(device: str) -> str:
 
 
 def parse_assignments(option: str, assignments: Iterable[str]) -> dict[str, Any]:
-    """Return the ``name=value`` strings of an option by name; `ArgumentError` where one is not."""
+    """Return the values of ``name=value`` strings by name; other strings raise `ArgumentError`."""
     words = {"inf": math.inf, "true": True, "false": False, "none": None}
     settings = {}
     for assignment in assignments:

@@ -1,19 +1,23 @@
 """Dataclasses as commands: every field is an option.
 
-A field's type, default and help (``metadata["help"]``) are those of its option, and help has a
-section for each base class. Fields that a class names in ``without`` keep their defaults.
+A field gives its option the type, the default and the help text (``metadata["help"]``). The help
+has a section for each base class. Fields that a class names in ``without`` are not options and
+keep their defaults.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, field, fields
 from importlib import import_module
 from inspect import Parameter, Signature, get_annotations
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
 from wellposed.errors import ArgumentError, WellposedError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 OLD_SPELLINGS = {"--samples": "--num-samples", "--model": "--prior", "--sampler": "--solver"}
 
@@ -23,13 +27,13 @@ def needed(help_: str) -> Any:
     return field(metadata={"help": help_})
 
 
-def argument(help_: str, metavar: str, default: Any = MISSING) -> Any:
-    """Return a field that the command line gives by its place, not by a name."""
+def argument(help_: str, metavar: str, default: object = MISSING) -> Any:
+    """Return a field that is a positional argument of the command line."""
     return field(default=default, metadata={"help": help_, "argument": metavar})
 
 
 class _Command(TyperCommand):
-    """A command that takes old spellings of options too, which help does not show."""
+    """A command that also accepts old spellings of options, which help does not show."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words = (word.partition("=") for word in args)
@@ -37,23 +41,26 @@ class _Command(TyperCommand):
         return super().parse_args(ctx, new)
 
 
-def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
-    """Add a command of the options and help of a dataclass.
+def add_command(
+    app: typer.Typer, name: str, cls: "type[DataclassInstance]", function: str
+) -> None:
+    """Add a command with the options and the help of a dataclass.
 
     Errors of the package become one line on stderr and exit code 2.
 
     Args:
-        app: gets the command.
-        name: what it is called.
+        app: the application that gets the command.
+        name: name of the command.
         cls: the dataclass.
-        function: what takes it, as MODULE:NAME; imported on the first call, as it may load torch.
+        function: function of the dataclass, as MODULE:NAME; imported when the command is called,
+            as it may load torch.
     """
     kinds, chosen = get_type_hints(cls), options_of(cls)
 
-    def run(**values: Any) -> None:
+    def run(**values: object) -> None:
         module, _, attribute = function.partition(":")
         try:
-            command: Callable[[Any], None] = getattr(import_module(module), attribute)
+            command: Callable[[object], None] = getattr(import_module(module), attribute)
             command(cls(**{f.name: _value(f, kinds[f.name], values[f.name]) for f in chosen}))
         except WellposedError as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
@@ -66,49 +73,52 @@ def add_command(app: typer.Typer, name: str, cls: type, function: str) -> None:
     app.command(name, cls=_Command, help="\n\n".join(paragraphs))(run)
 
 
-def options_of(cls: Any) -> "list[Field[Any]]":
+def options_of(cls: "type[DataclassInstance]") -> "list[Field[object]]":
     """Return the fields of a command that are options."""
     return [f for f in fields(cls) if f.name not in getattr(cls, "without", ())]
 
 
 def _section(cls: type, name: str) -> str | None:
-    """Return the section of help: of RunOptions, the base that declares a field, "Run"."""
+    """Return the help section of a field: "Run" if its class is RunOptions."""
     home = next(base for base in cls.__mro__ if name in get_annotations(base))
     return None if home is cls else home.__name__.removesuffix("Options").removesuffix("Settings")
 
 
-def _parameter(each: "Field[Any]", kind: Any, section: str | None) -> Parameter:
-    """Return what Typer makes an option of."""
+def _parameter(each: "Field[object]", kind: object, section: str | None) -> Parameter:
+    """Return the parameter from which Typer makes an option."""
     default: Any = Parameter.empty if each.default is MISSING else each.default
+    shown: Any = kind
     if _parser(each, kind) is not None:
-        kind, default = str | None, default and ",".join(map(str, default))
+        shown, default = str | None, default and ",".join(map(str, default))
     elif _is_repeatable(kind):
-        kind = list[get_args(kind)[0]]  # type: ignore[misc]
+        shown = list[get_args(kind)[0]]  # type: ignore[misc]
     name, metavar, help_ = _spelled(each), each.metadata.get("argument"), each.metadata["help"]
-    names = f"{name}/--no-{name[2:]}" if kind is bool else name
+    names = f"{name}/--no-{name[2:]}" if shown is bool else name
     option = typer.Option(names, help=help_, rich_help_panel=section)
     about = typer.Argument(metavar=metavar, help=help_) if metavar else option
-    annotation = Annotated[kind, about]
+    annotation = Annotated[shown, about]
     return Parameter(each.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _value(each: "Field[Any]", kind: Any, value: Any) -> Any:
+def _value(each: "Field[object]", kind: object, value: object) -> object:
     parser = _parser(each, kind)
     if parser is not None:
-        return None if value is None else parser(_spelled(each), value)
-    return tuple(value or ()) if _is_repeatable(kind) else value
+        return parser(_spelled(each), value) if isinstance(value, str) else None
+    if _is_repeatable(kind):
+        return tuple(value) if isinstance(value, Iterable) else ()
+    return value
 
 
-def _parser(each: "Field[Any]", kind: Any) -> Callable[[str, str], Any] | None:
-    """Return what reads an option's text, given its name, where Typer does not."""
+def _parser(each: "Field[object]", kind: object) -> Callable[[str, str], object] | None:
+    """Return the function of name and text that parses an option, or ``None`` if Typer does."""
     return integers if kind == tuple[int, ...] else each.metadata.get("parse")
 
 
-def _spelled(each: "Field[Any]") -> str:
+def _spelled(each: "Field[object]") -> str:
     return f"--{each.name.replace('_', '-')}"
 
 
-def _is_repeatable(kind: Any) -> bool:
+def _is_repeatable(kind: object) -> bool:
     return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
 
 
@@ -117,4 +127,4 @@ def integers(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ArgumentError(f"{option}: got {text!r}, accepted: integers like 64,128") from None
+        raise ArgumentError(f"{option}: got {text!r}, accepted: integers, e.g. 64,128") from None

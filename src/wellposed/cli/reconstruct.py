@@ -1,4 +1,4 @@
-"""``wellposed reconstruct``: measurements, or images and volumes measured first."""
+"""``wellposed reconstruct``: images and volumes from measured or simulated data."""
 
 import logging
 import os
@@ -29,11 +29,11 @@ from wellposed.solvers import Solver
 from wellposed.solvers.catalogue import named_solvers
 
 PRIORS = {"mri": "brain-mri", "ct": "ct"}
-"""Shipped priors of operators; that of the others is natural."""
+"""Default priors of operators; the default of the others is natural."""
 
 
 def reconstruct(o: Reconstruct) -> None:
-    """Reconstruct every file, of several processes this one's share."""
+    """Reconstruct all files, or this process's share of them."""
     device, solver = use_device(o.device), _solver(o)
     o = replace(o, volume=_takes_volume(o, solver))
     jobs = _jobs(o.inputs, o.out, o.checkpoint)
@@ -47,26 +47,29 @@ def reconstruct(o: Reconstruct) -> None:
 
 
 def _solver(o: Reconstruct) -> Solver:
-    """Return the solver; of restorers' samplers one that looks at the measurement."""
+    """Return the solver; a sampler of restorers must use the measurement."""
     name = o.solver or "dds"
     cls = find_class("--solver", name, named_solvers(), Solver)
     solver = make_solver(cls, o, o.batch_size)
     uses_data = getattr(solver, "data_steps", 1) > 0
-    require(uses_data, "--solver", name, "with a prior: --set data_steps=5, or it ignores INPUT")
+    accepted = "a solver that uses INPUT; add --set data_steps=5"
+    require(uses_data, "--solver", name, accepted)
     return solver
 
 
 def _takes_volume(o: Reconstruct, solver: Solver) -> bool:
-    """Tell whether the whole volume is reconstructed, not a slice."""
+    """Return whether the whole volume is reconstructed, not one slice."""
     asked = o.volume or o.slices is not None
     if asked and o.slice is not None:
-        raise ArgumentError("--slice: got one with --volume or --slices, accepted: one of these")
+        raise ArgumentError(
+            "--slice: got a slice together with --volume or --slices, accepted: one of them"
+        )
     return asked or (solver.volumes_only and o.slice is None)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A file to read, and the folders of its result and of its checkpoint."""
+    """An input file, and the folders of its result and its checkpoint."""
 
     file: Path
     out: Path
@@ -74,7 +77,7 @@ class _Job:
 
 
 def _jobs(inputs: tuple[Path, ...], out: Path, checkpoint: Path | None) -> list[_Job]:
-    """Return what to do; folders of their own where there are several files."""
+    """Return one job per file; each of several files has its own folders."""
     if len(inputs) == 1:
         return [_Job(inputs[0], out, checkpoint)]
     names = [stem_of(path) for path in inputs]
@@ -86,16 +89,16 @@ def _jobs(inputs: tuple[Path, ...], out: Path, checkpoint: Path | None) -> list[
 
 
 def _own_share(jobs: list[_Job]) -> list[_Job]:
-    """Return the images that this one of several processes reconstructs."""
+    """Return the images that this process reconstructs."""
     processes, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    accepted = "a volume, --volume, or at least as many images as processes"
+    accepted = "a volume with --volume, or at least as many images as processes"
     shared = len(jobs) >= processes
     require(shared, "INPUT", f"{len(jobs)} images for {processes} processes", accepted)
     return jobs[rank::processes]
 
 
 def _run_all(jobs: list[_Job], run: Callable[[_Job], None]) -> None:
-    """Run all jobs; those that fail do not keep the others from being done."""
+    """Run all jobs; the others still run if one fails."""
     failures = []
     for job in jobs:
         try:
@@ -109,13 +112,13 @@ def _run_all(jobs: list[_Job], run: Callable[[_Job], None]) -> None:
 
 
 def _run(o: Reconstruct, prior: Prior, solve: Callable[..., Reconstruction], job: _Job) -> None:
-    """Reconstruct one file, and write what process 0 has."""
+    """Reconstruct one file, and write the result on process 0."""
     task = build_task(job.file, o.operator, o)
     y, physics = task.y.to(o.device), task.operator.to(o.device)
     part, held = sharding.shard(y, physics) if o.volume else (y, physics)
     found = solve(part, held, Slicewise(prior) if o.volume else prior, checkpoint=job.checkpoint)
     result = sharding.gather(found, held)
-    if result is None:  # process 0 has it
+    if result is None:  # process 0 has the result
         return
     result, reference = result.cpu(), physics.A_dagger(y).cpu()
     path = result.save(job.out, reference=reference, truth=task.truth)
@@ -125,6 +128,6 @@ def _run(o: Reconstruct, prior: Prior, solve: Callable[..., Reconstruction], job
 
 
 def _show_log() -> None:
-    """Write the package's messages, as plans and progress are, to stderr."""
+    """Write the package's log messages, such as memory plans and progress, to stderr."""
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("wellposed").setLevel(logging.INFO)

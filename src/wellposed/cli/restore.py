@@ -1,4 +1,4 @@
-"""``wellposed restore``: photographs of any size by a trained restorer."""
+"""``wellposed restore``: restores photographs of any size with a trained restorer."""
 
 import csv
 from dataclasses import replace
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from deepinv.physics import Physics
 
 DATA_STEPS = 5
-"""Conjugate-gradient steps for each evaluation where the operator is named."""
+"""Conjugate-gradient steps per evaluation if the operator is known."""
 
 Files = list[tuple[Path, Path | None]]
-"""Degraded images, and their clean ones if there are."""
+"""Degraded images, each with its clean image or ``None``."""
 
 
 def restore(o: Restore) -> None:
-    """Restore all images, then tell how well."""
+    """Restore all images and report their quality."""
     operator = _operator(o)
     pairs = _paired(_images_of(o.inputs), o.truth)
     _check_folder(o.out, [path for pair in pairs for path in pair if path is not None])
@@ -49,7 +49,8 @@ def restore(o: Restore) -> None:
     restorer = load(o.prior, **more).to(device)
     require(restorer.anchor is not None, "--prior", o.prior, "a restorer; see wellposed list")
     shrinks = operator != "super-resolution" or restorer.upsample > 1
-    require(shrinks, "--operator", operator, f"other ones by {o.prior!r}, which enlarges nothing")
+    accepted = f"an operator that keeps the size, as the restorer {o.prior!r} does"
+    require(shrinks, "--operator", operator, accepted)
     solver = _solver(o, restorer)
     _check_shapes(pairs, restorer)
     problem = replace(o, factor=restorer.upsample)
@@ -79,7 +80,7 @@ def _operator(o: Restore) -> str | None:
 
 
 def _images_of(inputs: tuple[Path, ...]) -> list[Path]:
-    """Return the image files named, and those in the folders named and below."""
+    """Return the image files, and all image files in the folders and their subfolders."""
     files = []
     for path in inputs:
         found = [path]
@@ -94,44 +95,44 @@ def _images_of(inputs: tuple[Path, ...]) -> list[Path]:
 
 
 def _paired(files: list[Path], truth: Path | None) -> Files:
-    """Return every file with its clean image, that of the same name in a folder."""
+    """Return every file with its clean image, which has the same name in a folder."""
     if truth is None:
         return [(file, None) for file in files]
     if not truth.is_dir():
-        require(len(files) == 1, "--truth", str(truth), "a folder, for several images")
+        require(len(files) == 1, "--truth", str(truth), "a folder for several images")
         return [(files[0], truth)]
     clean = {p.stem: p for p in sorted(truth.iterdir()) if suffix_of(p) in IMAGE_SUFFIXES}
     lacking = next((file.stem for file in files if file.stem not in clean), None)
     if lacking is not None:
-        raise FileError(f"--truth: no image {lacking!r} in {str(truth)!r}")
+        raise FileError(f"--truth: no image named {lacking!r} in {str(truth)!r}")
     return [(file, clean[file.stem]) for file in files]
 
 
 def _check_folder(out: Path, files: list[Path]) -> None:
-    """Raise where what is written could take the place of a file that is read."""
+    """Raise if an output file could overwrite an input file."""
     there = next((file for file in files if file.resolve().parent == out.resolve()), None)
     if there is not None:
-        raise ArgumentError(f"--out: got the folder of {str(there)!r}, accepted: another one")
+        raise ArgumentError(f"--out: got the folder of {str(there)!r}, accepted: another folder")
 
 
 def _check_shapes(files: Files, restorer: Prior) -> None:
-    """Raise before the first evaluation where a file is no image, or of another size or kind."""
+    """Raise before the first evaluation if a file is not an image of the right size and kind."""
     upsample = restorer.upsample
     for file, clean in files:
         height, width, _ = image_shape(file)
         for path in filter(None, (file, clean)):
             if restorer.channels == 1 < image_shape(path)[2]:
-                raise ShapeError(f"INPUT: {path.name} is in colours, accepted: grey images")
+                raise ShapeError(f"INPUT: {path.name} is a colour image, accepted: grey images")
         wanted = (upsample * height, upsample * width)
         if clean is not None and image_shape(clean)[:2] != wanted:
             raise ShapeError(
                 f"--truth: {clean.name} has {image_shape(clean)[:2]} pixels, accepted: {wanted}, "
-                f"{upsample} times those of {file.name}"
+                f"{upsample} times the sides of {file.name}"
             )
 
 
 def _solver(o: Restore, restorer: Prior) -> Restoration:
-    """Return the sampler of the options, or the one that suits the restorer."""
+    """Return the sampler of the options, or the restorer's default sampler."""
     classes = {n: cls for n, cls in named_solvers().items() if issubclass(cls, Restoration)}
     cls = restoring.default_sampler(restorer)
     if o.solver is not None:
@@ -142,7 +143,7 @@ def _solver(o: Restore, restorer: Prior) -> Restoration:
 
 
 def _read(file: Path, restorer: Prior) -> Tensor:
-    """Return an image file as (1, C, H, W) in [0, 1]; grey ones as colours if they have to be."""
+    """Return an image file as (1, C, H, W) in [0, 1]; grey images are repeated for 3 channels."""
     image = image_of(read_array(file))
     grey = image.shape[1] == 1 and restorer.channels == 3
     return image.expand(-1, 3, -1, -1) if grey else image
@@ -151,7 +152,7 @@ def _read(file: Path, restorer: Prior) -> Tensor:
 def _measured(
     image: Tensor, operator: str | None, problem: InputOptions
 ) -> "tuple[Tensor, Physics | None]":
-    """Return a degraded image as what the operator measured, and the operator if one is named."""
+    """Return a degraded image as the operator's measurement, and the operator if it is known."""
     if operator is None:
         return image, None
     task = task_of(image[0].permute(1, 2, 0).numpy(), operator, problem)
@@ -171,7 +172,7 @@ def _write(pictures: dict[str, Tensor], samples: Tensor, out: Path, name: str) -
 def _rows(
     name: str, pictures: dict[str, Tensor], truth: Tensor | None, result: Reconstruction
 ) -> list[list[str]]:
-    """Return the rows of the table about one image."""
+    """Return the rows of one image in the table."""
     height, width = result.samples.shape[-2:]
     cost = [f"{width} x {height}", str(result.nfe), f"{result.seconds:.1f}"]
     if truth is None:

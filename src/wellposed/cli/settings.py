@@ -1,6 +1,6 @@
 """The options of all commands, each declared once: names and meanings are the same in all.
 
-Nothing here loads torch, so that help comes at once.
+Nothing here loads torch, so that help is shown at once.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from wellposed.operators.options import OperatorOptions
 from wellposed.priors.training.settings import TrainingSettings
 
 RESTORED_OPERATORS = ("inpainting", "super-resolution", "deblurring")
-"""Operators that may have degraded what `wellposed restore` restores."""
+"""Operators that `wellposed restore` accepts as the known degradation."""
 
 
 def slice_range(option: str, text: str) -> tuple[int, int]:
@@ -22,28 +22,30 @@ def slice_range(option: str, text: str) -> tuple[int, int]:
     try:
         first, end = map(int, text.split(":"))
     except ValueError:
-        raise ArgumentError(f"{option}: got {text!r}, accepted: A:B, as 100:116") from None
+        raise ArgumentError(f"{option}: got {text!r}, accepted: A:B, e.g. 100:116") from None
     return first, end
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputOptions(OperatorOptions):
-    """What is read of a file, and how it is or was measured."""
+    """The input file and its measurement."""
 
     operator_set: tuple[str, ...] = setting(
         (), "Argument of an operator MODULE:CLASS, e.g. factor=2; repeatable."
     )
-    simulate: bool = setting(False, "INPUT is a clean image: measure it first, then compare.")
-    mask: Path | None = setting(None, "Inpainting: image of known pixels, which are white.")
+    simulate: bool = setting(
+        False, "INPUT is a clean image: simulate its measurement, then compare."
+    )
+    mask: Path | None = setting(None, "Inpainting: mask image, white where pixels are known.")
     window: tuple[float, float] | None = setting(
         None,
-        "Values of a clean image taken for 0 and 1; default: -1000 1000 for CT in HU, else 0 and "
-        "the 99.8 percentile, unless all are in [0, 1].",
+        "Values of a clean image that become 0 and 1; default: -1000 1000 for CT in HU; otherwise "
+        "0 and the 99.8 percentile, unless all values are in [0, 1].",
     )
-    axis: int = setting(0, "Axis across which a volume is sliced; NIfTI as (D, H, W).")
+    axis: int = setting(0, "Axis of a volume perpendicular to its slices; NIfTI is (D, H, W).")
     slice: int | None = setting(None, "Slice of a volume; default: the middle one.")
     volume: bool = setting(
-        False, "Reconstruct the volume; implied by --slices and solvers of volumes."
+        False, "Reconstruct the whole volume; implied by --slices and by solvers for volumes."
     )
     slices: tuple[int, int] | None = field(
         default=None,
@@ -60,11 +62,11 @@ class PriorOptions:
 
     prior: str | None = setting(
         None,
-        "Shipped prior, folder of a trained or diffusers one, checkpoint file or hub id; default: "
-        "brain-mri for MRI, ct for CT, else natural.",
+        "Shipped prior, folder of a trained or diffusers prior, checkpoint file or hub id; "
+        "default: brain-mri for MRI, ct for CT, natural for other operators.",
     )
     load: tuple[str, ...] = setting(
-        (), "What a checkpoint does not tell, e.g. autoencoder=vq.pth; repeatable."
+        (), "Setting that a checkpoint does not store, e.g. autoencoder=vq.pth; repeatable."
     )
 
 
@@ -74,9 +76,9 @@ class SolverOptions:
 
     solver: str | None = setting(
         None,
-        "Solver, see `wellposed list`, or MODULE:CLASS; default: dds, or what suits a restorer.",
+        "Solver, see `wellposed list`, or MODULE:CLASS; default: dds, or a suitable one.",
     )
-    steps: int | None = setting(None, "Steps; default: the solver's.")
+    steps: int | None = setting(None, "Number of steps; default: the solver's.")
     set: tuple[str, ...] = setting(
         (), "Hyper-parameter, e.g. gamma=5, see `wellposed list SOLVER`; repeatable."
     )
@@ -84,41 +86,41 @@ class SolverOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How many samples, how and where."""
+    """Number of samples, batching, seed and device."""
 
     num_samples: int | None = setting(
-        None, "Posterior samples; default: 4 of reconstructed images, else 1."
+        None, "Posterior samples; default: 4 for reconstructed images, otherwise 1."
     )
     batch_size: int | None = setting(
-        None, "Samples, or frames, worked on at once; default: all, of frames 8."
+        None, "Samples or frames per batch; default: all samples, or 8 frames."
     )
-    seed: int = setting(0, "Decides every random draw.")
+    seed: int = setting(0, "Seed of all random draws.")
     device: str = setting("cpu", "cpu or cuda.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointOptions:
-    """Where the state of a run is kept."""
+    """Where the state of a run is saved."""
 
     checkpoint: Path | None = setting(
-        None, "Folder that keeps the run: after a kill, go on from it."
+        None, "Folder for the state of the run, from which an interrupted run resumes."
     )
-    checkpoint_every: int = setting(10, "Steps between two states kept.")
+    checkpoint_every: int = setting(10, "Steps between saved states.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct(CheckpointOptions, RunOptions, SolverOptions, PriorOptions, InputOptions):
-    """Reconstruct measurements, or simulated ones of clean images or volumes (--simulate).
+    """Reconstruct images or volumes from measurements, measured or simulated (--simulate).
 
-    Several processes share the slices of a volume, or deal out images: torchrun
+    Several processes share the slices of a volume, or divide the images among them: torchrun
     --nproc-per-node 4 -m wellposed reconstruct ...
     """
 
     inputs: tuple[Path, ...] = argument(
-        "PNG, JPEG, NPY, HDF5 or NIfTI; of several, each by itself.", "INPUT..."
+        "PNG, JPEG, NPY, HDF5 or NIfTI files; each is reconstructed separately.", "INPUT..."
     )
     operator: str = needed("Forward operator, see `wellposed list`, or MODULE:CLASS.")
-    out: Path = needed("Folder for the result; of several, of theirs.")
+    out: Path = needed("Folder for the result; a subfolder per file if there are several.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,57 +132,62 @@ class Restore(RunOptions, SolverOptions, PriorOptions, InputOptions):
         *("simulate", "window", "axis", "slice", "volume", "slices"),
     )
     inputs: tuple[Path, ...] = argument("PNG, JPEG, TIFF, or folders of them.", "INPUT...")
-    prior: str = needed("Shipped restorer, folder of a trained one, or checkpoint file.")
+    prior: str = needed("Shipped restorer, folder of a trained restorer, or checkpoint file.")
     out: Path = needed("Folder for the restored images.")
-    truth: Path | None = setting(None, "The clean image, or a folder of them of the same names.")
-    operator: str | None = setting(
-        None, f"What degraded them, if known: {', '.join(RESTORED_OPERATORS)}, MODULE:CLASS."
+    truth: Path | None = setting(
+        None, "The clean image, or a folder of clean images with the same names."
     )
-    tile: int | None = setting(None, "Side of the tiles of larger images; default: 512.")
+    operator: str | None = setting(
+        None, f"The degradation, if known: {', '.join(RESTORED_OPERATORS)} or MODULE:CLASS."
+    )
+    tile: int | None = setting(
+        None, "Side of the tiles that larger images are divided into; default: 512."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dehaze(RunOptions, SolverOptions, PriorOptions):
-    """Take haze out of ultrasound RF frames with a prior of tissue and one of haze.
+    """Remove haze from ultrasound RF frames with a prior of tissue and a prior of haze.
 
-    --set gamma=2 takes out more. Writes dehazed.h5 (RF of tissue and haze, of several samples the
-    mean and the tissue's spread), b_mode.png and, of sequences, b_mode.gif: hazy, dehazed, haze
-    and, where the file holds it, clean; and metrics.json.
+    --set gamma=2 removes more haze. Writes dehazed.h5 (RF of tissue and haze; with several
+    samples their mean, and the standard deviation of the tissue), metrics.json, b_mode.png and,
+    for sequences, b_mode.gif. The pictures show hazy, dehazed and haze, and clean if the file has
+    it.
     """
 
     without: ClassVar = ("prior",)
-    input: Path = argument("RF frames: HDF5 with 'rf', or MetaImage.", "INPUT")
+    input: Path = argument("RF frames: HDF5 with the data set 'rf', or MetaImage.", "INPUT")
     out: Path = needed("Folder for the result.")
-    tissue: str = setting("tissue-rf", "Prior of tissue: shipped, or a folder.")
-    haze: str = setting("haze-rf", "Prior of haze: shipped, or a folder.")
+    tissue: str = setting("tissue-rf", "Prior of tissue: a shipped prior or a folder.")
+    haze: str = setting("haze-rf", "Prior of haze: a shipped prior or a folder.")
     tile: int | None = setting(None, "Side of overlapping tiles; default: whole frames.")
-    frame_ms: int = setting(60, "Duration of a frame of the GIF.")
+    frame_ms: int = setting(60, "Duration of a frame of the GIF in ms.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(RunOptions, PriorOptions):
-    """Tell what a checkpoint is, test whether it denoises, and warn if it was misread."""
+    """Identify a checkpoint, test whether it denoises, and warn if it seems to be misread."""
 
     without: ClassVar = ("prior", "num_samples", "batch_size", "seed")
     path: str = argument("Shipped prior, folder, checkpoint file or hub id.", "PATH")
     image: tuple[Path, ...] = setting((), "Clean image to test on; repeatable.")
-    size: int = setting(128, "Images are cropped to this side at most.")
+    size: int = setting(128, "Largest side of the test images; larger ones are cropped.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validate(SolverOptions):
     """Measure how far the samples of solvers are from exactly known posteriors.
 
-    The results of other solvers in the folder, from runs of the same effort, are kept.
+    Results of other solvers that the folder holds from runs of the same effort are kept.
     """
 
     without: ClassVar = ("solver",)
     solvers: tuple[str, ...] = argument(
-        "Solvers, see `wellposed list`, or MODULE:CLASS; all if none.", "[SOLVER]...", ()
+        "Solvers, see `wellposed list`, or MODULE:CLASS; default: all.", "[SOLVER]...", ()
     )
-    quick: bool = setting(False, "Seconds instead of minutes per solver.")
+    quick: bool = setting(False, "Smaller tests: seconds instead of minutes per solver.")
     out: Path | None = setting(
-        None, "Folder for posterior.md, .png and .json; adds to what is there."
+        None, "Folder for posterior.md, .png and .json; results there are kept."
     )
 
 
@@ -189,19 +196,19 @@ class List:
     """List operators, solvers and priors, or the hyper-parameters of solvers."""
 
     solvers: tuple[str, ...] = argument(
-        "Solvers, or MODULE:CLASS; all if none.", "[SOLVER]...", ()
+        "Solvers, or MODULE:CLASS; default: everything.", "[SOLVER]...", ()
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train(TrainingSettings):
-    """Train a prior on images of your own; run again to continue after a kill.
+    """Train a prior on your own images; the same command resumes an interrupted run.
 
-    With --process it is a restorer: images are degraded as they are needed, or come in pairs
-    (--degradation pairs).
+    With --process the prior is a restorer. Its degraded images are made during training, or read
+    from a folder (--degradation pairs).
 
     On several GPUs: torchrun --nproc-per-node 4 -m wellposed train ... (or accelerate launch).
     """
 
     device: str = setting("cpu", "cpu or cuda.")
-    threads: int = setting(0, "CPU threads; 0: torch's choice.")
+    threads: int = setting(0, "CPU threads; 0: chosen by torch.")

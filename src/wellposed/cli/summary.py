@@ -1,4 +1,4 @@
-"""Figures of results for the tables that commands print."""
+"""Numbers for the tables that commands print."""
 
 from torch import Tensor
 
@@ -10,13 +10,13 @@ PLANES = {"D": 2, "H": 3, "W": 4}
 
 
 def summarize(result: Reconstruction, reference: Tensor, truth: Tensor | None) -> str:
-    """Return a table of residual, cost and, with the truth, quality.
+    """Return a table of residual, cost and, if the truth is known, quality.
 
     Args:
         result: samples of one image or volume.
-        reference: a plain reconstruction, (1, C, H, W) or (1, C, D, H, W).
-        truth: the clean image, if it is known. Volumes are compared with it as a whole, and by
-            the slices across each axis.
+        reference: a direct reconstruction, (1, C, H, W) or (1, C, D, H, W).
+        truth: the clean image, if it is known. Volumes are compared as a whole and slice by slice
+            across each axis.
     """
     names = [] if truth is None else ["PSNR", "SSIM"]
     if truth is not None and truth.ndim == 5:
@@ -36,7 +36,7 @@ def summarize(result: Reconstruction, reference: Tensor, truth: Tensor | None) -
 
 
 def quality(image: Tensor, truth: Tensor) -> list[str]:
-    """Return PSNR and SSIM of an image, or PSNR and those across each axis of a volume."""
+    """Return PSNR and SSIM of an image, or PSNR and both across each axis of a volume."""
     decibels = f"{float(psnr(image, truth)):.2f}"
     if truth.ndim == 4:
         return [decibels, f"{float(ssim(image, truth)):.4f}"]

@@ -1,4 +1,4 @@
-"""From what was read to an inverse problem, with an operator by name or from outside."""
+"""Inverse problems from files, with an operator by name or from another module."""
 
 from dataclasses import dataclass
 from inspect import signature
@@ -19,28 +19,29 @@ from wellposed.operators import presets
 from wellposed.operators.presets import Task
 
 UNMEASURED = {
-    "inpainting": "mask: got None, accepted: an image of known pixels, or --simulate",
-    "mri": "input: a real image is no k-space, accepted: complex (coils, H, W), or --simulate to "
-    "undersample a magnitude image",
-    "ct": "input: measured sinograms are read by the library, use --simulate",
+    "inpainting": "mask: got None, accepted: a mask image; or use --simulate",
+    "mri": "input: got a real image, accepted: complex k-space (coils, H, W); or use --simulate "
+    "to undersample a magnitude image",
+    "ct": "input: got a measured sinogram, accepted: an image with --simulate; the library reads "
+    "sinograms",
 }
-"""What is wrong with an image that is no measurement of an operator."""
+"""Errors for inputs that are not measurements of an operator."""
 
 
 @dataclass(frozen=True)
 class FileTask(Task):
-    """A `Task` with what was read of its file, ``source``."""
+    """A `Task` with the content of its file, ``source``."""
 
     source: TaskInput
 
 
 def build_task(path: Path, operator: str, options: InputOptions) -> FileTask:
-    """Read a file and set up the problem of an operator, a name or MODULE:CLASS.
+    """Read a file and set up the problem of an operator, given by name or as MODULE:CLASS.
 
     Raises:
         UnknownNameError: no such operator; the nearest is suggested.
         FileError: the file cannot be read.
-        ArgumentError and subclasses: the file's content does not fit the operator.
+        ArgumentError and subclasses: the content of the file does not fit the operator.
     """
     if ":" not in operator:
         _check_name(operator, options)
@@ -51,24 +52,24 @@ def build_task(path: Path, operator: str, options: InputOptions) -> FileTask:
 
 def _check_name(operator: str, o: InputOptions) -> None:
     require_choice("operator", operator, presets.OPERATORS)
-    accepted = f"options of {operator}, see --help; this one is of an operator MODULE:CLASS"
+    accepted = f"options of {operator}, see --help; this option is for an operator MODULE:CLASS"
     require(not o.operator_set, "--operator-set", " ".join(o.operator_set), accepted)
     fits, known = operator in presets.VOLUME_OPERATORS, ", ".join(presets.VOLUME_OPERATORS)
     require(fits or not o.volume, "operator", operator, f"{known} for volumes")
 
 
 def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
-    """Return the problem of a clean image, if the options say so, or of a measurement.
+    """Return the problem of a clean image (``simulate``) or of a measurement.
 
     Args:
-        array: as `TaskInput` has it.
-        operator: its name, or MODULE:CLASS.
+        array: see `TaskInput`.
+        operator: name of the operator, or MODULE:CLASS.
         o: the options.
     """
     if ":" in operator:
         return _outside(array, operator, o)
     if operator == "mri" and np.iscomplexobj(array):
-        require(not o.simulate, "simulate", True, "False for k-space, which is measured already")
+        require(not o.simulate, "simulate", True, "False for k-space, which is a measurement")
         kspace = torch.from_numpy(array.astype(np.complex64))[None]
         return presets.measured_mri(kspace, o.noise_sigma)
     image = image_of(array, o.volume)
@@ -84,7 +85,7 @@ def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
 
 
 def _masked(image: Tensor, mask: Path, o: InputOptions) -> Task:
-    """Return the problem of an image of which a file says what pixels are known."""
+    """Return the problem of an image whose known pixels are given by a mask file."""
     known, (channels, *depth, height, width) = read_array(mask), image.shape[1:]
     known = known.mean(-1) if known.ndim == 3 else known
     if known.shape != (height, width):
@@ -100,7 +101,7 @@ def _masked(image: Tensor, mask: Path, o: InputOptions) -> Task:
 def image_of(array: np.ndarray, volume: bool = False) -> Tensor:
     """Return an image (H, W) or (H, W, C) as (1, C, H, W), or a volume as (1, 1, D, H, W)."""
     if np.iscomplexobj(array):
-        raise ArgumentError("input: holds complex values, accepted: a real image")
+        raise ArgumentError("input: got complex values, accepted: a real image")
     image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     if volume:
         return image[None, None]
@@ -110,7 +111,7 @@ def image_of(array: np.ndarray, volume: bool = False) -> Tensor:
 def _outside(array: np.ndarray, name: str, o: InputOptions) -> Task:
     """Return the problem of the operator MODULE:CLASS.
 
-    An array of the shape that it measures is the measurement; others are images.
+    An array of the operator's measurement shape is the measurement; others are images.
     """
     is_image = o.simulate or (array.ndim in (2, 3) and not np.iscomplexobj(array))
     image = image_of(array, o.volume) if is_image else None
@@ -125,7 +126,7 @@ def _outside(array: np.ndarray, name: str, o: InputOptions) -> Task:
 
 
 def _built(name: str, size: tuple[int, ...] | None, o: InputOptions) -> Physics:
-    """Return the operator MODULE:CLASS, on images of a size unless --operator-set says another."""
+    """Return the operator MODULE:CLASS, on images of ``size`` unless --operator-set has one."""
     cls = import_class("--operator", name, Physics)
     depth = size[1:-2] if size is not None else ()
     image_size = size if size is None else (size[0], *size[-2:])
@@ -140,7 +141,7 @@ def _built(name: str, size: tuple[int, ...] | None, o: InputOptions) -> Physics:
 
 
 def _measured(operator: Physics, image: Tensor, seed: int) -> Tensor:
-    """Return a noisy measurement that the seed decides."""
+    """Return a noisy measurement, determined by the seed."""
     with torch.random.fork_rng(devices=[]):  # deepinv's operators draw from the global generator
         torch.manual_seed(seed)
         own = hasattr(operator, "measure")

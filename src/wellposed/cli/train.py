@@ -17,12 +17,12 @@ from wellposed.priors.training import TrainingSettings
 
 
 def train(o: Train) -> None:
-    """Train with a progress bar and tell of the folder, in the first of several processes."""
+    """Train with a progress bar and print the folder; of several processes only the first does."""
     settings = TrainingSettings(**{f.name: getattr(o, f.name) for f in fields(TrainingSettings)})
     if o.threads > 0:
         torch.set_num_threads(o.threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if int(os.environ.get("RANK", "0")) > 0:  # one of several processes draws and reports
+    if int(os.environ.get("RANK", "0")) > 0:  # only process 0 shows progress
         training.train(settings, o.device)
         return
     folder = _with_progress(lambda report: training.train(settings, o.device, report), o.steps)

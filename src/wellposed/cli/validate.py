@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -19,9 +18,9 @@ RECORDS = "posterior.json"
 TEXT = """# How far are the samples from the exact posterior?
 
 Made by `{command}`. Every problem here has a posterior known in closed form; problems, noise and
-samples follow from fixed seeds (0, 1, ... for the problems of a kind), in float64. "floor" are
-exact samples: what a perfect solver would show with so many. "-" is a problem that a solver
-refuses; "*" an average over those it accepts.
+samples are determined by fixed seeds (0, 1, ... for the problems of a kind), in float64. "floor"
+stands for exact samples: the result of a perfect solver with the same number of samples. "-" marks
+a problem that a solver refuses; "*" an average over the problems it accepts.
 
 {table}
 
@@ -30,28 +29,28 @@ refuses; "*" an average over those it accepts.
 - **mean, covariance, spread, coverage, CRPS**: {problems} Gaussian problems of each kind below,
   {samples} samples each. mean: error of the sample mean in posterior standard deviations (root of
   the trace); covariance: relative Frobenius error; spread: total sample variance over the exact
-  one, below 1 is overconfident; the probability that the central 50 to 95 % intervals of the
-  samples have under the exact posterior; CRPS over that of the exact posterior.
-- **mixture**: the test of MCGdiff (arXiv 2308.07983), 25 Gaussians in d dimensions seen through
-  d_y projections; {mixtures} problems per cell, {mixture_samples} samples, {slices} directions:
-  sliced Wasserstein distance over that between two exact sample sets, averaged over the cells.
+  variance, below 1 is overconfident; coverage: probability of the samples' central 50 to 95 %
+  intervals under the exact posterior; CRPS: ratio to the CRPS of the exact posterior.
+- **mixture**: the test of MCGdiff (arXiv 2308.07983), 25 Gaussians in d dimensions observed by d_y
+  projections; {mixtures} problems per cell, {mixture_samples} samples, {slices} directions: sliced
+  Wasserstein distance over the distance between two exact sample sets, averaged over the cells.
 - **Lévy**: the Gaussian case of arXiv 2509.12821, random walks of length 64 at 25 dB, {signals}
-  signals, 50 samples: expected squared error of the sample mean over the least possible one, in
-  dB, and the probability, under the exact posterior, of the samples' region of level 90 %.
-- At most {budget} steps in these tests (PnPDM, which anneals in its steps: 100).
-- **order**: slope of the error of the mean over the number of steps, on the first kind of problem
-  with antithetic noise; 0 is a bias that more steps do not remove.
+  signals, 50 samples: expected squared error of the sample mean over the minimum, in dB, and the
+  probability, under the exact posterior, of the 90 % region of the samples.
+- At most {budget} steps in these tests (PnPDM, which anneals over its steps: 100).
+- **order**: slope of the error of the mean against the number of steps, on the first kind of
+  problem with antithetic noise; 0 means a bias that more steps do not remove.
 - **VP/VE/flow**: largest difference between the samples of equivalent processes.
 - **NFE**: network evaluations per sample; **seconds**: processor time of these tests.
 
-Few of these methods are exact by construction; RED-diff seeks a mode, so its small spread is by
+Few of these methods are exact by construction. RED-diff seeks a mode, so its spread is small by
 design.
 
 {details}"""
 
 
 def validate(o: Validate) -> None:
-    """Measure the solvers, and add them to what the folder holds."""
+    """Measure the solvers, and add their results to the folder."""
     chosen: dict[str, Solver | None] = {"floor": None, **_chosen(o)}
     effort, out = QUICK if o.quick else FULL, o.out
     command = " ".join(["wellposed validate", *(["--quick"] if o.quick else []), f"--out {out}"])
@@ -68,8 +67,8 @@ def validate(o: Validate) -> None:
 def _kept(folder: Path, effort: Effort) -> dict[str, Record]:
     """Return the records that an earlier run of the same effort left in the folder.
 
-    Makes the folder, before hours are spent on what goes there. A table whose records are missing
-    or of another effort is not written over.
+    Creates the folder before hours are spent on the results. A table whose records are missing or
+    of another effort is not overwritten.
     """
     path, table = folder / RECORDS, folder / "posterior.md"
     try:
@@ -81,8 +80,8 @@ def _kept(folder: Path, effort: Effort) -> dict[str, Record]:
         raise FileError(f"--out: cannot add to {str(path)!r}: {error}") from error
     if not (isinstance(stored, dict) and stored.get("effort") == _plain(effort)):
         raise FileError(
-            f"--out: {str(path)!r} holds results of another effort, which one table cannot mix; "
-            "accepted: a folder of the same effort (with or without --quick), or an empty one"
+            f"--out: {str(path)!r} holds results of another effort, accepted: an empty folder, or "
+            "results of the same effort (with or without --quick)"
         )
     solvers: dict[str, Record] = stored["solvers"]
     return solvers
@@ -93,12 +92,12 @@ def _plain(effort: Effort) -> object:
 
 
 def _chosen(o: Validate) -> dict[str, Solver]:
-    """Return the recorded settings of solvers, or those of the options, by label."""
+    """Return solvers by label: with the recorded settings, or with those of the options."""
     recorded = recorded_solvers()
     known = {s.name: type(s) for s in recorded.values()}
     own = o.steps is not None or bool(o.set)
     named = bool(o.solvers) or not own
-    require(named, "--set", "no SOLVER", "hyper-parameters of one that is named")
+    require(named, "--set", "no SOLVER", "hyper-parameters of a named SOLVER")
     chosen = {} if o.solvers else recorded
     for name in o.solvers:
         cls = find_class("SOLVER", name, known, Solver)
@@ -125,8 +124,7 @@ def _write(records: dict[str, Record], effort: Effort, command: str, folder: Pat
     write_plot(records, folder / "posterior.png")
 
 
-def rounded(record: Any) -> Any:
+def rounded(record: Record) -> Record:
     """Return a record with its numbers rounded to six significant digits, as they are stored."""
-    if isinstance(record, dict):
-        return {name: rounded(value) for name, value in record.items()}
-    return float(f"{record:.6g}") if isinstance(record, float) else record
+    short: Record = json.loads(json.dumps(record), parse_float=lambda n: float(f"{float(n):.6g}"))
+    return short

@@ -1,4 +1,4 @@
-"""A volume in parts, slices in each of several processes; on torch.distributed."""
+"""A volume whose slices are distributed over several processes, with torch.distributed."""
 
 import os
 from collections.abc import Iterator
@@ -16,19 +16,19 @@ from wellposed.linalg import as_real, like
 from wellposed.parallel.part import Part
 
 LOST_AFTER = timedelta(minutes=10)
-"""How long a process waits for another that lives but does not answer; of a dead one it hears
-at once."""
+"""How long a process waits for another one that does not respond; the death of a process is
+noticed at once."""
 
 Z = -3
 """The axis of the slices of (..., D, H, W)."""
 
 
 class ProcessPart(Part):
-    """The slices of a volume that this process of several holds.
+    """The slices of a volume that this process holds.
 
     Args:
-        depth: slices of the whole volume, at least one for each process; in order, the first
-            processes hold one more where they do not divide.
+        depth: slices of the whole volume, at least one per process. They are distributed in
+            order; the first processes hold one slice more if the number does not divide.
     """
 
     def __init__(self, depth: int) -> None:
@@ -37,15 +37,15 @@ class ProcessPart(Part):
         self.start, self.stop = starts[self.rank : self.rank + 2]
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sums over all parts of real numbers of this one, equal in every process."""
-        # Added up here in one order: those who got other bits might take another number of steps.
+        """Return real numbers summed over all parts, equal in every process."""
+        # One order of summation: processes with other bits might take another number of steps.
         parts = [torch.empty_like(values) for _ in range(self.processes)]
         with _in_touch():
             dist.all_gather(parts, values.contiguous())
         return torch.stack(parts).double().sum(0).to(values.dtype)
 
     def difference(self, x: Tensor, axis: int, circular: bool) -> Tensor:
-        """Return ``D x``; along z the next part's first slice follows the last one here."""
+        """Return ``D x``; along z the first slice of the next part follows the last one here."""
         if axis != Z:
             return super().difference(x, axis, circular)
         jump = x.roll(-1, Z)
@@ -56,7 +56,7 @@ class ProcessPart(Part):
         return jump
 
     def difference_adjoint(self, d: Tensor, axis: int, circular: bool) -> Tensor:
-        """Return ``D^H d``; along z the last part's last slice precedes the first one here."""
+        """Return ``D^H d``; along z the last slice of the previous part comes first."""
         if axis != Z:
             return super().difference_adjoint(d, axis, circular)
         d = d.clone()
@@ -67,19 +67,19 @@ class ProcessPart(Part):
         return back - d
 
     def gather(self, part: Tensor) -> Tensor:
-        """Return the whole of (B, ..., D, H, W) on process 0, in host memory, else the part.
+        """Return the whole (B, ..., D, H, W) on process 0, in host memory, and the part elsewhere.
 
-        What has fewer than five axes is alike in all processes and returned as it is.
+        Tensors with fewer than five axes are equal in all processes and returned unchanged.
         """
         return part if part.ndim < 5 else gathered(part, part.ndim + Z, self._share)
 
     def cut(self, whole: Tensor) -> Tensor:
-        """Return this part of what `gather` returns, a copy."""
+        """Return a copy of this part of a whole that `gather` returned."""
         length = self.stop - self.start
         return whole if whole.ndim < 5 else whole.narrow(Z, self.start, length).clone()
 
     def _pass_on(self, face: Tensor, to: int) -> Tensor:
-        """Send a slice ``to`` processes on, in a ring, and return the one that comes in."""
+        """Send a slice ``to`` places onwards in a ring, and return the slice that arrives."""
         sent = as_real(face).contiguous()
         got = torch.empty_like(sent)
         target, source = ((self.rank + way) % self.processes for way in (to, -to))
@@ -91,7 +91,7 @@ class ProcessPart(Part):
 
 
 class Share(NamedTuple):
-    """How the processes share slices or items: process r has those from starts[r] on."""
+    """Distribution of slices or items: those of process r begin at ``starts[r]``."""
 
     rank: int
     processes: int
@@ -99,7 +99,7 @@ class Share(NamedTuple):
 
 
 def share_of(count: int) -> Share:
-    """Return how ``count`` slices or items are shared; joins what torchrun started."""
+    """Return the distribution of ``count`` slices or items; joins the processes of torchrun."""
     if dist.is_available() and not dist.is_initialized() and "RANK" in os.environ:
         dist.init_process_group(timeout=LOST_AFTER)
     several = dist.is_available() and dist.is_initialized()
@@ -108,7 +108,7 @@ def share_of(count: int) -> Share:
 
 
 def gathered(part: Tensor, axis: int, share: Share) -> Tensor:
-    """Return the parts of all processes joined along an axis, on process 0, in host memory."""
+    """Return the parts of all processes joined along an axis, in host memory of process 0."""
     own = as_real(part).contiguous()
     if share.rank > 0:
         with _in_touch():
@@ -129,11 +129,11 @@ def gathered(part: Tensor, axis: int, share: Share) -> Tensor:
 
 @contextmanager
 def _in_touch() -> Iterator[None]:
-    """Tell a failure to communicate as what it means."""
+    """Report a failed communication as the loss of a process."""
     try:
         yield
     except RuntimeError as error:
         waited = f"{LOST_AFTER.total_seconds():g} s"
         raise ProcessLostError(
-            f"a process that shares the run has died or not answered for {waited}"
+            f"a process that shares the run has died or did not respond for {waited}"
         ) from error

@@ -1,6 +1,4 @@
-"""The part of a volume that a process holds: what couples it with the other parts."""
-
-from typing import Any
+"""The part of a volume that a process holds, and its coupling with the other parts."""
 
 from torch import Tensor
 
@@ -8,15 +6,15 @@ from torch import Tensor
 class Part:
     """The slices of a volume that this process holds: here all of them.
 
-    Whatever couples distant voxels besides the operator goes through here, so that processes can
-    share a volume: an operator on a part of it names in its attribute ``part`` one that reaches
-    over all parts.
+    Everything besides the operator that couples distant voxels uses a part, so that processes can
+    share a volume: an operator on a part of a volume has an attribute ``part`` whose methods act
+    across all parts.
 
     Attributes:
         start: number of the first slice within the whole volume.
-        stop: number behind the last one; 0 where it is all.
+        stop: one past the number of the last slice; 0 if the part is the whole.
         rank: number of this process, 0 to ``processes`` - 1.
-        processes: their number.
+        processes: number of processes.
     """
 
     start: int = 0
@@ -25,13 +23,13 @@ class Part:
     processes: int = 1
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sums over all parts of numbers of this one, equal in every process."""
+        """Return numbers summed over all parts, equal in every process."""
         return values
 
     def difference(self, x: Tensor, axis: int, circular: bool) -> Tensor:
         """Return ``D x = x[k + 1] - x[k]`` along an axis.
 
-        Behind the last k comes the first where circular, else the difference there is 0.
+        For the last k it is ``x[0] - x[k]`` if circular, and 0 otherwise.
         """
         jump = x.roll(-1, axis) - x
         if not circular:
@@ -46,9 +44,9 @@ class Part:
         return d.roll(1, axis) - d
 
     def gather(self, part: Tensor) -> Tensor:
-        """Return the whole of (..., D, H, W) on process 0, in host memory if from several.
+        """Return the whole (..., D, H, W) on process 0, and the part elsewhere.
 
-        Elsewhere the part.
+        The whole is in host memory if there are several processes.
         """
         return part
 
@@ -57,6 +55,6 @@ class Part:
         return whole
 
 
-def part_of(operator: Any) -> Part:
-    """Return the part of volumes that an operator acts on."""
+def part_of(operator: object) -> Part:
+    """Return the part of a volume on which an operator acts."""
     return getattr(operator, "part", None) or Part()

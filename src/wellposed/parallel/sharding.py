@@ -1,4 +1,4 @@
-"""Several processes: one volume in parts of some slices each, or the items of a batch.
+"""Several processes share the slices of a volume or the items of a batch.
 
 Every process that ``torchrun`` starts runs the same script::
 
@@ -6,7 +6,7 @@ Every process that ``torchrun`` starts runs the same script::
     result = solver(y, operator, prior, seed=0, checkpoint="run")
     whole = sharding.gather(result, operator)  # the volume on process 0, None elsewhere
 
-They speak by torch.distributed: gloo for tensors on the CPU, nccl on CUDA.
+The processes communicate by torch.distributed: gloo for tensors on the CPU, nccl on CUDA.
 """
 
 import secrets
@@ -26,7 +26,7 @@ from wellposed.reconstruction import Reconstruction
 
 
 class Sliced(Protocol):
-    """An operator that measures a volume slice by slice, as `operators.Stacked`."""
+    """An operator that measures a volume slice by slice, such as `operators.Stacked`."""
 
     slices: int
     operator: nn.Module
@@ -44,49 +44,50 @@ Operator = TypeVar("Operator", bound=Sliced)
 def shard(y: Tensor, operator: Operator) -> tuple[Tensor, Operator]:
     """Return the measurement and the operator of this process's slices of a volume.
 
-    Any solver then works on these slices, with a `Slicewise` prior, and gives what one process
-    would but for rounding; callbacks see them alone. Move them to a device of the process as any
-    others. With a checkpoint, a folder that all processes see, process 0 holds the whole state in
-    host memory while it writes; any number of processes can go on from it.
+    Any solver works on these slices with a `Slicewise` prior. The result equals that of one
+    process up to rounding; callbacks see only the slices of their process. Measurement and
+    operator can be moved to a device as usual. A checkpoint is a folder that all processes see;
+    process 0 holds the whole state in host memory while it writes, and a run can be resumed by any
+    number of processes.
 
     Joins the processes that torchrun started, unless ``torch.distributed.init_process_group``
-    was called; a group of one's own must take CPU tensors too. If one dies, all others end with
-    `ProcessLostError`.
+    was called; your own process group must support CPU tensors. If one process dies, all others
+    end with `ProcessLostError`.
 
     Args:
         y: the whole measurement, (B, K, D, ...).
-        operator: a `Stacked` one, of one operator for all slices; one that couples slices, as
-            cones and 3-D transforms do, cannot be shared.
+        operator: a `Stacked` operator with one operator for all slices. Operators that couple
+            slices, such as cone-beam CT and 3-D transforms, cannot be shared.
 
     Raises:
-        ArgumentError: of another kind, or with fewer slices than there are processes.
+        ArgumentError: another kind of operator, or fewer slices than processes.
         ShapeError, DtypeError, DeviceError: ``y`` does not fit the operator.
     """
     if not hasattr(operator, "restricted_to"):
         raise ArgumentError(
-            f"operator: {type(operator).__name__} may couple slices, accepted in several "
-            "processes: operators.Stacked, which measures slice by slice"
+            f"operator: got {type(operator).__name__}, which may couple slices, accepted in "
+            "several processes: operators.Stacked, which measures slice by slice"
         )
     once = part_of(operator).processes == 1
-    require(once, "operator", "a part of a volume", "the whole, which is shared once")
+    require(once, "operator", "a part of a volume", "the operator of the whole volume")
     operator.check_measurement(y)
     depth, processes = operator.slices, share_of(1).processes
     if processes == 1:
         return y, operator
     _require_one_for_all(operator.operator)
-    accepted = f"at least {processes}, as many as there are processes"
+    accepted = f"at least one slice for each of {processes} processes"
     require(depth >= processes, "operator", f"{depth} slices", accepted)
     part = ProcessPart(depth)
-    # A copy, so that the whole can be freed.
+    # A copy, so that the whole measurement can be freed.
     return y[:, :, part.start : part.stop].clone(), operator.restricted_to(part)
 
 
 def gather(result: Reconstruction, operator: nn.Module) -> Reconstruction | None:
-    """Return the whole volume's result on process 0, in host memory, and None elsewhere.
+    """Return the result of the whole volume on process 0, in host memory, and None elsewhere.
 
     Args:
-        result: of this process's slices.
-        operator: theirs, from `shard`.
+        result: result of this process's slices.
+        operator: their operator, from `shard`.
     """
     part = part_of(operator)
     samples = part.gather(result.samples)
@@ -102,21 +103,21 @@ def spread(
     num_samples: int = 1,
     seed: int | None = None,
 ) -> Reconstruction | None:
-    """Solve each process's share of a batch; return the whole on process 0, None elsewhere.
+    """Solve a batch, each process its share; return the whole on process 0, None elsewhere.
 
-    Items are independent: every one is what it is in one process.
+    Items are independent: each result is that of a single process.
 
     Args:
         solver: any solver.
         y: the whole batch (B, ...), of images, slices or volumes.
-        operator: one for all items.
+        operator: one operator for all items.
         prior: the prior.
         num_samples: samples per item.
-        seed: decides every draw; ``None`` draws one.
+        seed: seed of all random draws; ``None`` draws a seed.
 
     Raises:
-        ArgumentError: the operator holds masks, maps or noise levels for each item; and what the
-            solver raises.
+        ArgumentError: the operator has masks, maps or noise levels per item; also the errors of
+            the solver.
         ProcessLostError: a process died.
     """
     batch = isinstance(y, Tensor) and y.ndim > 0
@@ -155,22 +156,22 @@ def _require_one_for_all(operator: nn.Module) -> None:
     sigma = getattr(getattr(operator, "noise_model", None), "sigma", None)
     levels = 1 if sigma is None else torch.as_tensor(sigma).numel()
     each = max(getattr(operator, "items", 1), levels)
-    require(each == 1, "operator", f"parameters for {each} items", "one for all of them")
+    require(each == 1, "operator", f"parameters for {each} items", "parameters for all items")
 
 
 def agreed_seed(seed: int | None, part: Part, device: torch.device) -> int:
     """Return the seed, or a random one for ``None``, the same in all processes.
 
     Raises:
-        ArgumentError: no seed, or the processes were given different ones.
+        ArgumentError: an invalid seed, or different seeds in the processes.
     """
     own = secrets.randbits(31) if seed is None else seed
-    ItemNoise(own, [()])  # refuses what is no seed
+    ItemNoise(own, [()])  # raises if the seed is invalid
 
     def total(number: int) -> int:
         return int(part.sum(torch.tensor([number], device=device)))
 
     first = total(own % 2**31 if part.rank == 0 else 0)
     others = total(seed is not None and own % 2**31 != first)
-    require(others == 0, "seed", seed, "the same in all processes")
+    require(others == 0, "seed", seed, "one seed for all processes")
     return first if seed is None else seed

@@ -1,1 +1,1 @@
-"""What surrounds a run: checkpoints, identity, memory plan, progress."""
+"""Infrastructure of runs: checkpoints, identity, memory plan, progress."""

@@ -1,10 +1,9 @@
-"""Bytes that code allocates, also where nothing is computed, and bytes that are free."""
+"""Bytes that code allocates, measured even without computing, and bytes that are free."""
 
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -20,24 +19,28 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 class LivePeak(TorchDispatchMode):
-    """Counts the bytes of tensors made while it is active.
+    """Counts the bytes of tensors created while it is active.
 
-    Scratch memory inside one torch operation, and what other libraries allocate, is not seen.
+    Scratch memory inside a torch operation and allocations of other libraries are not counted.
 
     Attributes:
-        live: bytes of tensors that are alive now.
-        peak: the most there were at once.
+        live: bytes of tensors that exist now.
+        peak: largest number of bytes at one time.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        TorchDispatchMode.__init__(self)
         self.live = self.peak = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        # What an in-place operation or a view returns was there before, and may be the caller's.
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        # The result of an in-place operation or a view existed before; it may be the caller's.
         before = {_identity(leaf) for leaf in tree_leaves((args, kwargs or {}))}
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
@@ -56,13 +59,15 @@ class LivePeak(TorchDispatchMode):
         self.live -= size
 
 
-def _identity(leaf: Any) -> int | None:
-    dense = isinstance(leaf, Tensor) and leaf.layout == torch.strided
-    return leaf.untyped_storage()._cdata if dense else None
+def _identity(leaf: object) -> int | None:
+    if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
+        identity: int = leaf.untyped_storage()._cdata
+        return identity
+    return None
 
 
 class _Denoise(nn.Module):
-    """A prior's `denoise` as a module's call, which `functional_call` needs."""
+    """A prior's `denoise` as the call of a module, for `functional_call`."""
 
     def __init__(self, prior: Prior) -> None:
         super().__init__()
@@ -73,15 +78,15 @@ class _Denoise(nn.Module):
 
 
 def prior_peak(prior: Prior, x: Tensor) -> int:
-    """Return the bytes that one `denoise` of images like ``x`` allocates at most, result included.
+    """Return the largest number of bytes that one `denoise` of images like ``x`` allocates.
 
-    Counted on torch's "meta" device, on which nothing is computed, with the network in the
-    precision of its weights. A prior that cannot run there, because it looks at values, denoises
-    one image of zeros instead, and its peak counts for each.
+    The result is included. Measured without computing, on torch's "meta" device, with the network
+    in the precision of its weights. A prior that cannot run there, because its code depends on
+    values, denoises one image of zeros instead; this peak is multiplied by the number of images.
 
     Args:
         prior: the prior.
-        x: images (B, ...), of which the values do not matter, on the prior's device.
+        x: images (B, ...) on the prior's device; their values do not matter.
     """
     t = float(prior.schedule.T) / 2
     call = _Denoise(prior)
@@ -89,12 +94,12 @@ def prior_peak(prior: Prior, x: Tensor) -> int:
     meta = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
     with torch.no_grad():
         try:
-            with LivePeak() as peak:
+            with (peak := LivePeak()):
                 functional_call(call, meta, (torch.empty_like(x, device="meta"), t))
             return peak.peak
-        except (RuntimeError, TypeError):  # the latter by NumPy
+        except (RuntimeError, TypeError):  # NumPy raises the latter
             one = torch.zeros_like(x[:1])
-            with LivePeak() as peak:
+            with (peak := LivePeak()):
                 prior.denoise(one, t)
             return peak.peak * len(x)
 
@@ -102,7 +107,7 @@ def prior_peak(prior: Prior, x: Tensor) -> int:
 def free_bytes(device: torch.device) -> int:
     """Return the bytes that can still be allocated on a device.
 
-    Of host memory this process's share, of those that torchrun started on the machine.
+    For host memory it is the share of this process among those that torchrun started here.
     """
     if device.type != "cuda":
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -112,21 +117,21 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _free_host_bytes() -> int:
-    """Return the bytes available on the host, or less where a control group has less left."""
+    """Return the bytes available on the host, or in its control groups if they have less."""
     available = int(psutil.virtual_memory().available)
     listing = OWN_GROUPS.read_text() if OWN_GROUPS.is_file() else ""
     return min([available, *left_in_groups(listing, ROOT)])
 
 
 def left_in_groups(listing: str, root: Path) -> Iterator[int]:
-    """Yield the bytes left to each control group that limits this process's memory.
+    """Yield the bytes left in each control group that limits this process's memory.
 
-    Docker and SLURM set limits so. Pages of files that the kernel can drop do not count as used.
+    Docker and SLURM limit memory this way. File pages that the kernel can drop count as free.
     Source: the Linux kernel's cgroup-v1/memory.rst and cgroup-v2.rst.
 
     Args:
         listing: ``/proc/self/cgroup``, the groups of this process.
-        root: where the kernel shows control groups.
+        root: folder of the kernel's control groups.
     """
     for line in filter(None, listing.splitlines()):
         _, controllers, path = line.split(":", 2)
@@ -145,7 +150,7 @@ def left_in_groups(listing: str, root: Path) -> Iterator[int]:
 
 
 def _number(file: Path) -> int | None:
-    """Return a file's number; None where there is none, as without a limit."""
+    """Return the number in a file, or ``None`` if there is none, e.g. without a limit."""
     try:
         return int(file.read_text())
     except (OSError, ValueError):

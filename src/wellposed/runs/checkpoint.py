@@ -1,13 +1,12 @@
-"""A folder from which a run that was killed goes on, to the same result bit for bit."""
+"""A folder from which an interrupted run resumes, with the same result bit for bit."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,30 +16,41 @@ from torch import Tensor
 from wellposed.checks import require_integer
 from wellposed.errors import CheckpointError, FileError, ProcessLostError
 from wellposed.parallel.part import Part
-from wellposed.runs.fingerprint import bytes_of
 
-State = TypeVar("State", bound=Any)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+State = TypeVar("State", bound="DataclassInstance")
+
+
+class Facts(TypedDict, total=False):
+    """What is told of a run beside its tensors."""
+
+    batch: int
+    step: int
+    position: int
+    evaluations: int
+    plain: dict[str, object]  # fields of the state that are no tensors
+    complex: list[str]  # names of the tensors that are
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run keeps its state every few steps, and each batch of samples once it is done.
+    """Folder in which a run saves its state every few steps, and each finished batch of samples.
 
-    ``run.json`` tells which run it is of; ``state.safetensors`` holds the sampler's state;
-    ``samples-<n>.safetensors`` the finished batches. Each file is written under another name, on
-    disk before it takes its own, so that whatever moment a run is killed at leaves the last or
-    the new state, and never half of one. When the run is done the samples stay: the result is
-    otherwise in memory only, until it is saved, and the same call gives it again at once. Delete
-    the folder when it is of no more use. One run at a time may use it. If processes share its
-    volume, process 0 writes the whole and all must see the folder.
+    ``run.json`` identifies the run, ``state.safetensors`` holds the sampler's state, and
+    ``samples-<n>.safetensors`` hold the finished batches. Writes are atomic: an interrupted run
+    leaves a complete state. The folder is kept after the run, so that the same call returns the
+    result again at once; delete it when it is no longer needed. Only one run at a time may use the
+    folder. If processes share a volume, process 0 writes the whole, and all must see the folder.
 
     Args:
-        path: the folder, made if missing.
-        every: steps from one saved state to the next.
+        path: the folder, created if missing.
+        every: steps between saved states.
         part: the slices of the volume that this process holds.
 
     Raises:
-        ArgumentError: ``every`` is no positive integer.
+        ArgumentError: ``every`` is not a positive integer.
     """
 
     path: Path
@@ -51,10 +61,10 @@ class RunFolder:
         require_integer("checkpoint_every", self.every)
 
     def read(self) -> dict[str, Any]:
-        """Return what is told about the run that the folder is of; empty if there is none.
+        """Return the facts about the folder's run; empty if there is none.
 
         Raises:
-            FileError: the file is truncated or of another kind, or the path is no folder.
+            FileError: the file is truncated or of another kind, or the path is not a folder.
         """
         file = self.path / "run.json"
         try:
@@ -65,45 +75,45 @@ class RunFolder:
         except (OSError, ValueError, TypeError) as error:
             raise FileError(f"checkpoint: cannot read {str(file)!r}: {error}") from error
 
-    def claim(self, run: Mapping[str, Any], **remembered: Any) -> None:
-        """Make the folder that of a run, or check that it is.
+    def claim(self, run: Mapping[str, object], **remembered: object) -> None:
+        """Assign the folder to a run, or check that it belongs to this run.
 
         Args:
-            run: what identifies it.
-            remembered: told by `read`, but no part of the identity.
+            run: the identity of the run.
+            remembered: further facts that `read` returns, which are not part of the identity.
 
         Raises:
-            CheckpointError: it is another run's; names what differs.
-            FileError: it cannot be read or written.
+            CheckpointError: the folder belongs to another run; names the differences.
+            FileError: the folder cannot be read or written.
         """
         run, saved = json.loads(json.dumps(dict(run))), self.read()
         if not saved:
             self._write("run.json", json.dumps({**run, **remembered}, indent=1).encode())
             return
         differing = [
-            f"{name} is {saved.get(name)!r} there and {run[name]!r} here"
+            f"{name} is {saved.get(name)!r} there but {run[name]!r} here"
             for name in run
             if saved.get(name) != run[name]
         ]
         if differing:
             raise CheckpointError(
-                f"checkpoint: {str(self.path)!r} is of another run: {'; '.join(differing)}; name "
-                "another folder, or delete it"
+                f"checkpoint: {str(self.path)!r} belongs to another run: {'; '.join(differing)}; "
+                "use another folder, or delete this one"
             )
 
-    def save_state(self, state: Any, facts: Mapping[str, Any]) -> None:
+    def save_state(self, state: "DataclassInstance", facts: Facts) -> None:
         """Write a state, a dataclass of tensors and plain numbers, with facts about the run."""
         values = {field.name: getattr(state, field.name) for field in fields(state)}
         tensors = {name: v for name, v in values.items() if isinstance(v, Tensor)}
         plain = {name: v for name, v in values.items() if name not in tensors}
         self._write_tensors("state", tensors, {**facts, "plain": plain})
 
-    def load_state(self, template: State, batch: int) -> tuple[State, dict[str, Any]] | None:
-        """Return the saved state of a batch and its facts, or None where there is none.
+    def load_state(self, template: State, batch: int) -> tuple[State, Facts] | None:
+        """Return the saved state of a batch and its facts, or ``None`` if there is none.
 
         Args:
-            template: a state of the kind, shapes and device that is expected.
-            batch: number of the batch; the fact ``batch`` must be it.
+            template: a state of the expected class, shapes and device.
+            batch: number of the batch; the fact ``batch`` must equal it.
 
         Raises:
             CheckpointError: the saved state has other fields or shapes.
@@ -118,19 +128,19 @@ class RunFolder:
         found = {n: tuple(v.shape) for n, v in tensors.items()}
         if shapes != found or wanted.keys() != found.keys() | facts["plain"].keys():
             raise CheckpointError(
-                f"checkpoint: {str(self.path)!r} holds a state of {found}, accepted: {shapes}"
+                f"checkpoint: {str(self.path)!r} has a state of shapes {found}, accepted: {shapes}"
             )
         moved = {name: value.to(wanted[name].device) for name, value in tensors.items()}
         return replace(template, **moved, **facts["plain"]), facts
 
     def save_samples(self, batch: int, u: Tensor, evaluations: int) -> None:
-        """Write a finished batch of samples; its state is of no more use."""
+        """Write a finished batch of samples, and delete its state."""
         self._write_tensors(f"samples-{batch}", {"u": u}, {"evaluations": evaluations})
         if self.part.rank == 0:
             (self.path / "state.safetensors").unlink(missing_ok=True)
 
     def load_samples(self, batch: int, device: torch.device) -> tuple[Tensor, int] | None:
-        """Return a finished batch and its evaluations, or None where there is none.
+        """Return a finished batch and its evaluations, or ``None`` if there is none.
 
         Raises:
             FileError: the file is truncated or of another kind.
@@ -138,13 +148,11 @@ class RunFolder:
         saved = self._read_tensors(f"samples-{batch}")
         return None if saved is None else (saved[0]["u"].to(device), saved[1]["evaluations"])
 
-    def _write_tensors(
-        self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
-    ) -> None:
+    def _write_tensors(self, name: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
         tensors = {key: self.part.gather(value) for key, value in tensors.items()}
         if self.part.rank > 0:
             return
-        # The format knows no complex128 and no two tensors of one storage.
+        # The format has neither complex128 nor tensors that share storage.
         kinds = [key for key, value in tensors.items() if value.is_complex()]
         seen: set[int] = set()
         own: dict[str, Tensor] = {}
@@ -158,22 +166,22 @@ class RunFolder:
         with self._replacing(f"{name}.safetensors") as temporary:
             save_file(own, temporary, metadata)
 
-    def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return this process's part of a file, and its facts; None if there is none."""
+    def _read_tensors(self, name: str) -> tuple[dict[str, Tensor], Facts] | None:
+        """Return this process's part of a file and its facts, or ``None`` if there is none."""
         saved = self._read_file(name)
         found = -1 if saved is None else saved[1].get("evaluations", 0)
         if int(self.part.sum(torch.tensor([found]))) != self.part.processes * found:
             raise CheckpointError(
-                f"checkpoint: the processes find different things in {str(self.path)!r}, "
-                "accepted: a folder that all see"
+                f"checkpoint: the processes read different content in {str(self.path)!r}, "
+                "accepted: a folder that all processes see"
             )
         return saved
 
-    def _read_file(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def _read_file(self, name: str) -> tuple[dict[str, Tensor], Facts] | None:
         file = self.path / f"{name}.safetensors"
         try:
             with safe_open(file, framework="pt") as opened:
-                facts = json.loads(opened.metadata()["facts"])
+                facts: Facts = json.loads(opened.metadata()["facts"])
                 tensors = {
                     key: self._own(opened.get_tensor(key), key in facts["complex"])
                     for key in opened.keys()
@@ -182,8 +190,8 @@ class RunFolder:
             return None
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise FileError(
-                f"checkpoint: {str(file)!r} is truncated or no saved state ({error}); delete it "
-                "to go on from the last finished samples"
+                f"checkpoint: {str(file)!r} is truncated or not a saved state ({error}); delete "
+                "it to resume from the last finished samples"
             ) from error
         return tensors, facts
 
@@ -198,7 +206,7 @@ class RunFolder:
 
     @contextmanager
     def _replacing(self, name: str) -> Iterator[Path]:
-        """Yield a path to write to; what is there then takes the place of ``name`` at once."""
+        """Yield a temporary path, whose file then replaces ``name`` atomically."""
         temporary = self.path / f"{name}.part"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -211,7 +219,7 @@ class RunFolder:
 
 
 def _flush(path: Path) -> None:
-    """Return once a file, or the names in a folder, are on disk."""
+    """Return once a file, or the list of names in a folder, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -221,27 +229,14 @@ def _flush(path: Path) -> None:
 
 @contextmanager
 def naming(step: str, folder: RunFolder | None) -> Iterator[None]:
-    """Tell at which step a process was lost, and what is left of the run."""
+    """Add to the loss of a process the step, and whether the run can be resumed."""
     try:
         yield
     except ProcessLostError as error:
         left = (
-            "without a checkpoint the run begins again"
+            "without a checkpoint the run starts again"
             if folder is None
-            else f"the checkpoint {str(folder.path)!r} is intact: any number of processes can go "
-            "on from it, by the same call"
+            else f"the checkpoint {str(folder.path)!r} is intact: the same call resumes the run, "
+            "with any number of processes"
         )
         raise ProcessLostError(f"{step}: {error}; {left}") from error
-
-
-def digest(y: Tensor, part: Part) -> dict[str, Any]:
-    """Return shape, dtype and a hash of a measurement that processes may share along axis 2."""
-    slices = y.unbind(2) if y.ndim > 2 else (y,)
-    hashes = [hashlib.sha256(b"%d " % k) for k in range(part.start, part.start + len(slices))]
-    for one, values in zip(hashes, slices, strict=True):
-        one.update(bytes_of(values))
-    # Sums of 40 bits are exact in a float64.
-    own = sum(int.from_bytes(one.digest()[:5], "big") for one in hashes)
-    depth, total = part.sum(torch.tensor([len(slices), own], device=y.device)).tolist()
-    shape = [*y.shape[:2], *([depth] if y.ndim > 2 else []), *y.shape[3:]]
-    return {"y.shape": shape, "y.dtype": str(y.dtype), "y": f"{total:x}"}

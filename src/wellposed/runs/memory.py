@@ -1,4 +1,4 @@
-"""How much memory a run over volumes takes, worked out and checked before it starts."""
+"""Memory plan of a run over volumes, made and checked before the run starts."""
 
 import logging
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deepinv.physics import Physics
 
 CHUNKS = (16, 8, 4, 2, 1)
-"""Chunks a plan chooses from; with more slices at once a device is hardly any faster."""
+"""Chunk sizes a plan chooses from; larger chunks are hardly faster on any device."""
 
 PROCESSES = (2, 4, 8, 16, 32, 64)
 
@@ -26,21 +26,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a run over volumes will allocate on top of what is there, and what is free.
+    """Memory that a run over volumes will additionally allocate, and memory that is free.
 
     Made by `plan`.
 
     Attributes:
         prior: the prior, with its chunk chosen.
-        home: where the volumes are.
-        dtype: theirs.
-        volume: bytes of the volumes carried together: all items, or samples of one.
-        together: how many samples of one item these are.
-        arrays: arrays of that size the solver holds at most, `Solver.volume_arrays`.
-        operator: bytes that ``A`` and ``A^H`` of them allocate at most, and those of a residual.
+        home: device of the volumes.
+        dtype: dtype of the volumes.
+        volume: bytes of the volumes computed together: all items, or samples of one.
+        together: number of samples of one item computed together.
+        arrays: largest number of arrays of that size in the solver, `Solver.volume_arrays`.
+        operator: largest number of bytes that ``A`` and ``A^H`` and a residual allocate.
         results: bytes of all samples.
-        chunk: slices that go through the prior at once; ``None`` where it takes whole volumes.
-        per_slice: bytes that it allocates at most for each slice, or for the volumes.
+        chunk: slices that the prior denoises at once; ``None`` if it denoises whole volumes.
+        per_slice: largest number of bytes the prior allocates per slice, or for the volumes.
         free: bytes free on each device.
     """
 
@@ -58,7 +58,7 @@ class MemoryPlan:
 
     @property
     def parts(self) -> list[tuple[torch.device, str, int]]:
-        """What needs memory where, in bytes."""
+        """Device, name and bytes of everything that needs memory."""
         streamed = isinstance(self.prior, Slicewise) and self.prior.device is not None
         at_once = (self.chunk or 1) * (2 if streamed else 1)
         slices = "whole volumes" if self.chunk is None else f"{at_once} slices"
@@ -83,7 +83,7 @@ class MemoryPlan:
         return all(size <= self.free[device] for device, size in self.needed.items())
 
     def __str__(self) -> str:
-        """Return what is needed and free on each device, and for what."""
+        """Return the memory needed and free on each device, with its uses."""
         lines = []
         for device, size in self.needed.items():
             own = [f"{name} {_gb(n)}" for where, name, n in self.parts if where == device]
@@ -99,14 +99,14 @@ class MemoryPlan:
         """Raise if the run cannot fit.
 
         Raises:
-            ArgumentError: it cannot; names what would.
+            ArgumentError: it cannot fit; names changes with which it would.
         """
         if not self.fits:
-            remedies = "; or ".join(self.remedies()) or "a machine of more memory"
+            remedies = "; or ".join(self.remedies()) or "more memory"
             raise ArgumentError(f"y: the run does not fit: {self}; accepted: {remedies}")
 
     def remedies(self) -> list[str]:
-        """Return the least changes that would make the run fit, each by itself."""
+        """Return the smallest changes that would each make the run fit."""
         chunk, double = self.chunk or 1, self.dtype in (torch.float64, torch.complex128)
         families = [
             {f"Slicewise(chunk={k})": replace(self, chunk=k) for k in CHUNKS if k < chunk},
@@ -146,19 +146,19 @@ def plan(
 ) -> MemoryPlan:
     """Return the memory plan of a run over volumes.
 
-    The operator is measured: it is applied once to zeros. The prior is measured without computing
-    it (`prior_peak`), for a call without gradients. Scratch memory of single torch operations and
-    libraries is not seen.
+    The operator is applied once to zeros to measure its memory. The prior is measured without
+    computing, for a call without gradients (`prior_peak`). Scratch memory inside torch operations
+    and libraries is not included.
 
     Args:
         prior: the prior.
         operator: maps volumes to measurements.
         y: the measurement.
         x: volumes of zeros (B, C, D, H, W), in units.
-        arrays: arrays of that size that the solver holds at most.
+        arrays: largest number of arrays of that size that the solver holds.
         num_samples: samples per item.
-        batch_size: samples of one item that are carried together; ``None`` takes all.
-        chunk: of a `Slicewise` prior that has none; ``None`` takes the largest of `CHUNKS` that
+        batch_size: samples of one item that are computed together; ``None``: all.
+        chunk: chunk for a `Slicewise` prior without one; ``None``: the largest of `CHUNKS` that
             fits, or 1.
     """
     together = min(batch_size or num_samples, num_samples) if len(y) == 1 else 1
@@ -171,7 +171,7 @@ def plan(
         together=together,
         arrays=arrays,
         operator=_operator_peak(prior, operator, y, x) * together,
-        # Several batches are joined in the end, for which both copies are held.
+        # Several batches are joined at the end, when both copies exist.
         results=x.nbytes * num_samples * (1 if batches == 1 else 2),
         chunk=1 if isinstance(prior, Slicewise) else None,
         per_slice=_slice_peak(prior, x, together),
@@ -181,7 +181,7 @@ def plan(
 
 
 def _with_chunk(made: MemoryPlan, shape: torch.Size, chunk: int | None) -> MemoryPlan:
-    """Return the plan with the prior's own chunk, the one asked for, or the largest that fits."""
+    """Return the plan with the prior's own chunk, the requested one, or the largest that fits."""
     if not isinstance(made.prior, Slicewise):
         return made
     chunk = made.prior.chunk or chunk
@@ -193,13 +193,13 @@ def _with_chunk(made: MemoryPlan, shape: torch.Size, chunk: int | None) -> Memor
 
 
 def _operator_peak(prior: Prior, operator: "Physics", y: Tensor, x: Tensor) -> int:
-    with torch.no_grad(), LivePeak() as peak:
+    with torch.no_grad(), (peak := LivePeak()):
         operator.A_adjoint(operator.A(prior.to_public(x)))
     return peak.peak + y.nbytes
 
 
 def _slice_peak(prior: Prior, x: Tensor, together: int) -> int:
-    """Return what a prior allocates for a slice, the largest over its axes, or for the volumes."""
+    """Return the bytes a prior allocates for a slice of the worst axis, or for the volumes."""
     if not isinstance(prior, Slicewise):
         return prior_peak(prior, x) * together
     device = prior.device_of(x)

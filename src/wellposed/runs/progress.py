@@ -1,4 +1,4 @@
-"""Progress with time left: a bar on a terminal, a line in the log now and then elsewhere."""
+"""Progress and remaining time: a bar on a terminal, otherwise occasional lines in the log."""
 
 import logging
 import sys
@@ -9,20 +9,20 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 LOG_EVERY = 60.0
-"""Seconds between two lines in the log, where no terminal is watching."""
+"""Seconds between lines in the log, without a terminal."""
 
 _log = logging.getLogger(__name__)
 
 
 def track(items: Sequence[Item], label: str, done: int = 0) -> Iterator[Item]:
-    """Yield the steps of a run, telling how many are done, seconds per step and time left.
+    """Yield the steps of a run and report steps done, seconds per step and remaining time.
 
-    On a terminal (stderr) by a bar that vanishes in the end; elsewhere, as in batch jobs, by
-    lines in the log (level INFO), one a minute at most.
+    On a terminal (stderr) a bar shows them and disappears at the end; otherwise, e.g. in batch
+    jobs, they are written to the log (level INFO), at most once a minute.
 
     Args:
-        items: the steps still to do.
-        label: what is running.
+        items: the remaining steps.
+        label: name of the run.
         done: steps that an earlier run has done.
     """
     yield from (_with_bar if sys.stderr.isatty() else _with_log)(items, label, done)

@@ -1,4 +1,4 @@
-"""How far solvers are from exact posteriors: problems whose answer is known, and their errors."""
+"""Distance of solvers from exact posteriors: problems with known posteriors, and their errors."""
 
 from wellposed.validation.errors import PosteriorErrors
 from wellposed.validation.gaussian import (

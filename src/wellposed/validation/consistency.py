@@ -1,4 +1,4 @@
-"""Whether a solver converges as its steps shrink, and is the same in equivalent processes."""
+"""Convergence of a solver with the number of steps, and agreement of equivalent processes."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def mean_errors(
     """Return the error of the mean for each number of steps, in posterior standard deviations.
 
     Args:
-        solver: the solver, whose own steps do not count.
+        solver: the solver; its own number of steps is replaced.
         steps: numbers of steps.
         problems: Gaussian problems to average over.
         pairs: antithetic pairs of samples.
@@ -50,13 +50,13 @@ def order(steps: Sequence[int], errors: Sequence[float]) -> float:
     Raises:
         ArgumentError: fewer than two numbers of steps, or an error that is not positive.
     """
-    require(len(steps) >= 2, "steps", list(steps), "two numbers or more")
+    require(len(steps) >= 2, "steps", list(steps), "two or more numbers")
     require(min(errors) > 0, "errors", list(errors), "positive numbers")
     return -float(np.polyfit(np.log(steps), np.log(errors), 1)[0])
 
 
 def process_gap(solver: Solver, steps: int = 12, num_samples: int = 8) -> float:
-    """Return the largest difference of samples between equivalent VP, VE and flow priors."""
+    """Return the largest difference between the samples of equivalent VP, VE and flow priors."""
     few, results = replace(solver, steps=steps), []
     for name in PROCESSES:
         y, operator, prior = gaussian_problem(process(name), seed=3)

@@ -1,8 +1,8 @@
-"""The checkpoint doctor: does a prior denoise, and were its conventions read rightly?
+"""The checkpoint doctor: does a prior denoise, and were its conventions read correctly?
 
-A wrong kind of prediction or value range raises no error: images merely come out noisy, grey or
-saturated. But the one shows in the denoising error, which the same network lowers under the right
-convention, and the other in the range of the prior's own samples.
+A wrong kind of prediction or value range raises no error: images are merely noisy, grey or
+saturated. A wrong prediction increases the denoising error, which is smaller when the same network
+is read with the right one. A wrong value range changes the range of the prior's own samples.
 """
 
 import copy
@@ -20,7 +20,7 @@ from wellposed.priors.prior import Prior
 from wellposed.validation.self_tests import Denoising, Restoring, is_signal, synthetic
 
 MARGIN_DB = 2.0
-"""How much better, on average over the levels, another kind of prediction must be to be named."""
+"""Average gain over the levels from which another kind of prediction is reported."""
 
 RANGES = {
     (0.0, 1.0): "[-1, 1]",
@@ -28,19 +28,19 @@ RANGES = {
     (-0.5, 1.5): "[-0.5, 0.5]",
     (-1 / 255, 1 / 255): "[0, 255]",
 }
-"""Usual data ranges of real images, and where they put public [0, 1] in the network."""
+"""Usual data ranges of real images, with the network values of public [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a self-test found.
+    """Result of a self-test.
 
     Attributes:
-        axis: what gains are told of: ``sigma / alpha``, or ``t / T`` of a restorer.
-        gains: of each level, by how many dB the prior lowers the noise; of a restorer, how much
-            nearer its estimate from that time is to the clean image than the degraded one.
-        sample_range: 1st and 99th percentile of values (magnitudes) of the prior's own samples.
-        warnings: what looks wrong, one sentence each.
+        axis: meaning of the levels: ``sigma / alpha``, or ``t / T`` for a restorer.
+        gains: noise reduction in dB at each level; for a restorer, the reduction of the error of
+            the degraded image by the estimate from that time.
+        sample_range: 1st and 99th percentile of the values (magnitudes) of the prior's samples.
+        warnings: one sentence for each suspected fault.
     """
 
     axis: str
@@ -50,7 +50,7 @@ class Diagnosis:
 
 
 def describe(prior: Prior) -> dict[str, str]:
-    """Return what a prior's checkpoint was taken to be, for people to check."""
+    """Return how a prior's checkpoint was read, for the user to check."""
     schedule = prior.schedule
     highest = float(schedule.ratio(schedule.T))
     low, high = prior.data_range
@@ -78,19 +78,19 @@ def diagnose(prior: Prior, images: Tensor | None = None, seed: int = 0) -> Diagn
     """Test a prior on images, and the same network under other conventions.
 
     Args:
-        prior: a prior on images, of any kind.
-        images: clean images (B, C, H, W) in public values, like those it was trained on;
-            synthetic ones by default: dead leaves, with smooth phase for complex priors; simulated
-            RF, of tissue and of haze, for priors of companded RF.
-        seed: of the noise and the synthetic images.
+        prior: any prior on images.
+        images: clean images (B, C, H, W) in public values, similar to the training images. The
+            default are synthetic images: dead leaves, with a smooth phase for complex priors;
+            simulated RF of tissue and haze for priors of companded RF.
+        seed: seed of the noise and the synthetic images.
 
     Raises:
-        ArgumentError: no images for a prior of any number of channels or of a latent prior.
+        ArgumentError: a latent prior, or no images for a prior of any number of channels.
         NonFiniteError: the prior returns NaN or infinite values.
     """
     latent = f"{type(prior).__name__}, whose units are an autoencoder's"
     fits = prior.is_affine or prior.anchor is not None
-    require(fits, "prior", latent, "a prior on images; test its inner prior")
+    require(fits, "prior", latent, "a prior on images; or test its inner prior")
     device = next((weight.device for weight in prior.parameters()), torch.device("cpu"))
     images = (synthetic(prior, seed) if images is None else images).to(device)
     prior.check_image(images)
@@ -103,7 +103,7 @@ def diagnose(prior: Prior, images: Tensor | None = None, seed: int = 0) -> Diagn
     ]
     other_kind = _better_prediction(prior, test, gains)
     low, high = _percentiles(test.draws(prior))
-    if other_kind:  # whose samples would say nothing of the range
+    if other_kind:  # its samples would not be informative about the range
         warnings.append(other_kind)
     else:
         warnings += _range_warning(prior, low, high)
@@ -113,7 +113,7 @@ def diagnose(prior: Prior, images: Tensor | None = None, seed: int = 0) -> Diagn
 def _better_prediction(
     prior: Prior, test: Denoising | Restoring, gains: dict[float, float]
 ) -> str | None:
-    """Name the kind of prediction under which the same network works better, if one does."""
+    """Return a warning if the same network works better with another kind of prediction."""
     if not isinstance(prior, NetworkPrior) or prior.prediction in TWO_HEADS:
         return None
     mean = {prior.prediction: sum(gains.values()) / len(gains)}
@@ -130,7 +130,7 @@ def _better_prediction(
 
 
 def _range_warning(prior: Prior, low: float, high: float) -> list[str]:
-    """Compare the values of samples with the public [0, 1], or magnitudes up to about 1, or RF."""
+    """Return a warning if the range of the samples is unusual for public images."""
     if prior.is_complex:
         fits = 0.1 < high < 3
         hint = ""
@@ -146,11 +146,11 @@ def _range_warning(prior: Prior, low: float, high: float) -> list[str]:
         hint = f"; its network may have been trained on {' or '.join(found)}" if found else ""
     if fits:
         return []
-    return [f"its samples lie in {low:.2g}..{high:.2g}, {usual_range(prior)}{hint}"]
+    return [f"its samples have values in {low:.2g}..{high:.2g}, {usual_range(prior)}{hint}"]
 
 
 def usual_range(prior: Prior) -> str:
-    """Return where public values of such images usually lie, in words."""
+    """Return the usual range of public values of such images, in words."""
     return "companded RF in -1..1" if is_signal(prior) else "public images in 0..1"
 
 

@@ -1,4 +1,4 @@
-"""Distances of samples from an exact Gaussian posterior, without the noise of a drawn truth."""
+"""Distances of samples from an exact Gaussian posterior, without the noise of a random truth."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ class PosteriorErrors:
         mean: ``||mean error|| / sqrt(trace C)``, in posterior standard deviations.
         covariance: ``||C_samples - C||_F / ||C||_F``.
         spread: ``trace C_samples / trace C``; below 1 is overconfident.
-        crps: continuous ranked probability score over that of the exact posterior, from 1 up.
+        crps: continuous ranked probability score over that of the exact posterior, at least 1.
         coverage_50, coverage_80, coverage_90, coverage_95: probability, under the exact
             posterior, of the samples' central intervals, averaged over pixels.
     """
@@ -80,10 +80,10 @@ def expected_crps(flat: Tensor, mean: Tensor, std: Tensor) -> float:
 def expected_region_coverage(
     samples: Tensor, mean: Tensor, covariance: Tensor, level: float
 ) -> float:
-    """Return the probability of the highest-density region that samples (N, n) put at ``level``.
+    """Return the probability of the highest-density region of samples (N, n) at ``level``.
 
     The region is bounded by the ``level`` quantile of the samples' energies under the exact
-    posterior, whose own energy is chi-square distributed.
+    posterior. Energies of exact samples are chi-square distributed.
     """
     factor = torch.linalg.cholesky(covariance)
     white = torch.linalg.solve_triangular(factor, (samples - mean).T, upper=False)
@@ -93,4 +93,5 @@ def expected_region_coverage(
 
 def gaussian_samples(mean: Tensor, covariance: Tensor, z: Tensor) -> Tensor:
     """Return exact samples ``mean + L z``, ``L L^T = covariance``, for standard normal (N, n)."""
-    return mean.flatten() + z @ torch.linalg.cholesky(covariance).T
+    L: Tensor = torch.linalg.cholesky(covariance)
+    return mean.flatten() + z @ L.T

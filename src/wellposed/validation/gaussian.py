@@ -1,4 +1,4 @@
-"""How far a solver's samples are from the exact posterior, where it is known in closed form."""
+"""Distance of a solver's samples from exact Gaussian posteriors."""
 
 from collections.abc import Callable
 
@@ -48,8 +48,8 @@ def gaussian_problem(
 ) -> tuple[Tensor, MatrixOperator, GaussianPrior]:
     """Return a random problem ``(y, operator, prior)`` in float64: 16 unknowns, 8 data.
 
-    The prior is correlated, with standard deviations from .1 to .5 as images have them; the
-    operator is a random matrix with singular values from .1 to 1.
+    The prior is correlated, with standard deviations from .1 to .5, which are typical of images.
+    The operator is a random matrix with singular values from .1 to 1.
     """
     noise = ItemNoise(seed, [(0,)])
 
@@ -83,7 +83,7 @@ def _diagonal(schedule: Schedule, seed: int) -> GaussianProblem:
 
 
 def field_covariance(side: int = 12, std: float = 0.3) -> Stationary:
-    """Return the covariance of a smooth periodic field, power falling as frequency cubed."""
+    """Return the covariance of a smooth periodic field with power ~ 1 / frequency^3."""
     k = side * torch.fft.fftfreq(side, dtype=torch.float64)
     spectrum = (1 + (k[:, None] ** 2 + k**2) / 2) ** -1.5
     return Stationary(std**2 * spectrum[None] / spectrum.mean())
@@ -115,8 +115,8 @@ class BatchNoise:
     """Normal noise for a whole batch from one generator: much faster than a stream per item.
 
     Args:
-        seed: decides the draws.
-        antithetic: the second half of the batch is the first with the other sign. The mean of
+        seed: seed of the draws.
+        antithetic: the second half of the batch is the negative of the first half. The mean of
             the batch is then free of sampling error for a solver that is linear in its noise.
     """
 
@@ -154,9 +154,9 @@ def gaussian_errors(
 
     Args:
         solver: the solver.
-        name: of the process, see `process`.
-        problems: how many; their seeds count from 0.
-        num_samples: of each problem.
+        name: name of the process, see `process`.
+        problems: number of problems; their seeds count from 0.
+        num_samples: samples per problem.
         kind: one of `PROBLEMS`.
     """
     build, errors = PROBLEMS[require_choice("kind", kind, PROBLEMS)], []
@@ -171,7 +171,7 @@ def gaussian_errors(
 def floor_errors(
     problems: int = 4, num_samples: int = 2000, kind: str = "random matrix"
 ) -> PosteriorErrors:
-    """Return the errors of exact posterior samples: what a perfect solver would show."""
+    """Return the errors of exact posterior samples: those of a perfect solver."""
     build, errors = PROBLEMS[require_choice("kind", kind, PROBLEMS)], []
     for seed in range(problems):
         y, operator, prior = build(process("vp"), seed)

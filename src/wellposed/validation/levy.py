@@ -1,7 +1,7 @@
-"""The Gaussian case of the Levy-process benchmark, whose posterior is closed-form.
+"""The Gaussian case of the Levy-process benchmark, which has a closed-form posterior.
 
 "A statistical benchmark for diffusion posterior sampling algorithms", ICLR 2026,
-arXiv 2509.12821: signals that are sums of independent increments, here Gaussian ones.
+arXiv 2509.12821: signals that are sums of independent increments, here Gaussian increments.
 """
 
 import math
@@ -37,14 +37,14 @@ def _convolution() -> np.ndarray:
 
 
 def _chosen(count: int, total: int) -> np.ndarray:
-    """Return indices that are part of the benchmark: the first and others at random."""
+    """Return the indices used in the benchmark: the first one and random others."""
     rng = item_generator(0, (LENGTH, total), MEASUREMENT)
     return np.sort(np.append(rng.choice(np.arange(1, total), count - 1, replace=False), 0))
 
 
 def _partial_transform() -> np.ndarray:
     spectrum = np.fft.rfft(np.eye(LENGTH), axis=0, norm="ortho")[_chosen(16, LENGTH // 2 + 1)]
-    return np.concatenate([spectrum.real, spectrum.imag[1:]])  # that of frequency 0 is 0
+    return np.concatenate([spectrum.real, spectrum.imag[1:]])  # frequency 0 has no imaginary part
 
 
 MATRICES = {
@@ -55,7 +55,7 @@ MATRICES = {
 }
 """Identity, 13-tap Gaussian of width 2, 32 of 64 samples, 16 of 33 frequencies.
 
-How many samples and frequencies are kept is our choice.
+The numbers of samples and frequencies are our choice.
 """
 
 
@@ -64,8 +64,8 @@ class LevyErrors:
     """A solver's errors in the closed-form case.
 
     Attributes:
-        gap: mean squared error of the sample mean over the least possible, in dB, from 0 up.
-        coverage: probability of the region of highest density at level .9.
+        gap: mean squared error of the sample mean over the minimum, in dB, at least 0.
+        coverage: probability of the highest-density region of the samples at level .9.
     """
 
     gap: float
@@ -90,10 +90,10 @@ def levy_errors(
     """Return the errors on random signals, averaged.
 
     Args:
-        solver: the solver; ``None`` takes exact samples: the floor.
-        name: of the operator, see `MATRICES`.
-        signals: how many.
-        num_samples: of each; 50 as published.
+        solver: the solver; ``None`` uses exact samples: the floor.
+        name: name of the operator, see `MATRICES`.
+        signals: number of signals.
+        num_samples: samples per signal; 50 as published.
     """
     y, operator, prior = levy_problem(name, signals)
     posterior = prior.posterior(y, operator)

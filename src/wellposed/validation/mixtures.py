@@ -1,12 +1,11 @@
-"""The test of MCGdiff: a mixture of 25 Gaussians, seen through a few noisy projections.
+"""The test of MCGdiff: a mixture of 25 Gaussians, observed by a few noisy projections.
 
 Cardoso, Janati El Idrissi, Le Corff and Moulines, "Monte Carlo guided diffusion for Bayesian
-linear inverse problems", ICLR 2024, arXiv 2308.07983; the posterior is again a mixture.
+linear inverse problems", ICLR 2024, arXiv 2308.07983. The posterior is again a mixture.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from wellposed.errors import require
 from wellposed.metrics import sliced_wasserstein
 from wellposed.noise import MEASUREMENT, item_generator
 from wellposed.operators.matrix import MatrixOperator
+from wellposed.priors.anchor import Condition
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
 from wellposed.solvers.base import Solver
@@ -31,7 +31,7 @@ class UnitMixture(Prior):
     Args:
         weights: (K,), positive; normalised here.
         means: (K, C, ...).
-        schedule: DDPM's linear one by default.
+        schedule: DDPM's linear schedule by default.
     """
 
     def __init__(self, weights: Tensor, means: Tensor, schedule: Schedule | None = None) -> None:
@@ -40,12 +40,12 @@ class UnitMixture(Prior):
         self.weights = weights / weights.sum()
         self.means = means.flatten(1)
 
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Any = None) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the exact ``E[x_0 | x_t]``; see `Prior.denoise`."""
         x, means = x_t.flatten(1), self.means.to(x_t)
         alpha, sigma = (broadcast(v, x) for v in self.schedule(t))
         gain = alpha / (alpha**2 + sigma**2)
-        # Of |x - alpha m|^2 what differs between components.
+        # The terms of |x - alpha m|^2 that differ between components.
         log_weight = gain * (x @ means.T - 0.5 * alpha * means.square().sum(1))
         weight = torch.softmax(self.weights.to(x).log() + log_weight, 1)
         return ((1 - gain * alpha) * (weight @ means) + gain * x).reshape(x_t.shape)
@@ -57,8 +57,8 @@ class MixtureProblem:
 
     Attributes:
         y: measurement (1, d_y).
-        operator: singular values uniform in [0, 1].
-        prior: means on a 5 x 5 lattice of step 8, repeated over the coordinates.
+        operator: a matrix with singular values uniform in [0, 1].
+        prior: a mixture with means on a 5 x 5 lattice of step 8, repeated over the coordinates.
     """
 
     y: Tensor
@@ -85,13 +85,13 @@ def mixture_problem(d: int, measured: int, seed: int) -> MixtureProblem:
     """Return a random problem in float64.
 
     Args:
-        d: unknowns, an even number.
-        measured: noisy projections ``d_y``, at most ``d``.
-        seed: decides weights, operator, noise level (at most the largest singular value), truth
+        d: number of unknowns, even.
+        measured: number of noisy projections ``d_y``, at most ``d``.
+        seed: seed of weights, operator, noise level (at most the largest singular value), truth
             and noise.
     """
     require(d >= 2 and d % 2 == 0, "d", d, "an even number")
-    require(1 <= measured <= d, "measured", measured, f"1 to {d}")
+    require(1 <= measured <= d, "measured", measured, f"a number from 1 to {d}")
     rng = item_generator(seed, (d, measured), MEASUREMENT)
     lattice = [(-8.0 * i, -8.0 * j) * (d // 2) for i in range(-2, 3) for j in range(-2, 3)]
     means = torch.tensor(lattice, dtype=torch.float64)
@@ -116,11 +116,11 @@ def mixture_distances(
     """Return the sliced Wasserstein distance to exact samples on each problem of a cell.
 
     Args:
-        solver: the solver; ``None`` compares a second set of exact samples: the floor.
+        solver: the solver; ``None`` uses a second set of exact samples: the floor.
         cell: ``(d, d_y)``, see `CELLS`.
-        problems: how many; their seeds count from 0.
-        num_samples: of the solver and of the posterior.
-        slices: directions on which the sets are projected.
+        problems: number of problems; their seeds count from 0.
+        num_samples: samples of the solver and of the posterior.
+        slices: number of directions on which the sets are projected.
     """
     distances = []
     for seed in range(problems):

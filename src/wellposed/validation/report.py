@@ -1,13 +1,18 @@
-"""Table and plot of what the exact-posterior tests say of solvers."""
+"""Table and plot of the results of the exact-posterior tests."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from wellposed.figures import format_table
 from wellposed.validation.errors import LEVELS
-from wellposed.validation.run import Record
+from wellposed.validation.run import Cell, Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+T = TypeVar("T")
 
 COVERAGES = tuple(f"coverage_{100 * level:.0f}" for level in LEVELS)
 HEADER = (
@@ -21,22 +26,25 @@ def summary(records: dict[str, Record]) -> str:
     """Return one row per solver: each number averaged over the problems it did not refuse.
 
     Args:
-        records: by name; that of exact samples is named "floor".
+        records: records by name; the record of exact samples is named "floor".
     """
     floor = records["floor"]["mixture"]
     rows = [[name, *_row(record, _ratios(record, floor))] for name, record in records.items()]
     return format_table(list(HEADER), rows)
 
 
-def _ratios(record: Record, floor: Record) -> list[Any]:
+def _ratios(record: Record, floor: Mapping[str, Cell]) -> list[Cell]:
     """Return the mixture distances of each cell over those of exact samples."""
+    pairs = ((cell, floor[name]) for name, cell in record["mixture"].items())
     return [
-        cell if isinstance(cell, str) else {"ratio": cell["distance"] / floor[name]["distance"]}
-        for name, cell in record["mixture"].items()
+        cell
+        if isinstance(cell, str) or isinstance(exact, str)
+        else {"ratio": cell["distance"] / exact["distance"]}
+        for cell, exact in pairs
     ]
 
 
-def _row(record: Record, ratios: list[Any]) -> list[str]:
+def _row(record: Record, ratios: list[Cell]) -> list[str]:
     gaussian, levy = record["gaussian"].values(), record["levy"].values()
     fields = ("mean", "covariance", "spread", *COVERAGES, "crps")
     return [
@@ -55,8 +63,8 @@ def _shown(value: float | str, style: str) -> str:
     return value if isinstance(value, str) else format(value, style)
 
 
-def _average(cells: Iterable[Any], field: str, style: str) -> str:
-    """Return the average of a number over cells; what they say where no cell has it."""
+def _average(cells: Iterable[Cell], field: str, style: str) -> str:
+    """Return the average of a number over cells, or their entry if no cell has the number."""
     cells = list(cells)
     numbers = [cell[field] for cell in cells if not isinstance(cell, str)]
     if not numbers:
@@ -67,33 +75,38 @@ def _average(cells: Iterable[Any], field: str, style: str) -> str:
 def details(records: dict[str, Record]) -> dict[str, str]:
     """Return the tables of single problems by title."""
 
-    def pair(first: str, second: str, between: str) -> Callable[[Record], str]:
+    def pair(first: str, second: str, between: str) -> Callable[[Mapping[str, float]], str]:
         return lambda cell: f"{cell[first]:.2f}{between}{cell[second]:.2f}"
 
-    def table(test: str, show: Callable[[Any], str]) -> str:
-        names = list(records["floor"][test])
-        rows = [
-            [solver, *(c if isinstance(c := r[test][n], str) else show(c) for n in names)]
-            for solver, r in records.items()
-        ]
-        return format_table(["solver", *names], rows)
-
     return {
-        "Gaussian problems: error of the mean / spread": table(
-            "gaussian", pair("mean", "spread", " / ")
+        "Gaussian problems: error of the mean / spread": _table(
+            {name: r["gaussian"] for name, r in records.items()}, pair("mean", "spread", " / ")
         ),
-        "Mixture: sliced Wasserstein distance by d, d_y": table(
-            "mixture", pair("distance", "half_width", " ± ")
+        "Mixture: sliced Wasserstein distance by d, d_y": _table(
+            {name: r["mixture"] for name, r in records.items()},
+            pair("distance", "half_width", " ± "),
         ),
-        "Lévy process: gap in dB / coverage of the 90 % region": table(
-            "levy", pair("gap", "coverage", " / ")
+        "Lévy process: gap in dB / coverage of the 90 % region": _table(
+            {name: r["levy"] for name, r in records.items()}, pair("gap", "coverage", " / ")
         ),
-        "Error of the mean by number of steps": table("steps", "{:.3f}".format),
+        "Error of the mean by number of steps": _table(
+            {name: r["steps"] for name, r in records.items()}, "{:.3f}".format
+        ),
     }
 
 
+def _table(cells: Mapping[str, Mapping[str, T | str]], show: Callable[[T], str]) -> str:
+    """Return a row for each solver, whose cells are shown where they are no words."""
+    names = list(cells["floor"])
+    rows = [
+        [solver, *(c if isinstance(c := of[name], str) else show(c) for name in names)]
+        for solver, of in cells.items()
+    ]
+    return format_table(["solver", *names], rows)
+
+
 def write_plot(records: dict[str, Record], path: Path) -> None:
-    """Write a picture: coverage against the nominal one, and the mixture distances."""
+    """Write a picture of the coverage against its nominal value and of the mixture distances."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -105,18 +118,24 @@ def write_plot(records: dict[str, Record], path: Path) -> None:
     figure.savefig(path)
 
 
-def _plot_coverage(axes: Any, records: dict[str, Record]) -> None:
+def _plot_coverage(axes: "Axes", records: dict[str, Record]) -> None:
     axes.plot([0.5, 0.95], [0.5, 0.95], color="black", linewidth=0.8)
     for index, (name, record) in enumerate(records.items()):
         cells = [cell for cell in record["gaussian"].values() if not isinstance(cell, str)]
         found = [fmean(cell[field] for cell in cells) for field in COVERAGES if cells]
-        style = {"marker": "os^v"[index // 10 % 4], "color": f"C{index % 10}", "label": name}
-        axes.plot(LEVELS[: len(found)], found, markersize=4, linewidth=0.9, **style)
+        axes.plot(
+            *(LEVELS[: len(found)], found),
+            marker="os^v"[index // 10 % 4],
+            color=f"C{index % 10}",
+            label=name,
+            markersize=4,
+            linewidth=0.9,
+        )
     axes.set(xlabel="nominal coverage", ylabel="coverage", title="Gaussian posteriors")
     axes.legend(fontsize=7)
 
 
-def _plot_ratios(axes: Any, records: dict[str, Record]) -> None:
+def _plot_ratios(axes: "Axes", records: dict[str, Record]) -> None:
     floor = records["floor"]["mixture"]
     cells = {name: _ratios(record, floor) for name, record in records.items()}
     ratios = {

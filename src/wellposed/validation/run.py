@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from time import process_time
-from typing import Any
+from typing import TypedDict, TypeVar
 
 from torch import Tensor
 
 from wellposed.errors import ArgumentError, SamplingError
+from wellposed.operators.base import LinearOperator
 from wellposed.priors.prior import Prior
 from wellposed.solvers.base import Solver
 from wellposed.solvers.problem import Problem
@@ -24,25 +25,45 @@ from wellposed.validation.levy import MATRICES, levy_errors, levy_problem
 from wellposed.validation.mixtures import CELLS, half_width, mixture_distances, mixture_problem
 from wellposed.validation.settings import BUDGET, capped
 
-Record = dict[str, Any]
-"""What was measured of one solver: numbers, or `REFUSED` or `DIVERGED` where there is none."""
+T = TypeVar("T")
+Cell = dict[str, float] | str
+"""Numbers by name, or `REFUSED` or `DIVERGED` where there are none."""
+
+
+class Facts(TypedDict):
+    """Evaluations, errors by steps, their order and the gap between processes."""
+
+    nfe: float | str
+    steps: dict[str, float | str]
+    order: float | str
+    process_gap: float | str
+
+
+class Record(Facts):
+    """What was measured of one solver: cells by problem."""
+
+    gaussian: dict[str, Cell]
+    mixture: dict[str, Cell]
+    levy: dict[str, Cell]
+    seconds: float
+
 
 REFUSED, DIVERGED = "-", "diverged"
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured; the problems are the same for every solver.
+    """The amount of testing; the problems are the same for every solver.
 
     Attributes:
-        kinds: Gaussian problems, of `validation.PROBLEMS`.
+        kinds: Gaussian problems, names in `validation.PROBLEMS`.
         problems, samples: problems of each kind, samples of each problem.
         cells: ``(d, d_y)`` of the mixture test.
         mixtures, mixture_samples, slices: problems of each cell, samples, projections.
         matrices: operators of the Levy test.
         signals: signals of the Levy test, 50 samples each.
-        steps: numbers of steps whose errors tell the order of convergence.
-        budget: solvers take at most so many steps in all other tests, see `capped`.
+        steps: numbers of steps from whose errors the order of convergence is estimated.
+        budget: largest number of steps of a solver in all other tests, see `capped`.
     """
 
     kinds: tuple[str, ...] = tuple(PROBLEMS)
@@ -75,41 +96,41 @@ QUICK = Effort(
 
 
 def measure(solver: Solver | None, effort: Effort) -> Record:
-    """Return what all tests say of a solver; of ``None``, of exact samples: the floor."""
+    """Return the results of all tests of a solver; ``None`` uses exact samples: the floor."""
     if solver is not None:
         solver = capped(solver, effort.budget)
     started = process_time()
-    record: Record = {
+    return {
         "gaussian": {kind: _gaussian(solver, kind, effort) for kind in effort.kinds},
         "mixture": {
             f"{cell[0]}, {cell[1]}": _mixture(solver, cell, effort) for cell in effort.cells
         },
         "levy": {name: _levy(solver, name, effort) for name in effort.matrices},
+        **_run_facts(solver, effort),
+        "seconds": process_time() - started,
     }
-    return record | _run_facts(solver, effort) | {"seconds": process_time() - started}
 
 
-def _run_facts(solver: Solver | None, effort: Effort) -> Record:
-    """Return evaluations, errors by steps, their order and the gap between processes."""
+def _run_facts(solver: Solver | None, effort: Effort) -> Facts:
     names = [str(count) for count in effort.steps]
     if solver is None:
-        blank = {"nfe": REFUSED, "order": REFUSED, "process_gap": REFUSED}
-        return blank | {"steps": dict.fromkeys(names, REFUSED)}
+        steps: dict[str, float | str] = dict.fromkeys(names, REFUSED)
+        return {"nfe": REFUSED, "order": REFUSED, "process_gap": REFUSED, "steps": steps}
     case = gaussian_problem(process("vp"))
     errors = _attempt(solver, case, lambda: mean_errors(solver, effort.steps, effort.problems))
-    failed = isinstance(errors, str)
+    found = [errors] * len(names) if isinstance(errors, str) else errors
     return {
         "nfe": _attempt(solver, case, lambda: solver(*case, seed=0).nfe),
-        "steps": dict.fromkeys(names, errors) if failed else dict(zip(names, errors, strict=True)),
-        "order": errors if failed else order(effort.steps, errors),
+        "steps": dict(zip(names, found, strict=True)),
+        "order": errors if isinstance(errors, str) else order(effort.steps, errors),
         "process_gap": _attempt(solver, case, lambda: process_gap(solver)),
     }
 
 
 def _attempt(
-    solver: Solver | None, case: tuple[Tensor, Any, Prior], run: Callable[[], Any]
-) -> Any:
-    """Return what ``run`` does, unless the solver refuses such problems or diverges."""
+    solver: Solver | None, case: tuple[Tensor, LinearOperator, Prior], run: Callable[[], T]
+) -> T | str:
+    """Return the result of ``run``, unless the solver refuses the problem or diverges."""
     if solver is not None:
         try:
             solver.check(Problem.create(*case))
@@ -121,8 +142,8 @@ def _attempt(
         return DIVERGED
 
 
-def _gaussian(solver: Solver | None, kind: str, effort: Effort) -> Any:
-    def run() -> Record:
+def _gaussian(solver: Solver | None, kind: str, effort: Effort) -> Cell:
+    def run() -> dict[str, float]:
         if solver is None:
             return asdict(floor_errors(effort.problems, effort.samples, kind))
         return asdict(gaussian_errors(solver, "vp", effort.problems, effort.samples, kind))
@@ -130,8 +151,8 @@ def _gaussian(solver: Solver | None, kind: str, effort: Effort) -> Any:
     return _attempt(solver, PROBLEMS[kind](process("vp"), 0), run)
 
 
-def _mixture(solver: Solver | None, cell: tuple[int, int], effort: Effort) -> Any:
-    def run() -> Record:
+def _mixture(solver: Solver | None, cell: tuple[int, int], effort: Effort) -> Cell:
+    def run() -> dict[str, float]:
         sizes = (effort.mixtures, effort.mixture_samples, effort.slices)
         found = mixture_distances(solver, cell, *sizes)
         return {"distance": fmean(found), "half_width": half_width(found)}
@@ -140,8 +161,8 @@ def _mixture(solver: Solver | None, cell: tuple[int, int], effort: Effort) -> An
     return _attempt(solver, (problem.y, problem.operator, problem.prior), run)
 
 
-def _levy(solver: Solver | None, name: str, effort: Effort) -> Any:
-    def run() -> Record:
+def _levy(solver: Solver | None, name: str, effort: Effort) -> Cell:
+    def run() -> dict[str, float]:
         return asdict(levy_errors(solver, name, effort.signals))
 
     return _attempt(solver, levy_problem(name, effort.signals), run)

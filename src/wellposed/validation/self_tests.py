@@ -18,7 +18,7 @@ from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.sampling import restored, sample
 
 LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Levels of sigma / alpha, in the units of the prior as it was loaded."""
+"""Levels of sigma / alpha, in the units of the loaded prior."""
 
 HAZE = 0.03
 """Root mean square of the synthetic haze."""
@@ -31,9 +31,8 @@ PLACES = (0.1, 0.25, 0.5, 0.75)
 """Times of a restorer, as fractions of T."""
 
 BLUR, HARM_DB = 1.5, -1.0
-"""Blur in pixels of the images that restorers are tested on, and the gain that looks wrong.
-
-One trained for another degradation leaves them as they are.
+"""Blur in pixels of the images that restorers are tested on, and the gain below which a restorer
+fails: one trained for another degradation leaves the images almost unchanged.
 """
 
 
@@ -68,7 +67,7 @@ class Denoising:
 
 @dataclass(frozen=True)
 class Restoring:
-    """A test of a restorer on clean images, which are reduced or blurred for it."""
+    """A test of a restorer on clean images, which are first reduced or blurred."""
 
     images: Tensor
     seed: int
@@ -97,7 +96,7 @@ class Restoring:
         return gains
 
     def draws(self, prior: Prior) -> Tensor:
-        """Return the images restored."""
+        """Return the restored images."""
         return restored(prior, prior.degraded(self.degraded(prior)), STEPS, self.seed)
 
 
@@ -112,20 +111,21 @@ def _finite(estimate: Tensor, t: Tensor) -> Tensor:
 
 
 def _gain(error: Tensor, before: Tensor) -> float:
-    """Return how much smaller an error is than the one before, in dB."""
+    """Return the reduction of an error in dB."""
     left = error.abs().square().mean() / before.abs().square().mean()
     return -10 * math.log10(float(left.clamp(min=1e-20)))
 
 
 def is_signal(prior: Prior) -> bool:
-    """Tell whether a prior is of companded RF."""
+    """Return whether a prior is for companded RF."""
     return isinstance(prior, NetworkPrior) and prior.is_signal
 
 
 def synthetic(prior: Prior, seed: int) -> Tensor:
-    """Return clean images like those of a prior, in public values."""
+    """Return synthetic clean images for a prior, in public values."""
     channels = prior.channels or 0
-    require(channels > 0, "images", None, "clean images, as the prior takes any channels")
+    accepted = "clean images, as the prior accepts any number of channels"
+    require(channels > 0, "images", None, accepted)
     if is_signal(prior):
         return _echoes(seed)
     images = dead_leaves(SAMPLES, channels, SIZE, seed)
@@ -133,7 +133,7 @@ def synthetic(prior: Prior, seed: int) -> Tensor:
 
 
 def _echoes(seed: int) -> Tensor:
-    """Return companded tissue and haze (2, 1, 128, 128) of middle depths."""
+    """Return companded tissue and haze (2, 1, 128, 128) from intermediate depths."""
     frames = simulate_echoes([seed], "validation")
     both = torch.cat([frames.tissue, HAZE * frames.haze])
     return compand(both[:, :, 448:576].clamp(-1, 1))

@@ -1,4 +1,4 @@
-"""Which solvers are measured, with which settings."""
+"""The solvers that are measured, and their settings."""
 
 from dataclasses import replace
 from typing import Any
@@ -27,25 +27,25 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "DDIMProjection": {"DDIMProjection": {"steps": 50}},
     "RePaint": {"RePaint": {"steps": 25, "jump_length": 5, "jump_repeats": 4}},
 }
-"""Settings shown besides each paper's defaults, by solver; ``BUDGET`` steps unless they say."""
+"""Settings measured for each solver, with ``BUDGET`` steps unless stated."""
 
 
 def capped(solver: Solver, budget: int) -> Solver:
-    """Return a solver of at most so many steps; a Gibbs sampler keeps what it anneals in."""
+    """Return a solver with at most ``budget`` steps; a Gibbs sampler keeps its annealing."""
     if isinstance(solver, PnPDM):
         return solver
     return replace(solver, steps=min(solver.steps, budget))
 
 
 def recorded_solvers() -> dict[str, Solver]:
-    """Return the solvers whose errors are kept in ``docs/posterior.md``, by name.
+    """Return the solvers whose errors are recorded in ``docs/posterior.md``, by name.
 
-    All zero-shot ones that `wellposed.solvers` offers for images, with the defaults of each paper
-    and `BUDGET` steps; the times are spaced so that equivalent processes give equal samples.
+    These are all zero-shot solvers for images, with the defaults of their papers and `BUDGET`
+    steps. The times are spaced so that equivalent processes give equal samples.
     """
     recorded: dict[str, Solver] = {}
     for cls in named_solvers().values():
-        # Samplers of trained restorers take the data as a condition.
+        # Samplers of restorers use the data as a condition.
         if cls.volumes_only or cls.restores:
             continue
         for label, settings in SETTINGS.get(cls.__name__, {cls.__name__: {}}).items():

@@ -1,9 +1,9 @@
-"""Two unknowns from their sum: both Gaussian, so that the joint posterior is known.
+"""Two unknowns from their sum: both are Gaussian, so the joint posterior is known.
 
-The toy of structured noise: a smooth signal ``x ~ N(0, K_4)`` and a rougher disturbance
-``h ~ N(0, K_1 / 2)`` on a line of 32 points, ``K_L`` the squared exponential of length L, measured
-as ``y = x + h`` with little noise. What solvers make of ``p(x, h | y)`` without knowing that it is
-Gaussian tells how far they can be trusted where it is not.
+The toy problem of structured noise: a smooth signal ``x ~ N(0, K_4)`` and a rougher disturbance
+``h ~ N(0, K_1 / 2)`` on a line of 32 points, measured as ``y = x + h`` with little noise. ``K_L``
+is the squared exponential of length L. Solvers do not use that ``p(x, h | y)`` is Gaussian, so
+their errors indicate how far they can be trusted on other problems.
 """
 
 from dataclasses import asdict
@@ -38,12 +38,12 @@ def squared_exponential(length: float, variance: float, points: int = POINTS) ->
     """Return the covariance ``variance exp(-(i - j)^2 / (2 length^2))``, (points, points)."""
     i = torch.arange(points, dtype=torch.float64)
     kernel = torch.exp(-((i[:, None] - i) ** 2) / (2 * length**2))
-    # Which is singular to rounding.
+    # The covariance is singular to rounding.
     return variance * (kernel + 1e-4 * torch.eye(points, dtype=torch.float64))
 
 
 def superposition_problem(schedule: Schedule, problems: int = 1) -> SuperpositionProblem:
-    """Return ``(y, operator, prior)`` in float64, of two blocks (1, 1, 32); y of each problem."""
+    """Return ``(y, operator, prior)`` in float64, with two blocks (1, 1, 32) and y per problem."""
     covariances = map(squared_exponential, LENGTHS, VARIANCES)
     blocks = [GaussianPrior(0.0, Full(C), schedule) for C in covariances]
     prior = Product(blocks, channels=(1, 1))
@@ -69,15 +69,15 @@ def superposition_errors(
 
     Args:
         solver: the solver.
-        schedule: DDPM's linear one by default.
-        problems: their number.
-        pairs: antithetic pairs of samples of each, whose mean is free of sampling error for
+        schedule: DDPM's linear schedule by default.
+        problems: number of problems.
+        pairs: antithetic pairs of samples per problem, whose mean is free of sampling error for
             solvers that are linear in their noise.
 
     Returns:
-        Those of `PosteriorErrors` of both blocks together, and of the signal alone: of its mean
-        over the norm of the exact one, ``signal_mean``, and the trace of its covariance over that
-        of the exact one, ``signal_spread``.
+        The fields of `PosteriorErrors` for both blocks together. For the signal alone,
+        ``signal_mean``, the error of the mean over the norm of the exact mean, and
+        ``signal_spread``, the trace of the covariance over the exact trace.
     """
     y, operator, prior = superposition_problem(schedule or process("vp"), problems)
     means, covariance = exact_posterior((y, operator, prior))
@@ -93,7 +93,7 @@ def superposition_errors(
 
 
 def superposition_solvers(budget: int = 100) -> dict[str, Solver]:
-    """Return the zero-shot solvers that are measured on the toy, of so many steps at most."""
+    """Return the zero-shot solvers measured on the toy, with at most ``budget`` steps."""
     several = {name: capped(solver, budget) for name, solver in recorded_solvers().items()}
     case = superposition_problem(process("vp"))
     return {name: solver for name, solver in several.items() if _accepts(solver, case)}
@@ -110,13 +110,13 @@ def _accepts(solver: Solver, case: SuperpositionProblem) -> bool:
 def published_toy() -> dict[str, dict[str, float]]:
     """Return the errors of guidance by 600 steps of the published process, by method.
 
-    ``std(t)^2 = (25^(2t) - 1) / (2 ln 25)`` (Stevens et al., arXiv 2302.05290) is, but for the
-    smallest t, equal in log noise from .032 to 9.85.
+    ``std(t)^2 = (25^(2t) - 1) / (2 ln 25)`` (Stevens et al., arXiv 2302.05290) is, except for the
+    smallest t, uniform in log noise from .032 to 9.85.
     """
     long: dict[str, Any] = {"steps": 600, "spacing": "geometric"}
     methods = {
         "exact covariance": MMPS(cg_steps=10, **long),
-        # Published is .1 in coordinates in which alpha = 1; here zeta is stated in others.
+        # The published .1 refers to coordinates with alpha = 1; zeta here refers to others.
         "DPS": DPS(zeta=0.02, **long),
         "PiGDM": PiGDM(guidance="score", **long),
         "projection": NoisyProjection(**long),

@@ -1,0 +1,48 @@
+"""What ``config.json`` tells of a network that `wellposed train` has trained."""
+
+import json
+from pathlib import Path
+from typing import Any, Required, TypedDict
+
+RENAMED = {"predicts": "prediction", "sees": "input"}
+"""Names in the ``config.json`` of restorers that older versions wrote, and their names now."""
+
+
+class Config(TypedDict, total=False):
+    """What ``config.json`` tells of a network that `wellposed train` has trained.
+
+    Attributes:
+        network: arguments of a `ConvUNet`, of a `RestorationUNet` with an anchor.
+        schedule: name of a plain prior's, one of `store.SCHEDULES`.
+        process: ``name`` of a restorer's process, one of `store.PROCESSES`, and its arguments. Its
+            presence tells a restorer, a prior with an anchor.
+        prediction: see `NetworkPrior`.
+        sigma_data: see `NetworkPrior`.
+        input: see `Anchor`.
+        upsample: see `Anchor`.
+        channels: of the images.
+        complex: whether images are.
+        data_range: public values of -1 and 1.
+        latent: whether it runs in the latents of an autoencoder, in the folder
+            `store.AUTOENCODER`.
+        training: settings and record of the training, for the model card.
+    """
+
+    network: Required[dict[str, Any]]
+    schedule: str
+    process: dict[str, Any]
+    prediction: Required[str]
+    sigma_data: float | None
+    input: str
+    upsample: int
+    channels: Required[int]
+    complex: bool
+    data_range: Required[list[float]]
+    latent: bool
+    training: dict[str, Any]
+
+
+def read_config(folder: Path) -> Config:
+    """Return the config of a folder written by `save_prior`, in this version or an older one."""
+    content: Any = dict(json.loads((folder / "config.json").read_text()))
+    return {RENAMED.get(name, name): value for name, value in content.items()}  # type: ignore
