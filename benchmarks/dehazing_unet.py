@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from wellposed.datasets.images.crops import Crops
-from wellposed.datasets.images.image_files import Collection, Reading
+from wellposed.datasets.images.image_files import Collection
+from wellposed.datasets.images.reading import Reading
 from wellposed.datasets.ultrasound import compand, expand
 from wellposed.priors.networks.conv_unet import ConvUNet
 

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from wellposed import priors
 from wellposed.datasets.images.crops import central_crop, random_phase
-from wellposed.datasets.images.image_files import Collection, Reading
+from wellposed.datasets.images.image_files import Collection
+from wellposed.datasets.images.reading import Reading
 from wellposed.datasets.ultrasound import compand
 from wellposed.figures import format_table
 from wellposed.noise import MEASUREMENT, ItemNoise

@@ -49,7 +49,13 @@ def load(name: str) -> priors.Prior:
         return priors.load(name)
     network = ConvUNet(1, (16, 32), 1)
     return priors.NetworkPrior(
-        network, priors.Tabulated.linear(), "edm", lambda t: t / 1000, 0.5, channels=1
+        network,
+        priors.Tabulated.linear(),
+        "edm",
+        lambda t: t / 1000,
+        0.5,
+        channels=1,
+        data_range=(-1.0, 1.0),
     )
 
 

@@ -10,13 +10,20 @@ from .images.hyperspectral import (
 from .images.hyperspectral import (
     load_hyperspectral as load_hyperspectral,
 )
+from .images.photograph import Photograph as Photograph
+from .images.photograph import read_photograph as read_photograph
+from .images.photograph import write_photograph as write_photograph
 from .images.photos import ImageFolder as ImageFolder
 from .images.photos import load_images as load_images
 from .mri.encoding import center_crop as center_crop
+from .mri.encoding import crop_readout as crop_readout
 from .mri.fastmri import FastMRI as FastMRI
 from .mri.fastmri import load_fastmri as load_fastmri
 from .mri.ismrmrd import RawScan as RawScan
 from .mri.ismrmrd import load_ismrmrd as load_ismrmrd
+from .reading import Image as Image
+from .reading import Measured as Measured
+from .reading import read as read
 from .ultrasound import (
     ChannelData as ChannelData,
 )
@@ -66,3 +73,4 @@ from .volumes.nifti import (
     write_nifti as write_nifti,
 )
 from .volumes.results import write_result as write_result
+from .writing import write_like as write_like

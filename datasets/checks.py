@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import require_integer, require_path
 from wellposed.errors import (
     DtypeError,
     FileError,
@@ -17,9 +17,23 @@ from wellposed.errors import (
     WellposedError,
     check_finite,
 )
+from wellposed.integrity import check_held
 
 if TYPE_CHECKING:
     import h5py
+
+
+def require_file(argument: str, path: str | Path) -> Path:
+    """Return the path of an existing file.
+
+    Raises:
+        FileError: the file does not exist, or no file could have that name.
+        ArgumentError: ``path`` is not a path.
+    """
+    path = require_path(argument, path)
+    if not path.is_file():
+        raise FileError(f"{argument}: no such file {str(path)!r}")
+    return path
 
 
 @contextmanager
@@ -30,25 +44,13 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         path: the file, which must exist.
         kind: expected kind of the file, for the message.
     """
-    if not path.is_file():
-        raise FileError(f"path: no such file {str(path)!r}")
+    require_file("path", path)
     try:
         yield
     except WellposedError:
         raise
     except Exception as error:  # every reader has its own exceptions, without the file's name
         raise FileError(f"path: cannot read {str(path)!r} as {kind}: {error}") from error
-
-
-@contextmanager
-def writing(path: str | Path) -> Iterator[None]:
-    """Convert an `OSError` within into a `FileError` that names the file."""
-    try:
-        yield
-    except WellposedError:
-        raise
-    except OSError as error:
-        raise FileError(f"path: cannot write {str(path)!r}: {error}") from error
 
 
 def stored_array(
@@ -68,7 +70,20 @@ def stored_array(
         raise FileError(
             f"path: {key!r} in {path.name} has shape {found.shape}, accepted: {accepted} axes"
         )
+    check_held(path, repr(key), found.nbytes)
     return found
+
+
+def as_complex(values: np.ndarray) -> np.ndarray:
+    """Return compounds of a real and an imaginary part as complex numbers, others as they are.
+
+    As MATLAB 7.3 and other writers of HDF5 have them, by whatever names: (real, imag), (re, im).
+    """
+    names = [name.lower() for name in values.dtype.names or ()]
+    if len(names) != 2 or (names[0][0], names[1][0]) != ("r", "i"):
+        return values
+    real, imaginary = (values[name] for name in values.dtype.names or ())
+    return np.asarray(real + 1j * imaginary)
 
 
 def one_or_all(argument: str, index: int | None, count: int) -> slice:

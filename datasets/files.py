@@ -1,24 +1,28 @@
 """Reading of images and volumes from common files: PNG, JPEG, NPY, HDF5, MAT, NIfTI."""
 
-from collections.abc import Callable, Mapping
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wellposed.checks import checked
+from wellposed.datasets.checks import as_complex, reading, require_file
+from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES, read_photograph
 from wellposed.errors import FileError
+from wellposed.integrity import check_claim
 
 if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_log = logging.getLogger(__name__)
+
 KEYED_SUFFIXES = (".h5", ".hdf5", ".mat")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 VOLUME_SUFFIXES = (".npy", *KEYED_SUFFIXES, *NIFTI_SUFFIXES)
-GREY_MODES = ("L", "I;16")
-"""Pillow's names for grey pixels of 8 and 16 bits."""
-
-READABLE_SUFFIXES = IMAGE_SUFFIXES + VOLUME_SUFFIXES
+READABLE_SUFFIXES = PHOTOGRAPH_SUFFIXES + VOLUME_SUFFIXES
 
 
 def suffix_of(path: str | Path) -> str:
@@ -33,74 +37,59 @@ def stem_of(path: str | Path) -> str:
     return name[: len(name) - len(suffix_of(name))]
 
 
-def read_array(path: str | Path, key: str | None = None, min_axes: int = 2) -> np.ndarray:
+@checked
+def read_array(
+    path: str | Path, key: str | None = None, min_axes: int = 2, page: int | None = None
+) -> np.ndarray:
     """Return the array stored in a file.
 
-    Photographs are (H, W, 3) or (H, W) in [0, 1]; other formats are returned as stored.
+    Photographs are (H, W, 3) or (H, W) in [0, 1], see `read_photograph`; other formats are
+    returned as stored.
 
     Args:
-        path: a PNG, JPEG, BMP, TIFF, NPY, HDF5, MAT or NIfTI file.
+        path: a PNG, JPEG, BMP, TIFF, WebP, NPY, HDF5, MAT or NIfTI file.
         key: data set inside an HDF5 or MAT file; by default the only or largest data set.
         min_axes: data sets with fewer axes are ignored.
+        page: which page of a TIFF, or frame of an animation.
 
     Raises:
-        FileError: the file is missing, unreadable, of an unknown kind, or has no such key.
+        FileError: the file is missing, unreadable, of an unknown kind, or has no such key; a
+            photograph with transparent pixels.
+        ArgumentError: a photograph of several pages without ``page``, or no such page.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileError(f"path: no such file {str(path)!r}")
+    path = require_file("path", path)
     suffix = suffix_of(path)
     readers: dict[str, Callable[[Path], np.ndarray]] = {
-        **dict.fromkeys(IMAGE_SUFFIXES, _read_image),
-        ".npy": lambda p: np.load(p, allow_pickle=False),
+        **dict.fromkeys(PHOTOGRAPH_SUFFIXES, lambda p: _read_image(p, page)),
+        ".npy": _read_npy,
         **dict.fromkeys((".h5", ".hdf5"), lambda p: _read_hdf5(p, key, min_axes)),
         ".mat": lambda p: _read_mat(p, key, min_axes),
         **dict.fromkeys(NIFTI_SUFFIXES, lambda p: open_nifti(p)[1]),
     }
     if suffix not in readers:
         raise FileError(f"path: got {path.name!r}, accepted: {', '.join(READABLE_SUFFIXES)}")
-    try:
+    with reading(path, suffix):
         return readers[suffix](path)
-    except FileError:
-        raise
-    except Exception as error:  # every reader has its own exceptions, without the file's name
-        raise FileError(f"path: cannot read {str(path)!r} as {suffix}: {error}") from error
 
 
-def image_shape(path: Path) -> tuple[int, int, int]:
-    """Return (H, W, C) of a photograph, see `read_array`, without decoding its pixels.
-
-    Raises:
-        FileError: the file is missing, not an image, or has pixels that `read_array` refuses.
-    """
-    from PIL import Image
-
-    if not path.is_file():
-        raise FileError(f"path: no such file {str(path)!r}")
-    try:
-        with Image.open(path) as image:
-            _check_depth(path, image.mode)
-            width, height = image.size
-            return height, width, 1 if image.mode in GREY_MODES else 3
-    except FileError:
-        raise
-    except Exception as error:
-        raise FileError(f"path: cannot read {str(path)!r} as an image: {error}") from error
+def _read_image(path: Path, page: int | None) -> np.ndarray:
+    photograph = read_photograph(path, page)
+    if not photograph.opaque:
+        raise FileError(
+            f"path: {path.name} has transparent pixels, accepted: opaque pixels; flatten it, or "
+            "read it with its alpha by read_photograph"
+        )
+    pixels = photograph.pixels
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
-def _read_image(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        _check_depth(path, image.mode)
-        as_stored = image.mode == "RGB" or image.mode in GREY_MODES
-        pixels = np.asarray(image if as_stored else image.convert("RGB"))
-    return pixels.astype(np.float32) / float(np.iinfo(pixels.dtype).max)
-
-
-def _check_depth(path: Path, mode: str) -> None:
-    if mode in ("I", "F"):  # Pillow would clip them to 0..255
-        raise FileError(f"path: {path.name} has 32-bit pixels, accepted: 8 or 16 bits; use NPY")
+def _read_npy(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0
+        shape, _, kind = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+    check_claim(path, "the array", math.prod(shape) * kind.itemsize)
+    return np.asarray(np.load(path, allow_pickle=False))
 
 
 def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
@@ -111,18 +100,19 @@ def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
         file.visititems(
             lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {})
         )
-        return np.asarray(found[_choose(path, found, key, min_axes)])
+        name = _choose(path, found, key, min_axes)
+        check_claim(path, repr(name), found[name].nbytes)
+        return as_complex(np.asarray(found[name]))
 
 
 def _read_mat(path: Path, key: str | None, min_axes: int) -> np.ndarray:
     import h5py
-    import scipy.io
 
     if h5py.is_hdf5(path):  # MATLAB 7.3, which stores arrays transposed
         return _read_hdf5(path, key, min_axes).T
     found = {
         name: value
-        for name, value in scipy.io.loadmat(path).items()
+        for name, value in load_mat(path).items()
         if isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
     }
     return found[_choose(path, found, key, min_axes)]
@@ -146,4 +136,36 @@ def open_nifti(path: Path) -> "tuple[SpatialImage, np.ndarray]":
     image = nibabel.load(path)
     if not isinstance(image, SpatialImage):
         raise FileError(f"path: {path.name} is a {type(image).__name__}, accepted: an image")
+    shape, kind = image.shape, image.get_data_dtype()
+    held = image.file_map["image"].filename or path  # beside a header, in formats of two files
+    check_claim(Path(held), "the image", math.prod(map(int, shape)) * kind.itemsize)
     return image, np.asarray(image.dataobj)
+
+
+def load_mat(path: Path, simplify_cells: bool = False) -> dict[str, object]:
+    """Return the variables of a MAT file of version 7.2 or older; see `scipy.io.loadmat`."""
+    import scipy.io
+
+    sizes = {"double": 8, "int64": 8, "uint64": 8, "single": 4, "int32": 4, "uint32": 4}
+    for name, shape, kind in scipy.io.whosmat(path):
+        check_claim(path, repr(name), math.prod(map(int, shape)) * sizes.get(kind, 1))
+    return dict(scipy.io.loadmat(path, simplify_cells=simplify_cells))
+
+
+def files_below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Return the sorted files of some kinds in a folder and below; a warning lists the others.
+
+    Hidden files are ignored.
+    """
+    below = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
+    files, accepted = sorted(below), set(suffixes)
+    report_skipped(folder, [path for path in files if suffix_of(path) not in accepted])
+    return [path for path in files if suffix_of(path) in accepted]
+
+
+def report_skipped(folder: Path, files: Sequence[Path], shown: int = 8) -> None:
+    """Log a warning that files of a folder are not read; it names the first files."""
+    if files:
+        names = [str(path.relative_to(folder)) for path in files[:shown]]
+        more = f" and {len(files) - shown} more" if len(files) > shown else ""
+        _log.warning("%s: skipped %s%s, of unknown kind", folder, ", ".join(names), more)

@@ -44,18 +44,20 @@ HEADER = ["data", "method", "image", "PSNR", "SSIM", "held-out", "residual", "NF
 Row = list[str]
 
 
-def measured(held_back: float = 0.1) -> tuple[Task, Tensor, Tensor]:
-    """Return problem (a), its whole k-space and the mask of samples held back from it."""
+def measured(prior: priors.Prior, held_back: float = 0.1) -> tuple[Task, Tensor, Tensor]:
+    """Return problem (a) for a prior, its whole k-space and the mask of samples held back."""
     kspace = torch.from_numpy(np.load(DATA / "sigpy_brain_kspace.npy"))[None]
-    task = measured_mri(kspace, noise_sigma=NOISE)
+    task = measured_mri(kspace)
+    brightest = priors.fit_range(prior, kspace, task.operator).data_range[1]
     rows, columns = kspace.shape[-2:]
     taken = task.operator.mask[0, 0] > 0
     taken[rows // 2 - 16 : rows // 2 + 16, columns // 2 - 16 : columns // 2 + 16] = False
     chosen = torch.from_numpy(np.random.default_rng(0).random(tuple(taken.shape)) < held_back)
     held = taken & chosen
     mask = task.operator.mask[0, 0] * ~held
-    operator = operators.MultiCoilMRI(mask, task.operator.sensitivity_maps, noise_sigma=NOISE)
-    return Task(operator.restrict(task.y), operator, None), task.y, held
+    noise = NOISE * brightest
+    operator = operators.MultiCoilMRI(mask, task.operator.sensitivity_maps, noise_sigma=noise)
+    return Task(operator.restrict(task.y), operator, None, in_scanner_units=True), task.y, held
 
 
 def simulated() -> Task:
@@ -99,7 +101,8 @@ class Report:
             quality = [f"{float(psnr(image, truth)):.2f}", f"{float(ssim(image, truth)):.4f}"]
         y, operator = self.task.y, self.task.operator
         entries = 2 * float(operator.mask.sum()) * y.shape[1]
-        misfit = float((operator.A(image) - y).norm()) / (NOISE * entries**0.5)
+        noise = float(operator.noise_model.sigma)
+        misfit = float((operator.A(image) - y).norm()) / (noise * entries**0.5)
         figures = [*quality, self.held_out(image), f"{misfit:.2f}", nfe, f"{seconds:.1f}"]
         self.rows.append([self.name, method, kind, *figures])
 
@@ -111,9 +114,13 @@ class Report:
         self.add(method, f"mean of {count}", result.mean, f"{count} x {nfe}", result.seconds)
 
 
-def run(name: str, task: Task, held_out: Callable[[Tensor], str], out: Path) -> list[Row]:
+def run(
+    name: str, task: Task, prior: priors.Prior, held_out: Callable[[Tensor], str], out: Path
+) -> list[Row]:
     """Solve one problem by all methods; write the panels and return the rows."""
-    report, prior = Report(name, task, held_out), priors.load("brain-mri")
+    report = Report(name, task, held_out)
+    if task.in_scanner_units:
+        prior = priors.fit_range(prior, task.y, task.operator)
     for method, baseline in (("zero-filled", zero_filled), ("CG-SENSE", cg_sense)):
         started = time.perf_counter()
         image = baseline(task)
@@ -122,8 +129,8 @@ def run(name: str, task: Task, held_out: Callable[[Tensor], str], out: Path) -> 
         method = type(solver).__name__
         result = solver(task.y, task.operator, prior, num_samples=samples, seed=0)
         report.add_result(method, result)
-        reference = zero_filled(task)
-        result.save(out, reference=reference, truth=task.truth, name=f"{name}-{method.lower()}")
+        others = {"zero-filled": zero_filled(task)}
+        result.save(out, others=others, truth=task.truth, name=f"{name}-{method.lower()}")
     return report.rows
 
 
@@ -132,15 +139,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
     out: Path = parser.parse_args().out
-    task, kspace, held = measured()
+    prior = priors.load("brain-mri")
+    task, kspace, held = measured(prior)
     everything = operators.MultiCoilMRI(held.float(), task.operator.sensitivity_maps)
 
     def held_out(image: Tensor) -> str:
         error = everything.A(image) - everything.restrict(kspace)
         return f"{float(error.norm() / everything.restrict(kspace).norm()):.3f}"
 
-    rows = run("measured", task, held_out, out)
-    rows += run("simulated", simulated(), lambda image: "-", out)
+    rows = run("measured", task, prior, held_out, out)
+    rows += run("simulated", simulated(), prior, lambda image: "-", out)
     table = format_table(HEADER, rows)
     (out / "table.md").write_text(table + "\n")
     print(table)

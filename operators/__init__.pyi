@@ -7,6 +7,7 @@ from .ct import Detector as Detector
 from .ct import FanBeamCT as FanBeamCT
 from .ct import Panel as Panel
 from .ct import ParallelBeamCT as ParallelBeamCT
+from .ct.counts import MU_WATER as MU_WATER
 from .ct.counts import from_hounsfield as from_hounsfield
 from .ct.counts import line_integral_noise as line_integral_noise
 from .ct.counts import simulate_counts as simulate_counts
@@ -33,6 +34,7 @@ from .image.nonlinear import PhaseRetrieval as PhaseRetrieval
 from .image.super_resolution import SuperResolution as SuperResolution
 from .joint import Joint as Joint
 from .matrix import MatrixOperator as MatrixOperator
+from .mri.calibration import find_calibration as find_calibration
 from .mri.cartesian import DynamicMRI as DynamicMRI
 from .mri.cartesian import MultiCoilMRI as MultiCoilMRI
 from .mri.cartesian import MultiCoilMRI3D as MultiCoilMRI3D

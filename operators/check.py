@@ -4,7 +4,7 @@ Errors are measured per element, on matrices or on norms of differences, never o
 single inner products, which hide mismatches of several percent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import Count, Seed, Steps, checked
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
 from wellposed.linalg import inner, largest_eigenvalue, norm
 
@@ -42,17 +43,25 @@ class OperatorReport:
         return all(error < tolerance for error in (self.adjoint, self.linearity, self.normal))
 
 
+def is_linear_operator(operator: "Physics") -> bool:
+    """Tell whether an operator is a linear one."""
+    from deepinv.physics import LinearPhysics
+
+    return isinstance(operator, LinearPhysics)
+
+
 def _random(shape: tuple[int, ...], dtype: torch.dtype, rng: np.random.Generator) -> Tensor:
     real = torch.from_numpy(rng.standard_normal((*shape, 2)))
     return (torch.view_as_complex(real) if dtype.is_complex else real[..., 0]).to(dtype)
 
 
+@checked
 def check_operator(
     operator: "LinearPhysics",
-    image_size: tuple[int, ...] | None = None,
+    image_size: Sequence[Count] | None = None,
     dtype: torch.dtype | None = None,
-    pairs: int = 8,
-    seed: int = 0,
+    pairs: Count = 8,
+    seed: Seed = 0,
 ) -> OperatorReport:
     """Measure adjoint, linearity and normal-map errors of a linear operator, and its norm.
 
@@ -69,6 +78,8 @@ def check_operator(
         DtypeError: ``dtype`` is not floating-point or complex, or not what ``A_adjoint`` returns.
         ShapeError: ``A_adjoint`` does not return images.
     """
+    maps = hasattr(operator, "A") and hasattr(operator, "A_adjoint")
+    require(maps, "operator", type(operator).__name__, "a linear operator with A and A_adjoint")
     size = tuple(image_size or getattr(operator, "img_size", None) or ())
     if not size:
         raise ArgumentError("image_size: got None, accepted: the shape (C, H, W) of one image")
@@ -105,7 +116,7 @@ def check_operator(
 
 
 def operator_norm(
-    normal: Callable[[Tensor], Tensor], start: Tensor, iterations: int = 50
+    normal: Callable[[Tensor], Tensor], start: Tensor, iterations: Steps = 50
 ) -> float:
     """Return the largest eigenvalue of a Hermitian map by power iterations from ``start``.
 

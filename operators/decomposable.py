@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from wellposed.checks import Count
 from wellposed.errors import DtypeError, ShapeError, check_finite
 from wellposed.operators.base import Adjoint, LinearOperator, Scaled
 from wellposed.operators.proximal import as_weight, require_items
@@ -152,7 +153,7 @@ class Separable(Decomposable):
     """
 
     def __init__(
-        self, rows: Tensor, columns: Tensor, channels: int, noise_sigma: float | Tensor = 0.0
+        self, rows: Tensor, columns: Tensor, channels: Count, noise_sigma: float | Tensor = 0.0
     ) -> None:
         matrices = {"rows": rows, "columns": columns}
         for name, matrix in matrices.items():

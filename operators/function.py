@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from wellposed.checks import Count
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.check import check_operator
@@ -37,7 +38,7 @@ class FunctionOperator(LinearOperator):
     def __init__(
         self,
         f: Callable[[Tensor], Tensor],
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
         *,
         complex_image: bool = False,
@@ -80,7 +81,7 @@ class FunctionOperator(LinearOperator):
         require(report.passes(TOLERANCE), "f", got, accepted)
 
 
-def _random(items: int, size: tuple[int, ...], is_complex: bool, device: torch.device) -> Tensor:
+def _random(items: Count, size: tuple[int, ...], is_complex: bool, device: torch.device) -> Tensor:
     """Return random images, the same each time, without using the global generator."""
     generator = torch.Generator().manual_seed(0)
     dtype = torch.complex64 if is_complex else torch.float32

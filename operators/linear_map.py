@@ -8,7 +8,7 @@ import torch
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, require_integer
 from wellposed.errors import (
     ArgumentError,
     DeviceError,
@@ -32,13 +32,13 @@ class LinearMap(GaussianPhysics, LinearPhysics):
 
     def __init__(
         self,
-        image_size: Sequence[int],
-        measurement_size: Sequence[int],
+        image_size: Sequence[Count],
+        measurement_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
         *,
         complex_image: bool = False,
         complex_measurement: bool = False,
-        items: int = 1,
+        items: Count = 1,
     ) -> None:
         size = tuple(require_integer("image_size", side) for side in image_size)
         super().__init__(noise_sigma, img_size=size)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from wellposed.checks import Count
 from wellposed.errors import DtypeError, ShapeError, check_finite
 from wellposed.operators.decomposable import Decomposable
 
@@ -32,7 +33,7 @@ class MatrixOperator(Decomposable):
     right: Tensor
 
     def __init__(
-        self, matrix: Tensor, image_size: Sequence[int], noise_sigma: float | Tensor = 0.0
+        self, matrix: Tensor, image_size: Sequence[Count], noise_sigma: float | Tensor = 0.0
     ) -> None:
         is_complex = _require_matrix(matrix, math.prod(image_size))
         super().__init__(

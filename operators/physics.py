@@ -6,6 +6,7 @@ import torch
 from deepinv.physics import GaussianNoise, Physics
 from torch import Tensor
 
+from wellposed.checks import Checked, NonNegative, RealTensor, Seed
 from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.presentation import Presented, parts_of
@@ -44,7 +45,7 @@ class Noise(GaussianNoise):
         self.noise_model = unchanged
 
 
-class GaussianPhysics(Presented, Physics):
+class GaussianPhysics(Presented, Checked, Physics):
     """A measurement with Gaussian noise of known level, one for all items or one per item.
 
     Args:
@@ -60,7 +61,7 @@ class GaussianPhysics(Presented, Physics):
         *("solver", "stack", "tol"),
     }
 
-    def __init__(self, noise_sigma: float | Tensor, **physics: object) -> None:
+    def __init__(self, noise_sigma: NonNegative | RealTensor, **physics: object) -> None:
         noise = Noise(noise_sigma)
         super().__init__(A=unchanged, sensor_model=unchanged, noise_model=noise, **physics)
 
@@ -75,7 +76,7 @@ class GaussianPhysics(Presented, Physics):
         """Return the names of the component operators, if any."""
         return ", ".join(parts_of(self, GaussianPhysics))
 
-    def measure(self, x: Tensor, seed: int = 0) -> Tensor:
+    def measure(self, x: Tensor, seed: Seed = 0) -> Tensor:
         """Return ``A(x) + n``; the noise of item i depends on ``seed`` and i."""
         clean: Tensor = self.A(x)
         source = ItemNoise(seed, [(i,) for i in range(len(clean))], MEASUREMENT)
@@ -100,9 +101,13 @@ def noise_level(noise_sigma: float | Tensor) -> Tensor:
     """Return a checked noise level as a float32 tensor."""
     accepted = "a finite number of at least 0, or one per item"
     try:
+        if isinstance(noise_sigma, Tensor) and noise_sigma.is_complex():
+            raise TypeError("complex")
         sigma = torch.as_tensor(noise_sigma, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ArgumentError(f"noise_sigma: got {noise_sigma!r}, accepted: {accepted}") from error
+    # One per item, of whatever axes broadcast to a batch.
+    require(sigma.ndim < 2 or sigma.numel() == len(sigma), "noise_sigma", noise_sigma, accepted)
     usable = sigma.numel() > 0 and bool(((sigma >= 0) & sigma.isfinite()).all())
     require(usable, "noise_sigma", noise_sigma, accepted)
     return sigma

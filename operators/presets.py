@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from wellposed import operators
-from wellposed.checks import require_integer
+from wellposed.checks import Count, require_integer
 from wellposed.errors import ShapeError, require, require_choice
 from wellposed.operators.options import OperatorOptions
 
@@ -23,16 +25,27 @@ class Task:
     Attributes:
         y: measurement (1, ...).
         operator: its operator.
-        truth: the clean image (1, C, H, W) or volume (1, 1, D, H, W) of a simulated problem.
+        truth: the clean image (1, C, H, W) or volume (1, 1, D, H, W), if it is known.
+        margins: rows and columns (top, bottom, left, right) of the images of the operator that
+            lie outside the photograph.
+        in_scanner_units: the prior must still be fitted to ``y`` (`priors.fit_range`).
     """
 
     y: Tensor
     operator: "LinearOperator"
     truth: Tensor | None
+    margins: tuple[int, int, int, int] = (0, 0, 0, 0)
+    in_scanner_units: bool = False
+
+    def inside(self, images: Tensor) -> Tensor:
+        """Return images (..., H, W) without the margins."""
+        top, bottom, left, right = self.margins
+        height, width = images.shape[-2:]
+        return images[..., top : height - bottom, left : width - right]
 
 
 def build(
-    name: str, image_size: Sequence[int], options: OperatorOptions | None = None
+    name: str, image_size: Sequence[Count], options: OperatorOptions | None = None
 ) -> "LinearOperator":
     """Return the operator called ``name`` on images of a size.
 
@@ -73,22 +86,87 @@ def simulate(name: str, image: Tensor, options: OperatorOptions | None = None) -
     return Task(operator.measure(image, options.seed), operator, image)
 
 
-def measured_mri(kspace: Tensor, noise_sigma: float = 0.0) -> Task:
-    """Set up measured multi-coil k-space (1, coils, H, W): mask, coil maps and scale.
+def measured_deblurring(y: Tensor, kernel: Tensor, noise_sigma: float = 0.0) -> Task:
+    """Set up a blurred photograph (1, C, H, W), or volume of such slices, as it was measured.
 
-    The mask is where k-space is not zero, the maps are estimated by ESPIRiT, and the data are
-    scaled so that the 99.8 percentile of the root-sum-of-squares image is 1, as priors expect.
+    The scene goes on outside the frame, from where the blur carries it in: images of the operator
+    have margins of what the kernel reaches, of which nothing else is known.
+
+    Args:
+        y: the photograph.
+        kernel: (h, w).
+        noise_sigma: its noise.
+    """
+    channels, *depth, height, width = y.shape[1:]
+    rows, columns = kernel.shape
+    size = (channels, height + rows - 1, width + columns - 1)
+    operator: LinearOperator = operators.PaddedBlur(kernel, size, noise_sigma, boundary="valid")
+    operator = operators.Stacked(operator, depth[0]) if depth else operator
+    margins = (rows - 1 - rows // 2, rows // 2, columns - 1 - columns // 2, columns // 2)
+    return Task(y, operator, None, margins)
+
+
+def reflected_blur(
+    kernel: Tensor, image_size: Sequence[int], noise_sigma: float = 0.0
+) -> "LinearOperator":
+    """Return the blur of a photograph whose scene goes on mirrored outside the frame.
+
+    Where a restorer needs images of the photograph's size, this is nearest to the truth.
+
+    Args:
+        kernel: (h, w).
+        image_size: (C, H, W).
+        noise_sigma: noise level in ``y``.
+    """
+    channels, height, width = image_size
+    rows, columns = kernel.shape
+    sides = (columns - 1 - columns // 2, columns // 2, rows - 1 - rows // 2, rows // 2)
+    mirrored = operators.FunctionOperator(partial(_mirror, sides=sides), tuple(image_size))
+    size = (channels, height + rows - 1, width + columns - 1)
+    return operators.PaddedBlur(kernel, size, noise_sigma, boundary="valid") @ mirrored
+
+
+def _mirror(x: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
+    return pad(x, sides, mode="reflect")
+
+
+def gaussian_blur(image_size: Sequence[int], blur_sigma: float) -> Tensor:
+    """Return the Gaussian kernel of a width in pixels, cut at 4 of it and to fit the image."""
+    radius = min(int(4 * blur_sigma) + 1, (min(image_size[-2:]) - 1) // 2)
+    return operators.gaussian_kernel(blur_sigma, 2 * radius + 1)
+
+
+def measured_mri(kspace: Tensor, noise_sigma: float = 0.0) -> Task:
+    """Set up measured multi-coil k-space (1, coils, H, W): mask and coil maps.
+
+    The mask is where k-space is not zero, the maps are estimated by ESPIRiT. Values are not
+    scaled.
 
     Args:
         kspace: complex, centred, zero where nothing was measured.
-        noise_sigma: noise of the scaled k-space, in the real and in the imaginary part.
+        noise_sigma: noise of k-space in its units, in the real and in the imaginary part.
     """
     mask = (kspace[0].abs().sum(0) > 0).float()
     # Maps in every pixel: no data would determine the image where maps are cropped to zero.
     maps = operators.espirit(kspace[0], calibration=None, crop=0.0)
     operator = operators.MultiCoilMRI(mask, maps, noise_sigma)
-    brightest = torch.quantile(operator.coil_combined_rss(kspace).flatten(), 0.998)
-    return Task(kspace / brightest, operator, None)
+    return Task(kspace, operator, None, in_scanner_units=True)
+
+
+def undersampled(kspace: Tensor, options: OperatorOptions) -> Tensor:
+    """Return fully sampled k-space (..., H, W) with lines left out, see `uniform_random_lines`.
+
+    Raises:
+        ArgumentError: lines are missing already.
+    """
+    width, measured = kspace.shape[-1], (kspace != 0).flatten(0, -2).any(0)
+    # Some scans leave out the outermost lines on one side.
+    inside = measured.nonzero().flatten()
+    complete = len(inside) > 0 and len(inside) == int(inside[-1] - inside[0]) + 1
+    accepted = "None for k-space of which lines are missing already"
+    require(complete, "acceleration", options.factor_of_lines, accepted)
+    mask = operators.uniform_random_lines(width, options.factor_of_lines, seed=options.seed)
+    return kspace * mask.to(kspace.device)
 
 
 Size = tuple[int, int, int]
@@ -106,23 +184,27 @@ def _super_resolution(size: Size, o: OperatorOptions) -> "LinearOperator":
 
 
 def _deblurring(size: Size, o: OperatorOptions) -> "LinearOperator":
-    radius = min(int(4 * o.blur_sigma) + 1, (min(size[1:]) - 1) // 2)
-    kernel = operators.gaussian_kernel(o.blur_sigma, 2 * radius + 1)
-    return operators.Blur(kernel, size, o.noise_sigma)
+    return operators.Blur(gaussian_blur(size, o.blur_sigma), size, o.noise_sigma)
 
 
 def _mri(size: Size, o: OperatorOptions) -> "LinearOperator":
     _, height, width = _grey(size, "MRI")
     maps = operators.simulate_sensitivity_maps(o.coils, height, width, o.seed)
-    mask = operators.uniform_random_lines(width, o.acceleration, seed=o.seed)
+    mask = operators.uniform_random_lines(width, o.factor_of_lines, seed=o.seed)
     return operators.MultiCoilMRI(mask, maps, o.noise_sigma)
 
 
 def _ct(size: Size, o: OperatorOptions) -> "LinearOperator":
     _, height, width = _grey(size, "CT")
     require_integer("views", o.views)
-    angles = torch.arange(o.views, dtype=torch.float64) * (o.arc / o.views)
-    return operators.ParallelBeamCT((height, width), angles, noise_sigma=o.noise_sigma)
+    angles = torch.tensor(o.view_angles(o.views), dtype=torch.float64)
+    if o.fan is None:
+        return operators.ParallelBeamCT((height, width), angles, noise_sigma=o.noise_sigma)
+    source, far, bin_size = o.fan
+    detector = operators.Detector(bin_size=bin_size)
+    return operators.FanBeamCT(
+        (height, width), angles, source, far, detector, noise_sigma=o.noise_sigma
+    )
 
 
 def _grey(size: Size, what: str) -> Size:
@@ -136,9 +218,9 @@ OPERATORS: dict[str, tuple[str, Callable[[Size, OperatorOptions], "LinearOperato
         "downsampling by --factor, --kernel bicubic or average",
         _super_resolution,
     ),
-    "deblurring": ("Gaussian blur of --blur-sigma pixels", _deblurring),
+    "deblurring": ("blur by --kernel-file, or Gaussian of --blur-sigma pixels", _deblurring),
     "mri": ("multi-coil MRI: measured k-space, or an image undersampled --acceleration x", _mri),
-    "ct": ("parallel-beam CT with --views over --arc degrees", _ct),
+    "ct": ("CT with --views over --arc degrees, of parallel or --fan beams", _ct),
 }
 """Operators by name: one line about each, and the function that builds it."""
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, require_integer
 from wellposed.errors import ArgumentError, require
 from wellposed.operators.base import LinearOperator
 from wellposed.parallel.part import Part
@@ -28,7 +28,7 @@ class Stacked(LinearOperator):
     incidental: ClassVar[frozenset[str]] = frozenset({"part", "img_size", "measurement_size"})
     """Attributes that differ between processes; see `fingerprint`."""
 
-    def __init__(self, operator: LinearOperator, slices: int, part: Part | None = None) -> None:
+    def __init__(self, operator: LinearOperator, slices: Count, part: Part | None = None) -> None:
         require_integer("slices", slices)
         require(isinstance(operator, LinearOperator), "operator", operator, "a LinearOperator")
         if operator.items not in (1, slices) or len(operator.img_size) != 3:
@@ -73,27 +73,28 @@ class Stacked(LinearOperator):
         return Stacked(self.operator.scaled(factor), self.img_size[1], self.part)
 
     def forward_map(self, x: Tensor) -> Tensor:
-        return self._by_slice(x, self.operator.A)
+        return self.by_slice(x, self.operator.A)
 
     def adjoint_map(self, y: Tensor) -> Tensor:
-        return self._by_slice(y, self.operator.A_adjoint)
+        return self.by_slice(y, self.operator.A_adjoint)
 
     def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return ``A^H A x``, with the operator's ``A_adjoint_A``."""
         self._check("x", x, self.img_size, self.complex_image)
-        return self._by_slice(x, self.operator.A_adjoint_A)
+        return self.by_slice(x, self.operator.A_adjoint_A)
 
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return each slice's pseudo-inverse."""
         self.check_measurement(y)
-        return self._by_slice(y, self.operator.A_dagger)
+        return self.by_slice(y, self.operator.A_dagger)
 
     def restrict(self, y: Tensor) -> Tensor:
         """Return ``y`` with entries that are never measured set to zero."""
-        return self._by_slice(y, self.operator.restrict)
+        return self.by_slice(y, self.operator.restrict)
 
-    def _by_slice(self, value: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
+    def by_slice(self, value: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return what a map makes of each slice of (B, K, D, ...)."""
         if self.operator.items > 1 and len(value) > 1:  # it has parameters for one volume
-            return torch.cat([self._by_slice(volume, apply) for volume in value.split(1)])
+            return torch.cat([self.by_slice(volume, apply) for volume in value.split(1)])
         slices = value.transpose(1, 2).flatten(0, 1)
         return torch.unflatten(apply(slices), 0, (len(value), -1)).transpose(1, 2)

@@ -1,5 +1,6 @@
 from .adapters.autoencoder import DiffusersAutoencoder as DiffusersAutoencoder
 from .adapters.autoencoder import Latent as Latent
+from .adapters.guided import Guided as Guided
 from .adapters.patchwise import Patchwise as Patchwise
 from .adapters.product import Product as Product
 from .adapters.rescheduled import DenoiserPrior as DenoiserPrior
@@ -24,6 +25,7 @@ from .processes import resshift as resshift
 from .proximal import NuclearNorm as NuclearNorm
 from .proximal import Proximal as Proximal
 from .proximal import TotalVariation as TotalVariation
+from .scaling import fit_range as fit_range
 from .schedule import VE as VE
 from .schedule import Flow as Flow
 from .schedule import Schedule as Schedule

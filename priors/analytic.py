@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.errors import ArgumentError, ShapeError, require
+from wellposed.checks import Checked, Positive, RealTensor, Seed
+from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
 from wellposed.linalg import conjugate_gradient
 from wellposed.noise import ItemNoise
 from wellposed.operators.physics import Forward
@@ -23,7 +24,7 @@ from wellposed.priors.schedule import Schedule, Tabulated
 SpectralFunction = Callable[[Tensor], Tensor]
 
 
-class Covariance(ABC):
+class Covariance(Checked, ABC):
     """A symmetric positive covariance acting on images (B, C, ...)."""
 
     @abstractmethod
@@ -38,7 +39,7 @@ class Covariance(ABC):
 class Diagonal(Covariance):
     """Independent pixels, with variances broadcastable to one image."""
 
-    def __init__(self, variance: Tensor | float) -> None:
+    def __init__(self, variance: RealTensor | Positive) -> None:
         exact = None if isinstance(variance, Tensor) else torch.float64
         self.variance = torch.as_tensor(variance, dtype=exact)
         require(bool((self.variance > 0).all()), "variance", "values <= 0", "positive values")
@@ -52,8 +53,13 @@ class Full(Covariance):
     """Any covariance matrix over the flattened image, (n, n)."""
 
     def __init__(self, matrix: Tensor) -> None:
+        if not (matrix.is_floating_point() or matrix.is_complex()):
+            raise DtypeError(f"matrix: got {matrix.dtype}, accepted: floating-point or complex")
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ShapeError(f"matrix: got {tuple(matrix.shape)}, accepted: (n, n)")
+        off = float((matrix - matrix.mH).abs().max())
+        hermitian = off <= 1e-4 * float(matrix.abs().max())  # up to rounding in single precision
+        require(hermitian, "matrix", f"one that is {off:.3g} from Hermitian", "a Hermitian one")
         self.values: Tensor
         self.vectors: Tensor
         self.values, self.vectors = torch.linalg.eigh(matrix)
@@ -76,7 +82,7 @@ class Stationary(Covariance):
             frequency negation for real images.
     """
 
-    def __init__(self, spectrum: Tensor) -> None:
+    def __init__(self, spectrum: RealTensor) -> None:
         require(bool((spectrum > 0).all()), "spectrum", "values <= 0", "positive values")
         self.spectrum = spectrum
 
@@ -121,7 +127,7 @@ class GaussianPosterior:
         gain: Tensor = torch.linalg.solve(S, ACt)
         return C - ACt.conj().T @ gain
 
-    def sample(self, count: int, seed: int = 0) -> Tensor:
+    def sample(self, count: int, seed: Seed = 0) -> Tensor:
         """Return exact samples (count, B, C, ...) by Matheron's rule: perturb, then condition."""
         draws = []
         for n in range(count):
@@ -145,10 +151,12 @@ class GaussianPrior(Prior):
         is_complex: images are complex tensors.
     """
 
+    has_range = False
+
     def __init__(
         self,
         mean: Tensor | float,
-        covariance: Covariance | float,
+        covariance: Covariance | Positive,
         schedule: Schedule | None = None,
         is_complex: bool = False,
     ) -> None:
@@ -224,7 +232,7 @@ class MixturePosterior:
         """Posterior mean (B, C, ...)."""
         return torch.einsum("bk,bkn->bn", self.weights, self.means).reshape(-1, *self.shape)
 
-    def sample(self, count: int, seed: int = 0) -> Tensor:
+    def sample(self, count: int, seed: Seed = 0) -> Tensor:
         """Return exact samples (count, B, C, ...)."""
         factors = torch.linalg.cholesky(self.covariances)
         batch, _, size = self.means.shape
@@ -248,15 +256,23 @@ class GaussianMixturePrior(Prior):
         schedule: DDPM's linear schedule by default.
     """
 
+    has_range = False
+
     def __init__(
         self,
-        weights: Tensor,
+        weights: RealTensor,
         means: Tensor,
         covariances: Tensor,
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(schedule or Tabulated.linear())
-        require(bool((weights > 0).all()), "weights", "values <= 0", "positive values")
+        positive = weights.ndim == 1 and bool((weights > 0).all())
+        require(positive, "weights", "other values", "positive values (K,)")
+        if means.ndim < 2 or len(means) != len(weights):
+            raise ShapeError(
+                f"means: got {tuple(means.shape)}, accepted: ({len(weights)}, C, ...) for "
+                f"{len(weights)} weights"
+            )
         self.shape = tuple(means.shape[1:])
         self.weights = weights / weights.sum()
         self.means = means.flatten(1)

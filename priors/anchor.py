@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.errors import ArgumentError, require, require_choice
+from wellposed.checks import Choice, Count, check_fields
+from wellposed.errors import ArgumentError
 
 INPUTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "plain": lambda x_t, m, sigma: x_t,
@@ -48,13 +49,11 @@ class Anchor:
         ArgumentError: an invalid setting.
     """
 
-    input: str = "plain"
-    upsample: int = 1
+    input: Annotated[str, Choice(*INPUTS)] = "plain"
+    upsample: Count = 1
 
     def __post_init__(self) -> None:
-        require_choice("input", self.input, INPUTS)
-        whole = isinstance(self.upsample, int) and self.upsample >= 1
-        require(whole, "upsample", self.upsample, "an integer of at least 1")
+        check_fields(self)
 
     def seen(self, x_t: Tensor, m: Tensor, sigma: Tensor) -> Tensor:
         """Return the network's input."""

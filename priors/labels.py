@@ -15,6 +15,14 @@ class Label:
     scale: float = 1
     least: float | None = None
 
+    @classmethod
+    def conventions(cls, T: int) -> "dict[str, Label]":
+        """Return the usual labels of tables of T noisy levels, by name.
+
+        ``index`` counts them from 0 as DDPM does, ``step`` from 1, and ``fraction`` is t / T.
+        """
+        return {"index": cls(1, least=0), "step": cls(least=0), "fraction": cls(scale=1 / T)}
+
     def __call__(self, t: Tensor) -> Tensor:
         """Return the label of times, (B,)."""
         label = self.scale * (t - self.first)

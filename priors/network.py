@@ -6,6 +6,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from wellposed.checks import Count, Positive
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.priors.anchor import Anchor, Condition, Degraded, degraded_of
 from wellposed.priors.labels import Label
@@ -45,11 +46,15 @@ class NetworkPrior(Prior):
         num_classes: number of classes of a class-conditional network, which is called as
             ``network(x, label, class)``.
         anchor: makes the prior a restorer, see `Anchor`.
-        images: channels, is_complex, data_range, see `Prior`.
+        images: channels, is_complex, data_range, see `Prior`; the range by default is that of
+            images in [0, 1], or of complex ones [-1, 1], as of checkpoints.
 
     Raises:
         ArgumentError: an invalid setting.
     """
+
+    null_class: int | None = None
+    """The class that stands for none, where that is known of a network; see `Guided`."""
 
     is_signal = False
     """Whether images are companded RF with values about 0, not intensities; set by `store`."""
@@ -60,12 +65,13 @@ class NetworkPrior(Prior):
         schedule: Schedule,
         prediction: str = "noise",
         label: Callable[[Tensor], Tensor] | None = None,
-        sigma_data: float | None = None,
-        num_classes: int | None = None,
+        sigma_data: Positive | None = None,
+        num_classes: Count | None = None,
         anchor: Anchor | None = None,
         **images: Unpack[Images],
     ) -> None:
-        super().__init__(schedule, **images)
+        usual = (-1.0, 1.0) if images.get("is_complex", False) else (0.0, 1.0)
+        super().__init__(schedule, **({"data_range": usual} | images))
         require(isinstance(network, nn.Module), "network", type(network).__name__, "a module")
         known = PREDICTIONS if anchor is None else (*PREDICTIONS, *TWO_HEADS)
         self.prediction = require_choice("prediction", prediction, known)
@@ -202,7 +208,8 @@ class NetworkPrior(Prior):
             require(none, "condition", "a condition", "None, as this prior is unconditional")
             return ()
         classes = torch.as_tensor(-1 if condition is None else condition)
-        inside = (classes >= 0) & (classes < count)
+        null = -1 if self.null_class is None else self.null_class
+        inside = ((classes >= 0) & (classes < count)) | ((classes == null) & (null >= 0))
         known = not classes.is_floating_point() and bool(inside.all())
         accepted = f"classes 0 to {count - 1}; fix one for all with prior.conditioned_on(class)"
         require(known, "condition", condition, accepted)

@@ -1,16 +1,19 @@
 """The prior: a noise schedule and ``denoise(x_t, t) -> E[x_0 | x_t]``."""
 
+import copy
+import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from wellposed.checks import Checked, Count
 from wellposed.errors import ArgumentError, DeviceError, ShapeError, require
 from wellposed.presentation import Presented, parts_of
 from wellposed.priors.anchor import Anchor, Condition, Degraded, degraded_of
 from wellposed.priors.prediction import Components
-from wellposed.priors.schedule import Schedule
+from wellposed.priors.schedule import Schedule, float64
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
@@ -24,7 +27,7 @@ class Images(TypedDict, total=False):
     data_range: tuple[float, float]
 
 
-class Prior(Presented, nn.Module):
+class Prior(Presented, Checked, nn.Module):
     """Base of all priors.
 
     A prior works in its own units, in which its diffusion is ``x_t = alpha_t x_0 + sigma_t eps``
@@ -48,6 +51,9 @@ class Prior(Presented, nn.Module):
     prediction: str = "sample"
     """What the network predicts, see `NetworkPrior`; other priors return ``x_0`` directly."""
 
+    has_range: bool = True
+    """Whether its images are about as large as ``data_range``; not those of analytic priors."""
+
     factor: int = 1
     """Sides of an image over the sides in units."""
 
@@ -57,20 +63,38 @@ class Prior(Presented, nn.Module):
     def __init__(
         self,
         schedule: Schedule,
-        channels: int | None = None,
+        channels: Count | None = None,
         is_complex: bool = False,
         data_range: tuple[float, float] = (-1.0, 1.0),
     ) -> None:
         super().__init__()
-        low, high = data_range
         require(isinstance(schedule, Schedule), "schedule", type(schedule).__name__, "a Schedule")
-        require(low < high, "data_range", data_range, "(low, high) with low < high")
-        accepted = "a symmetric range for complex images"
-        require(not is_complex or low == -high, "data_range", data_range, accepted)
         self.schedule = schedule
         self.channels = channels
         self.is_complex = is_complex
-        self.data_range = (float(low), float(high))
+        self.data_range = self._checked_range(data_range)
+
+    def _checked_range(self, data_range: tuple[float, float]) -> tuple[float, float]:
+        low, high = map(float, data_range)
+        require(-math.inf < low < high < math.inf, "data_range", data_range, "finite, low < high")
+        symmetric = not self.is_complex or low == -high
+        require(symmetric, "data_range", data_range, "symmetric if complex")
+        return low, high
+
+    def with_range(self, low: float, high: float) -> Self:
+        """Return this prior for images with the values ``low`` and ``high`` at its range's ends.
+
+        Solvers then take measurements of such images, noise levels in their units, and return
+        images likewise: nothing is to be scaled before or afterwards. Weights are shared.
+
+        Raises:
+            ArgumentError: not finite, not in this order, or not symmetric for complex images.
+        """
+        twin = copy.copy(self)
+        # A shallow copy shares the dictionary of parts as well.
+        twin._modules = dict(self._modules)
+        twin.data_range = self._checked_range((low, high))
+        return twin
 
     def extra_repr(self) -> str:
         """Return the content of `repr`: parts, weights, schedule, channels and range."""
@@ -170,7 +194,9 @@ class Prior(Presented, nn.Module):
         plain = self.anchor is None and self.is_affine
         accepted = "a plain prior on images as a denoiser; use this prior with a solver"
         require(plain, "prior", f"{type(self).__name__} with {what}", accepted)
-        level = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).flatten() / self.scale
+        level = float64("sigma", sigma).to(x.device).flatten() / self.scale
+        one_each = len(level) in (1, len(x))
+        require(one_each, "sigma", f"{len(level)} levels", f"1, or one for each of {len(x)} items")
         largest = float(self.schedule.ratio(self.schedule.T))
         # Single-precision callers may round the largest level up.
         inside = bool((level >= 0).all()) and bool((level <= largest * (1 + 1e-5)).all())
@@ -228,7 +254,12 @@ class Adapter(Prior):
     def __init__(self, prior: Prior, schedule: Schedule | None = None) -> None:
         schedule = schedule or prior.schedule
         super().__init__(schedule, prior.channels, prior.is_complex, prior.data_range)
-        self.prior, self.factor = prior, prior.factor
+        self.prior, self.factor, self.has_range = prior, prior.factor, prior.has_range
+
+    def with_range(self, low: float, high: float) -> Self:
+        twin = super().with_range(low, high)
+        twin.prior = self.prior.with_range(low, high)
+        return twin
 
     @property
     def is_affine(self) -> bool:
@@ -272,4 +303,6 @@ def broadcast(values: Tensor, like: Tensor) -> Tensor:
     """Return schedule values, a scalar or (B,), broadcastable to ``like`` without promotion."""
     if values.ndim == 0:
         return values.to(like.real.dtype).to(like.device)
+    if len(values) not in (1, len(like)):
+        raise ShapeError(f"t: got {len(values)} times, accepted: 1, or one of {len(like)} items")
     return values.to(like.real.dtype).to(like.device).view(-1, *[1] * (like.ndim - 1))

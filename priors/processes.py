@@ -5,10 +5,12 @@ the clean image at ``t = 0`` to the degraded image plus noise at ``t = T``.
 """
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from wellposed.checks import Range, Steps, checked
 from wellposed.errors import require, require_choice
 from wellposed.priors.schedule import Schedule, Table, Tabulated
 
@@ -16,11 +18,12 @@ THETAS = ("cosine", "linear", "constant")
 SUMS = ("decreased", "increased", "average")
 
 
+@checked
 def resshift(
-    T: int = 15,
+    T: Steps = 15,
     kappa: float = 2.0,
     min_noise: float = 0.04,
-    power: float = 0.3,
+    power: Annotated[float, Range(0, 100, "(]")] = 0.3,
     max_noise: float = 0.99,
 ) -> Tabulated:
     """Return ResShift's schedule: ``alpha = 1 - eta``, ``sigma = kappa sqrt(eta)``.
@@ -49,8 +52,9 @@ def resshift(
     return Tabulated(1 - root_eta**2, kappa * root_eta)
 
 
+@checked
 def rddm(
-    T: int = 1000,
+    T: Steps = 1000,
     sum_scale: float = 1.0,
     residual: str = "decreased",
     noise: str = "increased",
@@ -79,7 +83,7 @@ def rddm(
     return Tabulated((1 - residual_sum).clamp(min=floor), (sum_scale * noise_sum).sqrt())
 
 
-def _sums(argument: str, rule: str, T: int) -> Tensor:
+def _sums(argument: str, rule: str, T: Steps) -> Tensor:
     """Return the sums over the first 0 to T of T steps that add up to 1."""
     require_choice(argument, rule, SUMS)
     t = torch.arange(T + 1, dtype=torch.float64)
@@ -88,6 +92,7 @@ def _sums(argument: str, rule: str, T: int) -> Tensor:
     return t * (t + 1 if rule == "increased" else 2 * T + 1 - t) / (T * (T + 1))
 
 
+@checked
 def rddm_from_ddim(betas: Table) -> Tabulated:
     """Return the schedule of an RDDM converted from a DDPM: ``sum alpha = 1 - sqrt(alpha_bar)``.
 
@@ -121,7 +126,7 @@ class MeanReverting(Schedule):
     def __init__(
         self,
         max_sigma: float = 10.0,
-        T: int = 100,
+        T: Steps = 100,
         eps: float = 0.005,
         theta: str = "cosine",
         shifted: bool = True,
@@ -138,7 +143,7 @@ class MeanReverting(Schedule):
         self.min_ratio = float(self.ratio(1.0))
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = self.at(t)
         low = t.cpu().floor().clamp(0, self.T - 1)
         index = low.long()
         decay = torch.lerp(self.decay[index], self.decay[index + 1], t.cpu() - low).to(t.device)
@@ -153,7 +158,7 @@ class MeanReverting(Schedule):
         return (low + (decay - self.decay[low]) / gap).to(ratio.device)
 
 
-def _thetas(rule: str, T: int) -> Tensor:
+def _thetas(rule: str, T: Steps) -> Tensor:
     """Return the speeds theta at times 0 to T."""
     if rule == "constant":
         return torch.ones(T + 1, dtype=torch.float64)

@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
-from wellposed.errors import ShapeError, require, require_choice
+from wellposed.checks import Choice, Count, NonNegative, Steps, check_fields
+from wellposed.errors import ShapeError, require
 from wellposed.linalg import per_item
 from wellposed.parallel.part import Part
 from wellposed.priors.adapters.rescheduled import DenoiserPrior
@@ -34,6 +35,8 @@ class Proximal(DenoiserPrior):
         data_range: public values of -1 and 1.
         images: channels, is_complex, see `Prior`.
     """
+
+    has_range = False
 
     def __init__(
         self,
@@ -71,14 +74,12 @@ class NuclearNorm:
         patch: side of the patches, which must divide the image's sides.
     """
 
-    weight: float = 1.0
-    matrix: str = "image"
-    patch: int = 8
+    weight: NonNegative = 1.0
+    matrix: Annotated[str, Choice("image", "frames", "patches")] = "image"
+    patch: Count = 8
 
     def __post_init__(self) -> None:
-        require(0 <= self.weight < math.inf, "weight", self.weight, "a finite number >= 0")
-        require_choice("matrix", self.matrix, ("image", "frames", "patches"))
-        require_integer("patch", self.patch)
+        check_fields(self)
 
     def __call__(self, z: Tensor, gamma: Tensor) -> Tensor:
         """Return the proximal solution; see `Prox`."""
@@ -120,12 +121,11 @@ class TotalVariation:
         iterations: number of iterations, the same for every item.
     """
 
-    weight: float = 1.0
-    iterations: int = 50
+    weight: NonNegative = 1.0
+    iterations: Steps = 50
 
     def __post_init__(self) -> None:
-        require(0 <= self.weight < math.inf, "weight", self.weight, "a finite number >= 0")
-        require_integer("iterations", self.iterations)
+        check_fields(self)
 
     def __call__(self, z: Tensor, gamma: Tensor) -> Tensor:
         """Return the proximal solution; see `Prox`."""

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from wellposed.checks import Seed
 from wellposed.errors import require
 from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.priors.anchor import Degraded, degraded_of
@@ -67,7 +68,7 @@ def reverse(
 
 
 @torch.no_grad()
-def restored(prior: Prior, condition: Degraded | Tensor, steps: int = 5, seed: int = 0) -> Tensor:
+def restored(prior: Prior, condition: Degraded | Tensor, steps: int = 5, seed: Seed = 0) -> Tensor:
     """Return degraded images restored by DDIM, in public values.
 
     Args:
@@ -93,7 +94,7 @@ def sample(
     steps: int = 50,
     eta: float = 0.0,
     spacing: str = "karras",
-    seed: int = 0,
+    seed: Seed = 0,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Return ``count`` samples of a prior, by DDIM (Song, Meng and Ermon 2021, arXiv 2010.02502).

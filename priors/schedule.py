@@ -12,14 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.errors import ArgumentError, require, require_choice
+from wellposed.checks import Checked, Positive, Steps, checked, require_integer
+from wellposed.errors import ArgumentError, DtypeError, require, require_choice
+from wellposed.kinds import shown
 
 Table = Tensor | np.ndarray | Sequence[float]
 """Numbers by time, of a schedule."""
+
+MOST_STEPS = 10**6
 SPACINGS = ("leading", "linspace", "trailing", "karras", "geometric")
 
 
-class Schedule(ABC):
+class Schedule(Checked, ABC):
     """Maps time to ``(alpha_t, sigma_t)``.
 
     Attributes:
@@ -36,6 +40,18 @@ class Schedule(ABC):
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
         """Return float64 tensors ``(alpha_t, sigma_t)`` of the shape of ``t``."""
 
+    def at(self, t: float | Tensor) -> Tensor:
+        """Return times as float64.
+
+        Raises:
+            ArgumentError: a time is not a number from 0 to T.
+        """
+        times = float64("t", t)
+        # Times found from levels are off by rounding.
+        if not bool(((times >= -1e-9) & (times <= self.T * (1 + 1e-6))).all()):
+            raise ArgumentError(f"t: got {shown(t)}, accepted: times from 0 to T = {self.T:g}")
+        return times
+
     @abstractmethod
     def time_at(self, ratio: float | Tensor) -> Tensor:
         """Return the time at which ``sigma_t / alpha_t`` equals ``ratio``; inverse of `ratio`."""
@@ -51,11 +67,12 @@ class Schedule(ABC):
         ``spacing`` is one of ``leading`` (RED-diff, DDS), ``linspace``, ``trailing``, ``karras``
         (rho 7 on ``sigma / alpha``, Karras et al. 2022) and ``geometric`` (in ``sigma / alpha``,
         the VE-SDE of Song et al. 2021, for any number of steps). There are ``steps`` network
-        evaluations, except for ``leading`` if ``steps`` does not divide a tabulated ``T``: then
-        the published rule ``range(0, T, T // steps)`` applies (T = 1000, steps = 300: 334).
+        evaluations. ``leading`` is the published rule ``range(0, T, T // steps)`` if ``steps``
+        divides a tabulated ``T``; otherwise that rule would have more times than ``steps``
+        (T = 1000, steps = 300: 334), and the ``steps`` times are spread evenly instead.
         """
         require_choice("spacing", spacing, SPACINGS)
-        require(isinstance(steps, int) and steps >= 1, "steps", steps, "an integer of at least 1")
+        steps = require_integer("steps", steps, 1, MOST_STEPS)
         by_ratio = {"karras": self._karras, "geometric": self._geometric}.get(spacing)
         knots = by_ratio(steps) if by_ratio else self._knots(steps, spacing)
         return torch.cat([knots, knots.new_zeros(1)])
@@ -84,6 +101,21 @@ class Schedule(ABC):
         return self.time_at(ratios)
 
 
+def float64(name: str, values: Table | float) -> Tensor:
+    """Return real numbers as a tensor.
+
+    Raises:
+        DtypeError: the values are not real numbers.
+    """
+    try:
+        tensor = torch.as_tensor(values)
+        if tensor.is_complex() or tensor.is_meta or tensor.layout != torch.strided:
+            raise TypeError(f"{tensor.dtype}")
+        return torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise DtypeError(f"{name}: got {shown(values)}, accepted: real numbers") from error
+
+
 class Tabulated(Schedule):
     """A schedule given by tables ``alpha[0..T]`` and ``sigma[0..T]``; index 0 is the clean image.
 
@@ -92,9 +124,8 @@ class Tabulated(Schedule):
     ``alpha^2 + sigma^2 = 1``.
     """
 
-    def __init__(self, alpha: Table, sigma: Table, terminal_std: float | None = None) -> None:
-        self.alpha = torch.as_tensor(alpha, dtype=torch.float64)
-        self.sigma = torch.as_tensor(sigma, dtype=torch.float64)
+    def __init__(self, alpha: Table, sigma: Table, terminal_std: Positive | None = None) -> None:
+        self.alpha, self.sigma = float64("alpha", alpha), float64("sigma", sigma)
         if self.alpha.ndim != 1 or self.alpha.shape != self.sigma.shape or len(self.alpha) < 2:
             raise ArgumentError(
                 f"alpha, sigma: got shapes {tuple(self.alpha.shape)} and "
@@ -103,6 +134,8 @@ class Tabulated(Schedule):
         growing = bool((torch.diff(self.sigma / self.alpha) > 0).all())
         accepted = "tables with strictly increasing sigma / alpha"
         require(growing, "alpha, sigma", "other tables", accepted)
+        sound = bool(((self.alpha >= 0) & (self.sigma >= 0)).all())
+        require(sound, "alpha, sigma", "values below 0 or NaN", "values of at least 0")
         self._squares = torch.stack([self.alpha**2, self.sigma**2])
         self.T = len(self.alpha) - 1
         self.terminal_std = float(self.sigma[-1]) if terminal_std is None else terminal_std
@@ -111,20 +144,22 @@ class Tabulated(Schedule):
     @classmethod
     def from_betas(cls, betas: Table) -> "Tabulated":
         """DDPM's schedule: ``alpha_t^2 = prod_{i<=t} (1 - beta_i)``, variance preserving."""
-        betas = torch.as_tensor(betas, dtype=torch.float64)
-        fitting = betas.ndim == 1 and bool(((betas > 0) & (betas <= 1)).all())
+        betas = float64("betas", betas)
+        fitting = betas.ndim == 1 and len(betas) > 0 and bool(((betas > 0) & (betas <= 1)).all())
         require(fitting, "betas", f"shape {tuple(betas.shape)}", "a vector with 0 < beta <= 1")
         alpha_bar = torch.cumprod(1 - betas, 0)
         alpha_bar = torch.cat([alpha_bar.new_ones(1), alpha_bar])
         return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), terminal_std=1.0)
 
     @classmethod
-    def linear(cls, T: int = 1000, start: float = 1e-4, end: float = 0.02) -> "Tabulated":
+    @checked
+    def linear(cls, T: Steps = 1000, start: float = 1e-4, end: float = 0.02) -> "Tabulated":
         """Linear betas of Ho et al. (2020)."""
         return cls.from_betas(torch.linspace(start, end, T, dtype=torch.float64))
 
     @classmethod
-    def cosine(cls, T: int = 1000, offset: float = 8e-3, max_beta: float = 0.999) -> "Tabulated":
+    @checked
+    def cosine(cls, T: Steps = 1000, offset: float = 8e-3, max_beta: float = 0.999) -> "Tabulated":
         """Cosine schedule of Nichol and Dhariwal (2021), betas capped at ``max_beta``."""
         u = torch.arange(T + 1, dtype=torch.float64) / T
         alpha_bar = torch.cos((u + offset) / (1 + offset) * torch.pi / 2) ** 2
@@ -134,16 +169,7 @@ class Tabulated(Schedule):
     def from_diffusers(cls, scheduler: object) -> "Tabulated":
         """Take the betas of a diffusers scheduler, or of its config."""
         if isinstance(scheduler, Mapping):
-            from diffusers import DDPMScheduler
-
-            # Without a beta schedule diffusers would use DDPM's for any kind of config.
-            require(
-                "beta_schedule" in scheduler or scheduler.get("trained_betas") is not None,
-                "scheduler",
-                scheduler.get("_class_name", "a config"),
-                "a config with beta_schedule or trained_betas",
-            )
-            scheduler = DDPMScheduler.from_config(dict(scheduler))
+            scheduler = _scheduler_of(scheduler)
         if not (hasattr(scheduler, "alphas_cumprod") and hasattr(scheduler, "betas")):
             raise ArgumentError(
                 f"scheduler: got {type(scheduler).__name__}, accepted: a diffusers scheduler "
@@ -153,7 +179,7 @@ class Tabulated(Schedule):
         return cls.from_betas(betas.double())
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = self.at(t)
         place = t.to(self._squares.device)
         low = place.floor().clamp(0, self.T - 1)
         index = low.long()
@@ -186,12 +212,29 @@ class Tabulated(Schedule):
     def _knots(self, steps: int, spacing: str) -> Tensor:
         T = int(self.T)
         if spacing == "leading":
-            labels = np.arange(0, T, T // steps)[::-1] + 1.0
+            labels = (np.arange(steps) * T // steps)[::-1] + 1.0
         elif spacing == "linspace":
             labels = np.linspace(0, T - 1, steps).round()[::-1] + 1.0
         else:
             labels = np.arange(T, 0, -T / steps).round()[:steps]
         return torch.from_numpy(np.ascontiguousarray(labels, dtype=np.float64))
+
+
+def _scheduler_of(config: Mapping[str, object]) -> object:
+    """Return the diffusers scheduler of a config; each class has its own defaults."""
+    import diffusers
+
+    kind = getattr(diffusers, str(config.get("_class_name")), None)
+    defined = "beta_schedule" in config or config.get("trained_betas") is not None
+    got, accepted = (
+        config.get("_class_name", "a config"),
+        "a config with beta_schedule or _class_name",
+    )
+    require(kind is not None or defined, "scheduler", got, accepted)
+    # Values left at their defaults count too: diffusers would use those of another class.
+    given = {name: value for name, value in config.items() if name != "_use_default_values"}
+    scheduler: object = (kind or diffusers.DDPMScheduler).from_config(given)
+    return scheduler
 
 
 class VE(Schedule):
@@ -211,7 +254,7 @@ class VE(Schedule):
         self.min_ratio = float(sigma_min)
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = self.at(t)
         return torch.ones_like(t), t
 
     def _knots(self, steps: int, spacing: str) -> Tensor:
@@ -241,7 +284,7 @@ class Flow(Schedule):
         require(min_ratio > 0 and below, "min_ratio", min_ratio, accepted)
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = self.at(t)
         return 1 - t, t
 
     def time_at(self, ratio: float | Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The part that all solvers share: the call, its batches and the result."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -21,6 +22,7 @@ from wellposed.reconstruction import Reconstruction
 from wellposed.runs.checkpoint import RunFolder
 from wellposed.runs.fingerprint import digest, fingerprint
 from wellposed.runs.memory import MemoryPlan, plan
+from wellposed.solvers.plausible import warn_of_misfit, warn_of_range
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
 from wellposed.solvers.sampler import Callback, Sampled, Sampler, State
@@ -127,7 +129,11 @@ class Solver(Sampler):
         Raises:
             ArgumentError and subclasses: before the first network call.
             SamplingError: the run diverged.
-            CheckpointError, FileError: the checkpoint belongs to another run or is unreadable.
+            CheckpointError: the checkpoint belongs to another run, is used by one, or is damaged.
+            FileError: the checkpoint cannot be read or written.
+
+        Warns:
+            UserWarning: ``y`` is far from the prior's range, or the images do not explain it.
         """
         num_samples = require_integer("num_samples", num_samples)
         if self.deterministic:
@@ -146,20 +152,26 @@ class Solver(Sampler):
             path = isinstance(checkpoint, (str, PathLike))
             require(path, "checkpoint", checkpoint, "None, or the path of a folder")
             folder = RunFolder(Path(checkpoint), checkpoint_every, part_of(operator))
-        problem, seed = self._prepare(y, operator, prior, num_samples, seed, folder)
-        started, evaluations, samples, residuals = time.perf_counter(), 0, [], []
-        measured = noisy_numbers(problem)
-        for number, (part, identities) in enumerate(self._batches(problem, num_samples)):
-            own = ItemNoise(seed, identities, first_slice=problem.part.start)
-            source = own if noise is None else noise
-            u, count = self._run_or_load(part, source, callback, folder, number)
-            evaluations = max(evaluations, count)
-            samples.append(part.to_public(u))
-            residuals.append(misfit(part, u, measured))
+        saved = {} if folder is None else folder.read()
+        problem, seed, chunk = self._prepare(y, operator, prior, num_samples, seed, saved)
+        with nullcontext() if folder is None else folder.held():
+            if folder is not None:
+                folder.claim(self.identity(problem, y, num_samples, seed), chunk=chunk)
+            started, evaluations, samples, residuals = time.perf_counter(), 0, [], []
+            measured = noisy_numbers(problem)
+            for number, (part, identities) in enumerate(self._batches(problem, num_samples)):
+                own = ItemNoise(seed, identities, first_slice=problem.part.start)
+                source = own if noise is None else noise
+                u, count = self._run_or_load(part, source, callback, folder, number)
+                evaluations = max(evaluations, count)
+                samples.append(part.to_public(u))
+                residuals.append(misfit(part, u, measured))
         joined = torch.cat(samples) if len(samples) > 1 else samples[0]
+        residual = torch.cat(residuals).reshape(num_samples, len(y))
+        warn_of_misfit(problem, residual)
         return Reconstruction(
             samples=joined.unflatten(0, (num_samples, len(y))),
-            residual=torch.cat(residuals).reshape(num_samples, len(y)),
+            residual=residual,
             nfe=evaluations,
             seconds=time.perf_counter() - started,
             solver=type(self).__name__,
@@ -175,10 +187,9 @@ class Solver(Sampler):
         prior: Prior | None,
         num_samples: int,
         seed: int | None,
-        folder: RunFolder | None,
-    ) -> tuple[Problem, int]:
-        """Return the checked problem, and the seed: given, from the folder, or drawn."""
-        saved = {} if folder is None else folder.read()
+        saved: Mapping[str, int],
+    ) -> tuple[Problem, int, int | None]:
+        """Return the checked problem, the seed (given, saved or drawn), and a volume's chunk."""
         problem, chunk = Problem.create(y, operator, prior), None
         if problem.prior.anchor is not None and not self.restores:
             raise ArgumentError(
@@ -187,7 +198,7 @@ class Solver(Sampler):
             )
         self.check(problem)
         _check_shared(problem)
-        # Checked before the folder is assigned to the run.
+        warn_of_range(y, operator, prior, problem.space)
         wanted = saved.get("seed") if seed is None else seed
         seed = agreed_seed(wanted, problem.part, y.device)
         if len(problem.image_shape) == 5:
@@ -195,9 +206,7 @@ class Solver(Sampler):
             memory.log()
             memory.check()
             problem, chunk = replace(problem, prior=memory.prior), memory.chunk
-        if folder is not None:
-            folder.claim(self.identity(problem, y, num_samples, seed), chunk=chunk)
-        return problem, seed
+        return problem, seed, chunk
 
     def _run_or_load(
         self,
@@ -210,7 +219,7 @@ class Solver(Sampler):
         """Return a batch of samples, computed now or saved by an earlier call."""
         if folder is None:
             return self.run(problem, noise, callback)
-        finished = folder.load_samples(batch, problem.y.device)
+        finished = folder.load_samples(batch, problem.zeros())
         if finished is not None:
             return Sampled(*finished)
         found = self.run(problem, noise, callback, folder, batch)

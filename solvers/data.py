@@ -10,8 +10,9 @@ from torch import Tensor
 from wellposed.checks import Range
 from wellposed.linalg import conjugate_gradient, largest_eigenvalue, per_item
 from wellposed.noise import ItemNoise, NoiseSource
+from wellposed.operators.check import is_linear_operator
 from wellposed.operators.physics import Forward
-from wellposed.solvers.problem import Problem, is_linear_operator
+from wellposed.solvers.problem import Problem
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics

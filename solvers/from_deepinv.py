@@ -14,7 +14,7 @@ from deepinv.models import Reconstructor
 from deepinv.physics import Physics
 from torch import Tensor, nn
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, Seed, checked, require_integer
 from wellposed.errors import (
     SamplingError,
     UnknownNameError,
@@ -26,6 +26,7 @@ from wellposed.noise import SAMPLING, item_generator
 from wellposed.priors.prior import Prior
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers.base import Solver
+from wellposed.solvers.plausible import warn_of_misfit, warn_of_range
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
 
@@ -35,6 +36,7 @@ DENOISER = {"DDRM": "denoiser", "DiffPIR": "model", "DPS": "denoiser"}
 _OURS = {"self", "denoiser", "model", "data_fidelity", "device", "verbose", "rng", "kwargs"}
 
 
+@checked
 def from_deepinv(name: str, **options: object) -> "DeepinvSolver":
     """Return one of deepinv's samplers as a solver of ours, for comparisons.
 
@@ -93,14 +95,17 @@ class DeepinvSolver:
         seed = require_integer("seed", seed, 0)
         problem = Problem.create(y, operator, prior)
         self._check(problem)
+        warn_of_range(y, operator, prior, problem.space)
         started, denoiser = time.perf_counter(), CountedDenoiser(prior)
         samples = [self._sample(y, operator, denoiser, (seed, n)) for n in range(num_samples)]
         if not all(bool(x.isfinite().all()) for x in samples):
             raise SamplingError(f"{self.name} of deepinv: non-finite values in a sample")
         measured = noisy_numbers(problem)
+        residual = torch.stack([misfit(problem, prior.to_units(x), measured) for x in samples])
+        warn_of_misfit(problem, residual)
         return Reconstruction(
             samples=torch.stack(samples),
-            residual=torch.stack([misfit(problem, prior.to_units(x), measured) for x in samples]),
+            residual=residual,
             nfe=denoiser.calls // num_samples,
             seconds=time.perf_counter() - started,
             solver=f"deepinv:{self.name}",
@@ -183,8 +188,9 @@ class SolverReconstructor(Reconstructor):
         return result.mean
 
 
+@checked
 def as_reconstructor(
-    solver: Solver, prior: Prior, *, num_samples: int = 1, seed: int | None = None
+    solver: Solver, prior: Prior, *, num_samples: Count = 1, seed: Seed | None = None
 ) -> Reconstructor:
     """Return a solver as a deepinv ``Reconstructor``: ``model(y, physics) -> x``.
 

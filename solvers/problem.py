@@ -9,6 +9,7 @@ Only this module converts between public values and units: solvers see only ``u`
 latent prior are the code of an autoencoder, in which no measurement is linear.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from wellposed.checks import require_batch
 from wellposed.errors import ArgumentError, DeviceError, ShapeError, check_finite
 from wellposed.linalg import WHOLE, Space
-from wellposed.operators.check import require_adjoint
+from wellposed.operators.check import is_linear_operator, require_adjoint
 from wellposed.operators.physics import Forward
 from wellposed.parallel.part import Part, part_of
 from wellposed.priors.anchor import Condition, Degraded
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Method = Callable[[Tensor, float | Tensor, Condition], T]
 """A method of a prior, as `Prior.denoise`."""
+
+
+IMPLAUSIBLE = 2.0
+"""Noise level, in root mean squares of the measurement, that cannot be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +85,7 @@ class Problem:
         if is_linear_operator(operator):
             require_adjoint(operator, y, back)
         acting = prior.in_units(operator) if is_linear_operator(operator) else None
+        _warn_of_noise(y, operator)
         is_linear, shape = acting is not None, prior.unit_shape(back.shape)
         given = None if prior.anchor is None else _condition(y, prior, back.shape)
         acting = acting if is_linear else operator
@@ -199,13 +205,6 @@ class Problem:
         return torch.zeros(self.image_shape, dtype=self.image_dtype, device=self.y.device)
 
 
-def is_linear_operator(operator: "Physics") -> bool:
-    """Return whether an operator is linear."""
-    from deepinv.physics import LinearPhysics
-
-    return isinstance(operator, LinearPhysics)
-
-
 def _checked_prior(prior: Prior | None) -> Prior:
     """Return ``prior``; raise unless it is a prior whose condition solvers can supply."""
     if not isinstance(prior, Prior):
@@ -232,6 +231,21 @@ def _condition(image: Tensor, prior: Prior, clean: torch.Size) -> Degraded:
         )
     with torch.no_grad():
         return prior.degraded(image)
+
+
+def _warn_of_noise(y: Tensor, operator: "Physics") -> None:
+    """Warn of a noise level that the measurement, which holds the noise, is too small for."""
+    sigma = getattr(getattr(operator, "noise_model", None), "sigma", None)
+    measured = y[y != 0].abs()
+    if sigma is None or not len(measured):
+        return
+    size, most = float(measured.square().mean().sqrt()), float(torch.as_tensor(sigma).max())
+    if most > IMPLAUSIBLE * size:
+        warnings.warn(
+            f"noise_sigma: got {most:.4g}, but the measurement's root mean square, noise and all, "
+            f"is {size:.4g}; accepted: the noise in the units of y (25 of 255 is 25 / 255)",
+            stacklevel=4,
+        )
 
 
 def _checked(operator: "Physics | None", y: Tensor) -> "Physics":

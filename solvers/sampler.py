@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import Count, check_fields
-from wellposed.errors import SamplingError, require_choice
+from wellposed.errors import CheckpointError, SamplingError, require_choice
 from wellposed.noise import NoiseSource
 from wellposed.priors.schedule import SPACINGS
 from wellposed.priors.transition import starting_std
@@ -71,7 +71,7 @@ class Sampler(Scope, ABC):
     """Base of a method: its start, its steps and the loop.
 
     Args:
-        steps: network evaluations (for "leading" see `Schedule.times`).
+        steps: network evaluations.
         spacing: spacing of the times, see `Schedule.times`.
     """
 
@@ -120,12 +120,17 @@ class Sampler(Scope, ABC):
         """
         problem = Counted.of(problem)
         state, times, first = self.init(problem, noise), self.times(problem), 0
+        total = len(times) - 1
         saved = folder.load_state(state, batch) if folder is not None else None
-        if saved is not None:
+        if folder is not None and saved is not None:
             state, facts = saved
+            if not 0 < facts["step"] <= total:
+                raise CheckpointError(
+                    f"checkpoint: {str(folder.path)!r} is at step {facts['step']} of {total}, "
+                    "accepted: one of the run; delete it"
+                )
             first, noise.position = facts["step"], facts["position"]
             problem.tally.count = facts["evaluations"]
-        total = len(times) - 1
         name, steps = type(self).__name__, range(first, total)
         for index in track(steps, name, first) if problem.part.rank == 0 else steps:
             with naming(f"{name}, step {index + 1} of {total}", folder):

@@ -3,8 +3,9 @@
 from typing import ClassVar
 
 from wellposed.errors import ArgumentError, ShapeError
+from wellposed.operators.check import is_linear_operator
 from wellposed.solvers.data import is_decomposable
-from wellposed.solvers.problem import Problem, is_linear_operator
+from wellposed.solvers.problem import Problem
 
 
 class Scope:

@@ -12,8 +12,11 @@ ROOT = Path(__file__).parents[1]
 MAPPED = ("solvers", "operators", "priors", "datasets")
 
 ORDER = (
-    ("errors", "checks", "linalg", "noise", "presentation"),
-    ("metrics", "uncertainty", "reconstruction", "figures"),
+    (
+        *("errors", "kinds", "checks", "integrity", "writing"),
+        *("linalg", "noise", "presentation"),
+    ),
+    ("metrics", "uncertainty", "reconstruction", "figures", "panel", "results", "units"),
     ("parallel",),
     ("operators",),
     ("datasets",),

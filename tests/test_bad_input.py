@@ -24,7 +24,9 @@ class Counting(nn.Module):
 
 
 def prior(**images):
-    return NetworkPrior(Counting(), Tabulated.linear(), **{"channels": 3, **images})
+    return NetworkPrior(
+        Counting(), Tabulated.linear(), **{"channels": 3, "data_range": (-1.0, 1.0), **images}
+    )
 
 
 Y = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -181,6 +183,6 @@ class Breaking(nn.Module):
 
 @pytest.mark.parametrize("cls", [DDS, DPS, DDIMProjection, REDDiff])
 def test_a_nan_inside_a_run_stops_it_and_names_the_step(cls):
-    broken = NetworkPrior(Breaking(), Tabulated.linear(), channels=3)
+    broken = NetworkPrior(Breaking(), Tabulated.linear(), channels=3, data_range=(-1.0, 1.0))
     with pytest.raises(errors.SamplingError, match="step 3 of 5"):
         cls(steps=5)(Y, Inpainting(MASK), broken, seed=0)

@@ -637,7 +637,7 @@ def test_hub_ids_go_to_diffusers_and_lost_files_do_not(monkeypatch):
         loading, "load_diffusers", lambda path, **options: asked.append((path, options))
     )
     load("google/ddpm-v1.5", data_range=(-1.0, 1.0))
-    assert asked == [("google/ddpm-v1.5", {"data_range": (-1.0, 1.0)})]
+    assert asked == [("google/ddpm-v1.5", {"data_range": (-1.0, 1.0), "is_complex": False})]
     for lost in ("models/lost.ckpt", "models/lost.safetensors"):
         with pytest.raises(errors.CheckpointError, match="does not exist"):
             load(lost)

@@ -258,8 +258,9 @@ def test_batches_change_nothing(at, tmp_path):
     words = ["--operator", "deblurring", "--simulate", "--num-samples", 3]
     found = []
     for size in (1, 3):
-        assert reconstruct(tmp_path, *words, "--batch-size", size).exit_code == 0
-        found.append(Reconstruction.load(tmp_path / "reconstruction.h5"))
+        out = tmp_path / str(size)
+        assert reconstruct(out, *words, "--batch-size", size).exit_code == 0
+        found.append(Reconstruction.load(out / "reconstruction.h5"))
     assert [result.settings["batch_size"] for result in found] == [1, 3]
     torch.testing.assert_close(found[0].samples, found[1].samples, rtol=0, atol=1e-5)
 

@@ -1,5 +1,6 @@
 """ESPIRiT on simulated and on measured k-space, and the sampling masks."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +121,7 @@ def test_espirit_refuses_bad_input() -> None:
     with pytest.raises(ShapeError, match="kspace: got shape"):
         espirit(kspace[0])
     with pytest.raises(ArgumentError, match="calibration: got 4"):
-        espirit(kspace, calibration=4)
+        espirit(kspace, calibration=4, kernel=6)
     with pytest.raises(ArgumentError, match="calibration: got 65"):
         espirit(kspace, calibration=65)
     with pytest.raises(ArgumentError, match="calibration: got"):
@@ -282,3 +283,31 @@ def test_gaussian_random_2d() -> None:
 def test_masks_refuse_bad_arguments(make, arguments, message) -> None:
     with pytest.raises(ArgumentError, match=message):
         make(**arguments)
+
+
+@pytest.mark.parametrize("lines", [4, 6, 8, 12])
+def test_espirit_of_few_lines_keeps_the_object(lines) -> None:
+    truth, image = simulate_sensitivity_maps(8, 64, 64), phantom(64, 64)
+    mask = torch.zeros(64)
+    mask[::4] = 1
+    mask[32 - lines // 2 : 32 + lines // 2] = 1
+    kspace = fft2c(truth * image) * mask
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        maps = espirit(kspace, calibration=None)
+    body = image.abs() > 0.3 * image.abs().max()
+    likeness = (maps.conj() * truth).sum(0).abs()[body]
+    assert float(likeness.min()) > (0.98 if lines > 4 else 0.9)
+
+
+def test_what_espirit_sets_to_zero_is_told() -> None:
+    kspace = fft2c(simulate_sensitivity_maps(8, 64, 64) * phantom(64, 64))
+    with pytest.warns(UserWarning, match="maps to zero where the image has .*% of its energy"):
+        espirit(kspace, calibration=(24, 6), kernel=6)
+
+
+@pytest.mark.parametrize("axes", [(-2, -1), (-1,), (-2,)])
+def test_k_space_that_is_not_centred_is_named(axes) -> None:
+    kspace = fft2c(simulate_sensitivity_maps(2, 32, 32) * phantom(32, 32))
+    with pytest.raises(ArgumentError, match=r"fftshift\(kspace, dim=\(-2, -1\)\)"):
+        espirit(torch.fft.fftshift(kspace, dim=axes), calibration=None)

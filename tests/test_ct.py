@@ -18,7 +18,6 @@ from wellposed.linalg import conjugate_gradient
 from wellposed.operators.check import check_operator, dense_matrix
 from wellposed.operators.ct import Detector, ParallelBeamCT
 from wellposed.operators.ct.conventions import from_package, to_package
-from wellposed.operators.ct.fbp import view_weights
 
 F64 = torch.float64
 GEOMETRIES = [
@@ -361,11 +360,11 @@ def test_views_count_by_the_gaps_between_them():
     op = ParallelBeamCT(n, angles)
     fbp = op.fbp(op.A(image))[0, 0]
     assert float(fbp[24:40, 24:40].mean()) == pytest.approx(1, abs=0.01)
-    weights = torch.tensor(view_weights(op.geometry))
+    weights = op.geometry.coverage.view_weights
     assert float(weights.sum()) == pytest.approx(np.pi)
     assert float(weights[100]) == pytest.approx(np.deg2rad(3))
-    limited = torch.tensor(view_weights(ParallelBeamCT(n, torch.arange(60.0)).geometry))
-    torch.testing.assert_close(limited, torch.full((60,), np.deg2rad(1.0)).float())
+    limited = ParallelBeamCT(n, torch.arange(60.0)).geometry.coverage.view_weights
+    torch.testing.assert_close(limited, torch.full((60,), np.deg2rad(1.0), dtype=torch.float64))
 
 
 def test_the_least_squares_image_starts_at_the_filtered_back_projection():
@@ -390,8 +389,8 @@ def test_bad_construction_names_the_argument():
         ({"angles": torch.tensor(5.0)}, errors.ShapeError, "angles"),
         ({"angles": torch.tensor([0.0, math.nan])}, errors.NonFiniteError, "angles: 1 of 2"),
         ({"angles": torch.zeros(3, dtype=torch.complex64)}, errors.DtypeError, "angles"),
-        ({"detector": 0}, errors.ArgumentError, "bins: got 0"),
-        ({"detector": 9.0}, errors.ArgumentError, "bins: got 9.0"),
+        ({"detector": 0}, errors.ArgumentError, "detector: got 0"),
+        ({"detector": 9.0}, errors.ArgumentError, "detector: got 9.0"),
         ({"pixel_size": 0.0}, errors.ArgumentError, "pixel_size: got 0.0"),
         ({"pixel_size": -1}, errors.ArgumentError, "pixel_size"),
         ({"pixel_size": math.nan}, errors.ArgumentError, "pixel_size"),

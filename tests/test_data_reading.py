@@ -13,9 +13,10 @@ from PIL import Image
 
 from wellposed import errors
 from wellposed.datasets import read_array
-from wellposed.datasets.files import image_shape
 from wellposed.datasets.images.crops import Crops, random_phase
-from wellposed.datasets.images.image_files import Collection, Reading, Stack, find_files
+from wellposed.datasets.images.image_files import Collection, Stack, find_files
+from wellposed.datasets.images.photograph import photograph_shape
+from wellposed.datasets.images.reading import Reading
 from wellposed.datasets.ultrasound import expand
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -241,9 +242,7 @@ def test_crops_name_images_that_are_too_small(tmp_path):
 def test_crops_name_channels_that_do_not_fit(tmp_path):
     (tmp_path / "other").mkdir()
     one, three = stacks(tmp_path, volume()), stacks(tmp_path / "other", volume(channels=3))
-    with pytest.raises(
-        errors.ShapeError, match=r"0\.npy has 3 channels, accepted: 1, as for the oth"
-    ):
+    with pytest.raises(errors.ShapeError, match=r"0\.npy has 3 channels, accepted: 1, as for"):
         Crops([*one, *three], 16)
     with pytest.raises(errors.ShapeError, match="3 channels, accepted: 1, with complex_phase"):
         Crops(three, 16, complex_phase=True)
@@ -393,9 +392,7 @@ def test_a_collection_names_files_of_other_channels(tmp_path):
     for i in range(3):
         write_png(tmp_path / f"{i}.png", grey(seed=i))
     write_png(tmp_path / "9.png", colour())
-    with pytest.raises(
-        errors.ShapeError, match=r"9\.png has 3 channels, accepted: 1 as for 0\.png"
-    ):
+    with pytest.raises(errors.ShapeError, match=r"9\.png has 3 channels, accepted: 1 as for"):
         Collection([tmp_path])
 
 
@@ -518,6 +515,77 @@ def test_no_group_is_on_both_sides(kind, fraction, expected, tmp_path):
     assert len(set(slices_of(held))) == expected
 
 
+def test_patients_count_by_the_square_root_of_their_slices(tmp_path):
+    """However their slices lie, and in however many files."""
+    names = [np.array([b"a"] * 8 + [b"b"]), np.array([b"a", b"c"] * 4)]
+    for n, patient in enumerate(names):
+        pixels = np.stack([np.full((16, 16), ord(p)) for p in patient.tolist()])
+        write_h5(tmp_path / f"{n}.h5", pixels=pixels, patient=patient)
+    train, held = Collection([tmp_path], Reading(group_key="patient")).split(0.3)
+    assert set(slices_of(held)) == {ord("c")}
+    drawn = Crops(train, 16).batch(range(800), 0, 0)
+    assert float((drawn == ord("b")).float().mean()) == pytest.approx(1 / (1 + 12**0.5), abs=0.04)
+
+
+def test_a_file_without_keys_is_a_patient_and_a_volume(tmp_path):
+    """Sliced across any axis, where unordered slices are not."""
+    unordered = np.arange(20)[:, None, None] * np.ones((20, 20))
+    np.save(tmp_path / "0.npy", unordered)
+    write_h5(tmp_path / "1.h5", pixels=unordered, patient=np.arange(20) // 10)
+    found = Collection([tmp_path], Reading(group_key="patient"))
+    train, held = found.split(0.4)
+    assert [part.name for part in train + held] == ["1.h5[0:10]", "1.h5[10:20]", "0.npy"]
+    axes = dict(size=16, axes=(1, 2))
+    for part in train + held:
+        crops = Crops([part], **axes).batch(range(20), 0, 0)
+        flat = crops.amax((1, 2, 3)) == crops.amin((1, 2, 3))
+        assert bool((flat == (part.name != "0.npy")).all())
+
+
+def test_crops_stay_inside_what_was_measured(tmp_path):
+    pixels, valid = np.zeros((2, 24, 24)), np.array([[0, 24, 4, 22], [3, 23, 0, 16]])
+    for image, (y0, y1, x0, x1) in zip(pixels, valid, strict=True):
+        image[y0:y1, x0:x1] = 1
+    np.save(tmp_path / "0.npy", pixels[:1] + 1)
+    write_h5(tmp_path / "1.h5", pixels=pixels, valid=valid)
+    stacks = Collection([tmp_path], Reading(valid_key="valid")).whole()
+    assert bool((Crops(stacks, 16).batch(range(200), 0, 0) > 0).all())
+    with pytest.raises(errors.ShapeError, match=r"1\.h5 has slices of 20 x 16"):
+        Crops(stacks, 18)
+
+
+@pytest.mark.parametrize("valid", [[[0, 4, 0, 4]], [[0, 4, 0, 5]] * 2, [[2, 2, 0, 4]] * 2])
+def test_rectangles_that_cannot_be_are_named(valid, tmp_path):
+    path = write_h5(tmp_path / "a.h5", pixels=np.ones((2, 4, 4)), valid=np.array(valid))
+    stack = Collection([path], Reading(key="pixels", valid_key="valid")).whole()[0]
+    with pytest.raises(errors.ShapeError, match=r"valid_key: 'valid' in a\.h5 has sha.* x1 <= 4"):
+        stack.valid  # noqa: B018
+
+
+def test_each_volume_has_a_percentile_of_its_own(tmp_path):
+    """A file without keys is one volume."""
+    pixels, volumes = np.arange(1.0, 97).reshape(6, 4, 4), np.array([b"b", b"a", b"b"] * 2)
+    write_h5(tmp_path / "a.h5", pixels=pixels, volume=volumes)
+    np.save(tmp_path / "b.npy", pixels)
+    found = Collection([tmp_path], Reading(percentile=50.0, volume_key="volume"))
+    for label in (b"a", b"b"):
+        ours = volumes == label
+        expected = pixels[ours] / np.median(pixels[ours])
+        np.testing.assert_allclose(found.array(0)[ours, ..., 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.array(1)[..., 0], pixels / np.median(pixels), rtol=1e-6)
+
+
+def test_volumes_that_cannot_be_are_named(tmp_path):
+    pixels = np.ones((4, 4, 4))
+    pixels[2:] = 0
+    path = write_h5(tmp_path / "a.h5", pixels=pixels, short=[1, 2], volume=[0, 0, 1, 1])
+    read = lambda key: Collection([path], Reading(percentile=50.0, volume_key=key))  # noqa: E731
+    with pytest.raises(errors.ShapeError, match=r"volume_key: 'short' in a.h5 has shape \(2,\)"):
+        read("short")
+    with pytest.raises(errors.FileError, match="no positive value to scale by"):
+        read("volume")
+
+
 @pytest.mark.parametrize("seven", [False, True])
 def test_groups_of_matlab_files(seven, tmp_path):
     """Which know no vectors."""
@@ -571,7 +639,7 @@ def test_photographs_come_in_0_to_1(suffix, channels, tmp_path):
     array = read_array(path)
     assert array.shape == image.shape
     assert array.dtype == np.float32
-    assert image_shape(path) == (20, 24, channels)
+    assert photograph_shape(path) == (20, 24, channels)
     np.testing.assert_allclose(array, image, atol=0.1 if suffix == ".jpg" else 0.5 / 255 + 1e-6)
 
 
@@ -582,7 +650,7 @@ def test_the_shape_of_a_photograph_is_that_of_its_pixels(mode, tmp_path):
     deep = Image.fromarray(np.round(grey() * 65535).astype(np.uint16))
     (deep if mode == "I;16" else image.convert(mode)).save(path)
     pixels = read_array(path)
-    assert image_shape(path) == (*pixels.shape, 1)[:3]
+    assert photograph_shape(path) == (*pixels.shape, 1)[:3]
     assert 0 <= pixels.min() < pixels.max() <= 1
     assert Collection([path]).array(0).shape == Collection([path]).shapes[0]
 
@@ -593,7 +661,7 @@ def test_deep_pixels(tmp_path):
     np.testing.assert_allclose(read_array(tmp_path / "deep.png"), deep / 65535, rtol=1e-6)
     # Pillow would clip 32-bit pixels to 0..255 in silence.
     Image.fromarray(grey()).save(tmp_path / "float.tif")
-    for read in (read_array, image_shape, lambda path: Collection([path])):
+    for read in (read_array, photograph_shape, lambda path: Collection([path])):
         with pytest.raises(errors.FileError, match=r"float\.tif has 32-bit pixels"):
             read(tmp_path / "float.tif")
 
@@ -660,14 +728,14 @@ def test_truncated_files_are_named(name, keep, tmp_path):
         read_array(path)
     if path.suffix in (".png", ".jpg") and keep == 0:
         with pytest.raises(errors.FileError, match=f"cannot read .*{name}' as an image"):
-            image_shape(path)
+            photograph_shape(path)
 
 
 def test_missing_and_unknown_files_are_named(tmp_path):
     with pytest.raises(errors.FileError, match=r"no such file .*missing\.png"):
         read_array(tmp_path / "missing.png")
     with pytest.raises(errors.FileError, match=r"no such file .*missing\.png"):
-        image_shape(tmp_path / "missing.png")
+        photograph_shape(tmp_path / "missing.png")
     with pytest.raises(errors.FileError, match="no such file"):
         read_array(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")

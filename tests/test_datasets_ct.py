@@ -13,6 +13,8 @@ from wellposed import errors
 from wellposed.datasets.ct.htc import load_htc2022
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.datasets.ct.tomopy import load_tomopy
+from wellposed.datasets.files import read_array
+from wellposed.datasets.mri.fastmri import load_fastmri
 
 DATA = Path(__file__).parent / "data"
 HTC = DATA / "htc2022" / "htc2022_ta_full.mat"
@@ -127,6 +129,42 @@ def test_both_versions_of_mat_files_say_the_same(tmp_path):
     scan = {"CtDataFull": {"sinogram": np.ones((4, 6)), "parameters": parameters()}}
     loaded = load_htc2022(write_new_mat(tmp_path / "scan.mat", scan))
     assert loaded.sinogram.shape == (1, 1, 4, 6)
+
+
+@pytest.mark.parametrize("kind", ["full", "limited"])
+def test_images_beside_the_test_scans_are_found(kind, tmp_path):
+    path = write_scan(tmp_path / f"htc2022_01a_{kind}.mat")
+    for name, value in (("recon_fbp", 0.32), ("recon_fbp_seg", 1.0)):
+        scipy.io.savemat(tmp_path / f"htc2022_01a_{name}.mat", {"image": np.full((2, 2), value)})
+    scan = load_htc2022(path)
+    assert scan.segmentation.unique().tolist() == [1]
+    assert scan.fbp.unique().tolist() == pytest.approx([0.32 / 0.16])
+
+
+@pytest.mark.parametrize("names", [("real", "imag"), ("r", "i"), ("Re", "Im")])
+def test_compounds_are_complex_numbers(names, tmp_path):
+    values = np.arange(24.0).reshape(1, 2, 3, 4) * (1 - 2j)
+    stored = np.empty(values.shape, [(name, "f8") for name in names])
+    stored[names[0]], stored[names[1]] = values.real, values.imag
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["kspace"] = stored
+    with h5py.File(tmp_path / "a.mat", "w", userblock_size=512) as file:
+        file["kspace"] = stored.T
+    np.testing.assert_array_equal(read_array(tmp_path / "a.h5"), values)
+    np.testing.assert_array_equal(read_array(tmp_path / "a.mat"), values)
+    np.testing.assert_array_equal(read_mat(tmp_path / "a.mat")["kspace"], values[0])
+    np.testing.assert_array_equal(load_fastmri(tmp_path / "a.h5").kspace.numpy(), values)
+
+
+def test_dead_pixels_are_interpolated(tmp_path):
+    whole = load_tomopy(write_exchange(tmp_path / "a.h5"))
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["exchange/data_white"][:, 1, 2] = 0
+    with pytest.warns(UserWarning, match=r"a\.h5, 1 of 4 detector pixels .* interpolated"):
+        scan = load_tomopy(tmp_path / "a.h5", row=1)
+    expected = whole.transmission[1:2].clone()
+    expected[..., 2] = (expected[..., 1] + expected[..., 3]) / 2
+    torch.testing.assert_close(scan.transmission, expected)
 
 
 BROKEN_SCANS = {

@@ -10,10 +10,12 @@ import torch
 from wellposed import errors
 from wellposed.datasets.mri.ismrmrd import load_ismrmrd
 from wellposed.datasets.mri.ismrmrd_sorting import Frame
+from wellposed.operators import NonCartesianMRI, radial_trajectory, simulate_sensitivity_maps
 
 ismrmrd = pytest.importorskip("ismrmrd")
 
 COILS, D, H, W = 3, 4, 12, 8
+N = 24
 HEADER = """<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>
 <encodedSpace><matrixSize><x>{x}</x><y>{y}</y><z>{z}</z></matrixSize>
 <fieldOfView_mm><x>480</x><y>240</y><z>12</z></fieldOfView_mm></encodedSpace>
@@ -312,8 +314,52 @@ def test_trajectories_are_kept(axes, tmp_path):
     ]
     scan = load_ismrmrd(write(tmp_path / "raw.h5", made, header(trajectory="radial")))
     np.testing.assert_array_equal(scan.kspace.numpy(), data.swapaxes(1, 2))
-    np.testing.assert_array_equal(scan.trajectory.numpy(), places)
+    pixels = np.array([6, 8, 1][:axes])  # along x, y, z
+    np.testing.assert_allclose(scan.trajectory.numpy(), (places * pixels)[..., ::-1], rtol=1e-6)
+    assert scan.encoding.recon_size == (1, 8, 6)
     assert scan.mask is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [
+        ("cycles/pixel", 1),
+        ("cycles/fov", N),
+        ("radians/pixel", 2 * np.pi),
+        ("1/m", N / 0.2),
+        ("1/mm", N / 200),
+    ],
+)
+def test_trajectories_in_any_unit_give_the_image(unit, factor, tmp_path):
+    """Stored as (x, y): x along the rows of the image."""
+    k = radial_trajectory(40, 2 * N, (N, N))
+    place = (torch.arange(N) - N // 2) / N
+    image = ((place[:, None] / 0.4) ** 2 + ((place - 0.1) / 0.2) ** 2 < 1)[None, None] + 0j
+    maps = simulate_sensitivity_maps(2, N, N)
+    data = NonCartesianMRI(k, maps).A(image.to(torch.complex64))[0].numpy()
+    stored = (k.flip(-1) / N * factor).float().numpy()
+    text = header(N, N, trajectory="radial").replace("<x>6</x><y>8</y>", f"<x>{N}</x><y>{N}</y>")
+    text = text.replace("240", "200").replace("480", "200")
+    made = [
+        acquisition(data[:, v], trajectory=stored[v], kspace_encode_step_1=v)
+        for v in range(len(k))
+    ]
+    path = write(tmp_path / "raw.h5", made, text)
+    for named in (unit, None):
+        scan = load_ismrmrd(path, trajectory_unit=named)
+        found = NonCartesianMRI(scan.trajectory[0], maps).A_dagger(scan.kspace)
+        assert float((found - image).norm() / image.norm()) < 0.2
+        torch.testing.assert_close(scan.trajectory[0], k.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_units_that_are_none_are_named(tmp_path):
+    places = np.random.default_rng(0).uniform(-30, 30, (12, 2)).astype(np.float32)
+    made = [acquisition(random(COILS, H), trajectory=places)]
+    path = write(tmp_path / "raw.h5", made, header(trajectory="radial"))
+    with pytest.raises(errors.FileError, match=r"raw\.h5 reaches .* trajectory_unit="):
+        load_ismrmrd(path)
+    with pytest.warns(UserWarning, match="trajectory: reaches 0.5 cycles .* cycles per pixel"):
+        NonCartesianMRI(radial_trajectory(8, 16, (N, N)) / N, simulate_sensitivity_maps(1, N, N))
 
 
 def test_discarded_samples_leave_their_places(tmp_path):
@@ -322,7 +368,8 @@ def test_discarded_samples_leave_their_places(tmp_path):
     made = [acquisition(data, trajectory=places, head=head)]
     scan = load_ismrmrd(write(tmp_path / "raw.h5", made, header(trajectory="spiral")))
     np.testing.assert_array_equal(scan.kspace[0, :, 0].numpy(), data[:, 3:-1])
-    np.testing.assert_array_equal(scan.trajectory[0, 0].numpy(), places[3:-1])
+    expected = (places[3:-1] * [6, 8])[:, ::-1]
+    np.testing.assert_allclose(scan.trajectory[0, 0].numpy(), expected, rtol=1e-5)
 
 
 def test_encodings_are_chosen_by_number(tmp_path):

@@ -1,5 +1,6 @@
 """Volumes written back where they came from, and hyperspectral cubes."""
 
+import copy
 from pathlib import Path
 
 import h5py
@@ -92,7 +93,7 @@ def test_numbers_fit_their_sixteen_characters(measured, tmp_path):
     (file, *_) = write_dicom_series(tmp_path, 1e3 * random(3, 96, 96) / 7, measured, "mean")
     content = file.read_bytes()
     header = pydicom.dcmread(file)
-    for name in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"):
+    for name in ("RescaleSlope", "RescaleIntercept"):
         text = str(header[name].value)
         assert len(text) <= 16
         assert text.encode() in content
@@ -351,3 +352,91 @@ def test_cubes_that_do_not_fit_are_named(tmp_path):
     (tmp_path / "e.mat").write_bytes(path.read_bytes()[:300])
     with pytest.raises(errors.FileError, match=r"cannot read .*e\.mat' as MAT"):
         load_hyperspectral(tmp_path / "e.mat")
+
+
+@pytest.mark.parametrize(("unit", "size"), [("micron", 0.05), ("meter", 5e4), ("mm", 50.0)])
+def test_lengths_are_in_millimetres_whatever_the_unit(unit, size, tmp_path):
+    image = nibabel.Nifti1Image(np.ones((5, 4, 3), np.float32), np.diag([50, 50, 50, 1]))
+    image.header.set_xyzt_units(unit, "sec")
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = load_nifti(tmp_path / "a.nii")
+    assert scan.spacing == pytest.approx((size,) * 3)
+    write_nifti(tmp_path / "b.nii", scan.volume, scan)
+    again = load_nifti(tmp_path / "b.nii")
+    assert again.header.get_xyzt_units() == (unit, "sec")
+    np.testing.assert_allclose(again.affine, scan.affine, rtol=1e-6)
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (4, 1), (0, 1), (2, 0)])
+def test_a_slab_keeps_both_forms_and_their_codes(codes, tmp_path):
+    sform = np.array([[-2.0, 0, 0, 7], [0, 0, 3, -4], [0, 1, 0, 5], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(np.ones((5, 4, 3), np.float32), sform)
+    image.set_sform(sform, codes[0])
+    image.set_qform(sform + np.eye(4, k=3), codes[1])
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = load_nifti(tmp_path / "a.nii").cut(0, 1, 3)
+    write_nifti(tmp_path / "b.nii", scan.volume, scan)
+    again = nibabel.load(tmp_path / "b.nii").header
+    assert (int(again["sform_code"]), int(again["qform_code"])) == codes
+    wholes = sform, sform + np.eye(4, k=3)
+    forms = zip(codes, (again.get_sform, again.get_qform), wholes, strict=True)
+    for code, form, whole in forms:
+        if code:
+            expected = whole.copy()
+            expected[:3, 3] += whole[:3, 2]
+            np.testing.assert_allclose(form(), expected, atol=1e-5)
+
+
+def test_an_sform_of_zeros_counts_as_absent(tmp_path):
+    write_scan(tmp_path / "a.nii")
+    image = nibabel.load(tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[280:328] = bytes(48)
+    (tmp_path / "b.nii").write_bytes(content)
+    scan = load_nifti(tmp_path / "b.nii")
+    header = image.header
+    expected = header.get_qform() if header["qform_code"] else header.get_base_affine()
+    np.testing.assert_allclose(scan.affine, expected)
+    write_nifti(tmp_path / "c.nii", scan.volume, scan)
+    np.testing.assert_allclose(load_nifti(tmp_path / "c.nii").affine, expected, atol=1e-5)
+
+
+def test_nan_becomes_what_is_asked_for(tmp_path):
+    values = np.ones((3, 3, 3), np.float32)
+    values[1, 1, 1] = np.nan
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii")
+    assert load_nifti(tmp_path / "a.nii", nan=-5).volume[0, 0, 1, 1, 1] == -5
+    with pytest.raises(errors.ArgumentError, match="nan: got inf"):
+        load_nifti(tmp_path / "a.nii", nan=np.inf)
+
+
+def test_the_sense_of_grey_levels_and_the_window_are_kept(measured, tmp_path):
+    headers = [copy.deepcopy(header) for header in measured.headers]
+    for header in headers:
+        header.PhotometricInterpretation, header.PresentationLUTShape = "MONOCHROME1", "INVERSE"
+        header.WindowCenter, header.WindowWidth, header.VOILUTFunction = 40, 400, "SIGMOID"
+    reference = DicomSeries(measured.values, measured.spacing, headers)
+    files = write_dicom_series(tmp_path / "mean", measured.values, reference, "mean")
+    new = pydicom.dcmread(files[0])
+    assert (new.PhotometricInterpretation, new.PresentationLUTShape) == ("MONOCHROME1", "INVERSE")
+    assert (new.WindowCenter, new.WindowWidth, new.VOILUTFunction) == (40, 400, "SIGMOID")
+    np.testing.assert_allclose(
+        read_dicom_series(tmp_path / "mean").values, measured.values, atol=0.03
+    )
+    files = write_dicom_series(tmp_path / "std", measured.values, reference, "std", window=(0, 8))
+    new = pydicom.dcmread(files[0])
+    assert (new.WindowCenter, new.WindowWidth, "VOILUTFunction" in new) == (4, 8, False)
+
+
+def test_a_series_that_cannot_be_written_leaves_nothing(measured, tmp_path, monkeypatch):
+    saved = pydicom.dataset.Dataset.save_as
+
+    def full(self, file, **options):
+        if Path(file).name == "0003.dcm":
+            raise OSError(28, "No space left on device")
+        saved(self, file, **options)
+
+    monkeypatch.setattr(pydicom.dataset.Dataset, "save_as", full)
+    with pytest.raises(errors.FileError, match="No space left"):
+        write_dicom_series(tmp_path / "new", measured.values, measured, "mean")
+    assert not list((tmp_path / "new").iterdir())

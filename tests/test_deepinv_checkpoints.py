@@ -15,6 +15,7 @@ from wellposed import errors
 from wellposed.priors import VE, Flow, Rescheduled, Tabulated
 from wellposed.priors.checkpoints import FAMILIES, deepinv_models, edm, identify
 from wellposed.priors.checkpoints.reading import read_state
+from wellposed.priors.checkpoints.wrappings import bare
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -135,6 +136,7 @@ def test_edm_inside_its_preconditioning():
     model, x = edm_network("ncsn"), item_noise(1, 2, 8, 8)
     state = EDMPrecond(model).state_dict()
     assert all(key.startswith("model.") for key in state)
+    state = bare(state)
     assert edm.matches(state)
     close(edm.build(state, WHERE, {})(x, 0.4), edm_prior(model)(x, 0.4))
 

@@ -8,8 +8,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
 from wellposed import errors
-from wellposed.datasets.images.image_files import Collection, Reading
+from wellposed.datasets.images.image_files import Collection
+from wellposed.datasets.images.reading import Reading
 from wellposed.datasets.volumes.dicom import read_dicom_series
+from wellposed.datasets.volumes.dicom_writer import write_dicom_series
 
 DEPTH, ROWS, COLUMNS = 7, 5, 6
 SPACING = (2.5, 0.7, 0.9)
@@ -136,30 +138,150 @@ def test_rounded_positions_are_no_gaps(tmp_path):
     assert read_dicom_series(tmp_path).spacing[0] == pytest.approx(SPACING[0], abs=0.02)
 
 
-MIXTURES = {
-    "series": (dict(SeriesInstanceUID="1.2.4"), "SeriesInstanceUID"),
-    "spacing": (dict(PixelSpacing=[0.7, 0.95]), "PixelSpacing"),
-    "orientation": (
-        dict(ImageOrientationPatient=[0.0, 1.0, 0.0, 1.0, 0.0, 0.0]),
-        "ImageOrientationPatient",
-    ),
+OTHERS = {
+    "scout": dict(SeriesInstanceUID="1.2.4", ImageOrientationPatient=[0, 1, 0, 0, 0, -1]),
+    "orientation": dict(ImageOrientationPatient=[0, 1, 0, 1, 0, 0]),
+    "spacing": dict(PixelSpacing=[0.7, 0.95]),
+    "size": dict(pixels=stored()[0, :, 1:]),
+    "report": dict(SOPClassUID=uid.BasicTextSRStorage, Rows=None, Columns=None),
 }
 
 
-@pytest.mark.parametrize("kind", MIXTURES)
-def test_mixed_series_are_named(kind, tmp_path):
-    change, named = MIXTURES[kind]
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_lies_beside_a_volume_is_skipped_with_one_line(kind, tmp_path, caplog):
     write_series(tmp_path)
-    write_slice(tmp_path / "zz.dcm", stored()[0], DEPTH, **change)
-    with pytest.raises(errors.FileError, match=f"zz.dcm has another {named} than"):
-        read_dicom_series(tmp_path)
+    change = {"pixels": stored()[0], **OTHERS[kind]}
+    write_slice(tmp_path / "zz.dcm", change.pop("pixels"), DEPTH, **change)
+    (tmp_path / "notes.txt").write_text("of the visit")
+    np.testing.assert_array_equal(read_dicom_series(tmp_path).values, SLOPE * stored() + INTERCEPT)
+    assert len(caplog.records) == 1
+    assert "skipped" in caplog.text and "zz.dcm" in caplog.text
 
 
-def test_slices_of_another_size_are_named(tmp_path):
-    write_series(tmp_path)
-    write_slice(tmp_path / "zz.dcm", stored()[0, :, 1:], DEPTH)
-    with pytest.raises(errors.FileError, match=r"zz.dcm has another size than"):
+def write_diffusion(folder, b_values=(0, 800), **changes):
+    """A series of several volumes, their slices in turn; files without a suffix."""
+    for n in range(3):
+        for m, b in enumerate(b_values):
+            path = folder / f"IM{n}{m}"
+            write_slice(path, stored()[n] + m, n, DiffusionBValue=float(b), **changes)
+
+
+def test_one_of_several_volumes_is_chosen_by_its_tags(tmp_path, caplog):
+    write_diffusion(tmp_path, ImageType=["ORIGINAL", "PRIMARY", "M"])
+    with pytest.raises(
+        errors.FileError, match=r"has 2 volumes; choose one by .*where={'Diff"
+    ) as e:
         read_dicom_series(tmp_path)
+    assert "where={'DiffusionBValue': 800}" in str(e.value)
+    for m, b in enumerate((0, 800)):
+        found = read_dicom_series(tmp_path, where={"DiffusionBValue": b, "ImageType": "M"})
+        np.testing.assert_array_equal(found.values, SLOPE * (stored()[:3] + m) + INTERCEPT)
+    with pytest.raises(errors.FileError, match=r"no image in .* where .*400"):
+        read_dicom_series(tmp_path, where={"DiffusionBValue": 400})
+
+
+def test_one_of_several_series_is_chosen_by_its_name(tmp_path):
+    for n, name in enumerate(("T1", "T2")):
+        (tmp_path / name).mkdir()
+        write_series(tmp_path / name, SeriesInstanceUID=f"1.{n}", SeriesDescription=name)
+        for file in (tmp_path / name).iterdir():
+            file.rename(tmp_path / f"{name}{file.stem}.IMA")
+    with pytest.raises(errors.FileError, match=r"series='1\.0' \(T1, 7 of 5 x 6\); series='1\.1'"):
+        read_dicom_series(tmp_path)
+    for name in ("T2", "1.1"):
+        assert {h.SeriesDescription for h in read_dicom_series(tmp_path, series=name).headers} == {
+            "T2"
+        }
+
+
+@pytest.mark.parametrize(("step", "digits"), [(0.625, 1), (1.25, 1), (0.7, 1), (3.3, 0)])
+def test_rounded_positions_give_the_mean_distance(step, digits, tmp_path):
+    count = 33
+    for n in range(count):
+        place = [0, 0, round(n * step + 1e-9, digits)]
+        write_slice(tmp_path / f"{n}", stored()[0], n, ImagePositionPatient=place)
+    spacing = read_dicom_series(tmp_path).spacing[0]
+    assert spacing == pytest.approx(round((count - 1) * step, digits) / (count - 1))
+
+
+def test_values_go_through_the_lookup_table_of_the_modality(tmp_path):
+    table = Dataset()
+    table.LUTDescriptor, table.ModalityLUTType = [4, 0, 16], "US"
+    table.add_new("LUTData", "OW", np.array([10, 20, 40, 80], "<u2").tobytes())
+    pixels = np.arange(ROWS * COLUMNS, dtype=np.int16).reshape(ROWS, COLUMNS) % 5
+    unscaled = dict(RescaleSlope=None, RescaleIntercept=None, PixelRepresentation=0)
+    write_slice(tmp_path / "a", pixels, 0, ModalityLUTSequence=[table], **unscaled)
+    expected = np.array([10, 20, 40, 80, 80])[pixels]
+    np.testing.assert_array_equal(read_dicom_series(tmp_path).values[0], expected)
+
+
+def test_values_go_through_the_real_world_map(tmp_path):
+    mapping = Dataset()
+    mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept = 0.5, 3.0
+    mapping.RealWorldValueFirstValueMapped, mapping.RealWorldValueLastValueMapped = -500, 1500
+    for name, rescale in {"absent": None, "identity": 1}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        write_slice(
+            folder / "a",
+            stored()[0],
+            0,
+            RealWorldValueMappingSequence=[mapping],
+            RescaleSlope=rescale,
+            RescaleIntercept=rescale and 0,
+        )
+        np.testing.assert_array_equal(read_dicom_series(folder).values[0], 0.5 * stored()[0] + 3)
+
+
+@pytest.mark.parametrize("slope", ["", None])
+def test_an_empty_slope_is_none(slope, tmp_path):
+    write_slice(tmp_path / "a", stored()[0], 0, RescaleSlope=slope)
+    np.testing.assert_array_equal(read_dicom_series(tmp_path).values[0], stored()[0] + INTERCEPT)
+
+
+def item(**tags):
+    made = Dataset()
+    for name, value in tags.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_frames_of_enhanced_files_have_places_and_slopes_of_their_own(tmp_path):
+    frames = []
+    for n, b in ((1, 0), (0, 0), (0, 800), (1, 800)):
+        frames.append(
+            item(
+                PlanePositionSequence=[item(ImagePositionPatient=[0, 0, 2.0 * n])],
+                PixelValueTransformationSequence=[item(RescaleSlope=n + 1, RescaleIntercept=0)],
+                MRDiffusionSequence=[item(DiffusionBValue=float(b))],
+            )
+        )
+    shared = item(
+        PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+        PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.5], SliceThickness=2)],
+    )
+    absent = dict.fromkeys(
+        ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope")
+    )
+    write_slice(
+        tmp_path / "a",
+        stored()[:4],
+        0,
+        **absent,
+        RescaleIntercept=None,
+        SOPClassUID=uid.EnhancedMRImageStorage,
+        NumberOfFrames=4,
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=frames,
+    )
+    found = read_dicom_series(tmp_path / "a", where={"DiffusionBValue": 800})
+    assert found.spacing == (2.0, 0.5, 0.5)
+    np.testing.assert_array_equal(found.values, stored()[2:4] * np.reshape([1, 2], (2, 1, 1)))
+    files = write_dicom_series(tmp_path / "new", found.values, found, "same")
+    again = read_dicom_series(tmp_path / "new")
+    np.testing.assert_allclose(again.values, found.values, atol=0.03)
+    assert again.spacing == found.spacing
+    assert pydicom.dcmread(files[0]).SOPClassUID == uid.MRImageStorage
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.1, 0.25, 0.5, 0.9, 0.995])
@@ -210,7 +332,7 @@ def test_pixels_that_cannot_be_decompressed_are_named(syntax, tmp_path):
 
 
 def test_folders_without_a_series_are_named(tmp_path):
-    with pytest.raises(errors.FileError, match=r"path: no \.dcm files in"):
+    with pytest.raises(errors.FileError, match=r"path: no DICOM files in"):
         read_dicom_series(tmp_path)
     with pytest.raises(errors.FileError, match=r"path: no such folder .*missing"):
         read_dicom_series(tmp_path / "missing")

@@ -10,8 +10,11 @@ from wellposed import errors, priors
 from wellposed.datasets.images.phantoms import dead_leaves
 from wellposed.priors import VE, Flow, GaussianPrior, NetworkPrior, Stationary, Tabulated
 from wellposed.priors.labels import LogNoiseLabel
+from wellposed.priors.named_schedules import SCHEDULES
+from wellposed.priors.networks.adm import ADMConfig, ADMUNet, heads_of
 from wellposed.priors.prediction import training_target
 from wellposed.validation.doctor import diagnose
+from wellposed.validation.readings import other_readings
 from wellposed.validation.self_tests import LEVELS
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -66,8 +69,47 @@ def test_a_right_prior_has_no_warnings(kind):
 def test_a_misread_prediction_is_named(kind, claimed):
     prior = made(kind)
     prior.prediction = claimed
-    named = [w for w in diagnose(prior, images(prior)).warnings if f"prediction {kind!r}" in w]
+    named = [w for w in diagnose(prior, images(prior)).warnings if f"prediction={kind!r}" in w]
     assert bool(named) == (kind != claimed)
+
+
+@pytest.mark.parametrize("trained", ["linear", "cosine", "sigmoid"])
+@pytest.mark.parametrize("claimed", ["linear", "cosine"])
+def test_a_misread_schedule_is_named(trained, claimed):
+    right, wrong = SCHEDULES[trained](), SCHEDULES[claimed]()
+    prior = NetworkPrior(Best("noise", right), wrong, "noise", channels=1, data_range=(0.0, 1.0))
+    named = [w for w in diagnose(prior, images(prior)).warnings if "schedule=" in w]
+    if trained == claimed:
+        assert not named
+    elif trained != "sigmoid" or claimed != "cosine":  # which are nearly one
+        assert f"with schedule={trained!r} it would denoise better by" in named[0]
+
+
+def test_labels_of_another_convention_are_named():
+    network = Best("noise", time=lambda label: (1000 * label).clamp(1, 1000))
+    prior = NetworkPrior(network, VP, "noise", channels=1, data_range=(0.0, 1.0))
+    assert "with label='fraction' it would" in diagnose(prior, images(prior)).warnings[-1]
+
+
+def test_two_misreadings_at_once_are_named():
+    right = Tabulated.cosine()
+    prior = NetworkPrior(Best("velocity", right), VP, "noise", channels=1, data_range=(0.0, 1.0))
+    (warning,) = (w for w in diagnose(prior, images(prior)).warnings if "with " in w)
+    assert "prediction='velocity'" in warning and "schedule='cosine'" in warning
+
+
+def test_attention_of_other_heads_is_tried():
+    config = ADMConfig((1, 1), 32, (64,), 1, (True,), "plain", True, num_head_channels=16)
+    network = ADMUNet(config)
+    prior = NetworkPrior(network, VP, channels=1, data_range=(-1.0, 1.0))
+    found = {r.name: r.prior for r in other_readings(prior, ()) if r.axis == "heads"}
+    assert {"num_heads=1", "num_head_channels=32"} <= found.keys()
+    assert "num_heads=4" not in found  # as it is
+    for name, heads in {"num_heads=1": 1, "num_head_channels=32": 2}.items():
+        other = found[name].network
+        assert set(heads_of(other)) == {heads}
+        assert next(other.parameters()) is next(network.parameters())
+    assert set(heads_of(prior.network)) == {4}
 
 
 def test_a_flow_network_is_told_from_a_noise_network():
@@ -76,7 +118,7 @@ def test_a_flow_network_is_told_from_a_noise_network():
     prior = NetworkPrior(network, Flow(), "flow", label, channels=1, data_range=(0.0, 1.0))
     assert diagnose(prior, images(prior)).warnings == ()
     prior.prediction = "sample"
-    assert "prediction 'flow'" in diagnose(prior, images(prior)).warnings[-1]
+    assert "prediction='flow'" in diagnose(prior, images(prior)).warnings[-1]
 
 
 @pytest.mark.parametrize(
@@ -96,13 +138,15 @@ def test_shipped_priors_are_healthy(name):
     prior = priors.load(name)
     wrong = copy.copy(prior)
     wrong.prediction = "noise"
-    assert f"prediction {prior.prediction!r}" in diagnose(wrong).warnings[-1]
+    assert f"prediction={prior.prediction!r}" in diagnose(wrong).warnings[-1]
 
 
 def test_a_network_that_does_not_denoise():
     network = nn.Conv2d(1, 1, 1)
     network.forward = lambda x, label: 0 * x + 0.1
-    prior = NetworkPrior(network, VE(), "sample", LogNoiseLabel(VE()), channels=1)
+    prior = NetworkPrior(
+        network, VE(), "sample", LogNoiseLabel(VE()), channels=1, data_range=(-1.0, 1.0)
+    )
     first, *_ = diagnose(prior).warnings
     assert "it does not denoise at sigma / alpha = 0.05 (-" in first
 

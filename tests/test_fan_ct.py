@@ -185,8 +185,8 @@ def test_truncation_is_named():
             "detector_distance: got 30.0, accepted: a distance of at least 40",
         ),
         ({"detector_distance": math.inf}, "detector_distance: got inf"),
-        ({"detector": 0}, "bins: got 0"),
-        ({"detector": "wide"}, "bins: got 'wide'"),
+        ({"detector": 0}, "detector: got 0"),
+        ({"detector": "wide"}, "detector: got 'wide'"),
         ({"pixel_size": 0.0}, "pixel_size: got 0.0"),
     ],
 )

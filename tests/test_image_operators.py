@@ -290,3 +290,22 @@ def test_bicubic_is_deepinvs_matlab_downsampling(factor):
     ours = SuperResolution((3, 24, 32), factor).A(x)
     theirs = deepinv.physics.DownsamplingMatlab(factor=factor).A(x)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [None, 3])
+@pytest.mark.parametrize("items", [1, 2])
+def test_a_mask_of_one_channel_hides_the_same_pixels_in_all(items, channels):
+    mask = torch.stack([random_mask(6, 5, 0.5, seed) for seed in range(items)])[:, None]
+    operator = Inpainting(mask, channels)
+    x = torch.rand(2, 3, 6, 5)
+    expected = Inpainting(mask.expand(-1, 3, -1, -1))
+    for name in ("A", "A_adjoint", "A_dagger", "A_adjoint_A"):
+        assert torch.equal(getattr(operator, name)(x), getattr(expected, name)(x)), name
+    assert torch.equal(operator.prox_l2(x, x, 2.0), expected.prox_l2(x, x, 2.0))
+
+
+def test_a_mask_of_other_channels_is_named():
+    with pytest.raises(errors.ShapeError, match=r"^mask: got 2 channels, accepted: 1 or 3"):
+        Inpainting(torch.ones(2, 4, 4), channels=3)
+    with pytest.raises(errors.ShapeError, match=r"^x: got shape"):
+        Inpainting(torch.ones(1, 4, 4)).A(torch.ones(1, 3, 4, 5))

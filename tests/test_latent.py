@@ -208,7 +208,9 @@ def test_shapes(kind):
 
 def test_another_width_of_the_codebook():
     model = coded("vq", vq_embed_dim=5)
-    prior = Latent(NetworkPrior(nn.Identity(), Tabulated.linear(), channels=5), model)
+    prior = Latent(
+        NetworkPrior(nn.Identity(), Tabulated.linear(), channels=5, data_range=(-1.0, 1.0)), model
+    )
     x = item_noise(1, 3, 8, 8)
     assert prior.unit_shape(x.shape) == prior.to_units(x).shape
 
@@ -232,8 +234,11 @@ def test_it_is_no_denoiser_of_images():
 
 def test_parts_that_do_not_fit():
     linear = Tabulated.linear()
-    fitting, model = NetworkPrior(nn.Identity(), linear, channels=LATENTS), coded("kl")
-    wide = NetworkPrior(nn.Identity(), linear, channels=4)
+    fitting, model = (
+        NetworkPrior(nn.Identity(), linear, channels=LATENTS, data_range=(-1.0, 1.0)),
+        coded("kl"),
+    )
+    wide = NetworkPrior(nn.Identity(), linear, channels=4, data_range=(-1.0, 1.0))
     paired = NetworkPrior(nn.Identity(), linear, channels=LATENTS, is_complex=True)
     for arguments, message in (
         ((fitting, nn.Identity()), "autoencoder: got 'Identity', accepted: an Autoencoder"),

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import logging
 import os
 import subprocess
@@ -10,9 +11,12 @@ import sys
 import pytest
 import torch
 from deepinv.physics import Downsampling
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tests.helpers import Killed
 
 from wellposed import errors
+from wellposed.integrity import checksum
 from wellposed.operators import ConeBeamCT, Inpainting, MultiCoilMRI, Stacked, random_mask
 from wellposed.operators import simulate_sensitivity_maps as maps
 from wellposed.priors import VE, GaussianPrior, NetworkPrior, Stationary, Tabulated
@@ -145,7 +149,8 @@ def test_interrupted_after_any_steps_the_run_goes_on_alike(solver, make, tmp_pat
 def test_a_finished_run_is_at_hand_until_its_folder_is_deleted(tmp_path):
     folder = tmp_path / "run"
     first = DDS(steps=5)(*real(), num_samples=2, seed=3, checkpoint=folder)
-    assert {p.name for p in folder.iterdir()} == {"run.json", "samples-0.safetensors"}
+    files = {"run.json", "samples-0.safetensors"}
+    assert {p.name for p in folder.iterdir()} - {".lock"} == files
     again = DDS(steps=5)(
         *real(), num_samples=2, seed=3, checkpoint=str(folder), callback=stop_after(1)
     )
@@ -212,8 +217,71 @@ def test_truncated_files_are_named(name, kept, tmp_path):
     interrupted(tmp_path)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(errors.FileError, match=name):
+    with pytest.raises(errors.CheckpointError, match=name):
         DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path)
+
+
+def rewritten(folder, name, change):
+    """Change what a file holds, and its checksum with it."""
+    with safe_open(folder / name, framework="pt") as file:
+        facts = json.loads(file.metadata()["facts"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    change(tensors, facts)
+    told = json.dumps(facts)
+    told = {"facts": told, "sha256": checksum({"facts": told, **tensors})}
+    save_file(tensors, folder / name, told)
+
+
+DAMAGES = {
+    "NaN": lambda tensors, facts: tensors["x"].fill_(float("nan")),
+    "float64": lambda tensors, facts: tensors.update(x=tensors["x"].double()),
+    "shape": lambda tensors, facts: tensors.update(x=tensors["x"][:, :, 1:].contiguous()),
+    "step": lambda tensors, facts: facts.update(step=99),
+    "no step": lambda tensors, facts: facts.update(step=0),
+    "step as text": lambda tensors, facts: facts.update(step="3"),
+    "draws": lambda tensors, facts: facts.update(position=-1),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_states_that_cannot_be_are_refused(kind, tmp_path):
+    interrupted(tmp_path)
+    rewritten(tmp_path, "state.safetensors", DAMAGES[kind])
+    with pytest.raises(errors.CheckpointError, match=r"checkpoint: .*(delete it|state of)"):
+        DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("change", [lambda u: u.double(), lambda u: u[..., 1:].contiguous()])
+def test_samples_that_cannot_be_are_refused(change, tmp_path):
+    DDS(steps=2)(*real(), seed=3, checkpoint=tmp_path)
+    name = "samples-0.safetensors"
+    rewritten(tmp_path, name, lambda tensors, facts: tensors.update(u=change(tensors["u"])))
+    with pytest.raises(errors.CheckpointError, match="holds samples of"):
+        DDS(steps=2)(*real(), seed=3, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "samples-0.safetensors"])
+def test_one_flipped_bit_is_noticed(name, tmp_path):
+    if name.startswith("state"):
+        interrupted(tmp_path)
+    else:
+        DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    for place in (-3, len(content) // 2, 60):
+        flipped = bytearray(content)
+        flipped[place] ^= 1
+        (tmp_path / name).write_bytes(flipped)
+        with pytest.raises(errors.CheckpointError, match=name):
+            DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path)
+
+
+def test_a_second_run_in_the_folder_is_told_so(tmp_path):
+    def second(index, state):
+        with pytest.raises(errors.CheckpointError, match=f"another run uses.*{os.getpid()}"):
+            DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path)
+
+    DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path, callback=second)
+    DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path)
 
 
 def test_without_its_state_a_run_begins_again(tmp_path):
@@ -301,7 +369,8 @@ def network(schedule=VP, prediction="noise", **images):
     layer = torch.nn.Conv2d(1, 1, 3, padding=1)
     torch.nn.init.constant_(layer.weight, 0.1)
     torch.nn.init.zeros_(layer.bias)
-    return Slicewise(NetworkPrior(layer, schedule, prediction, lambda t: t, channels=1, **images))
+    images = {"channels": 1, "data_range": (-1.0, 1.0)} | images
+    return Slicewise(NetworkPrior(layer, schedule, prediction, lambda t: t, **images))
 
 
 @pytest.mark.parametrize(
@@ -373,3 +442,12 @@ def test_a_terminal_shows_steps_pace_and_time_left(capsys, monkeypatch):
 )
 def test_durations(seconds, text):
     assert progress.duration(seconds) == text
+
+
+def test_notebooks_show_a_line_that_ends_at_the_last_step(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    assert list(progress.track(range(4, 7), "DDS", done=4)) == [4, 5, 6]
+    lines = capsys.readouterr().err.split("\r")
+    assert lines[-1].startswith("DDS: step 7 of 7, ")
+    assert lines[-1].endswith("\n")
+    assert list(progress.track((), "DDS")) == []

@@ -64,7 +64,9 @@ def test_live_tensors_are_counted_once_and_forgotten():
 
 def unet_prior(dtype=torch.float32):
     network = ConvUNet(1, (8, 16), 1).to(dtype)
-    return NetworkPrior(network, VP, "edm", lambda t: t / 1000, 0.5, channels=1)
+    return NetworkPrior(
+        network, VP, "edm", lambda t: t / 1000, 0.5, channels=1, data_range=(-1.0, 1.0)
+    )
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -92,7 +94,7 @@ class Looking(nn.Module):
 
 
 def test_a_prior_that_looks_at_values_denoises_one_image():
-    prior = NetworkPrior(Looking(), VP, "sample")
+    prior = NetworkPrior(Looking(), VP, "sample", data_range=(-1.0, 1.0))
     x = rand(6, 1, 8, 8)
     peak = prior_peak(prior, x)
     assert prior.network.largest == 1
@@ -230,7 +232,7 @@ def test_samples_in_a_batch_count(batch_size, together):
 
 def test_a_run_that_cannot_fit_says_what_would(free):
     y, operator = stacked(dtype=torch.float64)
-    prior = Slicewise(NetworkPrior(Called(), VP, "sample"), chunk=12)
+    prior = Slicewise(NetworkPrior(Called(), VP, "sample", data_range=(-1.0, 1.0)), chunk=12)
     plan = DDS().memory_plan(Problem.create(y, operator, prior), 4)
     parts = {name: size for _, name, size in plan.parts}
     assert set(parts) == {"14 arrays of the solver", "operator", "samples", "prior on 12 slices"}

@@ -295,7 +295,7 @@ BAD = {
     "joint of others": (
         lambda: Joint([blur(), PhaseRetrieval((1, 6, 4))]),
         errors.ArgumentError,
-        "(?s)operators: got .* accepted: one or more wellposed linear operators",
+        "(?s)operators: got .* accepted: one or more .*LinearOperator",
     ),
     "times 0": (lambda: 0 * blur(), errors.ArgumentError, r"\*: got 0, accepted: a finite number"),
     "over 0": (lambda: blur() / 0, errors.ArgumentError, "/: got 0, accepted: a finite number"),
@@ -370,14 +370,14 @@ def test_operators_on_several_devices_are_named():
             errors.ShapeError,
             r"matrix: got \(3, 4\), accepted: \(m, 24\)",
         ),
-        (torch.ones(0, 24), errors.ShapeError, r"matrix: got \(0, 24\)"),
+        (torch.ones(0, 24), errors.ShapeError, r"matrix: is empty, got shape \(0, 24\)"),
         (torch.ones(24), errors.ShapeError, r"matrix: got \(24,\)"),
         (
             torch.ones(3, 24).long(),
             errors.DtypeError,
             "matrix: got torch.int64",
         ),
-        (np.ones((3, 24)), errors.DtypeError, "matrix: got float64"),
+        (np.ones((3, 24)), errors.DtypeError, "matrix: got ndarray"),
         ([[1.0] * 24], errors.DtypeError, "matrix: got list"),
         (torch.full((1, 24), math.nan), errors.NonFiniteError, "matrix: 24 of 24 values"),
     ],
@@ -434,7 +434,7 @@ FUNCTIONS = {
     "nothing": (lambda x: x[:, :0], errors.ShapeError, r"f: returns \(2, 0, 6, 4\)"),
     "integers": (lambda x: x.long(), errors.DtypeError, "f: returns torch.int64"),
     "None": (lambda x: None, errors.DtypeError, "f: returns NoneType"),
-    "no function": (3, errors.ArgumentError, "f: got 3, accepted: a function of images"),
+    "no function": (3, errors.ArgumentError, "f: got 3, accepted: a function"),
 }
 
 

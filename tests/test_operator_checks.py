@@ -205,7 +205,7 @@ NO_LEVELS = (-0.1, math.nan, math.inf, torch.tensor([0.1, -1.0]), torch.zeros(0)
 )
 def test_bad_noise_levels_are_refused(make):
     for sigma in (*NO_LEVELS, [[0.1], 2]):
-        with pytest.raises(errors.ArgumentError, match="noise_sigma: got"):
+        with pytest.raises(errors.ArgumentError, match=r"noise_sigma: (got|is empty)"):
             make(sigma)
 
 
@@ -315,7 +315,7 @@ BAD = {
         ({"box": (2, 7)}, errors.ArgumentError, "box"),
         ({"box": (0, 2)}, errors.ArgumentError, "box"),
         ({"box": (2, -1)}, errors.ArgumentError, "box"),
-        ({"box": 2}, errors.ArgumentError, "box: got 2, accepted: two integers"),
+        ({"box": 2}, errors.ArgumentError, "box: got 2, accepted: 2 values, each an integer"),
         ({"box": (2, 2, 2)}, errors.ArgumentError, "box"),
         ({"box": (2.0, 2)}, errors.ArgumentError, "box"),
         ({"corner": (-1, 0)}, errors.ArgumentError, "box"),

@@ -52,7 +52,7 @@ def test_complex_images():
 
 def test_the_overlap_hides_missing_context():
     """The outer quarter of an overlap does not count: beyond four times the reach all is exact."""
-    prior = NetworkPrior(Reach(2), VP, "sample")
+    prior = NetworkPrior(Reach(2), VP, "sample", data_range=(-1.0, 1.0))
     x_t = randn(1, 1, 88, 88) + 3
     exact = prior.denoise(x_t, 5)
     errors_ = [
@@ -73,13 +73,15 @@ class Blocks(nn.Module):
 
 
 def test_tiles_start_where_a_strided_network_sees_them_as_in_the_whole_image():
-    prior, x_t = NetworkPrior(Blocks(), VP, "sample"), randn(1, 1, 104, 88)
+    prior = NetworkPrior(Blocks(), VP, "sample", data_range=(-1.0, 1.0))
+    x_t = randn(1, 1, 104, 88)
     torch.testing.assert_close(Patchwise(prior, 48, 16).denoise(x_t, 5), prior.denoise(x_t, 5))
 
 
 def test_tiles_bound_the_memory():
     network = Reach(1)
-    Patchwise(NetworkPrior(network, VP, "sample"), 16, 4).denoise(randn(1, 1, 200, 30), 5)
+    prior = NetworkPrior(network, VP, "sample", data_range=(-1.0, 1.0))
+    Patchwise(prior, 16, 4).denoise(randn(1, 1, 200, 30), 5)
     assert network.largest == 16 * 16
 
 
@@ -95,7 +97,9 @@ def test_sampling_counts_an_image_as_one_evaluation():
 
 def test_gradients_pass():
     x_t = randn(1, 1, 40, 30).requires_grad_()
-    Patchwise(NetworkPrior(Reach(1), VP, "sample"), 16, 4).denoise(x_t, 5).sum().backward()
+    Patchwise(NetworkPrior(Reach(1), VP, "sample", data_range=(-1.0, 1.0)), 16, 4).denoise(
+        x_t, 5
+    ).sum().backward()
     assert bool((x_t.grad > 0).all())
 
 

@@ -30,7 +30,8 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 
 def network(**options):
     torch.manual_seed(0)
-    return NetworkPrior(ConvUNet(1, (8, 16), 1), Tabulated.linear(), channels=1, **options)
+    options = {"channels": 1, "data_range": (-1.0, 1.0)} | options
+    return NetworkPrior(ConvUNet(1, (8, 16), 1), Tabulated.linear(), **options)
 
 
 def edm():
@@ -39,7 +40,9 @@ def edm():
 
 
 def flow():
-    return NetworkPrior(ConvUNet(1, (8, 16), 1), Flow(), "flow", Label(scale=1000))
+    return NetworkPrior(
+        ConvUNet(1, (8, 16), 1), Flow(), "flow", Label(scale=1000), data_range=(-1.0, 1.0)
+    )
 
 
 def full():

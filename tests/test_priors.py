@@ -89,9 +89,9 @@ def test_unknown_predictions_name_the_nearest():
     with pytest.raises(errors.UnknownNameError, match="noise, sample"):
         training_target("eps", one, one, 1.0, 1.0)
     with pytest.raises(errors.UnknownNameError, match="Did you mean 'noise'"):
-        NetworkPrior(nn.Identity(), VP, "noize")
+        NetworkPrior(nn.Identity(), VP, "noize", data_range=(-1.0, 1.0))
     with pytest.raises(errors.UnknownNameError, match="noise, sample"):
-        NetworkPrior(nn.Identity(), VP, "residual+noise")
+        NetworkPrior(nn.Identity(), VP, "residual+noise", data_range=(-1.0, 1.0))
 
 
 # Networks
@@ -128,7 +128,7 @@ def gaussian(schedule=VP, shape=SHAPE):
 @pytest.mark.parametrize("kind", [p for p in PREDICTIONS if p not in ("flow", "edm")])
 def test_every_kind_of_network_gives_the_exact_estimate(kind):
     exact = gaussian()
-    prior = NetworkPrior(GaussianNetwork(exact, kind), VP, kind)
+    prior = NetworkPrior(GaussianNetwork(exact, kind), VP, kind, data_range=(-1.0, 1.0))
     for t in (1, 13, 500.5, 1000):
         x_t = item_noise(3, *SHAPE)
         close(prior.denoise(x_t, t), exact.denoise(x_t, t), 1e-6)
@@ -156,7 +156,9 @@ class PreconditionedNetwork(nn.Module):
 def test_a_preconditioned_network_gives_the_exact_estimate_under_any_schedule(name, sigma_data):
     schedule, exact = SCHEDULES[name], gaussian(VE())
     network = PreconditionedNetwork(exact, sigma_data)
-    prior = NetworkPrior(network, schedule, "edm", LogNoiseLabel(schedule), sigma_data)
+    prior = NetworkPrior(
+        network, schedule, "edm", LogNoiseLabel(schedule), sigma_data, data_range=(-1.0, 1.0)
+    )
     x_t = item_noise(3, *SHAPE)
     for ratio in (0.01, 0.7, 30.0):
         t = schedule.time_at(ratio)
@@ -166,7 +168,9 @@ def test_a_preconditioned_network_gives_the_exact_estimate_under_any_schedule(na
 
 
 def test_preconditioning_is_finite_where_the_image_has_vanished():
-    prior = NetworkPrior(nn.Identity(), Flow(), "edm", LogNoiseLabel(Flow()), 0.5)
+    prior = NetworkPrior(
+        nn.Identity(), Flow(), "edm", LogNoiseLabel(Flow()), 0.5, data_range=(-1.0, 1.0)
+    )
     network = lambda x, label: torch.full_like(x, 0.2) * (label.view(-1, 1, 1, 1) < 2)  # noqa: E731
     prior.network.forward = network
     close(prior.denoise(item_noise(2, *SHAPE), 1.0), torch.full((2, *SHAPE), 0.1, dtype=F64))
@@ -174,7 +178,7 @@ def test_preconditioning_is_finite_where_the_image_has_vanished():
 
 def test_preconditioning_needs_the_spread_of_the_data():
     with pytest.raises(errors.ArgumentError, match="sigma_data: got None"):
-        NetworkPrior(nn.Identity(), VP, "edm")
+        NetworkPrior(nn.Identity(), VP, "edm", data_range=(-1.0, 1.0))
 
 
 class ClassNetwork(nn.Module):
@@ -185,7 +189,9 @@ class ClassNetwork(nn.Module):
 
 
 def test_class_conditional_networks():
-    prior = NetworkPrior(ClassNetwork(), VP, "sample", num_classes=10, channels=2)
+    prior = NetworkPrior(
+        ClassNetwork(), VP, "sample", num_classes=10, channels=2, data_range=(-1.0, 1.0)
+    )
     x_t = item_noise(3, *SHAPE)
     assert prior.denoise(x_t, 5, 7).unique().tolist() == [7]
     each = prior.denoise(x_t, 5, torch.tensor([1, 9, 0]))
@@ -203,7 +209,7 @@ def test_class_conditional_networks():
 def test_a_flow_network_gives_the_exact_estimate():
     exact = gaussian(Flow())
     network = GaussianNetwork(exact, "flow", time=lambda label: label / 1000)
-    prior = NetworkPrior(network, Flow(), "flow", label=lambda t: 1000 * t)
+    prior = NetworkPrior(network, Flow(), "flow", label=lambda t: 1000 * t, data_range=(-1.0, 1.0))
     for t in (0.01, 0.5, 1.0):
         x_t = item_noise(3, *SHAPE)
         close(prior.denoise(x_t, t), exact.denoise(x_t, t), 1e-6)
@@ -235,8 +241,11 @@ class LearnedVariance(nn.Module):
 def test_learned_variances_are_dropped(dtype):
     network = GaussianNetwork(gaussian(shape=(2 if dtype == F64 else 4, 3, 4)))
     x_t = item_noise(3, *SHAPE, dtype=dtype)
-    expected = NetworkPrior(network, VP).denoise(x_t, 300)
-    assert torch.equal(NetworkPrior(LearnedVariance(network), VP).denoise(x_t, 300), expected)
+    expected = NetworkPrior(network, VP, data_range=(-1.0, 1.0)).denoise(x_t, 300)
+    assert torch.equal(
+        NetworkPrior(LearnedVariance(network), VP, data_range=(-1.0, 1.0)).denoise(x_t, 300),
+        expected,
+    )
 
 
 class Weighted(GaussianNetwork):
@@ -252,7 +261,7 @@ def test_the_networks_dtype_is_its_own(dtype):
     network = Weighted(gaussian()).to(dtype)
     x_t = item_noise(2, *SHAPE)
     with torch.no_grad():
-        out = NetworkPrior(network, VP).denoise(x_t, 982)
+        out = NetworkPrior(network, VP, data_range=(-1.0, 1.0)).denoise(x_t, 982)
     (x, label) = network.calls[0]
     assert x.dtype == dtype
     assert out.dtype == F64
@@ -266,12 +275,12 @@ def test_the_networks_dtype_is_its_own(dtype):
 @pytest.mark.parametrize(("t", "label"), [(1, 0), (1000, 999), (37.5, 36.5), (0.25, 0), (0, 0)])
 def test_the_label_is_the_index_of_ddpm(t, label):
     network = GaussianNetwork(gaussian(), "sample", time=lambda label: label + 1)
-    NetworkPrior(network, VP, "sample").denoise(item_noise(2, *SHAPE), t)
+    NetworkPrior(network, VP, "sample", data_range=(-1.0, 1.0)).denoise(item_noise(2, *SHAPE), t)
     assert network.calls[0][1].tolist() == [label, label]
 
 
 def test_one_time_per_item_is_items_one_by_one():
-    prior = NetworkPrior(GaussianNetwork(gaussian()), VP)
+    prior = NetworkPrior(GaussianNetwork(gaussian()), VP, data_range=(-1.0, 1.0))
     x_t, times = item_noise(3, *SHAPE), torch.tensor([1.0, 400.0, 1000.0])
     each = [prior.denoise(x_t[i : i + 1], float(t)) for i, t in enumerate(times)]
     close(prior.denoise(x_t, times), torch.cat(each))
@@ -281,19 +290,19 @@ def test_one_time_per_item_is_items_one_by_one():
 def test_conditions_are_refused():
     x_t = item_noise(2, *SHAPE)
     with pytest.raises(errors.ArgumentError, match="condition: got 'a condition', accepted: None"):
-        NetworkPrior(nn.Identity(), VP).denoise(x_t, 1, condition=x_t)
+        NetworkPrior(nn.Identity(), VP, data_range=(-1.0, 1.0)).denoise(x_t, 1, condition=x_t)
 
 
 def test_a_network_of_other_channels_is_refused():
     """One channel for two would broadcast in silence."""
-    prior = NetworkPrior(GaussianNetwork(gaussian()), VP)
+    prior = NetworkPrior(GaussianNetwork(gaussian()), VP, data_range=(-1.0, 1.0))
     prior.network.forward = lambda x, label: x[:, :1]
     with pytest.raises(errors.ShapeError, match=r"network: returned shape \(3, 1, 3, 4\)"):
         prior.denoise(item_noise(3, *SHAPE), 10)
 
 
 def test_priors_name_images_that_do_not_suit():
-    prior = NetworkPrior(nn.Conv2d(3, 3, 1), VP, channels=3)
+    prior = NetworkPrior(nn.Conv2d(3, 3, 1), VP, channels=3, data_range=(-1.0, 1.0))
     prior.check_image(torch.zeros(1, 3, 8, 8))
     for image, error, message in (
         (torch.zeros(1, 1, 8, 8), errors.ShapeError, "made for 3 channels, .* have 1"),
@@ -307,6 +316,11 @@ def test_priors_name_images_that_do_not_suit():
     paired.check_image(torch.zeros(1, 2, 8, 8))
     with pytest.raises(errors.ShapeError, match="made for 2 channels"):
         paired.check_image(torch.zeros(1, 1, 8, 8))
+
+
+def test_images_are_those_of_checkpoints_by_default():
+    assert NetworkPrior(nn.Identity(), VP).data_range == (0.0, 1.0)
+    assert NetworkPrior(nn.Identity(), VP, is_complex=True).data_range == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize("arguments", [{"data_range": (1, 0)}, {"data_range": (2, 2)}])
@@ -391,7 +405,9 @@ def test_noise_levels_outside_the_schedule_raise(sigma):
 def test_the_largest_noise_level_may_be_rounded_to_float32():
     scheduler = diffusers.DDPMScheduler()
     alpha_bar = scheduler.alphas_cumprod[-1]  # float32
-    prior = NetworkPrior(GaussianNetwork(gaussian()), Tabulated.from_diffusers(scheduler))
+    prior = NetworkPrior(
+        GaussianNetwork(gaussian()), Tabulated.from_diffusers(scheduler), data_range=(-1.0, 1.0)
+    )
     sigma = ((1 - alpha_bar) / alpha_bar).sqrt()
     assert float(sigma) > float(prior.schedule.ratio(1000))
     assert bool(torch.isfinite(prior(item_noise(1, *SHAPE), sigma)).all())

@@ -1,5 +1,7 @@
 """The result object, its files, metrics and pictures."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from wellposed import Reconstruction, errors
 from wellposed.figures import format_table
 from wellposed.metrics import nmse, psnr, ssim
+from wellposed.units import Units
 
 
 def result(complex_=False, count=3):
@@ -34,7 +37,7 @@ def test_mean_and_std_are_those_of_the_samples(complex_):
 @pytest.mark.parametrize("complex_", [False, True])
 def test_saved_and_loaded_results_are_equal(tmp_path, complex_):
     r = result(complex_)
-    path = r.save(tmp_path / "new" / "folder", reference=r.mean, truth=r.samples[0])
+    path = r.save(tmp_path / "new" / "folder", others={"FBP": r.mean}, truth=r.samples[0])
     again = Reconstruction.load(path)
     assert torch.equal(again.samples, r.samples)
     assert torch.equal(again.residual, r.residual)
@@ -46,7 +49,7 @@ def test_saved_and_loaded_results_are_equal(tmp_path, complex_):
         0,
     )
     with h5py.File(path) as file:
-        assert set(file) == {"samples", "residual", "mean", "std", "reference", "truth"}
+        assert set(file) == {"samples", "residual", "mean", "std", "FBP", "truth"}
     with Image.open(path.with_suffix(".png")) as panel:
         assert panel.width > 6 * 100  # six pictures
         assert np.asarray(panel.convert("L")).std() > 10
@@ -55,8 +58,11 @@ def test_saved_and_loaded_results_are_equal(tmp_path, complex_):
 def test_colour_panels_and_a_single_sample(tmp_path):
     samples = torch.rand(1, 1, 3, 16, 12, generator=torch.Generator().manual_seed(0))
     r = Reconstruction(samples, torch.ones(1, 1), 5, 0.1, "DPS")
-    with Image.open(r.save(tmp_path).with_suffix(".png")) as panel:
-        assert panel.width > 3 * 100
+    path = r.save(tmp_path)
+    with Image.open(path.with_suffix(".png")) as panel:
+        assert panel.width > 200
+    with h5py.File(path) as file:
+        assert "std" not in file
 
 
 def test_volumes_show_their_middle_slice(tmp_path):
@@ -82,6 +88,23 @@ def test_bad_files_and_shapes_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.FileError, match="folder"):
         result().save(tmp_path / "file" / "below")
+
+
+def test_a_full_disk_leaves_the_old_result(tmp_path, monkeypatch):
+    path = result().save(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    created = h5py.Group.create_dataset
+
+    def full(self, name, **options):
+        if name == "std":
+            raise OSError(28, "No space left on device")
+        return created(self, name, **options)
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", full)
+    with pytest.raises(errors.FileError, match="No space left"):
+        result().save(tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert Reconstruction.load(path).nfe == 50
 
 
 def test_metrics_are_per_item_and_those_of_the_field():
@@ -112,3 +135,42 @@ def test_metrics_refuse_what_would_broadcast():
 def test_tables_are_markdown():
     lines = format_table(["a", "long name"], [["1", "2"]]).splitlines()
     assert lines == ["| a | long name |", "| - | --------- |", "| 1 | 2         |"]
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes if axes.images]
+
+
+@pytest.mark.parametrize("complex_", [False, True])
+def test_pictures_are_called_what_they_are(complex_):
+    r = result(complex_)
+    figure = r.plot(1, others={"zero-filled": r.mean}, truth=r.samples[0])
+    assert titles(figure) == [
+        *("zero-filled", "mean of 3", "one sample", "truth", "std of 3", "|mean - truth|"),
+    ]
+    scales = [image.get_clim() for axes in figure.axes for image in axes.images]
+    assert len(set(scales[:4])) == len(set(scales[4:])) == 1  # one of images, one of spread
+    assert titles(result(complex_, 1).plot()) == ["one sample"]
+    with pytest.raises(errors.ArgumentError, match="item: got 2"):
+        r.plot(2)
+
+
+def test_pictures_have_units_windows_and_the_shape_of_voxels(tmp_path):
+    units = Units(offset=-1000, scale=2000, name="HU", spacing=(3.0, 2.0, 1.0))
+    r = replace(result(), units=units)
+    shown = r.plot(truth=r.mean).axes[0]
+    assert shown.images[0].get_clim() == (-160, 240)
+    assert shown.get_aspect() == 2.0
+    np.testing.assert_allclose(shown.images[0].get_array(), -1000 + 2000 * r.mean[0, 0].numpy())
+    assert Reconstruction.load(r.save(tmp_path)).units == units
+    lung = replace(r, units=replace(units, window=(-1400.0, 200.0)))
+    assert lung.plot().axes[0].images[0].get_clim() == (-1400, 200)
+    with pytest.raises(errors.ArgumentError, match="scale"):
+        Units(scale=0.0)
+
+
+def test_notebooks_show_the_result():
+    html = result()._repr_html_()
+    assert "data:image/png;base64," in html
+    assert "<th>solver</th><td>DDS</td>" in html
+    assert result().plot()._repr_png_().startswith(b"\x89PNG")

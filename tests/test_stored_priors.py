@@ -12,9 +12,10 @@ from tests.helpers import tiny_training
 from torch import nn
 
 from wellposed import errors, priors
+from wellposed.integrity import all_finite
 from wellposed.priors import Flow, Tabulated
-from wellposed.priors.checkpoints.state import finite_state, load_strictly
-from wellposed.priors.networks.conv_unet import ConvUNet, parameters_in_millions
+from wellposed.priors.checkpoints.state import load_strictly
+from wellposed.priors.networks.conv_unet import BLOCKS, ConvUNet, parameters_in_millions
 from wellposed.priors.schedule import VE
 from wellposed.priors.stored.card import model_card
 from wellposed.priors.stored.store import build_prior, load_prior, save_prior
@@ -285,18 +286,18 @@ def test_state_dicts_must_fit_exactly():
 
 
 def test_finite_states():
-    assert finite_state({"a": torch.ones(2), "count": torch.tensor(3)})
-    assert finite_state({})
+    assert all_finite({"a": torch.ones(2), "count": torch.tensor(3)})
+    assert all_finite({})
     for bad in (torch.nan, torch.inf, -torch.inf):
-        assert not finite_state({"a": torch.ones(2), "b": torch.tensor([1.0, bad])})
+        assert not all_finite({"a": torch.ones(2), "b": torch.tensor([1.0, bad])})
 
 
 # The network
 
 
-def awake(*arguments):
+def awake(*arguments, **options):
     """A network whose zero-initialised layers were given weights, in float64."""
-    network = ConvUNet(*arguments).double().eval().requires_grad_(False)
+    network = ConvUNet(*arguments, **options).double().eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
@@ -319,9 +320,10 @@ def test_the_network_takes_any_image_size(shape):
     assert float(out.std()) > 0.01
 
 
-def test_the_network_treats_a_pixel_alike_in_images_of_any_size():
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_network_treats_a_pixel_alike_in_images_of_any_size(block):
     """Away from the border, as everything it does is local."""
-    network, label = awake(1, (8, 16), 1), torch.tensor([0.3]).double()
+    network, label = awake(1, (8, 16), 1, block=block), torch.tensor([0.3]).double()
     x = noise(1, 1, 128, 128)
     whole = network(x, label)[..., 56:72, 56:72]
     part = network(x[..., 16:112, 16:112], label)[..., 40:56, 40:56]
@@ -338,6 +340,22 @@ def test_the_network_sees_its_label_and_every_item_for_itself():
     other = network(x, labels[1].expand(3))
     assert not torch.allclose(out[0], other[0], atol=1e-3)
     torch.testing.assert_close(out[1], other[1])
+
+
+def test_a_gated_block_is_that_of_its_equations():
+    """In the words of the docstring, on a channels-first array."""
+    block, x, embedding = (
+        awake(1, (8,), 1, block="gated").down[0][0],
+        noise(2, 8, 6, 6),
+        noise(2, 128),
+    )
+    shapes = [v[:, :, None, None] for v in block.modulation(embedding).split(8, 1)]
+    norm = lambda v: (v - v.mean(1, True)) / (v.var(1, correction=0, keepdim=True) + 1e-5).sqrt()  # noqa: E731
+    gate = lambda v: v[:, :8] * v[:, 8:]  # noqa: E731
+    h = block.widen(norm(x) * (1 + shapes[0]) + shapes[1])
+    y = x + block.out(gate(block.filter(h)))
+    expected = y + block.mixed(gate(block.mix(norm(y) * (1 + shapes[2]) + shapes[3])))
+    torch.testing.assert_close(block(x, embedding), expected)
 
 
 def test_a_new_network_predicts_zero():

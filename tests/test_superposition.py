@@ -97,7 +97,9 @@ class Stub(nn.Module):
 
 
 def network(strength=1.0, **options):
-    return NetworkPrior(Stub(strength), Tabulated.linear(), **{"channels": 1} | options)
+    return NetworkPrior(
+        Stub(strength), Tabulated.linear(), **{"channels": 1, "data_range": (-1.0, 1.0)} | options
+    )
 
 
 def aligned(items=1, weights=(1.0, 0.5), noise_sigma=0.05):

@@ -13,7 +13,8 @@ from tests.helpers import Killed, anchored, run, tiny_training
 from torch import nn
 
 from wellposed import errors
-from wellposed.datasets.images.image_files import Collection, Reading
+from wellposed.datasets.images.image_files import Collection
+from wellposed.datasets.images.reading import Reading
 from wellposed.operators import Blur, SuperResolution, gaussian_kernel
 from wellposed.operators.presets import OPERATORS as TASKS
 from wellposed.priors import Anchor, MeanReverting

@@ -19,6 +19,7 @@ from wellposed.datasets.ultrasound import (
     load_rf_metaimage,
     speckle_snr,
 )
+from wellposed.datasets.ultrasound.channels import baseband
 
 LIVER = Path(__file__).parent / "data" / "mouse_liver_rf.mha"
 VALUES = np.arange(-30, 30).reshape(3, 4, 5)  # frames, lines, depth
@@ -179,6 +180,33 @@ def test_a_scatterer_is_imaged_where_it_is(sampling_mhz, device):
     near = (DEPTHS - 20.2).abs() < 0.3
     wave = (rf[0, 0, :, 38] / bell[:, 38])[near]
     torch.testing.assert_close(wave, phase[near].cos(), rtol=0, atol=0.12)
+
+
+def test_the_peak_of_the_pulse_may_come_late():
+    """Fired .8 us before its peak: 20.62 mm if that is not told."""
+    data = replace(echo((0.15, 20.0), 20.0), start_us=8.8)
+    for told, place in ((0.0, 20 + 0.8 * 1.48 / 2), (0.8, 20.0)):
+        bell = envelope(delay_and_sum(replace(data, time_to_peak_us=told), DEPTHS))[0, 0]
+        row, _ = np.unravel_index(int(bell.argmax()), bell.shape)
+        assert float(DEPTHS[row]) == pytest.approx(place, abs=0.04)
+
+
+def test_signals_cut_off_at_the_end_do_not_come_again_at_the_start():
+    data = echo((0.15, 20.0), 20.0)
+    cut = replace(data, rf=data.rf[:, : ((27 - 8) * 20)])
+    found = baseband(cut).abs()
+    assert float(found[:, -20:].max()) > 0.8 and float(found[:, :20].max()) < 0.01
+
+
+@pytest.mark.parametrize(("true", "false"), [("true", "false"), ("TRUE", "FALSE"), ("1", "0")])
+def test_flags_of_a_metaimage_in_any_spelling(true, false, tmp_path):
+    for dtype in (">i2", "<i2"):
+        path = write_metaimage(tmp_path / "a.mha", "MET_SHORT", dtype, True)
+        content = path.read_bytes().replace(b"True", true.encode(), 2)
+        path.write_bytes(content.replace(b"= False", b"= " + false.encode(), 1))
+        frames = load_rf_metaimage(path)
+        expected = torch.from_numpy(VALUES.transpose(0, 2, 1) / 30)[:, None]
+        torch.testing.assert_close(frames.rf, expected.float())
 
 
 def test_beamforming_is_a_sum_over_the_elements():

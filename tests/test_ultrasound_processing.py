@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.fft
 import scipy.ndimage
 import scipy.signal
 import torch
@@ -52,8 +53,17 @@ def test_companding_has_its_slope_at_zero_too():
 @pytest.mark.parametrize("depth", [64, 65])
 def test_the_envelope_is_scipys(depth, device):
     rf = random(2, 1, depth, 5)
-    expected = np.abs(scipy.signal.hilbert(rf.numpy(), axis=-2))
-    torch.testing.assert_close(envelope(rf.to(device)).cpu(), torch.from_numpy(expected))
+    padded = 2 * scipy.fft.next_fast_len(depth)
+    expected = np.abs(scipy.signal.hilbert(rf.numpy(), padded, axis=-2))[..., :depth, :]
+    found = envelope(rf.to(device)).cpu()
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=0.05)
+
+
+def test_an_echo_cut_off_at_the_bottom_does_not_come_again_at_the_top():
+    t = torch.arange(200.0, dtype=torch.float64)[:, None]
+    bell = torch.exp(-0.5 * ((t - 199) / 12) ** 2)
+    found = envelope(bell * (1.9 * t).cos())
+    assert float(found[:20].max()) < 0.01 and float(found[150:195].max()) > 0.9
 
 
 def test_a_pulse_has_its_envelope():

@@ -7,7 +7,8 @@ import torch
 from tests.helpers import relative
 
 from wellposed import errors
-from wellposed.datasets.images.image_files import Collection, Reading
+from wellposed.datasets.images.image_files import Collection
+from wellposed.datasets.images.reading import Reading
 from wellposed.datasets.ultrasound import (
     Sector,
     autocorrelation_width,

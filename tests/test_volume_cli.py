@@ -1,5 +1,6 @@
 """Whole volumes on the command line: what is taken, measured, kept and written where."""
 
+import csv
 import logging
 
 import nibabel
@@ -9,9 +10,10 @@ import torch
 from tests.helpers import forks, run, run_in_processes
 
 from wellposed import Reconstruction
-from wellposed.cli.inputs import HOUNSFIELD, read_input
+from wellposed.cli.inputs import AIR_TO_BONE, task_input
 from wellposed.cli.settings import InputOptions
 from wellposed.cli.tasks import build_task
+from wellposed.datasets.reading import Image
 from wellposed.errors import ArgumentError, ShapeError
 from wellposed.figures import write_planes
 from wellposed.metrics import plane_quality, psnr, slices_across, ssim
@@ -86,7 +88,7 @@ def test_volumes_are_written_where_the_input_lies(files, tmp_path, name, operato
     assert done.exit_code == 0, done.output
     result = Reconstruction.load(tmp_path / "reconstruction.h5")
     stored = nibabel.load(files / name)
-    low, high = HOUNSFIELD if operator == "ct" else (0, np.quantile(stored.get_fdata(), 0.998))
+    low, high = AIR_TO_BONE if operator == "ct" else (0, np.quantile(stored.get_fdata(), 0.998))
     axis = more[-1] if "--axis" in more else 0
     for kind, values in (
         ("mean", low + (high - low) * result.mean),
@@ -117,14 +119,14 @@ def test_a_perfect_result_is_the_input(files, tmp_path, axis):
     options = InputOptions(simulate=True, volume=True, axis=axis, slices=(1, 4))
     task = build_task(files / "ct.nii.gz", "ct", options)
     result = Reconstruction(task.truth[None], torch.ones(1, 1), 1, 0.0, "exact")
-    mean, std = task.source.write(result, tmp_path)
+    (mean,) = task.source.write(task.finished(result), tmp_path)  # one sample has no std
     stored = np.moveaxis(nibabel.load(files / "ct.nii.gz").get_fdata(), 2 - axis, 0)
     found = nibabel.load(mean)
     np.testing.assert_allclose(
         np.moveaxis(found.get_fdata(), 2 - axis, 0), stored[1:4], rtol=0, atol=1e-3
     )
     np.testing.assert_allclose(found.affine[:3, 3], AFFINE[:3, 3] + AFFINE[:3, 2 - axis])
-    assert not nibabel.load(std).get_fdata().any()
+    assert not (tmp_path / "std.nii.gz").exists()
 
 
 def test_each_slice_is_measured_as_by_itself(files):
@@ -152,6 +154,9 @@ def test_nothing_is_written_as_nifti_without_a_place(files, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         "reconstruction.h5",
         "reconstruction.png",
+        "mean.npy",
+        "record.json",
+        "results.csv",
     }
 
 
@@ -215,7 +220,7 @@ def test_processes_deal_out_images(files, tmp_path):
     words = arguments(files, tmp_path / "out", tmp_path / "slice-0.npy", "ct", *others, *more)
     assert run_in_processes(2, words, tmp_path / "told").count("wrote") == 3
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["slice-0", "slice-1", "slice-2"]
+    assert written == ["results.csv", "slice-0", "slice-1", "slice-2"]
     found = Reconstruction.load(tmp_path / "out" / "slice-2" / "reconstruction.h5")
     expected = Reconstruction.load(tmp_path / "alone" / "reconstruction.h5")
     assert torch.equal(found.samples, expected.samples)
@@ -226,32 +231,34 @@ def test_a_file_that_fails_keeps_none_from_being_done(files, tmp_path):
     others = [files / "image.npy", files / "volume.npy"]
     more = ["--solver", "dds", "--views", 4, *SHORT, "--checkpoint", tmp_path / "run"]
     done = reconstruct(files, tmp_path / "out", tmp_path / "broken.npy", "ct", *others, *more)
-    assert done.exit_code == 2
-    assert "INPUT: 1 of 3 failed: broken.npy: path: cannot read" in done.output
-    for folder in ("out", "run"):
-        assert sorted(p.name for p in (tmp_path / folder).iterdir()) == ["image", "volume"]
+    assert done.exit_code == 1
+    assert "1 of 3 failed:" in done.output
+    assert "broken.npy: path: cannot read" in done.output
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["image", "volume"]
+    with (tmp_path / "out" / "results.csv").open() as file:
+        status = {row["input"]: row["status"] for row in csv.DictReader(file)}
+    assert status.pop("broken.npy").startswith("failed: path: cannot read")
+    assert status == {"image.npy": "done", "volume.npy": "done"}
+    again = reconstruct(files, tmp_path / "out", tmp_path / "broken.npy", "ct", *others, *more)
+    assert again.exit_code == 1
+    assert again.output.count("finished already") == 2
+    more[more.index("--views") + 1] = 5
+    other = reconstruct(files, tmp_path / "out", "image.npy", "ct", files / "volume.npy", *more)
+    assert "finished already" not in other.output
 
 
-def test_files_of_one_name_are_refused(files, tmp_path):
-    done = reconstruct(files, tmp_path, "image.npy", "ct", tmp_path / "image.h5")
-    assert done.exit_code == 2
-    assert (
-        "INPUT: several files are named 'image', accepted: files with different names"
-        in done.output
-    )
-
-
-def test_there_are_images_for_all_processes(files, tmp_path, monkeypatch):
+def test_processes_without_an_image_have_nothing_to_do(files, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
     done = reconstruct(files, tmp_path, "image.npy", "ct", "--solver", "dds")
-    assert done.exit_code == 2
-    assert "INPUT: got '1 images for 2 processes', accepted: a volume" in done.output
+    assert done.exit_code == 0
+    assert "part 2 of 2: 0 of 1 inputs" in done.output
 
 
 DDS3D = ["--solver", "dds3d"]
 MISTAKES = {
     "slices out of the volume": ("volume.npy", [*DDS3D, "--slices", "2:9"], "slices: got '2:9'"),
-    "no slice": ("volume.npy", [*DDS3D, "--slices", "3:3"], "accepted: A:B, 0 <= A < B <= 6"),
+    "no slice": ("volume.npy", [*DDS3D, "--slices", "3:3"], "accepted: A:B with 0 <= A < B <= 6"),
     "no range": ("volume.npy", [*DDS3D, "--slices", "3"], "--slices: got '3', accepted: A:B"),
     "an image": ("image.npy", DDS3D, "accepted as a volume: real values (D, H, W)"),
     "axis": ("volume.npy", [*DDS3D, "--axis", 3], "axis: got 3, accepted: 0 to 2"),
@@ -288,9 +295,10 @@ def test_windows(tmp_path):
     """HU of CT, percentiles of the rest, nothing where values fit or are measured."""
 
     def window(low, high, operator, **options):
-        path = tmp_path / "image.npy"
-        np.save(path, np.linspace(low, high, 2001, dtype=np.float32).reshape(3, 667))
-        return read_input(path, operator, InputOptions(**options)).window
+        values = np.linspace(low, high, 2001, dtype=np.float32).reshape(3, 667)
+        image = Image(tmp_path / "image.npy", "array", values, tmp_path / "image.npy")
+        units = task_input(image, operator, InputOptions(**options)).units
+        return units.offset, units.offset + units.scale
 
     assert window(-1000, 400, "ct", simulate=True) == (-1000, 1000)
     assert window(0, 400, "ct", simulate=True)[1] == pytest.approx(0.998 * 400, rel=1e-3)
@@ -298,8 +306,7 @@ def test_windows(tmp_path):
     assert window(0, 1, "ct", simulate=True) == (0, 1)
     assert window(-3, 5, "deblurring") == (0, 1)
     assert window(-3, 5, "deblurring", simulate=True, window=(-1.0, 2.0)) == (-1, 2)
-    with pytest.raises(ArgumentError, match="--simulate"):
-        window(-3, 5, "deblurring", window=(-1.0, 2.0))
+    assert window(-3, 5, "deblurring", window=(-1.0, 2.0)) == (-1, 2)
 
 
 def test_plane_quality_is_the_mean_over_slices():

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.errors import FileError
@@ -66,11 +67,14 @@ class HTCScan:
     segmentation: Tensor | None
 
 
+@checked
 def load_htc2022(path: str | Path) -> HTCScan:
     """Load a scan of the Helsinki Tomography Challenge 2022, full or limited.
 
     With ``htc2022_ta_full.mat``, the files ``htc2022_ta_full_recon_fbp.mat`` and
-    ``htc2022_ta_full_recon_fbp_seg.mat`` in the same folder are read if they exist.
+    ``htc2022_ta_full_recon_fbp_seg.mat`` in the same folder are read if they exist; for test
+    scans, e.g. ``htc2022_01a_full.mat`` and ``..._limited.mat``, ``htc2022_01a_recon_fbp.mat`` and
+    ``htc2022_01a_recon_fbp_seg.mat``.
 
     "Helsinki Tomography Challenge 2022 (HTC2022) open tomographic dataset", 2023,
     https://doi.org/10.5281/zenodo.8041800.
@@ -79,7 +83,7 @@ def load_htc2022(path: str | Path) -> HTCScan:
         FileError: missing or unreadable, another layout, lengths not in mm, NaN or infinite
             values, or sizes that contradict each other; names the file.
     """
-    path = Path(path)
+    path = require_path("path", path)
     content = read_mat(path)
     scan = next((content[key] for key in content if key.startswith("CtData")), None)
     if not isinstance(scan, dict) or not {"sinogram", "parameters"} <= scan.keys():
@@ -95,13 +99,13 @@ def load_htc2022(path: str | Path) -> HTCScan:
             f"path: the sinogram in {path.name} is {sinogram.shape}, accepted: {size} as in its "
             "parameters"
         )
-    fbp = _image(path.with_name(f"{path.stem}_recon_fbp.mat"))
+    fbp = _beside(path, "recon_fbp")
     return HTCScan(
         sinogram=_tensor(path, "sinogram", sinogram),
         geometry=geometry,
         # The organisers' values are attenuation per pixel.
         fbp=None if fbp is None else fbp / geometry.pixel_size,
-        segmentation=_image(path.with_name(f"{path.stem}_recon_fbp_seg.mat")),
+        segmentation=_beside(path, "recon_fbp_seg"),
     )
 
 
@@ -125,10 +129,16 @@ def _geometry(path: Path, parameters: dict[str, object]) -> FanBeam:
     return FanBeam(angles, float(near), float(far), int(known["bins"]), float(known["bin_size"]))
 
 
-def _image(path: Path) -> Tensor | None:
-    """Return the only image of a file, or ``None`` without a file."""
-    if not path.exists():
-        return None
+def _beside(path: Path, kind: str) -> Tensor | None:
+    """Return the organisers' image of a kind beside a scan, or ``None`` without one."""
+    stem = path.stem.removesuffix("_full").removesuffix("_limited")
+    names = (path.with_name(f"{name}_{kind}.mat") for name in (path.stem, stem))
+    found = next((name for name in names if name.exists()), None)
+    return None if found is None else _image(found)
+
+
+def _image(path: Path) -> Tensor:
+    """Return the only image of a file."""
     images = [
         value
         for value in read_mat(path).values()

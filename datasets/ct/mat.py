@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import h5py
-import scipy.io
 
-from wellposed.datasets.checks import reading
+from wellposed.checks import require_path
+from wellposed.datasets.checks import as_complex, reading
+from wellposed.datasets.files import load_mat
+from wellposed.integrity import check_claim
 
 
 def read_mat(path: str | Path) -> dict[str, object]:
@@ -16,20 +18,21 @@ def read_mat(path: str | Path) -> dict[str, object]:
     Raises:
         FileError: the file is missing or unreadable.
     """
-    path = Path(path)
+    path = require_path("path", path)
     with reading(path, "MAT"):
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
-                content = {key: _from_hdf5(item) for key, item in file.items()}
+                content = {key: _from_hdf5(path, item) for key, item in file.items()}
         else:
-            content = scipy.io.loadmat(path, simplify_cells=True)
+            content = load_mat(path, simplify_cells=True)
     return {key: value for key, value in content.items() if not key.startswith(("__", "#"))}
 
 
-def _from_hdf5(item: h5py.Group | h5py.Dataset) -> object:
+def _from_hdf5(path: Path, item: h5py.Group | h5py.Dataset) -> object:
     if isinstance(item, h5py.Group):
-        return {key: _from_hdf5(value) for key, value in item.items()}
-    values = item[()].T  # MATLAB's first axis is HDF5's last
+        return {key: _from_hdf5(path, value) for key, value in item.items()}
+    check_claim(path, repr(item.name), item.nbytes)
+    values = as_complex(item[()]).T  # MATLAB's first axis is HDF5's last
     if item.attrs.get("MATLAB_class") == b"char":
         return "".join(map(chr, values.ravel()))
     return values.squeeze()[()]

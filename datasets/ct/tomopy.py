@@ -1,5 +1,6 @@
 """Synchrotron tomography in the data exchange format of tomopy."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite, one_or_all, reading, stored_array
 from wellposed.errors import FileError, require
 
@@ -29,6 +31,7 @@ class ParallelScan:
     angles: Tensor
 
 
+@checked
 def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) -> ParallelScan:
     """Load an HDF5 file of ``exchange/{data, data_white, data_dark, theta}``.
 
@@ -45,13 +48,16 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
 
     Raises:
         FileError: the file is missing or unreadable or has another layout, NaN or infinite
-            values, inconsistent sizes, white frames not above the dark ones, transmissions that
-            are not positive, or a unit of ``theta`` other than degrees and radians; names the
-            file and counts the pixels.
+            values, inconsistent sizes, a row of white frames not above the dark ones,
+            transmissions that are not positive, or a unit of ``theta`` other than degrees and
+            radians; names the file and counts the pixels.
         ArgumentError: no such row, or the floor is not in [0, 1).
+
+    Warns:
+        UserWarning: dead pixels, whose white is not above the dark, were interpolated.
     """
     require(0 <= floor < 1, "floor", floor, "a number in [0, 1)")
-    path = Path(path)
+    path = require_path("path", path)
     with reading(path, "HDF5"), h5py.File(path, "r") as file:
         data, white, dark = (
             stored_array(path, file, f"exchange/{key}", (3,))
@@ -97,25 +103,40 @@ def _degrees(path: Path, theta: np.ndarray, attributes: h5py.AttributeManager) -
     return np.rad2deg(theta) if unit in RADIANS else theta
 
 
+def _interpolate(transmission: np.ndarray, lit: np.ndarray) -> None:
+    """Interpolate, in place, the bins of (views, rows, bins) that are not lit (rows, bins)."""
+    bins = np.arange(lit.shape[1])
+    for row, good in enumerate(lit):
+        for view in transmission[:, row] if not good.all() else ():
+            view[~good] = np.interp(bins[~good], bins[good], view[good])
+
+
 def _transmission(
     path: Path, counts: np.ndarray, white: np.ndarray, dark: np.ndarray, floor: float
 ) -> np.ndarray:
     """Return the corrected transmission (views, rows, bins)."""
     beam = white - dark
-    unlit = int((beam <= 0).sum())
-    if unlit:
+    lit = beam > 0
+    unlit = int((~lit).sum())
+    if not lit.any(-1).all():
         raise FileError(
             f"path: in {path.name}, {unlit} of {beam.size} detector pixels have 'data_white' not "
-            "above 'data_dark', so that there is no beam to divide by"
+            "above 'data_dark', in some rows all, so that there is no beam to divide by"
         )
-    transmission: np.ndarray = (counts - dark) / beam
+    transmission: np.ndarray = (counts - dark) / np.where(lit, beam, 1)
+    if unlit:
+        warnings.warn(
+            f"path: in {path.name}, {unlit} of {beam.size} detector pixels have 'data_white' not "
+            "above 'data_dark': they are interpolated from their neighbours",
+            stacklevel=3,
+        )
+        _interpolate(transmission, lit)
     if floor > 0:
-        clipped: np.ndarray = transmission.clip(floor)
-        return clipped
+        return np.asarray(transmission.clip(floor))
     opaque = int((transmission <= 0).sum())
     if opaque:
         raise FileError(
             f"path: {opaque} of {transmission.size} transmissions in {path.name} are not "
-            "positive, so that they have no logarithm; set a floor, e.g. 1e-4"
+            "positive, so they have no logarithm; set a floor, e.g. 1e-4"
         )
     return transmission

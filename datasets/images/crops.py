@@ -28,6 +28,18 @@ class Images(Protocol):
         """The share of its file."""
 
     @property
+    def group(self) -> str | None:
+        """The patient whose they are, where one is named."""
+
+    @property
+    def ordered(self) -> bool:
+        """Whether they are a volume, whose slices may be taken across other axes too."""
+
+    @property
+    def valid(self) -> np.ndarray:
+        """The rectangle of every slice that crops may show, (D, 4): y0, y1, x0, x1."""
+
+    @property
     def name(self) -> str:
         """Name in error messages."""
 
@@ -47,6 +59,7 @@ class Crops:
         size: largest width of the crops in pixels; all images must be at least as large.
         aspect: height over width of the crops.
         axes: axes of a volume perpendicular to its slices; (0,) for stacks and images.
+            Of unordered slices it is 0 alone.
         zoom: range of random magnifications.
         flips: flips used for augmentation: ``all`` (square crops are also transposed),
             ``sideways`` or ``none``.
@@ -82,17 +95,22 @@ class Crops:
         require_choice("flips", self.flips, FLIPS)
         self._check_sizes()
         self._check_channels()
-        voxels = np.array([float(np.prod(s.shape[:3])) for s in self.stacks])
-        share = np.array([s.share for s in self.stacks])
-        # Square roots of the sizes prevent one large volume from dominating the small ones.
-        weights = share * np.sqrt(voxels / share)
-        self._weights = weights / weights.sum()
+        self._weights = _weights(self.stacks)
+
+    def _axes(self, stack: Images) -> tuple[int, ...]:
+        return self.axes if stack.ordered else (0,)
+
+    def _smallest(self, stack: Images, axis: int) -> tuple[int, ...]:
+        """Return the smallest measured sides of the slices across an axis."""
+        if stack.ordered:
+            return tuple(n for i, n in enumerate(stack.shape[:3]) if i != axis)
+        return tuple((stack.valid[:, 1::2] - stack.valid[:, ::2]).min(0).tolist())
 
     def _check_sizes(self) -> None:
         needed = [side / self.zoom[1] for side in self.sides(self.size)]
         for stack in self.stacks:
-            for axis in self.axes:
-                slices = [n for i, n in enumerate(stack.shape[:3]) if i != axis]
+            for axis in self._axes(stack):
+                slices = self._smallest(stack, axis)
                 if any(n < least for n, least in zip(slices, needed, strict=True)):
                     across = f" across axis {axis}" if self.axes != (0,) else ""
                     height, width = self.sides(self.size)
@@ -155,10 +173,14 @@ class Crops:
         return image[0]
 
     def _window(self, rng: np.random.Generator, sides: tuple[int, int]) -> np.ndarray:
-        volume = self.stacks[rng.choice(len(self.stacks), p=self._weights)].array()
-        axis = int(rng.choice(self.axes))
+        stack = self.stacks[rng.choice(len(self.stacks), p=self._weights)]
+        volume = stack.array()
+        axis = int(rng.choice(self._axes(stack)))
         index = int(rng.integers(volume.shape[axis]))
         image = volume[(slice(None),) * axis + (index,)]
+        if not stack.ordered:
+            y0, y1, x0, x1 = stack.valid[index]
+            image = image[y0:y1, x0:x1]
         # Images too small for the magnification get a larger one.
         fits = max(side / n for side, n in zip(sides, image.shape[:2], strict=True))
         zoom = max(rng.uniform(*self.zoom), fits)
@@ -170,6 +192,23 @@ class Crops:
             window = np.flip(window, flip) if rng.random() < 0.5 else window
         turned = self.flips == "all" and height == width and rng.random() < 0.5
         return window.transpose(1, 0, 2) if turned else window
+
+
+def _weights(stacks: Sequence[Images]) -> np.ndarray:
+    """Return how often each stack is drawn from.
+
+    Patients, and files where no patients are named, count by the square root of their size, which
+    keeps large volumes from drowning small ones; all slices of one count alike.
+    """
+    voxels = np.array([float(np.prod(s.shape[:3])) for s in stacks])
+    whole = voxels / np.array([s.share for s in stacks])
+    groups = [s.group for s in stacks]
+    for group in {*groups} - {None}:
+        ours = np.array([g == group for g in groups])
+        whole[ours] = voxels[ours].sum()
+    weights: np.ndarray = voxels / np.sqrt(whole)
+    weights /= weights.sum()
+    return weights
 
 
 def central_crop(image: Tensor, size: int) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.errors import FileError, ShapeError
@@ -29,6 +30,7 @@ class HyperspectralCube:
     offset: float
 
 
+@checked
 def load_hyperspectral(
     path: str | Path, key: str | None = None, size: tuple[int, int] | None = None
 ) -> HyperspectralCube:
@@ -49,7 +51,7 @@ def load_hyperspectral(
             values, or values that cannot be scaled to [0, 1], such as zeros; names the file.
         ShapeError: the size does not fit.
     """
-    path = Path(path)
+    path = require_path("path", path)
     content = read_mat(path)
     values = _choose(path, content, key)
     if values.ndim == 2:

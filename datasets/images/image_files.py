@@ -1,119 +1,24 @@
 """Image files for training, read on demand and held out by slab, file or patient."""
 
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from wellposed.datasets.files import (
-    IMAGE_SUFFIXES,
-    KEYED_SUFFIXES,
-    READABLE_SUFFIXES,
-    image_shape,
-    read_array,
-    suffix_of,
-)
-from wellposed.datasets.volumes.dicom import DICOM_SUFFIX, read_dicom_series
-from wellposed.errors import FileError, ShapeError, require
+from wellposed.checks import require_path
+from wellposed.datasets.files import READABLE_SUFFIXES, report_skipped, suffix_of
+from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES, photograph_shape
+from wellposed.datasets.images.reading import Reading, has_keys
+from wellposed.datasets.volumes.dicom_frames import is_dicom
+from wellposed.errors import FileError, ShapeError, WellposedError, require
 
 CACHE_BYTES = 4 * 2**30
 
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How stored arrays are converted to images in about [0, 1].
-
-    Args:
-        key: data set inside HDF5 and MAT files; by default the largest.
-        group_key: data set in the same file with one entry per slice, e.g. the patient's name;
-            slices of one group are never divided between training and held-out data.
-        channel_axis: channel axis of arrays (-1 for an (H, W, C) cube); ``None`` for
-            single-channel slices (H, W) or volumes (D, H, W).
-        window: stored values that become 0 and 1, e.g. (-1000, 1000) HU; others are clipped.
-        percentile: percentile of the positive values that becomes 1 (99.8 suits MRI magnitudes in
-            arbitrary units).
-    """
-
-    key: str | None = None
-    group_key: str | None = None
-    channel_axis: int | None = None
-    window: tuple[float, float] | None = None
-    percentile: float | None = None
-
-    def __post_init__(self) -> None:
-        one = self.window is None or self.percentile is None
-        require(one, "window", self.window, "None with a percentile")
-        if self.window is not None:
-            low, high = self.window
-            require(
-                -np.inf < low < high < np.inf, "window", self.window, "(low, high) with low < high"
-            )
-        percentile = self.percentile is None or 0 < self.percentile <= 100
-        require(percentile, "percentile", self.percentile, "None, or a number in (0, 100]")
-
-    def read(self, path: Path) -> np.ndarray:
-        """Return the images of a file as float32 (D, H, W, C).
-
-        Raises:
-            FileError: the file is unreadable, complex, not finite, or cannot be scaled.
-            ShapeError: neither an image nor a volume.
-        """
-        stored = read_dicom_series(path).values if path.is_dir() else read_array(path, self.key)
-        if stored.dtype.kind not in "biuf":
-            raise FileError(f"data: {str(path)!r} has {stored.dtype}, accepted: real numbers")
-        images = _as_stack(stored.astype(np.float32), path, self.channel_axis)
-        if not np.isfinite(images).all():
-            raise FileError(f"data: {str(path)!r} contains NaN or infinite values")
-        if self.window is not None:
-            low, high = self.window
-            return ((images - low) / (high - low)).clip(0, 1)
-        if self.percentile is not None:
-            if not (images > 0).any():
-                raise FileError(f"data: {str(path)!r} has no positive value to scale by")
-            images /= np.percentile(images[images > 0], self.percentile)
-        return images
-
-    def labels(self, path: Path, depth: int) -> np.ndarray:
-        """Return the values of the group key: numbers or text (D,), one per slice.
-
-        Raises:
-            FileError: not an HDF5 or MAT file, or no such key.
-            ShapeError: not one label per slice.
-        """
-        if suffix_of(path) not in KEYED_SUFFIXES:
-            accepted = ", ".join(KEYED_SUFFIXES)
-            raise FileError(f"group_key: {path.name} has no keys, accepted: {accepted} files")
-        stored = read_array(path, self.group_key, min_axes=1)
-        labels = np.atleast_1d(stored.squeeze())  # MATLAB stores vectors as (1, D)
-        if labels.shape != (depth,):
-            raise ShapeError(
-                f"group_key: {self.group_key!r} in {path.name} has shape {stored.shape}, "
-                f"accepted: ({depth},), one entry per slice"
-            )
-        texts = [v.decode() if isinstance(v, bytes) else v for v in labels.tolist()]
-        return np.array(texts)
-
-
-def _as_stack(array: np.ndarray, path: Path, channel_axis: int | None) -> np.ndarray:
-    """Convert an image (H, W[, 3]), volume (D, H, W) or array with channels to (D, H, W, C)."""
-    if suffix_of(path) in IMAGE_SUFFIXES:
-        return array[None] if array.ndim == 3 else array[None, :, :, None]
-    if channel_axis is not None:
-        if array.ndim not in (3, 4) or not -array.ndim <= channel_axis < array.ndim:
-            raise ShapeError(
-                f"data: {path.name} has an array of shape {array.shape}, accepted with "
-                f"channel_axis {channel_axis}: an image or a volume with that axis"
-            )
-        array = np.ascontiguousarray(np.moveaxis(array, channel_axis, -1))
-        return array[None] if array.ndim == 3 else array
-    if array.ndim not in (2, 3):
-        raise ShapeError(
-            f"data: {path.name} has an array of {array.ndim} axes, accepted: 2 or 3 axes; "
-            "for channels set channel_axis"
-        )
-    return array[None, :, :, None] if array.ndim == 2 else array[..., None]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,11 +29,13 @@ class Stack:
         collection: the collection.
         index: index of the file.
         rows: the slices, along the first axis.
+        group: whose they are, as the group key has it.
     """
 
     collection: "Collection"
     index: int
     rows: slice
+    group: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -148,6 +55,18 @@ class Stack:
         """The share of its file."""
         return self.shape[0] / self.collection.shapes[self.index][0]
 
+    @property
+    def ordered(self) -> bool:
+        """Whether the slices are those of a volume, one behind the other."""
+        keys = self.collection.reading.group_key or self.collection.reading.valid_key
+        return keys is None or not has_keys(self.collection.files[self.index])
+
+    @cached_property
+    def valid(self) -> np.ndarray:
+        """The rectangle that was measured of every slice, (D, 4): y0, y1, x0, x1."""
+        file, shape = self.collection.files[self.index], self.collection.shapes[self.index]
+        return self.collection.reading.valid(file, shape)[self.rows]
+
     def array(self) -> np.ndarray:
         """Return the slices, float32 (D, H, W, C)."""
         return self.collection.array(self.index)[self.rows]
@@ -162,6 +81,8 @@ class Collection:
             ignored.
         reading: conversion of arrays to images.
         cache_bytes: memory for cached images; others are read again when needed.
+        skip_broken: leave out files that cannot be read, each with a warning; all are then read
+            at once, to tell.
 
     Raises:
         FileError: no readable files.
@@ -171,28 +92,42 @@ class Collection:
     paths: Sequence[str | Path]
     reading: Reading = field(default_factory=Reading)
     cache_bytes: int = CACHE_BYTES
+    skip_broken: bool = False
     files: list[Path] = field(init=False)
     shapes: list[tuple[int, int, int, int]] = field(init=False)
     _cache: dict[int, np.ndarray] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        found = [file for path in self.paths for file in find_files(Path(path))]
+        found = [file for path in self.paths for file in find_files(require_path("data", path))]
         # A duplicate file could be both held out and trained on.
         self.files = list({file.resolve(): file for file in found}.values())
         if not self.files:
             raise FileError(f"data: no image files in {', '.join(map(str, self.paths))}")
+        if self.skip_broken:
+            self.files = [file for file in self.files if self._is_whole(file)]
+            require(len(self.files) > 0, "skip_broken", True, "a file that can be read")
         self.shapes = [self._shape(index) for index in range(len(self.files))]
         for file, shape in zip(self.files, self.shapes, strict=True):
             if shape[-1] != self.shapes[0][-1]:
                 raise ShapeError(
                     f"data: {file.name} has {shape[-1]} channels, accepted: "
-                    f"{self.shapes[0][-1]} as for {self.files[0].name}"
+                    f"{self.shapes[0][-1]} as for {self.files[0].name}; or set channels to 1 or "
+                    "3, to which photographs are then converted"
                 )
+
+    def _is_whole(self, file: Path) -> bool:
+        try:
+            self.reading.read(file)
+        except WellposedError as error:
+            _log.warning("skipped %s: %s", file, error)
+            return False
+        return True
 
     def _shape(self, index: int) -> tuple[int, int, int, int]:
         file = self.files[index]
-        if suffix_of(file) in IMAGE_SUFFIXES:  # known without decoding the pixels
-            return (1, *image_shape(file))
+        if suffix_of(file) in PHOTOGRAPH_SUFFIXES:  # known without decoding the pixels
+            *sides, channels = photograph_shape(file)
+            return (1, sides[0], sides[1], self.reading.channels or channels)
         return self.array(index).shape
 
     def array(self, index: int) -> np.ndarray:
@@ -225,20 +160,33 @@ class Collection:
         train: list[Stack] = []
         held: list[Stack] = []
         for index, is_held in enumerate(flags):
-            for rows in _runs(is_held):
-                (held if is_held[rows.start] else train).append(Stack(self, index, rows))
+            groups = self._groups[index] if by_group else is_held
+            for rows in _runs(groups):
+                group = str(groups[rows.start]) if by_group else None
+                side = held if is_held[rows.start] else train
+                side.append(Stack(self, index, rows, group))
         return train, held or train[-1:]
+
+    @cached_property
+    def _groups(self) -> list[np.ndarray]:
+        """The group of every slice of every file, (D,)."""
+        keyed = [has_keys(file) for file in self.files]
+        return [
+            self.reading.labels(file, depth)
+            if has or not any(keyed)  # which tells that there are no keys
+            else np.full(depth, file.name)
+            for file, (depth, *_), has in zip(self.files, self.shapes, keyed, strict=True)
+        ]
 
     def _held_groups(self, fraction: float) -> list[np.ndarray]:
         """Return masks (D,) of the slices of held-out groups, for every file."""
-        depths = [depth for depth, *_ in self.shapes]
-        labels = [self.reading.labels(*each) for each in zip(self.files, depths, strict=True)]
         # Numbered over all files, as a patient may be in several.
-        groups = np.unique(np.concatenate(labels), return_inverse=True)[1]
+        groups = np.unique(np.concatenate(self._groups), return_inverse=True)[1]
         count = int(groups.max()) + 1
         require(count > 1, "group_key", "one group", "a key with two or more groups")
         every = max(2, min(round(1 / fraction), count))
-        return np.split(groups % every == every - 1, np.cumsum(depths)[:-1])
+        ends = np.cumsum([depth for depth, *_ in self.shapes])
+        return np.split(groups % every == every - 1, ends[:-1])
 
     def _held_places(self, fraction: float) -> list[np.ndarray]:
         """Return masks (D,) of the slices held out without groups, for every file."""
@@ -253,16 +201,22 @@ class Collection:
         return flags
 
 
-def _runs(flags: np.ndarray) -> list[slice]:
-    """Return the runs of equal flags."""
-    edges = [0, *(np.flatnonzero(np.diff(flags)) + 1), len(flags)]
+def _runs(labels: np.ndarray) -> list[slice]:
+    """Return the runs of equal labels."""
+    edges = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1), len(labels)]
     return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
 def find_files(path: Path) -> list[Path]:
-    """Return a file, or the readable files in a folder and below; DICOM folders stay folders."""
+    """Return a file, or the readable files in a folder and below; DICOM folders stay folders.
+
+    A warning lists the others; hidden files do not count.
+    """
     if not path.is_dir():
         return [path]
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    series = {p.parent for p in files if suffix_of(p) == DICOM_SUFFIX}
-    return sorted({*series, *(p for p in files if suffix_of(p) in READABLE_SUFFIXES)})
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
+    read = {p for p in files if suffix_of(p) in READABLE_SUFFIXES}
+    series = {p.parent for p in {*files}.difference(read) if is_dicom(p)}
+    others = [p for p in files if p not in read and p.parent not in series]
+    report_skipped(path, others)
+    return sorted({*series, *read})

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
-from wellposed.datasets.files import IMAGE_SUFFIXES, read_array, suffix_of
+from wellposed.checks import checked, require_integer, require_path
+from wellposed.datasets.files import files_below, read_array
 from wellposed.datasets.images.crops import central_crop
+from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES
 from wellposed.errors import FileError, ShapeError
 
 
@@ -26,8 +27,9 @@ class ImageFolder:
     files: tuple[Path, ...]
 
 
+@checked
 def load_images(folder: str | Path, size: int | None = None) -> ImageFolder:
-    """Load all PNG, JPEG, BMP and TIFF files in a folder and below, in the order of their paths.
+    """Load all photographs in a folder and below, in the order of their paths.
 
     Args:
         folder: the folder.
@@ -40,12 +42,12 @@ def load_images(folder: str | Path, size: int | None = None) -> ImageFolder:
     """
     if size is not None:
         require_integer("size", size)
-    folder = Path(folder)
+    folder = require_path("folder", folder)
     if not folder.is_dir():
         raise FileError(f"folder: no such folder {str(folder)!r}")
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and suffix_of(p) in IMAGE_SUFFIXES)
+    files = files_below(folder, PHOTOGRAPH_SUFFIXES)
     if not files:
-        raise FileError(f"folder: no {', '.join(IMAGE_SUFFIXES)} files in {str(folder)!r}")
+        raise FileError(f"folder: no {', '.join(PHOTOGRAPH_SUFFIXES)} files in {str(folder)!r}")
     images = [_read(file, size) for file in files]
     for file, image in zip(files, images, strict=True):
         if image.shape != images[0].shape:

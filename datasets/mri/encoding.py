@@ -6,10 +6,15 @@ from xml.etree import ElementTree
 
 from torch import Tensor
 
+from wellposed.checks import checked
 from wellposed.errors import FileError
+from wellposed.operators.mri.cartesian import fftc, ifftc
 
-AXES = ("z", "x", "y")
-"""Header axes in our order, (D, H, W): partitions, readout, phase encoding."""
+CARTESIAN = ("cartesian", "epi")
+
+LINES, PLACES = ("z", "x", "y"), ("z", "y", "x")
+"""Header axes in our order, (D, H, W): of lines partitions, readout, phase encoding; of
+samples at any place x runs along the rows."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,8 @@ class Encoding:
 
     Inati et al., "ISMRM Raw data format: A proposed standard for MRI raw datasets", Magnetic
     Resonance in Medicine 77, 2017, https://doi.org/10.1002/mrm.26089. All triples are
-    (D, H, W): partitions (1 in 2-D), readout, phase-encoding lines.
+    (D, H, W): partitions (1 in 2-D), readout, phase-encoding lines; of trajectories that are
+    not `CARTESIAN` z, y and x.
 
     Attributes:
         encoded_size: size of k-space, including the readout oversampling.
@@ -55,7 +61,9 @@ def parse_header(path: Path, header: bytes | str, index: int = 0) -> Encoding:
         raise FileError(f"path: the header in {path.name} is not XML: {error}") from error
     if not 0 <= index < len(found):
         raise FileError(f"path: {path.name} has {len(found)} encodings, but no number {index}")
-    read = _Reader(path, found[index])
+    trajectory = found[index].findtext("{*}trajectory", "cartesian")
+    axes = LINES if trajectory in CARTESIAN else PLACES
+    read = _Reader(path, found[index], axes)
     sizes = [read.triple(f"{space}Space/matrixSize") for space in ("encoded", "recon")]
     fovs = [read.triple(f"{space}Space/fieldOfView_mm") for space in ("encoded", "recon")]
     (depth, height, width), (d, h, w) = ([round(n) for n in size] for size in sizes)
@@ -63,7 +71,6 @@ def parse_header(path: Path, header: bytes | str, index: int = 0) -> Encoding:
         round(read.number(f"encodingLimits/kspace_encoding_step_{step}/center", size // 2))
         for step, size in ((2, depth), (1, width))
     ]
-    trajectory = found[index].findtext("{*}trajectory", "cartesian")
     return Encoding(
         (depth, height, width), (d, h, w), fovs[0], fovs[1], (centre[0], centre[1]), trajectory
     )
@@ -75,9 +82,10 @@ class _Reader:
 
     path: Path
     element: ElementTree.Element
+    axes: tuple[str, ...]
 
     def triple(self, name: str) -> tuple[float, float, float]:
-        d, h, w = (self.number(f"{name}/{axis}") for axis in AXES)
+        d, h, w = (self.number(f"{name}/{axis}") for axis in self.axes)
         if not min(d, h, w) > 0:
             raise FileError(f"path: the header in {self.path.name} has a {name} of {(h, w, d)}")
         return d, h, w
@@ -94,6 +102,7 @@ class _Reader:
             ) from error
 
 
+@checked
 def center_crop(image: Tensor, size: tuple[int, ...]) -> Tensor:
     """Return the centre of an image, cropped as in fastMRI; smaller axes are kept.
 
@@ -106,3 +115,14 @@ def center_crop(image: Tensor, size: tuple[int, ...]) -> Tensor:
         kept = min(length, whole)
         image = image.narrow(axis, (whole - kept) // 2, kept)
     return image
+
+
+def crop_readout(kspace: Tensor, rows: int) -> Tensor:
+    """Return k-space (..., H, W) without the oversampling of its readout H.
+
+    The image is cropped to ``rows`` and transformed back: values of images and noise stay.
+    """
+    if rows >= kspace.shape[-2]:
+        return kspace
+    image = ifftc(kspace, (-2,))
+    return fftc(center_crop(image, (rows, kspace.shape[-1])), (-2,))

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.datasets.checks import finite, one_or_all, reading, stored_array
+from wellposed.checks import checked, require_path
+from wellposed.datasets.checks import as_complex, finite, one_or_all, reading, stored_array
 from wellposed.datasets.mri.encoding import Encoding, parse_header
 from wellposed.errors import FileError
 
-REFERENCES = ("reconstruction_rss", "reconstruction_esc")
-"""Keys of the dataset's own images: root-sum-of-squares, emulated single coil."""
+REFERENCES = {4: "reconstruction_rss", 3: "reconstruction_esc"}
+"""Keys of the dataset's own images by the axes of k-space: the root-sum-of-squares image of
+several coils, that of the emulated single coil."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,8 @@ class FastMRI:
             `operators.mri.cartesian.fft2c`; H is the readout, W the phase encoding. Zero where
             not measured.
         mask: (B, H, W) float32, 1 where measured.
-        reference: magnitude images of the file (B, 1, h, w), or ``None``.
+        reference: magnitude images of the file (B, 1, h, w), those of `REFERENCES` that belong
+            to the task, or ``None``.
         recon_size: (h, w) of the images after cropping.
         encoding: matrix sizes and fields of view in mm from the file's header, or ``None``.
     """
@@ -40,6 +43,7 @@ class FastMRI:
     encoding: Encoding | None
 
 
+@checked
 def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
     """Load a multi-coil or single-coil file in the layout of fastMRI.
 
@@ -58,16 +62,15 @@ def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
             or sizes or a mask inconsistent with the k-space; names the file.
         ArgumentError: no such slice.
     """
-    path = Path(path)
+    path = require_path("path", path)
     with reading(path, "HDF5"), h5py.File(path, "r") as file:
         stored = stored_array(path, file, "kspace", (3, 4))
-        if stored.dtype.kind != "c":
-            raise FileError(
-                f"path: 'kspace' in {path.name} is {stored.dtype}, accepted: complex numbers"
-            )
         chosen = one_or_all("slice", slice, len(stored))
-        kspace = torch.from_numpy(finite(path, "kspace", stored[chosen]))
-        reference = _read_reference(path, file, len(stored), chosen)
+        values = as_complex(stored[chosen])
+        if values.dtype.kind != "c":
+            raise FileError(f"path: 'kspace' in {path.name} is {stored.dtype}, accepted: complex")
+        kspace = torch.from_numpy(finite(path, "kspace", values))
+        reference = _read_reference(path, file, stored, chosen)
         columns = stored_array(path, file, "mask", (1,))[()] if "mask" in file else None
         header = file["ismrmrd_header"][()] if "ismrmrd_header" in file else None
     kspace = kspace[:, None] if kspace.ndim == 3 else kspace
@@ -77,9 +80,33 @@ def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
     return FastMRI(kspace, mask.float(), reference, size, encoding)
 
 
-def _read_reference(path: Path, file: h5py.File, count: int, chosen: slice) -> Tensor | None:
-    key = next((key for key in REFERENCES if key in file), None)
-    if key is None:
+def is_fastmri(path: str | Path) -> bool:
+    """Return whether a file has complex ``kspace`` of slices and coils, or slices and a reference.
+
+    Without reference or header, three axes may be the coils of one slice.
+    """
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path, "r") as file:
+        found = file.get("kspace")
+        if not hasattr(found, "shape") or as_complex(np.empty(0, found.dtype)).dtype.kind != "c":
+            return False
+        slices = any(key in file for key in ("ismrmrd_header", *REFERENCES.values()))
+        return len(found.shape) == 4 or (len(found.shape) == 3 and slices)
+
+
+def count_slices(path: str | Path) -> int:
+    """Return the number of slices in a file of this kind."""
+    path = Path(path)
+    with reading(path, "HDF5"), h5py.File(path, "r") as file:
+        return len(stored_array(path, file, "kspace", (3, 4)))
+
+
+def _read_reference(
+    path: Path, file: h5py.File, kspace: h5py.Dataset, chosen: slice
+) -> Tensor | None:
+    key, count = REFERENCES[len(kspace.shape)], len(kspace)
+    if key not in file:
         return None
     stored = stored_array(path, file, key, (3,))
     if len(stored) != count:

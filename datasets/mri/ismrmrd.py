@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite, reading, stored_array
-from wellposed.datasets.mri.encoding import Encoding, parse_header
+from wellposed.datasets.mri.encoding import CARTESIAN, Encoding, parse_header
 from wellposed.datasets.mri.ismrmrd_sorting import (
     Acquisition,
     Frame,
@@ -21,9 +22,9 @@ from wellposed.datasets.mri.ismrmrd_sorting import (
     grid_calibration,
     stack,
 )
+from wellposed.datasets.mri.trajectory_units import in_cycles
 from wellposed.errors import FileError
 
-CARTESIAN = ("cartesian", "epi")
 SKIPPED = (
     "ACQ_IS_PHASECORR_DATA",
     "ACQ_IS_NAVIGATION_DATA",
@@ -46,8 +47,10 @@ class RawScan:
             H is the readout, W the phase encoding; centred, zero where not measured, repeated
             lines averaged. Otherwise (B, coils, readouts, samples).
         mask: float32, 1 where measured, (B, H, W) or (B, D, H, W); None if not Cartesian.
-        trajectory: stored k-space positions of the samples, float32 (B, readouts, samples,
-            2 or 3); None if Cartesian.
+        trajectory: k-space positions of the samples in cycles per field of view, in the order
+            (rows, columns) or (z, rows, columns) of images of ``encoding.recon_size`` pixels, as
+            `NonCartesianMRI` takes them, float32 (B, readouts, samples, 2 or 3); None if
+            Cartesian.
         calibration: acquisitions flagged as calibration of parallel imaging, sorted like
             ``kspace``, for `wellposed.operators.espirit`; frames without calibration use that of
             their slice. None if there are none or if not Cartesian.
@@ -72,7 +75,13 @@ class RawScan:
     encoding: Encoding
 
 
-def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) -> RawScan:
+@checked
+def load_ismrmrd(
+    path: str | Path,
+    group: str = "dataset",
+    encoding: int = 0,
+    trajectory_unit: str | None = None,
+) -> RawScan:
     """Load raw data with the package ``ismrmrd``, which ``wellposed[ismrmrd]`` installs.
 
     Noise and calibration acquisitions are kept separate; navigators, phase corrections and other
@@ -87,14 +96,17 @@ def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) ->
         path: an HDF5 file.
         group: the data set inside the file.
         encoding: number of the encoding in the header.
+        trajectory_unit: in which (x, y) or (x, y, z) are stored, see `UNITS`: "cycles/pixel",
+            from -1/2 to 1/2, "radians/pixel", "cycles/fov", "1/m" or "1/mm"; by default the one
+            in which they reach the edge of the image's band.
 
     Raises:
         ImportError: the package is not installed.
         FileError: the file is missing or unreadable, or has another layout, no measurement, NaN or
-            infinite values, calibration for other slices only, or acquisitions inconsistent with
-            the header or each other; names the file.
+            infinite values, calibration for other slices only, acquisitions inconsistent with
+            the header or each other, or a trajectory in no known unit; names the file.
     """
-    path = Path(path)
+    path = require_path("path", path)
     space, every = _read(path, group, encoding)
     noise = [a for a in every if _has(a, "ACQ_IS_NOISE_MEASUREMENT")]
     image, calibration = _split([a for a in every if a.encoding_space_ref == encoding])
@@ -109,7 +121,8 @@ def load_ismrmrd(path: str | Path, group: str = "dataset", encoding: int = 0) ->
         kspace, mask = grid(path, image, frames, space)
         reference = grid_calibration(path, calibration, frames, space) if calibration else None
     else:
-        kspace, trajectory = stack(path, image, frames)
+        kspace, places = stack(path, image, frames)
+        trajectory = in_cycles(path, places, space, trajectory_unit)
     return RawScan(
         kspace=kspace,
         mask=mask,

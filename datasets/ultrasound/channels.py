@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
 
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.errors import FileError, ShapeError, require
@@ -26,6 +28,8 @@ class ChannelData:
         pitch_mm: distance between elements.
         start_us: time of the first sample after transmission.
         speed: speed of sound, mm / us.
+        time_to_peak_us: from when an element fires to the peak of the pulse that arrives, the
+            delays of transmission and reception together.
     """
 
     rf: Tensor
@@ -34,19 +38,28 @@ class ChannelData:
     pitch_mm: float
     start_us: float
     speed: float
+    time_to_peak_us: float = 0.0
 
 
-def load_pymust(path: str | Path) -> ChannelData:
+@checked
+def load_pymust(path: str | Path, time_to_peak_us: float = 0.0) -> ChannelData:
     """Load a MATLAB file of MUST or PyMUST: ``RF`` (samples, elements, frames) and ``param``.
 
     Garcia, "Make the most of MUST, an open-source Matlab UltraSound Toolbox", 2021,
     doi 10.1109/IUS52206.2021.9593605.
 
+    Args:
+        path: the file.
+        time_to_peak_us: see `ChannelData`; 0 of MUST's simulations, whose pulses are centred.
+
     Raises:
+        ArgumentError: a time that is not finite.
         FileError: the file is missing or unreadable, a value is missing or not finite, or the wave
             was steered or focused; names the file.
     """
-    path = Path(path)
+    finite_time = math.isfinite(time_to_peak_us)
+    require(finite_time, "time_to_peak_us", time_to_peak_us, "a finite number")
+    path = require_path("path", path)
     content = read_mat(path)
     param, rf = content.get("param"), content.get("RF")
     needed = {"fs", "fc", "pitch", "c"}
@@ -68,6 +81,7 @@ def load_pymust(path: str | Path) -> ChannelData:
         values["pitch"] * 1e3,
         start * 1e6,
         values["c"] / 1e3,
+        time_to_peak_us,
     )
 
 
@@ -83,12 +97,13 @@ def _number(path: Path, name: str, value: object, least: float = 0.0) -> float:
     return float(number.item())
 
 
+@checked
 def delay_and_sum(data: ChannelData, depths_mm: Tensor, f_number: float = 1.5) -> Tensor:
     """Return beamformed RF frames with a line below each element.
 
-    ``rf(z, x) = Re sum_i w_i s_i(t_i) / sum_i w_i``, ``t_i = (z + sqrt(z^2 + (x - x_i)^2)) / c``,
-    with the analytic signal s_i, interpolated at baseband, and a Hann window w over the aperture
-    ``z / f_number``.
+    ``rf(z, x) = Re sum_i w_i s_i(t_i) / sum_i w_i`` at the times
+    ``t_i = (z + sqrt(z^2 + (x - x_i)^2)) / c + time_to_peak``, with the analytic signal s_i,
+    interpolated at baseband, and a Hann window w over the aperture ``z / f_number``.
 
     Args:
         data: the signals.
@@ -117,7 +132,8 @@ def delay_and_sum(data: ChannelData, depths_mm: Tensor, f_number: float = 1.5) -
         across = offset * data.pitch_mm
         relative = (across * f_number / z).abs().clamp(max=0.5)
         weight = (pi * relative).cos().square()[:, None]
-        time = (z + torch.hypot(z, torch.full_like(z, across))) / data.speed
+        path = z + torch.hypot(z, torch.full_like(z, across))
+        time = path / data.speed + data.time_to_peak_us
         # All lines have the same delay: an element's signal serves the line ``offset`` beside it.
         lines = slice(max(0, -offset), elements - max(0, offset))
         sources = slice(max(0, offset), elements - max(0, -offset))
@@ -127,14 +143,19 @@ def delay_and_sum(data: ChannelData, depths_mm: Tensor, f_number: float = 1.5) -
 
 
 def baseband(data: ChannelData) -> Tensor:
-    """Return the complex signals shifted by the centre frequency to 0, (B, samples, elements)."""
+    """Return the complex signals shifted by the centre frequency to 0, (B, samples, elements).
+
+    The signals are continued by zeros, see `envelope`.
+    """
     samples = data.rf.shape[1]
+    padded = next_fast_len(2 * samples)
     time = data.start_us + torch.arange(samples, device=data.rf.device) / data.sampling_mhz
     mixed = data.rf * _carrier(-time, data)[:, None]
-    frequency = torch.fft.fftfreq(samples, 1 / data.sampling_mhz, device=data.rf.device)
+    frequency = torch.fft.fftfreq(padded, 1 / data.sampling_mhz, device=data.rf.device)
     # The other half of the spectrum is now at twice the centre frequency, or aliased.
     keep = frequency.abs() < min(data.centre_mhz, data.sampling_mhz / 4)
-    baseband: Tensor = torch.fft.ifft(torch.fft.fft(mixed, dim=1) * keep[:, None], dim=1)
+    spectrum = torch.fft.fft(mixed, n=padded, dim=1) * keep[:, None]
+    baseband: Tensor = torch.fft.ifft(spectrum, dim=1)[:, :samples]
     return 2 * baseband
 
 

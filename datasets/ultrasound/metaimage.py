@@ -1,5 +1,6 @@
 """RF frames in MetaImage files (.mha, .mhd), the format of ITK's ultrasound modules."""
 
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite, reading
 from wellposed.errors import FileError
+from wellposed.integrity import check_claim
 
 TYPES = {
     "MET_CHAR": "i1",
@@ -38,6 +41,7 @@ class RFFrames:
     spacing_mm: tuple[float, float]
 
 
+@checked
 def load_rf_metaimage(path: str | Path) -> RFFrames:
     """Load beamformed RF frames whose fastest axis is the depth, then lines, then frames.
 
@@ -49,16 +53,18 @@ def load_rf_metaimage(path: str | Path) -> RFFrames:
         FileError: the file is missing, unreadable, truncated, of another kind, not finite, or all
             zero; names the file.
     """
-    path = Path(path)
+    path = require_path("path", path)
     with reading(path, "MetaImage"):
         header, offset = _header(path)
         source = header["ElementDataFile"]
         local = source == "LOCAL"
+        sides, kind = [int(n) for n in header["DimSize"].split()], _dtype(path, header)
+        claim = math.prod(sides) * kind.itemsize
+        check_claim(path if local else path.parent / source, "the image", claim)
         payload = path.read_bytes()[offset:] if local else (path.parent / source).read_bytes()
-        if header.get("CompressedData") == "True":
-            payload = zlib.decompress(payload)
-        sides = [int(n) for n in header["DimSize"].split()]
-        values = finite(path, source, np.frombuffer(payload, _dtype(path, header)))
+        if _says_true(header, "CompressedData"):
+            payload = zlib.decompressobj().decompress(payload, max(claim, 1) + 1)
+        values = finite(path, source, np.frombuffer(payload, kind))
         if len(sides) not in (2, 3) or min(sides) < 1 or values.size != np.prod(sides):
             raise FileError(
                 f"path: {path.name} has DimSize = {header['DimSize']} but {values.size} values, "
@@ -87,6 +93,11 @@ def _header(path: Path) -> tuple[dict[str, str], int]:
         return fields, file.tell()
 
 
+def _says_true(header: dict[str, str], *keys: str) -> bool:
+    """Tell whether one of the keys is true, which MetaIO reads by its first letter or a 1."""
+    return any(header.get(key, "")[:1] in ("T", "t", "1") for key in keys)
+
+
 def _dtype(path: Path, header: dict[str, str]) -> np.dtype:
     kind = header["ElementType"]
     if kind not in TYPES or header.get("ElementNumberOfChannels", "1") != "1":
@@ -94,5 +105,5 @@ def _dtype(path: Path, header: dict[str, str]) -> np.dtype:
             f"path: {path.name} has {header.get('ElementNumberOfChannels', '1')} component(s) of "
             f"{kind}, accepted: one of {', '.join(TYPES)}"
         )
-    big = "True" in (header.get("BinaryDataByteOrderMSB"), header.get("ElementByteOrderMSB"))
+    big = _says_true(header, "BinaryDataByteOrderMSB", "ElementByteOrderMSB")
     return np.dtype(TYPES[kind]).newbyteorder(">" if big else "<")

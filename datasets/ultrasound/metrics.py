@@ -9,11 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import checked, require_integer
 from wellposed.errors import DtypeError, ShapeError, require
 from wellposed.operators.companding import require_real
 
 
+@checked
 def gcnr(image: Tensor, first: Tensor, second: Tensor, bins: int = 256) -> Tensor:
     """Return the generalised contrast-to-noise ratio of two regions: 1 minus their overlap.
 
@@ -48,6 +49,7 @@ def _overlap(a: Tensor, b: Tensor, bins: int) -> Tensor:
     return torch.minimum(share(a), share(b)).sum().to(a.dtype)
 
 
+@checked
 def contrast(envelope: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Return ``20 log10(mean of first / mean of second)`` of envelopes, in dB."""
     return _by_regions(
@@ -55,6 +57,7 @@ def contrast(envelope: Tensor, first: Tensor, second: Tensor) -> Tensor:
     )
 
 
+@checked
 def cnr(image: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Return the contrast-to-noise ratio in dB.
 
@@ -68,6 +71,7 @@ def cnr(image: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return _by_regions(ratio, image, first=first, second=second)
 
 
+@checked
 def speckle_snr(envelope: Tensor, region: Tensor) -> Tensor:
     """Return mean over standard deviation of envelopes in a region of one tissue.
 
@@ -78,6 +82,7 @@ def speckle_snr(envelope: Tensor, region: Tensor) -> Tensor:
     return _by_regions(lambda a: a.mean() / a.std(correction=0), envelope, region=region)
 
 
+@checked
 def ks_statistic(image: Tensor, reference: Tensor, region: Tensor) -> Tensor:
     """Return the Kolmogorov-Smirnov distance between two images' values in a region.
 
@@ -109,6 +114,7 @@ def _ks(a: Tensor, b: Tensor) -> Tensor:
     return (below[0] - below[1]).abs().max()
 
 
+@checked
 def autocorrelation_width(envelope: Tensor) -> Tensor:
     """Return the speckle size: full widths at half maximum of the autocorrelation.
 

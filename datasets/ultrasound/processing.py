@@ -8,9 +8,10 @@ import math
 
 import torch
 import torch.nn.functional as F
+from scipy.fft import next_fast_len
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import checked, require_integer
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.errors import ShapeError, require
 from wellposed.operators.companding import compand as compand
@@ -18,26 +19,32 @@ from wellposed.operators.companding import expand as expand
 from wellposed.operators.companding import require_real
 
 
+@checked
 def envelope(rf: Tensor) -> Tensor:
     """Return the magnitude of the analytic signal along the depth, by a Hilbert transform.
 
+    The signal is continued by zeros, so that an echo cut off at the bottom does not come again at
+    the top.
+
     Args:
-        rf: real (..., depth, beams); the transform is `scipy.signal.hilbert` along the axis -2.
+        rf: real (..., depth, beams).
 
     Raises:
         DtypeError: ``rf`` is not floating-point.
     """
     require_real("rf", rf)
     depth = rf.shape[-2]
-    weight = rf.new_zeros(depth, 1)
-    weight[0] = 1
-    weight[1 : (depth + 1) // 2] = 2
-    if depth % 2 == 0:
-        weight[depth // 2] = 1
-    analytic: Tensor = torch.fft.ifft(torch.fft.fft(rf, dim=-2) * weight, dim=-2)
+    padded = next_fast_len(2 * depth)
+    padded += padded % 2
+    weight = rf.new_zeros(padded, 1)
+    weight[0] = weight[padded // 2] = 1
+    weight[1 : padded // 2] = 2
+    spectrum = torch.fft.fft(rf, n=padded, dim=-2)
+    analytic: Tensor = torch.fft.ifft(spectrum * weight, dim=-2)[..., :depth, :]
     return analytic.abs()
 
 
+@checked
 def log_compress(
     envelope: Tensor, dynamic_range: float = 60.0, reference: float | Tensor | None = None
 ) -> Tensor:
@@ -66,6 +73,7 @@ def log_compress(
     return (1 + decibels.clamp(max=0) / dynamic_range).clamp(min=0)
 
 
+@checked
 def b_mode(
     rf: Tensor, dynamic_range: float = 60.0, reference: float | Tensor | None = None
 ) -> Tensor:
@@ -73,6 +81,7 @@ def b_mode(
     return log_compress(envelope(rf), dynamic_range, reference)
 
 
+@checked
 def scan_convert(image: Tensor, sector: Sector, height: int = 512, fill: float = 0.0) -> Tensor:
     """Resample a polar image to square pixels for display.
 

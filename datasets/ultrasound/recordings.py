@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.datasets.checks import finite, reading, stored_array, writing
+from wellposed.checks import checked, require_path
+from wellposed.datasets.checks import finite, reading, stored_array
 from wellposed.datasets.ultrasound.metaimage import load_rf_metaimage
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.datasets.ultrasound.simulation.simulator import simulate_echoes
 from wellposed.errors import ArgumentError, FileError, require
 from wellposed.operators.companding import LOUDEST
+from wellposed.writing import replacing
 
 KNOWN = ("tissue", "cavity", "myocardium")
 
@@ -40,6 +42,7 @@ class Recording:
     known: dict[str, Tensor]
 
 
+@checked
 def load_recording(path: str | Path) -> Recording:
     """Load RF frames from HDF5 or MetaImage files (.h5, .hdf5, .mha, .mhd).
 
@@ -50,7 +53,7 @@ def load_recording(path: str | Path) -> Recording:
         FileError: the file is missing or unreadable, has no ``rf``, is not finite, all zero, or
             has a mask that is empty in a frame; names the file.
     """
-    path = Path(path)
+    path = require_path("path", path)
     if path.suffix in (".mha", ".mhd"):
         stored = load_rf_metaimage(path)
         return Recording(stored.rf, stored.scale, None, {})
@@ -83,6 +86,7 @@ def load_recording(path: str | Path) -> Recording:
     return Recording(rf, scale, sector if fits else None, tissue | masks)
 
 
+@checked
 def write_hazy_frames(
     path: str | Path,
     hearts: int,
@@ -106,17 +110,16 @@ def write_hazy_frames(
             `simulate_echoes`.
         FileError: the file cannot be written.
     """
-    path, grid = Path(path), sector or Sector()
+    path, grid = require_path("path", path), sector or Sector()
     require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name ending in .h5 or .hdf5")
     require(math.isfinite(level_db), "level_db", level_db, "a finite number of dB")
     echoes = simulate_echoes(range(hearts), split, grid, frames)
     content = {"rf": echoes.hazy(level_db), **{name: getattr(echoes, name) for name in KNOWN}}
-    part = path.with_name(path.name + ".part")
-    with writing(path), h5py.File(part, "w") as file:
+    with replacing(path) as part, h5py.File(part, "w") as file:
         file.attrs.update(level_db=level_db, split=split, **asdict(grid))
         for name, values in content.items():
             file[name] = values.flatten(0, -3).numpy()
-    return part.replace(path)
+    return path
 
 
 def _stored(path: Path, file: h5py.File, name: str) -> np.ndarray:

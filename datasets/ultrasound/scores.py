@@ -2,12 +2,14 @@
 
 from torch import Tensor
 
+from wellposed.checks import checked
 from wellposed.datasets.ultrasound.metrics import gcnr, ks_statistic
 from wellposed.datasets.ultrasound.processing import b_mode, envelope
 from wellposed.errors import ShapeError
 from wellposed.metrics import psnr
 
 
+@checked
 def dehazing_scores(
     rf: Tensor, tissue: Tensor, cavity: Tensor | None = None, myocardium: Tensor | None = None
 ) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from wellposed.checks import checked, require_path
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.dicom_writer import write_dicom_series
 from wellposed.datasets.volumes.nifti import NiftiVolume, write_nifti
@@ -9,14 +10,15 @@ from wellposed.errors import ArgumentError, FileError
 from wellposed.reconstruction import Reconstruction
 
 
+@checked
 def write_result(
     result: Reconstruction, folder: str | Path, reference: DicomSeries | NiftiVolume
-) -> tuple[Path, Path]:
+) -> tuple[Path, ...]:
     """Write mean and standard deviation with the geometry of the reference.
 
     They are two DICOM series, in the folders ``mean`` and ``std``, or ``mean.nii.gz`` and
-    ``std.nii.gz``, depending on the reference. Values are not converted; for Hounsfield units
-    instead of attenuation, convert first:
+    ``std.nii.gz``, depending on the reference. Values are in the unit of the `Units` of the
+    result; for Hounsfield units instead of attenuation, convert first:
     ``dataclasses.replace(result, samples=to_hounsfield(result.samples))``.
 
     Args:
@@ -26,7 +28,7 @@ def write_result(
         reference: the result of `read_dicom_series` or `load_nifti`.
 
     Returns:
-        The two folders or files.
+        The two folders or files; of a single sample, which has no standard deviation, the first.
 
     Raises:
         ArgumentError: another kind of reference.
@@ -34,13 +36,16 @@ def write_result(
             contains NaN or infinite values.
         FileError: the folder cannot be written, or a series folder already has DICOM files.
     """
-    folder = Path(folder)
-    volumes = {"mean": result.mean, "std": result.std}
-    volumes = {k: v.abs() if v.is_complex() else v for k, v in volumes.items()}
+    folder = require_path("folder", folder)
+    volumes = {"mean": result.units.stored(result.mean)}
+    if len(result.samples) > 1:
+        volumes["std"] = abs(result.units.scale) * result.std
     if isinstance(reference, DicomSeries):
         for name, volume in volumes.items():
-            write_dicom_series(folder / name, volume, reference, f"{result.solver} {name}")
-        return folder / "mean", folder / "std"
+            window = (0.0, float(volume.max()) or 1.0) if name == "std" else None
+            title = f"{result.solver} {name}"
+            write_dicom_series(folder / name, volume, reference, title, window=window)
+        return tuple(folder / name for name in volumes)
     if not isinstance(reference, NiftiVolume):
         got = type(reference).__name__
         raise ArgumentError(f"reference: got {got}, accepted: a DicomSeries or a NiftiVolume")
@@ -48,6 +53,7 @@ def write_result(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"folder: cannot write {str(folder)!r}: {error}") from error
-    for name, volume in volumes.items():
-        write_nifti(folder / f"{name}.nii.gz", volume, reference)
-    return folder / "mean.nii.gz", folder / "std.nii.gz"
+    files = tuple(folder / f"{name}.nii.gz" for name in volumes)
+    for file, volume in zip(files, volumes.values(), strict=True):
+        write_nifti(file, volume, reference)
+    return files

@@ -1,19 +1,19 @@
 """Cone-beam tomography of volumes on a flat panel."""
 
 import math
-import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.checks import require_integer
-from wellposed.errors import ShapeError
+from wellposed.checks import Count, Positive, RealTensor, require_integer
+from wellposed.errors import ShapeError, warn
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.ct.fbp import ramp_filter, single_or_double
 from wellposed.operators.ct.joseph import ConeGeometry, JosephProjector, Panel
-from wellposed.operators.ct.operators import require_distances, require_length, view_angles
+from wellposed.operators.ct.operators import require_distances, require_length, scan_angles
 from wellposed.operators.ct.projectors import apply_pair
 
 
@@ -48,18 +48,19 @@ class ConeBeamCT(LinearOperator):
             1-D, not real or not finite.
 
     Warns:
-        UserWarning: the data are truncated: a view does not cover the whole elliptic cylinder
-            inscribed in the volume.
+        UserWarning: the data are truncated: rays through the elliptic cylinder inscribed in the
+            volume miss the panel, across the axis (from both sides) or along it. Angles look like
+            radians.
     """
 
     def __init__(
         self,
-        volume_size: Sequence[int],
-        angles: Tensor | int,
+        volume_size: Sequence[Count],
+        angles: RealTensor | Sequence[float] | Count,
         source_distance: float,
         detector_distance: float,
         panel: Panel | None = None,
-        voxel_size: float = 1.0,
+        voxel_size: Positive = 1.0,
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
         depth, height, width = _volume_sides(volume_size)
@@ -70,7 +71,7 @@ class ConeBeamCT(LinearOperator):
             panel = _covering_panel(depth, radius, source_distance, detector_distance, voxel_size)
         scan = ConeGeometry(
             (depth, height, width),
-            view_angles(angles, span=360.0),
+            scan_angles(angles, span=360.0),
             float(source_distance),
             float(detector_distance),
             panel,
@@ -95,7 +96,9 @@ class ConeBeamCT(LinearOperator):
         """Return the reconstruction of Feldkamp, Davis and Kress, (B, 1, D, H, W), in 1 / length.
 
         "Practical cone-beam algorithm", 1984, https://doi.org/10.1364/JOSAA.1.000612. Values are
-        exact in the plane of the source, for untruncated views equally spaced over 360 degrees.
+        exact in the plane of the source if every ray is measured from one side or from both: by
+        views over 180 degrees and the fan angle, even or not, or over 360 degrees by a panel that
+        covers slightly more than half. See `Coverage`.
 
         Args:
             y: projections (B, 1, views, rows, columns).
@@ -104,19 +107,30 @@ class ConeBeamCT(LinearOperator):
             ShapeError, DtypeError, DeviceError: ``y`` is not a measurement of this operator.
         """
         self._check("y", y, self.measurement_size, self.complex_measurement)
-        scan, data = self.geometry, single_or_double(y)[:, 0]
-        u, v = (cells.to(data) for cells in scan.panel.cells())
-        distance = scan.detector_distance
-        oblique = distance / torch.sqrt(distance**2 + u**2 + v[:, None] ** 2)
-        # Scaled to a panel on the axis.
-        pitch = scan.panel.cell_size * scan.source_distance / distance
-        filtered = ramp_filter(data * oblique, pitch)
-        total = data.new_zeros(len(data), *scan.volume_size)
-        for view, angle in enumerate(scan.angles):
-            grid, weight = _shadows(scan, math.radians(angle), data)
+        views = self.geometry.coverage.view_weights.tolist()
+        filtered, scan = _filter(single_or_double(y)[:, 0], self.geometry)
+        total = filtered.new_zeros(len(y), *scan.volume_size)
+        angles = zip(scan.angles, views, strict=True)
+        for view, (angle, share) in enumerate(angles):
+            grid, weight = _shadows(scan, math.radians(angle), filtered)
             spread = F.grid_sample(filtered[None, :, view], grid, align_corners=False)
-            total += weight * spread.reshape(total.shape)
-        return (math.pi / len(scan.angles) * total)[:, None].to(y.dtype)
+            total += share * weight * spread.reshape(total.shape)
+        return total[:, None].to(y.dtype)
+
+
+def _filter(data: Tensor, scan: ConeGeometry) -> tuple[Tensor, ConeGeometry]:
+    """Return weighted and filtered rows, and the scan by the panel that they fill."""
+    panel, distance = scan.panel, scan.detector_distance
+    u, v = panel.cells()
+    twice = scan.coverage.redundancy((u / distance).atan())[:, None]
+    oblique = distance / torch.sqrt(distance**2 + u**2 + v[:, None] ** 2)
+    left, right = scan.coverage.unseen(panel.offset, panel.cell_size)
+    data = F.pad(data * oblique.to(data) * twice.to(data), (left, right))
+    shift = (right - left) / 2 * panel.cell_size
+    panel = replace(panel, columns=data.shape[-1], offset=panel.offset + shift)
+    # As if the panel stood on the axis.
+    pitch = panel.cell_size * scan.source_distance / distance
+    return ramp_filter(data, pitch), replace(scan, panel=panel)
 
 
 def _shadows(scan: ConeGeometry, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,7 +147,7 @@ def _shadows(scan: ConeGeometry, theta: float, like: Tensor) -> tuple[Tensor, Te
     return grid, (scan.source_distance / depth) ** 2
 
 
-def _volume_sides(volume_size: Sequence[int]) -> tuple[int, int, int]:
+def _volume_sides(volume_size: Sequence[Count]) -> tuple[int, int, int]:
     if not isinstance(volume_size, Sequence) or len(volume_size) != 3:
         raise ShapeError(f"volume_size: got {volume_size!r}, accepted: (D, H, W)")
     depth, height, width = (require_integer("volume_size", side) for side in volume_size)
@@ -152,21 +166,24 @@ def _covering_panel(
 
 
 def _warn_of_truncation(scan: ConeGeometry) -> None:
-    """Warn unless all views cover the whole elliptic cylinder inscribed in the volume."""
+    """Warn unless all rays through the elliptic cylinder inscribed in the volume are measured."""
     depth, height, width = (n / 2 * scan.voxel_size for n in scan.volume_size)
     turn = torch.linspace(0, 2 * math.pi, 65, dtype=torch.float64)
     rims = width * turn.cos(), height * turn.sin(), torch.tensor([[-depth], [depth]])
     seen = [scan.cast(*rims, math.radians(angle)) for angle in scan.angles]
+    across, up = torch.stack([u for u, _, _ in seen]), torch.stack([v for _, v, _ in seen])
+    theta = torch.deg2rad(torch.tensor(scan.angles, dtype=torch.float64))
+    wide = scan.coverage.measures(theta[:, None], (across / scan.detector_distance).atan())
     panel = scan.panel
-    for name, shadow, shift, half in (
-        ("columns", torch.stack([u for u, _, _ in seen]), panel.offset, panel.half_sides[0]),
-        ("rows", torch.stack([v for _, v, _ in seen]), panel.elevation, panel.half_sides[1]),
+    high_enough = (up - panel.elevation).abs() <= panel.half_sides[1] * (1 + 1e-6)
+    for name, measured, shadow, shift, half in (
+        ("columns", wide, across, panel.offset, panel.half_sides[0]),
+        ("rows", high_enough, up, panel.elevation, panel.half_sides[1]),
     ):
-        low, high = float(shadow.min()), float(shadow.max())
-        if low < shift - half * (1 + 1e-6) or high > shift + half * (1 + 1e-6):
-            warnings.warn(
+        if not bool(measured.all()):
+            low, high = float(shadow.min()), float(shadow.max())
+            warn(
                 f"panel: its {name} span {shift - half:.4g} to {shift + half:.4g}, but the "
                 f"cylinder inscribed in the volume projects to {low:.4g} to {high:.4g}: the data "
-                "are truncated; use a larger panel",
-                stacklevel=3,
+                "are truncated; use a larger panel"
             )

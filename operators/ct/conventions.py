@@ -18,12 +18,13 @@ The angle of deepinv's fan beam is our angle + 90, about pixel (N-1)/2.
 import torch
 from torch import Tensor
 
+from wellposed.checks import Count
 from wellposed.errors import ShapeError, require_choice
 
 PACKAGES = ("scikit-image", "deepinv")
 
 
-def from_package(package: str, sinogram: Tensor, angles: Tensor, image_side: int) -> Tensor:
+def from_package(package: str, sinogram: Tensor, angles: Tensor, image_side: Count) -> Tensor:
     """Return another package's sinogram of a parallel beam in our convention.
 
     Args:
@@ -39,13 +40,13 @@ def from_package(package: str, sinogram: Tensor, angles: Tensor, image_side: int
     return _moved(sinogram.transpose(-2, -1), shift)
 
 
-def to_package(package: str, sinogram: Tensor, angles: Tensor, image_side: int) -> Tensor:
+def to_package(package: str, sinogram: Tensor, angles: Tensor, image_side: Count) -> Tensor:
     """Return our sinogram (..., views, bins) as another package's; undoes `from_package`."""
     shift = _shift(package, sinogram.shape[-1], angles, image_side)
     return _moved(sinogram, -shift).transpose(-2, -1)
 
 
-def _shift(package: str, bins: int, angles: Tensor, side: int) -> Tensor:
+def _shift(package: str, bins: int, angles: Tensor, side: Count) -> Tensor:
     """Return the shift of each view to the right of ours, in bins, (views,)."""
     require_choice("package", package, PACKAGES)
     theta = torch.deg2rad(angles.to(torch.float64))

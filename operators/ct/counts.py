@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wellposed.checks import Positive, RealTensor, Seed, checked
 from wellposed.errors import ShapeError, check_finite, require
 from wellposed.noise import COUNTS, item_generator
 
@@ -15,19 +16,22 @@ LARGEST = 1e15
 """Largest count for which double precision is certainly exact."""
 
 
-def to_hounsfield(attenuation: Tensor, mu_water: float = MU_WATER) -> Tensor:
+@checked
+def to_hounsfield(attenuation: RealTensor, mu_water: Positive = MU_WATER) -> Tensor:
     """Return Hounsfield units of attenuation in 1/mm: ``1000 (mu / mu_water - 1)``."""
     require(mu_water > 0, "mu_water", mu_water, "a positive attenuation")
     return 1000 * (attenuation / mu_water - 1)
 
 
-def from_hounsfield(hounsfield: Tensor, mu_water: float = MU_WATER) -> Tensor:
+@checked
+def from_hounsfield(hounsfield: RealTensor, mu_water: Positive = MU_WATER) -> Tensor:
     """Return attenuation in 1/mm of Hounsfield units, at least that of vacuum."""
     require(mu_water > 0, "mu_water", mu_water, "a positive attenuation")
     return (mu_water * (1 + hounsfield / 1000)).clamp(min=0)
 
 
-def simulate_counts(line_integrals: Tensor, photons: float, seed: int = 0) -> Tensor:
+@checked
+def simulate_counts(line_integrals: RealTensor, photons: Positive, seed: Seed = 0) -> Tensor:
     """Return Poisson counts with mean ``photons exp(-line_integrals)``, in at least float32.
 
     Args:
@@ -39,7 +43,9 @@ def simulate_counts(line_integrals: Tensor, photons: float, seed: int = 0) -> Te
         ArgumentError, NonFiniteError: an invalid number of photons, or invalid integrals.
     """
     require(0 < photons < LARGEST, "photons", photons, f"a positive number, below {LARGEST:g}")
-    integrals = _floating(check_finite("line_integrals", line_integrals))
+    batch = line_integrals.ndim > 0
+    require(batch, "line_integrals", "a number", "sinograms (B, ...)")
+    integrals = _floating(line_integrals)
     mean = photons * (-integrals.double()).exp().cpu().numpy()
     highest = float(mean.max(initial=0))
     require(highest < LARGEST, "line_integrals", f"a mean count of {highest:g}", f"< {LARGEST:g}")
@@ -47,8 +53,9 @@ def simulate_counts(line_integrals: Tensor, photons: float, seed: int = 0) -> Te
     return torch.from_numpy(np.stack(counts)).to(integrals)
 
 
+@checked
 def to_line_integrals(
-    counts: Tensor, photons: float | Tensor, dark: float | Tensor = 0.0
+    counts: RealTensor, photons: float | RealTensor, dark: float | RealTensor = 0.0
 ) -> Tensor:
     """Return ``-log((counts - dark) / (photons - dark))``, with ``counts - dark`` at least 1/2.
 
@@ -85,7 +92,8 @@ def _floating(values: Tensor) -> Tensor:
     return real.to(torch.promote_types(real.dtype, torch.float32))
 
 
-def line_integral_noise(counts: Tensor) -> Tensor:
+@checked
+def line_integral_noise(counts: RealTensor) -> Tensor:
     """Return the standard deviation of line integrals from Poisson counts, ``1 / sqrt(counts)``.
 
     This is the first-order approximation (Sauer and Bouman 1993,

@@ -1,6 +1,7 @@
 """Filtered back-projection for parallel and fan beams."""
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,8 @@ def filtered_backprojection(y: Tensor, geometry: Geometry) -> Tensor:
 
     Kak and Slaney, 1988: equation 3.30 for parallel beams, 3.99 for flat and 3.85 for curved
     fan-beam detectors. The data are weighted by the obliquity of the rays, filtered with a
-    band-limited ramp and back-projected with linear interpolation between bins. A view is weighted
-    by the gaps to its neighbours, `view_weights`.
+    band-limited ramp and back-projected with linear interpolation between bins. Views are weighted
+    by the gaps between them, data by how often their rays are measured, see `Coverage`.
 
     Args:
         y: sinograms (B, views, bins).
@@ -27,9 +28,17 @@ def filtered_backprojection(y: Tensor, geometry: Geometry) -> Tensor:
     Returns:
         Images (B, H, W), in 1 / length.
     """
+    detector, coverage = geometry.detector, geometry.coverage
+    weights = coverage.redundancy(geometry.ray_places(geometry.bin_centres()))
     data = single_or_double(y)
-    images = torch.cat([_spread(_filter(part, geometry), geometry) for part in data.split(GROUP)])
-    return images.to(y.dtype)
+    left, right = coverage.unseen(detector.offset, geometry.bin_size)
+    data = F.pad(data * weights.to(data), (left, right))
+    shift = (right - left) / 2 * geometry.bin_size
+    detector = replace(detector, bins=data.shape[-1], offset=detector.offset + shift)
+    seen = replace(geometry, detector=detector)
+    views = coverage.view_weights.tolist()
+    images = [_spread(_filter(part, seen), seen, views) for part in data.split(GROUP)]
+    return torch.cat(images).to(y.dtype)
 
 
 def single_or_double(values: Tensor) -> Tensor:
@@ -37,32 +46,13 @@ def single_or_double(values: Tensor) -> Tensor:
     return values.to(torch.float64 if values.dtype == torch.float64 else torch.float32)
 
 
-def view_weights(geometry: Geometry) -> list[float]:
-    """Return the angle that each view represents, in radians: half the gap to each neighbour.
-
-    The sum is pi for rays from all sides. A gap of more than four times the median is an
-    unmeasured wedge: the views at its edges have the median gap instead.
-    """
-    span = math.pi if geometry.is_parallel else 2 * math.pi
-    angles = torch.deg2rad(torch.tensor(geometry.angles, dtype=torch.float64)).remainder(span)
-    # Rounding may put 180 degrees just below the span instead of at 0.
-    angles, order = torch.where(angles > span - 1e-9, 0, angles).sort()
-    gaps = torch.cat([angles.diff(), angles[:1] + span - angles[-1:]])
-    usual = gaps[gaps > 1e-9].median()
-    gaps = torch.where(gaps > 4 * usual, usual, gaps)
-    weights = torch.empty_like(gaps)
-    weights[order] = (gaps + gaps.roll(1)) / 2
-    # A full turn of a fan measures every ray twice.
-    return (weights * (math.pi / span)).tolist()
-
-
-def _spread(filtered: Tensor, geometry: Geometry) -> Tensor:
-    """Return filtered data (B, views, bins) spread back over images (B, H, W)."""
+def _spread(filtered: Tensor, geometry: Geometry, weights: list[float]) -> Tensor:
+    """Return the weighted views of filtered data (B, views, bins) spread over images (B, H, W)."""
     X, Y = (v.to(filtered) for v in geometry.pixel_centres(filtered.device))
     # Rows of all images' values: gathering copies them whole.
     rows = F.pad(filtered.permute(1, 2, 0), (0, 0, 1, 2)).contiguous()  # (views, bins + 3, B)
     total = filtered.new_zeros(X.numel(), len(filtered))
-    for view, angle, weight in zip(rows, geometry.angles, view_weights(geometry), strict=True):
+    for view, angle, weight in zip(rows, geometry.angles, weights, strict=True):
         places, shares = _rays(X, Y, math.radians(angle), geometry)
         places = places.clamp(-1, geometry.bins) + 1
         low = places.floor()

@@ -23,8 +23,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
-from wellposed.errors import require
+from wellposed.checks import Count, Positive, check_fields
+from wellposed.operators.ct.coverage import Coverage
 
 # Weights below this share of a pixel come from rounding of cos and sin at axis-aligned views.
 NEGLIGIBLE = 1e-12
@@ -43,22 +43,13 @@ class Detector:
         curved: bins lie on an arc around the source (fan beams) instead of on a line.
     """
 
-    bins: int | None = None
-    bin_size: float | None = None
+    bins: Count | None = None
+    bin_size: Positive | None = None
     offset: float = 0.0
     curved: bool = False
 
     def __post_init__(self) -> None:
-        if self.bins is not None:
-            require_integer("bins", self.bins)
-        require(
-            self.bin_size is None or is_length(self.bin_size),
-            "bin_size",
-            self.bin_size,
-            "a positive length",
-        )
-        finite = isinstance(self.offset, Real) and math.isfinite(self.offset)
-        require(finite, "offset", self.offset, "a finite length")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -97,6 +88,20 @@ class Geometry:
         """Width of a bin."""
         assert self.detector.bin_size is not None
         return self.detector.bin_size
+
+    @property
+    def coverage(self) -> Coverage:
+        """Which rays are measured, places on the detector being `ray_places`."""
+        offset, half = self.detector.offset, self.bins * self.bin_size / 2
+        edges = self.ray_places(torch.tensor([offset - half, offset + half], dtype=torch.float64))
+        return Coverage(self.angles, (float(edges[0]), float(edges[1])), self.is_parallel)
+
+    def ray_places(self, t: Tensor) -> Tensor:
+        """Return places along the detector as `Coverage` has them: angles in a fan."""
+        if self.is_parallel:
+            return t
+        t = t / self.detector_distance
+        return t if self.detector.curved else t.atan()
 
     def pixel_centres(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
         """Return (X, Y) of all pixels, row by row, each float64 (H W,)."""

@@ -3,15 +3,13 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wellposed.checks import require_integer
-from wellposed.errors import require
-from wellposed.operators.ct.operators import require_length
+from wellposed.checks import Count, Positive, check_fields
+from wellposed.operators.ct.coverage import Coverage
 
 SLABS = 16
 """Number of slabs processed at a time: few enough for memory, many enough for all threads."""
@@ -36,20 +34,14 @@ class Panel:
         ArgumentError: a number or size that is not positive, or a shift that is not finite.
     """
 
-    rows: int
-    columns: int
-    cell_size: float
+    rows: Count
+    columns: Count
+    cell_size: Positive
     offset: float = 0.0
     elevation: float = 0.0
 
     def __post_init__(self) -> None:
-        require_integer("rows", self.rows)
-        require_integer("columns", self.columns)
-        require_length("cell_size", self.cell_size)
-        for name in ("offset", "elevation"):
-            shift = getattr(self, name)
-            finite = isinstance(shift, Real) and math.isfinite(shift)
-            require(finite, name, shift, "a finite length")
+        check_fields(self)
 
     @property
     def half_sides(self) -> tuple[float, float]:
@@ -75,6 +67,16 @@ class ConeGeometry:
     detector_distance: float
     panel: Panel
     voxel_size: float
+
+    @property
+    def coverage(self) -> Coverage:
+        """Which rays are measured, in the plane of the source."""
+        half, _ = self.panel.half_sides
+        left, right = (
+            math.atan((self.panel.offset + side) / self.detector_distance)
+            for side in (-half, half)
+        )
+        return Coverage(self.angles, (left, right))
 
     def cast(self, x: Tensor, y: Tensor, z: Tensor, theta: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return the projections u and v of points on the panel, and their depth."""

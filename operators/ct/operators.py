@@ -1,18 +1,16 @@
 """Computed tomography in the plane: parallel and fan beams, and stacks of slices."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Integral
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
-from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
+from wellposed.checks import Count, NonNegative, Positive, RealTensor, require_integer
+from wellposed.errors import require, warn
 from wellposed.linalg import conjugate_gradient
+from wellposed.operators.angles import view_angles
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.ct.fbp import filtered_backprojection
 from wellposed.operators.ct.geometry import Detector, Geometry, is_length
@@ -37,12 +35,12 @@ class PlanarCT(LinearOperator):
         memory: largest number of bytes of the matrix and its transpose.
 
     Warns:
-        UserWarning: the data are truncated: a view does not cover the whole ellipse inscribed in
-            the image.
+        UserWarning: the data are truncated: rays through the ellipse inscribed in the image miss
+            the detector from both sides. Angles look like radians.
     """
 
     def __init__(
-        self, geometry: Geometry, noise_sigma: float | Tensor = 0.0, memory: float = MEMORY
+        self, geometry: Geometry, noise_sigma: float | Tensor = 0.0, memory: NonNegative = MEMORY
     ) -> None:
         height, width = geometry.image_size
         size = (1, len(geometry.angles), geometry.bins)
@@ -63,8 +61,9 @@ class PlanarCT(LinearOperator):
     def fbp(self, y: Tensor) -> Tensor:
         """Return the filtered back-projection of sinograms, (B, 1, H, W), in 1 / length.
 
-        Values are correct if the views cover 180 (parallel beams) or 360 degrees and the data are
-        not truncated. Views are weighted by the gaps between them.
+        Values are correct if every ray is measured from one side or from both: by views over 180
+        degrees (parallel beams) or 180 degrees and the fan angle (short scans), even or not, or
+        over 360 degrees by a detector that covers slightly more than half. See `Coverage`.
 
         Args:
             y: sinograms, (B, 1, views, bins).
@@ -119,13 +118,13 @@ class ParallelBeamCT(PlanarCT):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
-        angles: Tensor | int,
-        detector: Detector | int | None = None,
-        pixel_size: float = 1.0,
+        image_size: Count | Sequence[Count],
+        angles: RealTensor | Sequence[float] | Count,
+        detector: Detector | Count | None = None,
+        pixel_size: Positive = 1.0,
         noise_sigma: float | Tensor = 0.0,
         *,
-        memory: float = MEMORY,
+        memory: NonNegative = MEMORY,
     ) -> None:
         shape, detector = image_shape(image_size), as_detector(detector)
         require(not detector.curved, "detector", detector, "a straight detector")
@@ -134,7 +133,7 @@ class ParallelBeamCT(PlanarCT):
         shadow = math.hypot(*shape) * pixel_size + 2 * abs(detector.offset)
         bins = detector.bins or covering_bins(shadow / bin_size, shape[1])
         detector = replace(detector, bins=int(bins), bin_size=float(bin_size))
-        views = view_angles(angles, span=180.0)
+        views = scan_angles(angles, span=180.0)
         super().__init__(Geometry(shape, views, float(pixel_size), detector), noise_sigma, memory)
 
 
@@ -166,15 +165,15 @@ class FanBeamCT(PlanarCT):
 
     def __init__(
         self,
-        image_size: int | Sequence[int],
-        angles: Tensor | int,
+        image_size: Count | Sequence[Count],
+        angles: RealTensor | Sequence[float] | Count,
         source_distance: float,
         detector_distance: float,
-        detector: Detector | int | None = None,
-        pixel_size: float = 1.0,
+        detector: Detector | Count | None = None,
+        pixel_size: Positive = 1.0,
         noise_sigma: float | Tensor = 0.0,
         *,
-        memory: float = MEMORY,
+        memory: NonNegative = MEMORY,
     ) -> None:
         shape, detector = image_shape(image_size), as_detector(detector)
         require_length("pixel_size", pixel_size)
@@ -189,7 +188,7 @@ class FanBeamCT(PlanarCT):
         super().__init__(
             Geometry(
                 shape,
-                view_angles(angles, span=360.0),
+                scan_angles(angles, span=360.0),
                 float(pixel_size),
                 detector,
                 float(source_distance),
@@ -201,53 +200,43 @@ class FanBeamCT(PlanarCT):
 
 
 def _warn_of_truncation(geometry: Geometry) -> None:
-    """Warn unless every view covers the whole ellipse inscribed in the image."""
+    """Warn unless all rays of views through the ellipse inscribed in the image are measured."""
     height, width = geometry.image_size
     turn = torch.linspace(0, 2 * math.pi, 65, dtype=torch.float64)
     x = (width / 2 * geometry.pixel_size) * turn.cos()
     y = (height / 2 * geometry.pixel_size) * turn.sin()
-    shadows = torch.stack([geometry.project(x, y, math.radians(a)) for a in geometry.angles])
-    edge = geometry.bins * geometry.bin_size / 2
-    left, right = geometry.detector.offset - edge, geometry.detector.offset + edge
-    low, high = float(shadows.min()), float(shadows.max())
-    if low < left - 1e-6 * edge or high > right + 1e-6 * edge:
-        warnings.warn(
+    theta = torch.deg2rad(torch.tensor(geometry.angles, dtype=torch.float64))[:, None]
+    shadows = torch.stack([geometry.project(x, y, float(t)) for t in theta])
+    if not bool(geometry.coverage.measures(theta, geometry.ray_places(shadows)).all()):
+        edge = geometry.bins * geometry.bin_size / 2
+        left, right = geometry.detector.offset - edge, geometry.detector.offset + edge
+        low, high = float(shadows.min()), float(shadows.max())
+        warn(
             f"detector: spans {left:.4g} to {right:.4g}, but the ellipse inscribed in the image "
-            f"projects to {low:.4g} to {high:.4g}: the sinogram is truncated; use more bins",
-            stacklevel=4,
+            f"projects to {low:.4g} to {high:.4g}: the sinogram is truncated; use more bins"
         )
 
 
-def as_detector(detector: Detector | int | None) -> Detector:
+def as_detector(detector: Detector | Count | None) -> Detector:
     """Return a detector; a number is its number of bins."""
     if isinstance(detector, Detector):
         return detector
     return Detector() if detector is None else Detector(bins=detector)
 
 
-def image_shape(image_size: int | Sequence[int]) -> tuple[int, int]:
+def image_shape(image_size: Count | Sequence[Count]) -> tuple[int, int]:
     """Return (H, W) of a side or a pair."""
     pair = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
     require(len(pair) == 2, "image_size", image_size, "an integer or a pair (H, W)")
     return require_integer("image_size", pair[0]), require_integer("image_size", pair[1])
 
 
-def view_angles(angles: Tensor | int, span: float) -> tuple[float, ...]:
+def scan_angles(angles: RealTensor | Sequence[float] | Count, span: float) -> tuple[float, ...]:
     """Return checked angles in degrees; a number of views is spaced equally over the span."""
-    if isinstance(angles, Integral):
-        count = require_integer("angles", angles)
-        return tuple((np.arange(count) * (span / count)).tolist())
-    views = torch.as_tensor(angles)
-    if views.is_complex() or views.dtype == torch.bool:
-        raise DtypeError(f"angles: got dtype {views.dtype}, accepted: real degrees")
-    if views.ndim != 1:
-        raise ShapeError(f"angles: got shape {tuple(views.shape)}, accepted: (views,)")
-    if views.numel() == 0:
-        raise ArgumentError("angles: is empty, accepted: at least one view")
-    return tuple(check_finite("angles", views.detach().double().cpu()).tolist())
+    return tuple(view_angles(angles, span).tolist())
 
 
-def covering_bins(shadow: float, width: int) -> int:
+def covering_bins(shadow: float, width: Count) -> int:
     """Return the number of bins that cover a projection, with the parity of the image's width."""
     bins = math.ceil(shadow - 1e-9)
     return bins + (bins - width) % 2

@@ -12,6 +12,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
+from wellposed.checks import Count
 from wellposed.operators.ct.fbp import single_or_double
 from wellposed.operators.ct.geometry import Geometry
 from wellposed.operators.ct.sparse import StoredMatrix
@@ -140,7 +141,7 @@ class MatrixProjector(Projector):
         return pixels.T.reshape(count, *self.shapes[0])
 
 
-def _sources(index: np.ndarray, size: int) -> np.ndarray:
+def _sources(index: np.ndarray, size: Count) -> np.ndarray:
     """Return the entries of ``index`` that point to each of ``size`` places, one row per place.
 
     Rows are padded with ``len(index)``.

@@ -1,5 +1,6 @@
 """Convolution with a known kernel: circular, separable, or without wrap-around."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,11 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from wellposed.checks import image_sides
+from wellposed.checks import Count, image_sides
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, require, require_choice
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.decomposable import Decomposable, Separable
 from wellposed.operators.linear_map import as_buffer
+
+BRIGHTEST = 1.5
+"""Sum of a kernel from which on it is likely that of a picture with values to 255."""
 
 
 class Blur(Decomposable):
@@ -33,7 +37,7 @@ class Blur(Decomposable):
     def __init__(
         self,
         kernel: Tensor,
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
         cutoff: float = 1e-3,
     ) -> None:
@@ -91,7 +95,7 @@ class SeparableBlur(Separable):
     def __init__(
         self,
         kernel: Tensor,
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
         cutoff: float = 1e-3,
         boundary: str = "zero",
@@ -130,7 +134,7 @@ class PaddedBlur(LinearOperator):
     def __init__(
         self,
         kernel: Tensor,
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
         boundary: str = "zero",
     ) -> None:
@@ -171,7 +175,7 @@ class PaddedBlur(LinearOperator):
         return full
 
 
-def _kernel_for(kernel: Tensor, image_size: Sequence[int]) -> Tensor:
+def _kernel_for(kernel: Tensor, image_size: Sequence[Count]) -> Tensor:
     """Return a usable kernel as (h, w)."""
     kernels = as_buffer("kernel", kernel, 3)
     if len(kernels) > 1:
@@ -186,6 +190,12 @@ def _kernel_for(kernel: Tensor, image_size: Sequence[int]) -> Tensor:
             f"kernel: got {tuple(kernel.shape)}, accepted: a kernel of at most {height} x {width}"
         )
     require(bool(kernel.any()), "kernel", "all zeros", "a kernel that is not zero")
+    if float(kernel.sum()) > BRIGHTEST:
+        warnings.warn(
+            f"kernel: sums to {float(kernel.sum()):.4g}, so that measurements are as many times "
+            "brighter than images; of a photograph's blur it is 1, kernel / kernel.sum()",
+            stacklevel=3,
+        )
     return kernel
 
 
@@ -201,7 +211,7 @@ def _factors(kernel: Tensor) -> tuple[Tensor, Tensor]:
     return U[:, 0] * s[0], Vh[0]
 
 
-def _band_matrix(line: Tensor, side: int, boundary: str) -> Tensor:
+def _band_matrix(line: Tensor, side: Count, boundary: str) -> Tensor:
     """Return the (side, side) matrix of convolution with ``line``, centred at ``len // 2``."""
     to, tap = np.meshgrid(np.arange(side), np.arange(len(line)), indexing="ij")
     source = to - tap + len(line) // 2

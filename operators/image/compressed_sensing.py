@@ -8,7 +8,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from wellposed.checks import divisible_sides, image_sides, require_integer
+from wellposed.checks import Count, Seed, divisible_sides, image_sides, require_integer
 from wellposed.errors import ShapeError, require
 from wellposed.operators.decomposable import Decomposable, sandwich
 
@@ -43,12 +43,12 @@ class CompressedSensing(Decomposable):
 
     def __init__(
         self,
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         ratio: float,
-        block: int = 32,
+        block: Count = 32,
         permuted: bool = False,
         noise_sigma: float | Tensor = 0.0,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         require_integer("block", block)
         channels, height, width = divisible_sides(image_size, block, "block")
@@ -98,10 +98,10 @@ class WalshHadamard(Decomposable):
 
     def __init__(
         self,
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         ratio: float,
         noise_sigma: float | Tensor = 0.0,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         channels, *sides = image_sides(image_size)
         if any(side & (side - 1) for side in sides):

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
-from wellposed.errors import require
+from wellposed.checks import Count, Seed, checked, require_integer
+from wellposed.errors import ShapeError, require
 from wellposed.operators.decomposable import Decomposable
 from wellposed.operators.linear_map import binary_mask
 
@@ -24,7 +24,7 @@ class Denoising(Decomposable):
 
     def __init__(
         self,
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
         *,
         complex_image: bool = False,
@@ -44,16 +44,29 @@ class Inpainting(Decomposable):
 
     Args:
         mask: 0 or 1, shape (H, W), (C, H, W) or (B, C, H, W).
-        channels: channels of the image, for masks given as (H, W).
+        channels: channels of the image. By default those of the mask, or 3 for masks (H, W).
+            A mask of one channel hides the same pixels in all channels: without ``channels`` it
+            takes grey and colour images.
         noise_sigma: noise level in ``y``.
+
+    Raises:
+        ShapeError: the mask has several channels and ``channels`` is another number.
     """
 
-    def __init__(self, mask: Tensor, channels: int = 3, noise_sigma: float | Tensor = 0.0) -> None:
-        require_integer("channels", channels)
+    def __init__(
+        self,
+        mask: Tensor,
+        channels: Count | None = None,
+        noise_sigma: float | Tensor = 0.0,
+    ) -> None:
         mask = torch.as_tensor(mask)
-        mask = mask.expand(channels, *mask.shape) if mask.ndim == 2 else mask
-        mask = binary_mask(mask, 4)
+        if channels is None and mask.ndim == 2:
+            channels = 3
+        mask = binary_mask(mask[None] if mask.ndim == 2 else mask, 4)
+        if channels is not None:
+            mask = _in_channels(mask, require_integer("channels", channels))
         super().__init__(mask.shape[1:], mask.shape[1:], noise_sigma, items=len(mask))
+        self._grey_or_colour = channels is None and mask.shape[1] == 1
         self.register_buffer("singular_values", mask)
         self.to(mask.device)
 
@@ -61,6 +74,11 @@ class Inpainting(Decomposable):
     def mask(self) -> Tensor:
         """The mask, (1, C, H, W) or (B, C, H, W)."""
         return self.singular_values
+
+    def _check(self, name: str, value: Tensor, size: tuple[int, ...], is_complex: bool) -> None:
+        if self._grey_or_colour and isinstance(value, Tensor) and value.shape[1:2] == (3,):
+            size = (3, *size[1:])
+        super()._check(name, value, size, is_complex)
 
     def restrict(self, y: Tensor) -> Tensor:
         """Return ``y`` with zeros at unknown pixels."""
@@ -71,7 +89,17 @@ class Inpainting(Decomposable):
         return self.A_adjoint(y)
 
 
-def random_mask(height: int, width: int, keep: float, seed: int = 0) -> Tensor:
+@checked
+def _in_channels(mask: Tensor, channels: int) -> Tensor:
+    """Return a mask (B, C, H, W) of a number of channels; one channel stands for all."""
+    if mask.shape[1] not in (1, channels):
+        raise ShapeError(
+            f"mask: got {mask.shape[1]} channels, accepted: 1 or {channels}, as the image has"
+        )
+    return mask.expand(-1, channels, -1, -1).clone()
+
+
+def random_mask(height: Count, width: Count, keep: float, seed: Seed = 0) -> Tensor:
     """Return a mask (H, W) that keeps exactly ``round(keep H W)`` random pixels."""
     require_integer("height", height)
     require_integer("width", width)
@@ -83,8 +111,9 @@ def random_mask(height: int, width: int, keep: float, seed: int = 0) -> Tensor:
     return mask.view(height, width)
 
 
+@checked
 def box_mask(
-    height: int, width: int, box: tuple[int, int], corner: tuple[int, int] | None = None
+    height: Count, width: Count, box: tuple[int, int], corner: tuple[int, int] | None = None
 ) -> Tensor:
     """Return a mask (H, W) that is 0 in a box of size ``(rows, columns)``, centred by default."""
     for name, pair in (("box", box), ("corner", (0, 0) if corner is None else corner)):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, require_integer
 from wellposed.errors import ShapeError
 from wellposed.operators.image.nonlinear import NonlinearOperator
 from wellposed.operators.linear_map import check_batch
@@ -59,7 +59,7 @@ class JPEG(NonlinearOperator):
 
     def __init__(
         self,
-        image_size: Sequence[int],
+        image_size: Sequence[Count],
         quality: int = 75,
         subsampling: bool = True,
         noise_sigma: float | Tensor = 0.0,

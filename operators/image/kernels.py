@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, Seed, checked, require_integer
 from wellposed.errors import ArgumentError, require
 
 
-def gaussian_kernel(sigma: float, size: int = 61) -> Tensor:
+@checked
+def gaussian_kernel(sigma: float, size: Count = 61) -> Tensor:
     """Return a (size, size) Gaussian kernel of standard deviation ``sigma`` pixels, sum 1."""
     require(0 < sigma < math.inf, "sigma", sigma, "a positive number of pixels")
     require_integer("size", size)
@@ -20,13 +21,15 @@ def gaussian_kernel(sigma: float, size: int = 61) -> Tensor:
     return torch.outer(line, line)
 
 
-def uniform_kernel(size: int = 9) -> Tensor:
+@checked
+def uniform_kernel(size: Count = 9) -> Tensor:
     """Return a (size, size) kernel of equal weights, sum 1."""
     require_integer("size", size)
     return torch.full((size, size), 1 / size**2, dtype=torch.float64)
 
 
-def motion_kernel(size: int = 61, intensity: float = 0.5, seed: int = 0) -> Tensor:
+@checked
+def motion_kernel(size: Count = 61, intensity: float = 0.5, seed: Seed = 0) -> Tensor:
     """Return a (size, size) random camera-shake kernel, sum 1.
 
     It is a smooth random walk of the camera, rendered bilinearly. ``intensity`` in (0, 1] is its

@@ -2,14 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from wellposed.checks import image_sides, require_integer
-from wellposed.errors import require
+from wellposed.checks import Count, Range, Steps, image_sides, require_integer
 from wellposed.operators.linear_map import check_batch
 from wellposed.operators.physics import GaussianPhysics
 
@@ -28,8 +28,8 @@ class NonlinearOperator(GaussianPhysics):
 
     def __init__(
         self,
-        image_size: Sequence[int],
-        measurement_size: Sequence[int],
+        image_size: Sequence[Count],
+        measurement_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
         super().__init__(noise_sigma)
@@ -69,12 +69,10 @@ class PhaseRetrieval(NonlinearOperator):
 
     def __init__(
         self,
-        image_size: Sequence[int],
-        oversampling: float = 2.0,
+        image_size: Sequence[Count],
+        oversampling: Annotated[float, Range(0, 100)] = 2.0,
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
-        number = isinstance(oversampling, (int, float)) and 0 <= oversampling < np.inf
-        require(number, "oversampling", oversampling, "a finite number of at least 0")
         channels, *sides = image_sides(image_size)
         self._margins = [int(oversampling / 8 * side) for side in sides]
         padded = [side + 2 * margin for side, margin in zip(sides, self._margins, strict=True)]
@@ -92,7 +90,7 @@ class PhaseRetrieval(NonlinearOperator):
         image = torch.fft.ifft2(magnitude, norm="ortho").real
         return self._crop(torch.fft.fftshift(image, dim=(-2, -1)))
 
-    def A_dagger(self, y: Tensor, iterations: int = 100, **kwargs: object) -> Tensor:
+    def A_dagger(self, y: Tensor, iterations: Steps = 100, **kwargs: object) -> Tensor:
         """Return a start for solvers: a non-negative image with about these magnitudes.
 
         It is found by the hybrid input-output algorithm (Fienup, "Phase retrieval algorithms: a

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import divisible_sides, require_integer
+from wellposed.checks import Count, divisible_sides, require_integer
 from wellposed.errors import require_choice
 from wellposed.operators.decomposable import Separable
 
@@ -28,8 +28,8 @@ class SuperResolution(Separable):
 
     def __init__(
         self,
-        image_size: Sequence[int],
-        factor: int = 4,
+        image_size: Sequence[Count],
+        factor: Count = 4,
         kernel: str = "bicubic",
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
@@ -40,12 +40,12 @@ class SuperResolution(Separable):
         super().__init__(build(height, factor), build(width, factor), channels, noise_sigma)
 
 
-def average_matrix(side: int, factor: int) -> Tensor:
+def average_matrix(side: Count, factor: Count) -> Tensor:
     """Return the (side / factor, side) matrix of block averaging, float64."""
     return torch.eye(side // factor, dtype=torch.float64).repeat_interleave(factor, 1) / factor
 
 
-def bicubic_matrix(side: int, factor: int) -> Tensor:
+def bicubic_matrix(side: Count, factor: Count) -> Tensor:
     """Return the (side / factor, side) matrix of antialiased bicubic downsampling, float64."""
     centre = (np.arange(side // factor) + 0.5) * factor - 0.5
     reach = 2 * factor

@@ -1,1 +1,5 @@
-"""Operators of magnetic resonance imaging, masks, trajectories and coils."""
+"""Magnetic resonance imaging."""
+
+from wellposed.operators.mri.cartesian import fft2c, ifft2c
+
+__all__ = ["fft2c", "ifft2c"]

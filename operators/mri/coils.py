@@ -8,10 +8,12 @@ one matrix per item, (B, new coils, coils), so that an item's result does not de
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import checked, require_integer
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
+from wellposed.kinds import shown
 
 
+@checked
 def mix_coils(matrix: Tensor, data: Tensor) -> Tensor:
     """Return ``matrix`` applied to the coils of complex data.
 
@@ -37,6 +39,7 @@ def mix_coils(matrix: Tensor, data: Tensor) -> Tensor:
     return torch.unflatten(mixed, 2, data.shape[2:])
 
 
+@checked
 def compress_coils(kspace: Tensor, coils: int) -> tuple[Tensor, Tensor]:
     """Return k-space of the virtual coils with most of the energy, and the matrix.
 
@@ -65,6 +68,7 @@ def compress_coils(kspace: Tensor, coils: int) -> tuple[Tensor, Tensor]:
     return mix_coils(matrix, kspace), matrix
 
 
+@checked
 def noise_covariance(noise: Tensor) -> Tensor:
     """Return the covariance ``E[n n^H]`` of complex noise samples, (B, coils, coils).
 
@@ -82,6 +86,7 @@ def noise_covariance(noise: Tensor) -> Tensor:
     return (_correlation(noise) / samples).to(noise.dtype)
 
 
+@checked
 def prewhiten(kspace: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Return k-space whose noise is white, and the matrix.
 
@@ -125,12 +130,15 @@ def prewhiten(kspace: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     return mix_coils(matrix, kspace), matrix
 
 
+@checked
 def root_sum_of_squares(coil_images: Tensor) -> Tensor:
     """Return the combined magnitude (B, 1, ...) of coil images (B, coils, ...).
 
     Roemer, Edelstein, Hayes, Souza and Mueller, "The NMR phased array", Magnetic Resonance in
     Medicine 16, 1990, doi:10.1002/mrm.1910160203.
     """
+    if coil_images.ndim < 2 or not (coil_images.is_floating_point() or coil_images.is_complex()):
+        raise ShapeError(f"coil_images: got {shown(coil_images)}, accepted: (B, coils, ...)")
     magnitude: Tensor = torch.linalg.vector_norm(coil_images, dim=1, keepdim=True)
     return magnitude
 

@@ -8,19 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, Fraction, Seed, checked, require_integer
 from wellposed.errors import ArgumentError, require, require_choice
 
 KINDS = ("random", "equispaced", "equispaced_fraction", "magic", "magic_fraction")
 FRACTIONAL = ("random", "equispaced_fraction", "magic_fraction")
 
 
+@checked
 def fastmri_lines(
     kind: str,
-    width: int,
-    acceleration: int,
-    center_fraction: float,
-    seed: int | Sequence[int],
+    width: Count,
+    acceleration: Count,
+    center_fraction: Fraction,
+    seed: Seed | Sequence[int],
     offset: int | None = None,
 ) -> Tensor:
     """Return a line mask (W,), float32, equal to that of fastMRI's mask functions.
@@ -79,7 +80,7 @@ def fastmri_lines(
     return torch.from_numpy(mask.astype(np.float32))
 
 
-def _generator(seed: int | Sequence[int]) -> np.random.RandomState:
+def _generator(seed: Seed | Sequence[int]) -> np.random.RandomState:
     try:
         return np.random.RandomState(seed)
     except (TypeError, ValueError) as error:
@@ -87,7 +88,7 @@ def _generator(seed: int | Sequence[int]) -> np.random.RandomState:
         raise ArgumentError(f"seed: got {seed!r}, accepted: {accepted}") from error
 
 
-def _check_acceleration(kind: str, width: int, acceleration: float, center: int) -> None:
+def _check_acceleration(kind: str, width: Count, acceleration: float, center: int) -> None:
     if kind not in FRACTIONAL:
         require_integer("acceleration", acceleration, 1, width)
         return
@@ -99,7 +100,7 @@ def _check_acceleration(kind: str, width: int, acceleration: float, center: int)
     require(center < total, "center_fraction", f"{center} lines", f"fewer than {total:g}")
 
 
-def _spacing(kind: str, width: int, acceleration: float, center: int) -> float:
+def _spacing(kind: str, width: Count, acceleration: float, center: int) -> float:
     if kind == "equispaced_fraction":
         return acceleration * (center - width) / (center * acceleration - width)
     if kind == "magic_fraction":
@@ -107,19 +108,19 @@ def _spacing(kind: str, width: int, acceleration: float, center: int) -> float:
     return acceleration
 
 
-def _equispaced(width: int, spacing: int, offset: int) -> np.ndarray:
+def _equispaced(width: Count, spacing: int, offset: int) -> np.ndarray:
     mask = np.zeros(width)
     mask[offset::spacing] = 1
     return mask
 
 
-def _equispaced_fraction(width: int, spacing: float, offset: int) -> np.ndarray:
+def _equispaced_fraction(width: Count, spacing: float, offset: int) -> np.ndarray:
     mask = np.zeros(width)
     mask[np.around(np.arange(offset, width - 1, spacing)).astype(int)] = 1
     return mask
 
 
-def _magic(width: int, spacing: int, offset: int) -> np.ndarray:
+def _magic(width: Count, spacing: int, offset: int) -> np.ndarray:
     # Offsets of one line and of its neighbour on the other side, in pairs of even and odd.
     right, left = (offset + 1, offset + 2) if offset % 2 == 0 else (offset + 2, offset - 1)
     above, below = (width + 1) // 2, width // 2

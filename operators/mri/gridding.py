@@ -10,6 +10,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
+from wellposed.checks import Count
 from wellposed.errors import require
 from wellposed.operators.ct.sparse import StoredMatrix
 
@@ -27,11 +28,11 @@ class KaiserBessel:
         ratio", IEEE Transactions on Medical Imaging 24, 2005, doi:10.1109/TMI.2005.848376
     """
 
-    width: int
+    width: Count
     beta: float
 
     @classmethod
-    def matched(cls, width: int, oversampling: float) -> "KaiserBessel":
+    def matched(cls, width: Count, oversampling: float) -> "KaiserBessel":
         """Return the kernel with the least aliasing for an oversampling (equation 5)."""
         reach = (width / oversampling * (oversampling - 0.5)) ** 2
         return cls(width, pi * sqrt(reach - 0.8))

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, Fraction, Seed, checked, require_integer
 from wellposed.errors import ArgumentError, require
 
 
+@checked
 def uniform_random_lines(
-    width: int, acceleration: float, center_fraction: float = 0.08, seed: int = 0
+    width: Count, acceleration: float, center_fraction: Fraction = 0.08, seed: Seed = 0
 ) -> Tensor:
     """Return a line mask (W,): the centre, and lines drawn uniformly from the rest.
 
@@ -45,8 +46,9 @@ def uniform_random_lines(
     return torch.from_numpy(mask)
 
 
+@checked
 def equispaced_lines(
-    width: int, acceleration: int, center_fraction: float = 0.08, offset: int = 0
+    width: Count, acceleration: int, center_fraction: Fraction = 0.08, offset: int = 0
 ) -> Tensor:
     """Return a line mask (W,): lines ``offset``, ``offset + acceleration``, ... and the centre.
 
@@ -71,13 +73,14 @@ def equispaced_lines(
     return torch.from_numpy(mask)
 
 
+@checked
 def gaussian_random_2d(
-    height: int,
-    width: int,
+    height: Count,
+    width: Count,
     acceleration: float,
-    center_fraction: float = 0.08,
+    center_fraction: Fraction = 0.08,
     spread: float = 0.25,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Tensor:
     """Return a variable-density mask (H, W) of points, densest at the centre of k-space.
 
@@ -112,8 +115,13 @@ def gaussian_random_2d(
     return torch.from_numpy(mask.reshape(height, width))
 
 
+@checked
 def poisson_disc_2d(
-    height: int, width: int, acceleration: float, center_fraction: float = 0.08, seed: int = 0
+    height: Count,
+    width: Count,
+    acceleration: float,
+    center_fraction: Fraction = 0.08,
+    seed: Seed = 0,
 ) -> Tensor:
     """Return a variable-density Poisson-disc mask (H, W): random points with a minimum distance.
 
@@ -186,14 +194,14 @@ def _positive(value: float) -> bool:
     return isinstance(value, Real) and isfinite(value) and value > 0
 
 
-def _center_count(name: str, size: int, fraction: float) -> int:
+def _center_count(name: str, size: Count, fraction: float) -> int:
     require_integer(name, size)
     inside = isinstance(fraction, Real) and 0 <= fraction <= 1
     require(inside, "center_fraction", fraction, "a fraction in [0, 1]")
     return int(fraction * size)
 
 
-def _center_mask(size: int, count: int) -> np.ndarray:
+def _center_mask(size: Count, count: int) -> np.ndarray:
     mask = np.zeros(size, dtype=np.float32)
     start = size // 2 - count // 2
     mask[start : start + count] = 1
@@ -201,7 +209,7 @@ def _center_mask(size: int, count: int) -> np.ndarray:
 
 
 def _center_block(
-    height: int, width: int, acceleration: float, fraction: float
+    height: Count, width: Count, acceleration: float, fraction: float
 ) -> tuple[np.ndarray, int]:
     """Return the mask (H, W) of the central block, and the total number of points to sample."""
     rows = _center_count("height", height, fraction)
@@ -210,7 +218,7 @@ def _center_block(
     return block, _total(height * width, acceleration, rows * columns)
 
 
-def _total(size: int, acceleration: float, center: int) -> int:
+def _total(size: Count, acceleration: float, center: int) -> int:
     """Return how many of ``size`` samples the acceleration allows, at least the central ones."""
     usable = _positive(acceleration) and 1 <= acceleration <= size
     require(usable, "acceleration", acceleration, f"a number from 1 to {size}")

@@ -6,6 +6,7 @@ from math import ceil, pi, prod
 import torch
 from torch import Tensor
 
+from wellposed.checks import Count, RealTensor, checked
 from wellposed.errors import DtypeError, ShapeError, check_finite
 from wellposed.linalg import conjugate_gradient
 from wellposed.operators.base import LinearOperator
@@ -51,11 +52,11 @@ class NonCartesianMRI(LinearOperator):
 
     def __init__(
         self,
-        trajectory: Tensor,
+        trajectory: RealTensor,
         sensitivity_maps: Tensor,
         noise_sigma: float | Tensor = 0.0,
-        density: Tensor | None = None,
-        width: int = 8,
+        density: RealTensor | None = None,
+        width: Count = 8,
     ) -> None:
         maps = coil_maps(sensitivity_maps, _spatial_axes(trajectory))
         image, samples = tuple(maps.shape[2:]), tuple(trajectory.shape[:-1])
@@ -71,7 +72,7 @@ class NonCartesianMRI(LinearOperator):
         many = prod(samples) * self.nufft.width ** len(image) > TOEPLITZ_WEIGHTS * prod(image)
         self._normal = ToeplitzNormal(self.nufft) if many else None
         self.register_buffer("sensitivity_maps", maps)
-        cells = None if density is None else _real_values("density", density, samples).float()
+        cells = None if density is None else _of_shape("density", density, samples).float()
         self.register_buffer("density", cells)
         self.to(maps.device)
 
@@ -143,17 +144,17 @@ class OffResonanceMRI(NonCartesianMRI):
 
     def __init__(
         self,
-        trajectory: Tensor,
+        trajectory: RealTensor,
         sensitivity_maps: Tensor,
-        field_map: Tensor,
-        times: Tensor,
+        field_map: RealTensor,
+        times: RealTensor,
         noise_sigma: float | Tensor = 0.0,
-        density: Tensor | None = None,
-        width: int = 8,
+        density: RealTensor | None = None,
+        width: Count = 8,
     ) -> None:
         super().__init__(trajectory, sensitivity_maps, noise_sigma, density, width)
         self._normal = None  # in a varying field A^H A is not a convolution
-        field = _real_values("field_map", field_map, self.img_size[1:])
+        field = _of_shape("field_map", field_map, self.img_size[1:])
         times = _real_values("times", times, self.measurement_size[1:])
         weights, phases = _time_segments(field, times)
         self.register_buffer("_weights", weights)
@@ -171,11 +172,12 @@ class OffResonanceMRI(NonCartesianMRI):
         return torch.stack(parts).sum(0)
 
 
+@checked
 def gridded_kspace(
     kspace: Tensor,
-    trajectory: Tensor,
-    image_size: Sequence[int],
-    density: Tensor | None = None,
+    trajectory: RealTensor,
+    image_size: Sequence[Count],
+    density: RealTensor | None = None,
 ) -> Tensor:
     """Return Cartesian k-space (..., coils, *image), resampled from a trajectory.
 
@@ -203,7 +205,7 @@ def gridded_kspace(
             f"{', '.join(map(str, samples))}) as for the trajectory"
         )
     density = pipe_menon_density(trajectory, image_size) if density is None else density
-    weights = _real_values("density", density, samples).to(kspace.device, kspace.real.dtype)
+    weights = _of_shape("density", density, samples).to(kspace.device, kspace.real.dtype)
     images = nufft.adjoint((weights * kspace).flatten(-len(samples)))
     return fftc(images, tuple(range(-len(nufft.image_size), 0)))
 
@@ -247,3 +249,10 @@ def _real_values(name: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     if not fits or any(n not in (1, side) for n, side in pairs):
         raise ShapeError(f"{name}: got shape {tuple(values.shape)}, accepted: {tuple(shape)}")
     return values.double().expand(shape)
+
+
+def _of_shape(name: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return finite real values of a shape, float64, on the CPU."""
+    if tuple(values.shape) != tuple(shape):
+        raise ShapeError(f"{name}: got shape {tuple(values.shape)}, accepted: {tuple(shape)}")
+    return _real_values(name, values, shape)

@@ -5,6 +5,7 @@ cycles per field of view, from ``-N_a / 2`` to ``N_a / 2`` along the image's axi
 order of the axes (rows first). Integer frequencies are those of the centred FFT, `fft2c`.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import product
 from math import ceil, pi, prod, sqrt
@@ -14,15 +15,19 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor, nn
 
-from wellposed.checks import require_integer
+from wellposed.checks import Checked, Count, RealTensor, require_integer
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
 from wellposed.operators.mri.gridding import Gridding, KaiserBessel
+
+LOW = 0.25
+"""Reach of a trajectory, over half the image's pixels, below which its unit is suspected."""
+
 
 # Sparse products lose speed beyond 16 real columns, which are 8 complex images.
 MAX_IMAGES = 8
 
 
-class NUFFT(nn.Module):
+class NUFFT(Checked, nn.Module):
     r"""Fourier transform of images at any frequencies, and its exact adjoint.
 
     .. math:: X_j = \frac{1}{\sqrt{N_1 \cdots N_d}} \sum_n x_n
@@ -67,9 +72,9 @@ class NUFFT(nn.Module):
 
     def __init__(
         self,
-        trajectory: Tensor,
-        image_size: Sequence[int],
-        width: int = 7,
+        trajectory: RealTensor,
+        image_size: Sequence[Count],
+        width: Count = 7,
         oversampling: float = 1.5,
     ) -> None:
         super().__init__()
@@ -78,6 +83,7 @@ class NUFFT(nn.Module):
         inside = isinstance(oversampling, Real) and 1.25 <= oversampling <= 4
         require(inside, "oversampling", oversampling, "a number from 1.25 to 4")
         k = _checked_trajectory(trajectory, self.image_size)
+        _warn_of_units(k, self.image_size)
         self.samples, self.width = len(k), width
         least = [max(oversampling * n, width) for n in self.image_size]
         self.grid_size = tuple(2 * next_fast_len(ceil(g / 2)) for g in least)
@@ -208,7 +214,7 @@ def _in_groups(apply: Callable[[Tensor], Tensor], values: Tensor, axes: int) -> 
 
 
 def _taper(
-    image_size: Sequence[int], grid_size: Sequence[int], kernels: Sequence[KaiserBessel]
+    image_size: Sequence[Count], grid_size: Sequence[int], kernels: Sequence[KaiserBessel]
 ) -> Tensor:
     """Return the inverse of the kernels' transform over the image, over ``sqrt(prod(N))``."""
     taper = torch.ones((), dtype=torch.float64)
@@ -228,7 +234,7 @@ def _complex_rows(columns: Tensor) -> Tensor:
     return torch.view_as_complex(columns.unflatten(1, (-1, 2))).T.contiguous()
 
 
-def _checked_size(image_size: Sequence[int]) -> tuple[int, ...]:
+def _checked_size(image_size: Sequence[Count]) -> tuple[int, ...]:
     size = tuple(image_size) if isinstance(image_size, Sequence) else ()
     require(1 <= len(size) <= 3, "image_size", image_size, "one to three integers")
     return tuple(require_integer("image_size", n) for n in size)
@@ -257,3 +263,16 @@ def _checked_trajectory(trajectory: Tensor, image_size: tuple[int, ...]) -> Tens
             f"at most {n / 2:g}, the band of an image of {n} pixels",
         )
     return k
+
+
+def _warn_of_units(k: Tensor, image_size: tuple[int, ...]) -> None:
+    """Warn if frequencies (M, d) stay in the middle of the band, as in another unit."""
+    half = torch.tensor(image_size, dtype=k.dtype) / 2
+    reach = float((k.abs() / half).max())
+    if len(k) > 1 and 0 < reach < LOW:
+        warnings.warn(
+            f"trajectory: extends to {float(k.abs().max()):.4g} cycles per field of view, "
+            f"{reach:.2g} of the band of an image of {image_size} pixels; multiply cycles per "
+            "pixel by the pixels along each axis, radians per pixel by these pixels / (2 pi)",
+            stacklevel=4,
+        )

@@ -1,6 +1,7 @@
 """Coil sensitivity maps: estimated from calibration data (ESPIRiT), or simulated."""
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import pi
 
@@ -8,16 +9,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
-from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
+from wellposed.checks import Count, Seed, checked, require_integer
+from wellposed.errors import check_finite, require
+from wellposed.operators.mri.calibration import (
+    calibration_block,
+    check_kspace,
+    find_calibration,
+    padded,
+)
+from wellposed.operators.mri.cartesian import ifft2c
+
+MUCH = 0.05
+"""Share of the energy that ESPIRiT may not set to zero without a word."""
 
 _CHUNK_BYTES = 64 * 2**20
 
 
+@checked
 def espirit(
     kspace: Tensor,
     calibration: int | tuple[int, int] | None = 24,
-    kernel: int = 6,
+    kernel: Count | None = None,
     threshold: float = 0.02,
     crop: float = 0.9,
 ) -> Tensor:
@@ -42,10 +54,12 @@ def espirit(
             calibration block is used. Items are treated one by one.
         calibration: size of that block, one number or (rows, columns); ``None`` uses the fully
             sampled block of each item, see `find_calibration`.
-        kernel: window size k in samples.
+        kernel: window size k in samples; by default half the block's shorter side, but 2 to 6:
+            of few lines larger windows have too few places to tell signal from noise.
         threshold: relative singular value below which a vector belongs to the null space.
         crop: eigenvalue below which a pixel has no signal and its maps are zero, 0 to 1;
-            0 keeps every pixel.
+            0 keeps every pixel, as solving with a prior needs: where maps are zero, no datum
+            holds the image to anything.
 
     Returns:
         Maps with the shape and dtype of ``kspace``, and ``sum_c |S_c|^2 = 1`` where not zero.
@@ -54,10 +68,14 @@ def espirit(
         DtypeError, ShapeError, NonFiniteError: ``kspace`` is not complex, has other axes, or
             contains NaN or infinite values.
         ArgumentError: the block is smaller than a window, larger than the image or not fully
-            sampled; or another argument is out of range.
+            sampled; or another argument is out of range; k-space is not centred.
+
+    Warns:
+        UserWarning: maps are zero where the calibration data have over 5 % of their energy.
     """
-    _check_kspace(kspace)
-    require_integer("kernel", kernel)
+    check_kspace(kspace)
+    if kernel is not None:
+        require_integer("kernel", kernel)
     require(0 < threshold < 1, "threshold", threshold, "a number in (0, 1)")
     require(0 <= crop <= 1, "crop", crop, "a number in [0, 1]")
     items = kspace if kspace.ndim == 4 else kspace[None]
@@ -65,49 +83,16 @@ def espirit(
     with _one_thread():
         for item in items:
             size = find_calibration(item) if calibration is None else calibration
-            data = check_finite("kspace", _calibration_block(item, size, kernel))
-            vectors = _signal_space(data, kernel, threshold)
+            data = check_finite("kspace", calibration_block(item, size, kernel))
+            vectors = _signal_space(data, kernel or _window(data), threshold)
             height, width = item.shape[-2:]
             maps.append(_eigen_maps(vectors, _principal_coil(data), (height, width), crop))
+            _warn_of_loss(data, maps[-1])
     return torch.stack(maps).view_as(kspace)
 
 
-def find_calibration(kspace: Tensor, limit: int = 32) -> tuple[int, int]:
-    """Return the (rows, columns) of the largest fully sampled block at the centre of k-space.
-
-    A sample is measured if any coil is not zero there. For a batch it is the block that all items
-    have.
-
-    Args:
-        kspace: complex (coils, H, W) or (B, coils, H, W), centred, zero where not measured.
-        limit: largest size for either axis; more calibration data make `espirit` slower but
-            hardly better.
-
-    Raises:
-        DtypeError, ShapeError: ``kspace`` is not complex or has other axes.
-        ArgumentError: nothing was measured at the centre, or ``limit`` is below 1.
-    """
-    _check_kspace(kspace)
-    require_integer("limit", limit)
-    taken = (kspace != 0).any(-3)
-    taken = taken.all(0) if taken.ndim == 3 else taken
-    height, width = taken.shape
-    best = (0, 0)
-    for rows in range(1, min(height, limit) + 1):
-        full = taken[_centred(height, rows)].all(0).tolist()
-        columns = 0
-        while columns < min(width, limit) and all(full[_centred(width, columns + 1)]):
-            columns += 1
-        best = max(best, (rows, columns), key=lambda size: size[0] * size[1])
-    if min(best) == 0:
-        raise ArgumentError(
-            "kspace: the centre of k-space was not measured, accepted: centred k-space with a "
-            "fully sampled block in the middle"
-        )
-    return best
-
-
-def simulate_sensitivity_maps(coils: int, height: int, width: int, seed: int = 0) -> Tensor:
+@checked
+def simulate_sensitivity_maps(coils: Count, height: Count, width: Count, seed: Seed = 0) -> Tensor:
     """Return smooth maps (coils, H, W), complex64, of coils on a ring around the image.
 
     They resemble a head array. The magnitude of each coil decreases as the field on the axis of a
@@ -139,42 +124,27 @@ def simulate_sensitivity_maps(coils: int, height: int, width: int, seed: int = 0
     return torch.from_numpy(maps.astype(np.complex64))
 
 
-def _check_kspace(kspace: Tensor) -> None:
-    if not isinstance(kspace, Tensor) or kspace.dtype not in (torch.complex64, torch.complex128):
-        kind = kspace.dtype if isinstance(kspace, Tensor) else type(kspace).__name__
-        raise DtypeError(f"kspace: got {kind}, accepted: a complex64 or complex128 tensor")
-    if kspace.ndim not in (3, 4) or kspace.numel() == 0:
-        raise ShapeError(
-            f"kspace: got shape {tuple(kspace.shape)}, accepted: (coils, H, W) or "
-            f"(B, coils, H, W) with one or more values"
+def _window(data: Tensor) -> int:
+    """Return the window size for a calibration block (coils, rows, columns)."""
+    shorter = min(data.shape[1:])
+    return min(max(shorter // 2, 2), 6, shorter)
+
+
+def _warn_of_loss(data: Tensor, maps: Tensor) -> None:
+    """Warn if maps (coils, H, W) are zero where the calibration data have much energy."""
+    taper = [torch.hann_window(n + 2, False, dtype=data.real.dtype)[1:-1] for n in data.shape[1:]]
+    smooth = data * taper[0][:, None] * taper[1]
+    energy = ifft2c(padded(smooth, maps.shape[-2:])).abs().square().sum(0)
+    lost = float(energy[(maps == 0).all(0)].sum() / energy.sum())
+    if lost > MUCH:
+        warnings.warn(
+            f"kspace: ESPIRiT set the maps to zero where the image has {lost:.0%} of its energy; "
+            "use a smaller kernel or crop=0",
+            stacklevel=3,
         )
 
 
-def _centred(size: int, count: int) -> slice:
-    """Return the ``count`` samples about the centre ``size // 2``."""
-    start = size // 2 - count // 2
-    return slice(start, start + count)
-
-
-def _calibration_block(kspace: Tensor, size: int | tuple[int, int], kernel: int) -> Tensor:
-    """Return the central block (coils, rows, columns), checked to be fully sampled."""
-    sizes = size if isinstance(size, Sequence) else (size, size)
-    require(len(sizes) == 2, "calibration", size, "None, an integer, or two: (rows, columns)")
-    rows, columns = (require_integer("calibration", n) for n in sizes)
-    height, width = kspace.shape[-2:]
-    fits = kernel <= min(rows, columns) and rows <= height and columns <= width
-    accepted = f"a block from {kernel} x {kernel}, the kernel, to {height} x {width}, the image"
-    require(fits, "calibration", size, accepted)
-    block = kspace[:, _centred(height, rows), _centred(width, columns)]
-    if not bool((block != 0).any(0).all()):
-        raise ArgumentError(
-            f"calibration: got {rows} x {columns}, a block with unmeasured samples, accepted: "
-            f"{find_calibration(kspace)}, or None to find the block"
-        )
-    return block
-
-
-def _signal_space(data: Tensor, kernel: int, threshold: float) -> Tensor:
+def _signal_space(data: Tensor, kernel: Count, threshold: float) -> Tensor:
     """Return the vectors (R, coils, k, k) that span the windows of the calibration data."""
     windows = data.unfold(1, kernel, 1).unfold(2, kernel, 1)
     matrix = windows.permute(1, 2, 0, 3, 4).reshape(-1, data.shape[0] * kernel**2)
@@ -224,7 +194,7 @@ def _lag_matrices(vectors: Tensor) -> Tensor:
     return coefficients.flatten(2)
 
 
-def _lag_phases(positions: Tensor, size: int, lags: Tensor) -> Tensor:
+def _lag_phases(positions: Tensor, size: Count, lags: Tensor) -> Tensor:
     """Return the Fourier matrix from the lags to image positions, with the centre as origin."""
     lag = torch.fft.fftfreq(len(lags), 1 / len(lags), dtype=lags.real.dtype)
     angle = -2 * pi * torch.outer(positions - size // 2, lag) / size

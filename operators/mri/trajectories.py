@@ -7,21 +7,22 @@ cycles per pixel, of radius 1/2, is an ellipse of half axes (H / 2, W / 2) here.
 
 from collections.abc import Sequence
 from math import pi, sqrt
-from numbers import Integral
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, RealTensor, Steps, checked, require_integer
 from wellposed.errors import ArgumentError, ShapeError, check_finite, require
+from wellposed.operators.angles import view_angles
 from wellposed.operators.mri.nufft import NUFFT
 
 GOLDEN_ANGLE = 180 * (sqrt(5) - 1) / 2
 """Degrees between spokes that cover the half circle evenly, for any number of spokes."""
 
 
-def golden_angles(views: int) -> Tensor:
+@checked
+def golden_angles(views: Count) -> Tensor:
     """Return the angles (views,) of golden-angle spokes, in degrees from 0 to 360.
 
     Winkelmann, Schaeffter, Koehler, Eggers and Doessel, "An optimal radial profile order based
@@ -35,7 +36,10 @@ def golden_angles(views: int) -> Tensor:
     return torch.arange(views, dtype=torch.float64) * GOLDEN_ANGLE % 360
 
 
-def radial_trajectory(angles: int | Tensor, samples: int, image_size: Sequence[int]) -> Tensor:
+@checked
+def radial_trajectory(
+    angles: Count | Sequence[float] | RealTensor, samples: Count, image_size: Sequence[Count]
+) -> Tensor:
     """Return full spokes through the centre of k-space, shape (views, samples, 2).
 
     Sample j of a spoke has the radius ``(j - samples // 2) / samples`` in cycles per pixel; the
@@ -52,20 +56,19 @@ def radial_trajectory(angles: int | Tensor, samples: int, image_size: Sequence[i
     Raises:
         ArgumentError, ShapeError, NonFiniteError: a number is not an integer of at least 1, or
             angles are not a vector, or not finite.
+
+    Warns:
+        UserWarning: angles look like radians.
     """
-    if isinstance(angles, Integral):
-        views = require_integer("angles", angles)
-        angles = torch.arange(views, dtype=torch.float64) * (180 / views)
-    angles = check_finite("angles", torch.as_tensor(angles, dtype=torch.float64))
-    if angles.ndim != 1 or len(angles) == 0:
-        raise ShapeError(f"angles: got shape {tuple(angles.shape)}, accepted: (views,)")
+    angles = view_angles(angles, span=180.0)
     require_integer("samples", samples)
     radius = (torch.arange(samples, dtype=torch.float64) - samples // 2) / samples
     return _polar(radius, torch.deg2rad(angles)[:, None], image_size)
 
 
+@checked
 def spiral_trajectory(
-    interleaves: int, samples: int, image_size: Sequence[int], turns: float | None = None
+    interleaves: Count, samples: Count, image_size: Sequence[Count], turns: float | None = None
 ) -> Tensor:
     """Return Archimedean spirals from the centre outwards, shape (interleaves, samples, 2).
 
@@ -95,7 +98,8 @@ def spiral_trajectory(
     return _polar(along / (4 * pi * turns), along + start, image_size)
 
 
-def ramp_density(trajectory: Tensor, image_size: Sequence[int]) -> Tensor:
+@checked
+def ramp_density(trajectory: RealTensor, image_size: Sequence[Count]) -> Tensor:
     """Return the area of k-space per sample, for equally spaced full spokes.
 
     The two samples of each spoke on a ring of width d and radius r share its area: each has
@@ -130,8 +134,9 @@ def ramp_density(trajectory: Tensor, image_size: Sequence[int]) -> Tensor:
     return cells
 
 
+@checked
 def pipe_menon_density(
-    trajectory: Tensor, image_size: Sequence[int], iterations: int = 30
+    trajectory: RealTensor, image_size: Sequence[Count], iterations: Steps = 30
 ) -> Tensor:
     """Return the volume of k-space per sample, for any trajectory.
 
@@ -164,13 +169,13 @@ def pipe_menon_density(
     return weights.view(trajectory.shape[:-1]) * float(np.prod(cells))
 
 
-def _polar(radius: Tensor, angle: Tensor, image_size: Sequence[int]) -> Tensor:
+def _polar(radius: Tensor, angle: Tensor, image_size: Sequence[Count]) -> Tensor:
     """Return (..., 2) for radii in cycles per pixel and angles counter-clockwise in radians."""
     height, width = _checked_pair(image_size)
     return torch.stack([-height * radius * angle.sin(), width * radius * angle.cos()], -1)
 
 
-def _checked_pair(image_size: Sequence[int]) -> tuple[int, int]:
+def _checked_pair(image_size: Sequence[Count]) -> tuple[int, int]:
     size = tuple(image_size) if isinstance(image_size, Sequence) else ()
     if len(size) != 2:
         raise ArgumentError(f"image_size: got {image_size!r}, accepted: (H, W)")

@@ -5,10 +5,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from wellposed.checks import Count, Whole, check_fields
 from wellposed.errors import require
 from wellposed.priors.adapters.autoencoder import Autoencoder, Latent
 from wellposed.priors.anchor import Condition, Degraded
@@ -39,7 +41,9 @@ class Patchwise(Adapter):
         ArgumentError: a latent prior without an anchor, or an invalid size or overlap.
     """
 
-    def __init__(self, prior: Prior, size: int = 256, overlap: int = 64) -> None:
+    def __init__(
+        self, prior: Prior, size: Count = 256, overlap: Annotated[int, Whole(0, 10**9)] = 64
+    ) -> None:
         about = prior.anchor is not None
         require(about or prior.is_affine, "prior", type(prior).__name__, "a prior on images")
         align = math.lcm(STRIDE, prior.upsample) if about else math.gcd(STRIDE, size, overlap)
@@ -152,11 +156,12 @@ class Tiles:
         ArgumentError: an invalid size or overlap.
     """
 
-    size: int = 256
-    overlap: int = 64
-    align: int = 1
+    size: Count = 256
+    overlap: Annotated[int, Whole(0, 10**9)] = 64
+    align: Count = 1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         require(self.size >= 2 * self.align, "size", self.size, f"at least {2 * self.align}")
         size, overlap = self._coarse()
         fits = 0 <= 2 * overlap <= size

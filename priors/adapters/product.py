@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,8 @@ class Product(Prior):
             step weights that are not positive and finite.
     """
 
+    has_range = False
+
     def __init__(
         self,
         priors: Sequence[Prior],
@@ -76,6 +78,12 @@ class Product(Prior):
         """Return the content of `repr`."""
         gains = [round(gain, 4) for gain in self.gains]
         return f"{super().extra_repr()}, blocks={self.sizes}, gains={gains}"
+
+    def with_range(self, low: float, high: float) -> Self:
+        """Refuse: each block has a range of its own."""
+        raise ArgumentError(
+            "prior: a Product has no range, accepted: blocks with ranges of theirs"
+        )
 
     @property
     def is_affine(self) -> bool:

@@ -34,14 +34,16 @@ class DenoiserPrior(Prior):
         finite = bool(torch.isfinite(self.schedule.ratio(self.schedule.T)))
         name = type(self.schedule).__name__
         require(finite, "schedule", name, "a schedule with a finite largest sigma / alpha")
-        self.denoiser = denoiser
+        self.denoiser, self.expected = denoiser, self.data_range
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the denoiser's estimate at noise level sigma_t / alpha_t."""
         alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
-        public = x_t / alpha * self.scale + self.centre
-        level = (sigma / alpha * self.scale).flatten().expand(len(x_t))
-        return (self.denoiser(public, level) - self.centre) / self.scale
+        low, high = self.expected
+        scale, centre = (high - low) / 2, (high + low) / 2
+        public = x_t / alpha * scale + centre
+        level = (sigma / alpha * scale).flatten().expand(len(x_t))
+        return (self.denoiser(public, level) - centre) / scale
 
 
 class Rescheduled(Adapter):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from wellposed.checks import Count
 from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.priors.anchor import Condition
 from wellposed.priors.prior import Adapter, Prior
@@ -62,7 +63,7 @@ class Slicewise(Adapter):
         self,
         prior: Prior,
         axes: tuple[int, ...] = (2,),
-        chunk: int | None = None,
+        chunk: Count | None = None,
         *,
         precision: torch.dtype | None = None,
         device: torch.device | str | None = None,

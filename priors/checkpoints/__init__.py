@@ -7,7 +7,16 @@ The network's configuration is inferred from names and shapes. Each family is on
 from pathlib import Path
 
 from wellposed.errors import CheckpointError
-from wellposed.priors.checkpoints import adm, ddpm, deepinv_models, edm, irsde, rddm, resshift
+from wellposed.priors.checkpoints import (
+    adm,
+    ddpm,
+    deepinv_models,
+    edm,
+    irsde,
+    lucidrains,
+    rddm,
+    resshift,
+)
 from wellposed.priors.checkpoints.family import Family
 from wellposed.priors.networks.keys import State
 
@@ -17,6 +26,7 @@ FAMILIES: tuple[Family, ...] = (
     resshift.FAMILY,  # before ADM, as it also has ADM's modules
     irsde.UNET,
     irsde.NAFNET,
+    lucidrains.FAMILY,  # before RDDM, as it has the same modules
     rddm.FAMILY,
     adm.FAMILY,
     ddpm.FAMILY,

@@ -10,6 +10,7 @@ from wellposed.priors.checkpoints.family import (
     check_options,
     ddpm_prior,
     load_network,
+    schedule_beside,
 )
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.adm import ADMConfig, ADMUNet
@@ -66,13 +67,14 @@ def _resampling(state: State) -> tuple[str, int]:
 def build(state: State, where: str, options: Options) -> NetworkPrior:
     """Return an ADM checkpoint as a prior.
 
-    Defaults are 1000 linear levels, noise prediction and attention heads of 64 channels, as in the
-    checkpoints for FFHQ and ImageNet. A learned variance is not used.
+    Defaults are 1000 linear levels, or those of ``betas`` beside the weights, noise prediction and
+    attention heads of 64 channels, as in the checkpoints for FFHQ and ImageNet. A learned variance
+    is not used.
 
     Args:
         state: the state dict.
         where: beginning of error messages, which names the file.
-        options: ``schedule``, ``prediction``, ``data_range`` and ``is_complex`` of `ddpm_prior`;
+        options: those of `ddpm_prior`;
             ``num_head_channels`` or ``num_heads`` of the attention, which the weights do not
             determine.
 
@@ -84,7 +86,8 @@ def build(state: State, where: str, options: Options) -> NetworkPrior:
     heads: dict[str, Any] = {name: v for name, v in options.items() if name in HEADS}
     network = load_network(lambda s: ADMUNet(replace(read_config(s), **heads)), state, where)
     config = network.config
-    return ddpm_prior(network, config.channels[0], options, config.num_classes)
+    schedule = schedule_beside(state)
+    return ddpm_prior(network, config.channels[0], options, config.num_classes, schedule)
 
 
 FAMILY = Family("ADM / guided-diffusion", matches, build)

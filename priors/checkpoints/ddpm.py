@@ -7,6 +7,7 @@ from wellposed.priors.checkpoints.family import (
     check_options,
     ddpm_prior,
     load_network,
+    schedule_beside,
 )
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.ddpm import DDPMConfig, DDPMUNet
@@ -50,6 +51,7 @@ def build(state: State, where: str, options: Options) -> NetworkPrior:
     """
     check_options(options, *DDPM_OPTIONS)
     network = load_network(lambda s: DDPMUNet(read_config(s)), state, where)
+    options = {"schedule": schedule_beside(state)} | options
     return ddpm_prior(network, network.config.channels[0], options)
 
 

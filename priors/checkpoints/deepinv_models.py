@@ -10,6 +10,7 @@ from wellposed.priors.checkpoints.family import (
     load_network,
     schedule_option,
 )
+from wellposed.priors.named_schedules import as_schedule
 from wellposed.priors.networks.keys import State, count_after, top_names
 from wellposed.priors.schedule import VE
 
@@ -59,6 +60,8 @@ def build(state: State, where: str, options: Options) -> DenoiserPrior:
     """
     check_options(options, "schedule", "data_range")
     network = load_network(make_network, state, where)
+    if "schedule" in options:
+        options = options | {"schedule": as_schedule(options["schedule"])}
     return DenoiserPrior(
         network,
         schedule_option(options, lambda: VE(sigma_max=50.0)),

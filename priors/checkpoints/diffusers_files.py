@@ -1,13 +1,12 @@
 """Files of diffusers pipelines: found, checked and read; nothing in them is executed."""
 
-import json
 import re
 from pathlib import Path
 
 from torch import nn
 
 from wellposed.errors import CheckpointError
-from wellposed.priors.checkpoints.state import finite_state
+from wellposed.integrity import all_finite, read_json
 
 AUTOENCODERS = ("vqvae", "vae")
 
@@ -104,7 +103,7 @@ def _check_kind(folder: Path, *accepted: str) -> None:
 
 def _read_json(folder: Path, name: str) -> dict[str, object]:
     try:
-        return dict(json.loads((folder / name).read_text()))
+        return dict(read_json(folder / name))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"path: {str(folder)!r} has no {name}, accepted: a folder written by diffusers' "
@@ -137,6 +136,6 @@ def _load(folder: Path) -> nn.Module:
     wrong = {k: sorted(map(str, v))[:5] for k, v in info.items() if v}
     if wrong:
         raise CheckpointError(f"path: weights in {str(folder)!r} do not fit: {wrong}")
-    if not finite_state(network.state_dict()):
+    if not all_finite(network.state_dict()):
         raise CheckpointError(f"path: weights in {str(folder)!r} contain NaN or infinite values")
     return network

@@ -23,7 +23,6 @@ from wellposed.priors.networks.keys import State, count_after, top_names
 from wellposed.priors.schedule import VE
 
 OPTIONS = ("schedule", "data_range", "is_complex", "sigma_data")
-PREFIX = "model."  # prefix of networks inside their preconditioning
 SIDE = re.compile(r"enc\.(\d+)x\1_")
 
 
@@ -50,19 +49,16 @@ class _Call(nn.Module):
         self.network, self.num_classes = network, num_classes
 
     def forward(self, x: Tensor, label: Tensor, *classes: Tensor) -> Tensor:
-        one_hot = [F.one_hot(c, self.num_classes).to(x.dtype) for c in classes]
+        # The class behind the last is none: EDM then gives no class, all zeros.
+        count = self.num_classes
+        one_hot = [F.one_hot(c, count + 1)[:, :count].to(x.dtype) for c in classes]
         out: Tensor = self.network.forward_unet(x, label, *one_hot)  # type: ignore[operator]
         return out
 
 
 def matches(state: State) -> bool:
     """Return whether a state dict has the modules of EDM's networks."""
-    return {"map_layer0", "map_layer1", "enc", "dec"} <= top_names(_bare(state))
-
-
-def _bare(state: State) -> State:
-    wrapped = all(key.startswith(PREFIX) for key in state)
-    return {k.removeprefix(PREFIX): v for k, v in state.items()} if wrapped else state
+    return {"map_layer0", "map_layer1", "enc", "dec"} <= top_names(state)
 
 
 def read_config(state: State) -> EDMConfig:
@@ -139,7 +135,7 @@ def build(state: State, where: str, options: Options) -> NetworkPrior:
     normalisation groups than deepinv's. Augmentation is off.
 
     Args:
-        state: the state dict, with or without the prefix ``model.``.
+        state: the state dict.
         where: beginning of error messages, which names the file.
         options: ``schedule`` (a `Schedule`), ``data_range``, ``is_complex`` (two real channels
             represent one complex channel) and ``sigma_data``.
@@ -150,14 +146,13 @@ def build(state: State, where: str, options: Options) -> NetworkPrior:
     """
     check_options(options, *OPTIONS)
     schedule = schedule_option(options, VE)
-    state = _bare(state)
     network, config = load_network(make_network, state, where), read_config(state)
     taken, returned, classes = config["in_channels"], config["out_channels"], config["label_dim"]
     require(taken == returned, "channels", (taken, returned), "as many channels out as in")
     is_complex = bool(options.get("is_complex", False))
     even = not is_complex or taken % 2 == 0
     require(even, "is_complex", f"True and {taken} channels", "an even number of channels")
-    return NetworkPrior(
+    prior = NetworkPrior(
         _Call(network, classes),
         schedule,
         "edm",
@@ -168,6 +163,8 @@ def build(state: State, where: str, options: Options) -> NetworkPrior:
         is_complex=is_complex,
         data_range=options.get("data_range", (-1.0, 1.0) if is_complex else (0.0, 1.0)),
     )
+    prior.null_class = classes or None
+    return prior
 
 
 FAMILY = Family("EDM / deepinv NCSN++ and ADM", matches, build)

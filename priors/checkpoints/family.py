@@ -1,5 +1,6 @@
 """Families of checkpoints, and the common steps of building their priors."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from torch import nn
 from wellposed.errors import ArgumentError, CheckpointError, require, require_choice
 from wellposed.priors.adapters.autoencoder import Autoencoder
 from wellposed.priors.checkpoints.state import load_strictly
+from wellposed.priors.labels import Label
+from wellposed.priors.named_schedules import as_schedule
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.keys import State
 from wellposed.priors.prior import Prior
@@ -18,11 +21,12 @@ from wellposed.priors.schedule import Schedule, Tabulated
 
 Network = TypeVar("Network", bound=nn.Module)
 
-DDPM_OPTIONS = ("schedule", "prediction", "data_range", "is_complex")
-SCHEDULES: dict[str, Callable[[], Schedule]] = {
-    "linear": Tabulated.linear,
-    "cosine": Tabulated.cosine,
-}
+DDPM_OPTIONS = ("schedule", "prediction", "label", "data_range", "is_complex")
+BESIDE = re.compile(
+    r"(one_minus_|sqrt_|log_|posterior_)*(recip|recipm1)?_?(betas|alphas)\w*|\w*loss_weight|step"
+    r"|posterior_\w+|sqrt_\w+|log_\w+|logvar|initted|n_averaged|num_updates|decay|sigmas|snr"
+)
+"""Tables of a diffusion and counts that trainers store beside the weights."""
 
 
 class Options(TypedDict, total=False):
@@ -31,6 +35,7 @@ class Options(TypedDict, total=False):
     autoencoder: Autoencoder | str | Path
     data_range: tuple[float, float]
     is_complex: bool
+    label: str
     num_head_channels: int
     num_heads: int
     prediction: str
@@ -38,6 +43,7 @@ class Options(TypedDict, total=False):
     sigma_data: float
     steps: int
     upsample: int
+    weights: str | None
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,9 @@ def load_network(make: Callable[[State], Network], state: State, where: str) -> 
             f"{where}: the weights fit no network; missing, misnamed or of the wrong shape: "
             f"{error}"
         ) from error
-    weights = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    own = network.state_dict()
+    kept = {k: v for k, v in state.items() if k in own or not BESIDE.fullmatch(k)}
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in kept.items()}
     network.to_empty(device="cpu")
     load_strictly(network, weights, where)
     return network
@@ -91,13 +99,19 @@ def check_options(options: Options, *accepted: str) -> None:
 
 
 def schedule_option(options: Options, default: Callable[[], Schedule]) -> Schedule:
-    """Return the option ``schedule``, or the default; raise unless it is a `Schedule`."""
+    """Return the option ``schedule``, a schedule or its name, or the default."""
     schedule = options.get("schedule")
-    if schedule is None:
-        return default()
-    if not isinstance(schedule, Schedule):
-        raise ArgumentError(f"schedule: got {schedule!r}, accepted: a Schedule")
-    return schedule
+    return default() if schedule is None else as_schedule(schedule)
+
+
+def schedule_beside(state: State) -> Schedule | str:
+    """Return the schedule of the ``betas`` that a trainer stored beside the weights, or linear.
+
+    Raises:
+        ArgumentError: they are not a schedule.
+    """
+    betas = state.get("betas")
+    return "linear" if betas is None or betas.ndim != 1 else Tabulated.from_betas(betas)
 
 
 def ddpm_prior(
@@ -105,17 +119,20 @@ def ddpm_prior(
     channels: int,
     options: Options,
     num_classes: int | None = None,
+    schedule: Schedule | str = "linear",
 ) -> NetworkPrior:
     """Return the prior of a network trained as in DDPM, with labels 0 to 999 of 1000 noise levels.
 
     Args:
         network: maps images and labels, and classes if conditional, to its prediction.
         channels: real image channels; further outputs (a variance) are not used.
-        options: ``schedule``, a tabulated schedule of 1000 levels, ``linear`` (by default) or
-            ``cosine``; ``prediction``, see `to_sample`; ``is_complex``, two real channels
-            represent one complex channel, all real parts first; ``data_range``, public values of
-            -1 and 1, [0, 1] by default, [-1, 1] if complex.
+        options: ``schedule``, a tabulated schedule or its name, see `as_schedule`;
+            ``prediction``, see `to_sample`; ``label``, how time is given to the network, see
+            `Label.conventions`; ``is_complex``, two real channels represent one complex channel,
+            all real parts first; ``data_range``, public values of -1 and 1, [0, 1] by default,
+            [-1, 1] if complex.
         num_classes: number of classes of a class-conditional network.
+        schedule: default of the option.
 
     Raises:
         ArgumentError: an invalid value of an option.
@@ -123,15 +140,20 @@ def ddpm_prior(
     is_complex = options.get("is_complex", False)
     even = not is_complex or channels % 2 == 0
     require(even, "is_complex", f"True and {channels} channels", "an even number of channels")
-    schedule = options.get("schedule") or "linear"
-    if isinstance(schedule, str):
-        schedule = SCHEDULES[require_choice("schedule", schedule, SCHEDULES)]()
+    schedule = as_schedule(options.get("schedule") or schedule)
     return NetworkPrior(
         network,
         schedule,
         options.get("prediction", "noise"),
+        _label(options.get("label", "index"), schedule),
         num_classes=num_classes,
         channels=channels // 2 if is_complex else channels,
         is_complex=is_complex,
         data_range=options.get("data_range") or ((-1.0, 1.0) if is_complex else (0.0, 1.0)),
     )
+
+
+def _label(name: str, schedule: Schedule) -> Label:
+    require(isinstance(schedule, Tabulated), "schedule", schedule, "a table of noise levels")
+    known = Label.conventions(int(schedule.T))
+    return known[require_choice("label", name, known)]

@@ -33,8 +33,6 @@ OPTIONS = ("schedule", "prediction", "data_range")
 ONE_HEAD = ("residual", "noise")
 FLOOR = 1e-6
 """The published code's smallest alpha if only the noise is predicted."""
-# Where the trainer stores weights; averaged weights come first, as they are used for sampling.
-PREFIXES = ("ema_model.", "model.")
 NETS = ("unet0.", "unet1.")
 
 
@@ -78,20 +76,11 @@ def independent_labels(schedule: Schedule, prediction: str) -> Callable[[Tensor]
 
 def matches(state: State) -> bool:
     """Return whether a state dict has the modules of RDDM's networks."""
-    state = weights_of(state)
     nets = ("", NETS[0])
     return any(
         f"{net}mid_block1.block1.norm.weight" in state and f"{net}downs.0.3.weight" in state
         for net in nets
     )
-
-
-def weights_of(state: State) -> State:
-    """Return the networks' weights in a trainer's state dict, averaged ones if there are any."""
-    for prefix in PREFIXES:
-        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        state = inner or state
-    return state
 
 
 def schedule_of(state: State, floor: float, where: str) -> Tabulated:
@@ -105,10 +94,9 @@ def schedule_of(state: State, floor: float, where: str) -> Tabulated:
     Raises:
         CheckpointError: tables whose noise-to-signal ratio does not increase at every step.
     """
-    kept = {k.removeprefix(PREFIXES[0]): v for k, v in state.items()}
-    if not {"alphas_cumsum", "betas_cumsum"} <= kept.keys():
+    if not {"alphas_cumsum", "betas_cumsum"} <= state.keys():
         return rddm(floor=floor)
-    residual, noise = (F.pad(kept[k].double(), (1, 0)) for k in ("alphas_cumsum", "betas_cumsum"))
+    residual, noise = (F.pad(state[k].double(), (1, 0)) for k in ("alphas_cumsum", "betas_cumsum"))
     try:
         return Tabulated((1 - residual).clamp(min=floor), noise)
     except ArgumentError as error:
@@ -126,7 +114,7 @@ def build(state: State, where: str, options: Options) -> NetworkPrior:
     path-independent process.
 
     Args:
-        state: state dict of the networks or of RDDM's trainer.
+        state: state dict of the networks, and perhaps the tables of RDDM's trainer.
         where: beginning of error messages, which names the file.
         options: settings that the weights do not determine: ``prediction``, for one network
             "residual" (default) or "noise", for two heads "residual+noise" (default) or another
@@ -137,7 +125,7 @@ def build(state: State, where: str, options: Options) -> NetworkPrior:
         ArgumentError: an unknown option, or an invalid value.
     """
     check_options(options, *OPTIONS)
-    nets = _networks(weights_of(state), where)
+    nets = _networks(state, where)
     two = len(nets) == 2 or isinstance(nets[0], SharedUNet)
     known = TWO_HEADS if two else ONE_HEAD
     prediction = require_choice("prediction", options.get("prediction", known[0]), known)

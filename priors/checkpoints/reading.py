@@ -1,50 +1,85 @@
 """State dicts from files of weights; no code in the files is executed."""
 
+import argparse
 import pickle
 import re
-from collections.abc import Mapping
-from pathlib import Path
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wellposed.checks import require_path
 from wellposed.errors import CheckpointError
+from wellposed.integrity import check_claim
+from wellposed.priors.checkpoints.wrappings import unwrap
 
-TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
+MULTIARRAY = import_module("numpy._core.multiarray")
+PATHS, PATH_KINDS = ("pathlib", "pathlib._local"), ("Posix", "Windows", "PurePosix", "PureWindows")
+ATTRIBUTE_DICTS = (
+    "lightning.fabric.utilities.data.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)
+"""Dictionaries of hyper-parameters in Lightning, read as plain dictionaries."""
+
+TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 REFUSED = (".pkl", ".pickle")
-# Where trainers store weights; averaged weights come first, as they are used for sampling.
-CONTAINERS = ("params_ema", "ema", "state_dict", "model", "params")
-PREFIX = "module."
+
+PLAIN_DATA: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
+    argparse.Namespace,
+    SimpleNamespace,
+    np.dtype,
+    np.ndarray,
+    *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
+    *(
+        (getattr(MULTIARRAY, name), f"numpy.{place}.multiarray.{name}")
+        for name in ("scalar", "_reconstruct")
+        for place in ("core", "_core")
+    ),
+    *((PurePosixPath, f"{place}.{kind}Path") for place in PATHS for kind in PATH_KINDS),
+    *((OrderedDict, place) for place in ATTRIBUTE_DICTS),
+]
+"""Classes of plain data that trainers save beside weights; others are refused."""
 
 
-def read_state(path: str | Path) -> dict[str, Tensor]:
+def read_state(path: str | Path, weights: str | None = None) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, on the CPU, in their own dtype.
 
-    The state dict may be inside one of the usual containers: ``{'state_dict': ...}``, ``model``,
-    ``ema``, ``params_ema``, ``params``, and the list ``[model, optimizer, epoch, step, ema]`` of
-    DDPM's trainers; averaged weights are preferred. The prefix ``module.`` is removed.
+    The state dict of the network is found inside containers of trainers: ``{'state_dict': ...}``,
+    ``model``, ``params``, the list ``[model, optimizer, epoch, step, ema]`` of DDPM trainers, and
+    behind prefixes, e.g. ``module.``, ``_orig_mod.`` or Lightning's ``model.``. Averaged weights
+    are preferred: ``ema``, ``params_ema``, ``model_ema``, ``state_dict_ema``, ``shadow``, prefixes
+    of ema_pytorch, ... Vectors beside the weights, e.g. the ``betas`` of a diffusion, are kept.
 
     Args:
-        path: a ``.safetensors`` file, or a ``.pt``, ``.pth`` or ``.ckpt`` file of torch, which is
-            read with ``weights_only=True``.
+        path: a ``.safetensors`` file, or a ``.pt``, ``.pth``, ``.ckpt``, ``.bin`` or ``.pth.tar``
+            file of torch, which is read with ``weights_only=True``: only tensors and plain data.
+        weights: name of one of several sets of weights in a file, as in the error message.
 
     Raises:
         CheckpointError: no such file, another kind of file, a truncated or empty file, a file
-            with code (never executed), or a file without tensors.
+            with code (never executed), without tensors, or with several sets of weights that
+            cannot be distinguished.
+        UnknownNameError: no such set of weights.
     """
-    path, where = Path(path), f"path: {str(path)!r}"
+    path, where = require_path("path", path), f"path: {str(path)!r}"
     if path.suffix in REFUSED:
         raise CheckpointError(_not_executed(where, "code (a Python pickle)"))
     if path.suffix not in SUFFIXES or not path.is_file():
         kind = "is not a file of weights" if path.exists() else "does not exist"
         raise CheckpointError(f"{where} {kind}, accepted: a file in {', '.join(SUFFIXES)}")
-    state = _unwrap(_read(path, where))
+    state = unwrap(_read(path, where), where, weights)
     if not state:
         raise CheckpointError(f"{where} contains no named tensors, accepted: a state dict")
-    wrapped = all(key.startswith(PREFIX) for key in state)
-    return {key.removeprefix(PREFIX) if wrapped else key: v for key, v in state.items()}
+    return state
 
 
 def _read(path: Path, where: str) -> object:
@@ -52,7 +87,9 @@ def _read(path: Path, where: str) -> object:
         raise CheckpointError(f"{where} is empty, accepted: a whole file of weights")
     try:
         if path.suffix in TORCH_SUFFIXES:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            _check_archive(path)
+            with torch.serialization.safe_globals(PLAIN_DATA):
+                return torch.load(path, map_location="cpu", weights_only=True)
         return load_file(path)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -66,20 +103,15 @@ def _read(path: Path, where: str) -> object:
         ) from error
 
 
+def _check_archive(path: Path) -> None:
+    """Raise if the content of a zip archive of torch is too large for the file or the memory."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_claim(path, "the weights", sum(each.file_size for each in archive.infolist()))
+
+
 def _not_executed(where: str, what: str) -> str:
     return (
         f"{where} contains {what}, which was not executed, accepted: only weights. If you trust "
         "the file, export its state dict with safetensors.torch.save_file"
     )
-
-
-def _unwrap(content: object) -> dict[str, Tensor]:
-    """Return the state dict in the usual containers, averaged weights first; empty if none."""
-    if isinstance(content, (list, tuple)):
-        states = (_unwrap(part) for part in reversed(content))
-        return next((state for state in states if state), {})
-    if not isinstance(content, Mapping):
-        return {}
-    inner = (content[k] for k in CONTAINERS if isinstance(content.get(k), Mapping))
-    found = next((state for state in map(_unwrap, inner) if state), None)
-    return found or {k: v for k, v in content.items() if isinstance(v, Tensor)}

@@ -153,7 +153,8 @@ def build(state: State, where: str, options: Options) -> Latent:
     fits, got = rest == 0 and upsample > 0, f"latents {autoencoder.factor} times smaller"
     accepted = f"latents at least {2**network.halvings} times smaller, as for this network"
     require(fits, "autoencoder", got, accepted)
-    prior = NetworkPrior(network, schedule, "sample", anchor=Anchor("latent", upsample))
+    anchor, latents = Anchor("latent", upsample), (-1.0, 1.0)
+    prior = NetworkPrior(network, schedule, "sample", anchor=anchor, data_range=latents)
     kind = Inpainter if network.image_channels == 4 else Latent
     return kind(prior, autoencoder, options.get("data_range", (0.0, 1.0)))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from wellposed.errors import CheckpointError
@@ -21,7 +20,18 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], where: str) -
     Raises:
         CheckpointError: missing or unexpected keys, other shapes, or non-finite weights.
     """
-    expected = network.state_dict()
+    check_fit(network.state_dict(), state, where)
+    bad = sorted(
+        k for k, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all())
+    )
+    if bad:
+        raise CheckpointError(f"{where}: weights hold NaN or infinite values in {_some(bad)}")
+    network.load_state_dict(dict(state))
+    network.eval().requires_grad_(False)
+
+
+def check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
+    """Raise `CheckpointError` unless a state dict has the keys and shapes that are expected."""
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     shapes = [
         f"{k}: {tuple(state[k].shape)} instead of {tuple(v.shape)}"
@@ -32,20 +42,8 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], where: str) -
     if any(problems.values()):
         listed = "; ".join(f"{what}: {_some(keys)}" for what, keys in problems.items() if keys)
         raise CheckpointError(f"{where}: weights do not fit the network; {listed}")
-    bad = sorted(
-        k for k, v in state.items() if v.is_floating_point() and not bool(v.isfinite().all())
-    )
-    if bad:
-        raise CheckpointError(f"{where}: weights contain NaN or infinite values in {_some(bad)}")
-    network.load_state_dict(dict(state))
-    network.eval().requires_grad_(False)
 
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
-
-
-def finite_state(state: Mapping[str, Tensor]) -> bool:
-    """Return whether every floating-point tensor of a state dict is finite."""
-    return all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point())

@@ -1,5 +1,6 @@
 """The U-Net of ADM (guided diffusion), with the published names of its weights."""
 
+import copy
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -240,3 +241,27 @@ def check_sides(x: Tensor, levels: int) -> None:
             f"x: got images of {height} x {width}, accepted: sides that are multiples of "
             f"{stride}, as this network halves them {levels - 1} times"
         )
+
+
+def heads_of(network: nn.Module) -> tuple[int, ...]:
+    """Return the number of heads of each of a network's attentions of this kind."""
+    return tuple(part.heads for part in network.modules() if isinstance(part, _Attention))
+
+
+def with_heads(
+    network: nn.Module, num_head_channels: int = 64, num_heads: int | None = None
+) -> nn.Module | None:
+    """Return a network of the same weights with other attention heads, see `ADMConfig`.
+
+    Or None where they do not divide the channels.
+    """
+    shared = {id(t): t for t in (*network.parameters(), *network.buffers())}
+    other = copy.deepcopy(network, shared)
+    for part in other.modules():
+        if isinstance(part, _Attention):
+            channels = part.proj_out.in_channels
+            divisor = num_head_channels if num_heads is None else num_heads
+            if channels % divisor:
+                return None
+            part.heads = channels // divisor if num_heads is None else num_heads
+    return other

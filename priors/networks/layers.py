@@ -48,6 +48,24 @@ def embedding(mlp: nn.Sequential, label: Tensor, like: Tensor) -> Tensor:
     return mlp[1:](mlp[0](label).to(like.dtype))
 
 
+class Padded(nn.Module):
+    """A network for images of any size.
+
+    Args:
+        network: maps (B, C, H, W) and labels (B,) to its prediction (B, ..., H, W).
+        multiple: divisor of the sides of its images; others are padded by reflection.
+    """
+
+    def __init__(self, network: nn.Module, multiple: int) -> None:
+        super().__init__()
+        self.network, self.multiple = network, multiple
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        predicted: Tensor = self.network(pad(x, self.multiple), label)
+        return predicted[..., :height, :width]
+
+
 class Conditioned(nn.Module):
     """A network of ``x_t`` and the degraded image, concatenated, for images of any size.
 

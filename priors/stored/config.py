@@ -1,8 +1,9 @@
 """What ``config.json`` tells of a network that `wellposed train` has trained."""
 
-import json
 from pathlib import Path
 from typing import Any, Required, TypedDict
+
+from wellposed.integrity import read_json
 
 RENAMED = {"predicts": "prediction", "sees": "input"}
 """Names in the ``config.json`` of restorers that older versions wrote, and their names now."""
@@ -13,8 +14,8 @@ class Config(TypedDict, total=False):
 
     Attributes:
         network: arguments of a `ConvUNet`, of a `RestorationUNet` with an anchor.
-        schedule: name of a plain prior's, one of `store.SCHEDULES`.
-        process: ``name`` of a restorer's process, one of `store.PROCESSES`, and its arguments. Its
+        schedule: name of a plain prior's, one of `SCHEDULES`.
+        process: ``name`` of a restorer's process, one of `SCHEDULES`, and its arguments. Its
             presence tells a restorer, a prior with an anchor.
         prediction: see `NetworkPrior`.
         sigma_data: see `NetworkPrior`.
@@ -44,5 +45,5 @@ class Config(TypedDict, total=False):
 
 def read_config(folder: Path) -> Config:
     """Return the config of a folder written by `save_prior`, in this version or an older one."""
-    content: Any = dict(json.loads((folder / "config.json").read_text()))
+    content: Any = dict(read_json(folder / "config.json"))
     return {RENAMED.get(name, name): value for name, value in content.items()}  # type: ignore

@@ -1,11 +1,12 @@
 """Loading of priors by a shipped name, from a folder, a checkpoint file or a hub id."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
+from wellposed.checks import checked, require_path
 from wellposed.errors import UnknownNameError, require, unknown_name
+from wellposed.integrity import read_json
 from wellposed.priors.checkpoints import identify
 from wellposed.priors.checkpoints.diffusers import load_diffusers
 from wellposed.priors.checkpoints.diffusers_files import HUB_ID
@@ -47,18 +48,19 @@ def _line(config: Config) -> str:
     return f"restorer, {config['channels']} channel(s){larger}, trained as {kind}"
 
 
+@checked
 def load(source: str | Path, /, **options: Unpack[Options]) -> Prior:
     """Load a prior, plain or with an anchor: a restorer.
 
     Args:
         source: a shipped prior's name; a folder written by `wellposed train` or by diffusers; a
-            checkpoint file of guided-diffusion (ADM), DDPM, EDM, deepinv, ResShift, IR-SDE,
-            Refusion or RDDM, recognised by its weights; or a Hugging Face hub id of a diffusers
-            model.
+            checkpoint file of guided-diffusion (ADM), DDPM, EDM, deepinv, lucidrains, ResShift,
+            IR-SDE, Refusion or RDDM, recognised by its weights; or a Hugging Face hub id of a
+            diffusers model.
         options: settings that a checkpoint does not store, if the defaults of its family are
-            wrong: ``data_range`` and ``is_complex``; for files also ``schedule`` and those listed
-            by the family's ``build``. ResShift needs ``autoencoder``, the file of its
-            autoencoder.
+            wrong: ``data_range`` and ``is_complex``; for files also ``schedule``, those listed by
+            the family's ``build``, and ``weights``, the name of one of several sets of weights in
+            a file. ResShift needs ``autoencoder``, the file of its autoencoder.
 
     Raises:
         UnknownNameError: not a shipped name, a path or a hub id; the nearest name is suggested.
@@ -71,9 +73,9 @@ def load(source: str | Path, /, **options: Unpack[Options]) -> Prior:
 
 def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkpoint:
     """Load a prior and the name of its family; see `load`."""
-    path = shipped().get(str(source), Path(source))
+    path = shipped().get(str(source)) or require_path("prior", source)
     if path.is_file() or path.suffix in (*SUFFIXES, *REFUSED):
-        state = read_state(path)
+        state = read_state(path, options.pop("weights", None))
         family = identify(state, path)
         return Checkpoint(family.name, family.build(state, f"path: {str(path)!r}", options))
     if path.is_dir() and _is_ours(path):
@@ -81,8 +83,9 @@ def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkp
         return Checkpoint("wellposed", load_prior(path))
     if path.is_dir() or (isinstance(source, str) and HUB_ID.fullmatch(source)):
         check_options(options, "data_range", "is_complex")
-        images = options.get("data_range"), options.get("is_complex", False)
-        return Checkpoint("diffusers", load_diffusers(source, *images))
+        data_range, is_complex = options.get("data_range"), options.get("is_complex", False)
+        prior = load_diffusers(source, data_range=data_range, is_complex=is_complex)
+        return Checkpoint("diffusers", prior)
     raise UnknownNameError(unknown_name("prior", str(source), shipped()))
 
 
@@ -93,6 +96,6 @@ def _is_ours(folder: Path) -> bool:
     if not (folder / "config.json").is_file():
         return (folder / "model.safetensors").is_file()
     try:
-        return "_class_name" not in json.loads((folder / "config.json").read_text())
+        return "_class_name" not in read_json(folder / "config.json")
     except (OSError, TypeError, ValueError):  # unreadable; the error then names our own files
         return True

@@ -1,9 +1,9 @@
 """Saving and loading of priors: ``config.json``, float16 ``model.safetensors``, model card."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
@@ -12,27 +12,19 @@ from wellposed.errors import CheckpointError, require
 from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
 from wellposed.priors.anchor import Anchor
 from wellposed.priors.checkpoints.diffusers_files import load_autoencoder
-from wellposed.priors.checkpoints.state import load_strictly
+from wellposed.priors.checkpoints.state import check_fit, load_strictly
 from wellposed.priors.labels import LogNoiseLabel
+from wellposed.priors.named_schedules import SCHEDULES
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import ConvUNet, RestorationUNet
 from wellposed.priors.prior import Images
-from wellposed.priors.processes import MeanReverting, rddm, resshift
-from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
+from wellposed.priors.schedule import Schedule
 from wellposed.priors.stored.card import model_card
 from wellposed.priors.stored.config import Config, read_config
+from wellposed.writing import replacing, write_text
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "linear": Tabulated.linear,
-    "cosine": Tabulated.cosine,
-    "ve": VE,
-    "flow": Flow,
-}
-PROCESSES: dict[str, Callable[..., Schedule]] = {
-    "resshift": resshift,
-    "ir-sde": MeanReverting,
-    "rddm": rddm,
-}
+MOST_CHANNELS = 2**16
+"""Of a network, and layers."""
 
 AUTOENCODER = "autoencoder"
 """Subfolder of a latent prior's autoencoder."""
@@ -69,7 +61,7 @@ def build_prior(
         LogNoiseLabel(schedule),
         config.get("sigma_data"),
         anchor=anchor,
-        **(images if autoencoder is None else {}),
+        **(images if autoencoder is None else {"data_range": (-1.0, 1.0)}),
     )
     prior.is_signal = config.get("training", {}).get("companding", 0) > 0
     return prior if autoencoder is None else Latent(prior, autoencoder, (low, high))
@@ -79,7 +71,7 @@ def _schedule(config: Config) -> Schedule:
     if "process" not in config:
         return SCHEDULES[config["schedule"]]()
     process = dict(config["process"])
-    return PROCESSES[process.pop("name")](**process)
+    return SCHEDULES[process.pop("name")](**process)
 
 
 def save_prior(
@@ -91,11 +83,11 @@ def save_prior(
     """Write weights (float16), config, model card and autoencoder; existing files are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().half().contiguous().cpu() for k, v in network.state_dict().items()}
-    # `save_file` makes files that only their owner can read, and does not write atomically.
-    (folder / "model.part").write_bytes(save(state))
-    (folder / "model.part").replace(folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    (folder / "README.md").write_text(model_card(config))
+    # `save_file` makes files that only their owner can read.
+    with replacing(folder / "model.safetensors", "out") as part:
+        part.write_bytes(save(state))
+    write_text(folder / "config.json", json.dumps(config, indent=1) + "\n", "out")
+    write_text(folder / "README.md", model_card(config), "out")
     if autoencoder is not None and not (folder / AUTOENCODER).is_dir():
         autoencoder.model.save_pretrained(folder / AUTOENCODER)
 
@@ -111,6 +103,8 @@ def load_prior(folder: Path) -> NetworkPrior | Latent:
     try:
         config = read_config(folder)
         state = load_file(folder / "model.safetensors")
+        with torch.device("meta"):  # takes no memory, whatever the config asks for
+            check_fit(make_network(_plausible(config)).state_dict(), state, where)
         network = make_network(config)
         autoencoder = read_autoencoder(folder / AUTOENCODER) if config.get("latent") else None
         prior = build_prior(network, config, autoencoder)
@@ -124,6 +118,20 @@ def load_prior(folder: Path) -> NetworkPrior | Latent:
         raise CheckpointError(f"{where}: cannot load: {error}") from error
     load_strictly(network, {k: v.float() for k, v in state.items()}, where)
     return prior
+
+
+def _plausible(config: Config) -> Config:
+    """Return a config, or raise where its network is larger than any.
+
+    Raises:
+        ValueError: a number, or a list, in it is.
+    """
+    for name, value in dict(config["network"]).items():
+        for number in (value, *value) if isinstance(value, list) else (value,):
+            size = len(number) if isinstance(number, list) else number
+            if isinstance(size, int) and abs(size) > MOST_CHANNELS:
+                raise ValueError(f"network: {name} of {size}")
+    return config
 
 
 def read_autoencoder(folder: Path) -> DiffusersAutoencoder:

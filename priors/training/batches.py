@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wellposed.datasets.images.crops import Crops
-from wellposed.datasets.images.image_files import Reading
+from wellposed.datasets.images.reading import Reading
 from wellposed.errors import ArgumentError
 from wellposed.priors.schedule import VE, Flow, Schedule
 from wellposed.priors.training.settings import TrainingSettings

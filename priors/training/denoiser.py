@@ -43,7 +43,12 @@ class Denoising(Task):
         """Return the config of the prior; see `Task.config`."""
         s, channels = self.settings, self.batches.crops.channels
         return {
-            "network": {"channels": channels, "widths": list(s.widths), "layers": s.layers},
+            "network": {
+                "channels": channels,
+                "widths": list(s.widths),
+                "layers": s.layers,
+                "block": s.block,
+            },
             "schedule": s.schedule,
             "prediction": s.predicts,
             "sigma_data": s.sigma_data,

@@ -1,8 +1,8 @@
 """The training loop: steps, checkpoints, records and pictures."""
 
-import csv
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,11 @@ from accelerate.logging import get_logger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from wellposed.errors import require
+from wellposed.errors import FileError, require
+from wellposed.integrity import locked
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.priors.training.trainer import Trainer
+from wellposed.writing import write_csv
 
 logger = get_logger(__name__)  # only the first process writes
 
@@ -30,9 +32,24 @@ def train(
         device: ``cpu`` or ``cuda``, see `Trainer`.
         progress: called as ``progress(step, loss)`` after every step with the running mean of
             the loss.
+
+    Raises:
+        CheckpointError: another run uses the folder, or what it holds is of other settings or
+            damaged.
+        FileError: the folder cannot be written.
     """
-    trainer = Trainer(settings, device)
     out = Path(settings.out)
+    if out.exists() and not out.is_dir():
+        raise FileError(f"out: {str(out)!r} is a file, accepted: a folder")
+    trainer = Trainer(settings, device)
+    # Of several processes the first holds the folder for all.
+    with locked(out, "out") if trainer.accelerator.is_main_process else nullcontext():
+        _run(trainer, out, progress)
+    return out
+
+
+def _run(trainer: Trainer, out: Path, progress: Callable[[int, float], None] | None) -> None:
+    settings = trainer.settings
     checkpoint = out / "checkpoint.pt"
     _on_first_process(trainer, lambda: (out / "images").mkdir(parents=True, exist_ok=True))
     if checkpoint.exists():
@@ -57,7 +74,6 @@ def train(
         if not last and trainer.step % settings.image_every == 0:
             _on_first_process(trainer, lambda: export(trainer, out))
     _on_first_process(trainer, lambda: export(trainer, out))
-    return out
 
 
 def _batches(trainer: Trainer) -> Iterable[tuple[Tensor, ...]]:
@@ -83,7 +99,6 @@ def _on_first_process(trainer: Trainer, write: Callable[[], None]) -> None:
 def export(trainer: Trainer, out: Path) -> None:
     """Write the averaged weights, their config and model card, the loss curve and pictures."""
     trainer.save(out)
-    with open(out / "loss.csv", "w", newline="") as file:
-        heads = ("step", "loss", "held_out_loss", *trainer.task.curve)
-        csv.writer(file).writerows([heads, *trainer.history])
+    heads = ("step", "loss", "held_out_loss", *trainer.task.curve)
+    write_csv(out / "loss.csv", [heads, *trainer.history], "out")
     trainer.draw(out / "images")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from wellposed.datasets.images.crops import Crops, central_crop
-from wellposed.datasets.images.image_files import Collection, Reading, Stack
+from wellposed.datasets.images.image_files import Collection, Stack
+from wellposed.datasets.images.reading import Reading
 from wellposed.errors import FileError, ShapeError
 from wellposed.operators import presets
 from wellposed.operators.options import OperatorOptions
@@ -79,6 +80,21 @@ class PairedStack:
         return self.clean.share
 
     @property
+    def group(self) -> str | None:
+        """The patient."""
+        return self.clean.group
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it is a volume."""
+        return self.clean.ordered
+
+    @property
+    def valid(self) -> np.ndarray:
+        """What was measured."""
+        return self.clean.valid
+
+    @property
     def name(self) -> str:
         """Name of the clean file."""
         return self.clean.name
@@ -91,15 +107,26 @@ class PairedStack:
         return np.concatenate([clean, large.movedim(1, -1).numpy()], -1)
 
 
-def paired(stacks: Sequence[Stack], folder: Path, reading: Reading) -> list[PairedStack]:
+def paired(
+    stacks: Sequence[Stack], folder: Path, reading: Reading, skip_broken: bool = False
+) -> list[PairedStack]:
     """Return stacks with the degraded images of the same names in a folder.
+
+    Args:
+        stacks: the clean images.
+        folder: where the degraded ones are.
+        reading: how arrays become images.
+        skip_broken: leave out pairs of which the degraded image is missing or cannot be read.
 
     Raises:
         FileError: no file or several files have a name.
         ShapeError: the shape of a degraded image is neither equal nor smaller by an integer
             factor.
     """
-    degraded = Collection([folder], reading)
+    degraded = Collection([folder], reading, skip_broken=skip_broken)
+    if skip_broken:
+        stems = {file.stem for file in degraded.files}
+        stacks = [s for s in stacks if s.collection.files[s.index].stem in stems]
     pairs = [PairedStack(s, degraded, _partner(s, degraded)) for s in stacks]
     factors = {shrinkage(pair) for pair in pairs}
     if len(factors) > 1:

@@ -79,7 +79,7 @@ class Restoring(Task):
         s = self.settings
         if s.degradation != PAIRS:
             return stacks
-        pairs = paired(stacks, Path(s.degraded or ""), reading_of(s))
+        pairs = paired(stacks, Path(s.degraded or ""), reading_of(s), s.skip_broken)
         self.upsample = shrinkage(pairs[0])
         return pairs
 
@@ -102,6 +102,7 @@ class Restoring(Task):
                 "layers": s.layers,
                 "heads": heads,
                 "networks": s.networks,
+                "block": s.block,
             },
             "process": process(s),
             "prediction": s.predicts,
@@ -154,7 +155,7 @@ class Restoring(Task):
 
 
 def process(s: TrainingSettings) -> dict[str, object]:
-    """Return the name and the arguments of the process, see `store.PROCESSES`."""
+    """Return the name and the arguments of the process, see `named_schedules`."""
     if s.process == "resshift":
         own: dict[str, object] = {"kappa": s.kappa, "min_noise": s.min_noise}
     elif s.process == "ir-sde":

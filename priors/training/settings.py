@@ -23,11 +23,13 @@ PREDICTIONS = {
 }
 """Predictions available with each schedule; a velocity needs alpha^2 + sigma^2 = 1."""
 
-FREE = ("data", "out", "save_every", "image_every", "workers", "compile")
+BLOCKS = ("plain", "gated")
+"""Kinds of residual blocks of the network, see `ConvUNet`."""
+
+FREE = ("data", "out", "save_every", "image_every", "workers", "compile", "skip_broken")
 """Settings that do not determine the trained weights."""
 
-FOLDERS = ("degraded", "autoencoder")
-"""Folders, which may have moved when a run is resumed."""
+FOLDERS = ("degraded", "autoencoder", "init_from")  # which may have moved when a run goes on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +42,21 @@ class ImageSettings:
     licence: str = setting("unknown", "Licence of the data, for the model card.")
 
     key: str | None = setting(None, "Data set inside HDF5 and MAT files; default: the largest.")
-    group_key: str | None = setting(None, "Data set beside it, the patient of each slice.")
-    channel_axis: int | None = setting(None, "Channel axis of arrays, e.g. -1.")
-    window: tuple[float, float] | None = setting(
-        None, "Stored values that become 0 and 1, e.g. -1000 1000."
-    )
-    percentile: float | None = setting(
-        None, "Percentile of the positive values that becomes 1, e.g. 99.8."
-    )
-    data_range: tuple[float, float] = setting(
-        (0.0, 1.0), "Image values that become -1 and 1 in the network."
-    )
-    held_out: float = setting(0.05, "Fraction of the data held out for validation.")
+    group_key: str | None = setting(None, "Vector there that names each slice's patient.")
+    channel_axis: int | None = setting(None, "Axis of the channels of arrays, e.g. -1.")
+    channels: int | None = setting(None, "1 or 3: photographs are made grey or coloured.")
+    skip_broken: bool = setting(False, "Leave out files that cannot be read, and list them.")
+    window: tuple[float, float] | None = setting(None, "Stored values of 0 and 1 (-1000 1000).")
+    percentile: float | None = setting(None, "Percentile of positive values scaled to 1.")
+    volume_key: str | None = setting(None, "Vector there that names each slice's volume.")
+    valid_key: str | None = setting(None, "Array there: y0, y1, x0, x1 measured of each slice.")
+    data_range: tuple[float, float] = setting((0.0, 1.0), "Values of -1 and 1 in the network.")
+    held_out: float = setting(0.05, "Fraction of the data kept for validation.")
 
-    image_size: tuple[int, ...] = setting((64,), "Widths of the crops, used in turn: 64,128.")
-    axes: tuple[int, ...] = setting((0,), "Axes perpendicular to the slices of volumes: 0,1,2.")
-    zoom: tuple[float, float] = setting((1.0, 1.0), "Range of the random magnification.")
-    gain: tuple[float, float] = setting((1.0, 1.0), "Range of the random intensity factor.")
+    image_size: tuple[int, ...] = setting((64,), "Widths of the crops, taken in turn: 64,128.")
+    axes: tuple[int, ...] = setting((0,), "Axes of volumes to slice across: 0,1,2.")
+    zoom: tuple[float, float] = setting((1.0, 1.0), "Random magnification of crops.")
+    gain: tuple[float, float] = setting((1.0, 1.0), "Random intensity factor.")
     foreground: float = setting(0.0, "Mean below which a crop counts as empty.")
 
     def check_images(self) -> None:
@@ -65,9 +65,7 @@ class ImageSettings:
             require_pair(name, getattr(self, name))
         require(0 < self.held_out < 0.5, "held_out", self.held_out, "a number in (0, 0.5)")
         axes = len(self.axes) > 0 and set(self.axes) <= {0, 1, 2}
-        require(axes, "axes", self.axes, "one or more of 0, 1, 2")
-        grouped = self.group_key is None or self.axes == (0,)
-        require(grouped, "axes", self.axes, "only 0 with a group_key, as its slices are unordered")
+        require(axes, "axes", self.axes, "some of 0, 1, 2")
         for name in ("zoom", "gain"):
             low, high = getattr(self, name)
             require(0 < low <= high, name, (low, high), "(low, high) with 0 < low <= high")
@@ -90,8 +88,8 @@ class SignalSettings:
         from wellposed.datasets.images.crops import FLIPS  # loads torch, which takes seconds
 
         require_choice("flips", self.flips, FLIPS)
-        mu = self.companding
-        require(0 <= mu < math.inf, "companding", mu, "0, or a positive number, e.g. 255")
+        accepted = "0, or a positive number as 255"
+        require(0 <= self.companding < math.inf, "companding", self.companding, accepted)
         for width in image_size:
             tall = self.aspect * width
             fits = 0 < tall < math.inf and tall % stride == 0
@@ -119,10 +117,8 @@ class DiffusionSettings:
         require_choice("schedule", self.schedule, SCHEDULES)
         require_choice("noise_levels", self.noise_levels, ("lognormal", "uniform"))
         require_pair("log_noise", self.log_noise)
-        accepted = "(mean, deviation) with deviation > 0"
-        require(self.log_noise[1] > 0, "log_noise", self.log_noise, accepted)
-        data = self.sigma_data
-        require(0 < data < math.inf, "sigma_data", data, "a positive number")
+        require(self.log_noise[1] > 0, "log_noise", self.log_noise, "(mean, spread > 0)")
+        require(0 < self.sigma_data < math.inf, "sigma_data", self.sigma_data, "a positive number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +132,11 @@ class RunSettings:
     )
     widths: tuple[int, ...] = setting((64, 128, 192), "Channels of each resolution level.")
     layers: int = setting(2, "Residual blocks per level, down and up.")
+    block: str = setting("plain", "Their kind: plain, or gated, a third as dear.")
 
-    steps: int = setting(20_000, "Optimisation steps.")
-    batch_size: int = setting(16, "Crops per step; fewer for the larger widths.")
+    init_from: str | None = setting(None, "Fine-tune a prior: shipped, or a folder.")
+    steps: int = setting(20_000, "Optimisation steps; more continue a finished run.")
+    batch_size: int = setting(16, "Crops per step; fewer of larger sizes.")
     learning_rate: float = setting(5e-4, "Learning rate.")
     warmup: int = setting(200, "Steps over which the learning rate rises to its value.")
     decay: float = setting(0.3, "Final fraction of the steps, with the rate falling to zero.")
@@ -154,6 +152,7 @@ class RunSettings:
     def check_run(self, image_size: tuple[int, ...]) -> None:
         """Raise if a setting is invalid; images have these sides in the network."""
         require_integer("layers", self.layers, 1)
+        require_choice("block", self.block, BLOCKS)
         positive = len(self.widths) > 0 and all(w > 0 for w in self.widths)
         require(positive, "widths", self.widths, "positive integers")
         stride = 2 ** len(self.widths)

@@ -1,6 +1,8 @@
 """A training run: network, averaged weights, optimiser, training step and checkpoints."""
 
 import copy
+import json
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +10,28 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from wellposed.checks import require_integer
 from wellposed.datasets.images.image_files import Collection
 from wellposed.errors import CheckpointError, DeviceError, require_device
 from wellposed.figures import write_png
-from wellposed.priors.checkpoints.state import finite_state
+from wellposed.integrity import all_finite, checksum
 from wellposed.priors.networks.conv_unet import parameters_in_millions
 from wellposed.priors.stored.config import Config
-from wellposed.priors.stored.store import build_prior, make_network, save_prior
+from wellposed.priors.stored.registry import shipped
+from wellposed.priors.stored.store import build_prior, load_prior, make_network, save_prior
 from wellposed.priors.training.batches import Batch, reading_of
 from wellposed.priors.training.denoiser import Denoising
 from wellposed.priors.training.restorer import Restoring
 from wellposed.priors.training.settings import TrainingSettings
-from wellposed.priors.training.task import Task
+from wellposed.priors.training.task import Task, network_prior
+from wellposed.writing import replacing
+
+DEFAULTS = {
+    f.name: json.loads(json.dumps(f.default))
+    for f in fields(TrainingSettings)
+    if f.default is not MISSING
+}
+"""Settings of runs that older versions have started."""
 
 
 class Trainer:
@@ -35,13 +47,17 @@ class Trainer:
         prior: the prior with the weights being trained.
         averaged: the prior with their running average, which is saved.
         history: (step, training loss, held-out loss, the task's curve).
+        changes: changed settings of resumed runs: the step, and old and new values.
     """
 
     def __init__(self, settings: TrainingSettings, device: str = "cpu") -> None:
         self.settings = settings
         self.accelerator = _accelerator(device)
         self.step, self.history = 0, list[tuple[float, ...]]()
-        self.collection = Collection(settings.data, reading_of(settings))
+        self.changes = list[Any]()
+        self.collection = Collection(
+            settings.data, reading_of(settings), skip_broken=settings.skip_broken
+        )
         kind = Denoising if settings.process is None else Restoring
         self.task: Task = kind(settings, self.collection, self.accelerator)
         config = self.task.config()
@@ -49,6 +65,8 @@ class Trainer:
             torch.manual_seed(settings.seed)
             self.network = make_network(config).to(self.accelerator.device)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
+        if settings.init_from is not None:
+            self._start_from(settings.init_from)
         called = torch.compile(self.network) if settings.compile else self.network
         called = self.accelerator.prepare(called)
         self.optimizer = torch.optim.AdamW(
@@ -62,6 +80,21 @@ class Trainer:
             build_prior(network, config, self.task.autoencoder)
             for network in (called, self.average)
         )
+
+    def _start_from(self, source: str) -> None:
+        """Take the weights of a trained prior.
+
+        Raises:
+            CheckpointError: no such folder, damaged, or of another network.
+        """
+        found = network_prior(load_prior(shipped().get(source, Path(source)))).network
+        settings, own = found.settings, self.network.settings
+        if settings != own:
+            raise CheckpointError(
+                f"init_from: {source!r} has the network {settings}, accepted: {own}, as set"
+            )
+        for network in (self.network, self.average):
+            network.load_state_dict(found.state_dict())
 
     def train_step(self, batch: Batch) -> float:
         """Take one optimisation step and return the loss of the whole batch."""
@@ -89,16 +122,18 @@ class Trainer:
 
     def config(self) -> Config:
         """Return the config that is saved with the weights."""
-        device = self.accelerator.device
+        s, device = self.settings, self.accelerator.device
         hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         sources = [file.name for file in self.collection.files]
         training = {
-            **self.settings.decisive(),
-            "loss": self.settings.criterion,
+            **s.decisive(),
+            "loss": s.criterion,
             "sources": sources if len(sources) <= 8 else f"{len(sources)} files",
             "millions": parameters_in_millions(self.network),
             "hardware": f"{hardware}, {self.accelerator.num_processes} process(es)",
             "steps_done": self.step,
+            "changes": self.changes,
+            "init_from": None if s.init_from is None else Path(s.init_from).name,
             "curve": self.task.curve,
             "history": self.history,
         }
@@ -119,19 +154,21 @@ class Trainer:
         """Write everything that a resumed run needs, atomically."""
         state = {
             "settings": self.settings.decisive(),
+            "changes": self.changes,
             "step": self.step,
             "history": self.history,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        torch.save(state, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        with replacing(path, "out") as part:
+            torch.save({**state, "sha256": checksum(state)}, part)
 
     def load_checkpoint(self, path: Path) -> None:
         """Continue from a checkpoint of the same settings.
 
-        Only ``steps`` may differ, as long as the learning rate has not begun to fall.
+        Only ``batch_size`` may differ, and ``steps`` may be more, or fewer as long as the learning
+        rate has not begun to fall; the change is recorded.
 
         Raises:
             CheckpointError: the file is unreadable or damaged, or was made with other settings.
@@ -140,8 +177,13 @@ class Trainer:
             state = torch.load(path, weights_only=True, map_location="cpu")
             if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
                 raise TypeError("not a checkpoint of wellposed train")
+            if state.pop("sha256", None) != checksum(state):
+                raise ValueError("its checksum is wrong")
+            require_integer("step", state["step"], least=0)
         except Exception as error:
             raise CheckpointError(f"checkpoint: cannot read {str(path)!r}: {error}") from error
+        if not all_finite({name: state.get(name) for name in ("network", "average", "optimizer")}):
+            raise CheckpointError(f"checkpoint: weights in {str(path)!r} are not finite")
         try:
             self._check_same_settings(state, path)
             self.network.load_state_dict(state["network"])
@@ -150,27 +192,25 @@ class Trainer:
             self.step, self.history = state["step"], [tuple(row) for row in state["history"]]
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"checkpoint: {str(path)!r} does not fit: {error}") from error
-        if not (finite_state(state["network"]) and finite_state(state["average"])):
-            raise CheckpointError(f"checkpoint: weights in {str(path)!r} are not finite")
 
     def _check_same_settings(self, state: dict[str, Any], path: Path) -> None:
-        old, new = state["settings"], self.settings.decisive()
-        before_fall = [
-            (1 - s["decay"]) * s["steps"] >= state["step"]
-            for s in (old, new)
-            if {"decay", "steps"} <= s.keys()
-        ]
-        may_change = {"steps"} if before_fall == [True, True] else set()
-        changed = [
-            f"{k} ({old.get(k)!r} before, {new[k]!r} now)"
-            for k in new
-            if old.get(k) != new[k] and k not in may_change
-        ]
-        if changed:
+        # Checkpoints of older versions lack settings that these did not have.
+        new = self.settings.decisive()
+        old = {k: state["settings"].get(k, DEFAULTS.get(k)) for k in new}
+        changed = {k for k in new if old[k] != new[k]}
+        before_fall = all((1 - r["decay"]) * r["steps"] >= state["step"] for r in (old, new))
+        longer = before_fall or new["steps"] > old["steps"]
+        refused = changed - {"batch_size", "steps" if longer else ""}
+        if refused:
+            named = [f"{k} ({old[k]!r} before, {new[k]!r} now)" for k in new if k in refused]
             raise CheckpointError(
-                f"checkpoint: {path} was made with other settings: {', '.join(changed)}; "
+                f"checkpoint: {path} was made with other settings: {', '.join(named)}; "
                 "use these, or another out folder"
             )
+        if before_fall:  # it will be as if it had been so all along
+            changed -= {"steps"}
+        values = {k: [old[k], new[k]] for k in sorted(changed)}
+        self.changes = [*state.get("changes", []), *([[state["step"], values]] if values else [])]
 
 
 def _accelerator(device: str) -> Accelerator:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, Positive, Whole, check_fields, require_integer
+from wellposed.checks import Count, Positive, Whole, check_fields, checked, require_integer
 from wellposed.errors import DtypeError, ShapeError, check_finite, require
 from wellposed.noise import ItemNoise
 from wellposed.operators.companding import LOUDEST, compand, expand
@@ -100,6 +100,7 @@ class Dehazed:
         return len(self.tissue) / self.seconds
 
 
+@checked
 def dehaze(
     rf: Tensor,
     tissue: Prior,

@@ -14,140 +14,47 @@ Settings declare in their annotations what they accept, and check all fields at 
 """
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, fields
+from functools import wraps
+from inspect import Parameter, get_annotations, signature
 from numbers import Integral, Real
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, TypeVar, Union, get_args, get_origin, get_type_hints
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar, get_type_hints
 
 from wellposed.errors import (
     ArgumentError,
     DtypeError,
+    FileError,
     ShapeError,
-    UnknownNameError,
-    unknown_name,
 )
+from wellposed.kinds import Choice as Choice
+from wellposed.kinds import Instance as Instance
+from wellposed.kinds import Items as Items
+from wellposed.kinds import Kind as Kind
+from wellposed.kinds import Range as Range
+from wellposed.kinds import Tensors as Tensors
+from wellposed.kinds import Whole as Whole
+from wellposed.kinds import kind_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from torch import Tensor
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
-
-class Kind:
-    """A kind of accepted values; subclasses define `admits`.
-
-    Args:
-        accepted: description of the kind, a noun phrase for error messages.
-    """
-
-    def __init__(self, accepted: str) -> None:
-        self.accepted = accepted
-
-    def admits(self, value: object) -> bool:
-        """Return whether a value is of this kind."""
-        raise NotImplementedError
-
-    def error(self, name: str, value: object) -> ArgumentError:
-        """Return the error for an argument ``name`` that is not of this kind."""
-        return ArgumentError(f"{name}: got {value!r}, accepted: {self.accepted}")
-
-
-class Range(Kind):
-    """Real numbers from ``low`` to ``high``, not NaN; a round bracket excludes an end."""
-
-    def __init__(
-        self, low: float = -math.inf, high: float = math.inf, ends: str = "[]", words: str = ""
-    ) -> None:
-        super().__init__(words or f"a number in {ends[0]}{low:g}, {high:g}{ends[1]}")
-        self.low, self.high, self.ends = low, high, ends
-
-    def admits(self, value: object) -> bool:
-        if not isinstance(value, Real) or isinstance(value, bool):
-            return False
-        number = float(value)
-        above = self.low < number or (self.ends[0] == "[" and number == self.low)
-        return above and (number < self.high or (self.ends[1] == "]" and number == self.high))
-
-
-class Whole(Kind):
-    """Python or NumPy integers, not bools, from ``least`` to ``most``."""
-
-    def __init__(self, least: int | None = None, most: int | None = None) -> None:
-        limits = "" if least is None else f" of at least {least}"
-        super().__init__(f"an integer{limits if most is None else f' from {least} to {most}'}")
-        self.least, self.most = least, most
-
-    def admits(self, value: object) -> bool:
-        if not isinstance(value, Integral) or isinstance(value, bool):
-            return False
-        enough = self.least is None or int(value) >= self.least
-        return enough and (self.most is None or int(value) <= self.most)
-
-
-class Choice(Kind):
-    """One of several names; for other names the error suggests the nearest one."""
-
-    def __init__(self, *names: str) -> None:
-        super().__init__(" or ".join(map(repr, names)))
-        self.names = names
-
-    def admits(self, value: object) -> bool:
-        return isinstance(value, str) and value in self.names
-
-    def error(self, name: str, value: object) -> ArgumentError:
-        return UnknownNameError(unknown_name(name, str(value), self.names))
-
-
-class Instance(Kind):
-    """Objects of a class."""
-
-    def __init__(self, cls: type, words: str = "") -> None:
-        super().__init__(words or f"an instance of {cls.__name__}")
-        self.cls = cls
-
-    def admits(self, value: object) -> bool:
-        return isinstance(value, self.cls)
-
-
-class Optional(Kind):
-    """``None``, or a value of another kind."""
-
-    def __init__(self, kind: Kind) -> None:
-        super().__init__(f"None or {kind.accepted}")
-        self.kind = kind
-
-    def admits(self, value: object) -> bool:
-        return value is None or self.kind.admits(value)
-
-
-class Items(Kind):
-    """Sequences of ``count`` values of one kind, by default of one or more."""
-
-    def __init__(self, kind: Kind, count: int | None = None) -> None:
-        super().__init__(f"{count or 'one or more'} values, each {kind.accepted}")
-        self.kind, self.count = kind, count
-
-    def admits(self, value: object) -> bool:
-        if not isinstance(value, Sequence) or isinstance(value, str):
-            return False
-        fits = len(value) > 0 if self.count is None else len(value) == self.count
-        return fits and all(map(self.kind.admits, value))
-
-
-Count = Annotated[int, Whole(1)]
+Count = Annotated[int, Whole(1, 10**9)]
+Steps = Annotated[int, Whole(1, 10**6)]
+Seed = Annotated[int, Whole(0)]
+RealTensor = Annotated["Tensor", Tensors(real=True)]
 Positive = Annotated[float, Range(0, math.inf, "()", "a positive number")]
 PositiveOrInfinite = Annotated[float, Range(0, math.inf, "(]", "a positive number or math.inf")]
 NonNegative = Annotated[float, Range(0, math.inf, "[)", "a finite number of at least 0")]
 Fraction = Annotated[float, Range(0, 1, "[]", "a number from 0 to 1")]
-
-_PLAIN: dict[object, Kind] = {
-    int: Whole(),
-    float: Range(words="a number"),
-    bool: Instance(bool, "True or False"),
-    str: Instance(str, "a string"),
-}
 
 
 def check_fields(settings: "DataclassInstance") -> None:
@@ -174,24 +81,62 @@ def _kinds(cls: "type[DataclassInstance]") -> dict[str, Kind]:
     """Return the kinds that the fields of a dataclass declare, by name."""
     if cls not in _DECLARED:
         hints = get_type_hints(cls, include_extras=True)
-        found = {f.name: _kind(hints[f.name]) for f in fields(cls)}
+        found = {f.name: kind_of(hints[f.name]) for f in fields(cls)}
         _DECLARED[cls] = {name: kind for name, kind in found.items() if kind is not None}
     return _DECLARED[cls]
 
 
-def _kind(hint: object) -> Kind | None:
-    """Return the kind that an annotation declares, or ``None`` if it declares none."""
-    origin, inside = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return next((extra for extra in inside[1:] if isinstance(extra, Kind)), _kind(inside[0]))
-    if origin in (Union, UnionType) and len(inside) == 2 and NoneType in inside:
-        kind = _kind(next(part for part in inside if part is not NoneType))
-        return None if kind is None else Optional(kind)
-    if origin is tuple:
-        kind = _kind(inside[0])
-        return None if kind is None else Items(kind, None if ... in inside else len(inside))
-    plain = _PLAIN.get(hint)
-    return Instance(hint) if plain is None and isinstance(hint, type) else plain
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that first checks its arguments by what their annotations declare.
+
+    Numbers must be finite unless an annotation says otherwise, tensors finite and not empty.
+    A default is always accepted. Arguments with other annotations are not checked.
+    """
+    parameters = signature(function).parameters
+    kinds: dict[str, Kind] = {}
+
+    @wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> R:
+        if not kinds:  # at the first call, as annotations may name what is defined later
+            kinds.update(_kinds_of(function))
+        for name, value in _given(parameters, args, options):
+            kind = kinds.get(name)
+            if kind is not None and value is not parameters[name].default:
+                if not kind.admits(value):
+                    raise kind.error(name, value)
+        return function(*args, **options)
+
+    return call
+
+
+class Checked:
+    """Base of classes whose constructors check their arguments as `checked` does."""
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            setattr(cls, "__init__", checked(vars(cls)["__init__"]))  # noqa: B010 - for mypy
+
+
+def _given(
+    parameters: Mapping[str, Parameter], args: tuple[object, ...], options: Mapping[str, object]
+) -> Iterator[tuple[str, object]]:
+    """Yield the arguments of a call by name, without those of ``*args`` and ``**kwargs``."""
+    fixed = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    yield from zip((n for n, p in parameters.items() if p.kind in fixed), args, strict=False)
+    yield from ((name, value) for name, value in options.items() if name in parameters)
+
+
+def _kinds_of(function: Callable[..., object]) -> dict[str, Kind]:
+    """Return the kinds that the annotations of a function declare, by name."""
+    scope = getattr(function, "__globals__", {})
+    found = {}
+    for name, hint in get_annotations(function).items():
+        try:
+            found[name] = kind_of(eval(hint, scope) if isinstance(hint, str) else hint)
+        except (NameError, TypeError):  # known to type checkers alone
+            continue
+    return {name: kind for name, kind in found.items() if kind is not None and name != "return"}
 
 
 def setting(default: T, help_: str) -> T:
@@ -210,6 +155,31 @@ def require_integer(name: str, value: object, least: int = 1, most: int | None =
         raise kind.error(name, value)
     plain: int = int(value)  # type: ignore[call-overload]
     return plain
+
+
+def require_path(name: str, value: object) -> Path:
+    """Return a path.
+
+    Raises:
+        ArgumentError: the value is not a path, or empty; names ``name``.
+        FileError: no file can be there: the path is too long or not accessible.
+    """
+    spelled = os.fspath(value) if isinstance(value, str | PathLike) else None
+    if not isinstance(spelled, str) or not spelled:
+        raise ArgumentError(f"{name}: got {value!r}, accepted: a path")
+    try:
+        os.stat(spelled)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FileError(f"{name}: no file can be at {shortened(spelled)}: {reason}") from error
+    return Path(spelled)
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """Return a text as quoted in an error."""
+    return repr(text if len(text) <= most else text[:most] + "...")
 
 
 def require_batch(name: str, y: "Tensor") -> None:

@@ -6,8 +6,11 @@ idioms work.
 """
 
 import math
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
+from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,6 +62,18 @@ class SamplingError(WellposedError, RuntimeError):
 
 class ProcessLostError(SamplingError):
     """One of the processes that share a run has died or does not respond."""
+
+
+def warn(message: str) -> None:
+    """Warn of the line outside the package that has led here, however many calls lie between."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_ours(frame):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).split(".")[0] == "wellposed"
 
 
 def require(condition: bool, argument: str, got: object, accepted: str) -> None:

@@ -1,21 +1,19 @@
 """Pictures and tables of results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from wellposed.errors import FileError
+from wellposed.writing import replacing
 
-
-class Style(TypedDict, total=False):
-    """How values become colours: matplotlib's names."""
-
-    cmap: str
-    vmin: float
-    vmax: float
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 
 def displayable(image: Tensor) -> np.ndarray:
@@ -39,69 +37,37 @@ def write_png(image: Tensor, path: Path) -> None:
     from PIL import Image
 
     pixels = (displayable(image).clip(0, 1) * 255).round().astype(np.uint8)
+    write_picture(Image.fromarray(pixels), path)
+
+
+def write_picture(picture: "Image", path: Path, optimize: bool = False) -> None:
+    """Write a Pillow image; missing folders are created.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    with _placed(path) as part:
+        picture.save(part, optimize=optimize)
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Write a matplotlib figure; missing folders are created.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    with _placed(path) as part:
+        figure.savefig(part)
+
+
+@contextmanager
+def _placed(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
     except OSError as error:
         raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
-
-
-def write_panel(
-    path: Path,
-    mean: Tensor,
-    sample: Tensor,
-    std: Tensor,
-    reference: Tensor | None = None,
-    truth: Tensor | None = None,
-) -> None:
-    """Write a row of pictures: reference, mean, one sample, spread and, with truth, the error.
-
-    All images are (C, ...), see `displayable`.
-
-    Args:
-        path: picture file.
-        mean: mean of the samples.
-        sample: one sample.
-        std: standard deviation of the samples, real.
-        reference: a direct reconstruction, if there is one.
-        truth: the clean image, if it is known.
-    """
-    average = displayable(mean)
-    low, high = float(min(0.0, np.percentile(average, 0.1))), float(np.percentile(average, 99.8))
-    grey: Style = {"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6)}
-    pictures = [("mean", average, grey), ("one sample", displayable(sample), grey)]
-    if reference is not None:
-        pictures.insert(0, ("reference", displayable(reference), grey))
-    spread = _grey(displayable(std))
-    widest = float(np.percentile(spread, 99.5)) or 1.0
-    pictures.append(("std", spread, {"cmap": "magma", "vmin": 0, "vmax": widest}))
-    if truth is not None:
-        exact = displayable(truth)
-        error = _grey(np.abs(average - exact))
-        top = float(np.percentile(error, 99.8)) or 1.0
-        pictures += [
-            ("truth", exact, grey),
-            ("|error| of mean", error, {"cmap": "magma", "vmax": top}),
-        ]
-    _write_row(path, pictures)
-
-
-def _write_row(path: Path, pictures: Sequence[tuple[str, np.ndarray, Style]]) -> None:
-    """Write pictures of equal size side by side, each with its title and style."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    height, width = pictures[0][1].shape[:2]
-    figure = Figure(figsize=(2.6 * len(pictures), 2.6 * height / width + 0.35), dpi=120)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(pictures))
-    for axis, (title, picture, style) in zip(axes, pictures, strict=True):
-        shown = np.clip(picture, 0, 1) if picture.ndim == 3 else picture
-        axis.imshow(shown, **style)
-        axis.set_title(title, fontsize=9)
-        axis.set_axis_off()
-    figure.subplots_adjust(0.005, 0.0, 0.995, 0.9, 0.02)
-    figure.savefig(path)
+    with replacing(path, "folder") as part:
+        yield part
 
 
 def write_planes(
@@ -139,16 +105,13 @@ def write_planes(
     figure.subplots_adjust(0.003, 0.003, 0.997, top, 0.015, 0.015)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    picture.quantize(64).save(path, optimize=True)  # a third of the bytes of full colour
+    # A third of the bytes of full colour.
+    write_picture(picture.quantize(64), Path(path), optimize=True)
 
 
 def _middle_slices(volume: Tensor) -> list[np.ndarray]:
     real = (volume.abs() if volume.is_complex() else volume)[0, 0].detach().cpu().float()
     return [real.select(axis, real.shape[axis] // 2).numpy() for axis in range(3)]
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    return image.mean(-1) if image.ndim == 3 else image
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, Seed, checked, require_integer
 from wellposed.errors import ShapeError, require
 from wellposed.noise import item_generator
 
@@ -30,6 +30,13 @@ def _pair(estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     return estimate.double(), truth.double()
 
 
+def absolute_error(estimate: Tensor, truth: Tensor) -> Tensor:
+    """Return ``|estimate - truth|`` of each pixel, (B, C, ...), in double precision."""
+    estimate, truth = _pair(estimate, truth)
+    return (estimate - truth).abs()
+
+
+@checked
 def psnr(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
     """Return the peak signal-to-noise ratio in dB of each item, (B,).
 
@@ -44,6 +51,7 @@ def psnr(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
     return 10 * torch.log10(peak**2 / mse)
 
 
+@checked
 def nmse(estimate: Tensor, truth: Tensor) -> Tensor:
     """Return ``||estimate - truth||^2 / ||truth||^2`` of each item, (B,)."""
     estimate, truth = _pair(estimate, truth)
@@ -51,6 +59,7 @@ def nmse(estimate: Tensor, truth: Tensor) -> Tensor:
     return error / truth.square().flatten(1).sum(1)
 
 
+@checked
 def ssim(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
     """Return the structural similarity of each item, (B,): 11 x 11 Gaussian window, sigma 1.5.
 
@@ -71,6 +80,7 @@ def ssim(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
     return values.reshape(-1)
 
 
+@checked
 def crps(samples: Tensor, truth: Tensor) -> Tensor:
     """Return the continuous ranked probability score of each item, (B,), averaged over pixels.
 
@@ -96,6 +106,7 @@ def crps(samples: Tensor, truth: Tensor) -> Tensor:
     return (distance - pairs).flatten(1).mean(1)
 
 
+@checked
 def coverage(interval: tuple[Tensor, Tensor], truth: Tensor) -> Tensor:
     """Return the fraction of each item's pixels whose truth lies in the interval, (B,).
 
@@ -108,7 +119,8 @@ def coverage(interval: tuple[Tensor, Tensor], truth: Tensor) -> Tensor:
     return ((lower <= value) & (value <= upper)).double().flatten(1).mean(1)
 
 
-def sliced_wasserstein(a: Tensor, b: Tensor, slices: int = 1000, seed: int = 0) -> Tensor:
+@checked
+def sliced_wasserstein(a: Tensor, b: Tensor, slices: Count = 1000, seed: Seed = 0) -> Tensor:
     """Return the sliced Wasserstein-1 distance between two sets of samples, a scalar.
 
     It is the mean distance between the projections on random directions. Bonneel, Rabin, Peyre
@@ -133,6 +145,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, slices: int = 1000, seed: int = 0) 
     return total / slices
 
 
+@checked
 def slices_across(volume: Tensor, axis: int) -> Tensor:
     """Return the slices across an axis of volumes (B, C, D, H, W) as a batch (n, C, ., .).
 
@@ -146,6 +159,7 @@ def slices_across(volume: Tensor, axis: int) -> Tensor:
     return volume.movedim(axis, 1).flatten(0, 1)
 
 
+@checked
 def plane_quality(
     estimate: Tensor, truth: Tensor, axis: int, peak: float = 1.0
 ) -> tuple[float, float]:

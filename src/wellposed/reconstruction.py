@@ -1,18 +1,26 @@
 """The result of a solver: samples, their mean and spread, data misfit and settings."""
 
 import json
-from dataclasses import dataclass, field, replace
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wellposed import metrics
+from wellposed.checks import require_integer, require_path
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
-from wellposed.figures import write_panel
+from wellposed.results import read_hdf5, write_hdf5
+from wellposed.units import Units
+
+if TYPE_CHECKING:
+    from wellposed.panel import Picture
+
+_log = logging.getLogger(__name__)
 
 SUSPICIOUS = 5.0
 """Deviation of a chi-square from 1, in standard deviations, above which it is reported."""
@@ -32,6 +40,7 @@ class Reconstruction:
         settings: its hyper-parameters.
         seed: seed of the random draws; ``None`` for recorded draws.
         measured: real numbers measured with noise in each item, (B,); ``None`` without noise.
+        units: what the values mean in the file that was measured or simulated from.
     """
 
     samples: Tensor
@@ -42,6 +51,7 @@ class Reconstruction:
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
     measured: Tensor | None = None
+    units: Units = field(default_factory=Units)
 
     @cached_property
     def mean(self) -> Tensor:
@@ -50,7 +60,10 @@ class Reconstruction:
 
     @cached_property
     def std(self) -> Tensor:
-        """Standard deviation of the samples, (B, C, ...); of complex ones, over both parts."""
+        """Standard deviation of the samples, (B, C, ...); of complex ones, over both parts.
+
+        It is zero, and not written nor shown, for a single sample.
+        """
         return (self.samples - self.mean).abs().square().mean(0).sqrt() * _bessel(
             len(self.samples)
         )
@@ -118,87 +131,144 @@ class Reconstruction:
         self,
         folder: str | Path,
         *,
-        reference: Tensor | None = None,
+        others: Mapping[str, Tensor] | None = None,
         truth: Tensor | None = None,
         name: str = "reconstruction",
     ) -> Path:
-        """Write ``name.h5`` and ``name.png``, a panel of the first item; return the HDF5 path.
+        """Write ``name.h5`` (samples and settings) and ``name.png``, see `plot`.
 
-        The panel also shows a direct ``reference`` and the ``truth``, (B, C, ...), if given.
-        Raises `ShapeError` for other shapes and `FileError` if the folder cannot be written.
+        Args:
+            folder: created if missing.
+            others: images (B, C, ...) to compare with, by name, e.g. ``{"zero-filled": image}``.
+            truth: ground truth, (B, C, ...); adds an error picture.
+            name: file name without suffix.
+
+        Returns:
+            Path of the HDF5 file.
+
+        Raises:
+            ShapeError: one of ``others`` or ``truth`` differs from the mean in shape.
+            FileError: the folder cannot be written.
         """
-        for label, image in (("reference", reference), ("truth", truth)):
+        from wellposed.figures import write_figure
+
+        others = self._checked(others, truth)
+        path = Path(folder) / f"{name}.h5"
+        if len(self.samples) == 1:
+            _log.info("no std is written: it takes two or more samples, this is one")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._write_hdf5(path, others, truth)
+        except OSError as error:
+            raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
+        write_figure(self.plot(others=others, truth=truth), path.with_suffix(".png"))
+        return path
+
+    def plot(
+        self,
+        item: int = 0,
+        *,
+        others: Mapping[str, Tensor] | None = None,
+        truth: Tensor | None = None,
+    ) -> "Picture":
+        """Return a row of pictures of an item: others, mean, a sample, truth, std and error.
+
+        Images share a grey scale, standard deviation and error another one, both in the unit of
+        `Units`. For a single sample there is no mean and no standard deviation. Volumes show their
+        middle slice. Notebooks show the returned picture.
+
+        Args:
+            item: index in the batch.
+            others: images (B, C, ...) to compare with, by name.
+            truth: ground truth, (B, C, ...).
+
+        Raises:
+            ShapeError: one of ``others`` or ``truth`` differs from the mean in shape.
+            ArgumentError: no such item.
+        """
+        from wellposed.panel import draw_panel
+
+        others, count = self._checked(others, truth), len(self.samples)
+        require_integer("item", item, 0, len(self.mean) - 1)
+        images = {title: image[item] for title, image in others.items()}
+        best = f"mean of {count}" if count > 1 else "one sample"
+        images |= {best: self.mean[item], "one sample": self.samples[0, item]}
+        spread = {f"std of {count}": self.std[item]} if count > 1 else {}
+        if truth is not None:
+            images["truth"] = truth[item]
+            spread[f"|{best.split(' of')[0]} - truth|"] = metrics.absolute_error(self.mean, truth)[
+                item
+            ]
+        return draw_panel(images, spread, self.units)
+
+    def _checked(
+        self, others: Mapping[str, Tensor] | None, truth: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Return the images to compare with; raise unless all have the shape of the mean."""
+        compared = dict(others or {})
+        for label, image in {**compared, "truth": truth}.items():
             if image is not None and image.shape != self.mean.shape:
                 raise ShapeError(
                     f"{label}: got shape {tuple(image.shape)}, accepted: {tuple(self.mean.shape)}"
                 )
-        path = Path(folder) / f"{name}.h5"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._write_hdf5(path, reference, truth)
-            first = [None if image is None else image[0] for image in (reference, truth)]
-            panel = path.with_suffix(".png")
-            write_panel(panel, self.mean[0], self.samples[0, 0], self.std[0], *first)
-        except OSError as error:
-            raise FileError(f"folder: cannot write {str(path)!r}: {error}") from error
-        return path
+        return compared
 
-    def _write_hdf5(self, path: Path, reference: Tensor | None, truth: Tensor | None) -> None:
-        import h5py
-
-        arrays: dict[str, Tensor | None] = {
-            "samples": self.samples,
-            "residual": self.residual,
-            "measured": self.measured,
-            "mean": self.mean,
-            "std": self.std,
-            "reference": reference,
-            "truth": truth,
-        }
-        with h5py.File(path, "w") as file:
-            for name, value in arrays.items():
-                if value is not None:
-                    value = value.float() if value.dtype == torch.bfloat16 else value
-                    file.create_dataset(
-                        name, data=value.detach().cpu().numpy(), compression="gzip"
-                    )
-            file.attrs["nfe"] = self.nfe
-            file.attrs["seconds"] = self.seconds
-            file.attrs["solver"] = self.solver
-            file.attrs["settings"] = json.dumps(self.settings)
-            file.attrs["seed"] = json.dumps(self.seed)
+    def _write_hdf5(self, path: Path, others: dict[str, Tensor], truth: Tensor | None) -> None:
+        spread = self.std if len(self.samples) > 1 else None
+        arrays = {"samples": self.samples, "residual": self.residual, "measured": self.measured}
+        arrays |= {"mean": self.mean, "std": spread, **others, "truth": truth}
+        facts = {name: getattr(self, name) for name in ("nfe", "seconds", "solver")}
+        texts = {"settings": self.settings, "seed": self.seed, "units": asdict(self.units)}
+        write_hdf5(path, arrays, facts | {key: json.dumps(v) for key, v in texts.items()})
 
     @classmethod
     def load(cls, path: str | Path) -> "Reconstruction":
         """Read the HDF5 file that `save` wrote; raises `FileError` for any other file."""
-        import h5py
-
+        path = require_path("path", path)
         try:
-            with h5py.File(path, "r") as file:
-                measured = file.get("measured")
-                return cls(
-                    samples=torch.from_numpy(np.asarray(file["samples"])),
-                    residual=torch.from_numpy(np.asarray(file["residual"])),
-                    nfe=int(file.attrs["nfe"]),
-                    seconds=float(file.attrs["seconds"]),
-                    solver=str(file.attrs["solver"]),
-                    settings=json.loads(file.attrs["settings"]),
-                    seed=json.loads(file.attrs["seed"]),
-                    measured=None if measured is None else torch.from_numpy(np.asarray(measured)),
-                )
-        except (OSError, KeyError, ValueError) as error:
+            arrays, facts = read_hdf5(path, ("samples", "residual", "measured"))
+            return cls(
+                samples=arrays["samples"],
+                residual=arrays["residual"],
+                nfe=int(facts["nfe"]),
+                seconds=float(facts["seconds"]),
+                solver=str(facts["solver"]),
+                settings=json.loads(facts["settings"]),
+                seed=json.loads(facts["seed"]),
+                measured=arrays.get("measured"),
+                units=Units.of(json.loads(facts.get("units", "{}"))),
+            )
+        except FileError:
+            raise
+        except (OSError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise FileError(
                 f"path: {str(path)!r} is not a saved reconstruction: {error}"
             ) from error
 
     def __repr__(self) -> str:
-        shape, median = tuple(self.samples.shape), float(self.residual.median())
+        facts = self._facts()
+        return (
+            f"Reconstruction({self.solver}, samples {facts['samples']}, residual "
+            f"{facts['residual']}, nfe {self.nfe}, {self.seconds:.1f} s, seed {self.seed})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the pictures of the first item, and a table, for notebooks."""
+        from wellposed.panel import html
+
+        return html(self.plot(), self._facts())
+
+    def _facts(self) -> dict[str, str]:
         items = self.suspicious.nonzero().flatten().tolist()
         doubt = f" (inconsistent with the stated noise level: items {items})" if items else ""
-        return (
-            f"Reconstruction({self.solver}, samples {shape}, residual {median:.3g}{doubt}, "
-            f"nfe {self.nfe}, {self.seconds:.1f} s, seed {self.seed})"
-        )
+        return {
+            "solver": self.solver,
+            "samples": str(tuple(self.samples.shape)),
+            "residual": f"{float(self.residual.median()):.3g}{doubt}",
+            "nfe": str(self.nfe),
+            "seconds": f"{self.seconds:.1f}",
+            "seed": str(self.seed),
+        }
 
 
 def _bessel(count: int) -> float:

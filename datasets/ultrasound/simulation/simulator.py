@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import checked, require_integer
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.datasets.ultrasound.simulation.haze import repeat_tissue, simulate_haze
 from wellposed.datasets.ultrasound.simulation.tissue import render_beat
@@ -46,6 +46,7 @@ class EchoFrames:
         return self.tissue + 10 ** (level_db / 20) * self.haze
 
 
+@checked
 def simulate_echoes(
     items: Sequence[int],
     split: str = "train",

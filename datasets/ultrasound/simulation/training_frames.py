@@ -8,12 +8,12 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from wellposed.checks import require_integer
-from wellposed.datasets.checks import writing
+from wellposed.checks import checked, require_integer, require_path
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.datasets.ultrasound.simulation.simulator import SPLITS, EchoFrames, simulate_echoes
 from wellposed.errors import require, require_choice
 from wellposed.noise import item_generator
+from wellposed.writing import replacing
 
 LEVELS_DB = {"tissue": (-10.0, 0.0), "haze": (-48.0, -20.0)}
 """Ranges of random levels: largest magnitude of tissue, and root mean square of haze."""
@@ -22,6 +22,7 @@ GAINS = 6
 """First word of the seeds of levels and polarities, next to those in `simulator`."""
 
 
+@checked
 def write_training_frames(
     path: str | Path,
     kind: str,
@@ -52,21 +53,20 @@ def write_training_frames(
         ArgumentError: an unknown kind or split, no frames, or a path of another suffix.
         FileError: the file cannot be written.
     """
-    path, grid = Path(path), sector or Sector()
+    path, grid = require_path("path", path), sector or Sector()
     require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name ending in .h5 or .hdf5")
     require_choice("kind", kind, LEVELS_DB)
     require_choice("split", split, SPLITS)
     require_integer("frames", frames)
-    part = path.with_name(path.name + ".part")
     shape = (frames, grid.depths, grid.beams)
-    with writing(path), h5py.File(part, "w") as file:
+    with replacing(path) as part, h5py.File(part, "w") as file:
         file.attrs.update(kind=kind, split=split, **asdict(grid))
         rf = file.create_dataset("rf", shape, np.float16, chunks=(1, *shape[1:]))
         for n in range(frames):
             rf[n] = _frame(simulate_echoes([n], split, grid), kind, split, n)[0, 0].numpy()
             if progress is not None:
                 progress(n + 1)
-    return part.replace(path)
+    return path
 
 
 def _frame(echoes: EchoFrames, kind: str, split: str, item: int) -> Tensor:

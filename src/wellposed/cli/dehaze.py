@@ -13,16 +13,18 @@ from PIL import Image
 from torch import Tensor
 
 from wellposed.cli.names import find_class, make, parse_assignments, use_device
+from wellposed.cli.priors import load_prior
 from wellposed.cli.settings import Dehaze
 from wellposed.datasets.ultrasound.processing import b_mode, envelope, scan_convert
 from wellposed.datasets.ultrasound.recordings import Recording, load_recording
 from wellposed.datasets.ultrasound.scores import dehazing_scores
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.errors import FileError
-from wellposed.priors.stored.registry import load
+from wellposed.figures import write_picture
 from wellposed.solvers import Dehazed, Dehazing, Solver
 from wellposed.solvers import dehaze as separate
 from wellposed.solvers.catalogue import named_solvers
+from wellposed.writing import replacing, write_text
 
 OF_ANY_SOLVER = ("gamma", "mu", "tile", "batch_size")
 """Settings of dehazing that apply to every solver."""
@@ -31,8 +33,7 @@ OF_ANY_SOLVER = ("gamma", "mu", "tile", "batch_size")
 def dehaze(o: Dehaze) -> None:
     """Separate all frames, and write the result."""
     device, how, recording = use_device(o.device), _settings(o), load_recording(o.input)
-    options = parse_assignments("--load", o.load)
-    tissue, haze = (load(name, **options).to(device) for name in (o.tissue, o.haze))
+    tissue, haze = (load_prior(name, o).to(device) for name in (o.tissue, o.haze))
     try:
         o.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -43,7 +44,7 @@ def dehaze(o: Dehaze) -> None:
     _write_rf(found, recording, o.out / "dehazed.h5")
     _write_pictures(found, recording, o.out, o.frame_ms)
     table = measured(found, recording)
-    (o.out / "metrics.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    write_text(o.out / "metrics.json", json.dumps(table, indent=1) + "\n", "--out")
     for name, value in table.items():
         typer.echo(f"{name:22s} {value:.4g}")
     typer.echo(f"wrote {o.out}")
@@ -80,7 +81,7 @@ def measured(found: Dehazed, recording: Recording) -> dict[str, float]:
 
 def _write_rf(found: Dehazed, recording: Recording, path: Path) -> None:
     """Write tissue and haze, (frames, depths, beams), in the units of the input."""
-    with h5py.File(path, "w") as file:
+    with replacing(path, "--out") as part, h5py.File(part, "w") as file:
         file["rf"] = (recording.scale * found.tissue[:, 0]).numpy()
         file["haze"] = (recording.scale * found.haze[:, 0]).numpy()
         if found.spread is not None:
@@ -92,12 +93,11 @@ def _write_rf(found: Dehazed, recording: Recording, path: Path) -> None:
 def _write_pictures(found: Dehazed, recording: Recording, out: Path, frame_ms: int) -> None:
     panels = side_by_side(found, recording)
     pictures = [Image.fromarray((255 * panel).round().byte().numpy()) for panel in panels]
-    pictures[len(pictures) // 2].save(out / "b_mode.png")
+    write_picture(pictures[len(pictures) // 2], out / "b_mode.png")
     if len(pictures) > 1:
         first, *others = pictures
-        first.save(
-            out / "b_mode.gif", save_all=True, append_images=others, duration=frame_ms, loop=0
-        )
+        with replacing(out / "b_mode.gif", "--out") as part:
+            first.save(part, save_all=True, append_images=others, duration=frame_ms, loop=0)
 
 
 def side_by_side(found: Dehazed, recording: Recording) -> Tensor:

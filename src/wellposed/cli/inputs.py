@@ -1,4 +1,4 @@
-"""Input of `wellposed reconstruct`: an image or a volume, its units and its position in space."""
+"""Images of `wellposed reconstruct`: the slices that are taken, their units and their place."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,14 +8,17 @@ import numpy as np
 import torch
 
 from wellposed.cli.settings import InputOptions
-from wellposed.datasets.files import IMAGE_SUFFIXES, NIFTI_SUFFIXES, read_array, suffix_of
-from wellposed.datasets.volumes.nifti import NiftiVolume, load_nifti
-from wellposed.errors import DtypeError, NonFiniteError, ShapeError, require
+from wellposed.datasets.reading import Image, Source, read
+from wellposed.datasets.volumes.dicom import DicomSeries
+from wellposed.datasets.volumes.nifti import NiftiVolume
+from wellposed.datasets.writing import write_like
+from wellposed.errors import NonFiniteError, ShapeError, require
+from wellposed.units import HOUNSFIELD, Units
 
 if TYPE_CHECKING:
     from wellposed.reconstruction import Reconstruction
 
-HOUNSFIELD = (-1000.0, 1000.0)
+AIR_TO_BONE = (-1000.0, 1000.0)
 """Hounsfield units that become 0 and 1: air, and twice the attenuation of water."""
 
 LOW_HOUNSFIELD = -200.0
@@ -29,118 +32,147 @@ class TaskInput:
     Attributes:
         array: an image (H, W) or (H, W, 3), a volume with the slice axis first, or k-space
             (coils, H, W); clean images have values in about [0, 1].
-        window: values of the file that became 0 and 1.
+        units: what these values are in the file.
+        source: what the result is written like, cut to the slices used; ``None`` for nothing.
         axis: axis of the file's (D, H, W) that became the first axis of a volume.
-        reference: the NIfTI volume, cut to the slices used; ``None`` for other inputs.
     """
 
     array: np.ndarray
-    window: tuple[float, float]
-    axis: int
-    reference: NiftiVolume | None
+    units: Units
+    source: Source | None = None
+    axis: int = 0
 
     def write(self, result: "Reconstruction", folder: Path) -> tuple[Path, ...]:
-        """Write mean and std of a volume as NIfTI, with the units and the position of the input.
-
-        Returns:
-            The two files, or no files if the input has no position in space.
-        """
-        if self.reference is None:
+        """Write a result in the input's own kind, see `write_like`; return the files."""
+        if self.source is None:
             return ()
-        from wellposed.datasets.volumes.results import write_result
-
-        low, high = self.window
-        samples = (low + (high - low) * result.samples).movedim(3, 3 + self.axis)
-        return write_result(replace(result, samples=samples), folder, self.reference)
+        return write_like(result, folder, self.source, self.axis)
 
 
-def read_input(path: Path, operator: str, options: InputOptions) -> TaskInput:
-    """Read a file, select the slices of the options, and scale clean images to [0, 1].
-
-    Axes of NIfTI files are counted as (D, H, W), see `load_nifti`.
+def placed_like(place: TaskInput, like: Path) -> TaskInput:
+    """Return where a result is written as another file lies: NIfTI, DICOM or a photograph.
 
     Raises:
-        FileError: the file cannot be read.
+        FileError: it cannot be read.
+        ArgumentError: it is a measurement.
+    """
+    found = read(like)
+    require(isinstance(found, Image), "--like", str(like), "an image or a volume")
+    assert isinstance(found, Image)
+    return replace(place, source=found.source)
+
+
+def task_input(image: Image, operator: str, options: InputOptions) -> TaskInput:
+    """Take the slices of the options from an image, and scale clean images to [0, 1].
+
+    Axes of NIfTI and DICOM volumes are counted as (D, H, W).
+
+    Raises:
         ArgumentError and subclasses: the content, a slice or the window cannot be used.
     """
-    array, reference = _read(path)
-    if options.volume:
-        array, reference = _take_slab(array, reference, path, options)
-    else:
-        array, reference = _take_slice(array, path, operator, options), None
-    if not np.isfinite(array).all():
-        bad = int((~np.isfinite(array)).sum())
-        raise NonFiniteError(f"input: {bad} of {array.size} values in {path.name} are not finite")
-    low, high = _window(array, operator, options)
-    if (low, high) != (0.0, 1.0):
-        array = (array.astype(np.float32) - low) / (high - low)
-    return TaskInput(array, (low, high), options.axis, reference)
+    first, end = _slices(image, operator, options)
+    source: Source | None = image.source
+    array, spacing = image.values, image.spacing
+    if end is not None:
+        array = np.moveaxis(np.take(array, range(first, end), options.axis), options.axis, 0)
+        source = _cut(image.source, options.axis, first, end)
+        spacing = _turned(spacing, options.axis)
+        array = array if options.volume else array[0]
+    _check_finite(array, image.path)
+    name, (low, high) = _window(array, image, operator, options)
+    scaled = (low, high) != (0.0, 1.0)
+    array = (array.astype(np.float32) - low) / (high - low) if scaled else array
+    units = Units(offset=low, scale=high - low, name=name, spacing=spacing, window=image.window)
+    return TaskInput(array, units, source, options.axis)
 
 
-def _read(path: Path) -> tuple[np.ndarray, NiftiVolume | None]:
-    if suffix_of(path) in NIFTI_SUFFIXES:
-        reference = load_nifti(path)
-        array = reference.volume[0].numpy()
-        while array.ndim > 2 and len(array) == 1:
-            array = array[0]
-        return array, reference
-    array = read_array(path)
-    if array.dtype.kind not in "biufc":
-        raise DtypeError(f"input: {path.name} has dtype {array.dtype}, accepted: numbers")
-    return array, None
-
-
-def _take_slice(array: np.ndarray, path: Path, operator: str, o: InputOptions) -> np.ndarray:
-    """Take one slice of a volume; photographs and single slices stay as they are."""
-    wanted = 3 if operator == "mri" and np.iscomplexobj(array) else 2
+def _slices(image: Image, operator: str, o: InputOptions) -> tuple[int, int | None]:
+    """Return the slices A to B that are taken; B is None for an array taken as it is."""
+    array, photograph = image.values, image.kind == "photograph"
+    kspace = operator == "mri" and np.iscomplexobj(array)
+    if o.volume:
+        _check_volume(image, kspace)
+        require(0 <= o.axis < 3, "axis", o.axis, "0 to 2")
+        return slices_of(array.shape[o.axis], o)
     colour = array.ndim == 3 and array.shape[-1] == 3 and o.slice is None
-    if suffix_of(path) in IMAGE_SUFFIXES or array.ndim == wanted or colour:
-        return array
-    if ":" in operator and not o.simulate and o.slice is None:  # its measurement has any shape
-        return array
-    if array.ndim != wanted + 1:
+    # A measurement of an operator from outside may have any shape.
+    own = ":" in operator and not o.simulate and o.slice is None
+    whole = array.ndim == 2 or (kspace and array.ndim == 3)
+    if photograph or colour or own or whole:
+        return 0, None
+    if array.ndim != 3 + kspace:
         raise ShapeError(
-            f"input: {path.name} holds an array of shape {array.shape}, accepted for {operator}: "
-            f"{wanted} axes, or {wanted + 1} with --slice"
+            f"input: {image.path.name} holds an array of shape {array.shape}, accepted for "
+            f"{operator}: {2 + kspace} axes, or {3 + kspace} with --slice"
         )
     require(0 <= o.axis < array.ndim, "axis", o.axis, f"0 to {array.ndim - 1}")
     depth = array.shape[o.axis]
     index = depth // 2 if o.slice is None else o.slice
     require(0 <= index < depth, "slice", index, f"0 to {depth - 1}")
-    taken: np.ndarray = np.take(array, index, axis=o.axis)
-    return taken
+    return index, index + 1
 
 
-def _take_slab(
-    array: np.ndarray, reference: NiftiVolume | None, path: Path, o: InputOptions
-) -> tuple[np.ndarray, NiftiVolume | None]:
-    """Take all slices of a volume, or some, and put them first."""
-    if suffix_of(path) in IMAGE_SUFFIXES or array.ndim != 3 or np.iscomplexobj(array):
-        raise ShapeError(
-            f"input: {path.name} has {array.dtype} values of shape {array.shape}, accepted as a "
-            "volume: real values (D, H, W); for one slice use --slice and a solver for images"
-        )
-    require(0 <= o.axis < 3, "axis", o.axis, "0 to 2")
-    depth = array.shape[o.axis]
+def slices_of(depth: int, o: InputOptions) -> tuple[int, int]:
+    """Return the slices A to B, B not included, that are taken of a volume."""
     first, end = (0, depth) if o.slices is None else o.slices
-    require(0 <= first < end <= depth, "slices", f"{first}:{end}", f"A:B, 0 <= A < B <= {depth}")
-    taken = np.take(array, range(first, end), axis=o.axis)
-    if reference is not None:
-        reference = reference.cut(o.axis, first, end)
-    return np.moveaxis(taken, o.axis, 0), reference
+    accepted = f"A:B with 0 <= A < B <= {depth}"
+    require(0 <= first < end <= depth, "slices", f"{first}:{end}", accepted)
+    return first, end
 
 
-def _window(array: np.ndarray, operator: str, o: InputOptions) -> tuple[float, float]:
-    """Return the values that become 0 and 1."""
+def _check_volume(image: Image, kspace: bool) -> None:
+    array, photograph = image.values, image.kind == "photograph"
+    real = array.ndim == 3 and not np.iscomplexobj(array)
+    if photograph or not (real or (kspace and array.ndim == 4)):
+        raise ShapeError(
+            f"input: {image.path.name} holds {array.dtype} of shape {array.shape}, accepted as a "
+            "volume: real values (D, H, W), or k-space (D, coils, H, W); for one slice give "
+            "--slice and a solver for images"
+        )
+
+
+def _cut(source: Source, axis: int, first: int, end: int) -> Source | None:
+    """Return the slices of what a result is written like, or None where these are no volume."""
+    if isinstance(source, NiftiVolume):
+        return source.cut(axis, first, end)
+    if isinstance(source, DicomSeries) and axis == 0:
+        headers = source.headers[first:end]
+        return replace(source, values=source.values[first:end], headers=headers)
+    whole = isinstance(source, DicomSeries) and end - first == source.values.shape[axis]
+    return source if whole or isinstance(source, Path) else None
+
+
+def _turned(spacing: tuple[float, ...], axis: int) -> tuple[float, ...]:
+    """Return the sizes of a voxel with that along ``axis`` first."""
+    if not spacing:
+        return ()
+    return (spacing[axis], *spacing[:axis], *spacing[axis + 1 :])
+
+
+def _check_finite(array: np.ndarray, path: Path) -> None:
+    bad = int((~np.isfinite(array)).sum())
+    if bad:
+        raise NonFiniteError(f"input: {bad} of {array.size} values in {path.name} are not finite")
+
+
+def _window(
+    array: np.ndarray, image: Image, operator: str, o: InputOptions
+) -> tuple[str, tuple[float, float]]:
+    """Return the unit, and the values that become 0 and 1."""
     if o.window is not None:
         low, high = o.window
-        require(-np.inf < low < high < np.inf, "window", o.window, "LOW HIGH, LOW < HIGH")
-        require(o.simulate, "window", o.window, "None without --simulate")
-        return o.window
-    if not o.simulate or np.iscomplexobj(array) or (array.min() >= 0 and array.max() <= 1):
-        return 0.0, 1.0
+        require(-np.inf < low < high < np.inf, "window", o.window, "LOW HIGH with LOW < HIGH")
+        require(not np.iscomplexobj(array), "window", o.window, "none for k-space")
+        return image.unit, o.window
+    if np.iscomplexobj(array):
+        return "", (0.0, 1.0)
+    if image.unit == HOUNSFIELD:
+        return HOUNSFIELD, AIR_TO_BONE
+    if not o.simulate or (array.min() >= 0 and array.max() <= 1):
+        return image.unit, (0.0, 1.0)
     if operator == "ct" and array.min() < LOW_HOUNSFIELD:
-        return HOUNSFIELD
+        return HOUNSFIELD, AIR_TO_BONE
     positive = torch.from_numpy(array[array > 0].astype(np.float32))
-    require(len(positive) > 0, "input", "no positive value", "an image with positive values")
-    return 0.0, float(torch.quantile(positive[:: max(1, len(positive) // 1_000_000)], 0.998))
+    require(len(positive) > 0, "input", "no positive value", "an image")
+    bright = torch.quantile(positive[:: max(1, len(positive) // 1_000_000)], 0.998)
+    return image.unit, (0.0, float(bright))

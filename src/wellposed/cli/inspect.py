@@ -6,25 +6,26 @@ import torch
 import typer
 from torch import Tensor
 
-from wellposed.cli.names import parse_assignments, use_device
+from wellposed.cli.names import use_device
+from wellposed.cli.priors import load_checkpoint, of_class
 from wellposed.cli.settings import Inspect
 from wellposed.datasets.images.crops import central_crop, random_phase
 from wellposed.datasets.images.image_files import Collection
 from wellposed.figures import format_table
-from wellposed.priors import Prior
-from wellposed.priors.stored.registry import read_checkpoint
+from wellposed.priors import Latent, Prior
 from wellposed.validation.doctor import describe, diagnose, usual_range
 
 
 def inspect(o: Inspect) -> None:
     """Identify a checkpoint, test whether it denoises, and warn if it seems to be misread."""
     device = use_device(o.device)
-    checkpoint = read_checkpoint(o.path, **parse_assignments("--load", o.load))
+    checkpoint = load_checkpoint(o.path, o)
     facts = [("family", checkpoint.family), *describe(checkpoint.prior).items()]
     typer.echo(format_table(["", o.path], [list(fact) for fact in facts]) + "\n")
     prior = checkpoint.prior.to(device)
-    if prior.anchor is None:  # a plain latent prior is tested in its latent space
-        prior = getattr(prior, "prior", prior)
+    if prior.anchor is None and isinstance(prior, Latent):  # tested in its own space
+        prior = prior.prior
+    prior = of_class(prior, o)
     diagnosis = diagnose(prior, _test_images(prior, o.image, o.size))
     gains = [f"{gain:+.1f}" for gain in diagnosis.gains.values()]
     heads = [diagnosis.axis, *map(str, diagnosis.gains)]

@@ -5,7 +5,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import Parameter, signature
@@ -14,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wellposed.cli.settings import SolverOptions
+from wellposed.datasets.files import stem_of
 from wellposed.errors import (
     ArgumentError,
     FileError,
@@ -71,6 +73,22 @@ def require_distinct(names: list[str]) -> None:
         raise ArgumentError(
             f"INPUT: several files are named {double!r}, accepted: files with different names"
         )
+
+
+def distinct_names(files: Sequence[Path]) -> list[str]:
+    """Return names of results: of files without suffix, with it or their folder if they are equal.
+
+    Raises:
+        ArgumentError: files cannot be told apart by their folder and name.
+    """
+    stems, names = Counter(map(stem_of, files)), Counter(file.name for file in files)
+    chosen = []
+    for file in files:
+        longest = f"{file.resolve().parent.name}-{file.name}"
+        short = stem_of(file) if stems[stem_of(file)] == 1 else file.name
+        chosen.append(short if stems[stem_of(file)] == 1 or names[file.name] == 1 else longest)
+    require_distinct(chosen)
+    return chosen
 
 
 def import_class(option: str, name: str, base: type) -> type:
@@ -148,7 +166,9 @@ def use_device(device: str) -> str:
     if device == "cuda":
         import torch
 
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        number = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+        # SLURM may show each task its own device alone.
+        torch.cuda.set_device(int(number) % torch.cuda.device_count())
     return device
 
 

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, field, fields
 from importlib import import_module
 from inspect import Parameter, Signature, get_annotations
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
-from wellposed.errors import ArgumentError, WellposedError
+from wellposed.cli.ending import told
+from wellposed.errors import ArgumentError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -46,7 +48,7 @@ def add_command(
 ) -> None:
     """Add a command with the options and the help of a dataclass.
 
-    Errors of the package become one line on stderr and exit code 2.
+    Errors of the package, and of the system, become one line on stderr and exit code 2.
 
     Args:
         app: the application that gets the command.
@@ -59,12 +61,9 @@ def add_command(
 
     def run(**values: object) -> None:
         module, _, attribute = function.partition(":")
-        try:
+        with told(SimpleNamespace(**values)):
             command: Callable[[object], None] = getattr(import_module(module), attribute)
             command(cls(**{f.name: _value(f, kinds[f.name], values[f.name]) for f in chosen}))
-        except WellposedError as error:
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2) from None
 
     parameters = [_parameter(f, kinds[f.name], _section(cls, f.name)) for f in chosen]
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
@@ -115,7 +114,7 @@ def _parser(each: "Field[object]", kind: object) -> Callable[[str, str], object]
 
 
 def _spelled(each: "Field[object]") -> str:
-    return f"--{each.name.replace('_', '-')}"
+    return f"--{each.name.rstrip('_').replace('_', '-')}"
 
 
 def _is_repeatable(kind: object) -> bool:

@@ -3,28 +3,32 @@
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import typer
 
+from wellposed.cli.batch import RECORD, Job, Row, identity, report, run_all, write_table
+from wellposed.cli.inputs import placed_like
 from wellposed.cli.names import (
+    distinct_names,
     find_class,
     make_solver,
-    parse_assignments,
-    require_distinct,
     use_device,
 )
+from wellposed.cli.priors import load_prior
 from wellposed.cli.settings import Reconstruct
+from wellposed.cli.shares import Share, own_share
 from wellposed.cli.summary import summarize
 from wellposed.cli.tasks import build_task
-from wellposed.datasets.files import stem_of
-from wellposed.errors import ArgumentError, ProcessLostError, WellposedError, require
+from wellposed.datasets.reading import inputs_of, matched
+from wellposed.datasets.writing import require_free
+from wellposed.errors import ArgumentError, require
 from wellposed.parallel import sharding
 from wellposed.priors import Prior, Slicewise
-from wellposed.priors.stored.registry import load
 from wellposed.reconstruction import Reconstruction
+from wellposed.runs.fingerprint import fingerprint
 from wellposed.solvers import Solver
 from wellposed.solvers.catalogue import named_solvers
 
@@ -33,17 +37,28 @@ PRIORS = {"mri": "brain-mri", "ct": "ct"}
 
 
 def reconstruct(o: Reconstruct) -> None:
-    """Reconstruct all files, or this process's share of them."""
+    """Reconstruct all inputs, or this process's share of them."""
     device, solver = use_device(o.device), _solver(o)
     o = replace(o, volume=_takes_volume(o, solver))
-    jobs = _jobs(o.inputs, o.out, o.checkpoint)
+    jobs, share = _jobs(o), _share(o)
+    mine = share.of(jobs)
+    if share.count > 1:
+        text = f"part {share.index + 1} of {share.count}: {len(mine)} of {len(jobs)} inputs"
+        typer.echo(text, err=True)
+    if not mine:
+        return
     name = o.prior or PRIORS.get(o.operator, "natural")
-    prior = load(name, **parse_assignments("--load", o.load)).to(device)
+    prior = load_prior(name, o).to(device)
     _show_log()
     samples = o.num_samples if o.num_samples is not None else 1 if o.volume else 4
     every = o.checkpoint_every
     solve = partial(solver, num_samples=samples, seed=o.seed, checkpoint_every=every)
-    _run_all(jobs if o.volume else _own_share(jobs), partial(_run, o, prior, solve))
+    weights = fingerprint(prior)
+    failures = run_all(mine, partial(_run, o, prior, solve), lambda job: identity(o, job, weights))
+    table = write_table(o.out, jobs)
+    if len(jobs) > 1 and table is not None:
+        typer.echo(f"all results: {table}")
+    report(failures, len(mine))
 
 
 def _solver(o: Reconstruct) -> Solver:
@@ -67,64 +82,57 @@ def _takes_volume(o: Reconstruct, solver: Solver) -> bool:
     return asked or (solver.volumes_only and o.slice is None)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """An input file, and the folders of its result and its checkpoint."""
-
-    file: Path
-    out: Path
-    checkpoint: Path | None
-
-
-def _jobs(inputs: tuple[Path, ...], out: Path, checkpoint: Path | None) -> list[_Job]:
-    """Return one job per file; each of several files has its own folders."""
-    if len(inputs) == 1:
-        return [_Job(inputs[0], out, checkpoint)]
-    names = [stem_of(path) for path in inputs]
-    require_distinct(names)
+def _jobs(o: Reconstruct) -> list[Job]:
+    """Return one job per input; each of several has its own folders."""
+    named = matched(o.inputs)
+    files = [f for f in inputs_of(o.inputs) if f in named or not _is_result(f, o.out)]
+    require(len(files) > 0, "INPUT", "nothing but results", "files to reconstruct")
+    if len(files) == 1:
+        return [Job(files[0], o.out, o.checkpoint, record=o.out / RECORD)]
+    kept = o.checkpoint
     return [
-        _Job(path, out / name, None if checkpoint is None else checkpoint / name)
-        for path, name in zip(inputs, names, strict=True)
+        Job(
+            *(file, o.out / name, None if kept is None else kept / name),
+            record=o.out / name / RECORD,
+        )
+        for file, name in zip(files, distinct_names(files), strict=True)
     ]
 
 
-def _own_share(jobs: list[_Job]) -> list[_Job]:
-    """Return the images that this process reconstructs."""
-    processes, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    accepted = "a volume with --volume, or at least as many images as processes"
-    shared = len(jobs) >= processes
-    require(shared, "INPUT", f"{len(jobs)} images for {processes} processes", accepted)
-    return jobs[rank::processes]
+def _is_result(file: Path, out: Path) -> bool:
+    """Tell whether a file found in a folder is what an earlier run has written."""
+    above = list(file.resolve().parents)
+    return out.resolve() in above or any((folder / RECORD).is_file() for folder in above[:2])
 
 
-def _run_all(jobs: list[_Job], run: Callable[[_Job], None]) -> None:
-    """Run all jobs; the others still run if one fails."""
-    failures = []
-    for job in jobs:
-        try:
-            run(job)
-        except WellposedError as error:
-            if len(jobs) == 1 or isinstance(error, ProcessLostError):
-                raise
-            failures.append(f"{job.file.name}: {error}")
-    if failures:
-        raise ArgumentError(f"INPUT: {len(failures)} of {len(jobs)} failed: {'; '.join(failures)}")
+def _share(o: Reconstruct) -> Share:
+    """Return the share of this process; those of torchrun share the slices of volumes instead."""
+    together = o.volume and o.shard is None and "RANK" in os.environ
+    return Share() if together else own_share(o.shard)
 
 
-def _run(o: Reconstruct, prior: Prior, solve: Callable[..., Reconstruction], job: _Job) -> None:
-    """Reconstruct one file, and write the result on process 0."""
-    task = build_task(job.file, o.operator, o)
-    y, physics = task.y.to(o.device), task.operator.to(o.device)
+def _run(
+    o: Reconstruct, prior: Prior, solve: Callable[..., Reconstruction], job: Job
+) -> list[Row] | None:
+    """Reconstruct one input, write the result on process 0, and return its row of the table."""
+    task = build_task(job.file, o.operator, o, prior.channels).on(o.device)
+    place = task.source if o.like is None else placed_like(task.source, o.like)
+    if place.source is not None:
+        require_free(job.out, place.source)
+    prior, y, physics = task.fitted(prior), task.y, task.operator
     part, held = sharding.shard(y, physics) if o.volume else (y, physics)
     found = solve(part, held, Slicewise(prior) if o.volume else prior, checkpoint=job.checkpoint)
-    result = sharding.gather(found, held)
-    if result is None:  # process 0 has the result
-        return
-    result, reference = result.cpu(), physics.A_dagger(y).cpu()
-    path = result.save(job.out, reference=reference, truth=task.truth)
-    placed = task.source.write(result, job.out)
-    typer.echo(summarize(result, reference, task.truth))
-    typer.echo(f"wrote {' and '.join(map(str, [path, path.with_suffix('.png'), *placed]))}")
+    gathered = sharding.gather(found, held)
+    if gathered is None:  # process 0 has the whole result
+        return None
+    result = task.finished(gathered.cpu())
+    others = {name: image.cpu() for name, image in task.plain().items()}
+    path = result.save(job.out, others=others, truth=task.truth)
+    written = [path, path.with_suffix(".png"), *place.write(result, job.out)]
+    table, row = summarize(result, others, task.truth, task.peak)
+    typer.echo(table)
+    typer.echo(f"wrote {' and '.join(map(str, written))}")
+    return [row]
 
 
 def _show_log() -> None:

@@ -1,31 +1,39 @@
 """``wellposed restore``: restores photographs of any size with a trained restorer."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 import typer
 from torch import Tensor
 
+from wellposed.cli.batch import Job, Row, identity, report, run_all, write_table
 from wellposed.cli.names import (
     find_class,
     make_solver,
-    parse_assignments,
     require_distinct,
     same_name,
     use_device,
 )
+from wellposed.cli.priors import load_prior
 from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions, Restore
+from wellposed.cli.shares import own_share
 from wellposed.cli.summary import quality
-from wellposed.cli.tasks import image_of, task_of
-from wellposed.datasets.files import IMAGE_SUFFIXES, image_shape, read_array, suffix_of
+from wellposed.cli.tasks import blur_kernel, image_of, task_of
+from wellposed.datasets.files import files_below, suffix_of
+from wellposed.datasets.images.photograph import (
+    PHOTOGRAPH_SUFFIXES,
+    Photograph,
+    read_photograph,
+    write_photograph,
+)
+from wellposed.datasets.reading import matched
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
-from wellposed.figures import format_table, write_png
+from wellposed.figures import format_table, write_figure
+from wellposed.operators.presets import reflected_blur
 from wellposed.priors import Prior
-from wellposed.priors.stored.registry import load
 from wellposed.reconstruction import Reconstruction
+from wellposed.runs.fingerprint import fingerprint
 from wellposed.solvers.catalogue import named_solvers
 from wellposed.solvers.restoration import restore as restoring
 from wellposed.solvers.restoration.base import Restoration
@@ -36,8 +44,11 @@ if TYPE_CHECKING:
 DATA_STEPS = 5
 """Conjugate-gradient steps per evaluation if the operator is known."""
 
-Files = list[tuple[Path, Path | None]]
-"""Degraded images, each with its clean image or ``None``."""
+RECORDS = ".records"
+"""Folder of what is known of finished or failed photographs."""
+
+Pair = tuple[Path, Path | None]
+"""A degraded image, and its clean one if there is."""
 
 
 def restore(o: Restore) -> None:
@@ -45,32 +56,59 @@ def restore(o: Restore) -> None:
     operator = _operator(o)
     pairs = _paired(_images_of(o.inputs), o.truth)
     _check_folder(o.out, [path for pair in pairs for path in pair if path is not None])
-    device, more = use_device(o.device), parse_assignments("--load", o.load)
-    restorer = load(o.prior, **more).to(device)
+    restorer = load_prior(o.prior, o).to(use_device(o.device))
     require(restorer.anchor is not None, "--prior", o.prior, "a restorer; see wellposed list")
     shrinks = operator != "super-resolution" or restorer.upsample > 1
     accepted = f"an operator that keeps the size, as the restorer {o.prior!r} does"
     require(shrinks, "--operator", operator, accepted)
     solver = _solver(o, restorer)
-    _check_shapes(pairs, restorer)
-    problem = replace(o, factor=restorer.upsample)
-    rows = list[list[str]]()
+    jobs, clean = _jobs(pairs, o.out), dict(pairs)
+    mine, weights = own_share(o.shard).of(jobs), fingerprint(restorer)
+
+    def run(job: Job) -> list[Row]:
+        return _restored((job.file, clean[job.file]), o, operator, restorer, solver)
+
+    failures = run_all(mine, run, lambda job: identity(o, job, weights, str(solver)))
+    table = write_table(o.out, jobs)
+    if table is not None:
+        typer.echo(f"all results: {table}")
+    report(failures, len(mine))
+
+
+def _jobs(pairs: list[Pair], out: Path) -> list[Job]:
+    """Return one job per photograph; results lie side by side."""
+    jobs = []
+    for file, clean in pairs:
+        beside = () if clean is None else (clean,)
+        jobs.append(Job(file, out, record=out / RECORDS / f"{file.stem}.json", beside=beside))
+    return jobs
+
+
+def _restored(
+    pair: Pair, o: Restore, operator: str | None, restorer: Prior, solver: Restoration
+) -> list[Row]:
+    """Restore one image, write it, and return its rows of the table."""
+    file, clean = pair
+    photograph = _read(file, restorer)
+    image = _image(photograph, restorer)
+    exact = None if clean is None else _image(_read(clean, restorer), restorer)
+    _check_truth(pair, image, exact, restorer)
+    y, physics = _measured(image, operator, replace(o, factor=restorer.upsample))
+    physics = None if physics is None else physics.to(o.device)
     samples = 1 if o.num_samples is None else o.num_samples
     tile = restoring.TILE if o.tile is None else o.tile
-    for file, clean in pairs:
-        image, exact = _read(file, restorer), None if clean is None else _read(clean, restorer)
-        y, physics = _measured(image, operator, problem)
-        physics = None if physics is None else physics.to(device)
-        found = restoring.restore(
-            y.to(device), restorer, solver, physics, samples, o.seed, tile
-        ).cpu()
-        pictures = {"degraded": restoring.enlarged(image, restorer)}
-        pictures |= {"one sample": found.samples[0]}
-        pictures |= {"mean": found.mean} if samples > 1 else {}
-        pictures |= {} if exact is None else {"clean": exact}
-        _write(pictures, found.samples, o.out, file.stem)
-        rows += _rows(file.stem, pictures, exact, found)
-    _report(rows, o.out)
+    found = restoring.restore(
+        y.to(o.device), restorer, solver, physics, samples, o.seed, tile
+    ).cpu()
+    others = {"input": restoring.enlarged(image, restorer)}
+    _write(found, photograph, o.out / file.stem)
+    write_figure(found.plot(others=others, truth=exact), o.out / f"{file.stem}-panel.png")
+    pictures = {**others, "one sample": found.samples[0]}
+    pictures |= {f"mean of {samples}": found.mean} if samples > 1 else {}
+    rows = _rows(pictures, exact, found)
+    header = list(rows[0])
+    typer.echo(format_table(["image", *header], [[file.name, *row.values()] for row in rows]))
+    return rows
 
 
 def _operator(o: Restore) -> str | None:
@@ -82,26 +120,23 @@ def _operator(o: Restore) -> str | None:
 def _images_of(inputs: tuple[Path, ...]) -> list[Path]:
     """Return the image files, and all image files in the folders and their subfolders."""
     files = []
-    for path in inputs:
-        found = [path]
-        if path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.is_file())
-            found = [p for p in below if suffix_of(p) in IMAGE_SUFFIXES]
+    for path in matched(inputs):
+        found = files_below(path, PHOTOGRAPH_SUFFIXES) if path.is_dir() else [path]
         if not found:
-            raise FileError(f"INPUT: no {', '.join(IMAGE_SUFFIXES)} files in {str(path)!r}")
+            raise FileError(f"INPUT: no {', '.join(PHOTOGRAPH_SUFFIXES)} files in {str(path)!r}")
         files += found
     require_distinct([file.stem for file in files])
     return files
 
 
-def _paired(files: list[Path], truth: Path | None) -> Files:
-    """Return every file with its clean image, which has the same name in a folder."""
+def _paired(files: list[Path], truth: Path | None) -> list[Pair]:
+    """Return every file with its clean image, that of the same name in a folder."""
     if truth is None:
         return [(file, None) for file in files]
     if not truth.is_dir():
         require(len(files) == 1, "--truth", str(truth), "a folder for several images")
         return [(files[0], truth)]
-    clean = {p.stem: p for p in sorted(truth.iterdir()) if suffix_of(p) in IMAGE_SUFFIXES}
+    clean = {p.stem: p for p in sorted(truth.iterdir()) if suffix_of(p) in PHOTOGRAPH_SUFFIXES}
     lacking = next((file.stem for file in files if file.stem not in clean), None)
     if lacking is not None:
         raise FileError(f"--truth: no image named {lacking!r} in {str(truth)!r}")
@@ -115,20 +150,16 @@ def _check_folder(out: Path, files: list[Path]) -> None:
         raise ArgumentError(f"--out: got the folder of {str(there)!r}, accepted: another folder")
 
 
-def _check_shapes(files: Files, restorer: Prior) -> None:
-    """Raise before the first evaluation if a file is not an image of the right size and kind."""
+def _check_truth(pair: Pair, image: Tensor, exact: Tensor | None, restorer: Prior) -> None:
+    """Raise unless the clean image is of the restored one's size."""
+    file, clean = pair
     upsample = restorer.upsample
-    for file, clean in files:
-        height, width, _ = image_shape(file)
-        for path in filter(None, (file, clean)):
-            if restorer.channels == 1 < image_shape(path)[2]:
-                raise ShapeError(f"INPUT: {path.name} is a colour image, accepted: grey images")
-        wanted = (upsample * height, upsample * width)
-        if clean is not None and image_shape(clean)[:2] != wanted:
-            raise ShapeError(
-                f"--truth: {clean.name} has {image_shape(clean)[:2]} pixels, accepted: {wanted}, "
-                f"{upsample} times the sides of {file.name}"
-            )
+    wanted = tuple(upsample * side for side in image.shape[-2:])
+    if clean is not None and exact is not None and tuple(exact.shape[-2:]) != wanted:
+        raise ShapeError(
+            f"--truth: {clean.name} has {tuple(exact.shape[-2:])} pixels, accepted: {wanted}, "
+            f"{upsample} times those of {file.name}"
+        )
 
 
 def _solver(o: Restore, restorer: Prior) -> Restoration:
@@ -142,9 +173,17 @@ def _solver(o: Restore, restorer: Prior) -> Restoration:
     return make_solver(cls, o, o.batch_size, steps=steps, **pulled)
 
 
-def _read(file: Path, restorer: Prior) -> Tensor:
-    """Return an image file as (1, C, H, W) in [0, 1]; grey images are repeated for 3 channels."""
-    image = image_of(read_array(file))
+def _read(file: Path, restorer: Prior) -> Photograph:
+    """Return a photograph that the restorer can take."""
+    photograph = read_photograph(file)
+    if restorer.channels == 1 < photograph.pixels.shape[-1]:
+        raise ShapeError(f"INPUT: {file.name} is in colours, accepted: grey images")
+    return photograph
+
+
+def _image(photograph: Photograph, restorer: Prior) -> Tensor:
+    """Return an image (1, C, H, W) in [0, 1]; grey ones as colours if they have to be."""
+    image = image_of(photograph.pixels)
     grey = image.shape[1] == 1 and restorer.channels == 3
     return image.expand(-1, 3, -1, -1) if grey else image
 
@@ -155,39 +194,39 @@ def _measured(
     """Return a degraded image as the operator's measurement, and the operator if it is known."""
     if operator is None:
         return image, None
+    if operator == "deblurring":
+        kernel = blur_kernel(image.shape, problem)
+        return image, reflected_blur(kernel, image.shape[1:], problem.noise_sigma)
     task = task_of(image[0].permute(1, 2, 0).numpy(), operator, problem)
     return task.y, task.operator
 
 
-def _write(pictures: dict[str, Tensor], samples: Tensor, out: Path, name: str) -> None:
-    """Write the samples (N, 1, C, H, W), their mean if several, and a row of all pictures."""
-    several = len(samples) > 1
-    files = {f"{name}-{n}": sample for n, sample in enumerate(samples, 1)} if several else {}
-    files[f"{name}-mean" if several else name] = samples.mean(0)
-    files[f"{name}-panel"] = torch.cat(list(pictures.values()), -1)
+def _write(found: Reconstruction, photograph: Photograph, place: Path) -> None:
+    """Write the samples, and their mean if several.
+
+    Results have the depth, channels, alpha and ICC profile of what was restored.
+    """
+    name, several = place.name, len(found.samples) > 1
+    files = {f"{name}-{n}": sample for n, sample in enumerate(found.samples, 1)} if several else {}
+    files[f"{name}-mean" if several else name] = found.mean
     for stem, picture in files.items():
-        write_png(picture[0], out / f"{stem}.png")
+        result = photograph.like(picture[0].permute(1, 2, 0).numpy())
+        write_photograph(result, place.with_name(f"{stem}.png"))
 
 
-def _rows(
-    name: str, pictures: dict[str, Tensor], truth: Tensor | None, result: Reconstruction
-) -> list[list[str]]:
+def _rows(pictures: dict[str, Tensor], truth: Tensor | None, result: Reconstruction) -> list[Row]:
     """Return the rows of one image in the table."""
     height, width = result.samples.shape[-2:]
-    cost = [f"{width} x {height}", str(result.nfe), f"{result.seconds:.1f}"]
+    cost = {"pixels": f"{width} x {height}", "NFE": str(result.nfe)}
+    cost |= {"seconds": f"{result.seconds:.1f}"}
     if truth is None:
-        return [[name, *cost]]
+        return [cost]
+    kinds = [(kind, image) for kind, image in pictures.items() if kind != "truth"]
     return [
-        [name, *cost, kind, *quality(image, truth)]
-        for kind, image in pictures.items()
-        if kind != "clean"
+        {
+            **cost,
+            "picture": kind,
+            **dict(zip(("PSNR", "SSIM"), quality(image, truth), strict=True)),
+        }
+        for kind, image in kinds
     ]
-
-
-def _report(rows: list[list[str]], out: Path) -> None:
-    """Print the table, and write it as ``metrics.csv``."""
-    header = ["image", "pixels", "NFE", "seconds", "picture", "PSNR", "SSIM"][: len(rows[0])]
-    with (out / "metrics.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    typer.echo(format_table(header, rows))
-    typer.echo(f"wrote the images to {out}")

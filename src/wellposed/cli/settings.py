@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from wellposed.checks import setting
 from wellposed.cli.options import argument, needed
+from wellposed.cli.shares import Share, parse_shard
 from wellposed.errors import ArgumentError
 from wellposed.operators.options import OperatorOptions
 from wellposed.priors.training.settings import TrainingSettings
@@ -34,9 +35,17 @@ class InputOptions(OperatorOptions):
         (), "Argument of an operator MODULE:CLASS, e.g. factor=2; repeatable."
     )
     simulate: bool = setting(
-        False, "INPUT is a clean image: simulate its measurement, then compare."
+        False,
+        "INPUT is a clean image: simulate its measurement; or complete k-space or a sinogram: "
+        "keep a part of it. Then compare.",
+    )
+    centre: float | None = setting(
+        None, "Bin of a sinogram that the rotation centre is seen at, from 0; default: the middle."
     )
     mask: Path | None = setting(None, "Inpainting: mask image, white where pixels are known.")
+    kernel_file: Path | None = setting(
+        None, "Deblurring: image or array of the kernel, scaled to sum 1."
+    )
     window: tuple[float, float] | None = setting(
         None,
         "Values of a clean image that become 0 and 1; default: -1000 1000 for CT in HU; otherwise "
@@ -66,8 +75,11 @@ class PriorOptions:
         "default: brain-mri for MRI, ct for CT, natural for other operators.",
     )
     load: tuple[str, ...] = setting(
-        (), "Setting that a checkpoint does not store, e.g. autoencoder=vq.pth; repeatable."
+        (), "Setting that a checkpoint does not store, e.g. schedule=cosine; repeatable."
     )
+    class_: int | None = setting(None, "Class of a class-conditional prior.")
+    guidance: float = setting(1.0, "Weight of the class, above 1 more than it is trained with.")
+    null_class: int | None = setting(None, "Class that stands for none; for --guidance.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +111,16 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """How many inputs are shared among processes."""
+
+    shard: Share | None = field(
+        default=None,
+        metadata={"help": "Part i/n of the inputs, i from 1 to n.", "parse": parse_shard},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointOptions:
     """Where the state of a run is saved."""
 
@@ -109,29 +131,44 @@ class CheckpointOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruct(CheckpointOptions, RunOptions, SolverOptions, PriorOptions, InputOptions):
+class Reconstruct(
+    CheckpointOptions, BatchOptions, RunOptions, SolverOptions, PriorOptions, InputOptions
+):
     """Reconstruct images or volumes from measurements, measured or simulated (--simulate).
 
-    Several processes share the slices of a volume, or divide the images among them: torchrun
-    --nproc-per-node 4 -m wellposed reconstruct ...
+    Results are written in the kind of the input (PNG, NIfTI, DICOM, NPY) and as HDF5. Inputs that
+    are finished with the same options are skipped; those that fail are reported at the end.
+
+    Several processes divide the inputs among them (srun, SLURM job arrays, torchrun, --shard), or
+    share the slices of a volume: torchrun --nproc-per-node 4 -m wellposed reconstruct ...
     """
 
     inputs: tuple[Path, ...] = argument(
-        "PNG, JPEG, NPY, HDF5 or NIfTI files; each is reconstructed separately.", "INPUT..."
+        "Files, folders or patterns ('scans/*.h5'): photographs, NIfTI, DICOM, NPY, HDF5, MATLAB, "
+        "fastMRI, ISMRMRD, tomopy, HTC 2022; each is reconstructed separately.",
+        "INPUT...",
     )
     operator: str = needed("Forward operator, see `wellposed list`, or MODULE:CLASS.")
-    out: Path = needed("Folder for the result; a subfolder per file if there are several.")
+    out: Path = needed("Folder for the result; a subfolder per input if there are several.")
+    like: Path | None = setting(
+        None, "NIfTI file or DICOM series: the result is written as it, in its place."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restore(RunOptions, SolverOptions, PriorOptions, InputOptions):
-    """Restore photographs of any size with a trained restorer."""
+class Restore(BatchOptions, RunOptions, SolverOptions, PriorOptions, InputOptions):
+    """Restore photographs of any size with a trained restorer.
+
+    Finished ones are skipped, failures reported at the end; processes divide them as in
+    `wellposed reconstruct`.
+    """
 
     without: ClassVar = (
-        *("noise_sigma", "factor", "keep", "acceleration", "coils", "views", "arc"),
-        *("simulate", "window", "axis", "slice", "volume", "slices"),
+        *("class_", "guidance", "null_class"),
+        *("noise_sigma", "factor", "keep", "acceleration", "coils", "views", "arc", "fan"),
+        *("simulate", "centre", "window", "axis", "slice", "volume", "slices"),
     )
-    inputs: tuple[Path, ...] = argument("PNG, JPEG, TIFF, or folders of them.", "INPUT...")
+    inputs: tuple[Path, ...] = argument("Photographs, folders of them, or patterns.", "INPUT...")
     prior: str = needed("Shipped restorer, folder of a trained restorer, or checkpoint file.")
     out: Path = needed("Folder for the restored images.")
     truth: Path | None = setting(

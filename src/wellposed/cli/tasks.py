@@ -1,6 +1,7 @@
 """Inverse problems from files, with an operator by name or from another module."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 
@@ -10,33 +11,40 @@ from deepinv.physics import GaussianNoise, Physics
 from torch import Tensor
 
 from wellposed import operators
-from wellposed.cli.inputs import TaskInput, read_input
+from wellposed.cli.file_task import FileTask
+from wellposed.cli.inputs import TaskInput, task_input
+from wellposed.cli.measured import ScanTask
 from wellposed.cli.names import import_class, make, parse_assignments
-from wellposed.cli.settings import InputOptions
+from wellposed.cli.scans import kspace_task, scan_task
+from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions
+from wellposed.cli.sinograms import array_task
 from wellposed.datasets.files import read_array
+from wellposed.datasets.images.mask import read_mask
+from wellposed.datasets.mri.encoding import center_crop
+from wellposed.datasets.reading import Measured, read
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.operators import presets
 from wellposed.operators.presets import Task
+from wellposed.units import Units
 
 UNMEASURED = {
     "inpainting": "mask: got None, accepted: a mask image; or use --simulate",
     "mri": "input: got a real image, accepted: complex k-space (coils, H, W); or use --simulate "
     "to undersample a magnitude image",
-    "ct": "input: got a measured sinogram, accepted: an image with --simulate; the library reads "
-    "sinograms",
 }
 """Errors for inputs that are not measurements of an operator."""
 
 
-@dataclass(frozen=True)
-class FileTask(Task):
-    """A `Task` with the content of its file, ``source``."""
-
-    source: TaskInput
-
-
-def build_task(path: Path, operator: str, options: InputOptions) -> FileTask:
+def build_task(
+    path: Path, operator: str, options: InputOptions, channels: int | None = None
+) -> FileTask:
     """Read a file and set up the problem of an operator, given by name or as MODULE:CLASS.
+
+    Args:
+        path: a file, or the folder of a DICOM series.
+        operator: its name, or MODULE:CLASS.
+        options: the options.
+        channels: those of the prior; grey photographs become three equal ones where it has 3.
 
     Raises:
         UnknownNameError: no such operator; the nearest is suggested.
@@ -45,9 +53,43 @@ def build_task(path: Path, operator: str, options: InputOptions) -> FileTask:
     """
     if ":" not in operator:
         _check_name(operator, options)
-    source = read_input(path, operator, options)
-    task = task_of(source.array, operator, options)
-    return FileTask(task.y, task.operator, task.truth, source)
+    found = read(path)
+    if isinstance(found, Measured):
+        return _of_scan(scan_task(found, operator, options), TaskInput(np.empty(0), Units()))
+    source = task_input(found, operator, options)
+    array, o = source.array, options
+    scan = _array_scan(array, operator, o)
+    if scan is not None:
+        return _of_scan(scan, source)
+    if not o.simulate and source.units.scale != 1:
+        o = replace(o, noise_sigma=o.noise_sigma / source.units.scale)
+    if channels == 3 and array.ndim == 2 and operator in RESTORED_OPERATORS:
+        array = np.repeat(array[..., None], 3, -1)
+    task = task_of(array, operator, o)
+    return FileTask(task.y, task.operator, task.truth, task.margins, source=source)
+
+
+def _of_scan(task: ScanTask, source: TaskInput) -> FileTask:
+    spacing = task.units.spacing or source.units.spacing
+    source = replace(source, units=replace(task.units, spacing=spacing))
+    cut = task.truth is not None and task.crop is not None
+    truth = center_crop(task.truth, task.crop) if cut else task.truth  # type: ignore[arg-type]
+    return FileTask(
+        task.y, task.operator, truth, in_scanner_units=True, source=source, crop=task.crop
+    )
+
+
+def _array_scan(array: np.ndarray, operator: str, o: InputOptions) -> ScanTask | None:
+    """Return the problem of an array of k-space or of a sinogram, None of an image."""
+    if operator == "mri" and np.iscomplexobj(array):
+        kspace = torch.from_numpy(array.astype(np.complex64))
+        kspace = kspace[None] if kspace.ndim == 2 else kspace
+        return kspace_task(kspace if kspace.ndim == 4 else kspace[None], o)
+    if operator == "ct" and not o.simulate:
+        image = image_of(array, o.volume)
+        require(image.shape[1] == 1, "input", f"{image.shape[1]} channels", "one of a sinogram")
+        return array_task(image[0].transpose(0, 1) if o.volume else image, o)
+    return None
 
 
 def _check_name(operator: str, o: InputOptions) -> None:
@@ -59,7 +101,7 @@ def _check_name(operator: str, o: InputOptions) -> None:
 
 
 def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
-    """Return the problem of a clean image (``simulate``) or of a measurement.
+    """Return the problem of a clean image (``simulate``) or of a measured one.
 
     Args:
         array: see `TaskInput`.
@@ -68,13 +110,11 @@ def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
     """
     if ":" in operator:
         return _outside(array, operator, o)
-    if operator == "mri" and np.iscomplexobj(array):
-        require(not o.simulate, "simulate", True, "False for k-space, which is a measurement")
-        kspace = torch.from_numpy(array.astype(np.complex64))[None]
-        return presets.measured_mri(kspace, o.noise_sigma)
     image = image_of(array, o.volume)
     if operator == "inpainting" and o.mask is not None:
         return _masked(image, o.mask, o)
+    if operator == "deblurring":
+        return _blurred(image, o)
     if o.simulate:
         return presets.simulate(operator, image, o)
     if operator in UNMEASURED:
@@ -85,16 +125,43 @@ def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
 
 
 def _masked(image: Tensor, mask: Path, o: InputOptions) -> Task:
-    """Return the problem of an image whose known pixels are given by a mask file."""
-    known, (channels, *depth, height, width) = read_array(mask), image.shape[1:]
-    known = known.mean(-1) if known.ndim == 3 else known
+    """Return the problem of an image of which a file says what pixels are known."""
+    known, (channels, *depth, height, width) = read_mask(mask), image.shape[1:]
     if known.shape != (height, width):
         raise ShapeError(f"mask: got {known.shape}, accepted: {(height, width)}")
-    pixels = torch.from_numpy((known > 0.5).astype(np.float32))
+    pixels = torch.from_numpy(known.astype(np.float32))
     operator: operators.LinearOperator = operators.Inpainting(pixels, channels, o.noise_sigma)
     operator = operators.Stacked(operator, depth[0]) if depth else operator
     if not o.simulate:
         return Task(operator.A(image), operator, None)
+    return Task(operator.measure(image, o.seed), operator, image)
+
+
+def blur_kernel(size: Sequence[int], o: InputOptions) -> Tensor:
+    """Return the kernel (h, w) of the options, that of a file or a Gaussian.
+
+    Raises:
+        ShapeError, ArgumentError: the file holds none.
+    """
+    if o.kernel_file is None:
+        return presets.gaussian_blur(size, o.blur_sigma)
+    kernel = read_array(o.kernel_file)
+    kernel = kernel.mean(-1) if kernel.ndim == 3 else kernel
+    if kernel.ndim != 2 or kernel.dtype.kind not in "biuf":
+        raise ShapeError(f"kernel_file: got {kernel.dtype} {kernel.shape}, accepted: real (h, w)")
+    weight = float(kernel.sum(dtype=np.float64))
+    require(0 < weight < np.inf, "kernel_file", f"a kernel of sum {weight:g}", "a positive sum")
+    return torch.from_numpy(kernel.astype(np.float64) / weight)
+
+
+def _blurred(image: Tensor, o: InputOptions) -> Task:
+    """Return the problem of a photograph that was blurred, or of a clean one blurred around."""
+    kernel = blur_kernel(image.shape, o)
+    if not o.simulate:
+        return presets.measured_deblurring(image, kernel, o.noise_sigma)
+    channels, *depth, height, width = image.shape[1:]
+    blur = operators.Blur(kernel, (channels, height, width), o.noise_sigma)
+    operator: operators.LinearOperator = operators.Stacked(blur, depth[0]) if depth else blur
     return Task(operator.measure(image, o.seed), operator, image)
 
 

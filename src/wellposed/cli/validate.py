@@ -8,11 +8,13 @@ import typer
 from wellposed.cli.names import find_class, make_solver
 from wellposed.cli.settings import Validate
 from wellposed.errors import FileError, require
+from wellposed.integrity import read_json
 from wellposed.runs.progress import track
 from wellposed.solvers import Solver
 from wellposed.validation.report import details, summary, write_plot
 from wellposed.validation.run import FULL, QUICK, Effort, Record, measure
 from wellposed.validation.settings import BUDGET, recorded_solvers
+from wellposed.writing import write_text
 
 RECORDS = "posterior.json"
 TEXT = """# How far are the samples from the exact posterior?
@@ -75,7 +77,7 @@ def _kept(folder: Path, effort: Effort) -> dict[str, Record]:
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists() and not table.exists():
             return {}
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
     except (OSError, ValueError) as error:
         raise FileError(f"--out: cannot add to {str(path)!r}: {error}") from error
     if not (isinstance(stored, dict) and stored.get("effort") == _plain(effort)):
@@ -118,9 +120,9 @@ def _write(records: dict[str, Record], effort: Effort, command: str, folder: Pat
         details="\n".join(sections),
         **vars(effort),
     )
-    (folder / "posterior.md").write_text(text, encoding="utf-8")
+    write_text(folder / "posterior.md", text, "--out")
     stored = {"effort": _plain(effort), "solvers": records}
-    (folder / RECORDS).write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / RECORDS, json.dumps(stored, indent=1) + "\n", "--out")
     write_plot(records, folder / "posterior.png")
 
 

@@ -1,7 +1,6 @@
 """A folder from which an interrupted run resumes, with the same result bit for bit."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -15,7 +14,9 @@ from torch import Tensor
 
 from wellposed.checks import require_integer
 from wellposed.errors import CheckpointError, FileError, ProcessLostError
+from wellposed.integrity import all_finite, checksum, locked, read_json
 from wellposed.parallel.part import Part
+from wellposed.writing import replacing
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -40,9 +41,10 @@ class RunFolder:
 
     ``run.json`` identifies the run, ``state.safetensors`` holds the sampler's state, and
     ``samples-<n>.safetensors`` hold the finished batches. Writes are atomic: an interrupted run
-    leaves a complete state. The folder is kept after the run, so that the same call returns the
-    result again at once; delete it when it is no longer needed. Only one run at a time may use the
-    folder. If processes share a volume, process 0 writes the whole, and all must see the folder.
+    leaves a complete state. Files that have changed since are refused. The folder is kept after
+    the run, so that the same call returns the result again at once; delete it when it is no longer
+    needed. Only one run at a time may use the folder, see `held`. If processes share a volume,
+    process 0 writes the whole, and all must see the folder.
 
     Args:
         path: the folder, created if missing.
@@ -60,19 +62,36 @@ class RunFolder:
     def __post_init__(self) -> None:
         require_integer("checkpoint_every", self.every)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs out of the folder.
+
+        Raises:
+            CheckpointError: another run is in it.
+        """
+        if self.part.rank > 0:  # process 0 holds it for all
+            yield
+            return
+        with locked(self.path, "checkpoint"):
+            yield
+
     def read(self) -> dict[str, Any]:
         """Return the facts about the folder's run; empty if there is none.
 
         Raises:
-            FileError: the file is truncated or of another kind, or the path is not a folder.
+            CheckpointError: the file is truncated or of another kind.
+            FileError: it cannot be read, or the path is not a folder.
         """
         file = self.path / "run.json"
         try:
-            run = json.loads(file.read_text())
-            return dict(run)
+            return dict(read_json(file))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError) as error:
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"checkpoint: {str(file)!r} is damaged ({error}); delete the folder"
+            ) from error
+        except OSError as error:
             raise FileError(f"checkpoint: cannot read {str(file)!r}: {error}") from error
 
     def claim(self, run: Mapping[str, object], **remembered: object) -> None:
@@ -116,19 +135,18 @@ class RunFolder:
             batch: number of the batch; the fact ``batch`` must equal it.
 
         Raises:
-            CheckpointError: the saved state has other fields or shapes.
-            FileError: the file is truncated or of another kind.
+            CheckpointError: the saved state was damaged, or has other fields, shapes or dtypes.
         """
         saved = self._read_tensors("state")
         if saved is None or saved[1]["batch"] != batch:
             return None
         tensors, facts = saved
         wanted = {f.name: getattr(template, f.name) for f in fields(template)}
-        shapes = {n: tuple(v.shape) for n, v in wanted.items() if isinstance(v, Tensor)}
-        found = {n: tuple(v.shape) for n, v in tensors.items()}
-        if shapes != found or wanted.keys() != found.keys() | facts["plain"].keys():
+        kinds = {n: _kind(v) for n, v in wanted.items()}
+        found = {n: _kind(v) for n, v in (tensors | facts["plain"]).items()}
+        if kinds != found:
             raise CheckpointError(
-                f"checkpoint: {str(self.path)!r} has a state of shapes {found}, accepted: {shapes}"
+                f"checkpoint: {str(self.path)!r} has a state of {found}, accepted: {kinds}"
             )
         moved = {name: value.to(wanted[name].device) for name, value in tensors.items()}
         return replace(template, **moved, **facts["plain"]), facts
@@ -139,14 +157,25 @@ class RunFolder:
         if self.part.rank == 0:
             (self.path / "state.safetensors").unlink(missing_ok=True)
 
-    def load_samples(self, batch: int, device: torch.device) -> tuple[Tensor, int] | None:
+    def load_samples(self, batch: int, like: Tensor) -> tuple[Tensor, int] | None:
         """Return a finished batch and its evaluations, or ``None`` if there is none.
 
+        Args:
+            batch: its number.
+            like: of the shape, dtype and device that is expected.
+
         Raises:
-            FileError: the file is truncated or of another kind.
+            CheckpointError: the file was damaged, or has another shape or dtype.
         """
         saved = self._read_tensors(f"samples-{batch}")
-        return None if saved is None else (saved[0]["u"].to(device), saved[1]["evaluations"])
+        if saved is None:
+            return None
+        found = {name: _kind(value) for name, value in saved[0].items()}
+        if found != {"u": _kind(like)}:
+            raise CheckpointError(
+                f"checkpoint: {str(self.path)!r} holds samples of {found}, accepted: {_kind(like)}"
+            )
+        return saved[0]["u"].to(like.device), saved[1]["evaluations"]
 
     def _write_tensors(self, name: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
         tensors = {key: self.part.gather(value) for key, value in tensors.items()}
@@ -162,7 +191,8 @@ class RunFolder:
             place = value.untyped_storage().data_ptr()
             own[key] = value.clone() if place in seen else value
             seen.add(place)
-        metadata = {"facts": json.dumps({**facts, "complex": kinds})}
+        told = json.dumps({**facts, "complex": kinds})
+        metadata = {"facts": told, "sha256": checksum({"facts": told, **own})}
         with self._replacing(f"{name}.safetensors") as temporary:
             save_file(own, temporary, metadata)
 
@@ -181,16 +211,20 @@ class RunFolder:
         file = self.path / f"{name}.safetensors"
         try:
             with safe_open(file, framework="pt") as opened:
-                facts: Facts = json.loads(opened.metadata()["facts"])
-                tensors = {
-                    key: self._own(opened.get_tensor(key), key in facts["complex"])
-                    for key in opened.keys()
-                }
+                told = opened.metadata()
+                stored = {key: opened.get_tensor(key) for key in opened.keys()}
+            facts: Facts = json.loads(told["facts"])
+            if told["sha256"] != checksum({"facts": told["facts"], **stored}):
+                raise ValueError("its checksum is wrong")
+            if not all_finite(stored):
+                raise ValueError("it has NaN or infinite values")
+            _check_counts(facts)
+            tensors = {k: self._own(v, k in facts["complex"]) for k, v in stored.items()}
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise FileError(
-                f"checkpoint: {str(file)!r} is truncated or not a saved state ({error}); delete "
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"checkpoint: {str(file)!r} is damaged or not a saved state ({error}); delete "
                 "it to resume from the last finished samples"
             ) from error
         return tensors, facts
@@ -207,24 +241,28 @@ class RunFolder:
     @contextmanager
     def _replacing(self, name: str) -> Iterator[Path]:
         """Yield a temporary path, whose file then replaces ``name`` atomically."""
-        temporary = self.path / f"{name}.part"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            _flush(temporary)
-            temporary.replace(self.path / name)
-            _flush(self.path)
+            with replacing(self.path / name, "checkpoint") as temporary:
+                yield temporary
         except (OSError, SafetensorError) as error:
-            raise FileError(f"checkpoint: cannot write {str(temporary)!r}: {error}") from error
+            if isinstance(error, FileError):
+                raise
+            raise FileError(f"checkpoint: cannot write {str(self.path)!r}: {error}") from error
 
 
-def _flush(path: Path) -> None:
-    """Return once a file, or the list of names in a folder, is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _kind(value: object) -> str:
+    """Return shape and dtype of a tensor, the type of another value."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def _check_counts(facts: Facts) -> None:
+    """Raise unless the numbers of steps, draws and evaluations are possible."""
+    for name in ("step", "position", "evaluations"):
+        if name in facts:
+            require_integer(name, facts[name], least=0)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wellposed.integrity import bytes_of
 from wellposed.parallel.part import Part
 
 PLAIN = (str, bytes, int, float, complex, type(None), torch.dtype, np.generic, Enum, PurePath)
@@ -65,12 +66,6 @@ def _parts(value: object) -> dict[str, object]:
         # Private buffers too: registered tensors are not caches.
         parts |= {**value._parameters, **value._buffers, **value._modules}
     return parts
-
-
-def bytes_of(value: Tensor) -> memoryview:
-    """Return the memory of a tensor's values."""
-    flat = value.detach().cpu().resolve_conj().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data
 
 
 def digest(y: Tensor, part: Part) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Progress and remaining time: a bar on a terminal, otherwise occasional lines in the log."""
+"""Progress and remaining time: on a terminal, in a notebook, or as occasional lines in the log."""
 
 import logging
 import sys
@@ -17,15 +17,42 @@ _log = logging.getLogger(__name__)
 def track(items: Sequence[Item], label: str, done: int = 0) -> Iterator[Item]:
     """Yield the steps of a run and report steps done, seconds per step and remaining time.
 
-    On a terminal (stderr) a bar shows them and disappears at the end; otherwise, e.g. in batch
-    jobs, they are written to the log (level INFO), at most once a minute.
+    On a terminal (stderr) a bar shows them and disappears at the end; in a notebook a line below
+    the cell does; otherwise, e.g. in batch jobs, they are written to the log (level INFO), at most
+    once a minute.
 
     Args:
         items: the remaining steps.
         label: name of the run.
         done: steps that an earlier run has done.
     """
-    yield from (_with_bar if sys.stderr.isatty() else _with_log)(items, label, done)
+    if sys.stderr.isatty():
+        yield from _with_bar(items, label, done)
+    elif in_notebook():
+        yield from _with_line(items, label, done)
+    else:
+        yield from _with_log(items, label, done)
+
+
+def in_notebook() -> bool:
+    """Tell whether a notebook's kernel runs this."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
+def _with_line(items: Sequence[Item], label: str, done: int) -> Iterator[Item]:
+    """Write one line on stderr again and again, twice a second at most."""
+    started, told, total = time.perf_counter(), 0.0, done + len(items)
+    for number, item in enumerate(items, 1):
+        yield item
+        now = time.perf_counter()
+        if now - told >= 0.5 or number == len(items):
+            told, pace = now, (now - started) / number
+            left = duration(pace * (len(items) - number))
+            text = f"{label}: step {done + number} of {total}, {pace:.3g} s/step, {left} left"
+            sys.stderr.write(f"\r{text:<78}")
+            sys.stderr.flush()
+    sys.stderr.write("\n" if items else "")
 
 
 def _with_bar(items: Sequence[Item], label: str, done: int) -> Iterator[Item]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, TypeVar
 
-from wellposed.figures import format_table
+from wellposed.figures import format_table, write_figure
 from wellposed.validation.errors import LEVELS
 from wellposed.validation.run import Cell, Record
 
@@ -115,7 +115,7 @@ def write_plot(records: dict[str, Record], path: Path) -> None:
     calibration, distance = figure.subplots(1, 2)
     _plot_coverage(calibration, records)
     _plot_ratios(distance, records)
-    figure.savefig(path)
+    write_figure(figure, path)
 
 
 def _plot_coverage(axes: "Axes", records: dict[str, Record]) -> None:

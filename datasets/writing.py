@@ -1,0 +1,92 @@
+"""Writing of results in the format of the input."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from wellposed.datasets.files import suffix_of
+from wellposed.datasets.images.photograph import Photograph, write_photograph
+from wellposed.datasets.reading import Source
+from wellposed.datasets.volumes.dicom import DicomSeries
+from wellposed.datasets.volumes.results import write_result
+from wellposed.errors import FileError
+from wellposed.reconstruction import Reconstruction
+from wellposed.writing import replacing
+
+_log = logging.getLogger(__name__)
+
+
+def write_like(
+    result: Reconstruction, folder: str | Path, source: Source, axis: int = 0
+) -> tuple[Path, ...]:
+    """Write a result in the format of its source.
+
+    The files are ``mean.png`` for photographs, of the same depth and channels; ``mean.npy`` for
+    arrays; ``mean.nii.gz`` and ``std.nii.gz``, or two DICOM series, for volumes. Values are in the
+    unit of the file, see `Units`. A standard deviation is written for two or more samples.
+
+    Args:
+        result: result for one image (N, 1, C, H, W) or volume (N, 1, 1, D, H, W).
+        folder: created if missing.
+        source: the ``source`` of `wellposed.datasets.read`, cut to the reconstructed slices.
+        axis: axis of the source (D, H, W) that is the first of the result.
+
+    Returns:
+        The written files or folders; none, and a line in the log, if the result and the source
+        differ in size.
+
+    Raises:
+        FileError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    if isinstance(source, Photograph):
+        return _write_photograph(result, folder, source)
+    if isinstance(source, Path):
+        return _write_array(result, folder, source)
+    volume = _as_volume(result, axis)
+    wanted = source.values.shape if isinstance(source, DicomSeries) else source.volume.shape[2:]
+    if tuple(volume.mean.shape[2:]) != tuple(wanted):
+        got = tuple(volume.mean.shape[2:])
+        _log.info("no volume is written: %s voxels, but the input has %s", got, wanted)
+        return ()
+    return write_result(volume, folder, source)
+
+
+def require_free(folder: Path, source: Source) -> None:
+    """Raise, before the computation, if `write_like` could not write.
+
+    Raises:
+        FileError: the folder has the DICOM series of an earlier result.
+    """
+    there = folder / "mean"
+    if isinstance(source, DicomSeries) and there.is_dir() and any(there.iterdir()):
+        raise FileError(
+            f"--out: {str(there)!r} has the series of another result, accepted: a new folder"
+        )
+
+
+def _as_volume(result: Reconstruction, axis: int) -> Reconstruction:
+    """Return a result (N, 1, C, D, H, W) whose axes are those of the file."""
+    samples = result.samples
+    samples = samples[:, :, :, None] if samples.ndim == 5 else samples
+    return replace(result, samples=samples.movedim(3, 3 + axis))
+
+
+def _write_photograph(
+    result: Reconstruction, folder: Path, source: Photograph
+) -> tuple[Path, ...]:
+    path, mean = folder / "mean.png", result.units.stored(result.mean)[0]
+    write_photograph(source.like(mean.movedim(0, -1).numpy()), path)
+    return (path,)
+
+
+def _write_array(result: Reconstruction, folder: Path, file: Path) -> tuple[Path, ...]:
+    """Write (H, W), (H, W, C) or (D, H, W); nothing for files of several arrays."""
+    if suffix_of(file) != ".npy":
+        return ()
+    path, mean = folder / "mean.npy", result.units.stored(result.mean)[0]
+    with replacing(path) as part:
+        np.save(part, mean.numpy()[0] if len(mean) == 1 else mean.movedim(0, -1).numpy())
+    return (path,)

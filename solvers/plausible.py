@@ -1,0 +1,75 @@
+"""Warnings of data that are not in the prior's range, and of images that do not explain them."""
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from wellposed.linalg import Space
+from wellposed.operators.check import is_linear_operator
+from wellposed.priors.prior import Prior
+from wellposed.solvers.problem import Problem
+
+if TYPE_CHECKING:
+    from deepinv.physics import Physics
+
+FAR = 10.0
+"""How many times larger or smaller than the prior's range images are suspected to be misscaled."""
+
+UNEXPLAINED = 5.0
+"""Residual from which on noise does not explain the misfit."""
+
+REMEDY = "priors.fit_range(prior, y, operator) takes the prior to the units of y"
+
+
+def warn_of_range(y: Tensor, operator: "Physics | None", prior: Prior, space: Space) -> None:
+    """Warn if the least-squares image is far larger or smaller than the prior's range.
+
+    The image is estimated by one steepest descent from zero, its magnitude by the root of
+    ``sum |x|^4 / sum |x|^2``, that of its bright parts.
+    """
+    if operator is None or not (is_linear_operator(operator) and prior.has_range):
+        return
+    image = operator.A_adjoint(y)
+    seen = operator.A(image)
+    energy = space.sum(_powers(image, 2))
+    bright = (space.sum(_powers(image, 4)) / energy).sqrt()
+    level = bright * energy / space.sum(_powers(seen, 2))
+    size = max(map(abs, prior.data_range))
+    far = ((level > FAR * size) | (level < size / FAR)) & (energy > 0)
+    if bool(far.any()):
+        item = int(far.nonzero()[0])
+        low, high = prior.data_range
+        warnings.warn(
+            f"y: the image of item {item} has values about {float(level[item]):.3g}, the prior is "
+            f"made for {low:g} to {high:g}; {REMEDY}",
+            stacklevel=4,
+        )
+
+
+def warn_of_misfit(problem: Problem, residual: Tensor) -> None:
+    """Warn if images explain nothing of the data, or noise of a known level not the misfit.
+
+    Args:
+        problem: what was solved.
+        residual: of samples (N, B), as `misfit` gives it.
+    """
+    worst = residual.nan_to_num(0).amax(0)
+    noisy = problem.noise_sigma > 0
+    limit = torch.where(noisy, UNEXPLAINED, 1.0).to(worst)
+    if bool((worst < limit).all()):
+        return
+    item = int((worst / limit).argmax())
+    what = "noise of this level does not explain" if bool(noisy[item]) else "the image explains"
+    rest = "the misfit" if bool(noisy[item]) else "nothing of y, ||A x - y|| >= ||y||"
+    warnings.warn(
+        f"residual: {float(worst[item]):.3g} for item {item}: {what} {rest}; the scale of y, the "
+        f"noise level or the solver's settings are wrong ({REMEDY})",
+        stacklevel=3,
+    )
+
+
+def _powers(x: Tensor, power: int) -> Tensor:
+    """Return the sum of ``|x|^power`` of each item, (B,), in double precision."""
+    return x.abs().double().pow(power).flatten(1).sum(1)

@@ -1,0 +1,169 @@
+"""Runs over many inputs, with one table; finished ones are skipped, failures reported last."""
+
+import csv
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+import typer
+
+from wellposed import __version__
+from wellposed.errors import FileError, ProcessLostError, WellposedError
+from wellposed.integrity import read_json
+from wellposed.writing import replacing, write_text
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_log = logging.getLogger(__name__)
+
+TABLE = "results.csv"
+RECORD = "record.json"
+"""Record of a finished or failed input, if each has its own folder."""
+
+INCIDENTAL = ("inputs", "out", "device", "batch_size", "checkpoint", "checkpoint_every", "shard")
+"""Options that do not affect the result."""
+
+BESIDE = ("mask", "like", "kernel_file")
+"""Options that are files; their content affects the result."""
+
+Row = dict[str, str]
+
+
+class Record(TypedDict, total=False):
+    """The record of a job.
+
+    Attributes:
+        fingerprint: `identity` of a finished job.
+        rows: its rows of the table.
+    """
+
+    fingerprint: str
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Job:
+    """An input and the places of its results.
+
+    Attributes:
+        file: the input.
+        out: folder of the result.
+        checkpoint: folder of the checkpoint, or None.
+        record: file of its `Record`.
+        beside: other files whose content affects the result.
+    """
+
+    file: Path
+    out: Path
+    checkpoint: Path | None = None
+    record: Path = field(kw_only=True)
+    beside: tuple[Path, ...] = field(default=(), kw_only=True)
+
+
+def identity(options: "DataclassInstance", job: Job, *parts: str) -> str:
+    """Return a hash of all that affects a result: the options, the files and other parts."""
+    chosen = {k: repr(v) for k, v in asdict(options).items() if k not in INCIDENTAL}
+    digest = hashlib.sha256(json.dumps([__version__, chosen, parts], sort_keys=True).encode())
+    digest.update(job.file.name.encode())
+    named = (getattr(options, name, None) for name in BESIDE)
+    beside = [*job.beside, *(path for path in named if path is not None)]
+    for file in [part for path in (job.file, *beside) for part in _files(path)]:
+        digest.update(file.name.encode())
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise FileError(f"INPUT: no such file {str(path)!r}")
+    return sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+
+
+def run_all(
+    jobs: Sequence[Job], run: Callable[[Job], list[Row] | None], mark: Callable[[Job], str]
+) -> list[str]:
+    """Run all jobs that are not finished; return one line per failure.
+
+    An error that every job has, such as a wrong option, is raised; so is the loss of a process.
+    Each job is recorded.
+
+    Args:
+        jobs: share of this process.
+        run: runs a job and returns its rows of the table; None if another process has them.
+        mark: returns the fingerprint of a job, see `identity`.
+    """
+    failures: list[tuple[Job, str]] = []
+    for job in jobs:
+        try:
+            done = mark(job)
+            if finished(job, done):
+                typer.echo(f"{job.file.name}: finished already, see {job.out}")
+                continue
+            rows = run(job)
+            if rows is not None:
+                done_rows = [{**row, "status": "done"} for row in rows]
+                _record(job, {"fingerprint": done, "rows": done_rows})
+        except WellposedError as error:
+            line = " ".join(str(error).split())
+            failures.append((job, line))
+            same = len(failures) == len(jobs) and len({text for _, text in failures}) == 1
+            if same or isinstance(error, ProcessLostError):
+                raise
+    for job, line in failures:
+        _record(job, {"rows": [{"status": f"failed: {line}"}]})
+    return [f"{job.file.name}: {line}" for job, line in failures]
+
+
+def finished(job: Job, mark: str) -> bool:
+    """Return whether the result of a job exists, with the same options, file and prior."""
+    return _recorded(job).get("fingerprint") == mark
+
+
+def _record(job: Job, facts: Record) -> None:
+    try:
+        job.record.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"--out: cannot write {str(job.record)!r}: {error}") from error
+    write_text(job.record, json.dumps(facts, indent=1) + "\n", "--out")
+
+
+def _recorded(job: Job) -> Record:
+    try:
+        found: Record = read_json(job.record)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_table(out: Path, jobs: Iterable[Job]) -> Path | None:
+    """Write ``results.csv`` of all jobs that any process has finished or failed; return its path.
+
+    Each process writes it from all records, so that the table of the last one is complete.
+    """
+    lines = [
+        {"input": job.file.name, **row} for job in jobs for row in _recorded(job).get("rows", [])
+    ]
+    if not lines:
+        return None
+    names = list(dict.fromkeys(key for line in lines for key in line if key != "status"))
+    path = out / TABLE
+    with replacing(path, "--out") as part, part.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [*names, "status"], restval="")
+        table.writeheader()
+        table.writerows(lines)
+    return path
+
+
+def report(failures: Sequence[str], count: int) -> None:
+    """Print the failures, and exit with code 1 if there are any."""
+    if failures:
+        typer.echo(f"{len(failures)} of {count} failed:", err=True)
+        for line in failures:
+            typer.echo(f"  {line}", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,38 @@
+"""The prior of a command: loaded with its options, and of a class."""
+
+from wellposed.cli.names import parse_assignments
+from wellposed.cli.settings import PriorOptions
+from wellposed.errors import ArgumentError, require
+from wellposed.priors import Guided, Prior
+from wellposed.priors.stored.registry import Checkpoint, read_checkpoint
+
+
+def load_prior(source: str, o: PriorOptions) -> Prior:
+    """Return a prior as the options have it; see `registry.load` and `of_class`."""
+    return of_class(load_checkpoint(source, o).prior, o)
+
+
+def load_checkpoint(source: str, o: PriorOptions) -> Checkpoint:
+    """Return a prior as it was stored, with its family."""
+    return read_checkpoint(source, **parse_assignments("--load", o.load))
+
+
+def of_class(prior: Prior, o: PriorOptions) -> Prior:
+    """Return the prior of the options' class and guidance; others than conditional as they are.
+
+    Raises:
+        ArgumentError: no class of a class-conditional prior, or a class of another one.
+    """
+    count = getattr(getattr(prior, "prior", prior), "num_classes", None)
+    if count is None:
+        given = {"--class": o.class_, "--null-class": o.null_class}
+        for name, value in given.items():
+            require(value is None, name, value, "none, as this prior is not class-conditional")
+        require(o.guidance == 1, "--guidance", o.guidance, "1, as this prior has no classes")
+        return prior
+    if o.class_ is None:
+        raise ArgumentError(f"--class: got none, accepted: 0 to {count - 1}, as this prior has")
+    for name, value in {"--class": o.class_, "--null-class": o.null_class}.items():
+        inside = value is None or 0 <= value < count
+        require(inside, name, value, f"0 to {count - 1}, as this prior has")
+    return Guided(prior, o.class_, o.guidance, o.null_class)

@@ -1,0 +1,64 @@
+"""Atomic writing of files: under a temporary name, then renamed."""
+
+import csv
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from wellposed.errors import FileError, WellposedError
+
+
+@contextmanager
+def replacing(path: str | Path, argument: str = "path") -> Iterator[Path]:
+    """Yield a temporary path of the same suffix, whose file then replaces ``path`` atomically.
+
+    If the process is killed or the disk is full, the old file remains.
+
+    Args:
+        path: the file.
+        argument: name of the argument that contains the path, for errors.
+
+    Raises:
+        FileError: the file cannot be written; an existing file is left unchanged.
+    """
+    path = Path(path)
+    try:
+        target = path.resolve()  # a link stays one
+        part = target.with_name(f".part-{os.getpid()}-{target.name}")
+        try:
+            yield part
+            if target.exists():
+                shutil.copymode(target, part)
+            flush(part)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        flush(target.parent)
+    except WellposedError:
+        raise
+    except OSError as error:
+        raise FileError(f"{argument}: cannot write {str(path)!r}: {error}") from error
+
+
+def write_text(path: str | Path, text: str, argument: str = "path") -> None:
+    """Write a text in UTF-8, see `replacing`."""
+    with replacing(path, argument) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: str | Path, rows: Iterable[Iterable[object]], argument: str = "path") -> None:
+    """Write rows of cells, see `replacing`."""
+    with replacing(path, argument) as part, part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def flush(path: Path) -> None:
+    """Return once a file, or the list of names in a folder, is on disk."""
+    with suppress(PermissionError):  # a folder may be writable but not readable
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

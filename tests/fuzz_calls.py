@@ -1,0 +1,223 @@
+"""A good call of every public name, and which odd values of its arguments are rightly accepted."""
+
+import inspect
+
+import torch
+
+from wellposed import operators, priors, solvers
+from wellposed.solvers.catalogue import named_solvers
+
+MASK = torch.ones(8, 8)
+MAPS = torch.ones(2, 8, 8, dtype=torch.complex64)
+KSPACE = torch.randn(2, 24, 24, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+SPOKES = operators.radial_trajectory(4, 8, (8, 8))
+GREY, SIZE = (1, 8, 8), (8, 8)
+NOISING = operators.Denoising(GREY, 0.1)
+LINEAR = priors.Tabulated.linear()
+GAUSSIAN = priors.GaussianPrior(0.5, 0.1)
+NETWORK = torch.nn.Conv2d(1, 1, 1)
+FRAMES = torch.rand(1, 1, 8, 8)
+
+
+def double(x):
+    return 2 * x
+
+
+def shrink(x, sigma):
+    return x / (1 + sigma)
+
+
+NEEDED = {
+    "Blur": {"kernel": torch.ones(3, 3) / 9, "image_size": GREY},
+    "Companded": {"operator": NOISING},
+    "CompressedSensing": {"image_size": GREY, "ratio": 0.5, "block": 4},
+    "ConeBeamCT": {
+        "volume_size": (2, 6, 6),
+        "angles": 3,
+        "source_distance": 30.0,
+        "detector_distance": 50.0,
+    },
+    "Decomposable": {"image_size": GREY, "measurement_size": GREY},
+    "Denoising": {"image_size": GREY},
+    "DynamicMRI": {"mask": torch.ones(3, 8, 8), "sensitivity_maps": MAPS},
+    "FanBeamCT": {
+        "image_size": 8,
+        "angles": 4,
+        "source_distance": 30.0,
+        "detector_distance": 50.0,
+    },
+    "FunctionOperator": {"f": double, "image_size": GREY},
+    "Inpainting": {"mask": MASK},
+    "JPEG": {"image_size": (3, 16, 16)},
+    "Joint": {"operators": [NOISING, NOISING]},
+    "LinearOperator": {"image_size": GREY, "measurement_size": GREY},
+    "MatrixOperator": {"matrix": torch.eye(64), "image_size": GREY},
+    "MultiCoilMRI": {"mask": MASK, "sensitivity_maps": MAPS},
+    "MultiCoilMRI3D": {
+        "mask": torch.ones(4, 8, 8),
+        "sensitivity_maps": torch.ones(2, 4, 8, 8, dtype=torch.complex64),
+    },
+    "NUFFT": {"trajectory": SPOKES, "image_size": SIZE},
+    "NonCartesianMRI": {"trajectory": SPOKES, "sensitivity_maps": MAPS},
+    "NonlinearOperator": {"image_size": GREY, "measurement_size": GREY},
+    "OffResonanceMRI": {
+        "trajectory": SPOKES,
+        "sensitivity_maps": MAPS,
+        "field_map": torch.zeros(8, 8),
+        "times": torch.linspace(0, 1e-2, SPOKES.shape[1]),
+    },
+    "PaddedBlur": {"kernel": torch.ones(3, 3) / 9, "image_size": GREY},
+    "Panel": {"rows": 4, "columns": 8, "cell_size": 1.0},
+    "ParallelBeamCT": {"image_size": 8, "angles": 4},
+    "PhaseRetrieval": {"image_size": GREY},
+    "Separable": {"rows": torch.eye(8), "columns": torch.eye(8), "channels": 1},
+    "SeparableBlur": {"kernel": torch.ones(3, 3) / 9, "image_size": GREY},
+    "SingleCoilMRI": {"mask": MASK},
+    "Stacked": {"operator": NOISING, "slices": 2},
+    "SuperResolution": {"image_size": GREY, "factor": 2},
+    "WalshHadamard": {"image_size": GREY, "ratio": 0.5},
+    "Whitened": {"operator": NOISING, "std": torch.ones(1, 1, 8, 8)},
+    "box_mask": {"height": 8, "width": 8, "box": (2, 2)},
+    "check_operator": {"operator": NOISING},
+    "compress_coils": {"kspace": KSPACE, "coils": 1},
+    "equispaced_lines": {"width": 32, "acceleration": 4},
+    "espirit": {"kspace": KSPACE, "calibration": 12},
+    "fastmri_lines": {
+        "kind": "random",
+        "width": 32,
+        "acceleration": 4,
+        "center_fraction": 0.1,
+        "seed": 0,
+    },
+    "from_hounsfield": {"hounsfield": FRAMES},
+    "gaussian_kernel": {"sigma": 1.0},
+    "gaussian_random_2d": {"height": 16, "width": 16, "acceleration": 4.0},
+    "golden_angles": {"views": 4},
+    "gridded_kspace": {
+        "kspace": torch.ones(2, 4, 8, dtype=torch.complex64),
+        "trajectory": SPOKES,
+        "image_size": SIZE,
+    },
+    "line_integral_noise": {"counts": 100 + FRAMES},
+    "mix_coils": {"matrix": torch.ones(1, 2, 24, dtype=torch.complex64), "data": KSPACE},
+    "noise_covariance": {"noise": KSPACE[None]},
+    "pipe_menon_density": {"trajectory": SPOKES, "image_size": SIZE},
+    "poisson_disc_2d": {"height": 16, "width": 16, "acceleration": 4.0},
+    "prewhiten": {"kspace": KSPACE[None], "covariance": torch.eye(2, dtype=torch.complex64)},
+    "radial_trajectory": {"angles": 4, "samples": 8, "image_size": SIZE},
+    "ramp_density": {"trajectory": SPOKES, "image_size": SIZE},
+    "random_mask": {"height": 8, "width": 8, "keep": 0.5},
+    "root_sum_of_squares": {"coil_images": KSPACE},
+    "simulate_counts": {"line_integrals": FRAMES, "photons": 1e4},
+    "simulate_sensitivity_maps": {"coils": 2, "height": 8, "width": 8},
+    "spiral_trajectory": {"interleaves": 2, "samples": 16, "image_size": SIZE},
+    "to_hounsfield": {"attenuation": FRAMES},
+    "to_line_integrals": {"counts": 100 + FRAMES, "photons": 200.0},
+    "uniform_random_lines": {"width": 32, "acceleration": 4.0},
+    "DenoiserPrior": {"denoiser": shrink},
+    "Diagonal": {"variance": 0.1},
+    "Full": {"matrix": torch.eye(4)},
+    "GaussianMixturePrior": {
+        "weights": torch.ones(2) / 2,
+        "means": torch.zeros(2, 1, 2, 2),
+        "covariances": torch.eye(4).expand(2, 4, 4),
+    },
+    "GaussianPrior": {"mean": 0.5, "covariance": 0.1},
+    "MeanReverting": {},
+    "NetworkPrior": {"network": NETWORK, "schedule": LINEAR, "channels": 1},
+    "Patchwise": {"prior": GAUSSIAN},
+    "Product": {"priors": [GAUSSIAN, GAUSSIAN], "channels": [1, 1]},
+    "Proximal": {"prox": shrink},
+    "Rescheduled": {"prior": GAUSSIAN, "schedule": LINEAR},
+    "Slicewise": {"prior": GAUSSIAN},
+    "Stationary": {"spectrum": torch.ones(8, 8)},
+    "Tabulated": {"alpha": [1.0, 0.5], "sigma": [0.0, 0.5]},
+    "rddm_from_ddim": {"betas": [0.1, 0.2]},
+    "from_deepinv": {"name": "DiffPIR"},
+    "as_reconstructor": {"solver": solvers.DDS(steps=2), "prior": GAUSSIAN},
+    "State": {"x": FRAMES, "x0": FRAMES},
+}
+
+LEFT_OUT = {
+    "available": "takes nothing",
+    "load": "of files, in test_hostile_files",
+    "dehaze": "of minutes, in test_dehazing",
+    "Problem": "made by Problem.create, which checks",
+    "State": "a record",
+    "Dehazed": "a record",
+    "OperatorReport": "a record",
+    "Degraded": "a record",
+    "Superposition": "made of its parts, in test_superposition",
+    "Prior": "a base",
+    "DiffusersAutoencoder": "of diffusers' models, in test_latent",
+    "DiffusersPrior": "of diffusers' models, in test_checkpoints",
+    "Given": "of class-conditional models, in test_checkpoints",
+    "Latent": "of autoencoders, in test_latent",
+}
+
+
+def _good_call(function, needed):
+    """Return the arguments of a call by name, defaults filled in."""
+    parameters = inspect.signature(function).parameters
+    named = {
+        name: p.default
+        for name, p in parameters.items()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+    given = {**named, **needed}
+    return {name: value for name, value in given.items() if value is not inspect.Parameter.empty}
+
+
+def _calls():
+    known = named_solvers()
+    for wing in (operators, priors, solvers):
+        for name in dir(wing):
+            value = getattr(wing, name)
+            if name[0] == "_" or not callable(value) or name in LEFT_OUT:
+                continue
+            if inspect.isabstract(value) and name not in NEEDED:
+                continue
+            solver = value in known.values()
+            yield name, (value, _good_call(value, {} if solver else NEEDED.get(name, {})))
+
+
+CALLS = dict(_calls())
+
+REAL = ("0.5", "1.5", "huge")
+FRACTION = ("0", "0.5")
+SIGNED = ("-1", "-0.5", "0", *REAL)
+VALUES = ("0-d tensor", "one", "many axes", "negative", "zeros", "integers")
+
+RIGHTLY = {
+    "noise_sigma": ("0-d tensor", "one", "integers", *("0", *REAL)),
+    "seed": ("list of zeros",),
+    "kernel": ("negative", "integers"),
+    "mask": ("one", "integers"),
+    "angles": ("one", "list of zeros"),
+    "trajectory": ("many axes",),
+    **dict.fromkeys(("offset", "elevation"), SIGNED),
+    **dict.fromkeys(("hounsfield", "counts", "attenuation"), VALUES),
+    # What no range declares, as it depends on other arguments, or bends a curve.
+    **dict.fromkeys(("mu", "spread", "turns", "kappa", "max_sigma", "min_ratio", "sigma"), REAL),
+    **dict.fromkeys(("source_distance", "detector_distance", "photons", "sigma_max"), REAL),
+    **dict.fromkeys(("cutoff", "crop", "threshold", "ratio", "keep", "intensity"), FRACTION),
+    **dict.fromkeys(("T", "eps", "max_noise", "sum_scale", "floor", "zeta"), FRACTION),
+    **dict.fromkeys(("acceleration", "oversampling", "min_noise", "sigma_min"), ("0.5", "1.5")),
+    **dict.fromkeys(("denoiser", "prox", "label", "f"), ("function", "class")),
+    ("OffResonanceMRI", "field_map"): ("negative", "zeros", "integers"),
+    ("OffResonanceMRI", "times"): ("0-d tensor", "one"),
+    **dict.fromkeys((("Separable", "rows"), ("Separable", "columns")), ("negative", "zeros")),
+    ("root_sum_of_squares", "coil_images"): ("many axes", "negative", "zeros", "complex tensor"),
+    ("simulate_counts", "line_integrals"): VALUES[1:],
+    ("to_line_integrals", "photons"): ("1.5", "huge", "one", "integers"),
+    ("to_line_integrals", "dark"): (*SIGNED, *VALUES),
+    ("GaussianPrior", "mean"): (*SIGNED, *VALUES, "complex tensor"),
+    ("Diagonal", "variance"): ("0-d tensor", "one", "many axes", "integers"),
+    ("Stationary", "spectrum"): ("0-d tensor", "one", "many axes", "integers"),
+    ("rddm_from_ddim", "betas"): ("one",),
+    ("Dehazing", "start"): REAL,
+}
+"""Odd values that are rightly accepted though no range declares them.
+
+By argument where it means the same everywhere, or by (name, argument).
+"""
