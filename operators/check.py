@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from wellposed.checks import Count, Seed, Steps, checked
-from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
+from wellposed.checks import Count, Seed, Steps, checked, require_batch
+from wellposed.errors import (
+    ArgumentError,
+    DeviceError,
+    DtypeError,
+    ShapeError,
+    check_finite,
+    require,
+)
 from wellposed.linalg import inner, largest_eigenvalue, norm
 
 if TYPE_CHECKING:
@@ -48,6 +55,28 @@ def is_linear_operator(operator: "Physics") -> bool:
     from deepinv.physics import LinearPhysics
 
     return isinstance(operator, LinearPhysics)
+
+
+def require_operator(operator: "Physics | None", y: Tensor) -> "Physics":
+    """Return ``operator``; raise unless it is an operator and ``y`` a finite batch on its device.
+
+    Raises:
+        ArgumentError, ShapeError, DtypeError, DeviceError, NonFiniteError: it is not.
+    """
+    complete = callable(getattr(operator, "A", None)) and hasattr(operator, "A_adjoint")
+    if not (isinstance(operator, nn.Module) and complete):
+        raise ArgumentError(
+            f"operator: got {type(operator).__name__}, accepted: a wellposed operator or a "
+            "deepinv physics with A and A_adjoint"
+        )
+    require_batch("y", y)
+    for tensor in (*operator.buffers(), *operator.parameters()):
+        if tensor.device != y.device:
+            raise DeviceError(
+                f"operator: is on {tensor.device} but y on {y.device}; move one with .to()"
+            )
+    check_finite("y", y)
+    return operator
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype, rng: np.random.Generator) -> Tensor:

@@ -15,6 +15,8 @@ class Flat(Prior):
     ``E[x_0 | x_t] = x_t / alpha_t``. Images of any size, real or complex; units are public values.
     """
 
+    has_range = False
+
     def __init__(self) -> None:
         super().__init__(VE(), is_complex=True)
 

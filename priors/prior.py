@@ -78,7 +78,7 @@ class Prior(Presented, Checked, nn.Module):
         low, high = map(float, data_range)
         require(-math.inf < low < high < math.inf, "data_range", data_range, "finite, low < high")
         symmetric = not self.is_complex or low == -high
-        require(symmetric, "data_range", data_range, "symmetric if complex")
+        require(symmetric, "data_range", data_range, "a symmetric range for complex images")
         return low, high
 
     def with_range(self, low: float, high: float) -> Self:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from wellposed.checks import checked
 from wellposed.errors import require
 from wellposed.linalg import conjugate_gradient
-from wellposed.operators.check import is_linear_operator
+from wellposed.operators.check import is_linear_operator, require_operator
 from wellposed.priors.prior import Prior
 
 if TYPE_CHECKING:
@@ -19,38 +20,38 @@ BRIGHTEST = 0.998
 ITERATIONS = 10
 
 
+@checked
 def fit_range(prior: Prior, y: Tensor, operator: "Physics") -> Prior:
-    """Return the prior for images in the units of a measurement, whatever those are.
+    """Return the prior with its range in the units of a measurement.
 
-    Scanners give k-space, sinograms and images in units of their own; a prior was trained on
-    images about [0, 1]. Of the prior returned the range is stretched, zero staying zero, so that
-    its larger end is the 99.8 percentile of a plain reconstruction's magnitude: the
-    root-sum-of-squares image of Cartesian MRI, else ten conjugate gradients towards the
-    least-squares image. Measurement and noise level are given to solvers as they are, and what
-    they return is in the units of the measurement, as is whatever is written of it.
+    Scanners deliver k-space, sinograms and images in their own units, but priors are trained on
+    images of about [0, 1]. The range of the returned prior is stretched about zero, so that its
+    larger end is the 99.8th percentile of the magnitude of a plain reconstruction: the
+    root-sum-of-squares image for Cartesian MRI, otherwise the image after ten conjugate-gradient
+    steps of least squares. Solvers then take the measurement and the noise level as they are, and
+    results and files are in the units of the measurement.
 
-    Where the units are known, say so instead: ``prior.with_range(0, 2 * MU_WATER)`` is a prior
-    trained on [-1000, 1000] HU for attenuation in 1/mm.
+    If the units are known, use them instead: ``prior.with_range(0, 2 * MU_WATER)`` takes a prior
+    trained on [-1000, 1000] HU to attenuation in 1/mm.
 
     Args:
         prior: a prior of images about [0, 1], or another `data_range`.
         y: measurements (B, ...); one scale for the whole batch.
-        operator: a linear one.
+        operator: a linear operator.
 
     Returns:
-        A prior that shares the weights of the given one.
+        A prior that shares its weights with the given one.
 
     Raises:
         ArgumentError: the operator is not linear, or the reconstruction is zero.
     """
-    name = type(operator).__name__
-    require(
-        is_linear_operator(operator), "operator", name, "a linear one; else prior.with_range(...)"
-    )
+    require_operator(operator, y)
+    linear, name = is_linear_operator(operator), type(operator).__name__
+    require(linear, "operator", name, "a linear operator; for others use prior.with_range")
     magnitude = _plain_image(y, operator).abs().flatten().double()
     # torch.quantile refuses more than 16 million values.
     top = float(torch.quantile(magnitude[:: 1 + len(magnitude) // 4_000_000], BRIGHTEST))
-    require(top > 0, "y", "an image of zeros", "a measurement of something")
+    require(top > 0, "y", "an image of zeros", "a measurement whose reconstruction is not zero")
     low, high = prior.data_range
     stretch = top / max(abs(low), abs(high))
     return prior.with_range(stretch * low, stretch * high)

@@ -198,7 +198,7 @@ class Solver(Sampler):
             )
         self.check(problem)
         _check_shared(problem)
-        warn_of_range(y, operator, prior, problem.space)
+        warn_of_range(y, operator, problem.prior, problem.space)
         wanted = saved.get("seed") if seed is None else seed
         seed = agreed_seed(wanted, problem.part, y.device)
         if len(problem.image_shape) == 5:

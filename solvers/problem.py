@@ -16,12 +16,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wellposed.checks import require_batch
-from wellposed.errors import ArgumentError, DeviceError, ShapeError, check_finite
+from wellposed.errors import ArgumentError, ShapeError, check_finite
 from wellposed.linalg import WHOLE, Space
-from wellposed.operators.check import is_linear_operator, require_adjoint
+from wellposed.operators.check import is_linear_operator, require_adjoint, require_operator
 from wellposed.operators.physics import Forward
 from wellposed.parallel.part import Part, part_of
 from wellposed.priors.anchor import Condition, Degraded
@@ -77,7 +77,7 @@ class Problem:
         if operator is None and isinstance(prior, Prior) and prior.anchor is not None:
             return cls._blind(y, prior)
         prior = _checked_prior(prior)
-        operator = _checked(operator, y)
+        operator = require_operator(operator, y)
         y = y.detach()
         back = operator.A_adjoint(y)
         y = operator.restrict(y) if hasattr(operator, "restrict") else y
@@ -246,21 +246,3 @@ def _warn_of_noise(y: Tensor, operator: "Physics") -> None:
             f"is {size:.4g}; accepted: the noise in the units of y (25 of 255 is 25 / 255)",
             stacklevel=4,
         )
-
-
-def _checked(operator: "Physics | None", y: Tensor) -> "Physics":
-    """Return ``operator``; raise unless it is an operator and ``y`` is a batch on its device."""
-    complete = callable(getattr(operator, "A", None)) and hasattr(operator, "A_adjoint")
-    if not (isinstance(operator, nn.Module) and complete):
-        raise ArgumentError(
-            f"operator: got {type(operator).__name__}, accepted: a wellposed operator or a "
-            "deepinv physics with A and A_adjoint"
-        )
-    require_batch("y", y)
-    for tensor in (*operator.buffers(), *operator.parameters()):
-        if tensor.device != y.device:
-            raise DeviceError(
-                f"operator: is on {tensor.device} but y on {y.device}; move one with .to()"
-            )
-    check_finite("y", y)
-    return operator

@@ -17,6 +17,7 @@ LINEAR = priors.Tabulated.linear()
 GAUSSIAN = priors.GaussianPrior(0.5, 0.1)
 NETWORK = torch.nn.Conv2d(1, 1, 1)
 FRAMES = torch.rand(1, 1, 8, 8)
+BY_CLASS = priors.NetworkPrior(NETWORK, LINEAR, channels=1, num_classes=2)
 
 
 def double(x):
@@ -82,6 +83,7 @@ NEEDED = {
     "compress_coils": {"kspace": KSPACE, "coils": 1},
     "equispaced_lines": {"width": 32, "acceleration": 4},
     "espirit": {"kspace": KSPACE, "calibration": 12},
+    "find_calibration": {"kspace": KSPACE},
     "fastmri_lines": {
         "kind": "random",
         "width": 32,
@@ -125,6 +127,8 @@ NEEDED = {
     "GaussianPrior": {"mean": 0.5, "covariance": 0.1},
     "MeanReverting": {},
     "NetworkPrior": {"network": NETWORK, "schedule": LINEAR, "channels": 1},
+    "fit_range": {"prior": BY_CLASS, "y": FRAMES, "operator": NOISING},
+    "Guided": {"prior": BY_CLASS, "condition": 1, "null": 0},
     "Patchwise": {"prior": GAUSSIAN},
     "Product": {"priors": [GAUSSIAN, GAUSSIAN], "channels": [1, 1]},
     "Proximal": {"prox": shrink},

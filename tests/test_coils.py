@@ -126,7 +126,9 @@ def test_espirit_refuses_bad_input() -> None:
         espirit(kspace, calibration=65)
     with pytest.raises(ArgumentError, match="calibration: got"):
         espirit(kspace, calibration=(24, 24, 24))
-    with pytest.raises(ArgumentError, match=r"unmeasured samples, accepted: \(32, 20\)"):
+    with pytest.raises(
+        ArgumentError, match=r"samples that were not measured, accepted: \(32, 20\)"
+    ):
         espirit(kspace * _center_lines(64, 20))
     for name, value in {"kernel": 0, "threshold": 1.0, "crop": 1.5}.items():
         with pytest.raises(ArgumentError, match=f"{name}: got {value}"):

@@ -358,12 +358,12 @@ def test_units_that_are_none_are_named(tmp_path):
     path = write(tmp_path / "raw.h5", made, header(trajectory="radial"))
     with pytest.raises(errors.FileError, match=r"raw\.h5 reaches .* trajectory_unit="):
         load_ismrmrd(path)
-    with pytest.warns(UserWarning, match="trajectory: reaches 0.5 cycles .* cycles per pixel"):
+    with pytest.warns(UserWarning, match="trajectory: extends to 0.5 cycles .* cycles per pixel"):
         NonCartesianMRI(radial_trajectory(8, 16, (N, N)) / N, simulate_sensitivity_maps(1, N, N))
 
 
 def test_discarded_samples_leave_their_places(tmp_path):
-    data, places = random(COILS, 20), np.random.default_rng(0).random((20, 2), np.float32)
+    data, places = random(COILS, 20), np.random.default_rng(0).random((20, 2), np.float32) - 0.5
     head = {"discard_pre": 3, "discard_post": 1}
     made = [acquisition(data, trajectory=places, head=head)]
     scan = load_ismrmrd(write(tmp_path / "raw.h5", made, header(trajectory="spiral")))

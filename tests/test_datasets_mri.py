@@ -215,7 +215,7 @@ def test_truncated_and_missing_files_are_named(keep, tmp_path):
 @pytest.mark.parametrize("index", [-1, SLICES, 1.0])
 def test_slices_that_are_not_there_are_named(index, tmp_path):
     path = write(tmp_path / "scan.h5")
-    with pytest.raises(errors.ArgumentError, match=f"slice: got {index}, accepted: an int"):
+    with pytest.raises(errors.ArgumentError, match=f"slice: got {index}, accepted: "):
         load_fastmri(path, slice=index)
 
 

@@ -124,7 +124,9 @@ def test_mean_and_std_are_two_series_of_the_study(tmp_path):
 def test_results_that_do_not_fit_are_named(scan, tmp_path):
     with pytest.raises(errors.ShapeError, match=r"volume: got shape .*, accepted: \(1, 3, 4, 5\)"):
         write_result(result(2, 2, 1, 3, 4, 5), tmp_path, scan)
-    with pytest.raises(errors.ArgumentError, match="reference: got ndarray, accepted: a DicomSer"):
+    with pytest.raises(
+        errors.ArgumentError, match=r"reference: got ndarray .*, accepted: an instance of DicomSer"
+    ):
         write_result(result(2, 1, 1, 3, 4, 5), tmp_path, AFFINE)
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.FileError, match=r"folder: cannot write .*file'"):

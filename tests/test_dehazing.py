@@ -248,7 +248,11 @@ def test_other_solvers_and_regularisers_take_their_place(solver, hearts):
         ({"rf": torch.full((1, 1, 8, 8), 9.0)}, errors.ArgumentError, "rf: got .* up to 9"),
         ({"rf": torch.zeros(1, 1, 8, 8)}, errors.ArgumentError, "rf: got .*not all 0"),
         ({"rf": torch.full((1, 1, 8, 8), torch.nan)}, errors.NonFiniteError, "rf"),
-        ({"tissue": None}, errors.ArgumentError, "tissue: got .NoneType., accepted: a real prior"),
+        (
+            {"tissue": None},
+            errors.ArgumentError,
+            "tissue: got None, accepted: an instance of Prior",
+        ),
         ({"haze": Proximal(NuclearNorm(), data_range=(0, 1))}, errors.ArgumentError, "haze: got"),
     ],
 )

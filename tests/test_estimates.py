@@ -71,7 +71,7 @@ def test_admm_at_one_level_finds_the_mode():
     """With a Gaussian prior the denoiser is a proximal map, and the mode the posterior mean."""
     operator, prior = mri(0.3), GaussianPrior(0.2, 0.5, is_complex=True)
     y = operator.measure(random(2, 1, 24, 24, dtype=torch.complex128), seed=0)
-    found = PnPADMM(steps=300, start=0.3)(y, operator, prior).mean
+    found = PnPADMM(steps=300, start=0.3, lambda_=1)(y, operator, prior).mean
     wanted = prior.posterior(y, operator).mean
     assert (found - wanted).norm() < 1e-5 * wanted.norm()
 

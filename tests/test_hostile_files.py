@@ -200,6 +200,6 @@ def test_configs_that_ask_for_too_much_are_refused(kind, tmp_path):
     ],
 )
 def test_what_is_no_path_is_named(read, path):
-    with pytest.raises(errors.WellposedError, match=r"^(path|folder|prior): ") as caught:
+    with pytest.raises(errors.WellposedError, match=r"^(path|folder|source|prior): ") as caught:
         read(path)
     assert len(str(caught.value)) < 300

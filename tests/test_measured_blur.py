@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.ndimage import convolve
-from tests.conftest import random
+from tests.helpers import random
 
 from wellposed import errors, operators
 from wellposed.cli.settings import InputOptions

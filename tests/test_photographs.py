@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
-from tests.conftest import anchored
+from tests.helpers import anchored
 from torch import nn
 from typer.testing import CliRunner
 
@@ -150,7 +150,7 @@ def test_pages_are_chosen(tmp_path):
     tifffile.imwrite(tmp_path / "c.tif", deep, photometric="rgb")
     for name, count in (("a.tif", 3), ("b.webp", 2), ("c.tif", 2)):
         for read in (read_array, photograph_shape, lambda path: Collection([path])):
-            with pytest.raises(errors.ArgumentError, match=f"0 to {count - 1}, as {name} holds"):
+            with pytest.raises(errors.ArgumentError, match=f"0 to {count - 1}, as {name} has"):
                 read(tmp_path / name)
         with pytest.raises(errors.ArgumentError, match=f"page: got {count}"):
             read_array(tmp_path / name, page=count)
@@ -229,7 +229,7 @@ def test_what_is_not_read_is_listed(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert len(Collection([tmp_path]).files) == 7
         assert len(load_images(tmp_path).files) == 7
-    assert caplog.text.count("skipped b.heic, c.txt, of no known kind") == 2
+    assert caplog.text.count("skipped b.heic, c.txt, of unknown") == 2
     assert "hidden" not in caplog.text
 
 

@@ -958,13 +958,13 @@ def test_misfits_are_named(tmp_path, family):
         errors.UnknownNameError, match=r"options: unknown name 'shedule'.*schedule"
     ):
         priors.load(saved(tmp_path, state), shedule=1)
-    with pytest.raises(errors.ArgumentError, match="schedule: got 'cosine', accepted: a Schedule"):
-        priors.load(saved(tmp_path, state), schedule="cosine")
+    with pytest.raises(errors.ArgumentError, match="schedule: got 3, accepted: "):
+        priors.load(saved(tmp_path, state), schedule=3)
 
 
-@pytest.mark.parametrize("family", LAYOUTS)
+@pytest.mark.parametrize("family", sorted(set(LAYOUTS) - {"rddm"}))
 def test_networks_of_other_inputs_are_refused(tmp_path, family):
-    """Such as RDDM's with a mask, or IR-SDE's for denoising, which sees no degraded image."""
+    """IR-SDE's network for denoising, for one, sees no degraded image."""
     state = weights(LAYOUTS[family])
     first = "intro" if family == "nafnet" else "init_conv"
     state[f"{first}.weight"] = state[f"{first}.weight"][:, :3].contiguous()

@@ -198,7 +198,7 @@ def test_of_independent_pixels_it_is_the_prior_over_the_volume():
         ({"chunk": True}, "chunk: got True"),
         ({"precision": torch.float64}, "precision: got torch.float64"),
         ({"device": "gpu"}, "device: got 'gpu'"),
-        ({"prior": torch.nn.Identity()}, "prior: got 'Identity', accepted: a prior on images"),
+        ({"prior": torch.nn.Identity()}, "prior: got Identity.., accepted: an instance of Prior"),
     ],
 )
 def test_bad_options_are_named(arguments, message):

@@ -318,7 +318,7 @@ def test_priors_that_do_not_go_together_are_named():
         ([network(), complex_prior], {}, "real and complex"),
         ([GaussianPrior(0.0, 1.0)], {}, "channels"),
         ([network(), network()], {"channels": (1,)}, "channels"),
-        (network(), {}, "priors: got 'NetworkPrior'"),
+        (network(), {}, "priors: got NetworkPrior"),
         ([network(), network()], {"channels": 2}, "channels: got 2"),
         ([network(), network()], {"step_weights": 2.0}, "step_weights: got 2.0"),
         ([network(), network()], {"step_weights": (1, 0)}, "step_weights"),

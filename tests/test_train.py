@@ -599,7 +599,12 @@ def test_a_prior_is_fine_tuned(photos, finished, tmp_path):
 
 def test_runs_of_older_versions_go_on(photos, finished, tmp_path):
     state = state_of(finished)
-    del state["settings"]["block"], state["settings"]["volume_key"], state["changes"]
+    del (
+        state["settings"]["block"],
+        state["settings"]["volume_key"],
+        state["changes"],
+        state["sha256"],
+    )
     torch.save(state, tmp_path / "checkpoint.pt")
     trainer = Trainer(settings(photos, tmp_path))
     trainer.load_checkpoint(tmp_path / "checkpoint.pt")

@@ -21,18 +21,19 @@ class Reading:
     Args:
         key: the data set inside HDF5 and MAT files; the largest by default.
         group_key: a vector in the same file with one entry per slice (a patient's name, say);
-            slices of one group are never split between training and held-out data. Beside files
-            that have it, a file without keys is a group of its own.
-        channel_axis: axis of the channels of arrays (-1 for an (H, W, C) cube); ``None`` where
-            arrays are single-channel slices (H, W) or volumes (D, H, W).
-        window: stored values mapped to 0 and 1, others clipped, as (-1000, 1000) HU.
-        percentile: percentile of the positive values mapped to 1 (99.8 suits MRI magnitudes in
-            arbitrary units), each volume by its own.
-        volume_key: a vector as of ``group_key`` that names each slice's volume, where a file
-            holds several; a file without keys is one volume.
-        channels: 1 or 3, to which photographs are converted; as they are by default.
-        valid_key: an array in the same file, (D, 4): first and last but one row, first and last
-            but one column of each slice that were measured, ``y0, y1, x0, x1``.
+            slices of one group are never split between training and held-out data. A file
+            without keys is a group of its own.
+        channel_axis: axis of the channels of arrays (-1 for an (H, W, C) cube); ``None`` for
+            single-channel slices (H, W) or volumes (D, H, W).
+        window: stored values mapped to 0 and 1, such as (-1000, 1000) HU; others are clipped.
+        percentile: percentile of the positive values that is mapped to 1, volume by volume (99.8
+            suits MRI magnitudes in arbitrary units).
+        volume_key: a vector in the same file with one entry per slice that names its volume; a
+            file without it is one volume.
+        channels: number of channels, 1 or 3, to which photographs are converted; unchanged by
+            default.
+        valid_key: an array (D, 4) in the same file: the measured rectangle of each slice,
+            ``y0, y1, x0, x1`` with rows y0 to y1 - 1 and columns x0 to x1 - 1.
     """
 
     key: str | None = None
@@ -46,30 +47,30 @@ class Reading:
 
     def __post_init__(self) -> None:
         one = self.window is None or self.percentile is None
-        require(one, "window", self.window, "None where a percentile is given")
+        require(one, "window", self.window, "None with a percentile")
         if self.window is not None:
             low, high = self.window
-            require(
-                -np.inf < low < high < np.inf, "window", self.window, "(low, high), low < high"
-            )
+            accepted = "(low, high) with low < high"
+            require(-np.inf < low < high < np.inf, "window", self.window, accepted)
         percentile = self.percentile is None or 0 < self.percentile <= 100
-        require(percentile, "percentile", self.percentile, "None or 0 < percentile <= 100")
+        require(percentile, "percentile", self.percentile, "None, or a number in (0, 100]")
         require(self.channels in (None, 1, 3), "channels", self.channels, "None, 1 or 3")
 
     def read(self, path: Path) -> np.ndarray:
         """Return the images of a file as float32 (D, H, W, C).
 
         Raises:
-            FileError: unreadable, complex, non-finite, or nothing to scale by.
-            ShapeError: neither an image nor a volume.
+            FileError: the file is unreadable, or its values are complex, not finite, or without
+                a positive value to scale by.
+            ShapeError: it has neither an image nor a volume.
         """
         stored = read_dicom_series(path).values if path.is_dir() else read_array(path, self.key)
         if stored.dtype.kind not in "biuf":
-            raise FileError(f"data: {str(path)!r} holds {stored.dtype}, accepted: real numbers")
+            raise FileError(f"data: {str(path)!r} has {stored.dtype}, accepted: real numbers")
         images = _as_stack(stored.astype(np.float32), path, self.channel_axis)
         images = images if self.channels is None else _converted(images, self.channels, path)
         if not np.isfinite(images).all():
-            raise FileError(f"data: {str(path)!r} holds NaN or infinite values")
+            raise FileError(f"data: {str(path)!r} contains NaN or infinite values")
         if self.window is not None:
             low, high = self.window
             return ((images - low) / (high - low)).clip(0, 1)
@@ -77,19 +78,19 @@ class Reading:
             for rows in self._volumes(path, len(images)):
                 volume = images[rows]
                 if not (volume > 0).any():
-                    raise FileError(f"data: {str(path)!r} holds no positive value to scale by")
+                    raise FileError(f"data: {str(path)!r} has no positive value to scale by")
                 images[rows] = volume / np.percentile(volume[volume > 0], self.percentile)
         return images
 
     def _volumes(self, path: Path, depth: int) -> list[np.ndarray]:
-        """Return for each volume of a file which slices are its own, (D,)."""
+        """Return a mask over the slices, (D,), for each volume of a file."""
         if self.volume_key is None or not has_keys(path):
             return [np.ones(depth, bool)]
         labels = self.labels(path, depth, "volume_key")
         return [labels == label for label in np.unique(labels)]
 
     def labels(self, path: Path, depth: int, setting: str = "group_key") -> np.ndarray:
-        """Return the labels that a key names: numbers or text (D,), one per slice.
+        """Return the labels stored under a key: numbers or text (D,), one per slice.
 
         Args:
             path: an HDF5 or MAT file.
@@ -97,12 +98,12 @@ class Reading:
             setting: ``group_key`` or ``volume_key``.
 
         Raises:
-            FileError: not an HDF5 or MAT file, or without that key.
-            ShapeError: not one label per slice.
+            FileError: the file is not HDF5 or MAT, or lacks the key.
+            ShapeError: the number of labels is not that of slices.
         """
         if not has_keys(path):
             accepted = ", ".join(KEYED_SUFFIXES)
-            raise FileError(f"{setting}: {path.name} has no keys, accepted: {accepted} alone")
+            raise FileError(f"{setting}: {path.name} has no keys, accepted: {accepted}")
         key = getattr(self, setting)
         stored = read_array(path, key, min_axes=1)
         labels = np.atleast_1d(stored.squeeze())  # MATLAB has no vectors but (1, D)
@@ -115,15 +116,15 @@ class Reading:
         return np.array(texts)
 
     def valid(self, path: Path, shape: tuple[int, ...]) -> np.ndarray:
-        """Return the rectangle that was measured of every slice, (D, 4): y0, y1, x0, x1.
+        """Return the measured rectangle of each slice, (D, 4): y0, y1, x0, x1.
 
         Args:
-            path: a file; of one without keys it is the whole slice.
+            path: a file; without keys the whole slice counts as measured.
             shape: (D, H, W, C).
 
         Raises:
-            FileError: no such key.
-            ShapeError: no rectangles of all slices, or one that is empty or not inside.
+            FileError: the file lacks the key.
+            ShapeError: a rectangle is missing, empty or outside its slice.
         """
         depth, height, width, _ = shape
         if self.valid_key is None or not has_keys(path):

@@ -99,6 +99,7 @@ def _in_channels(mask: Tensor, channels: int) -> Tensor:
     return mask.expand(-1, channels, -1, -1).clone()
 
 
+@checked
 def random_mask(height: Count, width: Count, keep: float, seed: Seed = 0) -> Tensor:
     """Return a mask (H, W) that keeps exactly ``round(keep H W)`` random pixels."""
     require_integer("height", height)

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wellposed.checks import require_integer
+from wellposed.checks import Count, checked, require_integer
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
 
 
-def find_calibration(kspace: Tensor, limit: int = 32) -> tuple[int, int]:
+@checked
+def find_calibration(kspace: Tensor, limit: Count = 32) -> tuple[int, int]:
     """Return the (rows, columns) of the largest fully sampled block at the centre of k-space.
 
     A sample counts as taken when any coil is not zero there. For a batch the block is one that
@@ -27,7 +28,6 @@ def find_calibration(kspace: Tensor, limit: int = 32) -> tuple[int, int]:
     """
     check_kspace(kspace)
     _check_centred(kspace)
-    require_integer("limit", limit)
     taken = (kspace != 0).any(-3)
     taken = taken.all(0) if taken.ndim == 3 else taken
     height, width = taken.shape

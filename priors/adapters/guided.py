@@ -38,7 +38,9 @@ class Guided(Adapter):
         self.condition, self.guidance = condition, float(guidance)
         self.null = own if null is None else null
         if self.guidance != 1 and self.null is None:
-            raise ArgumentError("null: got None, accepted: the null class, often the last one")
+            raise ArgumentError(
+                "null: got None, accepted: the class that stands for no class, often the last one"
+            )
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return the guided estimate for the class."""

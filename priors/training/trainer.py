@@ -177,7 +177,8 @@ class Trainer:
             state = torch.load(path, weights_only=True, map_location="cpu")
             if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
                 raise TypeError("not a checkpoint of wellposed train")
-            if state.pop("sha256", None) != checksum(state):
+            stored = state.pop("sha256", None)  # older versions stored none
+            if stored not in (None, checksum(state)):
                 raise ValueError("its checksum is wrong")
             require_integer("step", state["step"], least=0)
         except Exception as error:

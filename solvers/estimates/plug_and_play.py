@@ -123,10 +123,11 @@ class PnPADMM(PlugAndPlay):
 
         z = argmin_z  ||A z - y||^2 / (2 sigma_y^2) + lambda ||z - (x - u)||^2 / (2 s^2)
         x = D(z + u, s)
-        u = (s / s') (u + z - x)
+        u = (s' / s)^2 (u + z - x)
 
-    The dual variable is scaled by the level, so that it keeps its meaning when the level falls to
-    ``s'``: ``(s' / s)^2`` of its scaled form.
+    The scaled dual variable is divided by the penalty ``lambda / s^2``, which the factor of u
+    adapts to the next level ``s'``. At a constant level and with lambda = 1 a Gaussian prior gives
+    the posterior mode.
 
     Reference: "Plug-and-Play Priors for Model Based Reconstruction", GlobalSIP 2013; with falling
     levels "Plug-and-Play ADMM for Image Restoration", arXiv 1605.01710.

@@ -105,7 +105,7 @@ def diagnose(prior: Prior, images: Tensor | None = None, seed: int = 0) -> Diagn
         for level, gain in gains.items()
         if gain < test.least
     ]
-    misread = _better_reading(prior, test, gains)
+    misread = _better_reading(prior, test)
     low, high = _percentiles(test.draws(prior))
     if misread:  # its samples would not be informative about the range
         warnings.append(misread)
@@ -114,43 +114,37 @@ def diagnose(prior: Prior, images: Tensor | None = None, seed: int = 0) -> Diagn
     return Diagnosis(test.axis, gains, (low, high), tuple(warnings))
 
 
-def _better_reading(
-    prior: Prior, test: Denoising | Restoring, gains: dict[float, float]
-) -> str | None:
+def _better_reading(prior: Prior, test: Denoising | Restoring) -> str | None:
     """Return a warning if the same network works better with another reading.
 
     A reading may be wrong in several ways: the best change is made first, then the best other.
     """
-    mean, found = _mean(gains), list[Reading]()
-    before, current = mean, prior
+    before, found = test.score(prior), list[Reading]()
+    score, current = before, prior
     for _ in range(ROUNDS):
         others = [r for r in other_readings(current, test.kinds) if r.axis not in _axes(found)]
         scores = [_score(reading.prior, test) for reading in others]
         best = max(range(len(others)), key=scores.__getitem__, default=None)
-        if best is None or scores[best] - mean < MARGIN_DB:
+        if best is None or scores[best] - score < MARGIN_DB:
             break
         found.append(others[best])
-        mean, current = scores[best], others[best].prior
+        score, current = scores[best], others[best].prior
     if not found:
         return None
     names = " and ".join(reading.name for reading in found)
-    better = f"it would {test.verb} better by {mean - before:.1f} dB on average"
+    better = f"it would {test.verb} better by {score - before:.1f} dB on average"
     return f"with {names} {better}; see the options of load, --load"
 
 
 def _score(prior: Prior, test: Denoising | Restoring) -> float:
     try:
-        return _mean(test.gains(prior))
+        return test.score(prior)
     except (NonFiniteError, ArgumentError):  # as where a prediction says nothing at pure noise
         return -math.inf
 
 
 def _axes(readings: list[Reading]) -> set[str]:
     return {reading.axis for reading in readings}
-
-
-def _mean(gains: dict[float, float]) -> float:
-    return sum(gains.values()) / len(gains)
 
 
 def _range_warning(prior: Prior, low: float, high: float) -> list[str]:

@@ -52,12 +52,16 @@ class Denoising:
         gains, noise = {}, _noise(self.images, self.seed)
         for level in LEVELS:
             error = level * prior.scale * noise.draw(self.images)
-            t = prior.schedule.time_at(level * prior.scale / prior.scale)
+            t = prior.schedule.time_at(level)
             alpha = broadcast(prior.schedule(t)[0], self.images)
             noisy = alpha * prior.to_units(self.images + error)
             estimate = _finite(prior.to_public(prior.denoise(noisy, t)), t)
             gains[level] = _gain(estimate - self.images, error)
         return gains
+
+    def score(self, prior: Prior) -> float:
+        """Return the mean gain in dB, to compare readings."""
+        return mean(self.gains(prior))
 
     def draws(self, prior: Prior) -> Tensor:
         """Return samples of the prior."""
@@ -88,16 +92,39 @@ class Restoring:
         given, x0 = prior.degraded(self.degraded(prior)), prior.to_units(self.images)
         m, gains, noise = given.anchor, {}, _noise(self.images, self.seed)
         for place in PLACES:
-            t = torch.tensor(max(1.0, round(place * prior.schedule.T)), dtype=torch.float64)
+            t = self._time(place, prior)
             alpha, sigma = (broadcast(v, x0) for v in prior.schedule(t))
             x_t = m + alpha * (x0 - m) + sigma * noise.draw(x0)
             estimate = _finite(prior.to_public(prior.denoise(x_t, t, given)), t)
             gains[place] = _gain(estimate - self.images, prior.to_public(m) - self.images)
         return gains
 
+    def score(self, prior: Prior) -> float:
+        """Return the mean gain in dB over the best linear estimate, to compare readings.
+
+        Schedules differ in their noise at the same place, and less noise is easier to remove.
+        """
+        anchor = prior.degraded(self.degraded(prior)).anchor
+        variance = (prior.to_units(self.images) - anchor).abs().square().mean()
+        linear = {}
+        for place in PLACES:
+            alpha, sigma = prior.schedule(self._time(place, prior))
+            left = sigma**2 / (alpha**2 * variance + sigma**2)
+            linear[place] = -10 * math.log10(float(left))
+        return mean(self.gains(prior)) - mean(linear)
+
+    @staticmethod
+    def _time(place: float, prior: Prior) -> Tensor:
+        return torch.tensor(max(1.0, round(place * prior.schedule.T)), dtype=torch.float64)
+
     def draws(self, prior: Prior) -> Tensor:
         """Return the restored images."""
         return restored(prior, prior.degraded(self.degraded(prior)), STEPS, self.seed)
+
+
+def mean(gains: dict[float, float]) -> float:
+    """Return the mean over the levels."""
+    return sum(gains.values()) / len(gains)
 
 
 def _noise(images: Tensor, seed: int) -> ItemNoise:
