@@ -22,6 +22,7 @@ from .mmps import MMPS as MMPS
 from .pigdm import PiGDM as PiGDM
 from .pnp_dm import PnPDM as PnPDM
 from .problem import Problem as Problem
+from .recommend import recommend as recommend
 from .red_diff import REDDiff as REDDiff
 from .repaint import RePaint as RePaint
 from .restoration.irsde import IRSDE as IRSDE

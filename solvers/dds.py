@@ -13,8 +13,11 @@ from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
-from wellposed.solvers.data import project
+from wellposed.solvers.data import noise_level, project, proximal
 from wellposed.solvers.problem import Problem
+
+REMAINING = 0.25
+"""Share of the variance of the noise in x_t that is left in the clean estimate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,26 +25,40 @@ class DataSteps(Correction):
     """``x0' = CG_M( I + gamma A^H A,  x0 + gamma A^H y;  start x0 )``.
 
     Args:
-        gamma: weight of the data; infinity for ``CG_M(A^H A, A^H y; start x0)``.
+        gamma: weight of the data; infinity for ``CG_M(A^H A, A^H y; start x0)``; None for
+            `matched_weight`.
         cg_steps: conjugate-gradient steps M.
     """
 
-    gamma: PositiveOrInfinite = 1.0
+    gamma: PositiveOrInfinite | None = None
     cg_steps: Count = 5
 
     linear_only: ClassVar[bool] = True
 
     def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
         """Take the conjugate-gradient steps."""
-        x0 = found.x0
-        if math.isinf(self.gamma):
+        x0, gamma = found.x0, self.gamma
+        if gamma is None:
+            rho = 1 / matched_weight(level, problem)
+            return proximal(problem, x0, rho, self.cg_steps)
+        if math.isinf(gamma):
             return project(problem, x0, self.cg_steps)
 
         def apply(x: Tensor) -> Tensor:
-            return torch.add(x, problem.normal(x), alpha=self.gamma)
+            return torch.add(x, problem.normal(x), alpha=gamma)
 
-        b = torch.add(x0, problem.back_projection, alpha=self.gamma)
+        b = torch.add(x0, problem.back_projection, alpha=gamma)
         return conjugate_gradient(apply, b, x0, iterations=self.cg_steps, space=problem.space).x
+
+
+def matched_weight(level: Levels, problem: Problem) -> Tensor:
+    """Return the Bayesian weight of the data, ``v / sigma_y^2``, of each item, (B,).
+
+    It weighs the noise of the data against ``v``, the variance of the clean estimate, taken as
+    the share `REMAINING` of the noise variance at t.
+    """
+    v = REMAINING * (level.sigma_t / level.alpha_t) ** 2
+    return v / noise_level(problem) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +89,7 @@ class DDS(Corrected):
     """
 
     eta: Fraction = 0.85
-    gamma: PositiveOrInfinite = 1.0
+    gamma: PositiveOrInfinite | None = None
     cg_steps: Count = 5
     renoise_last: bool = True
 

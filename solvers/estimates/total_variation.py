@@ -1,6 +1,6 @@
 """Total variation of images and volumes, by ADMM, with the data as a constraint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -14,7 +14,11 @@ from wellposed.solvers.base import State
 from wellposed.solvers.data import squared_norm
 from wellposed.solvers.estimates.base import PointEstimate
 from wellposed.solvers.estimates.discrepancy import allowed_misfit
+from wellposed.solvers.plausible import brightness
 from wellposed.solvers.problem import Problem
+
+TINY = 1e-30
+"""Brightness of zero data."""
 
 GRADIENT_NORM2 = 4.0
 """``||D||^2`` of the differences along one axis."""
@@ -28,6 +32,7 @@ class SplitState(State):
         d, u: what ``D x`` splits into, (B, axes, C, ...), and its scaled dual variable.
         v, w: what ``A x`` splits into, like y, and its scaled dual variable.
         norm2: ``||A||^2`` of each item, (B,).
+        taken: what one iteration takes away of differences, (B,).
     """
 
     d: Tensor
@@ -35,6 +40,7 @@ class SplitState(State):
     v: Tensor
     w: Tensor
     norm2: Tensor
+    taken: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +62,8 @@ class TotalVariation(PointEstimate):
     Args:
         steps: iterations of ADMM.
         weight: of the total variation over ``||A||^2``; None takes the constraint.
-        threshold: size of differences that one iteration takes away, in public values. It decides
-            how fast ADMM converges, not where to; about .1 of the image's range is right.
+        threshold: what one iteration takes away of differences, over the brightness of the
+            least-squares image. It decides how fast ADMM converges, not where to.
         cg_steps: conjugate-gradient steps of an iteration.
     """
 
@@ -80,7 +86,9 @@ class TotalVariation(PointEstimate):
         """Start from zero."""
         x, y = problem.zeros(), torch.zeros_like(problem.y)
         d = differences(x, problem)
-        return SplitState(x, x, d, d, y, y, squared_norm(problem))
+        bright = brightness(problem.y, problem.known, problem.space).clamp(min=TINY)
+        taken = (self.threshold * bright).to(x.real.dtype)
+        return SplitState(x, x, d, d, y, y, squared_norm(problem), taken)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
@@ -95,11 +103,11 @@ class TotalVariation(PointEstimate):
         b = mu * problem.A_adjoint(state.v - state.w) + adjoint(state.d - state.u, problem)
         x = conjugate_gradient(apply, b, state.x, iterations=self.cg_steps, space=problem.space).x
         jump, measured = differences(x, problem) + state.u, problem.A(x) + state.w
-        d = shrink(jump, self.threshold)
-        v = self._fitted(measured, mu, state.norm2, problem)
-        return SplitState(x, x, d, jump - d, v, measured - v, state.norm2)
+        d = shrink(jump, state.taken)
+        v = self._fitted(measured, mu, state, problem)
+        return replace(state, x=x, x0=x, d=d, u=jump - d, v=v, w=measured - v)
 
-    def _fitted(self, measured: Tensor, mu: Tensor, norm2: Tensor, problem: Problem) -> Tensor:
+    def _fitted(self, measured: Tensor, mu: Tensor, state: SplitState, problem: Problem) -> Tensor:
         """Return v: projected to the ball about y, or between y and what x gives."""
         gap = measured - problem.y
         if self.weight is None:
@@ -107,7 +115,7 @@ class TotalVariation(PointEstimate):
             kept = (allowed_misfit(problem) / length).clamp(max=1)
         else:
             # The proximal map of ||v - y||^2 threshold / (2 weight norm2 mu).
-            strength = self.threshold / (self.weight * norm2) / mu.flatten()
+            strength = state.taken / (self.weight * state.norm2) / mu.flatten()
             kept = 1 / (1 + strength)
         return problem.y + per_item(kept, gap) * gap
 
@@ -125,7 +133,8 @@ def adjoint(d: Tensor, problem: Problem) -> Tensor:
     return sum(back[1:], start=back[0])
 
 
-def shrink(d: Tensor, threshold: float) -> Tensor:
-    """Return vectors over the axes of d (B, axes, ...) shorter by a threshold, 0 at least."""
+def shrink(d: Tensor, threshold: Tensor) -> Tensor:
+    """Return vectors over the axes of d (B, axes, ...) shorter by a threshold (B,), 0 at least."""
     length = d.abs().square().sum(1, keepdim=True).sqrt()
-    return d * (1 - threshold / length.clamp(min=threshold))
+    taken = per_item(threshold, length)
+    return d * (1 - taken / length.clamp(min=taken))
