@@ -68,8 +68,10 @@ def recommend(
         levels = DAPS.steps if evaluations is None else max(1, evaluations // DAPS.ode_steps)
         return DAPS(steps=levels)
     # Jacobian products of a whole volume take too much memory.
-    quick = DDS if prior.axes else MMPS
-    return quick(steps=evaluations or 30, spacing="karras")
+    steps = evaluations or 30
+    if prior.axes:
+        return DDS(steps=steps, spacing="karras")
+    return MMPS(steps=steps, spacing="karras", isotropic_above=0.3)
 
 
 def _without_prior(operator: "Physics") -> Solver:

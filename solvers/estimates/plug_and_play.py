@@ -36,7 +36,7 @@ class PlugAndPlay(PointEstimate):
     steps: Count = 30
     start: Positive = 0.4
     lambda_: Positive = 0.23
-    cg_steps: Count = 20
+    cg_steps: Count = 60
 
     def level(self, left: float, problem: Problem) -> Tensor:
         """Return the noise level of each item, (B,), with so many iterations left."""

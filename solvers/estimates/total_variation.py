@@ -72,7 +72,7 @@ class TotalVariation(PointEstimate):
     threshold: Positive = 0.1
     cg_steps: Count = 5
 
-    name: ClassVar[str] = "tv"
+    name: ClassVar[str] = "total-variation"
     linear_only: ClassVar[bool] = True
     uses_prior: ClassVar[bool] = False
 

@@ -59,6 +59,7 @@ def reconstruct(o: Reconstruct) -> None:
 def _solver_class(o: Reconstruct) -> type[Solver] | None:
     """Return the class of --solver, whose settings must be valid; None if none is asked for."""
     if o.solver is None:
+        require(not o.set, "--set", " ".join(o.set), "hyper-parameters of a --solver")
         return None
     cls = find_class("--solver", o.solver, named_solvers(), Solver)
     solver = make_solver(cls, o, o.batch_size)
@@ -83,8 +84,8 @@ def _solver(o: Reconstruct, cls: type[Solver] | None, task: FileTask, prior: Pri
         return make_solver(cls, o, o.batch_size)
     goal = "mean" if o.num_samples is None else "samples"
     found = recommend(task.operator, prior, goal, o.steps)
-    typer.echo(f"solver: {found.name}, {found.steps} steps", err=True)
-    return make_solver(type(found), o, o.batch_size, **found.settings)
+    settings = {k: v for k, v in found.settings.items() if k != "batch_size"}
+    return make_solver(type(found), o, o.batch_size, **settings)
 
 
 def _takes_volume(o: Reconstruct, cls: type[Solver] | None) -> bool:
@@ -152,6 +153,8 @@ def _run(o: Reconstruct, prior: Prior, cls: type[Solver] | None, job: Job) -> li
     path = result.save(job.out, others=others, truth=task.truth)
     written = [path, path.with_suffix(".png"), *place.write(result, job.out)]
     table, row = summarize(result, others, task.truth, task.peak)
+    if cls is None:
+        typer.echo(f"{solver.name}, {solver.steps} steps; --solver takes another")
     typer.echo(table)
     typer.echo(f"wrote {' and '.join(map(str, written))}")
     return [row]
