@@ -77,8 +77,9 @@ class DDS(Corrected):
         x_s = alpha_s x0' + sigma_s (sqrt(1 - eta^2) eps + eta z),   z ~ N(0, I)
 
     By default gamma is matched to the noise at each t, which needs no tuning; the paper has a
-    constant, ``DDS(gamma=1.0)``. ``gamma = math.inf`` gives the hard, noise-free form ``CG_M(A^H A, A^H y; start x0)``. The
-    equations hold for variance-preserving, variance-exploding and flow priors.
+    constant, ``DDS(gamma=1.0)``. ``gamma = math.inf`` gives the hard, noise-free form
+    ``CG_M(A^H A, A^H y; start x0)``. The equations hold for variance-preserving,
+    variance-exploding and flow priors.
 
     Reference: "Decomposed Diffusion Sampler for Accelerating Large-Scale Inverse Problems",
     ICLR 2024, arXiv 2303.05754. The published multi-coil code adds ``(1 + i) gamma A^H y``; here
