@@ -1,6 +1,7 @@
 """A neural network as a prior."""
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Unpack
 
 import torch
@@ -202,18 +203,30 @@ class NetworkPrior(Prior):
         """Return the network's third argument, if any: degraded images or classes."""
         if self.anchor is not None:
             return (Degraded(*(v.to(dtype) for v in degraded_of(condition))),)
-        count = self.num_classes
-        if count is None:
+        if self.num_classes is None:
             none = condition is None
             require(none, "condition", "a condition", "None, as this prior is unconditional")
             return ()
-        classes = torch.as_tensor(-1 if condition is None else condition)
-        null = -1 if self.null_class is None else self.null_class
-        inside = ((classes >= 0) & (classes < count)) | ((classes == null) & (null >= 0))
-        known = not classes.is_floating_point() and bool(inside.all())
+        classes = self.classes_of(condition)
+        return (classes.to(x_t.device).expand(len(x_t)),)
+
+    def classes_of(self, condition: Condition, name: str = "condition") -> Tensor:
+        """Return the classes of a condition, (1,) or (B,).
+
+        Raises:
+            ArgumentError: one is unknown, or the prior is unconditional; ``name`` is the argument.
+        """
+        count = self.num_classes or 0
+        require(count > 0, "prior", "an unconditional prior", "a class-conditional prior")
         accepted = f"classes 0 to {count - 1}; fix one for all with prior.conditioned_on(class)"
-        require(known, "condition", condition, accepted)
-        return (classes.long().to(x_t.device).expand(len(x_t)),)
+        given: list[object] = [condition]
+        if isinstance(condition, Tensor) and condition.ndim < 2:
+            given = condition.reshape(-1).tolist()
+        classes = [int(c) for c in given if isinstance(c, Integral) and not isinstance(c, bool)]
+        known = {*range(count), self.null_class}
+        fits = 0 < len(classes) == len(given) and known.issuperset(classes)
+        require(fits, name, condition, accepted)
+        return torch.tensor(classes)
 
 
 def _times(t: float | Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, require
 from wellposed.priors.anchor import Condition
+from wellposed.priors.network import NetworkPrior
 from wellposed.priors.prior import Adapter, Prior
 
 
@@ -37,6 +38,10 @@ class Guided(Adapter):
         own = getattr(getattr(prior, "prior", prior), "null_class", None)
         self.condition, self.guidance = condition, float(guidance)
         self.null = own if null is None else null
+        if isinstance(prior, NetworkPrior):
+            prior.classes_of(condition)
+            if null is not None:
+                prior.classes_of(null, "null")
         if self.guidance != 1 and self.null is None:
             raise ArgumentError(
                 "null: got None, accepted: the class that stands for no class, often the last one"
