@@ -33,8 +33,8 @@ class Restoration(Corrected):
     Args:
         data_steps: conjugate-gradient steps per network evaluation; with 0 the operator is not
             used, and a plain prior is sampled without a measurement.
-        gamma: weight of the data, in the prior's units; None follows the noise as in `DDS`, infinity
-            is hard consistency.
+        gamma: weight of the data, in the prior's units; None follows the noise as in `DDS`,
+            infinity is hard consistency.
         correction: a correction instead of the data steps, e.g. ``MMPS().correction``.
     """
 
