@@ -6,8 +6,8 @@
 
 Each by three methods without a prior (back-projection, Tikhonov, which is CG-SENSE, and total
 variation), by HQS and MMPS, which `solvers.recommend` gives for an estimate and for samples, and
-by DDS and RED-diff. The shipped `brain-mri` prior has seen neither data set. Panels and the table go
-to the folder given by --out.
+by DDS and RED-diff. The shipped `brain-mri` prior has seen neither data set. Panels and the table
+go to the folder given by --out.
 """
 
 import argparse

@@ -7,12 +7,16 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import Count, NonNegative
+from wellposed.linalg import conjugate_gradient, per_item
 from wellposed.noise import NoiseSource
 from wellposed.solvers.base import State
-from wellposed.solvers.data import proximal, squared_norm
+from wellposed.solvers.data import PROXIMAL_STEPS, is_decomposable, proximal, squared_norm
 from wellposed.solvers.estimates.base import PointEstimate
 from wellposed.solvers.estimates.discrepancy import allowed_misfit
 from wellposed.solvers.problem import Problem
+
+TOLERANCE = 1e-5
+"""Relative residual of a solution."""
 
 WEIGHTS = (1e-6, 1e2)
 """Weights over ``||A||^2`` between which the discrepancy principle searches."""
@@ -78,8 +82,23 @@ class Tikhonov(PointEstimate):
         low, high, norm2 = state.low, state.high, state.norm2
         middle = (low * high).sqrt()
         weight = middle if self.weight is None else torch.full_like(low, self.weight)
-        x = proximal(problem, problem.zeros(), weight * norm2)
+        x = _solution(problem, weight * norm2, start=state.x)
         if self.weight is None:
             over = problem.space.norm(problem.A(x) - problem.y) > allowed_misfit(problem)
             low, high = torch.where(over, low, weight), torch.where(over, weight, high)
         return Bracket(x, x, low, high, norm2)
+
+
+def _solution(problem: Problem, weight: Tensor, start: Tensor) -> Tensor:
+    """Return ``argmin_x ||A x - y||^2 + weight ||x||^2``; the last solution is a good start."""
+    if is_decomposable(problem.operator):
+        return proximal(problem, problem.zeros(), weight)
+    found = conjugate_gradient(
+        lambda x: problem.normal(x) + per_item(weight, x) * x,
+        problem.back_projection,
+        start,
+        iterations=PROXIMAL_STEPS,
+        tolerance=TOLERANCE,
+        space=problem.space,
+    )
+    return found.x
