@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from wellposed.checks import Choice, Count, checked
 from wellposed.errors import require
-from wellposed.operators.check import is_linear_operator
+from wellposed.operators.check import is_linear_operator, require_physics
 from wellposed.priors.prior import Prior
 from wellposed.solvers.base import Solver
 from wellposed.solvers.daps import DAPS
@@ -54,8 +54,7 @@ def recommend(
     if prior is not None and prior.anchor is not None:
         sampler = default_sampler(prior)
         return sampler(steps=default_steps(prior, sampler) if evaluations is None else evaluations)
-    require(operator is not None, "operator", None, "an operator, as the prior is no restorer")
-    assert operator is not None
+    operator = require_physics(operator)
     if prior is None:
         require(goal == "mean", "goal", goal, "'mean' without a prior")
         return _without_prior(operator)
