@@ -25,6 +25,9 @@ NOISE_FREE = 0.01
 LangevinRate = Annotated[float, Range(0, 2, "()")]
 """Step of `GaussianCoupling.langevin` times the largest curvature; stable below 2."""
 
+EXACT, ROUGH = 1e-6, 1e-3
+"""Relative residuals at which a proximal solution ends, ROUGH inside an iteration."""
+
 PROXIMAL_STEPS = 100
 """Largest number of conjugate-gradient steps of a data term."""
 
@@ -78,7 +81,7 @@ def proximal(
         problem: the problem, with ``y`` and ``A``.
         x0: images (B, ...), in units.
         weight: weight of each item, (B,), at least 0.
-        iterations: conjugate-gradient steps at most, taken without a warning.
+        iterations: conjugate-gradient steps at most, for a solution to 1e-3 without a warning.
     """
     operator = problem.operator
     if is_decomposable(operator):
@@ -98,7 +101,7 @@ def damped_inverse(
         lambda d: problem.normal(d) + w * d,
         b,
         iterations=PROXIMAL_STEPS if iterations is None else iterations,
-        tolerance=1e-6,
+        tolerance=EXACT if iterations is None else ROUGH,
         space=problem.space,
     )
     if iterations is None and bool(((found.residuals[-1] > 1e-3) & (weight > 0)).any()):

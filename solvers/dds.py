@@ -91,7 +91,7 @@ class DDS(Corrected):
         gamma: weight of the data, in the prior's units; None follows the noise, see
             `matched_weight`; 1 as published; infinity for hard consistency.
         cg_steps: conjugate-gradient steps M; None takes 5 as published with a gamma, and without
-            one up to 60, until the residual is 1e-6.
+            one up to 60, until the residual is 1e-3.
         renoise_last: re-noise on the step to the last network time, as in the equations; the
             published code does not (``False``).
     """
