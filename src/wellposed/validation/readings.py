@@ -59,9 +59,9 @@ class Remembered(nn.Module):
     def forward(self, x: Tensor, label: Tensor, *told: Tensor | Degraded) -> Tensor:
         """Return the network's output."""
         given = (x, label, *(part for more in told for part in _parts(more)))
-        for seen, output in self._known:
+        for seen, known in self._known:
             if all(map(_same, seen, given)):
-                return output
+                return known
         output: Tensor = self.network(x, label, *told)
         self._known.append((given, output))
         return output
