@@ -113,7 +113,7 @@ def test_tiles_leave_no_seam(name):
 def test_priors_of_rf_take_haze_out():
     """And the one of haze does so better than white noise of the same power in its place."""
     echoes = simulate_echoes([1], "test")
-    middle = {name: v[:, :, 320:704] for name, v in vars(echoes).items()}
+    middle = {name: v[:, :, 448:576] for name, v in vars(echoes).items()}
     added = 0.03 * middle["haze"]
     white = float(compand(added).std())
 
