@@ -29,7 +29,7 @@ def test_moment_matching_is_of_second_order_under_a_second_order_integrator():
     """The flow of exact conditional means, with equal steps in the log of the noise."""
     case, options = gaussian_problem(process("vp")), {"num_samples": 4, "seed": 0}
     flow = MRSampler(correction=EXACT, spacing="linear-lambda", parametrization="noise")
-    limit = dataclasses.replace(flow, steps=400)(*case, **options).samples
+    limit = dataclasses.replace(flow, steps=240)(*case, **options).samples
     found = {}
     for number in (1, 2):
         few = [dataclasses.replace(flow, order=number, steps=steps) for steps in (20, 40, 80)]

@@ -153,11 +153,9 @@ def test_a_sample_is_the_same_whatever_the_number_of_samples_and_chunk(solver):
 def test_seeds_decide_and_nothing_global_changes(solver, make):
     y, operator, prior = make(2)
     kept, state = y.clone(), torch.get_rng_state()
-    first = solver(y, operator, prior, seed=0)
-    assert torch.equal(first.samples, solver(y, operator, prior, seed=0).samples)
-    assert not torch.equal(first.samples, solver(y, operator, prior, seed=1).samples)
     drawn = solver(y, operator, prior)
     assert torch.equal(drawn.samples, solver(y, operator, prior, seed=drawn.seed).samples)
+    assert not torch.equal(drawn.samples, solver(y, operator, prior, seed=0).samples)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(y, kept)
 
