@@ -16,6 +16,7 @@ from wellposed.priors.prediction import (
     Components,
     from_heads,
     magnitude,
+    require_fitting,
     to_sample,
     training_target,
 )
@@ -27,7 +28,8 @@ class NetworkPrior(Prior):
     """A neural network as a prior.
 
     Complex images are passed as real and imaginary channels. Inputs are cast to the network's
-    dtype and outputs back. Outputs beyond the prediction (learned variance) are not used.
+    dtype and outputs back. Outputs beyond the prediction are not used, except for a learned
+    variance, see `denoise_with_variance`.
 
     Args:
         network: maps real images (B, C, H, W) and labels (B,) to its prediction; with an anchor
@@ -87,7 +89,7 @@ class NetworkPrior(Prior):
         if anchor is not None:
             require(not self.is_complex, "is_complex", True, "False with an anchor")
             require(num_classes is None, "num_classes", num_classes, "None with an anchor")
-            _require_fitting(prediction, schedule)
+            require_fitting(prediction, schedule)
 
     def extra_repr(self) -> str:
         """Return the content of `repr`."""
@@ -109,14 +111,36 @@ class NetworkPrior(Prior):
         """Return `denoise` for the real channels of the network."""
         if self.prediction in TWO_HEADS:
             return self.components(x_t, t, condition).x0
-        alpha, sigma = self._levels(x_t, t)
-        if self.prediction in ("noise", "score") and bool((alpha == 0).any()):
+        if self.prediction in ("noise", "score") and bool((self._levels(x_t, t)[0] == 0).any()):
             raise ArgumentError(
                 f"t: a network that predicts {self.prediction} does not determine x_0 where alpha "
                 "is 0, accepted: times below T, e.g. spacing 'leading', or a schedule with a "
                 "floor, e.g. rddm(floor=1e-6)"
             )
-        output = self.predict(x_t, t, condition)
+        return self._sample(self.predict(x_t, t, condition), x_t, t, condition)
+
+    def denoise_with_variance(
+        self, x_t: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return `denoise` and the learned variance of real images, from one evaluation.
+
+        Networks of ADM with a learned range ("Improved Denoising Diffusion Probabilistic Models",
+        2021, arXiv 2102.09672, eq. 15) return a second image v, here scaled to [0, 1]. The
+        variance of the reverse step to s is ``beta^v beta~^(1 - v)``, where beta is the variance
+        of x_t given x_s, and beta~ that of x_s given x_t and x_0.
+
+        Raises:
+            ShapeError: the network returns no second image.
+        """
+        output = self._output(x_t, t, condition, 2)
+        predicted, v = output.chunk(2, dim=1)
+        return self._sample(predicted, x_t, t, condition), (v.detach() + 1) / 2
+
+    def _sample(
+        self, output: Tensor, x_t: Tensor, t: float | Tensor, condition: Condition
+    ) -> Tensor:
+        """Return the clean image of the output of one head."""
+        alpha, sigma = self._levels(x_t, t)
         m, size = self._anchor_of(condition), sigma / self._noise_unit
         return to_sample(self.prediction, output, x_t, alpha, size, m, **self._data)
 
@@ -142,13 +166,17 @@ class NetworkPrior(Prior):
                 degraded image for a restorer.
             ShapeError: the network returned another shape.
         """
+        return self._output(x_t, t, condition, 2 if self.prediction in TWO_HEADS else 1)
+
+    def _output(self, x_t: Tensor, t: float | Tensor, condition: Condition, images: int) -> Tensor:
+        """Return the first ``images`` images (B, images C, H, W) of the network's output."""
         dtype = next((p.dtype for p in self.network.parameters()), x_t.dtype)
         told = self._told(condition, x_t, dtype)
         # Labels keep float32 at least: bfloat16 cannot count beyond 256.
         kind = torch.promote_types(dtype, torch.float32)
         label = self.label(_times(t)).expand(len(x_t)).to(kind).to(x_t.device)
         output: Tensor = self.network(self._seen(x_t, t, condition).to(dtype), label, *told)
-        channels = x_t.shape[1] * (2 if self.prediction in TWO_HEADS else 1)
+        channels = images * x_t.shape[1]
         output, wanted = output[:, :channels], (len(x_t), channels, *x_t.shape[2:])
         if tuple(output.shape) != wanted:
             raise ShapeError(
@@ -218,16 +246,3 @@ class NetworkPrior(Prior):
 
 def _times(t: float | Tensor) -> Tensor:
     return torch.as_tensor(t, dtype=torch.float64, device="cpu")
-
-
-def _require_fitting(prediction: str, schedule: Schedule) -> None:
-    """Raise unless the prediction determines the clean image under this schedule."""
-    alpha, sigma = schedule(torch.linspace(0.25, 0.75, 3, dtype=torch.float64) * schedule.T)
-    gaps = {
-        "velocity": ("alpha^2 + (sigma / s)^2", alpha**2 + (sigma / schedule.terminal_std) ** 2),
-        "flow": ("alpha + sigma", alpha + sigma),
-    }
-    if prediction in gaps:
-        what, value = gaps[prediction]
-        fits, name = bool(((value - 1).abs() < 1e-3).all()), type(schedule).__name__
-        require(fits, "schedule", name, f"a schedule with {what} = 1, to predict {prediction}")

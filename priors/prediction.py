@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wellposed.errors import require_choice
+from wellposed.errors import require, require_choice
+from wellposed.priors.schedule import Schedule
 
 PREDICTIONS = ("noise", "sample", "velocity", "flow", "score", "residual", "edm")
 TWO_HEADS = ("residual+noise", "residual+sum", "sample+noise", "sample+sum")
@@ -93,6 +94,19 @@ def training_target(
         ),
     }
     return targets[prediction]()
+
+
+def require_fitting(prediction: str, schedule: Schedule) -> None:
+    """Raise `ArgumentError` unless the prediction fits a schedule with an anchor."""
+    alpha, sigma = schedule(torch.linspace(0.25, 0.75, 3, dtype=torch.float64) * schedule.T)
+    gaps = {
+        "velocity": ("alpha^2 + (sigma / s)^2", alpha**2 + (sigma / schedule.terminal_std) ** 2),
+        "flow": ("alpha + sigma", alpha + sigma),
+    }
+    if prediction in gaps:
+        what, value = gaps[prediction]
+        fits, name = bool(((value - 1).abs() < 1e-3).all()), type(schedule).__name__
+        require(fits, "schedule", name, f"a schedule with {what} = 1, to predict {prediction}")
 
 
 class Components(NamedTuple):
