@@ -1,9 +1,11 @@
-"""Time labels of networks, as functions that can be pickled and compared."""
+"""Labels of networks: times, as functions that can be pickled and compared, and classes."""
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from wellposed.errors import require
 from wellposed.priors.schedule import Schedule
 
 
@@ -38,3 +40,24 @@ class LogNoiseLabel:
     def __call__(self, t: Tensor) -> Tensor:
         """Return the label of times, (B,)."""
         return self.schedule.ratio(t).clamp(1e-3, 1e3).log() / 4
+
+
+def class_labels(condition: object, count: int, null: int | None = None) -> Tensor:
+    """Return classes as whole numbers, one or (B,).
+
+    Args:
+        condition: the classes, or ``None``.
+        count: number of classes.
+        null: the class that stands for none, if there is one.
+
+    Raises:
+        ArgumentError: no classes, or unknown ones.
+    """
+    classes = torch.as_tensor(-1 if condition is None else condition)
+    inside = (classes >= 0) & (classes < count)
+    if null is not None:
+        inside = inside | ((classes == null) & (null >= 0))
+    known = not classes.is_floating_point() and bool(inside.all())
+    accepted = f"classes 0 to {count - 1}; fix one for all with prior.conditioned_on(class)"
+    require(known, "condition", condition, accepted)
+    return classes.long()

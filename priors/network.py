@@ -6,10 +6,10 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from wellposed.checks import Count, Positive
+from wellposed.checks import Count, Fraction, Positive
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.priors.anchor import Anchor, Condition, Degraded, degraded_of
-from wellposed.priors.labels import Label
+from wellposed.priors.labels import Label, class_labels
 from wellposed.priors.prediction import (
     PREDICTIONS,
     TWO_HEADS,
@@ -48,6 +48,8 @@ class NetworkPrior(Prior):
         num_classes: number of classes of a class-conditional network, which is called as
             ``network(x, label, class)``.
         anchor: makes the prior a restorer, see `Anchor`.
+        floor: smallest divisor of a predicted noise, see `to_sample`, as in the code of RDDM,
+            whose alpha is 0 at T; 0 for none.
         images: channels, is_complex, data_range, see `Prior`; the range by default is that of
             images in [0, 1], or of complex ones [-1, 1], as of checkpoints.
 
@@ -70,6 +72,7 @@ class NetworkPrior(Prior):
         sigma_data: Positive | None = None,
         num_classes: Count | None = None,
         anchor: Anchor | None = None,
+        floor: Fraction = 0.0,
         **images: Unpack[Images],
     ) -> None:
         usual = (-1.0, 1.0) if images.get("is_complex", False) else (0.0, 1.0)
@@ -77,7 +80,7 @@ class NetworkPrior(Prior):
         require(isinstance(network, nn.Module), "network", type(network).__name__, "a module")
         known = PREDICTIONS if anchor is None else (*PREDICTIONS, *TWO_HEADS)
         self.prediction = require_choice("prediction", prediction, known)
-        self.network, self.anchor = network, anchor
+        self.network, self.anchor, self.floor = network, anchor, floor
         indexed = isinstance(schedule, Tabulated)
         labelled = label is not None or indexed or anchor is not None
         require(labelled, "label", label, f"a function of time for a {type(schedule).__name__}")
@@ -111,29 +114,28 @@ class NetworkPrior(Prior):
         """Return `denoise` for the real channels of the network."""
         if self.prediction in TWO_HEADS:
             return self.components(x_t, t, condition).x0
-        if self.prediction in ("noise", "score") and bool((self._levels(x_t, t)[0] == 0).any()):
+        divides = self.prediction in ("noise", "score") and self.floor == 0
+        if divides and bool((self._levels(x_t, t)[0] == 0).any()):
             raise ArgumentError(
                 f"t: a network that predicts {self.prediction} does not determine x_0 where alpha "
-                "is 0, accepted: times below T, e.g. spacing 'leading', or a schedule with a "
-                "floor, e.g. rddm(floor=1e-6)"
+                "is 0, accepted: times below T, e.g. spacing 'leading', or a floor, of the prior "
+                "(floor=1e-6) or of its schedule, e.g. rddm(floor=1e-6)"
             )
         return self._sample(self.predict(x_t, t, condition), x_t, t, condition)
 
     def denoise_with_variance(
         self, x_t: Tensor, t: float | Tensor, condition: Condition = None
     ) -> tuple[Tensor, Tensor]:
-        """Return `denoise` and the learned variance of real images, from one evaluation.
+        """Return `denoise` of real images and a learned v in [0, 1], from one evaluation.
 
-        Networks of ADM with a learned range ("Improved Denoising Diffusion Probabilistic Models",
-        2021, arXiv 2102.09672, eq. 15) return a second image v, here scaled to [0, 1]. The
-        variance of the reverse step to s is ``beta^v beta~^(1 - v)``, where beta is the variance
-        of x_t given x_s, and beta~ that of x_s given x_t and x_0.
+        Networks with a learned range ("Improved Denoising Diffusion Probabilistic Models", 2021,
+        arXiv 2102.09672, eq. 15) return v as a second image. The variance of the step to s is
+        ``beta^v beta~^(1 - v)``: beta is that of x_t given x_s, beta~ that of x_s given x_t, x_0.
 
         Raises:
             ShapeError: the network returns no second image.
         """
-        output = self._output(x_t, t, condition, 2)
-        predicted, v = output.chunk(2, dim=1)
+        predicted, v = self._output(x_t, t, condition, 2).chunk(2, dim=1)
         return self._sample(predicted, x_t, t, condition), (v.detach() + 1) / 2
 
     def _sample(
@@ -142,15 +144,21 @@ class NetworkPrior(Prior):
         """Return the clean image of the output of one head."""
         alpha, sigma = self._levels(x_t, t)
         m, size = self._anchor_of(condition), sigma / self._noise_unit
-        return to_sample(self.prediction, output, x_t, alpha, size, m, **self._data)
+        return to_sample(
+            self.prediction, output, x_t, alpha, size, m, floor=self.floor, **self._data
+        )
 
     def components(
         self, x_t: Tensor, t: float | Tensor, condition: Condition = None
     ) -> Components:
         """Return clean image, residual and noise of ``x_t``; see `Prior.components`."""
-        if self.prediction not in TWO_HEADS:
+        kept = self.prediction == "noise" and self.floor > 0
+        if self.prediction not in TWO_HEADS and not kept:
             return super().components(x_t, t, condition)
         output, levels = self.predict(x_t, t, condition), self._levels(x_t, t)
+        if kept:  # below the floor the clean image does not give back the noise
+            x0 = self._sample(output, x_t, t, condition)
+            return Components(x0, self._anchor_of(condition) - x0, output)
         return from_heads(self.prediction, output, x_t, *levels, self._anchor_of(condition))
 
     def predict(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
@@ -235,13 +243,7 @@ class NetworkPrior(Prior):
             none = condition is None
             require(none, "condition", "a condition", "None, as this prior is unconditional")
             return ()
-        classes = torch.as_tensor(-1 if condition is None else condition)
-        null = -1 if self.null_class is None else self.null_class
-        inside = ((classes >= 0) & (classes < count)) | ((classes == null) & (null >= 0))
-        known = not classes.is_floating_point() and bool(inside.all())
-        accepted = f"classes 0 to {count - 1}; fix one for all with prior.conditioned_on(class)"
-        require(known, "condition", condition, accepted)
-        return (classes.long().to(x_t.device).expand(len(x_t)),)
+        return (class_labels(condition, count, self.null_class).to(x_t.device).expand(len(x_t)),)
 
 
 def _times(t: float | Tensor) -> Tensor:

@@ -28,6 +28,7 @@ def to_sample(
     sigma: float | Tensor,
     anchor: float | Tensor = 0.0,
     sigma_data: float = 0.5,
+    floor: float = 0.0,
 ) -> Tensor:
     """Return the estimate of ``x_0`` from a network's ``output``.
 
@@ -44,6 +45,8 @@ def to_sample(
         sigma: value of the schedule, as ``alpha``.
         anchor: ``m``, the degraded image of restoration processes; 0 otherwise.
         sigma_data: standard deviation of the clean images, only for ``edm``.
+        floor: smallest divisor of ``noise`` and ``score``: below it
+            ``x_0 = (x_t - (1 - alpha) m - sigma eps) / floor``.
     """
     require_choice("prediction", prediction, PREDICTIONS)
     if prediction == "sample":
@@ -59,7 +62,8 @@ def to_sample(
         mixed = alpha * sigma_data / d * (x_t - anchor) + sigma * output
         return anchor + sigma_data / d * mixed
     noise = output if prediction == "noise" else -sigma * output
-    return anchor + (x_t - anchor - sigma * noise) / alpha
+    divisor = torch.as_tensor(alpha).clamp(min=floor) if floor > 0 else alpha
+    return alpha / divisor * anchor + (x_t - anchor - sigma * noise) / divisor
 
 
 def training_target(

@@ -74,7 +74,8 @@ def rddm(
             published; "increased", proportional to ``t``; or "average", constant.
         noise: size of the noise's steps, likewise; "increased" as published.
         floor: smallest alpha. Without it alpha is 0 at T, where a network that predicts only noise
-            does not determine x_0; the published code uses 1e-6 for such networks.
+            does not determine x_0. The published code has 1e-6 as a divisor only, see ``floor`` of
+            `NetworkPrior`.
     """
     require(isinstance(T, int) and T >= 2, "T", T, "an integer of at least 2")
     require(0 < sum_scale <= 1, "sum_scale", sum_scale, "a number in (0, 1]")

@@ -402,6 +402,41 @@ def test_data_steps_work_with_super_resolution():
     assert float(result.residual) < 0.1
 
 
+# The published guard against alpha = 0.
+
+
+class Noise(nn.Module):
+    """A smooth function of what a network sees, as its prediction of the noise."""
+
+    def forward(self, x_t, label, given):
+        return torch.sin(2 * x_t) - 0.3 * given.anchor + 0.1 * torch.cos(label.view(-1, 1, 1, 1))
+
+
+def test_rddm_of_a_predicted_noise_takes_the_published_steps():
+    """1e-6 replaces 1 - sum alpha at T as a divisor, and nowhere else."""
+    schedule, y, solver = rddm(12, 0.5), image(), RDDM(steps=3)
+    prior = anchored(Noise(), schedule, "noise", channels=1, data_range=(-1, 1), floor=1e-6)
+    states = []
+    solver(y, None, prior, seed=0, callback=lambda i, s: states.append(s))
+    assert float(schedule.alpha[-1]) == 0
+    x = y + schedule.sigma[-1] * ItemNoise(0, [(0, 0)]).draw(y)
+    for (t, s), state in zip(pairwise((12, 8, 4, 0)), states, strict=True):
+        eps = prior.predict(x, t, y)
+        summed = 1 - schedule.alpha  # of the residual's steps
+        x0 = (x - summed[t] * y - schedule.sigma[t] * eps) / (1e-6 if t == 12 else 1 - summed[t])
+        x0 = x0.clamp(-1, 1)
+        r = (y - x0).clamp(-1, 1)
+        x = x - (summed[t] - summed[s]) * r - (schedule.sigma[t] - schedule.sigma[s]) * eps
+        torch.testing.assert_close(state.x0, x0, rtol=0, atol=1e-9)
+        torch.testing.assert_close(state.x, x if s else x0, rtol=0, atol=1e-9)
+
+
+def test_a_noise_at_alpha_0_needs_a_floor():
+    prior = anchored(Noise(), rddm(), "noise", channels=1)
+    with pytest.raises(ValueError, match="does not determine x_0"):
+        RDDM(steps=3)(image(), None, prior)
+
+
 # The times of the published grids.
 
 

@@ -653,6 +653,15 @@ def test_rddm_of_ddim_coefficients_is_told_its_progress(tmp_path, names, predict
     assert relative(restorer.predict(x, t.double(), m), torch.cat(heads, 1)) < 1e-4
 
 
+def test_rddm_of_noise_alone_has_the_published_floor(tmp_path):
+    path = saved(tmp_path, joined(rddm_nets(("",)), "model.") | rddm_process(1.0))
+    restorer = priors.load(path, prediction="noise")
+    assert (restorer.floor, float(restorer.schedule.alpha[-1])) == (1e-6, 0.0)
+    assert priors.load(path).floor == 0
+    other = priors.load(path, prediction="noise", schedule="rddm(20, floor=1e-6)")
+    assert float(other.schedule.alpha[-1]) == 1e-6
+
+
 def test_rddm_tables_that_are_no_schedule(tmp_path):
     process = rddm_process(1.0) | {"betas_cumsum": torch.zeros(20)}
     path = saved(tmp_path, joined(rddm_nets(("",)), "model.") | process)
