@@ -26,5 +26,6 @@ from .separation.dehazing import Dehazed as Dehazed
 from .separation.dehazing import Dehazing as Dehazing
 from .separation.dehazing import dehaze as dehaze
 from .separation.noisy_projection import NoisyProjection as NoisyProjection
+from .threshold import DynamicThreshold as DynamicThreshold
 from .volumes.dds_3d import DDS3D as DDS3D
 from .volumes.diffusion_mbir import DiffusionMBIR as DiffusionMBIR

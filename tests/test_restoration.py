@@ -33,7 +33,7 @@ from wellposed.solvers import (
     Problem,
     ResShift,
 )
-from wellposed.solvers.restoration.mr_sampler import grid
+from wellposed.solvers.restoration.grids import grid
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -193,7 +193,9 @@ def flow_error(schedule=UNSHIFTED, **options):
 @pytest.mark.parametrize("parametrization", ["data", "noise"])
 def test_the_mr_sampler_has_the_orders_it_claims(parametrization):
     slopes = []
-    for options in ({"order": 1}, {"order": 2}, {"order": 3}, {"order": 3, "published": True}):
+    # The published one has half of D2, and lambda linear between times, which are many here.
+    published = {"published": True, "schedule": MeanReverting(50, T=1000, shifted=False)}
+    for options in ({"order": 1}, {"order": 2}, {"order": 3}, {"order": 3, **published}):
         coarse, fine = (
             flow_error(steps=n, parametrization=parametrization, **options) for n in (50, 100)
         )
@@ -201,7 +203,7 @@ def test_the_mr_sampler_has_the_orders_it_claims(parametrization):
     assert slopes[0] == pytest.approx(1, abs=0.2)
     assert slopes[1] == pytest.approx(2, abs=0.3)
     assert slopes[2] > 2.8
-    assert slopes[3] == pytest.approx(2, abs=0.3)  # the published one has half of D2
+    assert slopes[3] == pytest.approx(2, abs=0.3)
 
 
 def test_lowering_the_order_at_the_end_helps_the_parametrization_by_data():
@@ -467,6 +469,32 @@ def test_grids_go_down_to_0_on_every_schedule(spacing, schedule):
         assert times[0] <= schedule.T
 
 
+def test_levels_can_be_linear_between_integer_times():
+    levels = MeanReverting(50, shifted=False, interpolated="levels")
+    decay = MeanReverting(50, shifted=False)
+    whole = torch.arange(101, dtype=torch.float64)
+    assert all(torch.equal(a, b) for a, b in zip(levels(whole), decay(whole), strict=True))
+    mid = [0.75 * a[:-1] + 0.25 * a[1:] for a in levels(whole)]
+    torch.testing.assert_close(list(levels(whole[:-1] + 0.25)), mid)
+    times = torch.linspace(0, 100, 37, dtype=torch.float64)
+    torch.testing.assert_close(levels.time_at(levels.ratio(times)), times, rtol=0, atol=1e-9)
+
+
+def test_published_times_below_1_where_no_noise_is_left_at_0():
+    """lambda is infinite at 0, and not linear up to 1."""
+    solver = MRSampler(steps=150, published=True)
+    assert solver(image(), None, restorer(), seed=0).samples.isfinite().all()
+
+
+def test_the_last_step_can_denoise_what_the_schedule_leaves():
+    prior, states = restorer("ir-sde, unshifted"), []
+    solver = MRSampler(steps=4, denoise_last=True)
+    result = solver(image(), None, prior, seed=0, callback=lambda i, s: states.append(s))
+    assert torch.equal(result.samples[0], states[-1].x0)
+    kept = MRSampler(steps=4)(image(), None, prior, seed=0).samples[0]
+    assert 0 < float((kept - result.samples[0]).abs().max())
+
+
 # Bad input.
 
 ONES = torch.ones(1, 8, 8)
@@ -479,6 +507,7 @@ def test_solvers_name_bad_fields():
         (lambda: MRSampler(method="heun"), "method: unknown"),
         (lambda: MRSampler(parametrization="velocity"), "parametrization: unknown"),
         (lambda: MRSampler(spacing="geometric"), "spacing: unknown"),
+        (lambda: MeanReverting(interpolated="level"), "interpolated: unknown.*'levels'"),
         (lambda: IRSDE(method="euler"), "method: unknown"),
         (lambda: RDDM(eta=2.0), "eta: got 2"),
         (lambda: RDDM(path="noise-first"), "path: unknown"),

@@ -14,7 +14,7 @@ from torch import nn
 
 from wellposed.noise import RecordedNoise
 from wellposed.priors import MeanReverting, rddm, resshift
-from wellposed.solvers import IRSDE, RDDM, MRSampler, ResShift
+from wellposed.solvers import IRSDE, RDDM, DynamicThreshold, MRSampler, Problem, ResShift
 
 DATA = Path(__file__).parent / "data" / "parity"
 TOLERANCE = 1e-9
@@ -137,6 +137,36 @@ def test_mr_sampler_follows_the_published_code(kind, parametrization, predicts):
     assert len(states) == len(wanted)
     for i, (x, _) in enumerate(states):
         assert_close(x, wanted[i], f"step {i}")
+
+
+FRACTIONAL = [k for k in np.load(DATA / "mr_sampler_fractional.npz") if k.count("/") >= 4]
+
+
+@pytest.mark.parametrize("name", [k for k in FRACTIONAL if not k.endswith("times")])
+def test_mr_sampler_follows_the_published_code_between_the_times_of_the_table(name):
+    d = recorded("mr_sampler_fractional")
+    spacing, steps, kind, parametrization, predicts, *extra = name.split("/")
+    schedule = MeanReverting(50, shifted=False, interpolated="levels")
+    predicts = {"data": "sample"}.get(predicts, predicts)
+    prior = anchored(Network(first), schedule, predicts, channels=1, data_range=(-1, 1))
+    thresholding = "thresholding" in extra
+    solver = MRSampler(
+        steps=int(steps),
+        spacing=spacing,
+        method=kind[:3],
+        order=int(kind[3]),
+        parametrization=parametrization,
+        correction=DynamicThreshold() if thresholding else None,
+        denoise_last="denoise_last" in extra,
+        published=True,
+    )
+    y = d["lq"] * (2.5 if thresholding else 1.0)
+    times = solver.times(Problem.create(y, None, prior))
+    torch.testing.assert_close(torch.tensor(times, dtype=torch.float64), d[f"{name}/times"])
+    states, _ = run(solver, y, prior, [d["xT_noise"], *d["noise"]])
+    assert len(states) == int(steps)
+    for i, (x, _) in enumerate(states):
+        assert_close(x, d[name][i], f"step {i}")
 
 
 @pytest.mark.parametrize(
