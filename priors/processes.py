@@ -165,9 +165,13 @@ class MeanReverting(Schedule):
         """Return alpha and sigma of decays ``Theta_t dt``."""
         return torch.exp(-decay), self.terminal_std * torch.sqrt(-torch.expm1(-2 * decay))
 
+    def _decay_of(self, square: Tensor) -> Tensor:
+        """Return the decay at which ``(sigma / (alpha lambda))^2`` has this value."""
+        return 0.5 * torch.log1p(square)
+
     def time_at(self, ratio: float | Tensor) -> Tensor:
         ratio = torch.as_tensor(ratio, dtype=torch.float64)
-        decay = 0.5 * torch.log1p((ratio.cpu() / self.terminal_std) ** 2)
+        decay = self._decay_of((ratio.cpu() / self.terminal_std) ** 2)
         decay = decay.clamp(float(self.decay[0]), float(self.decay[-1]))
         low = (torch.searchsorted(self.decay, decay, right=True) - 1).clamp(0, self.T - 1)
         gap = self.decay[low + 1] - self.decay[low]
@@ -178,6 +182,37 @@ class MeanReverting(Schedule):
             r = sigma / alpha
             share = (r * a - s) / (s1 - s - r * (a1 - a))
         return (low + share).to(ratio.device)
+
+
+class DenoisingProcess(MeanReverting):
+    """IR-SDE's process for images with noise only: ``x_t = x_0 + sigma_t eps``, alpha = 1.
+
+    Noise is added about the clean image itself, up to the level lambda; sigma is that of
+    `MeanReverting`. See `wellposed.solvers.IRSDEDenoising`.
+
+    Args:
+        max_sigma: lambda in grey levels, see `MeanReverting`.
+        T: number of steps, at least 2.
+        eps: ``exp(-Theta_T dt)``, which determines how near sigma comes to lambda.
+        theta: see `MeanReverting`.
+    """
+
+    def __init__(
+        self,
+        max_sigma: float = 75.0,
+        T: Steps = 100,
+        eps: float = 0.04,
+        theta: str = "cosine",
+    ) -> None:
+        super().__init__(max_sigma, T, eps, theta)
+
+    def _levels(self, decay: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = super()._levels(decay)
+        return torch.ones_like(alpha), sigma
+
+    def _decay_of(self, square: Tensor) -> Tensor:
+        least = math.exp(-2 * float(self.decay[-1]))
+        return -0.5 * torch.log((1 - square).clamp(min=least))
 
 
 def _thetas(rule: str, T: Steps) -> Tensor:

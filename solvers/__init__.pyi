@@ -19,6 +19,7 @@ from .problem import Problem as Problem
 from .red_diff import REDDiff as REDDiff
 from .repaint import RePaint as RePaint
 from .restoration.irsde import IRSDE as IRSDE
+from .restoration.irsde_denoising import IRSDEDenoising as IRSDEDenoising
 from .restoration.mr_sampler import MRSampler as MRSampler
 from .restoration.rddm import RDDM as RDDM
 from .restoration.resshift import ResShift as ResShift

@@ -10,9 +10,10 @@ from tests.helpers import anchored
 from torch import nn
 
 from wellposed.noise import ItemNoise
-from wellposed.operators import Blur, Inpainting, SuperResolution, gaussian_kernel
+from wellposed.operators import Blur, Denoising, Inpainting, SuperResolution, gaussian_kernel
 from wellposed.priors import (
     VE,
+    DenoisingProcess,
     Diagonal,
     Flow,
     GaussianPrior,
@@ -29,6 +30,7 @@ from wellposed.solvers import (
     MMPS,
     RDDM,
     DDIMProjection,
+    IRSDEDenoising,
     MRSampler,
     Problem,
     ResShift,
@@ -493,6 +495,56 @@ def test_the_last_step_can_denoise_what_the_schedule_leaves():
     assert torch.equal(result.samples[0], states[-1].x0)
     kept = MRSampler(steps=4)(image(), None, prior, seed=0).samples[0]
     assert 0 < float((kept - result.samples[0]).abs().max())
+
+
+# Denoising.
+
+
+def denoised(sigma, items=1, prior=None, **options):
+    clean = GaussianPrior(0.4, 0.01) if prior is None else prior
+    prior = Rescheduled(clean, DenoisingProcess(75, T=400)) if prior is None else prior
+    operator = Denoising((1, 8, 8), noise_sigma=torch.as_tensor(sigma))
+    return IRSDEDenoising(**options)(image(items=items), operator, prior, seed=0)
+
+
+def test_denoising_from_the_noisy_image_is_the_flow_of_a_gaussian():
+    """Its end keeps each deviation from the mean, shrunk as the standard deviations are."""
+    sigma, c = 0.1, 0.01
+    y, found = image(), [denoised(sigma, steps=n).samples[0] for n in (100, 400)]
+    mean = 0.4
+    exact = mean + (y - mean) * math.sqrt(c / (c + sigma**2))
+    coarse, fine = (float((x - exact).abs().max()) for x in found)
+    assert fine < 0.4 * coarse < 0.04
+
+
+def test_denoising_takes_the_times_below_that_of_the_noise():
+    prior = Rescheduled(GaussianPrior(0.4, 0.01), DenoisingProcess())
+    problem = Problem.create(image(), Denoising((1, 8, 8), 0.1), prior)
+    start = round(float(prior.schedule.time_at(0.1)))
+    assert IRSDEDenoising().times(problem) == pytest.approx(range(start, -1, -1))
+    few = IRSDEDenoising(steps=10).times(problem)
+    assert few == pytest.approx([start, *range(start // 10 * 10, -1, -10)])
+    schedule = DenoisingProcess(70, T=1000)
+    times = torch.linspace(0, 1000, 29, dtype=torch.float64)
+    torch.testing.assert_close(schedule.time_at(schedule.ratio(times)), times, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: denoised(0.0), "noise_sigma: got .*accepted: one noise level of all items"),
+        (lambda: denoised(0.4), "at most 0.2939"),
+        (lambda: denoised([0.1, 0.2], items=2), "one noise level of all items"),
+        (lambda: denoised(0.1, prior=GaussianPrior(0.4, 0.01)), "a prior with a DenoisingProcess"),
+        (
+            lambda: IRSDEDenoising()(image(), Inpainting(ONES), GaussianPrior(0.4, 0.01)),
+            "operator: got Inpainting, accepted by IRSDEDenoising: Denoising",
+        ),
+    ],
+)
+def test_denoising_names_what_it_cannot_do(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 # Bad input.

@@ -13,8 +13,18 @@ from tests.helpers import anchored
 from torch import nn
 
 from wellposed.noise import RecordedNoise
-from wellposed.priors import MeanReverting, rddm, resshift
-from wellposed.solvers import IRSDE, RDDM, DynamicThreshold, MRSampler, Problem, ResShift
+from wellposed.operators import Denoising
+from wellposed.priors import DenoisingProcess, MeanReverting, NetworkPrior, rddm, resshift
+from wellposed.priors.labels import Label
+from wellposed.solvers import (
+    IRSDE,
+    RDDM,
+    DynamicThreshold,
+    IRSDEDenoising,
+    MRSampler,
+    Problem,
+    ResShift,
+)
 
 DATA = Path(__file__).parent / "data" / "parity"
 TOLERANCE = 1e-9
@@ -107,6 +117,37 @@ def test_ir_sde_follows_the_published_code(method):
     for i, wanted in enumerate(d[f"reverse_{method}/traj_every10"]):
         assert_close(states[10 * i][0], wanted, f"step {10 * i}")
     assert_close(result, d[f"reverse_{method}/out"], "result")
+
+
+class Plain(nn.Module):
+    """The analytic network of the recordings of denoising, which is told no degraded image."""
+
+    def forward(self, x, label):
+        t = label.to(x.dtype).view(-1, 1, 1, 1)
+        return 0.6 * torch.tanh(0.8 * x) + 0.1 * torch.sin(3 * x + 0.05 * t)
+
+
+@pytest.mark.parametrize(
+    ("max_sigma", "T", "sigma", "method"),
+    [(75, 100, 25, "ode"), (70, 20, 50, "ode"), (70, 20, 50, "sde")],
+)
+def test_ir_sde_for_denoising_follows_the_published_code(max_sigma, T, sigma, method):
+    d, name = recorded("irsde_denoising"), f"{max_sigma}_{T}_{sigma}"
+    schedule = DenoisingProcess(max_sigma, T)
+    sigmas = schedule(torch.arange(T + 1.0))[1]
+    torch.testing.assert_close(sigmas, d[f"{name}/sigma_bars"], rtol=0, atol=1e-12)
+    prior = NetworkPrior(Plain(), schedule, label=Label(), data_range=(-1, 1))
+    operator = Denoising((1, 6, 6), sigma / 255)
+    solver, states = IRSDEDenoising(steps=T, method=method), []
+    draws = RecordedNoise(d[f"{name}/noise"])
+    result = solver(
+        d["y"], operator, prior, noise=draws, callback=lambda i, s: states.append(s.x)
+    ).samples[0]
+    assert len(states) == int(d[f"{name}/start"])
+    for i, wanted in enumerate(d[f"{name}/{method}"]):
+        stride = 6 if T == 100 else 1
+        assert_close(states[stride * i], wanted, f"step {stride * i}")
+    assert_close(result, d[f"{name}/{method}/out"], "result")
 
 
 @pytest.mark.parametrize("predicts", ["noise", "data", "velocity"])
