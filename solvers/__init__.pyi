@@ -19,6 +19,7 @@ from .problem import Problem as Problem
 from .red_diff import REDDiff as REDDiff
 from .repaint import RePaint as RePaint
 from .restoration.irsde import IRSDE as IRSDE
+from .restoration.irsde_denoising import IRSDEDenoising as IRSDEDenoising
 from .restoration.mr_sampler import MRSampler as MRSampler
 from .restoration.rddm import RDDM as RDDM
 from .restoration.resshift import ResShift as ResShift
@@ -26,5 +27,6 @@ from .separation.dehazing import Dehazed as Dehazed
 from .separation.dehazing import Dehazing as Dehazing
 from .separation.dehazing import dehaze as dehaze
 from .separation.noisy_projection import NoisyProjection as NoisyProjection
+from .threshold import DynamicThreshold as DynamicThreshold
 from .volumes.dds_3d import DDS3D as DDS3D
 from .volumes.diffusion_mbir import DiffusionMBIR as DiffusionMBIR

@@ -15,11 +15,14 @@ from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.adm import heads_of, with_heads
 from wellposed.priors.prediction import TWO_HEADS
 from wellposed.priors.prior import Prior
-from wellposed.priors.processes import MeanReverting
+from wellposed.priors.processes import DenoisingProcess, MeanReverting
 from wellposed.priors.schedule import Tabulated
 
 MAX_SIGMAS = (10.0, 30.0, 50.0, 70.0)
 """Noise of the published IR-SDE and Refusion."""
+
+DENOISING = ((75.0, 100), (70.0, 1000))
+"""Noise and steps of their published processes for denoising."""
 
 TABLES, LEAST_STEPS = ("linear", "cosine", "scaled-linear", "sigmoid"), 100
 """Schedules that networks of counted times are trained with, and the fewest steps they are for."""
@@ -121,7 +124,13 @@ def _predictions(prior: NetworkPrior, kinds: tuple[str, ...]) -> Iterator[Readin
 def _schedules(prior: NetworkPrior) -> Iterator[Reading]:
     """Yield schedules of as many steps, which matter where labels count them."""
     schedule, counted = prior.schedule, isinstance(prior.label, Label)
-    if isinstance(schedule, MeanReverting):
+    if isinstance(schedule, DenoisingProcess):
+        for sigma, T in DENOISING:
+            name = f"schedule='ir-sde-denoising({sigma:g}, {T})'"
+            yield Reading(
+                "schedule", name, _changed(prior, "schedule", DenoisingProcess(sigma, T))
+            )
+    elif isinstance(schedule, MeanReverting):
         for sigma in MAX_SIGMAS:
             name, other = f"schedule='ir-sde({sigma:g})'", MeanReverting(max_sigma=sigma)
             yield Reading("schedule", name, _changed(prior, "schedule", other))

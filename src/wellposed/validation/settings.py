@@ -45,8 +45,8 @@ def recorded_solvers() -> dict[str, Solver]:
     """
     recorded: dict[str, Solver] = {}
     for cls in named_solvers().values():
-        # Samplers of restorers use the data as a condition.
-        if cls.volumes_only or cls.restores:
+        # Samplers of restorers use the data as a condition; others are for one operator.
+        if cls.volumes_only or cls.restores or cls.operators:
             continue
         for label, settings in SETTINGS.get(cls.__name__, {cls.__name__: {}}).items():
             fields: dict[str, Any] = {"steps": BUDGET, "spacing": "karras"} | settings
