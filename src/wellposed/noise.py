@@ -75,21 +75,16 @@ class ItemNoise:
             raise DtypeError(f"like: got {like.dtype}, accepted: floating-point or complex")
         noise = torch.empty(like.shape, dtype=like.dtype)
         bits = np.random.Philox(0)  # one for all items, as making one costs more than a draw
-        generator = np.random.Generator(bits)
+        generator, start = np.random.Generator(bits), bits.state
         for key, item in zip(self._keys, noise, strict=True):
             slices = item.unbind(1) if like.ndim == 5 else (item,)
             for number, part in enumerate(slices, self._first_slice):
-                bits.state = _start(key, (0, self.position, number, 0))
+                start["state"]["key"][:] = key
+                start["state"]["counter"][:] = (0, self.position, number, 0)
+                bits.state = start
                 part.copy_(_normal(generator, part))
         self.position += 1
         return noise.to(like.device)
-
-
-def _start(key: np.ndarray, counter: tuple[int, int, int, int]) -> dict[str, object]:
-    """Return the state of ``Philox(key=key, counter=counter)``."""
-    state = {"counter": np.array(counter, dtype=np.uint64), "key": key}
-    empty = {"buffer": np.zeros(4, dtype=np.uint64), "buffer_pos": 4}
-    return {"bit_generator": "Philox", "state": state, **empty, "has_uint32": 0, "uinteger": 0}
 
 
 def _normal(generator: np.random.Generator, part: Tensor) -> Tensor:
