@@ -26,6 +26,7 @@ from .recommend import recommend as recommend
 from .red_diff import REDDiff as REDDiff
 from .repaint import RePaint as RePaint
 from .restoration.irsde import IRSDE as IRSDE
+from .restoration.irsde_denoising import IRSDEDenoising as IRSDEDenoising
 from .restoration.mr_sampler import MRSampler as MRSampler
 from .restoration.rddm import RDDM as RDDM
 from .restoration.resshift import ResShift as ResShift
@@ -33,5 +34,6 @@ from .separation.dehazing import Dehazed as Dehazed
 from .separation.dehazing import Dehazing as Dehazing
 from .separation.dehazing import dehaze as dehaze
 from .separation.noisy_projection import NoisyProjection as NoisyProjection
+from .threshold import DynamicThreshold as DynamicThreshold
 from .volumes.dds_3d import DDS3D as DDS3D
 from .volumes.diffusion_mbir import DiffusionMBIR as DiffusionMBIR

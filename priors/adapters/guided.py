@@ -6,6 +6,7 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, require
 from wellposed.priors.anchor import Condition
+from wellposed.priors.labels import class_labels
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.prior import Adapter, Prior
 
@@ -39,9 +40,9 @@ class Guided(Adapter):
         self.condition, self.guidance = condition, float(guidance)
         self.null = own if null is None else null
         if isinstance(prior, NetworkPrior):
-            prior.classes_of(condition)
+            class_labels(condition, prior.num_classes, prior.null_class)
             if null is not None:
-                prior.classes_of(null, "null")
+                class_labels(null, prior.num_classes, prior.null_class, "null")
         if self.guidance != 1 and self.null is None:
             raise ArgumentError(
                 "null: got None, accepted: the class that stands for no class, often the last one"

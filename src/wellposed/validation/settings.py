@@ -46,8 +46,9 @@ def recorded_solvers() -> dict[str, Solver]:
     """
     recorded: dict[str, Solver] = {}
     for cls in named_solvers().values():
-        # Point estimates have no distribution; samplers of restorers use the data as a condition.
-        if cls.volumes_only or cls.restores or cls.deterministic:
+        # Point estimates have no distribution; samplers of restorers use the data as a condition;
+        # others are for one operator.
+        if cls.volumes_only or cls.restores or cls.deterministic or cls.operators:
             continue
         for label, settings in SETTINGS.get(cls.__name__, {cls.__name__: {}}).items():
             fields: dict[str, Any] = {"steps": BUDGET, "spacing": "karras"} | settings
