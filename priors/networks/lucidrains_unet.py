@@ -99,7 +99,8 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # Query, key and value (B, heads, channels of a head, pixels).
         parts = self.to_qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1))
-        mixed = self.mix(*parts.unbind(1), getattr(self, "mem_kv", None))
+        q, k, v = parts.unbind(1)
+        mixed = self.mix(q, k, v, getattr(self, "mem_kv", None))
         return x + self.to_out(mixed.flatten(1, 2).unflatten(2, x.shape[2:]))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, stored: Tensor | None) -> Tensor:
