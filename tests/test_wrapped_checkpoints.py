@@ -1,7 +1,9 @@
 """What trainers put around weights: containers, prefixes, averages, plain data."""
 
 import argparse
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +15,7 @@ from wellposed import errors, priors
 from wellposed.priors.checkpoints.family import load_network
 from wellposed.priors.checkpoints.reading import read_state
 from wellposed.priors.networks.adm import ADMConfig, ADMUNet
+from wellposed.priors.networks.lucidrains_unet import AttentionShape, PixelUNet, PixelUNetConfig
 from wellposed.priors.networks.restoration_unet import ResidualUNet, UNetConfig
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -148,7 +151,7 @@ def test_a_trainers_betas_are_the_schedule(network, tmp_path):
 
 
 def test_a_trainer_file_of_lucidrains(tmp_path):
-    config = UNetConfig((1, 1), 16, (16, 16, 32), 128, normalised=True, full=True, last=1)
+    config = UNetConfig((1, 1), 16, (16, 16, 32), 1, hidden=128, normalised=True, full=True)
     unet = ResidualUNet(config).requires_grad_(False)
     for n, p in enumerate(unet.parameters()):
         p.copy_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(n)))
@@ -168,6 +171,50 @@ def test_a_trainer_file_of_lucidrains(tmp_path):
     expected = (x - float(sigma) * unet(x, torch.tensor([299.0]))) / float(alpha)
     torch.testing.assert_close(prior.denoise(x, 300.0), expected, rtol=1e-4, atol=1e-4)
     assert prior.denoise(x[..., :7], 300.0).shape == (1, 1, 8, 7)
+
+
+def unet_of(version):
+    """Return a small U-Net of a version of denoising-diffusion-pytorch, and its random weights."""
+    shape = dict(channels=(1, 1), features=16, widths=(16, 16, 32), last=1)
+    full, linear = AttentionShape(True, 4, 128, 4), AttentionShape(False, 4, 128, 4)
+    if version == "1.6.3":
+        old = UNetConfig(**shape, hidden=128, normalised=True, full=True, unshuffled=True)
+        unet = ResidualUNet(old)
+    else:
+        shape["channels"] = (2, 1) if version == "2.3.1" else (1, 1)
+        each = (linear, full, full)
+        if version == "1.8.8":
+            each = tuple(replace(a, memory=0) for a in (full, linear, full))
+        unet = PixelUNet(PixelUNetConfig(**shape, grouped=version < "2", attentions=each))
+    state = unet.state_dict()
+    for n, (key, value) in enumerate(sorted(state.items())):
+        drawn = torch.randn(value.shape, generator=torch.Generator().manual_seed(n))
+        value.copy_(0.1 * drawn + 0.5 * key.endswith((".g", "norm.weight")))
+    return state
+
+
+@pytest.mark.parametrize("version", ["1.6.3", "1.8.8", "1.9.1", "2.3.1"])
+def test_every_layout_of_lucidrains_gives_what_its_code_gives(version, tmp_path):
+    """The last takes an estimate too: zeros, as the code does without one."""
+    expected = json.loads((Path(__file__).parent / "data/parity/lucidrains.json").read_text())
+    prior = priors.load(saved(unet_of(version), tmp_path / "a.pt"))
+    x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = prior.network(x, torch.tensor([299.0]))[0, 0, :, 3]
+    torch.testing.assert_close(found, torch.tensor(expected[version]), rtol=1e-4, atol=2e-6)
+    assert prior.prediction == ("noise" if version == "1.6.3" else "velocity")
+
+
+@pytest.mark.parametrize("clip", [5.0, torch.inf])
+@pytest.mark.parametrize("prediction", ["noise", "sample", "velocity"])
+def test_the_weight_of_the_loss_tells_the_prediction(prediction, clip, tmp_path):
+    bars = priors.Tabulated.cosine().alpha[1:] ** 2
+    ratio = bars / (1 - bars)
+    divisor = {"noise": ratio, "sample": 1.0, "velocity": 1 + ratio}[prediction]
+    tables = {"alphas_cumprod": bars, "loss_weight": ratio.clamp(max=clip) / divisor}
+    prior = priors.load(saved(unet_of("2.3.1") | tables, tmp_path / "a.pt"))
+    assert prior.prediction == prediction
+    other = priors.load(tmp_path / "a.pt", prediction="flow")
+    assert other.prediction == "flow"
 
 
 def test_what_is_no_table_is_not_dropped(network):

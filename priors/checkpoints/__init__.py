@@ -24,9 +24,9 @@ __all__ = ["FAMILIES", "Family", "identify"]
 
 FAMILIES: tuple[Family, ...] = (
     resshift.FAMILY,  # before ADM, as it also has ADM's modules
+    lucidrains.FAMILY,  # before IR-SDE and RDDM, which have the same modules
     irsde.UNET,
     irsde.NAFNET,
-    lucidrains.FAMILY,  # before RDDM, as it has the same modules
     rddm.FAMILY,
     adm.FAMILY,
     ddpm.FAMILY,
