@@ -34,8 +34,8 @@ SOLVERS = (
     (solvers.Tikhonov(), 1),
     (solvers.TotalVariation(), 1),
     (solvers.HQS(), 1),
-    (solvers.MMPS(steps=30, spacing="karras", isotropic_above=0.3), 4),
-    (solvers.DDS(steps=30, spacing="karras"), 4),
+    (solvers.MMPS(steps=30, spacing="karras", isotropic_above=0.3), 2),
+    (solvers.DDS(steps=30, spacing="karras"), 2),
     (
         solvers.REDDiff(
             steps=100,
