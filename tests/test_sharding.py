@@ -153,7 +153,7 @@ def shared(tmp_path_factory):
             if rank == 0:
                 torch.save([(r.samples, r.residual, r.nfe) for r in results], folder / "found")
 
-        codes = in_processes(count, work, folder)
+        codes = in_processes(count, work, folder, timeout=900)  # minutes on a busy machine
         assert codes == [0] * count, told(folder)
         results = torch.load(folder / "found", weights_only=True)
         found.update(zip(cases, results, strict=True))
