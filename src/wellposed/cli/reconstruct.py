@@ -83,7 +83,7 @@ def _solver(o: Reconstruct, cls: type[Solver] | None, task: FileTask, prior: Pri
     if cls is not None:
         return make_solver(cls, o, o.batch_size)
     goal = "mean" if o.num_samples is None else "samples"
-    found = recommend(task.operator, prior, goal, o.steps)
+    found = recommend(task.operator, prior, goal)
     settings = {k: v for k, v in found.settings.items() if k != "batch_size"}
     return make_solver(type(found), o, o.batch_size, **settings)
 
