@@ -166,7 +166,7 @@ def _results(case: Case, methods: Mapping[str, Method]) -> Iterator[Result]:
             if count == 1:
                 yield Result(name, found.mean, seconds)
                 continue
-            yield Result(f"{name}, one sample", found.samples[0], seconds / count)
+            yield Result(f"{name}, {found.kind}", found.samples[0], seconds / count)
             yield Result(f"{name}, mean of {count}", found.mean, seconds, found.std)
         else:
             yield Result(name, found, seconds)

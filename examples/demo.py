@@ -103,8 +103,7 @@ class Report:
     def add_result(self, method: str, result: Reconstruction) -> None:
         """Add the estimate, or one sample and the mean of several."""
         nfe, count = str(result.nfe), len(result.samples)
-        kind = "estimate" if result.seed is None else "one sample"
-        self.add(method, kind, result.samples[0], nfe, result.seconds / count)
+        self.add(method, result.kind, result.samples[0], nfe, result.seconds / count)
         if count > 1:
             self.add(method, f"mean of {count}", result.mean, f"{count} x {nfe}", result.seconds)
 
