@@ -47,7 +47,7 @@ def reconstruct(o: Reconstruct) -> None:
         typer.echo(text, err=True)
     if not mine:
         return
-    name = o.prior or PRIORS.get(o.operator, "natural")
+    name = PRIORS.get(o.operator, "natural") if o.prior is None else o.prior
     prior = load_prior(name, o).to(device)
     _show_log()
     samples = o.num_samples if o.num_samples is not None else 1 if o.volume else 4

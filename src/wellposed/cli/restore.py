@@ -19,7 +19,7 @@ from wellposed.cli.priors import load_prior
 from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions, Restore
 from wellposed.cli.shares import own_share
 from wellposed.cli.summary import quality
-from wellposed.cli.tasks import blur_kernel, image_of, task_of
+from wellposed.cli.tasks import blur_kernel, check_options_of, image_of, task_of
 from wellposed.datasets.files import files_below, suffix_of
 from wellposed.datasets.images.photograph import (
     PHOTOGRAPH_SUFFIXES,
@@ -112,9 +112,10 @@ def _restored(
 
 
 def _operator(o: Restore) -> str | None:
-    if o.operator is None or ":" in o.operator:
-        return o.operator
-    return same_name("--operator", o.operator, RESTORED_OPERATORS)
+    named = o.operator is not None and ":" not in o.operator
+    operator = same_name("--operator", o.operator, RESTORED_OPERATORS) if named else o.operator
+    check_options_of(operator, o)
+    return operator
 
 
 def _images_of(inputs: tuple[Path, ...]) -> list[Path]:
