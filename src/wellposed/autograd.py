@@ -34,7 +34,7 @@ def leaving_inference(function: Callable[P, R]) -> Callable[P, R]:
 
 def _ordinary(value: T) -> T:
     if isinstance(value, Tensor):
-        return value.clone() if value.is_inference() else value
+        return value.clone() if value.is_inference() else value  # type: ignore[return-value]
     inference = any(tensor.is_inference() for tensor in _tensors(value, set()))
     return copy.deepcopy(value) if inference else value
 

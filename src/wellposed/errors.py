@@ -66,9 +66,12 @@ class ProcessLostError(SamplingError):
 
 def warn(message: str) -> None:
     """Warn of the line outside the package that has led here, however many calls lie between."""
-    frame, level, found = sys._getframe(1).f_back, 3, 3
+    frame, level = sys._getframe(1).f_back, 3
+    found = level
     while frame is not None:  # frames of PyTorch's decorators may lie between ours
-        frame, level, found = frame.f_back, level + 1, level + 1 if _is_ours(frame) else found
+        level += 1
+        found = level if _is_ours(frame) else found
+        frame = frame.f_back
     warnings.warn(message, stacklevel=found)
 
 

@@ -112,8 +112,9 @@ def _restored(
 
 
 def _operator(o: Restore) -> str | None:
-    named = o.operator is not None and ":" not in o.operator
-    operator = same_name("--operator", o.operator, RESTORED_OPERATORS) if named else o.operator
+    operator = o.operator
+    if operator is not None and ":" not in operator:
+        operator = same_name("--operator", operator, RESTORED_OPERATORS)
     check_options_of(operator, o)
     return operator
 
