@@ -142,7 +142,7 @@ def matched(paths: Sequence[str | Path]) -> list[Path]:
         FileError: a pattern without a match.
     """
     found = []
-    for path in map(Path, paths):
+    for path in (require_path("INPUT", each) for each in paths):
         pattern = has_magic(str(path)) and not path.exists()
         fitting = sorted(map(Path, glob(str(path), recursive=True))) if pattern else [path]
         if not fitting:

@@ -1,7 +1,6 @@
 """View angles in degrees, of tomography and of radial MRI."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import require_integer
-from wellposed.errors import DtypeError, ShapeError, check_finite
+from wellposed.errors import DtypeError, ShapeError, check_finite, warn
 
 MANY = 10
 """Views from which on all of them within 2 pi degrees are hardly meant."""
@@ -48,8 +47,7 @@ def view_angles(angles: Tensor | Sequence[float] | int, span: float) -> Tensor:
 def _warn_of_radians(views: Tensor) -> None:
     reach = float(views.abs().max())
     if len(views) >= MANY and 1 < reach <= 2 * math.pi * (1 + 1e-6):
-        warnings.warn(
+        warn(
             f"angles: {len(views)} views within {reach:.4g} degrees look like radians; accepted: "
-            "degrees, as torch.rad2deg(angles) gives them",
-            stacklevel=4,
+            "degrees, as torch.rad2deg(angles) gives them"
         )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from wellposed.autograd import leaving_inference
 from wellposed.checks import Count
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
 from wellposed.operators.base import LinearOperator
@@ -59,6 +60,7 @@ class FunctionOperator(LinearOperator):
     def forward_map(self, x: Tensor) -> Tensor:
         return self.f(x)
 
+    @leaving_inference
     def adjoint_map(self, y: Tensor) -> Tensor:
         dtype = y.dtype.to_complex() if self.complex_image else y.dtype.to_real()
         x = torch.zeros(len(y), *self.img_size, dtype=dtype, device=y.device, requires_grad=True)
@@ -88,13 +90,15 @@ def _random(items: Count, size: tuple[int, ...], is_complex: bool, device: torch
     return torch.randn(items, *size, dtype=dtype, generator=generator).to(device)
 
 
+@leaving_inference
 def _probed(f: Callable[[Tensor], Tensor], size: tuple[int, ...], is_complex: bool) -> Tensor:
     """Return ``f`` of two images, checked."""
     tensors = [*f.parameters(), *f.buffers()] if isinstance(f, nn.Module) else []
     device = tensors[0].device if tensors else torch.device("cpu")
     x = _random(2, size, is_complex, device).requires_grad_()
     try:
-        y = f(x)
+        with torch.enable_grad():
+            y = f(x)
     except Exception as error:  # any error of the user's function
         raise ArgumentError(
             f"f: fails on images of shape {tuple(x.shape)} and {x.dtype}: {error}"

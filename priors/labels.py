@@ -60,7 +60,7 @@ def class_labels(
     if count is None:
         raise ArgumentError("prior: got an unconditional one, accepted: a class-conditional prior")
     given: list[object] = [condition]
-    if isinstance(condition, Tensor) and condition.ndim < 2:
+    if isinstance(condition, Tensor) and condition.ndim < 2 and not condition.is_meta:
         given = condition.reshape(-1).tolist()
     classes = [int(c) for c in given if isinstance(c, Integral) and not isinstance(c, bool)]
     known = {*range(count), null} - {-1}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from wellposed.autograd import leaving_inference
 from wellposed.checks import Count, require_integer
 from wellposed.errors import ArgumentError, require
 from wellposed.noise import ItemNoise, NoiseSource
@@ -97,6 +98,7 @@ class Solver(Sampler):
             "prior": fingerprint(problem.prior),
         }
 
+    @leaving_inference
     def __call__(  # noqa: PLR0913 - the options of a run are its signature
         self,
         y: Tensor,

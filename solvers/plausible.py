@@ -1,11 +1,11 @@
 """Warnings of data that are not in the prior's range, and of images that do not explain them."""
 
-import warnings
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from wellposed.errors import warn
 from wellposed.linalg import Space
 from wellposed.operators.check import is_linear_operator
 from wellposed.operators.physics import Forward
@@ -34,10 +34,9 @@ def warn_of_range(y: Tensor, operator: "Physics | None", prior: Prior, space: Sp
     if bool(far.any()):
         item = int(far.nonzero()[0])
         low, high = prior.data_range
-        warnings.warn(
+        warn(
             f"y: the image of item {item} has values about {float(level[item]):.3g}, the prior is "
-            f"made for {low:g} to {high:g}; {REMEDY}",
-            stacklevel=4,
+            f"made for {low:g} to {high:g}; {REMEDY}"
         )
 
 
@@ -68,10 +67,9 @@ def warn_of_misfit(problem: Problem, residual: Tensor) -> None:
     item = int((worst / limit).argmax())
     what = "noise of this level does not explain" if bool(noisy[item]) else "the image explains"
     rest = "the misfit" if bool(noisy[item]) else "nothing of y, ||A x - y|| >= ||y||"
-    warnings.warn(
+    warn(
         f"residual: {float(worst[item]):.3g} for item {item}: {what} {rest}; the scale of y, the "
-        f"noise level or the solver's settings are wrong ({REMEDY})",
-        stacklevel=3,
+        f"noise level or the solver's settings are wrong ({REMEDY})"
     )
 
 

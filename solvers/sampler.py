@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, check_fields
+from wellposed.checks import Steps, check_fields
 from wellposed.errors import CheckpointError, SamplingError, require_choice
 from wellposed.noise import NoiseSource
 from wellposed.priors.schedule import SPACINGS
@@ -75,7 +75,7 @@ class Sampler(Scope, ABC):
         spacing: spacing of the times, see `Schedule.times`.
     """
 
-    steps: Count = 50
+    steps: Steps = 50
     spacing: str = "leading"
 
     spacings: ClassVar[tuple[str, ...]] = SPACINGS

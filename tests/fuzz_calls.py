@@ -221,7 +221,6 @@ RIGHTLY = {
     ("Stationary", "spectrum"): ("0-d tensor", "one", "many axes", "integers"),
     ("rddm_from_ddim", "betas"): ("one",),
     ("Dehazing", "start"): REAL,
-    ("Guided", "guidance"): ("0", *SIGNED, *REAL),
     ("Guided", "condition"): ("0",),
     ("Guided", "null"): ("0",),
 }

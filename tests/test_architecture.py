@@ -14,7 +14,7 @@ MAPPED = ("solvers", "operators", "priors", "datasets")
 ORDER = (
     (
         *("errors", "kinds", "checks", "integrity", "writing"),
-        *("linalg", "noise", "presentation"),
+        *("linalg", "autograd", "noise", "presentation"),
     ),
     ("metrics", "uncertainty", "reconstruction", "figures", "panel", "results", "units"),
     ("parallel",),

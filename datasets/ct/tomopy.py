@@ -1,6 +1,5 @@
 """Synchrotron tomography in the data exchange format of tomopy."""
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from wellposed.checks import checked, require_path
 from wellposed.datasets.checks import finite, one_or_all, reading, stored_array
-from wellposed.errors import FileError, require
+from wellposed.errors import FileError, require, warn
 
 DEGREES, RADIANS = ("deg", "degree", "degrees"), ("rad", "radian", "radians")
 
@@ -125,10 +124,9 @@ def _transmission(
         )
     transmission: np.ndarray = (counts - dark) / np.where(lit, beam, 1)
     if unlit:
-        warnings.warn(
+        warn(
             f"path: in {path.name}, {unlit} of {beam.size} detector pixels have 'data_white' not "
-            "above 'data_dark': they are interpolated from their neighbours",
-            stacklevel=3,
+            "above 'data_dark': they are interpolated from their neighbours"
         )
         _interpolate(transmission, lit)
     if floor > 0:

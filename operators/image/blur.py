@@ -1,6 +1,5 @@
 """Convolution with a known kernel: circular, separable, or without wrap-around."""
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from wellposed.checks import Count, image_sides
-from wellposed.errors import ArgumentError, DtypeError, ShapeError, require, require_choice
+from wellposed.errors import ArgumentError, DtypeError, ShapeError, require, require_choice, warn
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.decomposable import Decomposable, Separable
 from wellposed.operators.linear_map import as_buffer
@@ -191,10 +190,9 @@ def _kernel_for(kernel: Tensor, image_size: Sequence[Count]) -> Tensor:
         )
     require(bool(kernel.any()), "kernel", "all zeros", "a kernel that is not zero")
     if float(kernel.sum()) > BRIGHTEST:
-        warnings.warn(
+        warn(
             f"kernel: sums to {float(kernel.sum()):.4g}, so that measurements are as many times "
-            "brighter than images; of a photograph's blur it is 1, kernel / kernel.sum()",
-            stacklevel=3,
+            "brighter than images; of a photograph's blur it is 1, kernel / kernel.sum()"
         )
     return kernel
 

@@ -5,7 +5,6 @@ cycles per field of view, from ``-N_a / 2`` to ``N_a / 2`` along the image's axi
 order of the axes (rows first). Integer frequencies are those of the centred FFT, `fft2c`.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from itertools import product
 from math import ceil, pi, prod, sqrt
@@ -16,7 +15,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor, nn
 
 from wellposed.checks import Checked, Count, RealTensor, require_integer
-from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require
+from wellposed.errors import ArgumentError, DtypeError, ShapeError, check_finite, require, warn
 from wellposed.operators.mri.gridding import Gridding, KaiserBessel
 
 LOW = 0.25
@@ -270,9 +269,8 @@ def _warn_of_units(k: Tensor, image_size: tuple[int, ...]) -> None:
     half = torch.tensor(image_size, dtype=k.dtype) / 2
     reach = float((k.abs() / half).max())
     if len(k) > 1 and 0 < reach < LOW:
-        warnings.warn(
+        warn(
             f"trajectory: extends to {float(k.abs().max()):.4g} cycles per field of view, "
             f"{reach:.2g} of the band of an image of {image_size} pixels; multiply cycles per "
-            "pixel by the pixels along each axis, radians per pixel by these pixels / (2 pi)",
-            stacklevel=4,
+            "pixel by the pixels along each axis, radians per pixel by these pixels / (2 pi)"
         )

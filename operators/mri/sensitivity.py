@@ -1,6 +1,5 @@
 """Coil sensitivity maps: estimated from calibration data (ESPIRiT), or simulated."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import pi
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import Count, Seed, checked, require_integer
-from wellposed.errors import check_finite, require
+from wellposed.errors import check_finite, require, warn
 from wellposed.operators.mri.calibration import (
     calibration_block,
     check_kspace,
@@ -137,10 +136,9 @@ def _warn_of_loss(data: Tensor, maps: Tensor) -> None:
     energy = ifft2c(padded(smooth, maps.shape[-2:])).abs().square().sum(0)
     lost = float(energy[(maps == 0).all(0)].sum() / energy.sum())
     if lost > MUCH:
-        warnings.warn(
+        warn(
             f"kspace: ESPIRiT set the maps to zero where the image has {lost:.0%} of its energy; "
-            "use a smaller kernel or crop=0",
-            stacklevel=3,
+            "use a smaller kernel or crop=0"
         )
 
 

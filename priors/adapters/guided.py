@@ -1,14 +1,20 @@
 """Class-conditional priors with classifier-free guidance."""
 
-import math
-
 from torch import Tensor
 
+from wellposed.checks import NonNegative, Seed
 from wellposed.errors import ArgumentError, require
 from wellposed.priors.anchor import Condition
 from wellposed.priors.labels import class_labels
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.prior import Adapter, Prior
+
+
+def innermost(prior: Prior) -> Prior:
+    """Return the prior inside all adapters."""
+    while isinstance(prior, Adapter):
+        prior = prior.prior
+    return prior
 
 
 class Guided(Adapter):
@@ -23,26 +29,30 @@ class Guided(Adapter):
     Args:
         prior: the class-conditional prior.
         condition: the class, or one class per item (B,).
-        guidance: the weight w.
+        guidance: the weight w, at least 0.
         null: the null class; by default that of the prior, which is needed unless w is 1.
 
     Raises:
-        ArgumentError: an unconditional prior, or no null class.
+        ArgumentError: an unconditional prior, a class that it does not have, or no null class.
     """
 
     def __init__(
-        self, prior: Prior, condition: Condition, guidance: float = 1.0, null: int | None = None
+        self,
+        prior: Prior,
+        condition: Condition,
+        guidance: NonNegative = 1.0,
+        null: Seed | None = None,
     ) -> None:
         super().__init__(prior)
         require(prior.anchor is None, "prior", "a restorer", "a class-conditional prior")
-        require(math.isfinite(guidance), "guidance", guidance, "a finite number")
-        own = getattr(getattr(prior, "prior", prior), "null_class", None)
+        inner = innermost(prior)
+        own = getattr(inner, "null_class", None)
         self.condition, self.guidance = condition, float(guidance)
         self.null = own if null is None else null
-        if isinstance(prior, NetworkPrior):
-            class_labels(condition, prior.num_classes, prior.null_class)
-            if null is not None:
-                class_labels(null, prior.num_classes, prior.null_class, "null")
+        if isinstance(inner, NetworkPrior):
+            class_labels(condition, inner.num_classes, inner.null_class)
+            if self.null is not None:
+                class_labels(self.null, inner.num_classes, inner.null_class, "null")
         if self.guidance != 1 and self.null is None:
             raise ArgumentError(
                 "null: got None, accepted: the class that stands for no class, often the last one"

@@ -66,10 +66,13 @@ class ProcessLostError(SamplingError):
 
 def warn(message: str) -> None:
     """Warn of the line outside the package that has led here, however many calls lie between."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and _is_ours(frame):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)
+    frame, level = sys._getframe(1).f_back, 3
+    found = level
+    while frame is not None:  # frames of PyTorch's decorators may lie between ours
+        level += 1
+        found = level if _is_ours(frame) else found
+        frame = frame.f_back
+    warnings.warn(message, stacklevel=found)
 
 
 def _is_ours(frame: FrameType) -> bool:

@@ -99,6 +99,9 @@ def _slices(image: Image, operator: str, o: InputOptions) -> tuple[int, int | No
     own = ":" in operator and not o.simulate and o.slice is None
     whole = array.ndim == 2 or (kspace and array.ndim == 3)
     if photograph or colour or own or whole:
+        accepted = f"none, as {image.path.name} is one image"
+        require(o.slice is None, "--slice", o.slice, accepted)
+        require(o.axis == 0, "--axis", o.axis, accepted)
         return 0, None
     if array.ndim != 3 + kspace:
         raise ShapeError(

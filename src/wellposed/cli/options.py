@@ -38,9 +38,17 @@ class _Command(TyperCommand):
     """A command that also accepts old spellings of options, which help does not show."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _refuse_empty(ctx, args)
         words = (word.partition("=") for word in args)
         new = ["".join((OLD_SPELLINGS.get(name, name), *rest)) for name, *rest in words]
         return super().parse_args(ctx, new)
+
+
+def _refuse_empty(ctx: Any, args: list[str]) -> None:
+    """End the command if an option or argument is an empty text, e.g. of an unset variable."""
+    for before, word in zip([ctx.command_path, *args], args, strict=False):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            ctx.fail(f"{word[:-1] or before}: got '', accepted: a value")
 
 
 def add_command(

@@ -72,7 +72,8 @@ def _solver_class(o: Reconstruct) -> type[Solver] | None:
 def _prior(o: Reconstruct, cls: type[Solver] | None) -> Prior:
     """Return the prior, by default that of the operator."""
     if cls is None or cls.uses_prior:
-        return load_prior(o.prior or PRIORS.get(o.operator, "natural"), o)
+        name = PRIORS.get(o.operator, "natural") if o.prior is None else o.prior
+        return load_prior(name, o)
     accepted = f"none with --solver {cls.name}, which uses no prior"
     require(o.prior is None, "--prior", o.prior, accepted)
     return Flat()

@@ -19,7 +19,7 @@ from wellposed.cli.priors import load_prior
 from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions, Restore
 from wellposed.cli.shares import own_share
 from wellposed.cli.summary import quality
-from wellposed.cli.tasks import blur_kernel, image_of, task_of
+from wellposed.cli.tasks import blur_kernel, check_options_of, image_of, task_of
 from wellposed.datasets.files import files_below, suffix_of
 from wellposed.datasets.images.photograph import (
     PHOTOGRAPH_SUFFIXES,
@@ -112,9 +112,11 @@ def _restored(
 
 
 def _operator(o: Restore) -> str | None:
-    if o.operator is None or ":" in o.operator:
-        return o.operator
-    return same_name("--operator", o.operator, RESTORED_OPERATORS)
+    operator = o.operator
+    if operator is not None and ":" not in operator:
+        operator = same_name("--operator", operator, RESTORED_OPERATORS)
+    check_options_of(operator, o)
+    return operator
 
 
 def _images_of(inputs: tuple[Path, ...]) -> list[Path]:

@@ -14,6 +14,15 @@ from wellposed.errors import ArgumentError
 from wellposed.operators.options import OperatorOptions
 from wellposed.priors.training.settings import TrainingSettings
 
+OPTIONS_OF = {
+    "inpainting": ("keep", "mask"),
+    "super-resolution": ("factor", "kernel"),
+    "deblurring": ("blur_sigma", "kernel_file"),
+    "mri": ("acceleration", "coils"),
+    "ct": ("views", "arc", "fan", "centre"),
+}
+"""Options that only one operator uses."""
+
 RESTORED_OPERATORS = ("inpainting", "super-resolution", "deblurring")
 """Operators that `wellposed restore` accepts as the known degradation."""
 

@@ -1,7 +1,7 @@
 """Inverse problems from files, with an operator by name or from another module."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from wellposed.cli.inputs import TaskInput, task_input
 from wellposed.cli.measured import ScanTask
 from wellposed.cli.names import import_class, make, parse_assignments
 from wellposed.cli.scans import kspace_task, scan_task
-from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions
+from wellposed.cli.settings import OPTIONS_OF, RESTORED_OPERATORS, InputOptions
 from wellposed.cli.sinograms import array_task
 from wellposed.datasets.files import read_array
 from wellposed.datasets.images.mask import read_mask
@@ -53,6 +53,7 @@ def build_task(
     """
     if ":" not in operator:
         _check_name(operator, options)
+    check_options_of(operator, options)
     found = read(path)
     if isinstance(found, Measured):
         return _of_scan(scan_task(found, operator, options), TaskInput(np.empty(0), Units()))
@@ -98,6 +99,16 @@ def _check_name(operator: str, o: InputOptions) -> None:
     require(not o.operator_set, "--operator-set", " ".join(o.operator_set), accepted)
     fits, known = operator in presets.VOLUME_OPERATORS, ", ".join(presets.VOLUME_OPERATORS)
     require(fits or not o.volume, "operator", operator, f"{known} for volumes")
+
+
+def check_options_of(operator: str | None, o: InputOptions) -> None:
+    """Raise if options are given that another operator uses."""
+    defaults = {f.name: f.default for f in fields(InputOptions)}
+    for owner, names in OPTIONS_OF.items():
+        for name in names if owner != operator else ():
+            value, option = getattr(o, name), f"--{name.replace('_', '-')}"
+            accepted = f"none with --operator {operator}, as it is an option of {owner}"
+            require(value == defaults[name], option, value, accepted)
 
 
 def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
