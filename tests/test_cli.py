@@ -342,7 +342,7 @@ def test_every_setting_of_a_training_is_an_option(asked_for):
 
 TRAINING_MISTAKES = {
     "text for integers": (["--widths", "a,b"], "--widths: got 'a,b', accepted: integers, e.g"),
-    "no integer": (["--image-size", ""], "--image-size: got ''"),
+    "no integer": (["--image-size", ","], "--image-size: got ','"),
     "size": (["--image-size", "18"], "image_size: got 18, accepted: a positive multiple"),
     "prediction": (["--prediction", "nois"], "Did you mean 'noise'"),
     "schedule": (["--schedule", "cosin"], "Did you mean 'cosine'"),
