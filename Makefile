@@ -15,9 +15,10 @@ $(VENV)/.installed: pyproject.toml setup.py
 demo: install
 	$(BIN)/python examples/demo.py --out out/demo
 
-# A process a core, four at most, as each takes about 1 GB; files stay whole, as they share fixtures.
+# A process a core, four at most, as each takes about 1 GB. Each has its share of the files in order,
+# so that most fixtures of files are made once; one that is done takes tests from another.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: install
 	$(BIN)/python -m ruff check .

@@ -24,7 +24,7 @@ from wellposed.linalg import norm
 from wellposed.metrics import psnr, ssim
 from wellposed.operators import LinearOperator
 from wellposed.priors import Prior
-from wellposed.solvers import DDS
+from wellposed.solvers import DDS, HQS, MMPS, Solver
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +70,8 @@ def arguments(description: str | None, out: str, iterations: int) -> argparse.Na
     )
     parser.add_argument("--data", type=Path, required=True, help="see above")
     parser.add_argument("--out", type=Path, default=Path("out") / out)
-    parser.add_argument("--steps", type=int, default=50, help="steps of DDS")
-    parser.add_argument("--samples", type=int, default=4, help="samples that DDS draws")
+    parser.add_argument("--steps", type=int, default=30, help="evaluations of the prior")
+    parser.add_argument("--samples", type=int, default=4, help="samples of MMPS and DDS")
     parser.add_argument(
         "--iterations", type=int, default=iterations, help="iterations of ADMM for TV"
     )
@@ -108,16 +108,23 @@ class _TotalVariation(deepinv.optim.TVPrior):
         return torch.complex(*parts.chunk(2, 1))
 
 
-def sampler(
-    prior: Prior, options: argparse.Namespace, cg_steps: int
-) -> Callable[..., Reconstruction]:
-    """Return DDS with a prior, as a method of the settings gamma and eta."""
+def with_prior(prior: Prior, options: argparse.Namespace) -> dict[str, Method]:
+    """Return HQS, MMPS and DDS with a prior; the noise level of the data sets their weights."""
+    steps, levels = options.steps, "karras"
+    chosen = {
+        "HQS": HQS(steps=steps),
+        "MMPS": MMPS(steps=steps, spacing=levels, isotropic_above=0.3, cg_steps=10),
+        "DDS": DDS(steps=steps, spacing=levels),
+    }
+    return {name: _method(solver, prior, options.samples) for name, solver in chosen.items()}
 
-    def dds(case: Case, gamma: float, eta: float) -> Reconstruction:
-        solver = DDS(steps=options.steps, gamma=gamma, eta=eta, cg_steps=cg_steps)
-        return solver(case.y, case.operator, prior, num_samples=options.samples, seed=0)
 
-    return dds
+def _method(solver: Solver, prior: Prior, samples: int) -> Method:
+    def solve(case: Case) -> Reconstruction:
+        count, seed = (1, None) if solver.deterministic else (samples, 0)
+        return solver(case.y, case.operator, prior, num_samples=count, seed=seed)
+
+    return solve
 
 
 def variants(methods: Mapping[str, Callable[..., Any]], settings: Settings) -> dict[str, Method]:
@@ -156,7 +163,10 @@ def _results(case: Case, methods: Mapping[str, Method]) -> Iterator[Result]:
         seconds = time.perf_counter() - started
         if isinstance(found, Reconstruction):
             count = len(found.samples)
-            yield Result(f"{name}, one sample", found.samples[0], seconds / count)
+            if count == 1:
+                yield Result(name, found.mean, seconds)
+                continue
+            yield Result(f"{name}, {found.kind}", found.samples[0], seconds / count)
             yield Result(f"{name}, mean of {count}", found.mean, seconds, found.std)
         else:
             yield Result(name, found, seconds)

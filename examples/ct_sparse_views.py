@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from comparison import Case, arguments, run, sampler, total_variation, variants
+from comparison import Case, arguments, run, total_variation, variants, with_prior
 from torch import Tensor
 
 from wellposed import operators, priors
@@ -35,11 +35,8 @@ VIEWS, PHOTONS = 30, 1e5
 ATTENUATION = 2 * MU_WATER  # per mm, of the value 1
 # Chosen on the tuning slice by --tune, within .2 dB of the highest PSNR. The data are in units of
 # their noise.
-CHOSEN = {"TV": {"weight": [10.0]}, "DDS": {"gamma": [0.01], "eta": [0.5]}}
-GRID = {
-    "TV": {"weight": [10.0, 30.0, 100.0]},
-    "DDS": {"gamma": [0.001, 0.01, 0.1], "eta": [0.5, 0.85]},
-}
+CHOSEN = {"TV": {"weight": [10.0]}}
+GRID = {"TV": {"weight": [10.0, 30.0, 100.0]}}
 WINDOW = (0.4, 0.65)  # -200 to 300 HU
 
 
@@ -82,7 +79,7 @@ def main() -> None:
     methods = {
         "FBP": fbp,
         "TV": partial(total_variation, iterations=options.iterations),
-        "DDS": sampler(priors.load("ct"), options, cg_steps=20),
+        **with_prior(priors.load("ct"), options),
     }
     data, settings = (TUNING, GRID) if options.tune else (TEST, CHOSEN)
     print(f"All settings were chosen on slice {TUNING[0]}, by --tune.\n")

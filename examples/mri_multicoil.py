@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from comparison import Case, arguments, run, sampler, total_variation, variants
+from comparison import Case, arguments, run, total_variation, variants, with_prior
 from torch import Tensor
 
 from wellposed import operators, priors
@@ -34,12 +34,10 @@ COILS, NOISE = 8, 0.01
 CHOSEN = {
     "CG-SENSE": {"weight": [0.01]},
     "TV": {"weight": [0.001]},
-    "DDS": {"gamma": [20.0], "eta": [0.85]},
 }
 GRID = {
     "CG-SENSE": {"weight": [0.003, 0.01, 0.03, 0.1]},
     "TV": {"weight": [0.0003, 0.001, 0.003]},
-    "DDS": {"gamma": [5.0, 20.0, 80.0], "eta": [0.5, 0.85]},
 }
 
 
@@ -81,7 +79,7 @@ def main() -> None:
         "zero-filled": zero_filled,
         "CG-SENSE": cg_sense,
         "TV": partial(total_variation, iterations=options.iterations),
-        "DDS": sampler(priors.load("brain-mri"), options, cg_steps=5),
+        **with_prior(priors.load("brain-mri"), options),
     }
     data, settings = (TUNING, GRID) if options.tune else (TEST, CHOSEN)
     print(f"All settings were chosen on slice {TUNING[0]}, by --tune.\n")

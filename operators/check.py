@@ -57,18 +57,24 @@ def is_linear_operator(operator: "Physics") -> bool:
     return isinstance(operator, LinearPhysics)
 
 
-def require_operator(operator: "Physics | None", y: Tensor) -> "Physics":
-    """Return ``operator``; raise unless it is an operator and ``y`` a finite batch on its device.
-
-    Raises:
-        ArgumentError, ShapeError, DtypeError, DeviceError, NonFiniteError: it is not.
-    """
+def require_physics(operator: "Physics | None") -> "Physics":
+    """Return ``operator``; raise unless it is an operator."""
     complete = callable(getattr(operator, "A", None)) and hasattr(operator, "A_adjoint")
     if not (isinstance(operator, nn.Module) and complete):
         raise ArgumentError(
             f"operator: got {type(operator).__name__}, accepted: a wellposed operator or a "
             "deepinv physics with A and A_adjoint"
         )
+    return operator
+
+
+def require_operator(operator: "Physics | None", y: Tensor) -> "Physics":
+    """Return ``operator``; raise unless it is an operator and ``y`` a finite batch on its device.
+
+    Raises:
+        ArgumentError, ShapeError, DtypeError, DeviceError, NonFiniteError: it is not.
+    """
+    operator = require_physics(operator)
     require_batch("y", y)
     for tensor in (*operator.buffers(), *operator.parameters()):
         if tensor.device != y.device:

@@ -66,6 +66,12 @@ class Whitened(LinearOperator):
         """Return ``y`` with entries that are never measured set to zero."""
         return self.operator.restrict(y)
 
+    def fbp(self, y: Tensor) -> Tensor:
+        """Return the operator's own filtered back-projection of the unweighted data."""
+        self._check("y", y, self.measurement_size, self.complex_measurement)
+        image: Tensor = self.operator.fbp(y / self.weights.to(y.real.dtype))
+        return image
+
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the operator's pseudo-inverse of the unweighted data, as a start."""
         self._check("y", y, self.measurement_size, self.complex_measurement)

@@ -14,9 +14,11 @@ from .analytic import Stationary as Stationary
 from .anchor import Anchor as Anchor
 from .anchor import Degraded as Degraded
 from .checkpoints.diffusers import DiffusersPrior as DiffusersPrior
+from .flat import Flat as Flat
 from .network import NetworkPrior as NetworkPrior
 from .prior import Given as Given
 from .prior import Prior as Prior
+from .processes import DenoisingProcess as DenoisingProcess
 from .processes import MeanReverting as MeanReverting
 from .processes import rddm as rddm
 from .processes import rddm_from_ddim as rddm_from_ddim

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from wellposed.errors import ArgumentError, require_choice
-from wellposed.priors.processes import MeanReverting, rddm, resshift
+from wellposed.priors.processes import DenoisingProcess, MeanReverting, rddm, resshift
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 
 
@@ -32,6 +32,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "ve": VE,
     "flow": Flow,
     "ir-sde": MeanReverting,
+    "ir-sde-denoising": DenoisingProcess,
     "resshift": resshift,
     "rddm": rddm,
 }

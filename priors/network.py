@@ -6,16 +6,17 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from wellposed.checks import Count, Positive, Whole
+from wellposed.checks import Count, Fraction, Positive
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.priors.anchor import Anchor, Condition, Degraded, degraded_of
-from wellposed.priors.labels import Label
+from wellposed.priors.labels import Label, class_labels
 from wellposed.priors.prediction import (
     PREDICTIONS,
     TWO_HEADS,
     Components,
     from_heads,
     magnitude,
+    require_fitting,
     to_sample,
     training_target,
 )
@@ -27,7 +28,8 @@ class NetworkPrior(Prior):
     """A neural network as a prior.
 
     Complex images are passed as real and imaginary channels. Inputs are cast to the network's
-    dtype and outputs back. Outputs beyond the prediction (learned variance) are not used.
+    dtype and outputs back. Outputs beyond the prediction are not used, except for a learned
+    variance, see `denoise_with_variance`.
 
     Args:
         network: maps real images (B, C, H, W) and labels (B,) to its prediction; with an anchor
@@ -46,6 +48,8 @@ class NetworkPrior(Prior):
         num_classes: number of classes of a class-conditional network, which is called as
             ``network(x, label, class)``.
         anchor: makes the prior a restorer, see `Anchor`.
+        floor: smallest divisor of a predicted noise, see `to_sample`, as in the code of RDDM,
+            whose alpha is 0 at T; 0 for none.
         images: channels, is_complex, data_range, see `Prior`; the range by default is that of
             images in [0, 1], or of complex ones [-1, 1], as of checkpoints.
 
@@ -68,6 +72,7 @@ class NetworkPrior(Prior):
         sigma_data: Positive | None = None,
         num_classes: Count | None = None,
         anchor: Anchor | None = None,
+        floor: Fraction = 0.0,
         **images: Unpack[Images],
     ) -> None:
         usual = (-1.0, 1.0) if images.get("is_complex", False) else (0.0, 1.0)
@@ -75,7 +80,7 @@ class NetworkPrior(Prior):
         require(isinstance(network, nn.Module), "network", type(network).__name__, "a module")
         known = PREDICTIONS if anchor is None else (*PREDICTIONS, *TWO_HEADS)
         self.prediction = require_choice("prediction", prediction, known)
-        self.network, self.anchor = network, anchor
+        self.network, self.anchor, self.floor = network, anchor, floor
         indexed = isinstance(schedule, Tabulated)
         labelled = label is not None or indexed or anchor is not None
         require(labelled, "label", label, f"a function of time for a {type(schedule).__name__}")
@@ -87,7 +92,7 @@ class NetworkPrior(Prior):
         if anchor is not None:
             require(not self.is_complex, "is_complex", True, "False with an anchor")
             require(num_classes is None, "num_classes", num_classes, "None with an anchor")
-            _require_fitting(prediction, schedule)
+            require_fitting(prediction, schedule)
 
     def extra_repr(self) -> str:
         """Return the content of `repr`."""
@@ -109,24 +114,51 @@ class NetworkPrior(Prior):
         """Return `denoise` for the real channels of the network."""
         if self.prediction in TWO_HEADS:
             return self.components(x_t, t, condition).x0
-        alpha, sigma = self._levels(x_t, t)
-        if self.prediction in ("noise", "score") and bool((alpha == 0).any()):
+        divides = self.prediction in ("noise", "score") and self.floor == 0
+        if divides and bool((self._levels(x_t, t)[0] == 0).any()):
             raise ArgumentError(
                 f"t: a network that predicts {self.prediction} does not determine x_0 where alpha "
-                "is 0, accepted: times below T, e.g. spacing 'leading', or a schedule with a "
-                "floor, e.g. rddm(floor=1e-6)"
+                "is 0, accepted: times below T, e.g. spacing 'leading', or a floor, of the prior "
+                "(floor=1e-6) or of its schedule, e.g. rddm(floor=1e-6)"
             )
-        output = self.predict(x_t, t, condition)
+        return self._sample(self.predict(x_t, t, condition), x_t, t, condition)
+
+    def denoise_with_variance(
+        self, x_t: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return `denoise` of real images and a learned v in [0, 1], from one evaluation.
+
+        Networks with a learned range ("Improved Denoising Diffusion Probabilistic Models", 2021,
+        arXiv 2102.09672, eq. 15) return v as a second image. The variance of the step to s is
+        ``beta^v beta~^(1 - v)``: beta is that of x_t given x_s, beta~ that of x_s given x_t, x_0.
+
+        Raises:
+            ShapeError: the network returns no second image.
+        """
+        predicted, v = self._output(x_t, t, condition, 2).chunk(2, dim=1)
+        return self._sample(predicted, x_t, t, condition), (v.detach() + 1) / 2
+
+    def _sample(
+        self, output: Tensor, x_t: Tensor, t: float | Tensor, condition: Condition
+    ) -> Tensor:
+        """Return the clean image of the output of one head."""
+        alpha, sigma = self._levels(x_t, t)
         m, size = self._anchor_of(condition), sigma / self._noise_unit
-        return to_sample(self.prediction, output, x_t, alpha, size, m, **self._data)
+        return to_sample(
+            self.prediction, output, x_t, alpha, size, m, floor=self.floor, **self._data
+        )
 
     def components(
         self, x_t: Tensor, t: float | Tensor, condition: Condition = None
     ) -> Components:
         """Return clean image, residual and noise of ``x_t``; see `Prior.components`."""
-        if self.prediction not in TWO_HEADS:
+        kept = self.prediction == "noise" and self.floor > 0
+        if self.prediction not in TWO_HEADS and not kept:
             return super().components(x_t, t, condition)
         output, levels = self.predict(x_t, t, condition), self._levels(x_t, t)
+        if kept:  # below the floor the clean image does not give back the noise
+            x0 = self._sample(output, x_t, t, condition)
+            return Components(x0, self._anchor_of(condition) - x0, output)
         return from_heads(self.prediction, output, x_t, *levels, self._anchor_of(condition))
 
     def predict(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
@@ -142,13 +174,17 @@ class NetworkPrior(Prior):
                 degraded image for a restorer.
             ShapeError: the network returned another shape.
         """
+        return self._output(x_t, t, condition, 2 if self.prediction in TWO_HEADS else 1)
+
+    def _output(self, x_t: Tensor, t: float | Tensor, condition: Condition, images: int) -> Tensor:
+        """Return the first ``images`` images (B, images C, H, W) of the network's output."""
         dtype = next((p.dtype for p in self.network.parameters()), x_t.dtype)
         told = self._told(condition, x_t, dtype)
         # Labels keep float32 at least: bfloat16 cannot count beyond 256.
         kind = torch.promote_types(dtype, torch.float32)
         label = self.label(_times(t)).expand(len(x_t)).to(kind).to(x_t.device)
         output: Tensor = self.network(self._seen(x_t, t, condition).to(dtype), label, *told)
-        channels = x_t.shape[1] * (2 if self.prediction in TWO_HEADS else 1)
+        channels = images * x_t.shape[1]
         output, wanted = output[:, :channels], (len(x_t), channels, *x_t.shape[2:])
         if tuple(output.shape) != wanted:
             raise ShapeError(
@@ -206,46 +242,9 @@ class NetworkPrior(Prior):
             none = condition is None
             require(none, "condition", "a condition", "None, as this prior is unconditional")
             return ()
-        classes = self.check_class("condition", condition)
+        classes = class_labels(condition, self.num_classes, self.null_class)
         return (classes.to(x_t.device).expand(len(x_t)),)
-
-    def check_class(self, name: str, given: Condition) -> Tensor:
-        """Return a class, or one class per item, as integers.
-
-        Raises:
-            ArgumentError: names ``name``: not classes of this prior, nor its null class.
-        """
-        count = self.num_classes
-        require(count is not None, name, given, "None, as this prior is unconditional")
-        assert count is not None
-        classes = torch.as_tensor(given) if _is_class(given) else torch.tensor(-1)
-        null = -1 if self.null_class is None else self.null_class
-        inside = ((classes >= 0) & (classes < count)) | ((classes == null) & (null >= 0))
-        accepted = f"classes 0 to {count - 1}; fix one for all with prior.conditioned_on(class)"
-        require(bool(inside.all()), name, given, accepted)
-        return classes.long()
-
-
-def _is_class(given: Condition) -> bool:
-    """Return whether a condition is an integer, or a tensor of one or of some."""
-    if not isinstance(given, Tensor):
-        return Whole(0, 10**9).admits(given)
-    whole = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
-    return whole and given.ndim < 2 and given.numel() > 0 and not given.is_meta
 
 
 def _times(t: float | Tensor) -> Tensor:
     return torch.as_tensor(t, dtype=torch.float64, device="cpu")
-
-
-def _require_fitting(prediction: str, schedule: Schedule) -> None:
-    """Raise unless the prediction determines the clean image under this schedule."""
-    alpha, sigma = schedule(torch.linspace(0.25, 0.75, 3, dtype=torch.float64) * schedule.T)
-    gaps = {
-        "velocity": ("alpha^2 + (sigma / s)^2", alpha**2 + (sigma / schedule.terminal_std) ** 2),
-        "flow": ("alpha + sigma", alpha + sigma),
-    }
-    if prediction in gaps:
-        what, value = gaps[prediction]
-        fits, name = bool(((value - 1).abs() < 1e-3).all()), type(schedule).__name__
-        require(fits, "schedule", name, f"a schedule with {what} = 1, to predict {prediction}")

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wellposed.errors import require_choice
+from wellposed.errors import require, require_choice
+from wellposed.priors.schedule import Schedule
 
 PREDICTIONS = ("noise", "sample", "velocity", "flow", "score", "residual", "edm")
 TWO_HEADS = ("residual+noise", "residual+sum", "sample+noise", "sample+sum")
@@ -27,6 +28,7 @@ def to_sample(
     sigma: float | Tensor,
     anchor: float | Tensor = 0.0,
     sigma_data: float = 0.5,
+    floor: float = 0.0,
 ) -> Tensor:
     """Return the estimate of ``x_0`` from a network's ``output``.
 
@@ -43,6 +45,8 @@ def to_sample(
         sigma: value of the schedule, as ``alpha``.
         anchor: ``m``, the degraded image of restoration processes; 0 otherwise.
         sigma_data: standard deviation of the clean images, only for ``edm``.
+        floor: smallest divisor of ``noise`` and ``score``: below it
+            ``x_0 = (x_t - (1 - alpha) m - sigma eps) / floor``.
     """
     require_choice("prediction", prediction, PREDICTIONS)
     if prediction == "sample":
@@ -58,7 +62,8 @@ def to_sample(
         mixed = alpha * sigma_data / d * (x_t - anchor) + sigma * output
         return anchor + sigma_data / d * mixed
     noise = output if prediction == "noise" else -sigma * output
-    return anchor + (x_t - anchor - sigma * noise) / alpha
+    divisor = torch.as_tensor(alpha).clamp(min=floor) if floor > 0 else alpha
+    return alpha / divisor * anchor + (x_t - anchor - sigma * noise) / divisor
 
 
 def training_target(
@@ -93,6 +98,19 @@ def training_target(
         ),
     }
     return targets[prediction]()
+
+
+def require_fitting(prediction: str, schedule: Schedule) -> None:
+    """Raise `ArgumentError` unless the prediction fits a schedule with an anchor."""
+    alpha, sigma = schedule(torch.linspace(0.25, 0.75, 3, dtype=torch.float64) * schedule.T)
+    gaps = {
+        "velocity": ("alpha^2 + (sigma / s)^2", alpha**2 + (sigma / schedule.terminal_std) ** 2),
+        "flow": ("alpha + sigma", alpha + sigma),
+    }
+    if prediction in gaps:
+        what, value = gaps[prediction]
+        fits, name = bool(((value - 1).abs() < 1e-3).all()), type(schedule).__name__
+        require(fits, "schedule", name, f"a schedule with {what} = 1, to predict {prediction}")
 
 
 class Components(NamedTuple):

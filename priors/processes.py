@@ -15,6 +15,7 @@ from wellposed.errors import require, require_choice
 from wellposed.priors.schedule import Schedule, Table, Tabulated
 
 THETAS = ("cosine", "linear", "constant")
+INTERPOLATED = ("decay", "levels")
 SUMS = ("decreased", "increased", "average")
 
 
@@ -74,7 +75,8 @@ def rddm(
             published; "increased", proportional to ``t``; or "average", constant.
         noise: size of the noise's steps, likewise; "increased" as published.
         floor: smallest alpha. Without it alpha is 0 at T, where a network that predicts only noise
-            does not determine x_0; the published code uses 1e-6 for such networks.
+            does not determine x_0. The published code has 1e-6 as a divisor only, see ``floor`` of
+            `NetworkPrior`.
     """
     require(isinstance(T, int) and T >= 2, "T", T, "an integer of at least 2")
     require(0 < sum_scale <= 1, "sum_scale", sum_scale, "a number in (0, 1]")
@@ -121,6 +123,9 @@ class MeanReverting(Schedule):
         theta: "cosine" as published, "linear" or "constant".
         shifted: ``Theta_0 = 0`` as in IR-SDE. If ``False``, as in the code of DA-CLIP and the MR
             Sampler (2025, arXiv 2502.07856), a little noise remains at ``t = 0``.
+        interpolated: what is linear between integer times: "decay", ``Theta_t dt``, so that
+            ``sigma^2 = lambda^2 (1 - alpha^2)`` at all times, or "levels", alpha and sigma each,
+            as in the code of the MR Sampler.
     """
 
     def __init__(
@@ -130,6 +135,7 @@ class MeanReverting(Schedule):
         eps: float = 0.005,
         theta: str = "cosine",
         shifted: bool = True,
+        interpolated: str = "decay",
     ) -> None:
         accepted = "a positive number, in grey levels (255 is white)"
         require(0 < max_sigma < math.inf, "max_sigma", max_sigma, accepted)
@@ -139,23 +145,74 @@ class MeanReverting(Schedule):
         total = torch.cumsum(speeds, 0) - (speeds[0] if shifted else 0.0)
         self.T = T
         self.terminal_std = max_sigma / 255
+        self.interpolated = require_choice("interpolated", interpolated, INTERPOLATED)
         self.decay = -math.log(eps) * total / total[-1]
         self.min_ratio = float(self.ratio(1.0))
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
         t = self.at(t)
         low = t.cpu().floor().clamp(0, self.T - 1)
-        index = low.long()
-        decay = torch.lerp(self.decay[index], self.decay[index + 1], t.cpu() - low).to(t.device)
+        index, share = low.long(), t.cpu() - low
+        if self.interpolated == "decay":
+            decay = torch.lerp(self.decay[index], self.decay[index + 1], share)
+            alpha, sigma = self._levels(decay)
+        else:
+            table = torch.stack(self._levels(self.decay))
+            alpha, sigma = torch.lerp(table[:, index], table[:, index + 1], share)
+        return alpha.to(t.device), sigma.to(t.device)
+
+    def _levels(self, decay: Tensor) -> tuple[Tensor, Tensor]:
+        """Return alpha and sigma of decays ``Theta_t dt``."""
         return torch.exp(-decay), self.terminal_std * torch.sqrt(-torch.expm1(-2 * decay))
+
+    def _decay_of(self, square: Tensor) -> Tensor:
+        """Return the decay at which ``(sigma / (alpha lambda))^2`` has this value."""
+        return 0.5 * torch.log1p(square)
 
     def time_at(self, ratio: float | Tensor) -> Tensor:
         ratio = torch.as_tensor(ratio, dtype=torch.float64)
-        decay = 0.5 * torch.log1p((ratio.cpu() / self.terminal_std) ** 2)
+        decay = self._decay_of((ratio.cpu() / self.terminal_std) ** 2)
         decay = decay.clamp(float(self.decay[0]), float(self.decay[-1]))
         low = (torch.searchsorted(self.decay, decay, right=True) - 1).clamp(0, self.T - 1)
         gap = self.decay[low + 1] - self.decay[low]
-        return (low + (decay - self.decay[low]) / gap).to(ratio.device)
+        share = (decay - self.decay[low]) / gap
+        if self.interpolated == "levels":
+            (a, s), (a1, s1) = (self._levels(self.decay[low + k]) for k in (0, 1))
+            alpha, sigma = self._levels(decay)
+            r = sigma / alpha
+            share = (r * a - s) / (s1 - s - r * (a1 - a))
+        return (low + share).to(ratio.device)
+
+
+class DenoisingProcess(MeanReverting):
+    """IR-SDE's process for images with noise only: ``x_t = x_0 + sigma_t eps``, alpha = 1.
+
+    Noise is added about the clean image itself, up to the level lambda; sigma is that of
+    `MeanReverting`. See `wellposed.solvers.IRSDEDenoising`.
+
+    Args:
+        max_sigma: lambda in grey levels, see `MeanReverting`.
+        T: number of steps, at least 2.
+        eps: ``exp(-Theta_T dt)``, which determines how near sigma comes to lambda.
+        theta: see `MeanReverting`.
+    """
+
+    def __init__(
+        self,
+        max_sigma: float = 75.0,
+        T: Steps = 100,
+        eps: float = 0.04,
+        theta: str = "cosine",
+    ) -> None:
+        super().__init__(max_sigma, T, eps, theta)
+
+    def _levels(self, decay: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = super()._levels(decay)
+        return torch.ones_like(alpha), sigma
+
+    def _decay_of(self, square: Tensor) -> Tensor:
+        least = math.exp(-2 * float(self.decay[-1]))
+        return -0.5 * torch.log((1 - square).clamp(min=least))
 
 
 def _thetas(rule: str, T: Steps) -> Tensor:

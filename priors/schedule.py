@@ -48,7 +48,12 @@ class Schedule(Checked, ABC):
         """
         times = float64("t", t)
         # Times found from levels are off by rounding.
-        if not bool(((times >= -1e-9) & (times <= self.T * (1 + 1e-6))).all()):
+        low, high = -1e-9, self.T * (1 + 1e-6)
+        if times.numel() == 1:  # as samplers ask; comparing a number is several times as fast
+            inside = low <= times.item() <= high
+        else:
+            inside = bool(((times >= low) & (times <= high)).all())
+        if not inside:
             raise ArgumentError(f"t: got {shown(t)}, accepted: times from 0 to T = {self.T:g}")
         return times
 
@@ -108,6 +113,8 @@ def float64(name: str, values: Table | float) -> Tensor:
         DtypeError: the values are not real numbers.
     """
     try:
+        if isinstance(values, float):
+            return torch.tensor(values, dtype=torch.float64)
         tensor = torch.as_tensor(values)
         if tensor.is_complex() or tensor.is_meta or tensor.layout != torch.strided:
             raise TypeError(f"{tensor.dtype}")

@@ -9,6 +9,12 @@ from .ddrm import DDRM as DDRM
 from .dds import DDS as DDS
 from .diffpir import DiffPIR as DiffPIR
 from .dps import DPS as DPS
+from .estimates.direct import FBP as FBP
+from .estimates.direct import BackProjection as BackProjection
+from .estimates.plug_and_play import HQS as HQS
+from .estimates.plug_and_play import PnPADMM as PnPADMM
+from .estimates.tikhonov import Tikhonov as Tikhonov
+from .estimates.total_variation import TotalVariation as TotalVariation
 from .flowchef import FlowChef as FlowChef
 from .from_deepinv import as_reconstructor as as_reconstructor
 from .from_deepinv import from_deepinv as from_deepinv
@@ -16,9 +22,11 @@ from .mmps import MMPS as MMPS
 from .pigdm import PiGDM as PiGDM
 from .pnp_dm import PnPDM as PnPDM
 from .problem import Problem as Problem
+from .recommend import recommend as recommend
 from .red_diff import REDDiff as REDDiff
 from .repaint import RePaint as RePaint
 from .restoration.irsde import IRSDE as IRSDE
+from .restoration.irsde_denoising import IRSDEDenoising as IRSDEDenoising
 from .restoration.mr_sampler import MRSampler as MRSampler
 from .restoration.rddm import RDDM as RDDM
 from .restoration.resshift import ResShift as ResShift
@@ -26,5 +34,6 @@ from .separation.dehazing import Dehazed as Dehazed
 from .separation.dehazing import Dehazing as Dehazing
 from .separation.dehazing import dehaze as dehaze
 from .separation.noisy_projection import NoisyProjection as NoisyProjection
+from .threshold import DynamicThreshold as DynamicThreshold
 from .volumes.dds_3d import DDS3D as DDS3D
 from .volumes.diffusion_mbir import DiffusionMBIR as DiffusionMBIR

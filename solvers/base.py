@@ -17,6 +17,7 @@ from wellposed.errors import ArgumentError, require
 from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.parallel.part import part_of
 from wellposed.parallel.sharding import agreed_seed
+from wellposed.priors.flat import Flat
 from wellposed.priors.prior import Prior
 from wellposed.reconstruction import Reconstruction
 from wellposed.runs.checkpoint import RunFolder
@@ -52,6 +53,10 @@ class Solver(Sampler):
     """Name of the method on the command line, spelled as in the papers."""
     restores: ClassVar[bool] = False
     """Whether it samples about a degraded image, as priors with an anchor require."""
+    deterministic: ClassVar[bool] = False
+    """Whether it returns one estimate and draws nothing."""
+    uses_prior: ClassVar[bool] = True
+    """Whether it needs a prior; others ignore the one that is given."""
 
     @property
     def volume_arrays(self) -> int:
@@ -98,7 +103,7 @@ class Solver(Sampler):
         self,
         y: Tensor,
         operator: "Physics | None",
-        prior: Prior,
+        prior: Prior | None = None,
         *,
         num_samples: int = 1,
         seed: int | None = None,
@@ -115,7 +120,7 @@ class Solver(Sampler):
         Args:
             y: measurements, batch first; the result has their dtype and device.
             operator: an operator in public units; ``None`` if a restorer need not know it.
-            prior: the prior.
+            prior: the prior; None for solvers that use none.
             num_samples: posterior samples per item.
             seed: seed of all draws, which do not depend on the batch; ``None`` draws a seed.
             noise: recorded draws instead of ``seed``; ``num_samples`` must be 1.
@@ -133,11 +138,17 @@ class Solver(Sampler):
             UserWarning: ``y`` is far from the prior's range, or the images do not explain it.
         """
         num_samples = require_integer("num_samples", num_samples)
+        if self.deterministic:
+            one = f"1 of {type(self).__name__}, which returns one estimate"
+            require(num_samples == 1, "num_samples", num_samples, one)
+            seed = 0 if noise is None else seed
         if noise is not None:
             require(callable(getattr(noise, "draw", None)), "noise", noise, "a noise source")
             require(num_samples == 1, "num_samples", num_samples, "1 with recorded noise")
             require(seed is None, "seed", seed, "None with recorded noise")
             require(checkpoint is None, "checkpoint", checkpoint, "None with recorded noise")
+        if not self.uses_prior:
+            prior = Flat()
         folder = None
         if checkpoint is not None:
             path = isinstance(checkpoint, (str, PathLike))
@@ -167,7 +178,7 @@ class Solver(Sampler):
             seconds=time.perf_counter() - started,
             solver=type(self).__name__,
             settings=self.settings,
-            seed=None if noise is not None else seed,
+            seed=None if noise is not None or self.deterministic else seed,
             measured=measured,
         )
 
@@ -175,21 +186,21 @@ class Solver(Sampler):
         self,
         y: Tensor,
         operator: "Physics | None",
-        prior: Prior,
+        prior: Prior | None,
         num_samples: int,
         seed: int | None,
         saved: Mapping[str, int],
     ) -> tuple[Problem, int, int | None]:
         """Return the checked problem, the seed (given, saved or drawn), and a volume's chunk."""
         problem, chunk = Problem.create(y, operator, prior), None
-        if prior.anchor is not None and not self.restores:
+        if problem.prior.anchor is not None and not self.restores:
             raise ArgumentError(
                 f"prior: got a restorer, accepted by {type(self).__name__}: a plain prior, as it "
                 "starts from pure noise; use restorers with ResShift, IRSDE, RDDM or MRSampler"
             )
         self.check(problem)
         _check_shared(problem)
-        warn_of_range(y, operator, prior, problem.space)
+        warn_of_range(y, operator, problem.prior, problem.space)
         wanted = saved.get("seed") if seed is None else seed
         seed = agreed_seed(wanted, problem.part, y.device)
         if len(problem.image_shape) == 5:

@@ -25,6 +25,9 @@ NOISE_FREE = 0.01
 LangevinRate = Annotated[float, Range(0, 2, "()")]
 """Step of `GaussianCoupling.langevin` times the largest curvature; stable below 2."""
 
+EXACT, ROUGH = 1e-6, 1e-3
+"""Relative residuals at which a proximal solution ends, ROUGH inside an iteration."""
+
 PROXIMAL_STEPS = 100
 """Largest number of conjugate-gradient steps of a data term."""
 
@@ -63,7 +66,9 @@ def project(problem: Problem, x0: Tensor, iterations: int) -> Tensor:
     return conjugate_gradient(problem.normal, b, x0, iterations=iterations, space=space).x
 
 
-def proximal(problem: Problem, x0: Tensor, weight: Tensor) -> Tensor:
+def proximal(
+    problem: Problem, x0: Tensor, weight: Tensor, iterations: int | None = None
+) -> Tensor:
     """Return ``argmin_x ||A x - y||^2 + weight ||x - x0||^2``, for linear problems.
 
     With ``weight = sigma_y^2 / v`` this is the posterior mean for ``x ~ N(x0, v I)``; with weight
@@ -76,26 +81,30 @@ def proximal(problem: Problem, x0: Tensor, weight: Tensor) -> Tensor:
         problem: the problem, with ``y`` and ``A``.
         x0: images (B, ...), in units.
         weight: weight of each item, (B,), at least 0.
+        iterations: conjugate-gradient steps at most, for a solution to 1e-3 without a warning.
     """
     operator = problem.operator
     if is_decomposable(operator):
         gap = operator.U_adjoint(problem.y - problem.A(x0))
         s, _, kept = spectrum(problem, gap)
         return x0 + operator.V(kept * s / (s.square() + per_item(weight, gap)) * gap)
-    return x0 + damped_inverse(problem, problem.back_projection - problem.normal(x0), weight)
+    b = problem.back_projection - problem.normal(x0)
+    return x0 + damped_inverse(problem, b, weight, iterations)
 
 
-def damped_inverse(problem: Problem, b: Tensor, weight: Tensor) -> Tensor:
+def damped_inverse(
+    problem: Problem, b: Tensor, weight: Tensor, iterations: int | None = None
+) -> Tensor:
     """Return ``(A^H A + weight)^-1 b`` by conjugate gradients; see `proximal`."""
     w = per_item(weight, b)
     found = conjugate_gradient(
         lambda d: problem.normal(d) + w * d,
         b,
-        iterations=PROXIMAL_STEPS,
-        tolerance=1e-6,
+        iterations=PROXIMAL_STEPS if iterations is None else iterations,
+        tolerance=EXACT if iterations is None else ROUGH,
         space=problem.space,
     )
-    if bool(((found.residuals[-1] > 1e-3) & (weight > 0)).any()):
+    if iterations is None and bool(((found.residuals[-1] > 1e-3) & (weight > 0)).any()):
         warn(
             f"CG did not converge in {PROXIMAL_STEPS} steps (residual > 1e-3); increase the "
             "noise_sigma of the operator"

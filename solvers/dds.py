@@ -13,8 +13,14 @@ from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
-from wellposed.solvers.data import project
+from wellposed.solvers.data import noise_level, project, proximal
 from wellposed.solvers.problem import Problem
+
+PUBLISHED_STEPS, MATCHED_STEPS = 5, 60
+"""Conjugate-gradient steps of the paper, and the most for a solution with a matched weight."""
+
+REMAINING = 0.25
+"""Share of the variance of the noise in x_t that is left in the clean estimate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,26 +28,42 @@ class DataSteps(Correction):
     """``x0' = CG_M( I + gamma A^H A,  x0 + gamma A^H y;  start x0 )``.
 
     Args:
-        gamma: weight of the data; infinity for ``CG_M(A^H A, A^H y; start x0)``.
-        cg_steps: conjugate-gradient steps M.
+        gamma: weight of the data; infinity for ``CG_M(A^H A, A^H y; start x0)``; None for
+            `matched_weight`.
+        cg_steps: conjugate-gradient steps M; None for `PUBLISHED_STEPS` with a gamma, and at most
+            `MATCHED_STEPS` without.
     """
 
-    gamma: PositiveOrInfinite = 1.0
-    cg_steps: Count = 5
+    gamma: PositiveOrInfinite | None = None
+    cg_steps: Count | None = None
 
     linear_only: ClassVar[bool] = True
 
     def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
         """Take the conjugate-gradient steps."""
-        x0 = found.x0
-        if math.isinf(self.gamma):
-            return project(problem, x0, self.cg_steps)
+        x0, gamma = found.x0, self.gamma
+        if gamma is None:
+            rho = 1 / matched_weight(level, problem)
+            return proximal(problem, x0, rho, self.cg_steps or MATCHED_STEPS)
+        steps = self.cg_steps or PUBLISHED_STEPS
+        if math.isinf(gamma):
+            return project(problem, x0, steps)
 
         def apply(x: Tensor) -> Tensor:
-            return torch.add(x, problem.normal(x), alpha=self.gamma)
+            return torch.add(x, problem.normal(x), alpha=gamma)
 
-        b = torch.add(x0, problem.back_projection, alpha=self.gamma)
-        return conjugate_gradient(apply, b, x0, iterations=self.cg_steps, space=problem.space).x
+        b = torch.add(x0, problem.back_projection, alpha=gamma)
+        return conjugate_gradient(apply, b, x0, iterations=steps, space=problem.space).x
+
+
+def matched_weight(level: Levels, problem: Problem) -> Tensor:
+    """Return the Bayesian weight of the data, ``v / sigma_y^2``, of each item, (B,).
+
+    It weighs the noise of the data against ``v``, the variance of the clean estimate, taken as
+    the share `REMAINING` of the noise variance at t.
+    """
+    v = REMAINING * (level.sigma_t / level.alpha_t) ** 2
+    return v / noise_level(problem) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +76,10 @@ class DDS(Corrected):
         x0' = CG_M( I + gamma A^H A,  x0 + gamma A^H y;  start x0 )
         x_s = alpha_s x0' + sigma_s (sqrt(1 - eta^2) eps + eta z),   z ~ N(0, I)
 
-    ``gamma = math.inf`` gives the hard, noise-free form ``CG_M(A^H A, A^H y; start x0)``. The
-    equations hold for variance-preserving, variance-exploding and flow priors.
+    By default gamma is matched to the noise at each t, which needs no tuning; the paper has a
+    constant, ``DDS(gamma=1.0)``. ``gamma = math.inf`` gives the hard, noise-free form
+    ``CG_M(A^H A, A^H y; start x0)``. The equations hold for variance-preserving,
+    variance-exploding and flow priors.
 
     Reference: "Decomposed Diffusion Sampler for Accelerating Large-Scale Inverse Problems",
     ICLR 2024, arXiv 2303.05754. The published multi-coil code adds ``(1 + i) gamma A^H y``; here
@@ -64,16 +88,17 @@ class DDS(Corrected):
     Args:
         eta: share of fresh noise, 0 (deterministic) to 1; for MRI the paper uses .15, .5, .8 at
             20, 50, 100 steps, and the code .85.
-        gamma: weight of the data, in the prior's units; 1 as published, infinity for hard
-            consistency.
-        cg_steps: conjugate-gradient steps M.
+        gamma: weight of the data, in the prior's units; None follows the noise, see
+            `matched_weight`; 1 as published; infinity for hard consistency.
+        cg_steps: conjugate-gradient steps M; None takes 5 as published with a gamma, and without
+            one up to 60, until the residual is 1e-3.
         renoise_last: re-noise on the step to the last network time, as in the equations; the
             published code does not (``False``).
     """
 
     eta: Fraction = 0.85
-    gamma: PositiveOrInfinite = 1.0
-    cg_steps: Count = 5
+    gamma: PositiveOrInfinite | None = None
+    cg_steps: Count | None = None
     renoise_last: bool = True
 
     name: ClassVar[str] = "dds"

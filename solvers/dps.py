@@ -1,18 +1,19 @@
 """DPS: diffusion posterior sampling (Chung et al. 2023)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, NonNegative
+from wellposed.checks import Choice, Count, NonNegative
 from wellposed.errors import require
 from wellposed.linalg import norm, per_item
 from wellposed.noise import NoiseSource
+from wellposed.priors.network import NetworkPrior
 from wellposed.priors.transition import Levels, levels, variance
 from wellposed.solvers.base import State
-from wellposed.solvers.corrected import Corrected
+from wellposed.solvers.corrected import Corrected, estimate
 from wellposed.solvers.problem import Problem
 
 
@@ -38,43 +39,66 @@ class DPS(Corrected):
             random inpainting, 1 for phase retrieval.
         clip: clip ``x0`` to the prior's range [-1, 1] inside the gradient, as in the published
             code but not in the paper; real images only.
+        variance: of the fresh noise: "markov", DDPM's, or "learned", as in the published code, by
+            the network for every pixel, see `NetworkPrior.denoise_with_variance`. The published
+            networks for FFHQ and ImageNet (ADM) learned it; real images only.
     """
 
     steps: Count = 1000
     zeta: NonNegative = 0.3
     clip: bool = False
+    variance: Annotated[str, Choice("markov", "learned")] = "markov"
 
     name: ClassVar[str] = "dps"
     differentiates: ClassVar[bool] = True
 
     def check(self, problem: Problem) -> None:
-        """Raise for clipping of images without a range."""
+        """Raise for clipping or a learned variance of images or priors without them."""
         super().check(problem)
-        ranged = problem.prior.is_affine and not problem.image_dtype.is_complex
+        prior, real = problem.prior, not problem.image_dtype.is_complex
+        ranged = prior.is_affine and real
         require(ranged or not self.clip, "clip", self.clip, "False for complex or latent images")
+        learned = self.variance == "learned"
+        fits = real and isinstance(prior, NetworkPrior)
+        accepted = "'markov' unless the prior is a NetworkPrior of real images"
+        require(fits or not learned, "variance", self.variance, accepted)
 
     def fresh(self, level: Levels) -> Tensor:
         """DDPM's variance."""
         return variance("markov", level)
 
-    def denoise(self, x_t: Tensor, t: float, problem: Problem) -> Tensor:
-        """Return ``x0``, clipped if ``clip``."""
-        x0 = problem.denoise(x_t, t)
-        return x0.clamp(-1, 1) if self.clip else x0
-
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
         """Take one ancestral step and one gradient step."""
-        level = levels(problem.prior.schedule, t, s)
-        found = self.estimate(state.x, t, problem)
+        level, shares = levels(problem.prior.schedule, t, s), []
+
+        def look(x: Tensor) -> Tensor:
+            x0, share = self._look(x, t, problem)
+            shares.append(share)
+            return x0
+
+        found = estimate(look, state.x, problem, differentiable=True)
         gradient = found.vjp(_gradient(found.x0, problem))
-        z = self.draw(found.x0, s, noise)
-        x_s = self.onwards(found, found.x0, z, level, problem)
         # x^VP = x / size, size^2 = alpha^2 + sigma^2: grad^VP = size_t grad, x_s = size_s x_s^VP.
         size_t = (level.alpha_t**2 + level.sigma_t**2).sqrt()
         size_s = (level.alpha_s**2 + level.sigma_s**2).sqrt()
+        z = self.draw(found.x0, s, noise)
+        if self.variance == "learned" and s > 0:
+            # beta / beta~ is the square of sigma_t / sigma_s in variance-preserving coordinates.
+            z = z * (level.sigma_t / size_t / (level.sigma_s / size_s)) ** shares[0]
+        x_s = self.onwards(found, found.x0, z, level, problem)
         return State(x_s - self.zeta * size_t * size_s * gradient, found.x0)
+
+    def _look(self, x_t: Tensor, t: float, problem: Problem) -> tuple[Tensor, Tensor | float]:
+        """Return ``x0``, clipped if ``clip``, and the share of beta in the variance."""
+        share: Tensor | float = 0.0
+        if self.variance == "learned":
+            assert isinstance(problem.prior, NetworkPrior)
+            x0, share = problem.evaluate(problem.prior.denoise_with_variance, x_t, t)
+        else:
+            x0 = problem.denoise(x_t, t)
+        return x0.clamp(-1, 1) if self.clip else x0, share
 
 
 def _gradient(x0: Tensor, problem: Problem) -> Tensor:

@@ -34,18 +34,21 @@ class FlowChef(Corrected):
 
     Reference: "Steering Rectified Flow Models in the Vector Field for Controlled Image
     Generation", 2024, arXiv 2412.00100. The published step of 500 on the mean of squares of 64x64
-    colour images equals .04 on their sum, the default here for every size.
+    colour images equals .04 on their sum, the default here for every size. The published loop for
+    pixels takes no gradient in its last step: ``guide_last=False``.
 
     Args:
         steps: 100 as published.
         spacing: "trailing" starts at pure noise, as published.
         step_size: step on the sum of squares, in the prior's units; with ``||A|| = 1``, 1/2
             removes the whole misfit of x0 in one step, and 1 or more diverges.
+        guide_last: take the gradient in the last step too; without it the result is the last x0.
     """
 
     steps: Count = 100
     spacing: str = "trailing"
     step_size: NonNegative = 0.04
+    guide_last: bool = True
 
     name: ClassVar[str] = "flowchef"
 
@@ -56,10 +59,12 @@ class FlowChef(Corrected):
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
-        """Take one Euler step and one gradient step."""
+        """Take one Euler step and, unless it is left out, one gradient step."""
         level = levels(problem.prior.schedule, t, s)
         found = self.estimate(state.x, t, problem)
         z = torch.zeros_like(found.x0)
         x_s = self.onwards(found, found.x0, z, level, problem)
+        if s == 0 and not self.guide_last:
+            return State(x_s, found.x0)
         move = 2 * self.step_size * misfit_gradient(problem, found.x0)
         return State(x_s - (level.alpha_s + level.sigma_s) * move, found.x0)

@@ -1,14 +1,16 @@
 """MMPS: moment matching posterior sampling (Rozet et al. 2024), or TMPD (Boys et al. 2023)."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from wellposed.checks import Count, Fraction
+from wellposed.checks import Count, Fraction, PositiveOrInfinite
 from wellposed.linalg import conjugate_gradient, per_item
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
+from wellposed.solvers.dds import DataSteps
 from wellposed.solvers.problem import Problem
 
 
@@ -18,9 +20,11 @@ class MomentMatching(Correction):
 
     Args:
         cg_steps: conjugate-gradient steps, started at zero.
+        isotropic_above: see `MMPS`.
     """
 
     cg_steps: Count = 3
+    isotropic_above: PositiveOrInfinite = math.inf
 
     linear_only: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
@@ -30,17 +34,21 @@ class MomentMatching(Correction):
         # At alpha_t = 0 the Jacobian is zero and gives no information on the covariance.
         if level.alpha_t == 0:
             return found.x0
+        if level.sigma_t > self.isotropic_above * level.alpha_t:
+            return DataSteps().correct(found, level, problem)
         sigma2 = per_item(problem.noise_sigma**2, problem.y)
 
         def spread(v: Tensor) -> Tensor:
             return level.sigma_t**2 / level.alpha_t * found.vjp(problem.A_adjoint(v))  # V A^T v
 
-        def apply(v: Tensor) -> Tensor:
-            return sigma2 * v + problem.A(spread(v))
+        def apply(v: Tensor) -> tuple[Tensor, Tensor]:
+            u = spread(v)
+            return sigma2 * v + problem.A(u), u
 
         b, space = problem.y - problem.A(found.x0), problem.space
         solved = conjugate_gradient(apply, b, iterations=self.cg_steps, space=space)
-        return found.x0 + spread(solved.x)
+        assert solved.image is not None  # V A^T v, the sum of the products of all steps
+        return found.x0 + solved.image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +62,12 @@ class MMPS(Corrected):
         x0' = x0 + V A^T v                                          approximates E[x_0 | x_t, y]
         x_s = DDIM step from (x_t, x0'), eta
 
-    ``J`` is symmetric for an exact denoiser and is applied as ``J^T``: one network evaluation, and
-    one vector-Jacobian product for each CG step plus one. Exact for Gaussian data, up to the step
-    size and the convergence of CG.
+    ``J`` is symmetric for an exact denoiser and is applied as ``J^T``: one network evaluation and
+    one vector-Jacobian product for each CG step. Exact for Gaussian data, up to the step size and
+    the convergence of CG.
+
+    At high noise the products change little. ``isotropic_above=0.3`` takes V as a multiple of the
+    identity there, as `DDS` does with its matched weight, in less than half of the time.
 
     Reference: "Learning Diffusion Priors from Observations by Expectation Maximization", NeurIPS
     2024, arXiv 2405.13712. "Tweedie Moment Projected Diffusions for Inverse Problems", 2023,
@@ -66,11 +77,14 @@ class MMPS(Corrected):
         steps: network evaluations.
         eta: DDIM's eta: 0 is deterministic, 1 is DDPM.
         cg_steps: conjugate-gradient steps, started at zero; a few suffice for images.
+        isotropic_above: noise level, ``sigma_t / alpha_t``, above which V is isotropic; infinity
+            as published.
     """
 
     steps: Count = 100
     eta: Fraction = 1.0
     cg_steps: Count = 3
+    isotropic_above: PositiveOrInfinite = math.inf
 
     name: ClassVar[str] = "mmps"
     linear_only: ClassVar[bool] = True
@@ -79,7 +93,7 @@ class MMPS(Corrected):
     @property
     def correction(self) -> MomentMatching:
         """The moment matching."""
-        return MomentMatching(cg_steps=self.cg_steps)
+        return MomentMatching(cg_steps=self.cg_steps, isotropic_above=self.isotropic_above)
 
     def fresh(self, level: Levels) -> Tensor:
         """DDIM's variance."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from wellposed.errors import warn
 from wellposed.linalg import Space
 from wellposed.operators.check import is_linear_operator
+from wellposed.operators.physics import Forward
 from wellposed.priors.prior import Prior
 from wellposed.solvers.problem import Problem
 
@@ -24,20 +25,12 @@ REMEDY = "priors.fit_range(prior, y, operator) takes the prior to the units of y
 
 
 def warn_of_range(y: Tensor, operator: "Physics | None", prior: Prior, space: Space) -> None:
-    """Warn if the least-squares image is far larger or smaller than the prior's range.
-
-    The image is estimated by one steepest descent from zero, its magnitude by the root of
-    ``sum |x|^4 / sum |x|^2``, that of its bright parts.
-    """
+    """Warn if the least-squares image is far larger or smaller than the prior's range."""
     if operator is None or not (is_linear_operator(operator) and prior.has_range):
         return
-    image = operator.A_adjoint(y)
-    seen = operator.A(image)
-    energy = space.sum(_powers(image, 2))
-    bright = (space.sum(_powers(image, 4)) / energy).sqrt()
-    level = bright * energy / space.sum(_powers(seen, 2))
+    level = brightness(y, operator, space)
     size = max(map(abs, prior.data_range))
-    far = ((level > FAR * size) | (level < size / FAR)) & (energy > 0)
+    far = ((level > FAR * size) | (level < size / FAR)) & (level > 0)
     if bool(far.any()):
         item = int(far.nonzero()[0])
         low, high = prior.data_range
@@ -45,6 +38,18 @@ def warn_of_range(y: Tensor, operator: "Physics | None", prior: Prior, space: Sp
             f"y: the image of item {item} has values about {float(level[item]):.3g}, the prior is "
             f"made for {low:g} to {high:g}; {REMEDY}"
         )
+
+
+def brightness(y: Tensor, operator: Forward, space: Space) -> Tensor:
+    """Return the magnitude of the bright parts of the least-squares image, (B,), float64.
+
+    The image is estimated by one steepest descent from zero, its magnitude by the root of
+    ``sum |x|^4 / sum |x|^2``; 0 where y is zero.
+    """
+    image = operator.A_adjoint(y)
+    energy = space.sum(_powers(image, 2))
+    bright = (space.sum(_powers(image, 4)) / energy).sqrt()
+    return (bright * energy / space.sum(_powers(operator.A(image), 2))).nan_to_num(0)
 
 
 def warn_of_misfit(problem: Problem, residual: Tensor) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from deepinv.physics import Physics
 
 T = TypeVar("T")
-Method = Callable[[Tensor, float, Condition], T]
+Method = Callable[[Tensor, float | Tensor, Condition], T]
 """A method of a prior, as `Prior.denoise`."""
 
 
@@ -66,7 +66,7 @@ class Problem:
     condition: Degraded | None = None
 
     @classmethod
-    def create(cls, y: Tensor, operator: "Physics | None", prior: Prior) -> "Problem":
+    def create(cls, y: Tensor, operator: "Physics | None", prior: Prior | None) -> "Problem":
         """Return the problem; check ``y``, operator and prior before any network call.
 
         Raises:
@@ -75,7 +75,7 @@ class Problem:
         """
         if operator is None and isinstance(prior, Prior) and prior.anchor is not None:
             return cls._blind(y, prior)
-        _check_prior(prior)
+        prior = _checked_prior(prior)
         operator = require_operator(operator, y)
         y = y.detach()
         back = operator.A_adjoint(y)
@@ -124,11 +124,11 @@ class Problem:
         """Return images in public values."""
         return self.prior.to_public(u)
 
-    def evaluate(self, network: Method[T], x_t: Tensor, t: float) -> T:
+    def evaluate(self, network: Method[T], x_t: Tensor, t: float | Tensor) -> T:
         """Return ``network(x_t, t)`` for a method of the prior; every evaluation is made here."""
         return network(x_t, t, self.condition)
 
-    def denoise(self, x_t: Tensor, t: float) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor) -> Tensor:
         """Return ``E[x_0 | x_t]``; differentiable if ``x_t`` requires a gradient."""
         wanted = x_t.requires_grad and torch.is_grad_enabled()
         with torch.set_grad_enabled(wanted):
@@ -204,8 +204,8 @@ class Problem:
         return torch.zeros(self.image_shape, dtype=self.image_dtype, device=self.y.device)
 
 
-def _check_prior(prior: Prior) -> None:
-    """Raise unless ``prior`` is a prior whose condition solvers can supply."""
+def _checked_prior(prior: Prior | None) -> Prior:
+    """Return ``prior``; raise unless it is a prior whose condition solvers can supply."""
     if not isinstance(prior, Prior):
         raise ArgumentError(
             f"prior: got {type(prior).__name__}, accepted: a wellposed Prior; wrap a deepinv "
@@ -217,6 +217,7 @@ def _check_prior(prior: Prior) -> None:
             f"prior: got a restorer inside {type(prior).__name__}, accepted: the restorer itself, "
             "or priors.Patchwise(restorer) for large images"
         )
+    return prior
 
 
 def _condition(image: Tensor, prior: Prior, clean: torch.Size) -> Degraded:

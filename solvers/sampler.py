@@ -60,7 +60,7 @@ class Counted(Problem):
         """Return the problem with a count of zero."""
         return cls(**{part.name: getattr(problem, part.name) for part in fields(Problem)})
 
-    def evaluate(self, network: Method[T], x_t: Tensor, t: float) -> T:
+    def evaluate(self, network: Method[T], x_t: Tensor, t: float | Tensor) -> T:
         """Evaluate and count; see `Problem.evaluate`."""
         self.tally.count += 1
         return super().evaluate(network, x_t, t)

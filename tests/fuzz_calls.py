@@ -108,6 +108,7 @@ NEEDED = {
     "prewhiten": {"kspace": KSPACE[None], "covariance": torch.eye(2, dtype=torch.complex64)},
     "radial_trajectory": {"angles": 4, "samples": 8, "image_size": SIZE},
     "ramp_density": {"trajectory": SPOKES, "image_size": SIZE},
+    "recommend": {"operator": NOISING},
     "random_mask": {"height": 8, "width": 8, "keep": 0.5},
     "root_sum_of_squares": {"coil_images": KSPACE},
     "simulate_counts": {"line_integrals": FRAMES, "photons": 1e4},
@@ -221,6 +222,7 @@ RIGHTLY = {
     ("rddm_from_ddim", "betas"): ("one",),
     ("Dehazing", "start"): REAL,
     ("Guided", "condition"): ("0",),
+    ("Guided", "null"): ("0",),
 }
 """Odd values that are rightly accepted though no range declares them.
 

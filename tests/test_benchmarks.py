@@ -216,7 +216,7 @@ def test_the_headline_compares_at_no_less_quality(tmp_path):
         assert min(picture.size) > 300
 
 
-@pytest.mark.parametrize(("name", "per_step"), [("DDS", 0), ("DPS", 1), ("MMPS", 4)])
+@pytest.mark.parametrize(("name", "per_step"), [("DDS", 0), ("DPS", 1), ("MMPS", 3)])
 def test_the_stopwatch_counts_calls_and_gradients(name, per_step):
     found = case("mri4")
     watch = overhead.Stopwatch(found.prior.network)

@@ -83,7 +83,7 @@ JOBS = {
 def test_reconstruct_writes_result_and_panel(files, tmp_path, name, operator, prior, more):
     done = run(
         *("reconstruct", files / name, "--operator", operator, "--prior", files / prior),
-        *("--out", tmp_path / "out", "--set", "steps=3", "--num-samples", 2, *more),
+        *("--out", tmp_path / "out", "--steps", 3, "--num-samples", 2, *more),
     )
     assert done.exit_code == 0, done.output
     result = Reconstruction.load(tmp_path / "out" / "reconstruction.h5")
@@ -132,12 +132,15 @@ MISTAKES = {
         {"input": "grey.npy", "--operator": "ct", "--simulate": True},
         "3 channels",
     ),
-    "hyper-parameter": ({"--set": "gama=3"}, "Did you mean 'gamma'"),
-    "assignment": ({"--set": "gamma"}, "name=value"),
-    "value": ({"--set": "gamma=-3"}, "gamma: got -3"),
-    "no hyper-parameter": ({"--set": "linear_only=true"}, "--set: unknown name 'linear_only'"),
+    "hyper-parameter": ({"--solver": "dds", "--set": "gama=3"}, "Did you mean 'gamma'"),
+    "assignment": ({"--solver": "dds", "--set": "gamma"}, "name=value"),
+    "value": ({"--solver": "dds", "--set": "gamma=-3"}, "gamma: got -3"),
+    "no hyper-parameter": (
+        {"--solver": "dds", "--set": "linear_only=true"},
+        "--set: unknown name 'linear_only'",
+    ),
     "a sampler that ignores the input": ({"--solver": "ir-sde"}, "--set data_steps=5"),
-    "text value": ({"--set": "eta=high"}, "eta"),
+    "text value": ({"--solver": "dds", "--set": "eta=high"}, "eta"),
     "noise": ({"--noise-sigma": -1}, "noise_sigma: got -1"),
     "no mask": ({}, "--simulate"),
     "not a number": ({"--operator": "deblurring", "--blur-sigma": "nan"}, "blur_sigma: got nan"),
@@ -214,7 +217,7 @@ def test_train_then_reconstruct(files, tmp_path):
             **{
                 "--prior": tmp_path / "prior",
                 "--simulate": True,
-                "--set": "steps=2",
+                "--steps": 2,
                 "--out": tmp_path / "o",
             },
         )
@@ -339,7 +342,7 @@ def test_every_setting_of_a_training_is_an_option(asked_for):
 
 TRAINING_MISTAKES = {
     "text for integers": (["--widths", "a,b"], "--widths: got 'a,b', accepted: integers, e.g"),
-    "no integer": (["--image-size", ""], "--image-size: got ''"),
+    "no integer": (["--image-size", ","], "--image-size: got ','"),
     "size": (["--image-size", "18"], "image_size: got 18, accepted: a positive multiple"),
     "prediction": (["--prediction", "nois"], "Did you mean 'noise'"),
     "schedule": (["--schedule", "cosin"], "Did you mean 'cosine'"),

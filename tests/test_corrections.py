@@ -2,14 +2,16 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from wellposed import errors, solvers
-from wellposed.operators import Inpainting, PhaseRetrieval
+from wellposed.operators import Inpainting, MultiCoilMRI, PhaseRetrieval
 from wellposed.priors import GaussianPrior
-from wellposed.solvers import DDS, IRSDE, MMPS, RDDM, MRSampler, PiGDM, ResShift
-from wellposed.solvers.corrected import Corrected
+from wellposed.priors.transition import levels
+from wellposed.solvers import DDS, IRSDE, MMPS, RDDM, DynamicThreshold, MRSampler, PiGDM, ResShift
+from wellposed.solvers.corrected import Corrected, Estimate
 from wellposed.validation.consistency import order
 from wellposed.validation.gaussian import gaussian_errors, gaussian_problem, process
 
@@ -29,7 +31,7 @@ def test_moment_matching_is_of_second_order_under_a_second_order_integrator():
     """The flow of exact conditional means, with equal steps in the log of the noise."""
     case, options = gaussian_problem(process("vp")), {"num_samples": 4, "seed": 0}
     flow = MRSampler(correction=EXACT, spacing="linear-lambda", parametrization="noise")
-    limit = dataclasses.replace(flow, steps=400)(*case, **options).samples
+    limit = dataclasses.replace(flow, steps=240)(*case, **options).samples
     found = {}
     for number in (1, 2):
         few = [dataclasses.replace(flow, order=number, steps=steps) for steps in (20, 40, 80)]
@@ -90,5 +92,31 @@ def test_methods_declare_what_their_corrections_ask():
 def test_a_correction_is_a_setting_of_the_result():
     y, operator, prior = gaussian_problem(process("vp"))
     result = MRSampler(steps=2, correction=EXACT)(y, operator, prior, seed=0)
-    assert result.settings["correction"] == "MomentMatching(cg_steps=12)"
+    assert result.settings["correction"] == "MomentMatching(cg_steps=12, isotropic_above=inf)"
     assert IRSDE(steps=2)(y, operator, prior, seed=0).settings["correction"] is None
+
+
+def test_dynamic_thresholds_are_quantiles_of_each_image():
+    """One image within [-1, 1], one with a few large values, one with many."""
+    x = torch.linspace(-1, 1, 300, dtype=torch.float64).repeat(3, 1, 1, 1)
+    x[1, ..., :3], x[2] = 1.3, 4 * x[2]
+    prior = GaussianPrior(0.0, 1.0)
+    problem = solvers.Problem.create(x, Inpainting(torch.ones(1, 1, 300)), prior)
+    level = levels(prior.schedule, 500, 400)
+    found = Estimate(x, x, lambda v: v)
+    clipped = DynamicThreshold(quantile=0.9925).correct(found, level, problem)
+    s = np.quantile(x[1].abs(), 0.9925)
+    assert 1 < s < 1.3
+    torch.testing.assert_close(clipped[0], x[0])
+    torch.testing.assert_close(clipped[1], x[1].clamp(-s, s) / s)
+    torch.testing.assert_close(clipped[2], x[2].clamp(-1.5, 1.5) / 1.5)
+
+
+def test_dynamic_thresholds_name_bad_input():
+    for bad in ({"quantile": 0.0}, {"largest": 0.9}):
+        with pytest.raises(errors.ArgumentError, match=next(iter(bad))):
+            DynamicThreshold(**bad)
+    operator = MultiCoilMRI(torch.ones(3, 4), torch.ones(1, 3, 4, dtype=torch.complex64))
+    y, prior = torch.ones(1, 1, 3, 4).cfloat(), GaussianPrior(0.0, 1.0, is_complex=True)
+    with pytest.raises(errors.ArgumentError, match="accepted: another one for complex images"):
+        MRSampler(correction=DynamicThreshold())(y, operator, prior)

@@ -14,8 +14,8 @@ from wellposed.priors.named_schedules import SCHEDULES
 from wellposed.priors.networks.adm import ADMConfig, ADMUNet, heads_of
 from wellposed.priors.prediction import training_target
 from wellposed.validation.doctor import diagnose
-from wellposed.validation.readings import other_readings
-from wellposed.validation.self_tests import LEVELS
+from wellposed.validation.readings import Remembered, other_readings
+from wellposed.validation.self_tests import LEVELS, STEPS, synthetic
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -133,12 +133,38 @@ def test_a_misread_range_is_named(claimed, found):
 
 @pytest.mark.parametrize("name", sorted(priors.available()))
 def test_shipped_priors_are_healthy(name):
-    diagnosis = diagnose(priors.load(name))
-    assert diagnosis.warnings == ()
+    """On a crop; `wellposed inspect` takes more images, and larger ones."""
     prior = priors.load(name)
+    side = 32 if prior.anchor is None else 64  # as large as the restorers' blur
+    images = synthetic(prior, seed=0)[:1, :, :side, :side]
+    assert diagnose(prior, images).warnings == ()
     wrong = copy.copy(prior)
     wrong.prediction = "noise"
-    assert f"prediction={prior.prediction!r}" in diagnose(wrong).warnings[-1]
+    assert f"prediction={prior.prediction!r}" in diagnose(wrong, images).warnings[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(priors.available()))
+def test_shipped_priors_are_healthy_on_the_usual_images(name):
+    assert diagnose(priors.load(name)).warnings == ()
+
+
+def test_readings_share_the_passes_of_the_network():
+    prior = made()
+    calls = []
+    prior.network.register_forward_hook(lambda *call: calls.append(1))
+    diagnose(prior, images(prior))
+    schedules, labels = 3, 2  # other ones; other predictions take no passes of their own
+    assert len(calls) == len(LEVELS) * (1 + schedules + labels) + STEPS
+
+
+def test_a_remembered_network_gives_what_the_network_gives():
+    network = nn.Conv2d(1, 1, 1)
+    network.forward = lambda x, label: x * label.view(-1, 1, 1, 1)
+    memory, x, label = Remembered(network), torch.randn(2, 1, 4, 4), torch.tensor([1.0, 2.0])
+    for given in ((x, label), (x, 2 * label), (x + 1, label), (x.double(), label), (x, label)):
+        assert torch.equal(memory(*given), network(*given))
+        assert memory(*given).dtype == network(*given).dtype
 
 
 def test_a_network_that_does_not_denoise():

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -88,10 +87,10 @@ def test_an_interrupted_training_says_how_to_go_on(photo, tmp_path):
     out = tmp_path / "prior"
     command = [sys.executable, "-m", "wellposed", "train", "--data", photo, "--out", out]
     command += ["--image-size", 16, "--widths", "8", "--batch-size", 1, "--save-every", 1]
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs ignore it
-    process = subprocess.Popen(
-        list(map(str, command)), stderr=subprocess.PIPE, text=True, preexec_fn=heard
-    )
+    # Background jobs of a shell ignore this signal, and so would their children.
+    mine = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, mine)
     for _ in range(1200):
         if (out / "checkpoint.pt").exists() or process.poll() is not None:
             break

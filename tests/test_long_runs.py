@@ -5,15 +5,18 @@ import dataclasses
 import json
 import logging
 import os
-import subprocess
+import random
+import signal
 import sys
+import time
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 from deepinv.physics import Downsampling
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tests.helpers import Killed
+from tests.helpers import Killed, forks, rand
 
 from wellposed import errors
 from wellposed.integrity import checksum
@@ -30,57 +33,39 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 
 VP = Tabulated.linear()
 
-KILLING = """
-import os, random, signal, sys, time
-from pathlib import Path
-import torch
-from wellposed.operators import Inpainting, Stacked, random_mask
-from wellposed.priors import GaussianPrior, Stationary, Tabulated
-from wellposed.priors.adapters.slicewise import Slicewise
-from wellposed.solvers import DDS
 
-torch.set_num_threads(1)
-folder = Path(sys.argv[1])
-operator = Stacked(Inpainting(random_mask(16, 16, 0.5, 0), 1, 0.05), 8)
-y = operator.measure(torch.rand(1, 1, 8, 16, 16, generator=torch.Generator().manual_seed(0)))
-prior = Slicewise(GaussianPrior(0.5, 0.1, Tabulated.linear()), (2, 3), chunk=3)
-
-def run(checkpoint=None):
-    solver = DDS(steps=12, batch_size=1)
-    return solver(y, operator, prior, num_samples=3, seed=1, checkpoint=checkpoint,
-                  checkpoint_every=2)
-
-started = time.perf_counter()
-whole = run()
-taken = time.perf_counter() - started
-chance, kills, seen = random.Random(0), 0, set()
-moments = ["run.json", "samples-0.safetensors", "samples-1.safetensors"]
-for moment in [name for name in moments for _ in range(3)] + [None]:
-    child = os.fork()
-    if child == 0:
-        torch.save(run(folder / "run").samples, folder / "samples")
-        os._exit(0)
-    if moment is not None:
-        while not (folder / "run" / moment).exists():
-            time.sleep(0.001)
-        time.sleep(chance.uniform(0, taken / 8))
-        os.kill(child, signal.SIGKILL)
-    kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    seen.add(tuple(sorted(p.name for p in (folder / "run").glob("*.safetensors"))))
-again = torch.load(folder / "samples", weights_only=True)
-print(kills, len(seen), torch.equal(again, whole.samples))
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+@forks
 def test_killed_at_random_moments_the_run_ends_with_the_same_samples(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLING, str(tmp_path)]
-    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    kills, kinds, equal = output.stdout.split()
-    assert int(kills) >= 4
-    assert int(kinds) >= 2  # in the first sample, in later ones, between them
-    assert equal == "True"
+    operator = Stacked(Inpainting(random_mask(16, 16, 0.5, 0), 1, 0.05), 8)
+    y = operator.measure(rand(1, 1, 8, 16, 16, dtype=torch.float32))
+    prior = Slicewise(GaussianPrior(0.5, 0.1, VP), (2, 3), chunk=3)
+    solver, folder = DDS(steps=12, batch_size=1), tmp_path / "run"
+
+    def run(checkpoint=None):
+        options = {"checkpoint": checkpoint, "checkpoint_every": 2}
+        return solver(y, operator, prior, num_samples=3, seed=1, **options)
+
+    started = time.perf_counter()
+    whole = run()
+    taken = time.perf_counter() - started
+    chance, kills, seen = random.Random(0), 0, set()
+    moments = ["run.json", "samples-0.safetensors", "samples-1.safetensors"]
+    for moment in [name for name in moments for _ in range(3)] + [None]:
+        child = mp.get_context("fork").Process(
+            target=lambda: torch.save(run(folder).samples, tmp_path / "samples")
+        )
+        child.start()
+        if moment is not None:
+            while not (folder / moment).exists() and child.is_alive():
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, taken / 8))
+            child.kill()
+        child.join()
+        kills += child.exitcode == -signal.SIGKILL
+        seen.add(tuple(sorted(p.name for p in folder.glob("*.safetensors"))))
+    assert kills >= 4
+    assert len(seen) >= 2  # in the first sample, in later ones, between them
+    assert torch.equal(torch.load(tmp_path / "samples", weights_only=True), whole.samples)
 
 
 def real(depth=4):

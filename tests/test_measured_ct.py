@@ -59,7 +59,7 @@ def test_a_tooth_fits_its_sinogram_about_the_true_rotation_centre():
     errors = {}
     for centre in (296, (bins - 1) / 2):
         detector = Detector(bins, 1.0, offset=(bins - 1) / 2 - centre)
-        op = ParallelBeamCT(296, scan.angles, detector, pixel_size=2.0)
+        op = ParallelBeamCT(148, scan.angles, detector, pixel_size=4.0)
         errors[centre] = relative(op.A(op.fbp(y)), y)
     assert errors[296] < 0.07
     assert errors[(bins - 1) / 2] > 1.4 * errors[296]

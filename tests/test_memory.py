@@ -288,7 +288,7 @@ from wellposed.priors.networks.conv_unet import ConvUNet
 prior = NetworkPrior(
     ConvUNet(1, (32, 48), 1), Tabulated.linear(), "edm", lambda t: t / 1000, 0.5
 )
-x = torch.zeros(32, 1, 128, 128)
+x = torch.zeros(12, 1, 128, 128)
 planned = prior_peak(prior, x)
 with torch.no_grad():
     prior.denoise(x[:1], 500)  # what libraries set up once

@@ -43,6 +43,21 @@ def test_draws_have_the_shape_dtype_and_distribution_asked_for(dtype):
         assert abs(float((noise.real * noise.imag).mean())) < 4 / math.sqrt(noise.numel())
 
 
+def test_draws_are_those_of_a_generator_of_their_own():
+    """Of Philox with a key of seed and item, at the counter of position and slice."""
+    noise = ItemNoise(5, ITEMS, first_slice=2)
+    for position in range(2):
+        drawn = noise.draw(like(4, 2, 3, 5, 7))
+        for item, found in zip(ITEMS, drawn, strict=True):
+            words = np.random.SeedSequence(5, spawn_key=(SAMPLING, *item))
+            key = words.generate_state(2, np.uint64)
+            for number in range(3):
+                counter = np.array([0, position, 2 + number, 0], dtype=np.uint64)
+                own = np.random.Generator(np.random.Philox(key=key, counter=counter))
+                expected = own.standard_normal((2, 5, 7))
+                assert np.array_equal(found[:, number].numpy(), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
 def test_an_item_is_the_same_in_any_batch_and_order(dtype):
     together = ItemNoise(5, ITEMS)

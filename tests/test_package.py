@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import wellposed
+from wellposed import datasets, operators, priors, solvers
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -38,21 +41,12 @@ def test_solvers_and_priors_do_not_import_deepinv_diffusers_or_matplotlib():
 
 
 def test_every_public_name_resolves():
-    code = """
-import wellposed
-from wellposed import datasets, operators, priors, solvers
-for module in (wellposed, operators, priors, solvers, datasets):
-    for name in module.__all__:
-        getattr(module, name)
-"""
-    done = python(code)
-    assert done.returncode == 0, done.stderr
+    for module in (wellposed, operators, priors, solvers, datasets):
+        for name in module.__all__:
+            getattr(module, name)
 
 
 def test_unknown_attributes_fail_as_usual():
-    import wellposed
-    from wellposed import operators
-
     with pytest.raises(AttributeError, match="nothing"):
         _ = wellposed.nothing
     with pytest.raises(AttributeError, match="nothing"):

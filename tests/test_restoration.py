@@ -10,9 +10,10 @@ from tests.helpers import anchored
 from torch import nn
 
 from wellposed.noise import ItemNoise
-from wellposed.operators import Blur, Inpainting, SuperResolution, gaussian_kernel
+from wellposed.operators import Blur, Denoising, Inpainting, SuperResolution, gaussian_kernel
 from wellposed.priors import (
     VE,
+    DenoisingProcess,
     Diagonal,
     Flow,
     GaussianPrior,
@@ -29,11 +30,12 @@ from wellposed.solvers import (
     MMPS,
     RDDM,
     DDIMProjection,
+    IRSDEDenoising,
     MRSampler,
     Problem,
     ResShift,
 )
-from wellposed.solvers.restoration.mr_sampler import grid
+from wellposed.solvers.restoration.grids import grid
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -193,7 +195,9 @@ def flow_error(schedule=UNSHIFTED, **options):
 @pytest.mark.parametrize("parametrization", ["data", "noise"])
 def test_the_mr_sampler_has_the_orders_it_claims(parametrization):
     slopes = []
-    for options in ({"order": 1}, {"order": 2}, {"order": 3}, {"order": 3, "published": True}):
+    # The published one has half of D2, and lambda linear between times, which are many here.
+    published = {"published": True, "schedule": MeanReverting(50, T=1000, shifted=False)}
+    for options in ({"order": 1}, {"order": 2}, {"order": 3}, {"order": 3, **published}):
         coarse, fine = (
             flow_error(steps=n, parametrization=parametrization, **options) for n in (50, 100)
         )
@@ -201,7 +205,7 @@ def test_the_mr_sampler_has_the_orders_it_claims(parametrization):
     assert slopes[0] == pytest.approx(1, abs=0.2)
     assert slopes[1] == pytest.approx(2, abs=0.3)
     assert slopes[2] > 2.8
-    assert slopes[3] == pytest.approx(2, abs=0.3)  # the published one has half of D2
+    assert slopes[3] == pytest.approx(2, abs=0.3)
 
 
 def test_lowering_the_order_at_the_end_helps_the_parametrization_by_data():
@@ -402,6 +406,41 @@ def test_data_steps_work_with_super_resolution():
     assert float(result.residual) < 0.1
 
 
+# The published guard against alpha = 0.
+
+
+class Noise(nn.Module):
+    """A smooth function of what a network sees, as its prediction of the noise."""
+
+    def forward(self, x_t, label, given):
+        return torch.sin(2 * x_t) - 0.3 * given.anchor + 0.1 * torch.cos(label.view(-1, 1, 1, 1))
+
+
+def test_rddm_of_a_predicted_noise_takes_the_published_steps():
+    """1e-6 replaces 1 - sum alpha at T as a divisor, and nowhere else."""
+    schedule, y, solver = rddm(12, 0.5), image(), RDDM(steps=3)
+    prior = anchored(Noise(), schedule, "noise", channels=1, data_range=(-1, 1), floor=1e-6)
+    states = []
+    solver(y, None, prior, seed=0, callback=lambda i, s: states.append(s))
+    assert float(schedule.alpha[-1]) == 0
+    x = y + schedule.sigma[-1] * ItemNoise(0, [(0, 0)]).draw(y)
+    for (t, s), state in zip(pairwise((12, 8, 4, 0)), states, strict=True):
+        eps = prior.predict(x, t, y)
+        summed = 1 - schedule.alpha  # of the residual's steps
+        x0 = (x - summed[t] * y - schedule.sigma[t] * eps) / (1e-6 if t == 12 else 1 - summed[t])
+        x0 = x0.clamp(-1, 1)
+        r = (y - x0).clamp(-1, 1)
+        x = x - (summed[t] - summed[s]) * r - (schedule.sigma[t] - schedule.sigma[s]) * eps
+        torch.testing.assert_close(state.x0, x0, rtol=0, atol=1e-9)
+        torch.testing.assert_close(state.x, x if s else x0, rtol=0, atol=1e-9)
+
+
+def test_a_noise_at_alpha_0_needs_a_floor():
+    prior = anchored(Noise(), rddm(), "noise", channels=1)
+    with pytest.raises(ValueError, match="does not determine x_0"):
+        RDDM(steps=3)(image(), None, prior)
+
+
 # The times of the published grids.
 
 
@@ -432,6 +471,82 @@ def test_grids_go_down_to_0_on_every_schedule(spacing, schedule):
         assert times[0] <= schedule.T
 
 
+def test_levels_can_be_linear_between_integer_times():
+    levels = MeanReverting(50, shifted=False, interpolated="levels")
+    decay = MeanReverting(50, shifted=False)
+    whole = torch.arange(101, dtype=torch.float64)
+    assert all(torch.equal(a, b) for a, b in zip(levels(whole), decay(whole), strict=True))
+    mid = [0.75 * a[:-1] + 0.25 * a[1:] for a in levels(whole)]
+    torch.testing.assert_close(list(levels(whole[:-1] + 0.25)), mid)
+    times = torch.linspace(0, 100, 37, dtype=torch.float64)
+    torch.testing.assert_close(levels.time_at(levels.ratio(times)), times, rtol=0, atol=1e-9)
+
+
+def test_published_times_below_1_where_no_noise_is_left_at_0():
+    """lambda is infinite at 0, and not linear up to 1."""
+    solver = MRSampler(steps=150, published=True)
+    assert solver(image(), None, restorer(), seed=0).samples.isfinite().all()
+
+
+def test_the_last_step_can_denoise_what_the_schedule_leaves():
+    prior, states = restorer("ir-sde, unshifted"), []
+    solver = MRSampler(steps=4, denoise_last=True)
+    result = solver(image(), None, prior, seed=0, callback=lambda i, s: states.append(s))
+    assert torch.equal(result.samples[0], states[-1].x0)
+    kept = MRSampler(steps=4)(image(), None, prior, seed=0).samples[0]
+    assert 0 < float((kept - result.samples[0]).abs().max())
+
+
+# Denoising.
+
+
+def denoised(sigma, items=1, prior=None, **options):
+    clean = GaussianPrior(0.4, 0.01) if prior is None else prior
+    prior = Rescheduled(clean, DenoisingProcess(75, T=400)) if prior is None else prior
+    operator = Denoising((1, 8, 8), noise_sigma=torch.as_tensor(sigma))
+    return IRSDEDenoising(**options)(image(items=items), operator, prior, seed=0)
+
+
+def test_denoising_from_the_noisy_image_is_the_flow_of_a_gaussian():
+    """Its end keeps each deviation from the mean, shrunk as the standard deviations are."""
+    sigma, c = 0.1, 0.01
+    y, found = image(), [denoised(sigma, steps=n).samples[0] for n in (100, 400)]
+    mean = 0.4
+    exact = mean + (y - mean) * math.sqrt(c / (c + sigma**2))
+    coarse, fine = (float((x - exact).abs().max()) for x in found)
+    assert fine < 0.4 * coarse < 0.04
+
+
+def test_denoising_takes_the_times_below_that_of_the_noise():
+    prior = Rescheduled(GaussianPrior(0.4, 0.01), DenoisingProcess())
+    problem = Problem.create(image(), Denoising((1, 8, 8), 0.1), prior)
+    start = round(float(prior.schedule.time_at(0.1)))
+    assert IRSDEDenoising().times(problem) == pytest.approx(range(start, -1, -1))
+    few = IRSDEDenoising(steps=10).times(problem)
+    assert few == pytest.approx([start, *range(start // 10 * 10, -1, -10)])
+    schedule = DenoisingProcess(70, T=1000)
+    times = torch.linspace(0, 1000, 29, dtype=torch.float64)
+    torch.testing.assert_close(schedule.time_at(schedule.ratio(times)), times, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: denoised(0.0), "noise_sigma: got .*accepted: one noise level of all items"),
+        (lambda: denoised(0.4), "at most 0.2939"),
+        (lambda: denoised([0.1, 0.2], items=2), "one noise level of all items"),
+        (lambda: denoised(0.1, prior=GaussianPrior(0.4, 0.01)), "a prior with a DenoisingProcess"),
+        (
+            lambda: IRSDEDenoising()(image(), Inpainting(ONES), GaussianPrior(0.4, 0.01)),
+            "operator: got Inpainting, accepted by IRSDEDenoising: Denoising",
+        ),
+    ],
+)
+def test_denoising_names_what_it_cannot_do(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
 # Bad input.
 
 ONES = torch.ones(1, 8, 8)
@@ -444,6 +559,7 @@ def test_solvers_name_bad_fields():
         (lambda: MRSampler(method="heun"), "method: unknown"),
         (lambda: MRSampler(parametrization="velocity"), "parametrization: unknown"),
         (lambda: MRSampler(spacing="geometric"), "spacing: unknown"),
+        (lambda: MeanReverting(interpolated="level"), "interpolated: unknown.*'levels'"),
         (lambda: IRSDE(method="euler"), "method: unknown"),
         (lambda: RDDM(eta=2.0), "eta: got 2"),
         (lambda: RDDM(path="noise-first"), "path: unknown"),

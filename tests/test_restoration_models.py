@@ -21,6 +21,7 @@ from tests.helpers import F32, relative
 from torchvision.models import swin_transformer
 
 from wellposed import errors, priors
+from wellposed.operators import Denoising
 from wellposed.priors.anchor import Degraded
 from wellposed.priors.checkpoints import FAMILIES
 from wellposed.priors.checkpoints import resshift as resshift_family
@@ -32,7 +33,7 @@ from wellposed.priors.networks.layers import ChannelNorm, pad
 from wellposed.priors.networks.swin import SwinConfig, WindowAttention
 from wellposed.priors.processes import MeanReverting, rddm, resshift
 from wellposed.priors.stored import registry
-from wellposed.solvers import IRSDE, RDDM, ResShift
+from wellposed.solvers import IRSDE, RDDM, IRSDEDenoising, ResShift
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -653,6 +654,15 @@ def test_rddm_of_ddim_coefficients_is_told_its_progress(tmp_path, names, predict
     assert relative(restorer.predict(x, t.double(), m), torch.cat(heads, 1)) < 1e-4
 
 
+def test_rddm_of_noise_alone_has_the_published_floor(tmp_path):
+    path = saved(tmp_path, joined(rddm_nets(("",)), "model.") | rddm_process(1.0))
+    restorer = priors.load(path, prediction="noise")
+    assert (restorer.floor, float(restorer.schedule.alpha[-1])) == (1e-6, 0.0)
+    assert priors.load(path).floor == 0
+    other = priors.load(path, prediction="noise", schedule="rddm(20, floor=1e-6)")
+    assert float(other.schedule.alpha[-1]) == 1e-6
+
+
 def test_rddm_tables_that_are_no_schedule(tmp_path):
     process = rddm_process(1.0) | {"betas_cumsum": torch.zeros(20)}
     path = saved(tmp_path, joined(rddm_nets(("",)), "model.") | process)
@@ -962,14 +972,37 @@ def test_misfits_are_named(tmp_path, family):
         priors.load(saved(tmp_path, state), schedule=3)
 
 
-@pytest.mark.parametrize("family", sorted(set(LAYOUTS) - {"rddm"}))
+@pytest.mark.parametrize("family", LAYOUTS)
 def test_networks_of_other_inputs_are_refused(tmp_path, family):
-    """IR-SDE's network for denoising, for one, sees no degraded image."""
+    """Such as RDDM's with a mask."""
+    state = weights(LAYOUTS[family])
+    first = "intro" if family == "nafnet" else "init_conv"
+    state[f"{first}.weight"] = state[f"{first}.weight"][:, :4].contiguous()
+    with pytest.raises(errors.CheckpointError, match="4 channels in and 3 out"):
+        priors.load(saved(tmp_path, state))
+
+
+@pytest.mark.parametrize(("family", "max_sigma", "T"), [("irsde", 75, 100), ("nafnet", 70, 1000)])
+def test_networks_for_denoising_are_plain_priors(tmp_path, family, max_sigma, T):
+    """They see the noisy image alone; alpha is 1."""
     state = weights(LAYOUTS[family])
     first = "intro" if family == "nafnet" else "init_conv"
     state[f"{first}.weight"] = state[f"{first}.weight"][:, :3].contiguous()
-    with pytest.raises(errors.CheckpointError, match="3 channels in and 3 out"):
-        priors.load(saved(tmp_path, state))
+    path = saved(tmp_path, state)
+    prior = priors.load(path)
+    assert prior.anchor is None
+    assert (prior.schedule.T, prior.schedule.terminal_std) == (T, max_sigma / 255)
+    by_hand = nafnet_by_hand if family == "nafnet" else unet_by_hand
+    x = randn(2, 3, 8, 12)
+    sigma = prior.schedule(LABELS)[1].float().view(-1, 1, 1, 1)
+    expected = x - sigma * by_hand(state, x, LABELS)
+    assert relative(prior.denoise(x, LABELS), expected) < 1e-5
+    y, operator = torch.rand(1, 3, 7, 9), Denoising((3, 7, 9), 15 / 255)
+    assert IRSDEDenoising(steps=10)(y, operator, prior).samples.isfinite().all()
+    other = priors.load(path, schedule="ir-sde-denoising(60, T=50)")
+    assert (other.schedule.T, other.schedule.terminal_std) == (50, 60 / 255)
+    with pytest.raises(errors.UnknownNameError, match="options: unknown name 'upsample'"):
+        priors.load(path, upsample=2)
 
 
 def test_rddm_refuses_predictions_of_other_networks(tmp_path):

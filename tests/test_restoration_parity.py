@@ -13,8 +13,18 @@ from tests.helpers import anchored
 from torch import nn
 
 from wellposed.noise import RecordedNoise
-from wellposed.priors import MeanReverting, rddm, resshift
-from wellposed.solvers import IRSDE, RDDM, MRSampler, ResShift
+from wellposed.operators import Denoising
+from wellposed.priors import DenoisingProcess, MeanReverting, NetworkPrior, rddm, resshift
+from wellposed.priors.labels import Label
+from wellposed.solvers import (
+    IRSDE,
+    RDDM,
+    DynamicThreshold,
+    IRSDEDenoising,
+    MRSampler,
+    Problem,
+    ResShift,
+)
 
 DATA = Path(__file__).parent / "data" / "parity"
 TOLERANCE = 1e-9
@@ -109,6 +119,37 @@ def test_ir_sde_follows_the_published_code(method):
     assert_close(result, d[f"reverse_{method}/out"], "result")
 
 
+class Plain(nn.Module):
+    """The analytic network of the recordings of denoising, which is told no degraded image."""
+
+    def forward(self, x, label):
+        t = label.to(x.dtype).view(-1, 1, 1, 1)
+        return 0.6 * torch.tanh(0.8 * x) + 0.1 * torch.sin(3 * x + 0.05 * t)
+
+
+@pytest.mark.parametrize(
+    ("max_sigma", "T", "sigma", "method"),
+    [(75, 100, 25, "ode"), (70, 20, 50, "ode"), (70, 20, 50, "sde")],
+)
+def test_ir_sde_for_denoising_follows_the_published_code(max_sigma, T, sigma, method):
+    d, name = recorded("irsde_denoising"), f"{max_sigma}_{T}_{sigma}"
+    schedule = DenoisingProcess(max_sigma, T)
+    sigmas = schedule(torch.arange(T + 1.0))[1]
+    torch.testing.assert_close(sigmas, d[f"{name}/sigma_bars"], rtol=0, atol=1e-12)
+    prior = NetworkPrior(Plain(), schedule, label=Label(), data_range=(-1, 1))
+    operator = Denoising((1, 6, 6), sigma / 255)
+    solver, states = IRSDEDenoising(steps=T, method=method), []
+    draws = RecordedNoise(d[f"{name}/noise"])
+    result = solver(
+        d["y"], operator, prior, noise=draws, callback=lambda i, s: states.append(s.x)
+    ).samples[0]
+    assert len(states) == int(d[f"{name}/start"])
+    for i, wanted in enumerate(d[f"{name}/{method}"]):
+        stride = 6 if T == 100 else 1
+        assert_close(states[stride * i], wanted, f"step {stride * i}")
+    assert_close(result, d[f"{name}/{method}/out"], "result")
+
+
 @pytest.mark.parametrize("predicts", ["noise", "data", "velocity"])
 @pytest.mark.parametrize("parametrization", ["noise", "data"])
 @pytest.mark.parametrize("kind", ["ode1", "ode2", "ode3", "sde1", "sde2"])
@@ -137,6 +178,36 @@ def test_mr_sampler_follows_the_published_code(kind, parametrization, predicts):
     assert len(states) == len(wanted)
     for i, (x, _) in enumerate(states):
         assert_close(x, wanted[i], f"step {i}")
+
+
+FRACTIONAL = [k for k in np.load(DATA / "mr_sampler_fractional.npz") if k.count("/") >= 4]
+
+
+@pytest.mark.parametrize("name", [k for k in FRACTIONAL if not k.endswith("times")])
+def test_mr_sampler_follows_the_published_code_between_the_times_of_the_table(name):
+    d = recorded("mr_sampler_fractional")
+    spacing, steps, kind, parametrization, predicts, *extra = name.split("/")
+    schedule = MeanReverting(50, shifted=False, interpolated="levels")
+    predicts = {"data": "sample"}.get(predicts, predicts)
+    prior = anchored(Network(first), schedule, predicts, channels=1, data_range=(-1, 1))
+    thresholding = "thresholding" in extra
+    solver = MRSampler(
+        steps=int(steps),
+        spacing=spacing,
+        method=kind[:3],
+        order=int(kind[3]),
+        parametrization=parametrization,
+        correction=DynamicThreshold() if thresholding else None,
+        denoise_last="denoise_last" in extra,
+        published=True,
+    )
+    y = d["lq"] * (2.5 if thresholding else 1.0)
+    times = solver.times(Problem.create(y, None, prior))
+    torch.testing.assert_close(torch.tensor(times, dtype=torch.float64), d[f"{name}/times"])
+    states, _ = run(solver, y, prior, [d["xT_noise"], *d["noise"]])
+    assert len(states) == int(steps)
+    for i, (x, _) in enumerate(states):
+        assert_close(x, d[name][i], f"step {i}")
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_fastmri_on_the_command_line(options, tmp_path):
     """Undersampled afterwards, without oversampling, against the reference of the file."""
     reference = write_fastmri(tmp_path / "scan.h5")
     path, out = tmp_path / "scan.h5", tmp_path / "out"
-    found, printed = reconstruct(path, out, "--set", "gamma=20", *options)
+    found, printed = reconstruct(path, out, "--solver", "dds", "--set", "gamma=20", *options)
     assert found.mean.shape == (1, 1, N, N)
     table = [line for line in printed.splitlines() if line.startswith("|")]
     assert "PSNR" in table[0]

@@ -153,7 +153,7 @@ def shared(tmp_path_factory):
             if rank == 0:
                 torch.save([(r.samples, r.residual, r.nfe) for r in results], folder / "found")
 
-        codes = in_processes(count, work, folder)
+        codes = in_processes(count, work, folder, timeout=900)  # minutes on a busy machine
         assert codes == [0] * count, told(folder)
         results = torch.load(folder / "found", weights_only=True)
         found.update(zip(cases, results, strict=True))
@@ -503,13 +503,37 @@ print(y.shape[2], "slices")
 """
 
 
-def test_torchrun_shares_a_volume(tmp_path, monkeypatch, capsys):
-    """The script as it stands, by one process here and by two that torchrun starts."""
-    script, (one, two) = tmp_path / "script.py", (tmp_path / "one", tmp_path / "two")
+@pytest.fixture
+def script(tmp_path, monkeypatch, capsys):
+    """The script, and the folder of what it finds in one process."""
+    script, one = tmp_path / "script.py", tmp_path / "one"
     script.write_text(SCRIPT)
     monkeypatch.setattr("sys.argv", [str(script), str(one)])
     runpy.run_path(str(script))
     assert capsys.readouterr().out == "3 slices\n"
+    return script, one
+
+
+def same_samples(*folders):
+    found = [Reconstruction.load(folder / "reconstruction.h5").samples for folder in folders]
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-6)
+
+
+def test_a_script_shares_a_volume(script, tmp_path):
+    """The script as it stands, by processes that are told what torchrun tells them."""
+    script, one = script
+
+    def work(rank):
+        sys.argv[1] = str(tmp_path / "two")
+        runpy.run_path(str(script))
+
+    assert forked(2, work, tmp_path) == [0, 0], told(tmp_path)
+    same_samples(one, tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_torchrun_shares_a_volume(script, tmp_path):
+    (script, one), two = script, tmp_path / "two"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     output = subprocess.run(
         [sys.executable, *launcher, str(script), str(two)],
@@ -520,5 +544,4 @@ def test_torchrun_shares_a_volume(tmp_path, monkeypatch, capsys):
     )
     assert output.returncode == 0, output.stderr
     assert set(output.stdout.replace("slices", "").split()) == {"1", "2"}
-    found = [Reconstruction.load(folder / "reconstruction.h5").samples for folder in (one, two)]
-    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-6)
+    same_samples(one, two)

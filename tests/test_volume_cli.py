@@ -133,7 +133,8 @@ def test_each_slice_is_measured_as_by_itself(files):
     for operator in ("ct", "mri", "deblurring", "inpainting"):
         name = "mri.nii" if operator == "mri" else "ct.nii.gz"
         window = (-1000.0, 1000.0)
-        shared = dict(simulate=True, window=window, coils=2, acceleration=2.0, views=5, arc=90.0)
+        own = {"mri": dict(coils=2, acceleration=2.0), "ct": dict(views=5, arc=90.0)}
+        shared = dict(simulate=True, window=window, **own.get(operator, {}))
         whole = build_task(files / name, operator, InputOptions(volume=True, **shared))
         for index in (0, D - 1):
             one = build_task(files / name, operator, InputOptions(slice=index, **shared))

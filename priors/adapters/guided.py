@@ -5,6 +5,7 @@ from torch import Tensor
 from wellposed.checks import NonNegative, Seed
 from wellposed.errors import ArgumentError, require
 from wellposed.priors.anchor import Condition
+from wellposed.priors.labels import class_labels
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.prior import Adapter, Prior
 
@@ -49,9 +50,9 @@ class Guided(Adapter):
         self.condition, self.guidance = condition, float(guidance)
         self.null = own if null is None else null
         if isinstance(inner, NetworkPrior):
-            inner.check_class("condition", condition)
+            class_labels(condition, inner.num_classes, inner.null_class)
             if self.null is not None:
-                inner.check_class("null", self.null)
+                class_labels(self.null, inner.num_classes, inner.null_class, "null")
         if self.guidance != 1 and self.null is None:
             raise ArgumentError(
                 "null: got None, accepted: the class that stands for no class, often the last one"

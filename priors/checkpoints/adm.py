@@ -69,7 +69,7 @@ def build(state: State, where: str, options: Options) -> NetworkPrior:
 
     Defaults are 1000 linear levels, or those of ``betas`` beside the weights, noise prediction and
     attention heads of 64 channels, as in the checkpoints for FFHQ and ImageNet. A learned variance
-    is not used.
+    is used by ``DPS(variance="learned")`` only.
 
     Args:
         state: the state dict.

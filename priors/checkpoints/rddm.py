@@ -32,7 +32,7 @@ from wellposed.priors.schedule import Schedule, Tabulated
 OPTIONS = ("schedule", "prediction", "data_range")
 ONE_HEAD = ("residual", "noise")
 FLOOR = 1e-6
-"""The published code's smallest alpha if only the noise is predicted."""
+"""The published code's smallest divisor if only the noise is predicted."""
 NETS = ("unet0.", "unet1.")
 
 
@@ -83,22 +83,21 @@ def matches(state: State) -> bool:
     )
 
 
-def schedule_of(state: State, floor: float, where: str) -> Tabulated:
+def schedule_of(state: State, where: str) -> Tabulated:
     """Return the schedule that RDDM's trainer saves with its networks, or else `rddm`.
 
     Args:
         state: the trainer's state dict.
-        floor: smallest alpha.
         where: beginning of error messages, which names the file.
 
     Raises:
         CheckpointError: tables whose noise-to-signal ratio does not increase at every step.
     """
     if not {"alphas_cumsum", "betas_cumsum"} <= state.keys():
-        return rddm(floor=floor)
+        return rddm()
     residual, noise = (F.pad(state[k].double(), (1, 0)) for k in ("alphas_cumsum", "betas_cumsum"))
     try:
-        return Tabulated((1 - residual).clamp(min=floor), noise)
+        return Tabulated((1 - residual).clamp(min=0), noise)
     except ArgumentError as error:
         raise CheckpointError(
             f"{where}: its tables alphas_cumsum and betas_cumsum are not a schedule ({error}), "
@@ -111,7 +110,9 @@ def build(state: State, where: str, options: Options) -> NetworkPrior:
 
     The schedule is that of the checkpoint, or ``rddm()`` if it has only weights. A process
     converted from DDIM, ``alpha^2 + sigma^2 = 1``, has the labels of the partially
-    path-independent process.
+    path-independent process. A noise alone does not determine the image where alpha is 0, at T;
+    there the published code divides by 1e-6 and leaves alpha as it is, and so does this prior.
+    With ``schedule="rddm(floor=1e-6)"`` alpha itself is at least 1e-6.
 
     Args:
         state: state dict of the networks, and perhaps the tables of RDDM's trainer.
@@ -129,8 +130,7 @@ def build(state: State, where: str, options: Options) -> NetworkPrior:
     two = len(nets) == 2 or isinstance(nets[0], SharedUNet)
     known = TWO_HEADS if two else ONE_HEAD
     prediction = require_choice("prediction", options.get("prediction", known[0]), known)
-    floor = FLOOR if prediction == "noise" else 0.0
-    schedule = schedule_option(options, lambda: schedule_of(state, floor, where))
+    schedule = schedule_option(options, lambda: schedule_of(state, where))
     labels = independent_labels(schedule, prediction) if _is_converted(schedule) else index_labels
     config = nets[0].config
     return NetworkPrior(
@@ -139,6 +139,7 @@ def build(state: State, where: str, options: Options) -> NetworkPrior:
         prediction,
         label=Label(),
         anchor=Anchor(),
+        floor=FLOOR if prediction == "noise" else 0.0,
         channels=image_pair(config.channels),
         data_range=options.get("data_range", (0.0, 1.0)),
     )

@@ -53,16 +53,17 @@ class Padded(nn.Module):
 
     Args:
         network: maps (B, C, H, W) and labels (B,) to its prediction (B, ..., H, W).
-        multiple: divisor of the sides of its images; others are padded by reflection.
+        multiple: divisor of the sides of its images; others are padded at the right and bottom.
+        mode: padding by reflection, or with zeros (``constant``).
     """
 
-    def __init__(self, network: nn.Module, multiple: int) -> None:
+    def __init__(self, network: nn.Module, multiple: int, mode: Mode = "reflect") -> None:
         super().__init__()
-        self.network, self.multiple = network, multiple
+        self.network, self.multiple, self.mode = network, multiple, mode
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        predicted: Tensor = self.network(pad(x, self.multiple), label)
+        predicted: Tensor = self.network(pad(x, self.multiple, self.mode), label)
         return predicted[..., :height, :width]
 
 

@@ -33,13 +33,14 @@ class Restoration(Corrected):
     Args:
         data_steps: conjugate-gradient steps per network evaluation; with 0 the operator is not
             used, and a plain prior is sampled without a measurement.
-        gamma: weight of the data, in the prior's units; infinity for hard consistency.
+        gamma: weight of the data, in the prior's units; None follows the noise as in `DDS`,
+            infinity is hard consistency.
         correction: a correction instead of the data steps, e.g. ``MMPS().correction``.
     """
 
     spacing: str = "trailing"
     data_steps: Annotated[int, Whole(0)] = 0
-    gamma: PositiveOrInfinite = 1.0
+    gamma: PositiveOrInfinite | None = 1.0
     correction: Correction | None = None
 
     restores: ClassVar[bool] = True

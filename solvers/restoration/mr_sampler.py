@@ -1,7 +1,7 @@
 """The MR Sampler: multistep exponential integrators of mean-reverting diffusions (2025)."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,14 +9,19 @@ from torch import Tensor
 from wellposed.checks import Choice, Count, Whole
 from wellposed.errors import require
 from wellposed.noise import NoiseSource
-from wellposed.priors.schedule import Schedule
 from wellposed.priors.transition import Levels, levels, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.restoration.base import Restoration
+from wellposed.solvers.restoration.grids import GRIDS, grid
 
-GRIDS = ("linspace", "linear-lambda", "karras-n", "karras-t", "leading", "trailing")
-RHO = 7.0
+
+class Outputs(NamedTuple):
+    """The output ``q`` and its derivatives ``D1``, ``D2``, see `MRSampler`; 0 beyond the order."""
+
+    q: Tensor
+    D1: Tensor | float = 0.0
+    D2: Tensor | float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +63,11 @@ class MRSampler(Restoration):
     ``q``. A step from ``alpha = 0`` uses the data form, and a step to ``sigma = 0`` returns x0.
 
     Reference: "MRS: A Fast Sampler for Mean Reverting Diffusion based on ODE and SDE Solvers",
-    ICLR 2025, arXiv 2502.07856. Deviations from the published code: it interpolates alpha, sigma
-    and lambda independently between integer times, here one schedule gives all three; its grids
-    "trailing" and "karras-t" end before 0 with noise left, here their last time is 0; its third
-    order uses half of ``D2``, as DPM-Solver++ does, and converges with order 2, here it uses all
-    of ``D2``.
+    ICLR 2025, arXiv 2502.07856. The published code differs, see ``published``: it interpolates
+    alpha, sigma and lambda independently between integer times, here one schedule gives all
+    three; its grids "trailing" and "karras-t" end before 0 with noise left, here their last time
+    is 0; its third order uses half of ``D2``, as DPM-Solver++ does, and converges with order 2,
+    here it uses all of ``D2``. Its thresholding is a correction, see `DynamicThreshold`.
 
     Args:
         order: 1, 2 or, for the ODE, 3; the first steps are of lower order.
@@ -72,8 +77,15 @@ class MRSampler(Restoration):
             "karras-t" (rho 7 on t), "leading" or "trailing"; see `grid`.
         lower_order_final: lower the order towards the last step, 3 2 1; the noise parametrization
             is better without it.
-        published: use half of ``D2`` and the orders of the published code: in step n of N it is
-            min(order, n), and with N < 10 also at most N - n, except for the last step.
+        denoise_last: the last step returns ``x0`` instead of a state with the noise that the
+            schedule leaves at its last time; an option of the published code.
+        published: as the published code. Half of ``D2``. The order of step n of N is min(order,
+            n), and with N < 10 also at most N - n, except for the last step. lambda is linear
+            between integer times; so are alpha and sigma with the schedule
+            ``MeanReverting(50, shifted=False, interpolated="levels")``, and where lambda is not
+            ``log(alpha / sigma)`` the updates by data add a share of m. Times of "linear-lambda"
+            and "karras-n" are linear between those of the table, "trailing" and "karras-t" end at
+            T / (N + 1) and at 1, and "leading" starts with the noise of T.
     """
 
     steps: Count = 20
@@ -82,6 +94,7 @@ class MRSampler(Restoration):
     method: Annotated[str, Choice("ode", "sde")] = "ode"
     parametrization: Annotated[str, Choice("data", "noise")] = "data"
     lower_order_final: bool = True
+    denoise_last: bool = False
     published: bool = False
 
     name: ClassVar[str] = "mr-sampler"
@@ -93,12 +106,17 @@ class MRSampler(Restoration):
         require(fits, "order", self.order, f"1 or 2 by method {self.method!r}")
 
     def times(self, problem: Problem) -> list[float]:
-        """Return the decreasing times of the run, ending in 0."""
-        return grid(problem.prior.schedule, self.steps, self.spacing).tolist()
+        """Return the decreasing times of the run, ending in 0, or where published grids end."""
+        schedule = problem.prior.schedule
+        return grid(schedule, self.steps, self.spacing, self.published).tolist()
 
     def init(self, problem: Problem, noise: NoiseSource) -> MRState:
         """Return ``m`` plus the noise of the first time, without previous outputs."""
-        x = super().init(problem, noise).x
+        if self.published:  # at every first time
+            std = problem.prior.schedule.terminal_std
+            x = problem.anchor + std * noise.draw(problem.zeros())
+        else:
+            x = super().init(problem, noise).x
         empty = torch.zeros_like(x)
         return MRState(x, x, empty, empty, 0.0, 0.0, 0)
 
@@ -114,14 +132,17 @@ class MRSampler(Restoration):
         level, m = levels(problem.prior.schedule, t, s), problem.anchor
         x0, _, eps = self.consistent(lambda x: problem.components(x, t), state.x, level, problem)
         q = x0 - m if self.parametrization == "data" else eps
-        if level.sigma_s == 0:
+        if level.sigma_s == 0 or (self.denoise_last and state.count + 1 == self.steps):
             x = x0
         elif level.alpha_t == 0:
-            x = m + self._data(state.x - m, x0 - m, 0.0, 0.0, level, noise)
+            x = m + self._data(state.x - m, Outputs(x0 - m), _step(level), level, noise)
         else:
-            D1, D2 = self._differences(state, q, (s, t, state.t1, state.t2), problem)
+            lambdas = self._lambdas((s, t, state.t1, state.t2), problem)
+            outputs = self._differences(state, q, lambdas)
+            h = lambdas[0] - lambdas[1] if self.published else _step(level)
             update = self._data if self.parametrization == "data" else self._noise
-            x = m + update(state.x - m, q, D1, D2, level, noise)
+            x = m + update(state.x - m, outputs, h, level, noise)
+            x = x + self._drift(h, level) * m if self.published else x
         return MRState(x, x0, q, state.q1, t, state.t1, state.count + 1)
 
     def order_of(self, number: int) -> int:
@@ -132,35 +153,39 @@ class MRSampler(Restoration):
             return min(order, self.steps - number) if falls else order
         return min(order, self.steps - number + 1) if self.lower_order_final else order
 
-    def _differences(
-        self, state: MRState, q: Tensor, times: tuple[float, ...], problem: Problem
-    ) -> tuple[Tensor | float, Tensor | float]:
-        """Return the divided differences ``D1``, ``D2`` of the outputs, 0 beyond the order."""
+    def _lambdas(self, times: tuple[float, ...], problem: Problem) -> list[Tensor]:
+        """Return ``log(alpha / sigma)`` at times."""
+        schedule = problem.prior.schedule
+        exact = [-schedule.ratio(time).log() for time in times]
+        if not self.published or not isinstance(schedule.T, int):
+            return exact
+        table = -schedule.ratio(torch.arange(schedule.T + 1, dtype=torch.float64)).log()
+        low = [min(int(time), schedule.T - 1) for time in times]
+        ends = ((table[i], table[i + 1], time - i) for i, time in zip(low, times, strict=True))
+        linear = [torch.lerp(*end) for end in ends]
+        # Where no noise is left at t = 0, lambda is infinite there.
+        return [v if v.isfinite() else e for v, e in zip(linear, exact, strict=True)]
+
+    def _differences(self, state: MRState, q: Tensor, lambdas: list[Tensor]) -> Outputs:
+        """Return the output and its divided differences, 0 beyond the order."""
         order = self.order_of(state.count + 1)
         if order == 1:
-            return 0.0, 0.0
-        schedule = problem.prior.schedule
-        at_s, at_t, at_t1, at_t2 = (-schedule.ratio(time).log() for time in times)
+            return Outputs(q)
+        at_s, at_t, at_t1, at_t2 = lambdas
         h = at_s - at_t
         r = (at_t - at_t1) / h
         d0 = (q - state.q1) / r
         if order == 2:
-            return d0, 0.0
+            return Outputs(q, d0)
         r1 = (at_t1 - at_t2) / h
         d1 = (state.q1 - state.q2) / r1
         D2 = (d0 - d1) / (r + r1)
-        return d0 + r * D2, D2 if self.published else 2 * D2
+        return Outputs(q, d0 + r * D2, D2 if self.published else 2 * D2)
 
     def _data(
-        self,
-        u: Tensor,
-        q: Tensor,
-        D1: Tensor | float,
-        D2: Tensor | float,
-        level: Levels,
-        noise: NoiseSource,
+        self, u: Tensor, outputs: Outputs, h: Tensor, level: Levels, noise: NoiseSource
     ) -> Tensor:
-        h, shrink = _step(level), level.sigma_s / level.sigma_t
+        (q, D1, D2), shrink = outputs, level.sigma_s / level.sigma_t
         if self.method == "ode":
             f1 = torch.expm1(-h)
             f2 = f1 / h + 1
@@ -172,15 +197,9 @@ class MRSampler(Restoration):
         return mean + level.sigma_s * f1.sqrt() * noise.draw(u)
 
     def _noise(
-        self,
-        u: Tensor,
-        q: Tensor,
-        D1: Tensor | float,
-        D2: Tensor | float,
-        level: Levels,
-        noise: NoiseSource,
+        self, u: Tensor, outputs: Outputs, h: Tensor, level: Levels, noise: NoiseSource
     ) -> Tensor:
-        h, grow = _step(level), level.alpha_s / level.alpha_t
+        (q, D1, D2), grow = outputs, level.alpha_s / level.alpha_t
         f1 = torch.expm1(h)
         f2 = f1 / h - 1
         if self.method == "ode":
@@ -189,47 +208,14 @@ class MRSampler(Restoration):
         mean = grow * u - 2 * level.sigma_s * (f1 * q + f2 * D1)
         return mean + level.sigma_s * torch.expm1(2 * h).sqrt() * noise.draw(u)
 
+    def _drift(self, h: Tensor, level: Levels) -> Tensor | float:
+        """Return the share of m that the published updates of data add, as lambda differs."""
+        if self.parametrization == "noise":
+            return 0.0
+        gap = level.sigma_s / level.sigma_t - level.alpha_s / level.alpha_t * torch.exp(-h)
+        return gap * (level.alpha_t if self.method == "ode" else torch.exp(-h))
+
 
 def _step(level: Levels) -> Tensor:
     """Return ``h``, the growth of ``log(alpha / sigma)``."""
     return torch.log(level.alpha_s / level.sigma_s) - torch.log(level.alpha_t / level.sigma_t)
-
-
-def grid(schedule: Schedule, steps: int, spacing: str) -> Tensor:
-    """Return the ``steps + 1`` decreasing times of a published grid, the last one being 0.
-
-    Times are integers if the schedule is discrete: "leading" has multiples of
-    ``T // (steps + 1)`` and "karras-t" goes to time 1. The grids in ``sigma / alpha`` go down to
-    the ratio of ``t = 0``, or, if this is 0, to the smallest ratio of the schedule and then to 0.
-    """
-    T, left = schedule.T, torch.arange(steps, -1, -1, dtype=torch.float64)
-    whole = isinstance(T, int)
-    if spacing == "linspace":
-        times = T * left / steps
-    elif spacing == "leading":
-        size = T // (steps + 1) if whole else T / (steps + 1)
-        times = (size or T / (steps + 1)) * left
-    elif spacing == "trailing":
-        times = T * (left + 1) / (steps + 1)
-    elif spacing == "karras-t":
-        last = 1.0 if whole else float(schedule.time_at(schedule.min_ratio))
-        times = _rho(T, last, 1 - left / steps)
-    else:
-        times = _by_ratio(schedule, steps, spacing)
-    return torch.cat([times[:-1].clamp(max=T), times.new_zeros(1)])
-
-
-def _by_ratio(schedule: Schedule, steps: int, spacing: str) -> Tensor:
-    """Return times spaced in ``sigma / alpha``: geometrically, or as Karras et al. do."""
-    low, high = float(schedule.ratio(0.0)), float(schedule.ratio(schedule.T))
-    if low == 0:
-        return schedule.times(steps, "karras" if spacing == "karras-n" else "geometric")
-    u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-    ratios = _rho(high, low, u) if spacing == "karras-n" else high * (low / high) ** u
-    return schedule.time_at(ratios)
-
-
-def _rho(high: float, low: float, u: Tensor) -> Tensor:
-    power = 1 / RHO
-    ratios: Tensor = (high**power + u * (low**power - high**power)) ** RHO
-    return ratios

@@ -35,8 +35,8 @@ class DiffusionMBIR(VolumeSolver):
     arXiv 2211.10655. The published code takes the norms over the chunks of slices that its network
     receives, 12 for CT: ``corrector_chunk=12``. It couples the last slice with the first:
     ``circular=True``. In 137 of 2000 steps its predictor uses the neighbouring level, because of
-    truncation in single precision. For CT it ends with ``x + A^T (y - A x) / (A^T A 1)``, a step
-    for operators without negative entries and with little noise, which is left to the caller.
+    truncation in single precision. For CT it ends with a step to the data:
+    ``final_consistency=True``.
 
     Args:
         steps: noise levels, 2000 as published, with two network evaluations each.
@@ -45,6 +45,9 @@ class DiffusionMBIR(VolumeSolver):
         cg_steps: conjugate-gradient steps; 1 as published.
         snr: size of the Langevin step; .16 as published.
         corrector_chunk: largest number of slices over which the norms are taken; all by default.
+        final_consistency: end with ``x + A^T (y - A x) / (A^T A 1)``, as published for CT: for
+            real images, operators without negative entries and measurements with little noise.
+            Pixels that are not measured stay as they are.
         rho, lam, tv_axes, circular: see `VolumeSolver`.
     """
 
@@ -53,15 +56,18 @@ class DiffusionMBIR(VolumeSolver):
     cg_steps: Count = 1
     snr: Annotated[float, Range(0, 1, "()")] = 0.16
     corrector_chunk: Count | None = None
+    final_consistency: bool = False
 
     name: ClassVar[str] = "diffusion-mbir"
 
     def check(self, problem: Problem) -> None:
-        """Raise for chunks of slices if processes share the volume."""
+        """Raise for chunks of slices if processes share the volume, or complex final steps."""
         super().check(problem)
         chunk, shared = self.corrector_chunk, problem.part.processes > 1
         accepted = "None if processes share a volume"
         require(chunk is None or not shared, "corrector_chunk", chunk, accepted)
+        real = not problem.image_dtype.is_complex or not self.final_consistency
+        require(real, "final_consistency", self.final_consistency, "False for complex images")
 
     def init(self, problem: Problem, noise: NoiseSource) -> VolumeState:
         """Start from pure noise, divided by alpha."""
@@ -83,6 +89,8 @@ class DiffusionMBIR(VolumeSolver):
         h = self._langevin_step(z, score, problem.space)
         x = x + h * score + (2 * h).sqrt() * z
         x, d, u = self.sweep(x, state, problem)
+        if s == 0 and self.final_consistency:
+            x = _consistent(x, problem)
         return VolumeState(x, x0, d, u, state.norm2)
 
     def _langevin_step(self, z: Tensor, score: Tensor, space: Space) -> Tensor:
@@ -95,6 +103,12 @@ class DiffusionMBIR(VolumeSolver):
         ratios = [ratio[:, None].expand_as(chunk) for chunk, ratio in sums]
         h = 2 * (self.snr * torch.cat(ratios, 1)) ** 2
         return h[:, None, :, None, None]
+
+
+def _consistent(x: Tensor, problem: Problem) -> Tensor:
+    """Return ``x + A^T (y - A x) / (A^T A 1)``, one simultaneous Kaczmarz step."""
+    back, weight = problem.A_adjoint(problem.y - problem.A(x)), problem.normal(torch.ones_like(x))
+    return torch.where(weight > 0, x + back / weight, x)
 
 
 def _slice_norms(v: Tensor) -> Tensor:

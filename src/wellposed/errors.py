@@ -66,7 +66,8 @@ class ProcessLostError(SamplingError):
 
 def warn(message: str) -> None:
     """Warn of the line outside the package that has led here, however many calls lie between."""
-    frame, level, found = sys._getframe(1).f_back, 3, 3
+    frame, level = sys._getframe(1).f_back, 3
+    found = level
     while frame is not None:  # frames of PyTorch's decorators may lie between ours
         found = level + 1 if _is_ours(frame) else found
         frame, level = frame.f_back, level + 1

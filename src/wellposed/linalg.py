@@ -119,16 +119,18 @@ class CGResult:
         iterations: iterations of each item before it was frozen, (B,).
         converged: items that reached the tolerance or, without a tolerance, the rounding level,
             (B,).
+        image: ``B x`` if ``apply`` returns ``B p`` beside ``A p``.
     """
 
     x: Tensor
     residuals: Tensor
     iterations: Tensor
     converged: Tensor
+    image: Tensor | None = None
 
 
 def conjugate_gradient(
-    apply: Callable[[Tensor], Tensor],
+    apply: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]],
     b: Tensor,
     x0: Tensor | None = None,
     *,
@@ -149,7 +151,9 @@ def conjugate_gradient(
     in the input gives NaN in the output.
 
     Args:
-        apply: the operator on tensors (B, ...), acting on each item alone.
+        apply: the operator on tensors (B, ...), acting on each item alone. It may return a pair,
+            ``A p`` and ``B p`` with another linear map B; the result then has ``B x`` as well,
+            without another application.
         b: right-hand sides (B, ...), real or complex; they must lie in the range of a singular
             operator, as ``A^H y`` does for ``A^H A``.
         x0: start, of the shape of ``b``; zero by default.
@@ -167,10 +171,14 @@ def conjugate_gradient(
     )
     if x0 is not None and x0.shape != b.shape:
         raise ShapeError(f"x0: got shape {tuple(x0.shape)}, accepted: {tuple(b.shape)} as b")
-    r = b if x0 is None else b - _checked(apply, x0)
+    r, image = b, None
+    if x0 is not None:
+        q, image = _checked(apply, x0)
+        r = b - q
     scale = per_item(_power_of_two(b, r, space), b)
     shrink = 1 / scale  # exact for a power of two; complex products are faster than quotients
     b, r = b * shrink, r * shrink
+    image = None if image is None else image * per_item(shrink.flatten(), image)
     x = torch.zeros_like(b) if x0 is None else x0 * shrink
     p, rr, bb = r, space.inner(r, r), space.inner(b, b)
     bb = _divisor(torch.where(bb > 0, bb, rr))
@@ -182,12 +190,15 @@ def conjugate_gradient(
             active = active & (rr > tolerance**2 * bb)
             if not bool(active.any()):
                 break
-        q = _checked(apply, p)
+        q, further = _checked(apply, p)
         pp, curvature = space.inner(p, p), space.inner(p, q)
         size = torch.maximum(size, curvature / _divisor(pp))  # approaches ||A|| from below
         active = active & ~(curvature <= eps * size * pp)
         alpha = torch.where(active, rr / torch.where(active, curvature, 1), 0)
         x = x.addcmul(per_item(alpha, x).to(x.dtype), p)
+        if further is not None:
+            gained = per_item(alpha, further).to(further.dtype) * further
+            image = gained if image is None else image + gained
         r = r.addcmul(per_item(-alpha, r).to(r.dtype), q)
         new = torch.where(active, space.inner(r, r), rr)
         beta = torch.where(active, new / torch.where(active, rr, 1), 0)
@@ -197,7 +208,8 @@ def conjugate_gradient(
         history.append(rr)
     rounding = _rounding(eps, bb, size, x, space)
     done = rr <= (rounding if tolerance is None else tolerance**2 * bb)
-    return CGResult(x * scale, (torch.stack(history) / bb).sqrt(), taken, done)
+    image = None if image is None else image * per_item(scale.flatten(), image)
+    return CGResult(x * scale, (torch.stack(history) / bb).sqrt(), taken, done, image)
 
 
 def _divisor(values: Tensor) -> Tensor:
@@ -212,13 +224,16 @@ def _rounding(eps: float, bb: Tensor, size: Tensor, x: Tensor, space: Space) -> 
     return (4 * eps * (bb.sqrt() + size * space.norm(x))).square()
 
 
-def _checked(apply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    out = apply(x)
+def _checked(
+    apply: Callable[[Tensor], Tensor | tuple[Tensor, Tensor]], x: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    applied = apply(x)
+    out, further = applied if isinstance(applied, tuple) else (applied, None)
     if out.shape != x.shape:
         raise ShapeError(
             f"apply: maps shape {tuple(x.shape)} to {tuple(out.shape)}, accepted: a square system"
         )
-    return out
+    return out, further
 
 
 def _power_of_two(a: Tensor, b: Tensor, space: Space) -> Tensor:

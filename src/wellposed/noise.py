@@ -74,20 +74,24 @@ class ItemNoise:
         if not (like.is_floating_point() or like.is_complex()):
             raise DtypeError(f"like: got {like.dtype}, accepted: floating-point or complex")
         noise = torch.empty(like.shape, dtype=like.dtype)
+        bits = np.random.Philox(0)  # one for all items, as making one costs more than a draw
+        generator, start = np.random.Generator(bits), bits.state
         for key, item in zip(self._keys, noise, strict=True):
             slices = item.unbind(1) if like.ndim == 5 else (item,)
             for number, part in enumerate(slices, self._first_slice):
-                part.copy_(self._stream(key, number, part))
+                start["state"]["key"][:] = key
+                start["state"]["counter"][:] = (0, self.position, number, 0)
+                bits.state = start
+                part.copy_(_normal(generator, part))
         self.position += 1
         return noise.to(like.device)
 
-    def _stream(self, key: np.ndarray, number: int, part: Tensor) -> Tensor:
-        """Return the noise of a slice; an image is slice 0."""
-        counter = np.array([0, self.position, number, 0], dtype=np.uint64)
-        generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
-        shape = (*part.shape, 2) if part.is_complex() else tuple(part.shape)
-        values = torch.from_numpy(np.asarray(generator.standard_normal(shape)))
-        return torch.view_as_complex(values) if part.is_complex() else values
+
+def _normal(generator: np.random.Generator, part: Tensor) -> Tensor:
+    """Return the noise of a slice; an image is slice 0."""
+    shape = (*part.shape, 2) if part.is_complex() else tuple(part.shape)
+    values = torch.from_numpy(np.asarray(generator.standard_normal(shape)))
+    return torch.view_as_complex(values) if part.is_complex() else values
 
 
 class RecordedNoise:

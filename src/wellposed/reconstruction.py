@@ -189,8 +189,8 @@ class Reconstruction:
         others, count = self._checked(others, truth), len(self.samples)
         require_integer("item", item, 0, len(self.mean) - 1)
         images = {title: image[item] for title, image in others.items()}
-        best = f"mean of {count}" if count > 1 else "one sample"
-        images |= {best: self.mean[item], "one sample": self.samples[0, item]}
+        best = f"mean of {count}" if count > 1 else self.kind
+        images |= {best: self.mean[item], self.kind: self.samples[0, item]}
         spread = {f"std of {count}": self.std[item]} if count > 1 else {}
         if truth is not None:
             images["truth"] = truth[item]
@@ -198,6 +198,11 @@ class Reconstruction:
                 item
             ]
         return draw_panel(images, spread, self.units)
+
+    @property
+    def kind(self) -> str:
+        """What the images of `samples` are: "one sample", or "estimate" if nothing was drawn."""
+        return "estimate" if self.seed is None else "one sample"
 
     def _checked(
         self, others: Mapping[str, Tensor] | None, truth: Tensor | None

@@ -41,7 +41,7 @@ class FileTask(Task):
 
     def fitted(self, prior: Prior) -> Prior:
         """Return the prior in the units of a scan; as it is for other inputs."""
-        if not self.in_scanner_units:
+        if not (self.in_scanner_units and prior.has_range):
             return prior
         if isinstance(self.operator, operators.Stacked):  # by its slices, all with one scale
             slices = self.y.transpose(1, 2).flatten(0, 1)

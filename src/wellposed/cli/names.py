@@ -34,7 +34,7 @@ S = TypeVar("S", bound="Solver")
 
 
 def make_solver(
-    cls: type[S], chosen: SolverOptions, batch_size: int | None = None, **defaults: int | str
+    cls: type[S], chosen: SolverOptions, batch_size: int | None = None, **defaults: object
 ) -> S:
     """Return a solver with the options' hyper-parameters, then ``defaults``, then its own."""
     given = {"steps": chosen.steps, "batch_size": batch_size}

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import typer
 
 from wellposed.cli.batch import RECORD, Job, Row, identity, report, run_all, write_table
+from wellposed.cli.file_task import FileTask
 from wellposed.cli.inputs import placed_like
 from wellposed.cli.names import (
     distinct_names,
@@ -26,10 +26,9 @@ from wellposed.datasets.reading import inputs_of, matched
 from wellposed.datasets.writing import require_free
 from wellposed.errors import ArgumentError, require
 from wellposed.parallel import sharding
-from wellposed.priors import Prior, Slicewise
-from wellposed.reconstruction import Reconstruction
+from wellposed.priors import Flat, Prior, Slicewise
 from wellposed.runs.fingerprint import fingerprint
-from wellposed.solvers import Solver
+from wellposed.solvers import Solver, recommend
 from wellposed.solvers.catalogue import named_solvers
 
 PRIORS = {"mri": "brain-mri", "ct": "ct"}
@@ -39,8 +38,8 @@ PRIORS = {"mri": "brain-mri", "ct": "ct"}
 def reconstruct(o: Reconstruct) -> None:
     """Reconstruct all inputs, or this process's share of them."""
     check_options_of(o.operator, o)
-    device, solver = use_device(o.device), _solver(o)
-    o = replace(o, volume=_takes_volume(o, solver))
+    device, cls = use_device(o.device), _solver_class(o)
+    o = replace(o, volume=_takes_volume(o, cls))
     jobs, share = _jobs(o), _share(o)
     mine = share.of(jobs)
     if share.count > 1:
@@ -48,39 +47,57 @@ def reconstruct(o: Reconstruct) -> None:
         typer.echo(text, err=True)
     if not mine:
         return
-    name = PRIORS.get(o.operator, "natural") if o.prior is None else o.prior
-    prior = load_prior(name, o).to(device)
+    prior = _prior(o, cls).to(device)
     _show_log()
-    samples = o.num_samples if o.num_samples is not None else 1 if o.volume else 4
-    every = o.checkpoint_every
-    solve = partial(solver, num_samples=samples, seed=o.seed, checkpoint_every=every)
     weights = fingerprint(prior)
-    failures = run_all(mine, partial(_run, o, prior, solve), lambda job: identity(o, job, weights))
+    failures = run_all(mine, partial(_run, o, prior, cls), lambda job: identity(o, job, weights))
     table = write_table(o.out, jobs)
     if len(jobs) > 1 and table is not None:
         typer.echo(f"all results: {table}")
     report(failures, len(mine))
 
 
-def _solver(o: Reconstruct) -> Solver:
-    """Return the solver; a sampler of restorers must use the measurement."""
-    name = o.solver or "dds"
-    cls = find_class("--solver", name, named_solvers(), Solver)
+def _solver_class(o: Reconstruct) -> type[Solver] | None:
+    """Return the class of --solver, whose settings must be valid; None if none is asked for."""
+    if o.solver is None:
+        require(not o.set, "--set", " ".join(o.set), "hyper-parameters of a --solver")
+        return None
+    cls = find_class("--solver", o.solver, named_solvers(), Solver)
     solver = make_solver(cls, o, o.batch_size)
-    uses_data = getattr(solver, "data_steps", 1) > 0
+    uses_data = getattr(solver, "data_steps", 1) > 0  # a sampler of restorers may not
     accepted = "a solver that uses INPUT; add --set data_steps=5"
-    require(uses_data, "--solver", name, accepted)
-    return solver
+    require(uses_data, "--solver", o.solver, accepted)
+    return cls
 
 
-def _takes_volume(o: Reconstruct, solver: Solver) -> bool:
+def _prior(o: Reconstruct, cls: type[Solver] | None) -> Prior:
+    """Return the prior, by default that of the operator."""
+    if cls is None or cls.uses_prior:
+        name = PRIORS.get(o.operator, "natural") if o.prior is None else o.prior
+        return load_prior(name, o)
+    accepted = f"none with --solver {cls.name}, which uses no prior"
+    require(o.prior is None, "--prior", o.prior, accepted)
+    return Flat()
+
+
+def _solver(o: Reconstruct, cls: type[Solver] | None, task: FileTask, prior: Prior) -> Solver:
+    """Return the solver of --solver, or the one that suits the problem."""
+    if cls is not None:
+        return make_solver(cls, o, o.batch_size)
+    goal = "mean" if o.num_samples is None else "samples"
+    found = recommend(task.operator, prior, goal)
+    settings = {k: v for k, v in found.settings.items() if k != "batch_size"}
+    return make_solver(type(found), o, o.batch_size, **settings)
+
+
+def _takes_volume(o: Reconstruct, cls: type[Solver] | None) -> bool:
     """Return whether the whole volume is reconstructed, not one slice."""
     asked = o.volume or o.slices is not None
     if asked and o.slice is not None:
         raise ArgumentError(
             "--slice: got a slice together with --volume or --slices, accepted: one of them"
         )
-    return asked or (solver.volumes_only and o.slice is None)
+    return asked or (cls is not None and cls.volumes_only and o.slice is None)
 
 
 def _jobs(o: Reconstruct) -> list[Job]:
@@ -112,17 +129,24 @@ def _share(o: Reconstruct) -> Share:
     return Share() if together else own_share(o.shard)
 
 
-def _run(
-    o: Reconstruct, prior: Prior, solve: Callable[..., Reconstruction], job: Job
-) -> list[Row] | None:
+def _run(o: Reconstruct, prior: Prior, cls: type[Solver] | None, job: Job) -> list[Row] | None:
     """Reconstruct one input, write the result on process 0, and return its row of the table."""
     task = build_task(job.file, o.operator, o, prior.channels).on(o.device)
     place = task.source if o.like is None else placed_like(task.source, o.like)
     if place.source is not None:
         require_free(job.out, place.source)
     prior, y, physics = task.fitted(prior), task.y, task.operator
+    prior = Slicewise(prior) if o.volume else prior
     part, held = sharding.shard(y, physics) if o.volume else (y, physics)
-    found = solve(part, held, Slicewise(prior) if o.volume else prior, checkpoint=job.checkpoint)
+    solver = _solver(o, cls, task, prior)
+    usual = 1 if o.volume or solver.deterministic else 4
+    found = solver(
+        *(part, held, prior),
+        num_samples=usual if o.num_samples is None else o.num_samples,
+        seed=o.seed,
+        checkpoint=job.checkpoint,
+        checkpoint_every=o.checkpoint_every,
+    )
     gathered = sharding.gather(found, held)
     if gathered is None:  # process 0 has the whole result
         return None
@@ -131,6 +155,8 @@ def _run(
     path = result.save(job.out, others=others, truth=task.truth)
     written = [path, path.with_suffix(".png"), *place.write(result, job.out)]
     table, row = summarize(result, others, task.truth, task.peak)
+    if cls is None:
+        typer.echo(f"{solver.name}, {solver.steps} steps; --solver takes another")
     typer.echo(table)
     typer.echo(f"wrote {' and '.join(map(str, written))}")
     return [row]

@@ -97,7 +97,8 @@ class SolverOptions:
 
     solver: str | None = setting(
         None,
-        "Solver, see `wellposed list`, or MODULE:CLASS; default: dds, or a suitable one.",
+        "Solver, see `wellposed list`, or MODULE:CLASS; default: one that suits the problem, see "
+        "solvers.recommend.",
     )
     steps: int | None = setting(None, "Number of steps; default: the solver's.")
     set: tuple[str, ...] = setting(
@@ -110,7 +111,9 @@ class RunOptions:
     """Number of samples, batching, seed and device."""
 
     num_samples: int | None = setting(
-        None, "Posterior samples; default: 4 for reconstructed images, otherwise 1."
+        None,
+        "Posterior samples; default: none but one best estimate, or 4 with a --solver that "
+        "samples images.",
     )
     batch_size: int | None = setting(
         None, "Samples or frames per batch; default: all samples, or 8 frames."

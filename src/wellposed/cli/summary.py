@@ -36,7 +36,7 @@ def summarize(
     cost, count = [str(result.nfe), f"{result.seconds:.1f}"], len(result.samples)
     residual = f"{float(result.residual[0, 0]):.3f}"
     rows = [[name, *figures(image), "-", "-", "-"] for name, image in others.items()]
-    rows += [["one sample", *figures(result.samples[0]), residual, *cost]]
+    rows += [[result.kind, *figures(result.samples[0]), residual, *cost]]
     rows += [[f"mean of {count}", *figures(result.mean), "-", *cost]] if count > 1 else []
     header = ["image", *names, "residual", "NFE", "seconds"]
     row = dict(zip(header, rows[-1], strict=True))

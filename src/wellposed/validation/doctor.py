@@ -17,7 +17,7 @@ from wellposed.priors.adapters.guided import Guided
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import parameters_in_millions
 from wellposed.priors.prior import Prior
-from wellposed.validation.readings import Reading, other_readings
+from wellposed.validation.readings import Reading, other_readings, remembered
 from wellposed.validation.self_tests import Denoising, Restoring, is_signal, synthetic
 
 MARGIN_DB = 1.0
@@ -99,13 +99,14 @@ def diagnose(prior: Prior, images: Tensor | None = None, seed: int = 0) -> Diagn
     images = (synthetic(prior, seed) if images is None else images).to(device)
     prior.check_image(images)
     test = Denoising(images, seed) if prior.anchor is None else Restoring(images, seed)
-    gains = test.gains(prior)
+    known = remembered(prior)
+    gains = test.gains(known)
     warnings = [
         f"it does not {test.verb} at {test.axis} = {level:g} ({gain:+.1f} dB)"
         for level, gain in gains.items()
         if gain < test.least
     ]
-    misread = _better_reading(prior, test)
+    misread = _better_reading(known, test)
     low, high = _percentiles(test.draws(prior))
     if misread:  # its samples would not be informative about the range
         warnings.append(misread)

@@ -4,20 +4,25 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from wellposed.priors.adapters.guided import Guided
+from wellposed.priors.anchor import Degraded
 from wellposed.priors.labels import Label
 from wellposed.priors.named_schedules import SCHEDULES
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.adm import heads_of, with_heads
 from wellposed.priors.prediction import TWO_HEADS
 from wellposed.priors.prior import Prior
-from wellposed.priors.processes import MeanReverting
+from wellposed.priors.processes import DenoisingProcess, MeanReverting
 from wellposed.priors.schedule import Tabulated
 
 MAX_SIGMAS = (10.0, 30.0, 50.0, 70.0)
 """Noise of the published IR-SDE and Refusion."""
+
+DENOISING = ((75.0, 100), (70.0, 1000))
+"""Noise and steps of their published processes for denoising."""
 
 TABLES, LEAST_STEPS = ("linear", "cosine", "scaled-linear", "sigmoid"), 100
 """Schedules that networks of counted times are trained with, and the fewest steps they are for."""
@@ -44,6 +49,42 @@ class Reading:
     axis: str
     name: str
     prior: Prior
+
+
+class Remembered(nn.Module):
+    """A network that computes each output once, as readings differ in what they make of it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self._known: list[tuple[tuple[Tensor, ...], Tensor]] = []
+
+    def forward(self, x: Tensor, label: Tensor, *told: Tensor | Degraded) -> Tensor:
+        """Return the network's output."""
+        given = (x, label, *(part for more in told for part in _parts(more)))
+        for seen, known in self._known:
+            if all(map(_same, seen, given)):
+                return known
+        output: Tensor = self.network(x, label, *told)
+        self._known.append((given, output))
+        return output
+
+
+def remembered(prior: Prior) -> Prior:
+    """Return a prior whose network is `Remembered`; priors without a network as they are."""
+    if isinstance(prior, Guided):
+        return Guided(remembered(prior.prior), prior.condition, prior.guidance, prior.null)
+    if isinstance(prior, NetworkPrior):
+        return _changed(prior, "network", Remembered(prior.network))
+    return prior
+
+
+def _parts(told: Tensor | Degraded) -> tuple[Tensor, ...]:
+    return (told,) if isinstance(told, Tensor) else tuple(told)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a, b)
 
 
 def other_readings(prior: Prior, kinds: tuple[str, ...]) -> Iterator[Reading]:
@@ -83,7 +124,13 @@ def _predictions(prior: NetworkPrior, kinds: tuple[str, ...]) -> Iterator[Readin
 def _schedules(prior: NetworkPrior) -> Iterator[Reading]:
     """Yield schedules of as many steps, which matter where labels count them."""
     schedule, counted = prior.schedule, isinstance(prior.label, Label)
-    if isinstance(schedule, MeanReverting):
+    if isinstance(schedule, DenoisingProcess):
+        for sigma, T in DENOISING:
+            name = f"schedule='ir-sde-denoising({sigma:g}, {T})'"
+            yield Reading(
+                "schedule", name, _changed(prior, "schedule", DenoisingProcess(sigma, T))
+            )
+    elif isinstance(schedule, MeanReverting):
         for sigma in MAX_SIGMAS:
             name, other = f"schedule='ir-sde({sigma:g})'", MeanReverting(max_sigma=sigma)
             yield Reading("schedule", name, _changed(prior, "schedule", other))
@@ -101,9 +148,11 @@ def _labels(prior: NetworkPrior) -> Iterator[Reading]:
 
 
 def _heads(prior: NetworkPrior) -> Iterator[Reading]:
-    known = heads_of(prior.network)
+    network, known = prior.network, heads_of(prior.network)
+    if isinstance(network, Remembered):  # its outputs are those of its own heads
+        network = network.network
     for name in HEADS if known else ():
         option, number = name.split("=")
-        network: nn.Module | None = with_heads(prior.network, **{option: int(number)})
-        if network is not None and heads_of(network) != known:
-            yield Reading("heads", name, _changed(prior, "network", network))
+        other: nn.Module | None = with_heads(network, **{option: int(number)})
+        if other is not None and heads_of(other) != known:
+            yield Reading("heads", name, _changed(prior, "network", Remembered(other)))

@@ -12,6 +12,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "DDS": {
         "DDS": {"steps": 50},
         "DDS, eta 0": {"steps": 50, "eta": 0.0},
+        "DDS, gamma 1": {"steps": 50, "gamma": 1.0},
         "DDS, gamma 100": {"steps": 50, "gamma": 100.0},
     },
     "DAPS": {"DAPS": {}, "DAPS, exact draws": {"draw": "exact"}},
@@ -45,8 +46,9 @@ def recorded_solvers() -> dict[str, Solver]:
     """
     recorded: dict[str, Solver] = {}
     for cls in named_solvers().values():
-        # Samplers of restorers use the data as a condition.
-        if cls.volumes_only or cls.restores:
+        # Point estimates have no distribution; samplers of restorers use the data as a condition;
+        # others are for one operator.
+        if cls.volumes_only or cls.restores or cls.deterministic or cls.operators:
             continue
         for label, settings in SETTINGS.get(cls.__name__, {cls.__name__: {}}).items():
             fields: dict[str, Any] = {"steps": BUDGET, "spacing": "karras"} | settings

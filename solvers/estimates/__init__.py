@@ -1,0 +1,1 @@
+"""Point estimates: one deterministic image instead of posterior samples."""

@@ -1,0 +1,78 @@
+"""Estimates without a prior and without iterations."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from wellposed.errors import ArgumentError
+from wellposed.noise import NoiseSource
+from wellposed.solvers.base import State
+from wellposed.solvers.estimates.base import PointEstimate
+from wellposed.solvers.problem import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Direct(PointEstimate):
+    """Base of the estimates that are a formula."""
+
+    steps: int = 1
+
+    uses_prior: ClassVar[bool] = False
+
+    def step(
+        self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
+    ) -> State:
+        """Apply the formula."""
+        x = self.formula(problem)
+        return State(x, x)
+
+    def formula(self, problem: Problem) -> Tensor:
+        """Return the estimate."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackProjection(Direct):
+    """The adjoint image ``A^H y``: of undersampled k-space the zero-filled image."""
+
+    name: ClassVar[str] = "back-projection"
+    linear_only: ClassVar[bool] = True
+
+    def formula(self, problem: Problem) -> Tensor:
+        """Return ``A^H y``."""
+        return problem.back_projection
+
+
+@dataclass(frozen=True, kw_only=True)
+class FBP(Direct):
+    """Filtered back-projection of sinograms; FDK of cone-beam projections."""
+
+    name: ClassVar[str] = "fbp"
+    linear_only: ClassVar[bool] = True
+
+    def check(self, problem: Problem) -> None:
+        """Refuse what is not CT."""
+        super().check(problem)
+        _filtered(problem)
+
+    def formula(self, problem: Problem) -> Tensor:
+        """Return the filtered back-projection."""
+        return _filtered(problem)(problem.y)
+
+
+def _filtered(problem: Problem) -> Callable[[Tensor], Tensor]:
+    """Return the operator's own filtered back-projection.
+
+    Raises:
+        ArgumentError: it has none.
+    """
+    for method in ("fbp", "fdk"):
+        found = getattr(problem.operator, method, None)
+        if callable(found):
+            return found  # type: ignore[no-any-return]
+    raise ArgumentError(
+        f"operator: got {type(problem.operator).__name__}, accepted by FBP: ParallelBeamCT, "
+        "FanBeamCT or ConeBeamCT"
+    )

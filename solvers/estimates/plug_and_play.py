@@ -1,0 +1,152 @@
+"""Plug-and-play estimates: the prior's denoiser as a proximal map, at falling noise levels."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from wellposed.checks import Count, Positive
+from wellposed.linalg import per_item
+from wellposed.noise import ItemNoise, NoiseSource
+from wellposed.solvers.base import State
+from wellposed.solvers.data import noise_level, proximal
+from wellposed.solvers.diffpir import gradient_step
+from wellposed.solvers.estimates.base import PointEstimate
+from wellposed.solvers.problem import Problem
+
+GRADIENT_STEPS = 5
+"""Gradient steps that stand for a proximal solution where the measurement is not linear."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlugAndPlay(PointEstimate):
+    """Base of the estimates that alternate the data and a denoiser.
+
+    The denoiser is used at levels from ``start`` down to the noise level of the data, equidistant
+    on a logarithmic scale and chosen for each item.
+
+    Args:
+        steps: iterations, each with one evaluation of the network.
+        start: first noise level, ``sigma / alpha`` in the prior's units (an image spans -1 to 1).
+        lambda_: weight of the prior; larger values smooth more.
+        cg_steps: conjugate-gradient steps at most of a fit, where it has no closed form.
+    """
+
+    steps: Count = 30
+    start: Positive = 0.4
+    lambda_: Positive = 0.23
+    cg_steps: Count = 60
+
+    def level(self, left: float, problem: Problem) -> Tensor:
+        """Return the noise level of each item, (B,), with so many iterations left."""
+        low = image_noise(problem).clamp(min=problem.prior.schedule.min_ratio)
+        high = low.clamp(min=self.start)
+        done = (self.steps - left) / max(self.steps - 1, 1)
+        return high * (low / high) ** done
+
+    def fit(self, x: Tensor, level: Tensor, problem: Problem) -> Tensor:
+        """Return ``argmin_z ||A z - y||^2 / sigma_y^2 + lambda ||z - x||^2 / level^2``."""
+        weight = (self.lambda_ * (noise_level(problem) / level) ** 2).to(x.real.dtype)
+        if problem.is_linear:
+            return proximal(problem, x, weight, self.cg_steps)
+        # Each step may move as far as one of many: the weights of steps in a row add up.
+        for _ in range(GRADIENT_STEPS):
+            x = gradient_step(x, GRADIENT_STEPS * weight, problem)
+        return x
+
+    def denoise(self, x: Tensor, level: Tensor, problem: Problem) -> Tensor:
+        """Return the denoised image of an ``x`` with noise of a level."""
+        t = problem.prior.schedule.time_at(level)
+        alpha = problem.prior.schedule(t)[0].to(x.real.dtype)
+        return problem.denoise(per_item(alpha, x) * x, t)
+
+
+def image_noise(problem: Problem) -> Tensor:
+    """Return the noise of the data as that of an image, (B,), in units: ``sigma_y / |A|``.
+
+    ``|A|^2`` is the mean eigenvalue of ``A^H A``, found from one random image; 1 if A is not
+    linear.
+    """
+    level = noise_level(problem).double()
+    if not problem.is_linear:
+        return level
+    z = ItemNoise(0, [(0,)], first_slice=problem.part.start).draw(problem.zeros()[:1])
+    z = z.expand(problem.image_shape)
+    mean = (problem.space.inner(z, problem.normal(z)) / problem.space.inner(z, z)).double()
+    return level / torch.where(mean > 0, mean, 1).sqrt()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HQS(PlugAndPlay):
+    r"""Plug-and-play half-quadratic splitting: a sharp estimate in few evaluations, no samples.
+
+    For noise levels ``s`` from ``start`` down to ``sigma_y``, with the prior's denoiser ``D``::
+
+        z = argmin_z  ||A z - y||^2 / (2 sigma_y^2) + lambda ||z - x||^2 / (2 s^2)
+        x = D(z, s)
+
+    Where the measurement is not linear, z comes from gradient steps. Noise-free data are fitted
+    as if they had noise of .01 in the prior's units.
+
+    Reference: "Plug-and-Play Image Restoration with Deep Denoiser Prior", TPAMI 2021,
+    arXiv 2008.13751, eq. 6 and 7, with its ``lambda = .23``.
+    """
+
+    name: ClassVar[str] = "hqs"
+
+    def step(
+        self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
+    ) -> State:
+        """Fit the data, denoise."""
+        level = self.level(t, problem)
+        x = self.denoise(self.fit(state.x, level, problem), level, problem)
+        return State(x, x)
+
+
+@dataclass(frozen=True, eq=False)
+class SplitState(State):
+    """State of ADMM.
+
+    Attributes:
+        u: the scaled dual variable, an image in units.
+    """
+
+    u: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PnPADMM(PlugAndPlay):
+    r"""Plug-and-play ADMM: half-quadratic splitting with a dual variable that drives consensus.
+
+    For noise levels ``s`` from ``start`` down to ``sigma_y``, with the prior's denoiser ``D``::
+
+        z = argmin_z  ||A z - y||^2 / (2 sigma_y^2) + lambda ||z - (x - u)||^2 / (2 s^2)
+        x = D(z + u, s)
+        u = (s' / s)^2 (u + z - x)
+
+    The scaled dual variable is divided by the penalty ``lambda / s^2``, which the factor of u
+    adapts to the next level ``s'``. At a constant level and with lambda = 1 a Gaussian prior gives
+    the posterior mode.
+
+    Reference: "Plug-and-Play Priors for Model Based Reconstruction", GlobalSIP 2013; with falling
+    levels "Plug-and-Play ADMM for Image Restoration", arXiv 1605.01710.
+    """
+
+    name: ClassVar[str] = "pnp-admm"
+
+    def init(self, problem: Problem, noise: NoiseSource) -> SplitState:
+        """Start without a dual variable."""
+        x = super().init(problem, noise).x
+        return SplitState(x, x, torch.zeros_like(x))
+
+    def step(
+        self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
+    ) -> SplitState:
+        """Fit the data, denoise, add up the difference."""
+        assert isinstance(state, SplitState)
+        level, after = self.level(t, problem), self.level(max(s, 1.0), problem)
+        z = self.fit(state.x - state.u, level, problem)
+        x = self.denoise(z + state.u, level, problem)
+        shrink = per_item(((after / level) ** 2).to(x.real.dtype), x)
+        return SplitState(x, x, shrink * (state.u + z - x))

@@ -1,0 +1,193 @@
+"""Point estimates: against closed forms, independent solvers and the discrepancy principle."""
+
+import deepinv
+import pytest
+import torch
+
+from wellposed import errors
+from wellposed.operators import (
+    Denoising,
+    FanBeamCT,
+    Inpainting,
+    MultiCoilMRI,
+    ParallelBeamCT,
+    SuperResolution,
+    Whitened,
+    fastmri_lines,
+    simulate_sensitivity_maps,
+)
+from wellposed.priors import Flat, GaussianPrior
+from wellposed.solvers import FBP, HQS, BackProjection, PnPADMM, Tikhonov, TotalVariation
+
+ESTIMATES = {
+    "hqs": HQS(steps=5),
+    "pnp-admm": PnPADMM(steps=5),
+    "tv": TotalVariation(steps=20),
+    "tikhonov": Tikhonov(),
+    "back-projection": BackProjection(),
+}
+
+
+def random(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def blocks():
+    x = torch.zeros(1, 1, 24, 24, dtype=torch.float64)
+    x[..., 5:14, 6:20], x[..., 12:20, 3:9] = 1, 0.5
+    return x
+
+
+def mri(noise_sigma, dtype=torch.complex128):
+    mask = fastmri_lines("random", 24, 2, 0.1, seed=0)
+    maps = simulate_sensitivity_maps(3, 24, 24, seed=0).to(dtype)
+    return MultiCoilMRI(mask, maps, noise_sigma)
+
+
+@pytest.mark.parametrize("estimate", ESTIMATES.values(), ids=ESTIMATES)
+def test_an_item_is_the_same_alone_and_in_a_batch(estimate):
+    sigmas = torch.tensor([0.05, 0.2, 0.4], dtype=torch.float64)
+    mask = (random(1, 9, 8, seed=1) > -0.5).double()
+    y = Inpainting(mask, noise_sigma=0.1).measure(random(3, 1, 9, 8), seed=0)
+    prior = GaussianPrior(0.0, 0.5)
+    batch = estimate(y, Inpainting(mask, noise_sigma=sigmas), prior)
+    for b in range(3):
+        alone = estimate(y[b : b + 1], Inpainting(mask, noise_sigma=sigmas[b]), prior)
+        torch.testing.assert_close(alone.mean[0], batch.mean[b], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("estimate", ESTIMATES.values(), ids=ESTIMATES)
+def test_nothing_is_drawn(estimate):
+    y, operator = random(1, 1, 8, 8), Denoising((1, 8, 8), 0.1)
+    state = torch.get_rng_state()
+    result = estimate(y, operator, GaussianPrior(0.0, 0.5), seed=3)
+    assert torch.equal(result.samples, estimate(y, operator, GaussianPrior(0.0, 0.5)).samples)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert result.seed is None
+    with pytest.raises(errors.ArgumentError, match="num_samples: got 2, accepted: 1"):
+        estimate(y, operator, GaussianPrior(0.0, 0.5), num_samples=2)
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("closed form", 1e-6), ("mri", 2e-3)])
+def test_admm_at_one_level_finds_the_mode(kind, tolerance):
+    """With a Gaussian prior the denoiser is a proximal map, and the mode the posterior mean."""
+    complex_ = kind == "mri"
+    operator = mri(0.3) if complex_ else SuperResolution((1, 24, 24), 2, noise_sigma=0.3)
+    prior = GaussianPrior(0.2, 0.5, is_complex=complex_)
+    x = random(2, 1, 24, 24, dtype=torch.complex128 if complex_ else torch.float64)
+    y = operator.measure(x, seed=0)
+    found = PnPADMM(steps=300, start=0.3, lambda_=1)(y, operator, prior).mean
+    wanted = prior.posterior(y, operator).mean
+    assert (found - wanted).norm() < tolerance * wanted.norm()
+
+
+def test_hqs_is_its_recursion():
+    """On pixels by themselves both steps are weighted means."""
+    steps, start, sigma, mean, std = 6, 0.5, 0.1, 0.3, 0.4
+    y = random(1, 1, 4, 4)
+    x = torch.zeros_like(y)
+    for k in range(steps):
+        s = start * (sigma / start) ** (k / (steps - 1))
+        z = (y / sigma**2 + 2 * x / s**2) / (1 / sigma**2 + 2 / s**2)
+        x = (z / s**2 + mean / std**2) / (1 / s**2 + 1 / std**2)
+    solver = HQS(steps=steps, start=start, lambda_=2.0)
+    found = solver(y, Denoising((1, 4, 4), sigma), GaussianPrior(mean, std**2))
+    torch.testing.assert_close(found.mean, x, rtol=0, atol=1e-6)
+    assert found.nfe == steps
+
+
+@pytest.mark.parametrize("kind", ["mri", "ct"])
+def test_total_variation_is_least_among_the_images_that_fit(kind):
+    truth = blocks()
+    if kind == "mri":
+        operator, truth = mri(0.05), truth * (1 + 0.5j)
+    else:
+        operator = ParallelBeamCT(24, 16, noise_sigma=0.3)
+    y = operator.measure(truth, seed=0)
+    result = TotalVariation(steps=200)(y, operator)
+    assert float(result.residual) == pytest.approx(1, abs=0.02)
+    solvers = [BackProjection(), Tikhonov()]
+    others = [float((s(y, operator).mean - truth).norm()) for s in solvers]
+    assert float((result.mean - truth).norm()) < 0.5 * min(others)
+    assert variation(result.mean) < 1.05 * variation(truth)
+
+
+def variation(x):
+    down, across = x.diff(dim=-2)[..., :, :-1], x.diff(dim=-1)[..., :-1, :]
+    return float((down.abs().square() + across.abs().square()).sqrt().sum())
+
+
+def test_total_variation_with_a_weight_is_that_of_deepinv():
+    y = blocks() + 0.1 * random(1, 1, 24, 24)
+    found = TotalVariation(steps=400, weight=0.2)(y, Denoising((1, 24, 24))).mean
+    wanted = deepinv.models.TVDenoiser(n_it_max=3000, crit=1e-10)(y, ths=0.2)
+    assert (found - wanted).abs().max() < 2e-3
+
+
+def test_total_variation_of_volumes_couples_slices():
+    volume = blocks()[:, :, None].expand(-1, -1, 4, -1, -1).contiguous()
+    operator = Denoising((1, 4, 24, 24), 0.2)
+    y = operator.measure(volume, seed=0)
+    whole = TotalVariation(steps=100)(y, operator).mean
+    single = Denoising((1, 24, 24), 0.2)
+    slices = [TotalVariation(steps=100)(y[:, :, k], single).mean for k in range(4)]
+    apart = torch.stack(slices, 2)
+    assert (whole - volume).norm() < 0.9 * (apart - volume).norm()
+
+
+def test_complex_images_of_no_imaginary_part_are_as_real_ones():
+    y = blocks() + 0.1 * random(1, 1, 24, 24)
+    real = TotalVariation(steps=30, weight=0.1)(y, Denoising((1, 24, 24))).mean
+    operator = Denoising((1, 24, 24), complex_image=True)
+    both = TotalVariation(steps=30, weight=0.1)(y.to(torch.complex128), operator).mean
+    torch.testing.assert_close(both.real, real)
+
+
+def test_tikhonov_fits_as_the_noise_lets_it():
+    operator = mri(0.1)
+    y = operator.measure(blocks().to(torch.complex128), seed=0)
+    assert float(Tikhonov()(y, operator).residual) == pytest.approx(1, abs=0.02)
+
+
+def test_tikhonov_with_a_weight_solves_the_normal_equations():
+    operator = ParallelBeamCT(8, 5, noise_sigma=0.1)
+    y = operator.measure(blocks()[..., ::3, ::3].contiguous(), seed=0)
+    result = Tikhonov(weight=0.01)(y, operator)
+    A = torch.stack([operator.A(e).flatten() for e in torch.eye(64).double().view(64, 1, 1, 8, 8)])
+    A = A.T
+    norm2 = torch.linalg.matrix_norm(A, 2) ** 2
+    normal = A.T @ A + 0.01 * norm2 * torch.eye(64)
+    wanted = torch.linalg.solve(normal, A.T @ y.flatten())
+    assert (result.mean.flatten() - wanted).norm() < 1e-3 * wanted.norm()
+    assert result.nfe == 0
+
+
+@pytest.mark.parametrize("operator", [ParallelBeamCT(16, 20), FanBeamCT(16, 20, 40.0, 40.0)])
+def test_fbp_is_the_operators_own(operator):
+    y = operator.A(blocks()[..., 4:20, 4:20].contiguous())
+    assert torch.equal(FBP()(y, operator).mean, operator.fbp(y))
+    weights = 0.5 + torch.rand_like(y)
+    whitened = Whitened(operator, weights)
+    torch.testing.assert_close(FBP()(whitened.whiten(y), whitened).mean, operator.fbp(y))
+
+
+MISTAKES = {
+    "no noise level": (TotalVariation(), Denoising((1, 8, 8)), "weight: got None, accepted for"),
+    "nor for least squares": (Tikhonov(), Denoising((1, 8, 8)), "weight: got None"),
+    "no tomograph": (FBP(), Denoising((1, 8, 8)), "operator: got Denoising, accepted by FBP"),
+    "no prior": (HQS(), Denoising((1, 8, 8)), "prior: got NoneType, accepted"),
+}
+
+
+@pytest.mark.parametrize(("solver", "operator", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_what_is_missing_is_named(solver, operator, message):
+    with pytest.raises(errors.ArgumentError, match=message):
+        solver(random(1, 1, 8, 8), operator)
+
+
+def test_the_flat_prior_denoises_nothing():
+    x = random(2, 1, 3, 3)
+    prior = Flat()
+    alpha, _ = prior.schedule(1.5)
+    torch.testing.assert_close(prior.denoise(alpha * x, 1.5), x)
+    assert prior.to_units(x).equal(x)
