@@ -108,6 +108,16 @@ class NetworkPrior(Prior):
             return torch.complex(*x0.chunk(2, dim=1))
         return self.denoise_channels(x_t, t, condition)
 
+    def check_image(self, x: Tensor) -> None:
+        """Raise unless the network accepts images like ``x``; see `Prior.check_image`."""
+        super().check_image(x)
+        kinds = {type(module) for module in self.network.modules()}
+        if x.ndim == 5 and nn.Conv2d in kinds and nn.Conv3d not in kinds:
+            raise ShapeError(
+                f"prior: its network takes images (B, C, H, W), but those of the operator are "
+                f"volumes of shape {tuple(x.shape)}; accepted: priors.Slicewise(prior)"
+            )
+
     def denoise_channels(
         self, x_t: Tensor, t: float | Tensor, condition: Condition = None
     ) -> Tensor:

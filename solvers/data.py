@@ -25,6 +25,9 @@ NOISE_FREE = 0.01
 LangevinRate = Annotated[float, Range(0, 2, "()")]
 """Step of `GaussianCoupling.langevin` times the largest curvature; stable below 2."""
 
+REMAINING = 0.25
+"""Share of the variance of the noise in x_t that is left in the clean estimate."""
+
 EXACT, ROUGH = 1e-6, 1e-3
 """Relative residuals at which a proximal solution ends, ROUGH inside an iteration."""
 
@@ -143,6 +146,15 @@ def noise_level(problem: Problem) -> Tensor:
     """Return the standard deviation of each item's noise in units, (B,); never 0."""
     sigma = problem.noise_sigma
     return torch.where(sigma > 0, sigma, NOISE_FREE)
+
+
+def matched_weight(ratio: Tensor, problem: Problem) -> Tensor:
+    """Return the Bayesian weight of the data, ``v / sigma_y^2``, of each item, (B,).
+
+    It weighs the noise of the data against ``v``, the variance of the clean estimate, taken as
+    the share `REMAINING` of the noise variance at t, ``ratio = sigma_t / alpha_t``.
+    """
+    return REMAINING * ratio**2 / noise_level(problem) ** 2
 
 
 def squared_norm(problem: Problem, iterations: int = 20) -> Tensor:

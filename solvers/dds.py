@@ -13,14 +13,11 @@ from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
-from wellposed.solvers.data import noise_level, project, proximal
+from wellposed.solvers.data import matched_weight, project, proximal
 from wellposed.solvers.problem import Problem
 
 PUBLISHED_STEPS, MATCHED_STEPS = 5, 60
 """Conjugate-gradient steps of the paper, and the most for a solution with a matched weight."""
-
-REMAINING = 0.25
-"""Share of the variance of the noise in x_t that is left in the clean estimate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +40,7 @@ class DataSteps(Correction):
         """Take the conjugate-gradient steps."""
         x0, gamma = found.x0, self.gamma
         if gamma is None:
-            rho = 1 / matched_weight(level, problem)
+            rho = 1 / matched_weight(level.sigma_t / level.alpha_t, problem)
             return proximal(problem, x0, rho, self.cg_steps or MATCHED_STEPS)
         steps = self.cg_steps or PUBLISHED_STEPS
         if math.isinf(gamma):
@@ -54,16 +51,6 @@ class DataSteps(Correction):
 
         b = torch.add(x0, problem.back_projection, alpha=gamma)
         return conjugate_gradient(apply, b, x0, iterations=steps, space=problem.space).x
-
-
-def matched_weight(level: Levels, problem: Problem) -> Tensor:
-    """Return the Bayesian weight of the data, ``v / sigma_y^2``, of each item, (B,).
-
-    It weighs the noise of the data against ``v``, the variance of the clean estimate, taken as
-    the share `REMAINING` of the noise variance at t.
-    """
-    v = REMAINING * (level.sigma_t / level.alpha_t) ** 2
-    return v / noise_level(problem) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)

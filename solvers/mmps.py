@@ -1,6 +1,7 @@
 """MMPS: moment matching posterior sampling (Rozet et al. 2024), or TMPD (Boys et al. 2023)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,8 +11,15 @@ from wellposed.checks import Count, Fraction, PositiveOrInfinite
 from wellposed.linalg import conjugate_gradient, per_item
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
+from wellposed.solvers.data import ROUGH, noise_level
 from wellposed.solvers.dds import DataSteps
 from wellposed.solvers.problem import Problem
+
+ISOTROPIC_SHARE = 0.1
+"""Variance of x_0 over that of the noise in x_t, as preconditioners take it."""
+
+ISOTROPIC_STEPS = 20
+"""Conjugate-gradient steps inside a preconditioner; none of them calls the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +28,12 @@ class MomentMatching(Correction):
 
     Args:
         cg_steps: conjugate-gradient steps, started at zero.
-        isotropic_above: see `MMPS`.
+        isotropic_above, preconditioned: see `MMPS`.
     """
 
     cg_steps: Count = 3
     isotropic_above: PositiveOrInfinite = math.inf
+    preconditioned: bool = False
 
     linear_only: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
@@ -45,10 +54,30 @@ class MomentMatching(Correction):
             u = spread(v)
             return sigma2 * v + problem.A(u), u
 
-        b, space = problem.y - problem.A(found.x0), problem.space
-        solved = conjugate_gradient(apply, b, iterations=self.cg_steps, space=space)
+        solved = conjugate_gradient(
+            apply,
+            problem.y - problem.A(found.x0),
+            iterations=self.cg_steps,
+            preconditioner=_isotropic(level, problem) if self.preconditioned else None,
+            space=problem.space,
+        )
         assert solved.image is not None  # V A^T v, the sum of the products of all steps
         return found.x0 + solved.image
+
+
+def _isotropic(level: Levels, problem: Problem) -> Callable[[Tensor], Tensor]:
+    """Return the inverse of ``sigma_y^2 I + s A A^T``, with a variance s of every pixel."""
+    variance = ISOTROPIC_SHARE * (level.sigma_t / level.alpha_t) ** 2
+    weight = per_item(noise_level(problem) ** 2 / variance, problem.y)
+
+    def apply(v: Tensor) -> Tensor:
+        return weight * v + problem.A(problem.A_adjoint(v))
+
+    def solve(v: Tensor) -> Tensor:
+        steps, space = ISOTROPIC_STEPS, problem.space
+        return conjugate_gradient(apply, v, iterations=steps, tolerance=ROUGH, space=space).x
+
+    return solve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +108,15 @@ class MMPS(Corrected):
         cg_steps: conjugate-gradient steps, started at zero; a few suffice for images.
         isotropic_above: noise level, ``sigma_t / alpha_t``, above which V is isotropic; infinity
             as published.
+        preconditioned: precondition CG by the system of an isotropic V, which needs no network.
+            CT, whose rays overlap, then needs 3 steps instead of 10.
     """
 
     steps: Count = 100
     eta: Fraction = 1.0
     cg_steps: Count = 3
     isotropic_above: PositiveOrInfinite = math.inf
+    preconditioned: bool = False
 
     name: ClassVar[str] = "mmps"
     linear_only: ClassVar[bool] = True
@@ -93,7 +125,11 @@ class MMPS(Corrected):
     @property
     def correction(self) -> MomentMatching:
         """The moment matching."""
-        return MomentMatching(cg_steps=self.cg_steps, isotropic_above=self.isotropic_above)
+        return MomentMatching(
+            cg_steps=self.cg_steps,
+            isotropic_above=self.isotropic_above,
+            preconditioned=self.preconditioned,
+        )
 
     def fresh(self, level: Levels) -> Tensor:
         """DDIM's variance."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import Choice, NonNegative, Positive, Range
-from wellposed.linalg import as_real, like
+from wellposed.linalg import as_real, like, per_item
 from wellposed.noise import NoiseSource
 from wellposed.solvers.base import Solver, State
-from wellposed.solvers.data import misfit_gradient, pseudo_inverse
+from wellposed.solvers.data import matched_weight, misfit_gradient, pseudo_inverse
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.scope import require_linear
 
@@ -59,13 +59,17 @@ class REDDiff(Solver):
     the factor d / m. No gradient passes through the network. Nonlinear operators and latent priors
     use automatic differentiation.
 
+    ``regularization=None`` needs no tuning where the noise is known: the weight of the prior is
+    then ``(sigma_t / alpha_t) sigma_y^2 / v_t`` in sums, with v_t the variance of the denoised
+    image, see `matched_weight`.
+
     Reference: "A Variational Perspective on Solving Inverse Problems with Diffusion Models",
     ICLR 2024, arXiv 2305.04391. The published code returns the ``x0`` of the last iteration, one
     Adam step behind ``mu``: ``returned="x0"``. It also averages over the batch, which scales the
     gradients of all items equally; Adam compensates this except for its epsilon.
 
     Args:
-        regularization: lambda, weight of the prior; .25 as published.
+        regularization: lambda, weight of the prior; .25 as published, None follows the noise.
         weighting: w(r): linear (default), sqrt, square, log, trunc_linear, power2over3, const.
         obs_weight: weight of the data term.
         learning_rate, beta1, beta2, epsilon: Adam; (.9, .99) and 1e-8 as published.
@@ -76,7 +80,7 @@ class REDDiff(Solver):
         returned: "mu", the last mean, or "x0" as in the published code.
     """
 
-    regularization: NonNegative = 0.25
+    regularization: NonNegative | None = 0.25
     weighting: Annotated[str, Choice(*WEIGHTINGS)] = "linear"
     obs_weight: NonNegative = 1.0
     learning_rate: Positive = 0.1
@@ -118,13 +122,18 @@ class REDDiff(Solver):
         x_t = alpha * x0 + sigma * z
         eps = (x_t - alpha * problem.denoise(x_t, t)) / sigma
         # Pure noise (alpha = 0) carries no information on the image.
-        weight = (
-            self.regularization * WEIGHTINGS[self.weighting](sigma / alpha) if alpha > 0 else 0
-        )
         mean = self.reduction == "mean"
         d, m = (problem.space.count(v) if mean else 1 for v in (mu, problem.y))
+        weight = self._weight(sigma / alpha, d / m, problem) if alpha > 0 else 0
         gradient = weight * (eps - z) / d + self.obs_weight * misfit_gradient(problem, x0) / m
         return self._adam(state, x0, gradient)
+
+    def _weight(self, ratio: Tensor, means: float, problem: Problem) -> Tensor:
+        """Return the weight of the prior at ``sigma_t / alpha_t``; ``means`` is d / m."""
+        if self.regularization is None:
+            matched = ratio / matched_weight(ratio, problem)
+            return per_item(means * matched, problem.zeros())
+        return self.regularization * WEIGHTINGS[self.weighting](ratio)
 
     def _adam(self, state: REDDiffState, x0: Tensor, gradient: Tensor) -> REDDiffState:
         """Return the state after Adam's update (Kingma and Ba 2015)."""

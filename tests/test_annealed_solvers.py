@@ -605,6 +605,18 @@ def test_the_sum_of_red_diffs_losses_is_their_mean_with_another_lambda():
     assert (first - third).abs().max() > 1e-3
 
 
+def test_red_diffs_weight_by_the_noise_does_not_depend_on_how_losses_are_reduced():
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    operator, prior = SuperResolution((1, 8, 8), 2, noise_sigma=0.01), GaussianPrior(0.5, 0.1)
+    y = operator.measure(x)
+    by_mean = REDDiff(steps=20, regularization=None, epsilon=0.0)
+    first, second = (
+        solver(y, operator, prior, seed=0).samples
+        for solver in (by_mean, replace(by_mean, reduction="sum"))
+    )
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-8)
+
+
 def test_fields_out_of_range_are_named():
     for solver, field, value in (
         (DAPS, "draw", "hmc"),

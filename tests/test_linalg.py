@@ -114,6 +114,31 @@ def test_ends_after_as_many_steps_as_there_are_distinct_eigenvalues(distinct):
     assert true_residual(A, found.x, b) < 1e-14
 
 
+@pytest.mark.parametrize("dtype", [F64, C128])
+def test_a_preconditioner_saves_steps(dtype):
+    """An exact inverse leaves one step, CG inside CG a few; the solution is the same."""
+    A, b = varied(dtype, (10.0, 100.0, 1e3))
+    exact = torch.linalg.solve(A, b.flatten(1)[..., None])[..., 0].view_as(b)
+    near = product(torch.linalg.inv(A + 0.01 * torch.eye(30)))
+
+    def inner_steps(r):
+        return conjugate_gradient(product(A), r, iterations=12).x
+
+    for preconditioner, most in (
+        (product(3 * torch.linalg.inv(A)), 1),
+        (near, 25),
+        (inner_steps, 25),
+    ):
+        found = conjugate_gradient(
+            product(A), b, iterations=60, tolerance=1e-9, preconditioner=preconditioner
+        )
+        assert bool(found.converged.all())
+        assert int(found.iterations.max()) <= most
+        assert bool((norm(found.x - exact) < 1e-3 * norm(exact)).all())
+    plain = conjugate_gradient(product(A), b, iterations=60, tolerance=1e-9)
+    assert int(plain.iterations.max()) > 30
+
+
 def test_the_energy_norm_of_the_error_falls_at_every_step():
     A, b = varied(F64, (100.0,))
     exact = torch.linalg.solve(A, b.flatten(1)[..., None])[..., 0].view_as(b)

@@ -307,6 +307,7 @@ def test_priors_name_images_that_do_not_suit():
     for image, error, message in (
         (torch.zeros(1, 1, 8, 8), errors.ShapeError, "made for 3 channels, .* have 1"),
         (torch.zeros(1, 3, 8, 8, dtype=C128), errors.ShapeError, "made for real images"),
+        (torch.zeros(1, 3, 4, 8, 8), errors.ShapeError, "accepted: priors.Slicewise"),
         (torch.zeros(1, 3, 8, 8, device="meta"), errors.DeviceError, "cpu but y on meta"),
     ):
         with pytest.raises(error, match=message):

@@ -31,7 +31,9 @@ from wellposed.operators.check import dense_matrix
 from wellposed.parallel.part import Part
 from wellposed.priors import VE, GaussianPrior, Tabulated
 from wellposed.priors.prior import Prior
+from wellposed.priors.transition import levels
 from wellposed.solvers import DDS, DDS3D, DiffusionMBIR, Problem
+from wellposed.solvers.data import matched_weight, proximal
 from wellposed.solvers.volumes.tv import AXES, VolumeState, soft_threshold
 from wellposed.validation import PROCESSES, process
 
@@ -275,6 +277,27 @@ def test_without_penalty_it_is_dds_with_hard_consistency():
     plain = DDS(steps=6, gamma=math.inf)(y, operator, prior, seed=0).samples
     torch.testing.assert_close(ours, plain, rtol=0, atol=1e-9)
     assert (DDS3D(steps=6)(y, operator, prior, seed=0).samples - plain).abs().max() > 1e-2
+
+
+def test_without_penalty_it_is_dds_with_the_same_weight_of_the_data():
+    y, operator, prior = ct(2)
+    ours = DDS3D(steps=6, rho=1e-13, lam=0.0, gamma=0.3, cg_steps=60)
+    first, second = (
+        solver(y, operator, prior, seed=0).samples
+        for solver in (ours, DDS(steps=6, gamma=0.3, cg_steps=60))
+    )
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-7)
+
+
+def test_the_weight_that_follows_the_noise_is_that_of_dds():
+    y, operator, prior = ct(2)
+    problem, x = Problem.create(y, operator, prior), randn(2, 1, 5, 10, 10)
+    level = levels(prior.schedule, float(prior.schedule.time_at(0.3)), 0.0)
+    solver = DDS3D(rho=1e-13, lam=0.0, gamma=None, cg_steps=100)
+    state = solver.init(problem, ItemNoise(0, [(0, 0), (0, 1)]))
+    found, _, _ = solver.sweep(x, state, problem, solver.pull(level, problem))
+    expected = proximal(problem, x, 1 / matched_weight(level.sigma_t / level.alpha_t, problem))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
 
 
 def test_a_huge_lambda_makes_a_constant_along_z():

@@ -1,15 +1,18 @@
 """DDS for volumes (Chung, Lee and Ye 2024, arXiv 2303.05754)."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from wellposed.checks import Fraction
+from wellposed.checks import Fraction, PositiveOrInfinite
 from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, levels, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.corrected import Corrected
+from wellposed.solvers.data import matched_weight
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.volumes.tv import VolumeSolver, VolumeState
 
@@ -24,8 +27,9 @@ class DDS3D(VolumeSolver, Corrected):
         x0', d, u <- ADMM sweep from x0, see `VolumeSolver`
         x_s = alpha_s x0' + sigma_s (sqrt(1 - eta^2) eps + eta z),   z ~ N(0, I)
 
-    ``x0`` enters the sweep only as the start of its few CG steps. The first sweep, in which ``d``
-    and ``u`` are zero, smooths along z for any lambda.
+    ``x0`` enters the sweep only as the start of its few CG steps, unless ``gamma`` is finite: the
+    sweep then minimises ``||x' - x0||^2 / gamma`` as well. The first sweep, in which ``d`` and
+    ``u`` are zero, smooths along z for any lambda.
 
     Reference: "Decomposed Diffusion Sampler for Accelerating Large-Scale Inverse Problems",
     ICLR 2024, arXiv 2303.05754. The published code couples the last slice with the first:
@@ -33,12 +37,15 @@ class DDS3D(VolumeSolver, Corrected):
 
     Args:
         eta: share of fresh noise, 0 (deterministic) to 1; .85 as published.
+        gamma: weight of the data against x0, in the prior's units: infinity as published; None
+            follows the noise, see `matched_weight`.
         renoise_last: re-noise on the step to the last network time, as in the equations; the
             published code does not (``False``).
         rho, lam, cg_steps, tv_axes, circular: see `VolumeSolver`.
     """
 
     eta: Fraction = 0.85
+    gamma: PositiveOrInfinite | None = math.inf
     renoise_last: bool = True
 
     name: ClassVar[str] = "dds-3d"
@@ -55,8 +62,16 @@ class DDS3D(VolumeSolver, Corrected):
         assert isinstance(state, VolumeState)
         level = levels(problem.prior.schedule, t, s)
         found = self.estimate(state.x, t, problem)
-        x0, d, u = self.sweep(found.x0, state, problem)
+        x0, d, u = self.sweep(found.x0, state, problem, self.pull(level, problem))
         z = self.draw(x0, s, noise)
         done = s == 0 or (not self.renoise_last and s == self.times(problem)[-2])
         x = x0 if done else self.onwards(found, x0, z, level, problem)
         return VolumeState(x, x0, d, u, state.norm2)
+
+    def pull(self, level: Levels, problem: Problem) -> Tensor | None:
+        """Return ``1 / gamma`` of each item, (B,), or None for an infinite gamma."""
+        if self.gamma is None:
+            return 1 / matched_weight(level.sigma_t / level.alpha_t, problem)
+        if math.isinf(self.gamma):
+            return None
+        return torch.full_like(problem.noise_sigma, 1 / self.gamma)

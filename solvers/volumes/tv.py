@@ -99,15 +99,21 @@ class VolumeSolver(Solver):
         return VolumeState(start.x, start.x0, zeros, zeros, torch.where(norm2 > 0, norm2, 1))
 
     def sweep(
-        self, x: Tensor, state: VolumeState, problem: Problem
+        self, x: Tensor, state: VolumeState, problem: Problem, pull: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return ``x, d, u`` after one ADMM sweep started at ``x``, an image in units."""
+        """Return ``x, d, u`` after one ADMM sweep started at ``x``, an image in units.
+
+        ``pull`` is the weight of ``||x' - x||^2`` in its minimisation, (B,).
+        """
         part, rho = problem.part, per_item(self.rho * state.norm2, x)
+        kept = None if pull is None else per_item(pull, x)
 
         def apply(v: Tensor) -> Tensor:
-            return problem.normal(v) + rho * self._D_adjoint(self._D(v, part), part)
+            applied = problem.normal(v) + rho * self._D_adjoint(self._D(v, part), part)
+            return applied if kept is None else applied + kept * v
 
         b = problem.back_projection + rho * self._D_adjoint(state.d - state.u, part)
+        b = b if kept is None else b + kept * x
         x = conjugate_gradient(apply, b, x, iterations=self.cg_steps, space=problem.space).x
         jump = self._D(x, part) + state.u
         d = soft_threshold(jump, DATA_RANGE * self.lam / self.rho)

@@ -136,6 +136,7 @@ def conjugate_gradient(
     *,
     iterations: int,
     tolerance: float | None = None,
+    preconditioner: Callable[[Tensor], Tensor] | None = None,
     space: Space = WHOLE,
 ) -> CGResult:
     """Solve ``apply(x) = b`` for a Hermitian positive (semi-)definite ``apply``, item by item.
@@ -159,6 +160,8 @@ def conjugate_gradient(
         x0: start, of the shape of ``b``; zero by default.
         iterations: exact number of steps, or the largest number with a ``tolerance``.
         tolerance: relative residual at which an item is frozen.
+        preconditioner: an approximate inverse of ``apply``, up to a factor. It may be the result
+            of a few iterations, as directions are conjugate by the formula of Polak and Ribiere.
         space: the inner product, if processes hold parts of an item.
 
     Raises:
@@ -180,7 +183,8 @@ def conjugate_gradient(
     b, r = b * shrink, r * shrink
     image = None if image is None else image * per_item(shrink.flatten(), image)
     x = torch.zeros_like(b) if x0 is None else x0 * shrink
-    p, rr, bb = r, space.inner(r, r), space.inner(b, b)
+    z = r if preconditioner is None else preconditioner(r)
+    p, rr, rz, bb = z, space.inner(r, r), space.inner(r, z), space.inner(b, b)
     bb = _divisor(torch.where(bb > 0, bb, rr))
     eps, size = torch.finfo(b.dtype).eps, torch.zeros_like(rr)
     active, history = rr > 0, [rr]
@@ -194,15 +198,18 @@ def conjugate_gradient(
         pp, curvature = space.inner(p, p), space.inner(p, q)
         size = torch.maximum(size, curvature / _divisor(pp))  # approaches ||A|| from below
         active = active & ~(curvature <= eps * size * pp)
-        alpha = torch.where(active, rr / torch.where(active, curvature, 1), 0)
+        alpha = torch.where(active, rz / torch.where(active, curvature, 1), 0)
         x = x.addcmul(per_item(alpha, x).to(x.dtype), p)
         if further is not None:
             gained = per_item(alpha, further).to(further.dtype) * further
             image = gained if image is None else image + gained
-        r = r.addcmul(per_item(-alpha, r).to(r.dtype), q)
+        before, r = r, r.addcmul(per_item(-alpha, r).to(r.dtype), q)
         new = torch.where(active, space.inner(r, r), rr)
-        beta = torch.where(active, new / torch.where(active, rr, 1), 0)
-        p = r.addcmul(per_item(beta, p).to(p.dtype), p)
+        z = r if preconditioner is None else preconditioner(r)
+        overlap = new if preconditioner is None else space.inner(r - before, z)
+        beta = torch.where(active, overlap / torch.where(active & (rz > 0), rz, 1), 0)
+        p = z.addcmul(per_item(beta, p).to(p.dtype), p)
+        rz = new if preconditioner is None else space.inner(r, z)
         taken, rr = taken + active, new
         active = active & (rr > _rounding(eps, bb, size, x, space))
         history.append(rr)
