@@ -29,7 +29,8 @@ from wellposed.operators import LinearOperator
 NOISE, MRI_NOISE, COILS, VIEWS = 0.025, 0.01, 8, 30
 """Noise of photographs in [0, 1] units, of k-space relative to the brightest tissue."""
 
-Purpose = Literal["test", "tuning"]
+Purpose = Literal["test", "tuning", "full"]
+"""The small table, tuning for it, and the table of full-size images, which needs no tuning."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,11 @@ class Case:
     def sigma(self) -> float:
         """Noise level in the prior's units."""
         return float(self.operator.noise_model.sigma) / self.prior.scale
+
+    def only(self, index: int) -> "Case":
+        """Return one problem alone."""
+        here = slice(index, index + 1)
+        return replace(self, y=self.y[here], truth=self.truth[here])
 
     def first(self, count: int) -> "Case":
         """Return the first problems alone."""
@@ -93,14 +99,14 @@ def build_case(name: str, data: Path, purpose: Purpose, size: int) -> Case:
     Args:
         name: one of `TASKS`.
         data: folder of the data, see the module.
-        purpose: "test" or "tuning", which have no image in common.
+        purpose: "test" or "tuning", which have no image in common, or "full".
         size: side of the images.
 
     Raises:
         FileError: the data are not there.
     """
     task = TASKS[require_choice("name", name, TASKS)]
-    return measured(task, task.load(data, purpose, size), seed=0 if purpose == "test" else 1)
+    return measured(task, task.load(data, purpose, size), seed=1 if purpose == "tuning" else 0)
 
 
 def measured(task: Task, images: Tensor, seed: int) -> Case:
@@ -113,7 +119,11 @@ def measured(task: Task, images: Tensor, seed: int) -> Case:
 
 def photographs(data: Path, purpose: Purpose, size: int) -> Tensor:
     """Return crops of photographs at half their resolution, (B, 3, size, size)."""
-    numbers = {"test": (4, 7, 15, 23), "tuning": (8, 19)}[purpose]
+    numbers = {
+        "test": (4, 7, 15, 23),
+        "tuning": (8, 19),
+        "full": (1, 4, 5, 7, 10, 13, 15, 16, 21, 23),
+    }[purpose]
     files = [data / "natural" / "kodak24" / f"{number:02}.png" for number in numbers]
     images = torch.stack(
         [
@@ -129,14 +139,22 @@ def heads(data: Path, purpose: Purpose, size: int) -> Tensor:
     volume = load_nifti(data / "mri" / "studyforrest_t1.nii.gz").volume[0, 0]
     positive = volume[volume > 0]
     brightest = torch.quantile(positive[:: 1 + len(positive) // 1_000_000], 0.998)
-    places = {"test": (235, 250, 265, 280), "tuning": (205, 220)}[purpose]
+    places = {
+        "test": (235, 250, 265, 280),
+        "tuning": (205, 220),
+        "full": (225, 230, 235, 245, 250, 255, 260, 265, 275, 280),
+    }[purpose]
     return random_phase(_slices(volume / brightest, places, size), seed=0)
 
 
 def abdomens(data: Path, purpose: Purpose, size: int) -> Tensor:
     """Return crops of CT slices, -1000 to 1000 HU as 0 to 1, (B, 1, size, size)."""
     volume = load_nifti(data / "ct" / "andrei_abdomen_256.nii.gz").volume[0, 0]
-    places = {"test": (90, 120, 150, 180), "tuning": (105, 200)}[purpose]
+    places = {
+        "test": (90, 120, 150, 180),
+        "tuning": (105, 200),
+        "full": (60, 75, 90, 120, 135, 150, 165, 180, 215, 230),
+    }[purpose]
     return ((_slices(volume, places, size) + 1000) / 2000).clamp(0, 1)
 
 

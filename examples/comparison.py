@@ -113,7 +113,7 @@ def with_prior(prior: Prior, options: argparse.Namespace) -> dict[str, Method]:
     steps, levels = options.steps, "karras"
     chosen = {
         "HQS": HQS(steps=steps),
-        "MMPS": MMPS(steps=steps, spacing=levels, isotropic_above=0.3, cg_steps=10),
+        "MMPS": MMPS(steps=steps, spacing=levels, isotropic_above=0.3, preconditioned=True),
         "DDS": DDS(steps=steps, spacing=levels),
     }
     return {name: _method(solver, prior, options.samples) for name, solver in chosen.items()}

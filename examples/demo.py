@@ -28,24 +28,15 @@ DATA = Path(__file__).parent / "data"
 NOISE = 0.01  # per real and imaginary part; in (a) about what the rim of k-space shows
 # As recommended, then two published samplers. Those estimates that are deterministic have no
 # samples. RED-diff starts from the back-projection, as undersampled MRI has no stable
-# pseudo-inverse; its weights were tuned for the noise of 1 %.
+# pseudo-inverse.
 SOLVERS = (
     (solvers.BackProjection(), 1),
     (solvers.Tikhonov(), 1),
     (solvers.TotalVariation(), 1),
     (solvers.HQS(), 1),
-    (solvers.MMPS(steps=30, spacing="karras", isotropic_above=0.3), 2),
+    (solvers.MMPS(steps=30, spacing="karras", isotropic_above=0.3, preconditioned=True), 2),
     (solvers.DDS(steps=30, spacing="karras"), 2),
-    (
-        solvers.REDDiff(
-            steps=100,
-            learning_rate=0.02,
-            regularization=0.02,
-            weighting="sqrt",
-            start="back-projection",
-        ),
-        1,
-    ),
+    (solvers.REDDiff(steps=100, regularization=None, start="back-projection"), 1),
 )
 HEADER = ["data", "method", "image", "PSNR", "SSIM", "held-out", "residual", "NFE", "seconds"]
 Row = list[str]

@@ -70,7 +70,7 @@ def recommend(
     steps = evaluations or 30
     if prior.axes:
         return DDS(steps=steps, spacing="karras")
-    return MMPS(steps=steps, spacing="karras", isotropic_above=0.3)
+    return MMPS(steps=steps, spacing="karras", isotropic_above=0.3, preconditioned=True)
 
 
 def _without_prior(operator: "Physics") -> Solver:

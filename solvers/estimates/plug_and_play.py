@@ -63,17 +63,19 @@ class PlugAndPlay(PointEstimate):
 
 
 def image_noise(problem: Problem) -> Tensor:
-    """Return the noise of the data as that of an image, (B,), in units: ``sigma_y / |A|``.
+    """Return the noise of what is measured, as noise of an image, (B,), in units.
 
-    ``|A|^2`` is the mean eigenvalue of ``A^H A``, found from one random image; 1 if A is not
-    linear.
+    It is ``sigma_y / |A|`` with ``|A|^2 = tr (A^H A)^2 / tr A^H A``, the mean eigenvalue of a
+    measured direction, found from one random image; 1 if A is not linear. Directions that are not
+    measured do not count: pixels that are missing do not make the others noisier.
     """
     level = noise_level(problem).double()
     if not problem.is_linear:
         return level
     z = ItemNoise(0, [(0,)], first_slice=problem.part.start).draw(problem.zeros()[:1])
     z = z.expand(problem.image_shape)
-    mean = (problem.space.inner(z, problem.normal(z)) / problem.space.inner(z, z)).double()
+    seen, space = problem.normal(z), problem.space
+    mean = space.inner(seen, seen).double() / space.inner(z, seen).double()
     return level / torch.where(mean > 0, mean, 1).sqrt()
 
 

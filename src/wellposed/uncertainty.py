@@ -75,8 +75,8 @@ class Conformal:
             f"at least {math.ceil(level / (1 - level) - 1e-9)} images",
         )
         if per_pixel:
-            return cls(level, _calibrated(scores, count, level))
-        return cls(level, _calibrated(scores.flatten(), count, level))
+            return cls(level, smallest_factor(scores, count, level))
+        return cls(level, smallest_factor(scores.flatten(), count, level))
 
     def interval(self, reconstruction: Reconstruction) -> tuple[Tensor, Tensor]:
         """Return the ends of the calibrated interval of each pixel, (B, C, ...) each, real.
@@ -115,8 +115,14 @@ def _scores(reconstruction: Reconstruction, truth: Tensor) -> Tensor:
     return (value - mean).abs().double() / std.double()
 
 
-def _calibrated(scores: Tensor, images: int, level: float) -> Tensor:
-    """Return the smallest factor that holds enough of ``scores``, along their first axis."""
+def smallest_factor(scores: Tensor, images: int, level: float) -> Tensor:
+    """Return the smallest factor that holds enough of ``scores``, see `Conformal`.
+
+    Args:
+        scores: ``|truth - mean| / std`` of all pixels of all images along the first axis.
+        images: number of images.
+        level: fraction of pixels.
+    """
     per_image = len(scores) // images
     needed = math.ceil(per_image * (images + 1) * level - 1e-9)
     return scores.sort(0).values[max(needed, 1) - 1]

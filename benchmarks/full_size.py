@@ -1,0 +1,244 @@
+"""Estimates and samplers without tuning, on images of 256 pixels; with and without calibration.
+
+    python benchmarks/full_size.py --data FOLDER [--keep FOLDER] [--images 10] [--methods HQS MMPS]
+
+Settings are those of `solvers.recommend` or as published; nothing is chosen by looking at images.
+Problems are those of `image_problems`, of full size. Writes `docs/full_size.md` and the figures
+behind it, `benchmarks/full_size.json`; what is there already is not run again, so the run may be
+interrupted at any time. ``--keep`` holds each pixel's error over its standard deviation, from
+which intervals are calibrated: those of an image by the other images. Seconds are the processor's,
+of one thread. ``--lpips`` adds LPIPS with torchvision's file of AlexNet, ``--st-lpips`` the shift
+tolerant one.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from image_problems import TASKS, Case, build_case
+from torch import Tensor
+
+from wellposed import solvers
+from wellposed.errors import ArgumentError, SamplingError
+from wellposed.figures import format_table
+from wellposed.metrics import psnr, ssim
+from wellposed.perceptual import LPIPS, STLPIPS
+from wellposed.reconstruction import Reconstruction
+from wellposed.uncertainty import smallest_factor
+
+DOCS = Path(__file__).parent.parent / "docs"
+LEVEL, GAUSSIAN = 0.9, 1.6449
+"""Of intervals, and how many standard deviations hold it for Gaussians."""
+
+EVALUATIONS = 30
+"""Of an estimate or a sample; DPS and RED-diff, which fail with so few, have 100."""
+
+SUMMARY = f"""# Solvers on images of 256 pixels
+
+Made by `benchmarks/full_size.py`, without any tuning: `HQS` and `MMPS` as `solvers.recommend`
+gives them, others as published but for the number of evaluations, {EVALUATIONS} (DPS and RED-diff:
+100). Means over {{images}} images that no prior was trained on: photographs (Kodak, at half resolution)
+with noise .025 in [0, 1], multi-coil MRI (studyforrest, 8 coils, noise .01) and CT
+(andrei_abdomen, 30 views, noise of 1 %). Intervals of 90 % are mean +- {GAUSSIAN:.3f} standard
+deviations of 8 samples, then with the factor that `uncertainty.Conformal` finds on the other
+images of the task.
+
+PSNR in dB of the estimate, or of one sample / the mean of all:
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method and how many samples it draws."""
+
+    make: Callable[[Case], Callable[..., Reconstruction]]
+    samples: int = 1
+
+
+def _direct(case: Case) -> solvers.Solver:
+    return solvers.FBP() if hasattr(case.operator, "fbp") else solvers.BackProjection()
+
+
+def _reddiff(case: Case) -> solvers.Solver:
+    start = "pseudo-inverse" if case.invertible else "back-projection"
+    return solvers.REDDiff(steps=100, regularization=None, start=start)
+
+
+KARRAS = {"steps": EVALUATIONS, "spacing": "karras"}
+METHODS = {
+    "direct": Row(lambda case: _direct(case)),
+    "TV": Row(lambda case: solvers.TotalVariation()),
+    "HQS": Row(lambda case: solvers.HQS()),
+    "PnPADMM": Row(lambda case: solvers.PnPADMM()),
+    "REDDiff": Row(_reddiff),
+    "DDS": Row(lambda case: solvers.DDS(**KARRAS), 8),
+    "MMPS": Row(lambda case: solvers.recommend(case.operator, case.prior, "samples"), 8),
+    "DDRM": Row(lambda case: solvers.DDRM(**KARRAS), 8),
+    "DiffPIR": Row(lambda case: solvers.DiffPIR(**KARRAS), 2),
+    "DPS": Row(lambda case: solvers.DPS(steps=100), 2),
+    "deepinv DiffPIR": Row(lambda case: solvers.from_deepinv("DiffPIR", max_iter=EVALUATIONS), 2),
+    "deepinv DPS": Row(lambda case: solvers.from_deepinv("DPS", num_steps=100), 2),
+}
+"""By the name in the tables."""
+
+
+def main() -> None:
+    """Run what is missing, one image of all tasks after the other, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=10)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--keep", type=Path, default=Path("out") / "full-size")
+    parser.add_argument("--lpips", type=Path, help="torchvision's file of AlexNet")
+    parser.add_argument("--st-lpips", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--table", type=Path, default=DOCS / "full_size.md")
+    args = parser.parse_args()
+    perceptual = {"lpips": LPIPS(args.lpips)} if args.lpips else {}
+    perceptual |= {"st_lpips": STLPIPS()} if args.st_lpips else {}
+    cases = {name: build_case(name, args.data, "full", args.size) for name in args.tasks}
+    for index in range(args.images):
+        for task, case in cases.items():
+            for method in args.methods:
+                if str(index) not in read(args.out).get(task, {}).get(method, {}):
+                    found = figures(case.only(index), METHODS[method], index, perceptual)
+                    kept = args.keep / f"{task}-{method}-{index}.npy"
+                    add(args.out, (task, method, str(index)), found, kept)
+    args.table.write_text(document(read(args.out), args.keep, args.images))
+
+
+def figures(
+    case: Case, row: Row, index: int, perceptual: dict[str, Any]
+) -> tuple[dict[str, Any], Tensor | None]:
+    """Return the figures of a method on one image, and its errors over standard deviations."""
+    started = time.process_time()
+    try:
+        solver = row.make(case)
+        drawn = getattr(solver, "deterministic", False)
+        options = {"num_samples": row.samples, "seed": None if drawn else index}
+        result = solver(case.y, case.operator, case.prior, **options)
+    except (ArgumentError, SamplingError) as error:
+        return {"refused": str(error)[:200]}, None
+    seconds = (time.process_time() - started) / row.samples
+    one, mean = result.samples[0], result.mean
+    measures = {"psnr": psnr, "ssim": ssim, **perceptual}
+    found = {
+        f"{name}_{which}": float(measure(image, case.truth).mean())
+        for which, image in (("one", one), ("mean", mean))
+        for name, measure in measures.items()
+    }
+    found |= {"residual": float(result.residual.mean()), "nfe": result.nfe, "seconds": seconds}
+    scores = None
+    if row.samples > 2:
+        values = result.samples.abs() if one.is_complex() else result.samples
+        truth = case.truth.abs() if one.is_complex() else case.truth
+        std, middle = torch.std_mean(values, 0)
+        scores = (truth - middle).abs() / std.clamp(min=1e-6)
+        found["coverage"] = float((scores <= GAUSSIAN).double().mean())
+    return {key: round(value, 5) for key, value in found.items()}, scores
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the figures by task, method and image."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def add(
+    path: Path, place: tuple[str, str, str], row: tuple[dict[str, Any], Tensor | None], kept: Path
+) -> None:
+    """Keep the scores, then add the figures to the file, which is written as a whole."""
+    found, scores = row
+    if scores is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.save(kept, scores.half().numpy())
+    record, (task, method, index) = read(path), place
+    record.setdefault(task, {}).setdefault(method, {})[index] = found
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(record, indent=1) + "\n")
+    draft.replace(path)
+    print(*place, found, flush=True)
+
+
+def calibrated(keep: Path, task: str, method: str, images: int) -> float | None:
+    """Return the mean coverage with the factor of the other images, if all scores were kept."""
+    files = [keep / f"{task}-{method}-{index}.npy" for index in range(images)]
+    if images < 10 or not all(file.exists() for file in files):
+        return None
+    scores = [torch.from_numpy(np.load(file)).float().flatten() for file in files]
+    held = []
+    for index, own in enumerate(scores):
+        others = torch.cat(scores[:index] + scores[index + 1 :])
+        factor = smallest_factor(others, images - 1, LEVEL)
+        held.append(float((own <= factor).double().mean()))
+    return math.fsum(held) / images
+
+
+def document(record: dict[str, Any], keep: Path, images: int) -> str:
+    """Return the tables of a record, in Markdown."""
+    counts = [len(rows) for task in record.values() for rows in task.values()]
+    text = [SUMMARY.format(images=min(counts, default=0))]
+    methods = [name for name in METHODS if any(name in task for task in record.values())]
+    rows = [[name, *(_pair(task.get(name)) for task in record.values())] for name in methods]
+    text.append(format_table(["method", *record], rows))
+    text.append(
+        "\n-: the method does not accept the problem. SSIM, the data misfit over its expected "
+        "norm (1 for a posterior sample), coverage and seconds for a sample, task by task:"
+    )
+    for name, task in record.items():
+        text.append(f"\n## {name}\n\n{task_table(name, task, keep, images)}")
+    return "\n".join(text) + "\n"
+
+
+def _means(rows: dict[str, dict[str, Any]] | None) -> dict[str, float] | None:
+    """Return the means over images, or None if the method refused one."""
+    if not rows or any("refused" in row for row in rows.values()):
+        return None
+    keys = next(iter(rows.values()))
+    return {key: math.fsum(row[key] for row in rows.values()) / len(rows) for key in keys}
+
+
+def _pair(rows: dict[str, dict[str, Any]] | None) -> str:
+    found = _means(rows)
+    if found is None:
+        return "-"
+    one, mean = found["psnr_one"], found["psnr_mean"]
+    return f"{one:.2f}" if one == mean else f"{one:.2f} / {mean:.2f}"
+
+
+def task_table(name: str, task: dict[str, Any], keep: Path, images: int) -> str:
+    """Return the table of one task."""
+    measures = {"psnr": ("PSNR", ".2f"), "ssim": ("SSIM", ".3f")}
+    measures |= {"lpips": ("LPIPS", ".3f"), "st_lpips": ("ST-LPIPS", ".4f")}
+    some = next((m for rows in task.values() if (m := _means(rows))), {})
+    shown = {key: value for key, value in measures.items() if f"{key}_one" in some}
+    header = ["method", *(f"{title} one" for title, _ in shown.values())]
+    header += [f"{title} mean" for title, _ in shown.values()]
+    header += ["residual", "coverage", "calibrated", "NFE", "s / sample"]
+    rows = []
+    for method, found in ((method, _means(rows)) for method, rows in task.items()):
+        if found is None:
+            continue
+        quality = [
+            f"{found[f'{key}_{which}']:{form}}"
+            for which in ("one", "mean")
+            for key, (_, form) in shown.items()
+        ]
+        after = calibrated(keep, name, method, images)
+        held = [f"{found['coverage']:.2f}" if "coverage" in found else "-"]
+        held.append("-" if after is None else f"{after:.2f}")
+        cost = [f"{found['nfe']:.0f}", f"{found['seconds']:.1f}"]
+        rows.append([method, *quality, f"{found['residual']:.2f}", *held, *cost])
+    return format_table(header, rows)
+
+
+if __name__ == "__main__":
+    main()
