@@ -44,8 +44,8 @@ SUMMARY = f"""# Solvers on images of 256 pixels
 
 Made by `benchmarks/full_size.py`, without any tuning: `HQS` and `MMPS` as `solvers.recommend`
 gives them, others as published but for the number of evaluations, {EVALUATIONS} (DPS and RED-diff:
-100). Means over {{images}} images that no prior was trained on: photographs (Kodak, at half resolution)
-with noise .025 in [0, 1], multi-coil MRI (studyforrest, 8 coils, noise .01) and CT
+100). Means over {{images}} images that no prior was trained on: photographs (Kodak, at half
+resolution) with noise .025 in [0, 1], multi-coil MRI (studyforrest, 8 coils, noise .01) and CT
 (andrei_abdomen, 30 views, noise of 1 %). Intervals of 90 % are mean +- {GAUSSIAN:.3f} standard
 deviations of 8 samples, then with the factor that `uncertainty.Conformal` finds on the other
 images of the task.
@@ -78,7 +78,7 @@ METHODS = {
     "HQS": Row(lambda case: solvers.HQS()),
     "PnPADMM": Row(lambda case: solvers.PnPADMM()),
     "REDDiff": Row(_reddiff),
-    "DDS": Row(lambda case: solvers.DDS(**KARRAS), 8),
+    "DDS": Row(lambda case: solvers.DDS(eta=1.0, **KARRAS), 8),
     "MMPS": Row(lambda case: solvers.recommend(case.operator, case.prior, "samples"), 8),
     "DDRM": Row(lambda case: solvers.DDRM(**KARRAS), 8),
     "DiffPIR": Row(lambda case: solvers.DiffPIR(**KARRAS), 2),

@@ -114,7 +114,7 @@ def with_prior(prior: Prior, options: argparse.Namespace) -> dict[str, Method]:
     chosen = {
         "HQS": HQS(steps=steps),
         "MMPS": MMPS(steps=steps, spacing=levels, isotropic_above=0.3, preconditioned=True),
-        "DDS": DDS(steps=steps, spacing=levels),
+        "DDS": DDS(steps=steps, eta=1.0, spacing=levels),
     }
     return {name: _method(solver, prior, options.samples) for name, solver in chosen.items()}
 

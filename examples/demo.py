@@ -26,7 +26,7 @@ from wellposed.operators.presets import Task, measured_mri
 
 DATA = Path(__file__).parent / "data"
 NOISE = 0.01  # per real and imaginary part; in (a) about what the rim of k-space shows
-# As recommended, then two published samplers. Those estimates that are deterministic have no
+# As recommended, then two published samplers with weights that follow the noise. Those estimates that are deterministic have no
 # samples. RED-diff starts from the back-projection, as undersampled MRI has no stable
 # pseudo-inverse.
 SOLVERS = (
@@ -35,7 +35,7 @@ SOLVERS = (
     (solvers.TotalVariation(), 1),
     (solvers.HQS(), 1),
     (solvers.MMPS(steps=30, spacing="karras", isotropic_above=0.3, preconditioned=True), 2),
-    (solvers.DDS(steps=30, spacing="karras"), 2),
+    (solvers.DDS(steps=30, eta=1.0, spacing="karras"), 2),
     (solvers.REDDiff(steps=100, regularization=None, start="back-projection"), 1),
 )
 HEADER = ["data", "method", "image", "PSNR", "SSIM", "held-out", "residual", "NFE", "seconds"]

@@ -69,7 +69,7 @@ def recommend(
     # Jacobian products of a whole volume take too much memory.
     steps = evaluations or 30
     if prior.axes:
-        return DDS(steps=steps, spacing="karras")
+        return DDS(steps=steps, eta=1.0, spacing="karras")
     return MMPS(steps=steps, spacing="karras", isotropic_above=0.3, preconditioned=True)
 
 

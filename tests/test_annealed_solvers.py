@@ -310,6 +310,7 @@ def test_the_prior_step_draws_from_the_conditional():
 # Against exact posteriors.
 
 
+@pytest.mark.slow
 def test_pnp_dm_converges_to_the_exact_gaussian_posterior():
     found = {
         rho: posterior_errors(PnPDM(steps=80, prior_steps=5, rho_min=rho), 400)
@@ -332,6 +333,7 @@ def mixture_problem():
     return torch.tensor([[0.0]]).double(), operator, prior
 
 
+@pytest.mark.slow
 def test_pnp_dm_converges_to_the_exact_posterior_of_a_mixture_where_dps_does_not():
     y, operator, prior = mixture_problem()
     exact = prior.posterior(y, operator)
@@ -557,6 +559,7 @@ def latent_prior():
     return Latent(latents, DiffusersAutoencoder(autoencoder, scaling_factor=0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver",
     [

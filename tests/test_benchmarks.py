@@ -266,6 +266,7 @@ def test_figures_tell_samples_from_the_mean():
     torch.testing.assert_close(near["lpips_one"], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", restoration.TASKS)
 def test_restorers_are_measured_once(name, tmp_path, monkeypatch):
     out, restorer = tmp_path / "restoration.json", toy_restorer(name)

@@ -27,6 +27,7 @@ def masked(noise=0.05):
     return operator.measure(x), operator, GaussianPrior(0.5, 0.1)
 
 
+@pytest.mark.slow
 def test_moment_matching_is_of_second_order_under_a_second_order_integrator():
     """The flow of exact conditional means, with equal steps in the log of the noise."""
     case, options = gaussian_problem(process("vp")), {"num_samples": 4, "seed": 0}

@@ -45,6 +45,7 @@ def supervise(out, folder, steps):
     return torch.load(out, weights_only=True)
 
 
+@pytest.mark.slow
 def test_the_comparison_has_all_rows_and_goes_on(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(methods, "PUBLISHED_STEPS", 6)
     # Minutes and an optional package elsewhere.

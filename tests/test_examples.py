@@ -58,6 +58,7 @@ SAMPLED = [f"{name}, {kind}" for name in ("MMPS", "DDS") for kind in ("one sampl
 WITH_PRIOR = ["HQS", *SAMPLED]
 
 
+@pytest.mark.slow
 def test_the_measured_disc(monkeypatch, capsys, tmp_path):
     """The reduced scan, 128 pixels: FBP needs the views, TV less so."""
     out = tmp_path / "out"
@@ -123,6 +124,7 @@ def write_head(path):
     return path
 
 
+@pytest.mark.slow
 def test_multicoil_mri(monkeypatch, capsys, tmp_path):
     data, out = write_head(tmp_path / "head.nii.gz"), tmp_path / "out"
     table = run(monkeypatch, capsys, "mri_multicoil.py", data, out, "--samples", "2")

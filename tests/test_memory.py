@@ -300,6 +300,7 @@ print(planned / (int(line.split()[1]) * 1024 - before))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LINUX, reason="asks the kernel for the peak")
 def test_the_process_grows_about_as_planned():
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}

@@ -80,6 +80,7 @@ def test_dds_without_data_samples_the_prior():
     assert (samples.mean(0) - prior.mean.flatten()).norm() / C.flatten(1).trace().sqrt() < 0.1
 
 
+@pytest.mark.slow
 def test_more_steps_of_deterministic_dds_converge():
     """Without data, the deterministic sampler is an ODE solver; errors shrink with the step."""
     y, operator, prior = gaussian_problem(process("vp"), seed=0)

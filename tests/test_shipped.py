@@ -163,6 +163,7 @@ def test_restorers_restore_what_they_have_not_seen(name):
     assert sharp[1] < sharp[0] < 1.2 * sharp[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESTORERS)
 def test_tiles_of_restorers_leave_no_seam(name):
     operator, sampler, _ = RESTORERS[name]

@@ -61,6 +61,7 @@ def decibels(row):
     return float(row[0].split(",")[0])
 
 
+@pytest.mark.slow
 def test_thorax(monkeypatch, capsys, tmp_path, ball):
     out = tmp_path / "out"
     table = run(monkeypatch, capsys, "volume_ct.py", ball, out, "--mbir-steps", "1")
