@@ -26,7 +26,7 @@ from wellposed.operators.presets import Task, measured_mri
 
 DATA = Path(__file__).parent / "data"
 NOISE = 0.01  # per real and imaginary part; in (a) about what the rim of k-space shows
-# As recommended, then two published samplers with weights that follow the noise. Those estimates that are deterministic have no
+# As recommended, then two published samplers with weights that follow the noise. Estimates have no
 # samples. RED-diff starts from the back-projection, as undersampled MRI has no stable
 # pseudo-inverse.
 SOLVERS = (
