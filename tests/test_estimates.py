@@ -16,8 +16,10 @@ from wellposed.operators import (
     fastmri_lines,
     simulate_sensitivity_maps,
 )
+from wellposed.parallel.part import Part
 from wellposed.priors import Flat, GaussianPrior
 from wellposed.solvers import FBP, HQS, BackProjection, PnPADMM, Tikhonov, TotalVariation
+from wellposed.solvers.estimates.plug_and_play import between_slices
 
 ESTIMATES = {
     "hqs": HQS(steps=5),
@@ -133,6 +135,24 @@ def test_total_variation_of_volumes_couples_slices():
     slices = [TotalVariation(steps=100)(y[:, :, k], single).mean for k in range(4)]
     apart = torch.stack(slices, 2)
     assert (whole - volume).norm() < 0.9 * (apart - volume).norm()
+
+
+def test_total_variation_between_slices_levels_plateaus():
+    """A step of 3 and 5 slices moves by the weight over their number, to the mean at most."""
+    step = torch.tensor([0.0] * 3 + [1.0] * 5, dtype=torch.float64)
+    volume = step[:, None, None].expand(2, 1, 8, 2, 3) * torch.tensor(0.6 + 0.8j)
+    found = between_slices(volume, torch.tensor([0.3, 9.0]), Part())
+    expected = torch.tensor([[0.1] * 3 + [1 - 0.06] * 5, [5 / 8] * 8], dtype=torch.float64)
+    torch.testing.assert_close(found.abs()[:, 0, :, 1, 1], expected, rtol=0, atol=0.04)
+    torch.testing.assert_close(found.abs()[0, 0, :, 1, 1], expected[0], rtol=0, atol=1e-3)
+
+
+def test_hqs_couples_the_slices_of_a_volume():
+    operator, prior = Denoising((1, 6, 8, 8), noise_sigma=0.2), GaussianPrior(0.0, 1.0)
+    truth = random(1, 1, 1, 8, 8).expand(1, 1, 6, 8, 8)
+    y = operator.measure(truth, seed=0)
+    alone, coupled = (HQS(z_weight=w)(y, operator, prior).mean for w in (0.0, 5.0))
+    assert (coupled - truth).square().mean() < 0.5 * (alone - truth).square().mean()
 
 
 def test_complex_images_of_no_imaginary_part_are_as_real_ones():
