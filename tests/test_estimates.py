@@ -137,6 +137,19 @@ def test_total_variation_of_volumes_couples_slices():
     assert (whole - volume).norm() < 0.9 * (apart - volume).norm()
 
 
+@pytest.mark.parametrize("estimate", [Tikhonov(), TotalVariation()], ids=["tikhonov", "tv"])
+def test_data_that_noise_does_not_explain_are_not_fitted_at_any_price(estimate):
+    """As with wrong coil maps: the noise level of the operator is far too low."""
+    truth = blocks().to(torch.complex128)
+    mask, maps = fastmri_lines("random", 24, 2, 0.1, seed=0), mri(0.001).sensitivity_maps
+    right, wrong = (
+        MultiCoilMRI(mask, maps + error * random(*maps.shape, dtype=maps.dtype), 0.001)
+        for error in (0, 0.05)
+    )
+    found = estimate(right.measure(truth, seed=0), wrong, Flat()).mean
+    assert (found - truth).norm() < 1.2 * truth.norm()  # 1.1 and .7; 1.5 and 1.1 if fitted
+
+
 def test_total_variation_between_slices_levels_plateaus():
     """A step of 3 and 5 slices moves by the weight over their number, to the mean at most."""
     step = torch.tensor([0.0] * 3 + [1.0] * 5, dtype=torch.float64)

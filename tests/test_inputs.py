@@ -11,6 +11,7 @@ import torch
 from PIL import Image as Pillow
 
 from wellposed import Reconstruction, operators
+from wellposed.cli.scans import kspace_task
 from wellposed.cli.settings import InputOptions
 from wellposed.cli.tasks import build_task
 from wellposed.datasets.reading import Measured, inputs_of, read
@@ -218,3 +219,19 @@ def test_plain_images_are_called_what_they_are(name, stacked):
     found, image = plain_image(operator.A(x), operator)
     assert found == name
     assert image.shape == (1, *size)
+
+
+def test_coil_maps_come_from_the_whole_readout():
+    """In a crop that cuts the object its ends, with other maps, are neighbours for the Fourier
+    transform."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 48), indexing="ij")
+    image = ((y / 0.9) ** 2 + (x / 0.8) ** 2 < 1) * (
+        0.7 + 0.3 * torch.cos(9 * y) * torch.sin(7 * x)
+    )
+    coils = (operators.simulate_sensitivity_maps(4, 64, 48, seed=0) * image)[None]
+    task = kspace_task(fft2c(coils), InputOptions(acceleration=2, noise_sigma=0.001), rows=32)
+    kept = coils[:, :, 16:48]
+    maps = task.operator.sensitivity_maps
+    missed = kept - maps * (maps.conj() * kept).sum(1, keepdim=True)
+    assert missed.norm() < 0.01 * kept.norm()
+    assert task.y.shape == kept.shape
