@@ -115,6 +115,9 @@ def test_sets_that_cannot_be_told_apart_are_named(tmp_path):
     assert torch.equal(read_state(path, "model_b")["a.weight"], MEAN["a.weight"])
     with pytest.raises(errors.UnknownNameError, match="weights: unknown name 'model_c'"):
         read_state(path, "model_c")
+    taught = {"model": RAW, "teacher": under("module.", MEAN), "d": {"c.weight": torch.ones(2, 2)}}
+    with pytest.raises(errors.CheckpointError, match="weights, 'model' and 'teacher'"):
+        read_state(saved(taught, tmp_path / "d.pt"))
     rates = {"model": RAW, "ema_0.99": RAW, "ema_0.9999": MEAN}
     with pytest.raises(
         errors.CheckpointError, match=r"averaged weights, .ema_0\.99. and .ema_0\.9"
