@@ -76,14 +76,8 @@ def load_nifti(path: str | Path, *, nan: float | None = None) -> NiftiVolume:
             f"path: {path.name} has {stored.dtype} with {stored.ndim} axes, accepted: numbers "
             "with 2 to 4 axes"
         )
-    missing = np.isnan(stored)
     if nan is not None:
-        stored = np.where(missing, nan, stored)
-    elif missing.any():
-        raise FileError(
-            f"path: {path.name} has NaN in {int(missing.sum())} of {stored.size} voxels; "
-            "accepted: numbers, which load_nifti(path, nan=0) puts there"
-        )
+        stored = np.where(np.isnan(stored), nan, stored)
     values = finite(path, "image", stored).reshape(*stored.shape, *[1] * (4 - stored.ndim))
     kind = np.complex64 if stored.dtype.kind == "c" else np.float32
     volume = torch.from_numpy(np.ascontiguousarray(values.T, kind))[None]
