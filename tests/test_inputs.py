@@ -229,7 +229,7 @@ def test_coil_maps_come_from_the_whole_readout():
         0.7 + 0.3 * torch.cos(9 * y) * torch.sin(7 * x)
     )
     coils = (operators.simulate_sensitivity_maps(4, 64, 48, seed=0) * image)[None]
-    task = kspace_task(fft2c(coils), InputOptions(acceleration=2, noise_sigma=0.001), rows=32)
+    task = kspace_task(fft2c(coils), InputOptions(noise_sigma=0.001), rows=32)
     kept = coils[:, :, 16:48]
     maps = task.operator.sensitivity_maps
     missed = kept - maps * (maps.conj() * kept).sum(1, keepdim=True)
