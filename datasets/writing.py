@@ -13,7 +13,7 @@ from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.results import write_result
 from wellposed.errors import FileError
 from wellposed.reconstruction import Reconstruction
-from wellposed.writing import replacing
+from wellposed.writing import make_folder, replacing
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +87,7 @@ def _write_array(result: Reconstruction, folder: Path, file: Path) -> tuple[Path
     if suffix_of(file) != ".npy":
         return ()
     path, mean = folder / "mean.npy", result.units.stored(result.mean)[0]
+    make_folder(folder)
     with replacing(path) as part:
         np.save(part, mean.numpy()[0] if len(mean) == 1 else mean.movedim(0, -1).numpy())
     return (path,)

@@ -171,6 +171,12 @@ def test_fbp_is_the_operators_own(operator):
     torch.testing.assert_close(FBP()(whitened.whiten(y), whitened).mean, operator.fbp(y))
 
 
+@pytest.mark.parametrize("steps", [-1, 0, 2])
+def test_a_formula_has_one_step(steps):
+    with pytest.raises(errors.ArgumentError, match="steps: got"):
+        FBP(steps=steps)
+
+
 MISTAKES = {
     "no noise level": (TotalVariation(), Denoising((1, 8, 8)), "weight: got None, accepted for"),
     "nor for least squares": (Tikhonov(), Denoising((1, 8, 8)), "weight: got None"),

@@ -121,7 +121,8 @@ def result_like(image, count=2, **units):
 @pytest.mark.parametrize("name", ["colour.png", "deep.png", "array.npy", "volume.nii.gz", "dicom"])
 def test_a_perfect_result_is_the_input(files, tmp_path, name):
     image = read(files / name)
-    written = write_like(result_like(image, offset=-3.0, scale=4.0), tmp_path, image.source)
+    out = tmp_path / "new" / "folder"
+    written = write_like(result_like(image, offset=-3.0, scale=4.0), out, image.source)
     again = read(written[0])
     assert again.kind == image.kind
     tolerance = {"dicom": 0.05, "photograph": 1e-5}.get(image.kind, 1e-4)
@@ -135,7 +136,7 @@ def test_a_perfect_result_is_the_input(files, tmp_path, name):
     if name == "dicom":
         assert again.window == pytest.approx(image.window)
         with pytest.raises(FileError, match="has the series of another result"):
-            require_free(tmp_path, image.source)
+            require_free(out, image.source)
 
 
 def test_one_sample_has_no_std(files, tmp_path):

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
+from wellposed.checks import Whole
 from wellposed.errors import ArgumentError
 from wellposed.noise import NoiseSource
 from wellposed.solvers.base import State
@@ -17,7 +18,7 @@ from wellposed.solvers.problem import Problem
 class Direct(PointEstimate):
     """Base of the estimates that are a formula."""
 
-    steps: int = 1
+    steps: Annotated[int, Whole(1, 1)] = 1
 
     uses_prior: ClassVar[bool] = False
 
