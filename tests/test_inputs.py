@@ -11,6 +11,7 @@ import torch
 from PIL import Image as Pillow
 
 from wellposed import Reconstruction, operators
+from wellposed.cli.inputs import TaskInput, placed_like
 from wellposed.cli.settings import InputOptions
 from wellposed.cli.tasks import build_task
 from wellposed.datasets.reading import Measured, inputs_of, read
@@ -144,6 +145,13 @@ def test_one_sample_has_no_std(files, tmp_path):
         image = read(files / name)
         written = write_like(result_like(image, 1), tmp_path / name, image.source)
         assert [path.name.split(".")[0] for path in written] == ["mean"]
+
+
+@pytest.mark.parametrize(("unit", "kept"), [("HU", True), ("", False), ("1/mm", False)])
+def test_a_window_is_kept_for_its_own_unit(files, unit, kept):
+    place = placed_like(TaskInput(np.empty(0), Units(name=unit)), files / "dicom")
+    assert all(("WindowWidth" in header) == kept for header in place.source.headers)
+    assert "WindowWidth" in read(files / "dicom").source.headers[0]
 
 
 def task(path, operator, **options):
