@@ -1,6 +1,7 @@
 """Plain reconstructions without a prior, with their usual names."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
@@ -32,6 +33,15 @@ def plain_image(y: Tensor, operator: "Physics") -> tuple[str, Tensor]:
         return name, operator.by_slice(y, make)
     name, make = _plain(operator)
     return name, make(y)
+
+
+def filtered_back_projection(operator: "Physics") -> Map | None:
+    """Return FBP or FDK of a CT operator, slice by slice of a stacked one; None of others."""
+    if isinstance(operator, Stacked):
+        planar = filtered_back_projection(operator.operator)
+        return None if planar is None else partial(operator.by_slice, apply=planar)
+    found = (getattr(operator, name, None) for name in ("fbp", "fdk"))
+    return next((each for each in found if callable(each)), None)
 
 
 def _plain(operator: "Physics") -> tuple[str, Map]:

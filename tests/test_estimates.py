@@ -11,6 +11,7 @@ from wellposed.operators import (
     Inpainting,
     MultiCoilMRI,
     ParallelBeamCT,
+    Stacked,
     SuperResolution,
     Whitened,
     fastmri_lines,
@@ -18,8 +19,20 @@ from wellposed.operators import (
 )
 from wellposed.parallel.part import Part
 from wellposed.priors import Flat, GaussianPrior
+<<<<<<< HEAD
 from wellposed.solvers import FBP, HQS, BackProjection, PnPADMM, Tikhonov, TotalVariation
 from wellposed.solvers.estimates.plug_and_play import between_slices
+=======
+from wellposed.solvers import (
+    FBP,
+    HQS,
+    BackProjection,
+    PnPADMM,
+    Tikhonov,
+    TotalVariation,
+    recommend,
+)
+>>>>>>> w-jour
 
 ESTIMATES = {
     "hqs": HQS(steps=5),
@@ -202,6 +215,20 @@ def test_fbp_is_the_operators_own(operator):
     weights = 0.5 + torch.rand_like(y)
     whitened = Whitened(operator, weights)
     torch.testing.assert_close(FBP()(whitened.whiten(y), whitened).mean, operator.fbp(y))
+
+
+def test_fbp_of_volumes_is_that_of_their_slices():
+    planar = ParallelBeamCT(16, 20)
+    operator = Stacked(planar, 3)
+    y = operator.A(random(2, 1, 3, 16, 16))
+    wanted = torch.stack([planar.fbp(y[:, :, k]) for k in range(3)], 2)
+    torch.testing.assert_close(recommend(operator)(y, operator).mean, wanted)
+
+
+@pytest.mark.parametrize("steps", [-1, 0, 2])
+def test_a_formula_has_one_step(steps):
+    with pytest.raises(errors.ArgumentError, match="steps: got"):
+        FBP(steps=steps)
 
 
 MISTAKES = {

@@ -11,7 +11,11 @@ import torch
 from PIL import Image as Pillow
 
 from wellposed import Reconstruction, operators
+<<<<<<< HEAD
 from wellposed.cli.scans import kspace_task
+=======
+from wellposed.cli.inputs import TaskInput, placed_like
+>>>>>>> w-jour
 from wellposed.cli.settings import InputOptions
 from wellposed.cli.tasks import build_task
 from wellposed.datasets.reading import Measured, inputs_of, read
@@ -122,7 +126,8 @@ def result_like(image, count=2, **units):
 @pytest.mark.parametrize("name", ["colour.png", "deep.png", "array.npy", "volume.nii.gz", "dicom"])
 def test_a_perfect_result_is_the_input(files, tmp_path, name):
     image = read(files / name)
-    written = write_like(result_like(image, offset=-3.0, scale=4.0), tmp_path, image.source)
+    out = tmp_path / "new" / "folder"
+    written = write_like(result_like(image, offset=-3.0, scale=4.0), out, image.source)
     again = read(written[0])
     assert again.kind == image.kind
     tolerance = {"dicom": 0.05, "photograph": 1e-5}.get(image.kind, 1e-4)
@@ -136,7 +141,7 @@ def test_a_perfect_result_is_the_input(files, tmp_path, name):
     if name == "dicom":
         assert again.window == pytest.approx(image.window)
         with pytest.raises(FileError, match="has the series of another result"):
-            require_free(tmp_path, image.source)
+            require_free(out, image.source)
 
 
 def test_one_sample_has_no_std(files, tmp_path):
@@ -144,6 +149,13 @@ def test_one_sample_has_no_std(files, tmp_path):
         image = read(files / name)
         written = write_like(result_like(image, 1), tmp_path / name, image.source)
         assert [path.name.split(".")[0] for path in written] == ["mean"]
+
+
+@pytest.mark.parametrize(("unit", "kept"), [("HU", True), ("", False), ("1/mm", False)])
+def test_a_window_is_kept_for_its_own_unit(files, unit, kept):
+    place = placed_like(TaskInput(np.empty(0), Units(name=unit)), files / "dicom")
+    assert all(("WindowWidth" in header) == kept for header in place.source.headers)
+    assert "WindowWidth" in read(files / "dicom").source.headers[0]
 
 
 def task(path, operator, **options):

@@ -3,12 +3,13 @@
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 
 from wellposed import errors
 from wellposed.integrity import all_finite, checksum, locked, read_json
-from wellposed.writing import replacing, write_csv, write_text
+from wellposed.writing import replacing, write_array, write_csv, write_text
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -26,6 +27,24 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert path.read_bytes() == "neu: ä".encode()
     assert path.stat().st_mode & 0o777 == 0o640
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of files")
+def test_arrays_on_a_full_disk(tmp_path):
+    import resource
+    import signal
+
+    write_array(tmp_path / "a.npy", old := np.arange(500.0))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(errors.FileError, match="path: cannot write"):
+            write_array(tmp_path / "a.npy", np.zeros(500))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert np.array_equal(np.load(tmp_path / "a.npy"), old)
 
 
 def test_links_stay_links_and_missing_folders_are_named(tmp_path):

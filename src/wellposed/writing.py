@@ -5,7 +5,10 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
+
+import numpy as np
 
 from wellposed.errors import FileError, WellposedError
 
@@ -64,6 +67,15 @@ def write_csv(path: str | Path, rows: Iterable[Iterable[object]], argument: str 
     """Write rows of cells, see `replacing`."""
     with replacing(path, argument) as part, part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
+
+
+def write_array(path: str | Path, array: np.ndarray, argument: str = "path") -> None:
+    """Write an array as NPY, see `replacing`."""
+    # NumPy does not notice that the disk is full when it writes to a file itself.
+    content = BytesIO()
+    np.save(content, array)
+    with replacing(path, argument) as part:
+        part.write_bytes(content.getbuffer())
 
 
 def flush(path: Path) -> None:

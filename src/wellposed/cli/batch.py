@@ -105,6 +105,7 @@ def run_all(
             if finished(job, done):
                 typer.echo(f"{job.file.name}: finished already, see {job.out}")
                 continue
+            make_folder(job.out, "--out")
             rows = run(job)
             if rows is not None:
                 done_rows = [{**row, "status": "done"} for row in rows]

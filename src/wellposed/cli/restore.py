@@ -103,7 +103,7 @@ def _restored(
     others = {"input": restoring.enlarged(image, restorer)}
     _write(found, photograph, o.out / file.stem)
     write_figure(found.plot(others=others, truth=exact), o.out / f"{file.stem}-panel.png")
-    pictures = {**others, "one sample": found.samples[0]}
+    pictures = {**others, found.kind: found.samples[0]}
     pictures |= {f"mean of {samples}": found.mean} if samples > 1 else {}
     rows = _rows(pictures, exact, found)
     header = list(rows[0])
