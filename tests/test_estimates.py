@@ -19,10 +19,6 @@ from wellposed.operators import (
 )
 from wellposed.parallel.part import Part
 from wellposed.priors import Flat, GaussianPrior
-<<<<<<< HEAD
-from wellposed.solvers import FBP, HQS, BackProjection, PnPADMM, Tikhonov, TotalVariation
-from wellposed.solvers.estimates.plug_and_play import between_slices
-=======
 from wellposed.solvers import (
     FBP,
     HQS,
@@ -32,7 +28,7 @@ from wellposed.solvers import (
     TotalVariation,
     recommend,
 )
->>>>>>> w-jour
+from wellposed.solvers.estimates.plug_and_play import between_slices
 
 ESTIMATES = {
     "hqs": HQS(steps=5),

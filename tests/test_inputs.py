@@ -11,11 +11,8 @@ import torch
 from PIL import Image as Pillow
 
 from wellposed import Reconstruction, operators
-<<<<<<< HEAD
-from wellposed.cli.scans import kspace_task
-=======
 from wellposed.cli.inputs import TaskInput, placed_like
->>>>>>> w-jour
+from wellposed.cli.scans import kspace_task
 from wellposed.cli.settings import InputOptions
 from wellposed.cli.tasks import build_task
 from wellposed.datasets.reading import Measured, inputs_of, read
