@@ -202,6 +202,14 @@ def test_scans_take_their_operator_alone(files):
         task(files / "colour.png", "deblurring", volume=True)
 
 
+def test_grey_arrays_stay_grey(files, tmp_path):
+    place = build_task(files / "array.npy", "inpainting", InputOptions(simulate=True), 3).source
+    colours = torch.tensor([0.1, 0.2, 0.6])[:, None, None].expand(1, 1, 3, 24, 32)
+    result = Reconstruction(colours, torch.ones(1, 1), 1, 0.0, "exact", units=place.units)
+    (path,) = place.write(result, tmp_path)
+    np.testing.assert_allclose(np.load(path), np.full((24, 32), 0.3), rtol=1e-6)
+
+
 def test_grey_photographs_suit_priors_of_colours(files):
     found = build_task(files / "deep.png", "deblurring", InputOptions(blur_sigma=1.0), channels=3)
     assert found.y.shape == (1, 3, 24, 32)

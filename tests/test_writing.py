@@ -9,7 +9,13 @@ import torch
 
 from wellposed import errors
 from wellposed.integrity import all_finite, checksum, locked, read_json
-from wellposed.writing import replacing, write_array, write_csv, write_text
+from wellposed.writing import (
+    replacing,
+    require_writable,
+    write_array,
+    write_csv,
+    write_text,
+)
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -54,6 +60,15 @@ def test_links_stay_links_and_missing_folders_are_named(tmp_path):
     assert (tmp_path / "real.csv").read_text().split() == ["a,1"]
     with pytest.raises(errors.FileError, match="path: cannot write"):
         write_text(tmp_path / "no" / "a.txt", "")
+
+
+def test_folders_that_cannot_be_written_are_named_before(tmp_path):
+    (tmp_path / "file").write_text("")
+    require_writable(tmp_path / "new" / "deeper")
+    assert not (tmp_path / "new").exists()
+    for folder in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(errors.FileError, match=r"--out: cannot write .*file' is not"):
+            require_writable(folder, "--out")
 
 
 def test_checksums_tell_values_dtypes_shapes_and_names():

@@ -57,6 +57,18 @@ def make_folder(folder: Path, argument: str = "folder") -> None:
         raise FileError(f"{argument}: cannot write {str(folder)!r}: {error}") from error
 
 
+def require_writable(folder: Path, argument: str = "folder") -> None:
+    """Raise, before a computation, if a folder could not be made or written to.
+
+    Raises:
+        FileError: names ``argument``.
+    """
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        what = "not a writable folder"
+        raise FileError(f"{argument}: cannot write {str(folder)!r}: {str(there)!r} is {what}")
+
+
 def write_text(path: str | Path, text: str, argument: str = "path") -> None:
     """Write a text in UTF-8, see `replacing`."""
     with replacing(path, argument) as part:

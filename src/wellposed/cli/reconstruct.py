@@ -104,7 +104,8 @@ def _jobs(o: Reconstruct) -> list[Job]:
     """Return one job per input; each of several has its own folders."""
     named = matched(o.inputs)
     files = [f for f in inputs_of(o.inputs) if f in named or not _is_result(f, o.out)]
-    require(len(files) > 0, "INPUT", "nothing but results", "files to reconstruct")
+    accepted = "files that lie outside --out and are no results of earlier runs"
+    require(len(files) > 0, "INPUT", "nothing but results", accepted)
     if len(files) == 1:
         return [Job(files[0], o.out, o.checkpoint, record=o.out / RECORD)]
     kept = o.checkpoint
