@@ -128,6 +128,7 @@ def variation(x):
     return float((down.abs().square() + across.abs().square()).sqrt().sum())
 
 
+@pytest.mark.slow
 def test_total_variation_with_a_weight_is_that_of_deepinv():
     y = blocks() + 0.1 * random(1, 1, 24, 24)
     found = TotalVariation(steps=400, weight=0.2)(y, Denoising((1, 24, 24))).mean

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 PARITY = Path(__file__).parent / "data" / "parity"
 F64, C128 = torch.float64, torch.complex128
 SOLVERS = {
-    "dds": DDS3D(steps=5),
+    "dds": DDS3D(steps=5, cg_steps=5),
     "dds-all-axes": DDS3D(steps=5, tv_axes="zyx", circular=True, cg_steps=2),
     "mbir": DiffusionMBIR(steps=8),
     "mbir-chunks": DiffusionMBIR(steps=8, corrector_chunk=2),
@@ -341,7 +341,9 @@ def test_the_circular_difference_couples_the_last_slice_with_the_first():
     assert reached[False][-1] < 1e-8
 
 
-@pytest.mark.parametrize("solver", [DDS3D(steps=6), DiffusionMBIR(steps=6)], ids=["dds", "mbir"])
+@pytest.mark.parametrize(
+    "solver", [DDS3D(steps=6, cg_steps=5), DiffusionMBIR(steps=6)], ids=["dds", "mbir"]
+)
 @pytest.mark.parametrize("scale", [2.0**-20, 2.0**20])
 def test_the_scale_of_the_operator_does_not_matter(solver, scale):
     """Nor that of its data; exactly, for a power of two."""
@@ -375,7 +377,9 @@ def test_predictor_and_corrector_sample_the_prior(name):
 
 
 @pytest.mark.parametrize(
-    "solver", [DDS3D(steps=12, spacing="karras"), DiffusionMBIR(steps=20)], ids=["dds", "mbir"]
+    "solver",
+    [DDS3D(steps=12, spacing="karras", cg_steps=5), DiffusionMBIR(steps=20)],
+    ids=["dds", "mbir"],
 )
 def test_vp_ve_and_flow_forms_give_the_same_samples(solver):
     y, operator, _ = ct()
@@ -398,7 +402,9 @@ class Chunked(Prior):
         return torch.cat([self.prior.denoise(v, t) for v in x_t.split(self.chunk, 2)], 2)
 
 
-@pytest.mark.parametrize("solver", [DDS3D(steps=5), DiffusionMBIR(steps=5)], ids=["dds", "mbir"])
+@pytest.mark.parametrize(
+    "solver", [DDS3D(steps=5, cg_steps=5), DiffusionMBIR(steps=5)], ids=["dds", "mbir"]
+)
 def test_the_chunks_of_the_prior_do_not_matter(solver):
     y, operator, _ = ct()
     whole, parts = (
@@ -433,6 +439,7 @@ def layered(depth=12, side=16):
     return x
 
 
+@pytest.mark.slow
 def test_total_variation_along_z_improves_a_layered_volume():
     x = layered()
     operator = Stacked(ParallelBeamCT(16, 6, noise_sigma=0.05), 12)
@@ -463,7 +470,9 @@ def operators():
 
 
 @pytest.mark.parametrize("name", operators())
-@pytest.mark.parametrize("solver", [DDS3D(steps=5), DiffusionMBIR(steps=25)], ids=["dds", "mbir"])
+@pytest.mark.parametrize(
+    "solver", [DDS3D(steps=5, cg_steps=5), DiffusionMBIR(steps=25)], ids=["dds", "mbir"]
+)
 def test_operators_on_volumes(name, solver):
     operator = operators()[name]()
     prior = GaussianPrior(0.0, 0.1, is_complex=operator.complex_image)
