@@ -14,7 +14,7 @@ from deepinv.models import Reconstructor
 from deepinv.physics import Physics
 from torch import Tensor, nn
 
-from wellposed.checks import Count, Seed, checked, require_integer
+from wellposed.checks import Count, Seed, checked, require_integer, require_samples
 from wellposed.errors import (
     SamplingError,
     UnknownNameError,
@@ -90,7 +90,7 @@ class DeepinvSolver:
             SamplingError: a sample is not finite.
             Exception: errors of deepinv, e.g. for operators that it does not support.
         """
-        num_samples = require_integer("num_samples", num_samples)
+        num_samples = require_samples(num_samples)
         seed = secrets.randbits(31) if seed is None else seed
         seed = require_integer("seed", seed, 0)
         problem = Problem.create(y, operator, prior)
