@@ -38,6 +38,8 @@ PRIORS = {"mri": "brain-mri", "ct": "ct"}
 def reconstruct(o: Reconstruct) -> None:
     """Reconstruct all inputs, or this process's share of them."""
     check_options_of(o.operator, o)
+    used = o.checkpoint is not None or o.checkpoint_every == Reconstruct.checkpoint_every
+    require(used, "--checkpoint-every", o.checkpoint_every, "only with --checkpoint FOLDER")
     device, cls = use_device(o.device), _solver_class(o)
     o = replace(o, volume=_takes_volume(o, cls))
     jobs, share = _jobs(o), _share(o)
