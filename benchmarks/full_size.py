@@ -31,12 +31,14 @@ from wellposed.errors import ArgumentError, SamplingError
 from wellposed.figures import format_table
 from wellposed.metrics import psnr, ssim
 from wellposed.operators import LinearOperator
+from wellposed.operators.plain import filtered_back_projection
 from wellposed.perceptual import LPIPS, STLPIPS
 from wellposed.priors import Prior
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
-from wellposed.uncertainty import smallest_factor
+from wellposed.uncertainty import scores_of, smallest_factor
+from wellposed.writing import write_text
 
 DOCS = Path(__file__).parent.parent / "docs"
 LEVEL, GAUSSIAN = 0.9, 1.6449
@@ -68,7 +70,7 @@ class Row:
 
 
 def _direct(case: Case) -> solvers.Solver:
-    return solvers.FBP() if hasattr(case.operator, "fbp") else solvers.BackProjection()
+    return solvers.FBP() if filtered_back_projection(case.operator) else solvers.BackProjection()
 
 
 def _reddiff(case: Case) -> solvers.Solver:
@@ -167,10 +169,7 @@ def figures(
     found |= {"residual": float(result.residual.mean()), "nfe": result.nfe, "seconds": seconds}
     scores = None
     if row.samples > 2:
-        values = result.samples.abs() if one.is_complex() else result.samples
-        truth = case.truth.abs() if one.is_complex() else case.truth
-        std, middle = torch.std_mean(values, 0)
-        scores = (truth - middle).abs() / std.clamp(min=1e-6)
+        scores = scores_of(result, case.truth)
         found["coverage"] = float((scores <= GAUSSIAN).double().mean())
     return {key: round(value, 5) for key, value in found.items()}, scores
 
@@ -190,9 +189,7 @@ def add(
         np.save(kept, scores.half().numpy())
     record, (task, method, index) = read(path), place
     record.setdefault(task, {}).setdefault(method, {})[index] = found
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(record, indent=1) + "\n")
-    draft.replace(path)
+    write_text(path, json.dumps(record, indent=1) + "\n")
     print(*place, found, flush=True)
 
 

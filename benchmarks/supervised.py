@@ -23,6 +23,7 @@ from wellposed.datasets.images.crops import random_phase
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.plain import plain_image
 from wellposed.priors.networks.conv_unet import ConvUNet
+from wellposed.writing import replacing
 
 WIDTHS, LAYERS, EVERY = (64, 128, 192), 2, 250
 CROP, BATCH, RATE = 64, 8, 1e-3
@@ -71,9 +72,8 @@ def train(task: str, data: Path, path: Path, steps: int) -> None:
         optimizer.step()
         if (step + 1) % EVERY == 0 or step + 1 == steps:
             kept = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-            draft = path.with_suffix(".part")
-            torch.save({"step": step + 1, **kept}, draft)
-            draft.replace(path)
+            with replacing(path) as part:
+                torch.save({"step": step + 1, **kept}, part)
             print(f"{task} step {step + 1} loss {float(loss.detach()):.5f}", flush=True)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -121,14 +122,14 @@ class Collection:
     def _warn_if_dark(self) -> None:
         """Warn if the first arrays are far below the range, as those in another unit are."""
         wanted = self.reading.data_range
-        arrays = [
-            self.array(n)
-            for n, file in enumerate(self.files[:FEW])
-            if wanted is not None and suffix_of(file) not in PHOTOGRAPH_SUFFIXES
-        ]
-        if wanted is None or not arrays:
+        if wanted is None:
             return
-        top = max(float(np.abs(images).max()) for images in arrays)
+        tops = [
+            float(np.abs(self.array(n)).max())
+            for n, file in enumerate(self.files[:FEW])
+            if suffix_of(file) not in PHOTOGRAPH_SUFFIXES
+        ]
+        top = max(tops, default=math.inf)
         if top < max(map(abs, wanted)) / FAR:
             warn(
                 f"data: {self.files[0].name} and others have values to {top:.4g}, training "

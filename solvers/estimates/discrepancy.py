@@ -5,7 +5,7 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError
 from wellposed.linalg import conjugate_gradient, per_item
-from wellposed.solvers.data import PROXIMAL_STEPS, is_decomposable, proximal, squared_norm
+from wellposed.solvers.data import PROXIMAL_STEPS, is_decomposable, proximal
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import measured_numbers
 
@@ -28,15 +28,16 @@ def require_noise(problem: Problem) -> None:
         )
 
 
-def allowed_misfit(problem: Problem) -> Tensor:
+def allowed_misfit(problem: Problem, norm2: Tensor) -> Tensor:
     """Return the misfit that an estimate of each item should have, (B,).
 
     It is ``sqrt(m) sigma_y``, the expected norm of the noise. Where no image fits the data so
     well, as the operator or the noise level is wrong, it is the least misfit with some margin:
-    fitting them as closely as possible would amplify what is wrong.
+    fitting them as closely as possible would amplify what is wrong. ``norm2`` is ``||A||^2`` of
+    each item.
     """
     expected = problem.noise_sigma * measured_numbers(problem).sqrt().to(problem.noise_sigma)
-    x = least_squares(problem, LEAST_WEIGHT * squared_norm(problem), problem.zeros())
+    x = least_squares(problem, LEAST_WEIGHT * norm2, problem.zeros())
     return torch.maximum(expected, MARGIN * problem.space.norm(problem.A(x) - problem.y))
 
 

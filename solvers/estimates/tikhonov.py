@@ -77,7 +77,7 @@ class Tikhonov(PointEstimate):
         x, norm2 = problem.zeros(), squared_norm(problem)
         low, high = (torch.full_like(norm2, end) for end in WEIGHTS)
         none = torch.zeros_like(norm2)
-        allowed = allowed_misfit(problem) if self.weight is None else none
+        allowed = allowed_misfit(problem, norm2) if self.weight is None else none
         return Bracket(x, x, low, high, norm2, allowed)
 
     def step(

@@ -90,9 +90,9 @@ class TotalVariation(PointEstimate):
         d = differences(x, problem)
         bright = brightness(problem.y, problem.known, problem.space).clamp(min=TINY)
         taken = (self.threshold * bright).to(x.real.dtype)
-        none = torch.zeros_like(taken)
-        allowed = allowed_misfit(problem) if self.weight is None else none
-        return SplitState(x, x, d, d, y, y, squared_norm(problem), taken, allowed)
+        norm2, none = squared_norm(problem), torch.zeros_like(taken)
+        allowed = allowed_misfit(problem, norm2) if self.weight is None else none
+        return SplitState(x, x, d, d, y, y, norm2, taken, allowed)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
