@@ -75,6 +75,14 @@ class LinearMap(GaussianPhysics, LinearPhysics):
         self._check("y", y, self.measurement_size, self.complex_measurement)
         return self.adjoint_map(y)
 
+    def preconditioner(self, weight: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Return an approximate inverse of ``A^H A + weight``, for conjugate gradients, if any.
+
+        Args:
+            weight: weight at least 0, that broadcasts over images (B, *image_size).
+        """
+        return None
+
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the least-squares image of smallest norm, here by conjugate gradients."""
         b = self.A_adjoint(y)
@@ -90,7 +98,7 @@ class LinearMap(GaussianPhysics, LinearPhysics):
             kwargs: arguments of deepinv, not used.
         """
         self._check("z", z, self.img_size, self.complex_image)
-        return proximal_by_cg(self.A_adjoint_A, self.A_adjoint(y), z, gamma)
+        return proximal_by_cg(self.A_adjoint_A, self.A_adjoint(y), z, gamma, self.preconditioner)
 
     def noise(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return ``x`` plus noise of the global generator, for deepinv's ``physics(x)``."""

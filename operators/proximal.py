@@ -8,6 +8,9 @@ from torch import Tensor
 from wellposed.errors import ShapeError, require
 from wellposed.linalg import conjugate_gradient, per_item
 
+TINY = 1e-12
+"""Least weight of the data for a preconditioner."""
+
 
 def as_weight(gamma: float | Tensor, like: Tensor) -> Tensor:
     """Return ``gamma``, one number or one per item, broadcastable to ``like``.
@@ -30,7 +33,11 @@ def require_items(z: Tensor, y: Tensor) -> None:
 
 
 def proximal_by_cg(
-    normal: Callable[[Tensor], Tensor], back: Tensor, z: Tensor, gamma: float | Tensor
+    normal: Callable[[Tensor], Tensor],
+    back: Tensor,
+    z: Tensor,
+    gamma: float | Tensor,
+    preconditioner: Callable[[Tensor], Callable[[Tensor], Tensor] | None],
 ) -> Tensor:
     """Return the proximal solution by conjugate gradients, for operators without closed form.
 
@@ -43,9 +50,16 @@ def proximal_by_cg(
         back: the back-projection ``A^H y``, of the shape of ``z`` or for one item.
         z: centre, shape (B, ...).
         gamma: weight of the data, at least 0, one number or one per item.
+        preconditioner: gives about ``(A^H A + weight)^-1`` for a weight, or None.
     """
     require_items(z, back)
     weight = as_weight(gamma, z)
     b = weight * (back - normal(z))
-    d = conjugate_gradient(lambda x: x + weight * normal(x), b, iterations=100, tolerance=1e-6).x
+    d = conjugate_gradient(
+        lambda x: x + weight * normal(x),
+        b,
+        iterations=100,
+        tolerance=1e-6,
+        preconditioner=preconditioner(1 / weight.clamp(min=TINY)),
+    ).x
     return z + d

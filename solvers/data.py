@@ -105,6 +105,7 @@ def damped_inverse(
         b,
         iterations=PROXIMAL_STEPS if iterations is None else iterations,
         tolerance=EXACT if iterations is None else ROUGH,
+        preconditioner=problem.preconditioner(w),
         space=problem.space,
     )
     if iterations is None and bool(((found.residuals[-1] > 1e-3) & (weight > 0)).any()):

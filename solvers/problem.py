@@ -188,6 +188,11 @@ class Problem:
         """Return ``A^H A u``."""
         return self.known.A_adjoint_A(u)
 
+    def preconditioner(self, weight: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Return about ``(A^H A + weight)^-1``, if the operator has such an inverse."""
+        make = getattr(self.known, "preconditioner", None)
+        return None if make is None else make(weight)
+
     @cached_property
     def back_projection(self) -> Tensor:
         """``A^H y`` of the measurement."""

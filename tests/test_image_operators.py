@@ -148,7 +148,7 @@ def test_bad_images_and_measurements_of_proximal_solutions_are_refused(name):
 def test_conjugate_gradients_find_the_closed_form():
     op = BUILD["blur"]()
     z, y = random(2, *op.img_size), random(2, *op.measurement_size)
-    by_cg = proximal_by_cg(op.A_adjoint_A, op.A_adjoint(y), z, 4.0)
+    by_cg = proximal_by_cg(op.A_adjoint_A, op.A_adjoint(y), z, 4.0, op.preconditioner)
     torch.testing.assert_close(by_cg, op.prox_l2(z, y, 4.0), rtol=1e-5, atol=1e-5)
 
 

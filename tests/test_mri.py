@@ -1,6 +1,7 @@
 """Cartesian MRI of volumes and of moving slices, against matrices and slices."""
 
 import math
+import pickle
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,8 @@ from tests import helpers
 from tests.helpers import mask
 
 from wellposed.errors import ArgumentError, DtypeError, ShapeError
+from wellposed.linalg import conjugate_gradient
+from wellposed.operators import simulate_sensitivity_maps, uniform_random_lines
 from wellposed.operators.mri.cartesian import DynamicMRI, MultiCoilMRI, MultiCoilMRI3D, fftc, ifftc
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -135,3 +138,59 @@ def test_bad_arguments_are_refused():
         make(**good)
         with pytest.raises(error, match=match):
             make(**good | changes)
+
+
+LINES = {
+    "along H": lambda: MultiCoilMRI(mask(1, 7), random(3, 9, 7)),
+    "along W": lambda: MultiCoilMRI(mask(9, 1).expand(9, 7), random(3, 9, 7)),
+    "masks per item": lambda: MultiCoilMRI(mask(2, 1, 7).expand(2, 9, 7), random(3, 9, 7)),
+    "maps per item": lambda: MultiCoilMRI(mask(7), random(2, 3, 9, 7)),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("dtype", [C64, C128])
+def test_the_inverse_of_lines_is_exact_row_by_row(name, dtype):
+    """With no more rows than blocks, each row has its own matrix."""
+    op = LINES[name]().to(dtype.to_real())
+    weight = torch.tensor([0.5, 2.0], dtype=dtype.to_real()).view(2, 1, 1, 1)
+    x = random(2, 1, 9, 7).to(dtype)
+    found = op.preconditioner(weight)(op.A_adjoint_A(x) + weight * x)
+    torch.testing.assert_close(found, x, rtol=0, atol=1e-12 if dtype == C128 else 2e-5)
+
+
+def test_lines_of_smooth_maps_are_inverted_in_a_few_steps():
+    maps = simulate_sensitivity_maps(8, 72, 60, seed=0)
+    op = MultiCoilMRI(uniform_random_lines(60, 4, seed=0), maps)
+    b = op.A_adjoint_A(random(2, 1, 72, 60).to(C64))
+    weight = torch.tensor([1e-4, 1e-2]).view(2, 1, 1, 1)
+
+    def steps(preconditioner):
+        solved = conjugate_gradient(
+            lambda x: op.A_adjoint_A(x) + weight * x,
+            b,
+            iterations=100,
+            tolerance=1e-6,
+            preconditioner=preconditioner,
+        )
+        return solved.iterations.tolist()
+
+    few, many = steps(op.preconditioner(weight)), steps(None)
+    assert few[0] < 30 and few[1] < 10
+    assert many[0] == 100 and many[1] > 30
+
+
+def test_only_masks_of_lines_have_an_inverse():
+    weight = torch.ones(1, 1, 1, 1)
+    assert MultiCoilMRI(mask(9, 7), random(3, 9, 7)).preconditioner(weight) is None
+    assert BUILD["frames of lines"](CPU).preconditioner(weight) is None
+    op = LINES["along H"]()
+    assert op.preconditioner(0 * weight) is None  # A^H A has no inverse
+    solve = op.preconditioner(weight.double())
+    assert (
+        pickle.loads(pickle.dumps(op))
+        .preconditioner(weight.double())(random(1, 1, 9, 7))
+        .isfinite()
+        .all()
+    )
+    assert solve(random(3, 1, 9, 7)).shape == (3, 1, 9, 7)

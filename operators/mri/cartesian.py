@@ -1,6 +1,7 @@
 """Cartesian magnetic resonance imaging on complex tensors: slices, volumes, moving images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from wellposed.errors import DtypeError, ShapeError
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.linear_map import as_buffer, binary_mask
 from wellposed.operators.mri.coils import root_sum_of_squares
+from wellposed.operators.mri.rows import RowFactors
 
 
 def fftc(x: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -81,6 +83,7 @@ class CartesianMRI(LinearOperator):
         varies = [a for a in axes if bool((self.mask != self.mask.narrow(a, 0, 1)).any())]
         self._axes = tuple(varies) or axes[-1:]
         self._transformed = axes
+        self._factors: dict[tuple[torch.device, torch.dtype], RowFactors | None] = {}
         self.to(maps.device)
 
     def forward_map(self, x: Tensor) -> Tensor:
@@ -100,6 +103,28 @@ class CartesianMRI(LinearOperator):
         k.mul_(self._shifted_mask.to(x.real.dtype))
         conjugate: Tensor = torch.fft.ifftn(k, dim=self._axes).conj_physical_().mul_(maps)
         return conjugate.sum(1, keepdim=True).conj_physical_()
+
+    def preconditioner(self, weight: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Return about ``(A^H A + weight)^-1``, for slices whose mask has lines only.
+
+        Conjugate gradients then take 3 to 10 steps where they would take 20 to several hundred.
+        """
+        if not bool((weight > 0).any()):
+            return None
+        dtype = weight.dtype.to_complex()
+        key = self.device, dtype
+        if key not in self._factors:
+            self._factors[key] = self._factorised(dtype)
+        factors = self._factors[key]
+        return None if factors is None else partial(factors.solve, weight=weight)
+
+    def _factorised(self, dtype: torch.dtype) -> RowFactors | None:
+        """Return the factors of the normal operator, once for each device and dtype."""
+        if len(self._axes) > 1 or len(self.img_size) != 3:
+            return None
+        with torch.inference_mode(False), torch.no_grad():
+            maps, mask = self.sensitivity_maps.clone(), self._shifted_mask.clone()
+            return RowFactors.of(maps, mask, self._axes[0], dtype)
 
     def restrict(self, y: Tensor) -> Tensor:
         """Return k-space with zeros where the mask is zero."""
