@@ -24,6 +24,7 @@ from wellposed.reconstruction import Reconstruction
 from wellposed.runs.checkpoint import RunFolder
 from wellposed.runs.fingerprint import digest, fingerprint
 from wellposed.runs.memory import MemoryPlan, plan
+from wellposed.solvers.particles import Population
 from wellposed.solvers.plausible import warn_of_copies, warn_of_misfit, warn_of_range
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
@@ -180,7 +181,8 @@ class Solver(Sampler):
                 count = math.ceil(found.evaluations * len(found.u) / len(u))
                 evaluations = max(evaluations, count)
                 samples.append(part.to_public(u))
-                residuals += [misfit(part, some, measured) for some in u.split(len(part.y))]
+                together = Population(part, len(u) // len(part.y), self.batch_size or len(u))
+                residuals += [misfit(p, u[rows], measured) for rows, p in together.parts()]
         joined = torch.cat(samples) if len(samples) > 1 else samples[0]
         residual = torch.cat(residuals).reshape(num_samples, len(y))
         warn_of_misfit(problem, residual)

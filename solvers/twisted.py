@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wellposed.checks import Choice, Fraction, Whole
 from wellposed.errors import ArgumentError, SamplingError, require
-from wellposed.linalg import inner
+from wellposed.linalg import as_real, inner, like
 from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.priors.analytic import Drawable
 from wellposed.priors.transition import Levels, levels, starting_std, variance
@@ -191,10 +191,9 @@ class Twisted(Solver):
     ) -> ParticleState:
         """Resample, propose, look at the proposals and weigh them."""
         assert isinstance(state, ParticleState)
-        # Three numbers for every slot in every step: positions of draws do not depend on data.
-        chance = noise.draw(state.log_weights[:, None].expand(-1, 3))
+        chance, z = _draws(noise, state.x)
         uniform = torch.special.ndtr(chance[: len(problem.y)])
-        state, z = self.resampled(state, uniform[:, 0]), noise.draw(state.x)
+        state = self.resampled(state, uniform[:, 0])
         directions = self.directions(problem)
         x, gain = self.propose(state, z, levels(problem.prior.schedule, t, s), problem, directions)
         look = self.look(x, s, problem, directions)
@@ -289,10 +288,16 @@ def _selected(state: ParticleState, ancestors: Tensor) -> ParticleState:
     return replace(state, **{name: gather(getattr(state, name), ancestors) for name in names})
 
 
-def _signs(like: Tensor) -> Tensor:
+def _draws(noise: NoiseSource, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return three numbers for every slot, (P * B, 3), and noise like the images x.
+
+    The numbers are drawn in every step: positions of draws do not depend on the data.
+    """
+    flat = as_real(x).flatten(1)
+    drawn = noise.draw(flat.new_empty(len(flat), flat.shape[1] + 3))
+    return drawn[:, :3].double(), like(drawn[:, 3:].reshape(as_real(x).shape).contiguous(), x)
+
+
+def _signs(x: Tensor) -> Tensor:
     """Return a random image of signs, always the same, for complex images in both parts."""
-    return (
-        torch.view_as_complex(_signs(torch.view_as_real(like)))
-        if like.is_complex()
-        else (ItemNoise(0, [(0,)]).draw(like).sign())
-    )
+    return like(ItemNoise(0, [(0,)]).draw(as_real(x)).sign(), x)

@@ -66,6 +66,8 @@ class Rows:
         rows = [problem.A_adjoint(self._unit(int(i), problem.y)) for i in self.entries]
         self.images = torch.stack(rows, 1)  # (B, m, C, ...)
         self.flat = as_real(self.images).flatten(2)
+        self.singular_values: Tensor
+        self.right: Tensor
         _, self.singular_values, self.right = torch.linalg.svd(self.flat, full_matrices=False)
 
     def _unit(self, index: int, y: Tensor) -> Tensor:
