@@ -6,7 +6,7 @@ measured by eight random projections with noise of .1. It is of one of two class
 is explained
 
 - by the prior of the two classes, with several noise levels;
-- by a Gaussian prior with the same mean and covariance, which knows of no classes.
+- by a Gaussian prior with the same mean and variance of every pixel, which knows of no classes.
 
 Both have a closed form, printed as "exact". A measurement that is as likely under both models has
 a difference of about 0: the data then do not tell.
@@ -23,11 +23,11 @@ from torch.distributions import MultivariateNormal
 from wellposed.figures import format_table
 from wellposed.noise import ItemNoise
 from wellposed.operators import MatrixOperator
-from wellposed.priors import Full, GaussianMixturePrior, GaussianPrior, Prior
+from wellposed.priors import Diagonal, GaussianMixturePrior, GaussianPrior, Prior
 from wellposed.solvers import Twisted
 
 SIZE, MEASURED, NOISE = (1, 4, 4), 8, 0.1
-LEVELS = (0.025, 0.05, 0.1, 0.2, 0.4)
+LEVELS = (0.025, 0.1, 0.4)
 
 
 def two_classes() -> GaussianMixturePrior:
@@ -37,13 +37,12 @@ def two_classes() -> GaussianMixturePrior:
     return GaussianMixturePrior(weights, torch.stack([ramp, -ramp]), 0.04 * torch.ones(2).double())
 
 
-def same_moments(mixture: GaussianMixturePrior) -> GaussianPrior:
-    """Return the Gaussian prior with the mean and the covariance of a mixture."""
+def independent_pixels(mixture: GaussianMixturePrior) -> GaussianPrior:
+    """Return the prior of independent pixels with the means and the variances of a mixture."""
     w, m = mixture.weights, mixture.means
     mean = w @ m
-    spread = torch.einsum("k,kn,km->nm", w, m - mean, m - mean)
-    covariance = torch.einsum("k,knm->nm", w, mixture.covariances) + spread
-    return GaussianPrior(mean.reshape(1, *SIZE), Full(covariance))
+    variance = w @ (mixture.covariances.diagonal(dim1=1, dim2=2) + (m - mean).square())
+    return GaussianPrior(mean.reshape(1, *SIZE), Diagonal(variance.reshape(SIZE)))
 
 
 def exact_evidence(y: Tensor, operator: MatrixOperator, prior: Prior, sigma: float) -> float:
@@ -72,7 +71,7 @@ def main() -> None:
     x = classes.draw_noisy(torch.zeros(1, *SIZE, dtype=torch.float64), 0.0, noise)
     y = MatrixOperator(matrix, SIZE, NOISE).measure(x, options.seed)
     models = [("two classes", classes, level) for level in LEVELS]
-    models.append(("same mean and covariance", same_moments(classes), NOISE))
+    models.append(("independent pixels", independent_pixels(classes), NOISE))
     rows = []
     for name, prior, sigma in models:
         operator = MatrixOperator(matrix, SIZE, sigma)
