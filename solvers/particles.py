@@ -37,14 +37,15 @@ def systematic(log_weights: Tensor, u: Tensor) -> Tensor:
     count = len(log_weights)
     ends = count * torch.softmax(log_weights, 0).cumsum(0)
     places = torch.arange(count).to(u)[:, None] + u
-    found = torch.searchsorted(ends.T.contiguous(), places.T.contiguous(), right=True).T
-    return found.clamp(max=count - 1)  # rounding may leave the last end below the last place
+    found: Tensor = torch.searchsorted(ends.T.contiguous(), places.T.contiguous(), right=True)
+    return found.T.clamp(max=count - 1)  # rounding may leave the last end below the last place
 
 
 def gather(values: Tensor, ancestors: Tensor) -> Tensor:
     """Return the rows of the ancestors (P, B); ``values`` are rows (P * B, ...)."""
     items = torch.arange(ancestors.shape[1], device=ancestors.device)
-    return values.unflatten(0, ancestors.shape)[ancestors, items].flatten(0, 1)
+    found: Tensor = values.unflatten(0, ancestors.shape)[ancestors, items]
+    return found.flatten(0, 1)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,9 +79,14 @@ class Reconstruction:
 
     def cpu(self) -> "Reconstruction":
         """Return a copy in host memory."""
-        held = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {n: v.cpu() if isinstance(v, Tensor) else v for n, v in held.items()}
-        return Reconstruction(**moved)
+        return replace(
+            self,
+            samples=self.samples.cpu(),
+            residual=self.residual.cpu(),
+            measured=None if self.measured is None else self.measured.cpu(),
+            log_evidence=None if self.log_evidence is None else self.log_evidence.cpu(),
+            ess=None if self.ess is None else self.ess.cpu(),
+        )
 
     def quantile(self, q: float) -> Tensor:
         """Return Weibull's ``q``-quantile per pixel, (B, C, ...), of magnitudes if complex."""
