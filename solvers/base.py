@@ -187,7 +187,7 @@ class Solver(Sampler):
         residual = torch.cat(residuals).reshape(num_samples, len(y))
         warn_of_misfit(problem, residual)
         if evidence is not None:
-            warn_of_copies(evidence.ess[-1])
+            warn_of_copies(evidence.ess.amin(0))
         return Reconstruction(
             samples=joined.unflatten(0, (num_samples, len(y))),
             residual=residual,

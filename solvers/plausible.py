@@ -80,7 +80,8 @@ def warn_of_copies(ess: Tensor) -> None:
     """Warn if the samples of an item are copies of few particles.
 
     Args:
-        ess: effective number of particles of each item, (B,).
+        ess: smallest effective number of particles of each item, (B,). Later resampling hides
+            that all particles descend from one.
     """
     if bool((ess < FEW).any()):
         item = int(ess.argmin())
