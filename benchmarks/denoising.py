@@ -94,7 +94,8 @@ def arguments() -> argparse.Namespace:
 def load_images(args: argparse.Namespace, config: dict, size: int) -> Tensor:
     """Return evenly spread images (N, C, H, W), cropped to their centre, in public values."""
     training = config["training"]
-    reading = {k: training[k] for k in Reading.__dataclass_fields__}
+    known = set(Reading.__dataclass_fields__) - {"data_range"}
+    reading = {k: training[k] for k in known if k in training}  # older cards lack some
     reading["window"] = reading["window"] and tuple(reading["window"])
     if not args.held_out:
         reading["group_key"] = None

@@ -23,15 +23,22 @@ from typing import Any
 import numpy as np
 import torch
 from image_problems import TASKS, Case, build_case
+from supervised import restore
 from torch import Tensor
 
 from wellposed import solvers
 from wellposed.errors import ArgumentError, SamplingError
 from wellposed.figures import format_table
 from wellposed.metrics import psnr, ssim
+from wellposed.operators import LinearOperator
+from wellposed.operators.plain import filtered_back_projection
 from wellposed.perceptual import LPIPS, STLPIPS
+from wellposed.priors import Prior
 from wellposed.reconstruction import Reconstruction
-from wellposed.uncertainty import smallest_factor
+from wellposed.solvers import Problem
+from wellposed.solvers.residual import misfit, noisy_numbers
+from wellposed.uncertainty import scores_of, smallest_factor
+from wellposed.writing import write_text
 
 DOCS = Path(__file__).parent.parent / "docs"
 LEVEL, GAUSSIAN = 0.9, 1.6449
@@ -48,7 +55,7 @@ gives them, others as published but for the number of evaluations, {EVALUATIONS}
 resolution) with noise .025 in [0, 1], multi-coil MRI (studyforrest, 8 coils, noise .01) and CT
 (andrei_abdomen, 30 views, noise of 1 %). Intervals of 90 % are mean +- {GAUSSIAN:.3f} standard
 deviations of 8 samples, then with the factor that `uncertainty.Conformal` finds on the other
-images of the task.
+images of the task. "supervised" is a network as large as the prior's, trained for this operator.
 
 PSNR in dB of the estimate, or of one sample / the mean of all:
 """
@@ -63,7 +70,7 @@ class Row:
 
 
 def _direct(case: Case) -> solvers.Solver:
-    return solvers.FBP() if hasattr(case.operator, "fbp") else solvers.BackProjection()
+    return solvers.FBP() if filtered_back_projection(case.operator) else solvers.BackProjection()
 
 
 def _reddiff(case: Case) -> solvers.Solver:
@@ -88,6 +95,9 @@ METHODS = {
 }
 """By the name in the tables."""
 
+SUPERVISED = "supervised"
+"""A network of `supervised.py`, which knows the operator: an upper reference."""
+
 
 def main() -> None:
     """Run what is missing, one image of all tasks after the other, and write the table."""
@@ -98,6 +108,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--keep", type=Path, default=Path("out") / "full-size")
+    parser.add_argument("--supervised", type=Path, help="folder of networks of `supervised.py`")
     parser.add_argument("--lpips", type=Path, help="torchvision's file of AlexNet")
     parser.add_argument("--st-lpips", action="store_true")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -106,14 +117,33 @@ def main() -> None:
     perceptual = {"lpips": LPIPS(args.lpips)} if args.lpips else {}
     perceptual |= {"st_lpips": STLPIPS()} if args.st_lpips else {}
     cases = {name: build_case(name, args.data, "full", args.size) for name in args.tasks}
+    chosen = {name: METHODS[name] for name in args.methods}
     for index in range(args.images):
         for task, case in cases.items():
-            for method in args.methods:
+            methods = chosen | supervised(args.supervised, task)
+            for method in methods:
                 if str(index) not in read(args.out).get(task, {}).get(method, {}):
-                    found = figures(case.only(index), METHODS[method], index, perceptual)
+                    found = figures(case.only(index), methods[method], index, perceptual)
                     kept = args.keep / f"{task}-{method}-{index}.npy"
                     add(args.out, (task, method, str(index)), found, kept)
     args.table.write_text(document(read(args.out), args.keep, args.images))
+
+
+def supervised(folder: Path | None, task: str) -> dict[str, Row]:
+    """Return the row of the network that was trained for a task, if there is one."""
+    path = None if folder is None else folder / f"{task}.pt"
+    if path is None or not path.exists():
+        return {}
+
+    def solve(y: Tensor, operator: LinearOperator, prior: Prior, **kwargs: object) -> Any:
+        started = time.perf_counter()
+        image = restore(path, task, y, operator)
+        problem = Problem.create(y, operator, prior)
+        residual = misfit(problem, prior.to_units(image), noisy_numbers(problem))
+        seconds = time.perf_counter() - started
+        return Reconstruction(image[None], residual[None], 1, seconds, SUPERVISED)
+
+    return {SUPERVISED: Row(lambda case: solve)}
 
 
 def figures(
@@ -139,10 +169,7 @@ def figures(
     found |= {"residual": float(result.residual.mean()), "nfe": result.nfe, "seconds": seconds}
     scores = None
     if row.samples > 2:
-        values = result.samples.abs() if one.is_complex() else result.samples
-        truth = case.truth.abs() if one.is_complex() else case.truth
-        std, middle = torch.std_mean(values, 0)
-        scores = (truth - middle).abs() / std.clamp(min=1e-6)
+        scores = scores_of(result, case.truth)
         found["coverage"] = float((scores <= GAUSSIAN).double().mean())
     return {key: round(value, 5) for key, value in found.items()}, scores
 
@@ -162,9 +189,7 @@ def add(
         np.save(kept, scores.half().numpy())
     record, (task, method, index) = read(path), place
     record.setdefault(task, {}).setdefault(method, {})[index] = found
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(record, indent=1) + "\n")
-    draft.replace(path)
+    write_text(path, json.dumps(record, indent=1) + "\n")
     print(*place, found, flush=True)
 
 
@@ -186,7 +211,8 @@ def document(record: dict[str, Any], keep: Path, images: int) -> str:
     """Return the tables of a record, in Markdown."""
     counts = [len(rows) for task in record.values() for rows in task.values()]
     text = [SUMMARY.format(images=min(counts, default=0))]
-    methods = [name for name in METHODS if any(name in task for task in record.values())]
+    known = [*METHODS, SUPERVISED]
+    methods = [name for name in known if any(name in task for task in record.values())]
     rows = [[name, *(_pair(task.get(name)) for task in record.values())] for name in methods]
     text.append(format_table(["method", *record], rows))
     text.append(

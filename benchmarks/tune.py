@@ -18,6 +18,7 @@ from image_problems import TASKS, Case, build_case
 
 from wellposed.errors import ArgumentError, FileError, SamplingError
 from wellposed.metrics import psnr
+from wellposed.writing import write_text
 
 TUNED = Path(__file__).parent / "tuned.json"
 
@@ -96,9 +97,7 @@ def add(path: Path, protocol: dict[str, int], place: tuple[str, str], row: Any) 
     # Read anew, because another run may have added to it meanwhile.
     record = read(path, protocol)
     record["results"].setdefault(place[0], {})[place[1]] = row
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(record, indent=1) + "\n")
-    draft.replace(path)
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

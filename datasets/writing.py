@@ -4,8 +4,6 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from wellposed.datasets.files import suffix_of
 from wellposed.datasets.images.photograph import Photograph, write_photograph
 from wellposed.datasets.reading import Source
@@ -13,7 +11,7 @@ from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.results import write_result
 from wellposed.errors import FileError
 from wellposed.reconstruction import Reconstruction
-from wellposed.writing import replacing
+from wellposed.writing import make_folder, write_array
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +85,6 @@ def _write_array(result: Reconstruction, folder: Path, file: Path) -> tuple[Path
     if suffix_of(file) != ".npy":
         return ()
     path, mean = folder / "mean.npy", result.units.stored(result.mean)[0]
-    with replacing(path) as part:
-        np.save(part, mean.numpy()[0] if len(mean) == 1 else mean.movedim(0, -1).numpy())
+    make_folder(folder)
+    write_array(path, mean.numpy()[0] if len(mean) == 1 else mean.movedim(0, -1).numpy())
     return (path,)

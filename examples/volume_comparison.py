@@ -111,7 +111,7 @@ def volume_methods(
     solvers: dict[str, Callable[..., Solver]] = {
         "3-D TV": partial(TotalVariation, steps=options.iterations),
         "DDS, slices": partial(DDS, steps=options.steps),
-        "DDS3D": partial(DDS3D, steps=options.steps),
+        "DDS3D": partial(DDS3D, steps=options.steps, gamma=math.inf),
     }
     if options.mbir_steps > 0:
         solvers["DiffusionMBIR"] = partial(DiffusionMBIR, steps=options.mbir_steps)

@@ -12,7 +12,10 @@ from wellposed.checks import require_integer
 from wellposed.errors import DtypeError, ShapeError, check_finite, warn
 
 MANY = 10
-"""Views from which on all of them within 2 pi degrees are hardly meant."""
+"""Views of one turn from which on all of them within 2 pi degrees are hardly meant.
+
+Of two turns, 4 pi, it takes ten times as many: tomosynthesis has some views within 12 degrees.
+"""
 
 
 def view_angles(angles: Tensor | Sequence[float] | int, span: float) -> Tensor:
@@ -27,7 +30,7 @@ def view_angles(angles: Tensor | Sequence[float] | int, span: float) -> Tensor:
             vector of finite real numbers.
 
     Warns:
-        UserWarning: many views within 2 pi degrees, as angles in radians look.
+        UserWarning: many views within 2 pi or 4 pi degrees, as angles in radians look.
     """
     if isinstance(angles, Integral):
         count = require_integer("angles", angles)
@@ -46,7 +49,8 @@ def view_angles(angles: Tensor | Sequence[float] | int, span: float) -> Tensor:
 
 def _warn_of_radians(views: Tensor) -> None:
     reach = float(views.abs().max())
-    if len(views) >= MANY and 1 < reach <= 2 * math.pi * (1 + 1e-6):
+    turns = 2 if len(views) >= 10 * MANY else 1
+    if len(views) >= MANY and 1 < reach <= turns * 2 * math.pi * (1 + 1e-6):
         warn(
             f"angles: {len(views)} views within {reach:.4g} degrees look like radians; accepted: "
             "degrees, as torch.rad2deg(angles) gives them"

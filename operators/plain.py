@@ -1,6 +1,7 @@
 """Plain reconstructions without a prior, with their usual names."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
@@ -34,14 +35,29 @@ def plain_image(y: Tensor, operator: "Physics") -> tuple[str, Tensor]:
     return name, make(y)
 
 
+def filtered_back_projection(operator: "Physics") -> Map | None:
+    """Return FBP or FDK of a CT operator, slice by slice of a stacked one; None of others."""
+    if isinstance(operator, Stacked):
+        planar = filtered_back_projection(operator.operator)
+        return None if planar is None else partial(operator.by_slice, apply=planar)
+    found = _filtered(operator)
+    return None if found is None else found[1]
+
+
+def _filtered(operator: "Physics") -> tuple[str, Map] | None:
+    """Return the name and the map of FBP or FDK, if the operator itself has one."""
+    found = ((name.upper(), getattr(operator, name, None)) for name in ("fbp", "fdk"))
+    return next(((name, make) for name, make in found if callable(make)), None)
+
+
 def _plain(operator: "Physics") -> tuple[str, Map]:
     if isinstance(operator, CartesianMRI):
         return "zero-filled", operator.A_adjoint
     if isinstance(operator, NonCartesianMRI):
         return "gridding", operator.gridding
-    for name in ("fbp", "fdk"):
-        if hasattr(operator, name):
-            return name.upper(), getattr(operator, name)
+    filtered = _filtered(operator)
+    if filtered is not None:
+        return filtered
     image: tuple[int, ...] = getattr(operator, "img_size", None) or ()
     measured: tuple[int, ...] = getattr(operator, "measurement_size", None) or ()
     kinds = (getattr(operator, f"complex_{w}", False) for w in ("image", "measurement"))

@@ -20,7 +20,7 @@ from wellposed.priors.prediction import (
     to_sample,
     training_target,
 )
-from wellposed.priors.prior import Images, Prior, broadcast
+from wellposed.priors.prior import Images, Prior, broadcast, require_one_each
 from wellposed.priors.schedule import Schedule, Tabulated
 
 
@@ -192,8 +192,9 @@ class NetworkPrior(Prior):
         told = self._told(condition, x_t, dtype)
         # Labels keep float32 at least: bfloat16 cannot count beyond 256.
         kind = torch.promote_types(dtype, torch.float32)
+        seen = self._seen(x_t, t, condition).to(dtype)
         label = self.label(_times(t)).expand(len(x_t)).to(kind).to(x_t.device)
-        output: Tensor = self.network(self._seen(x_t, t, condition).to(dtype), label, *told)
+        output: Tensor = self.network(seen, label, *told)
         channels = images * x_t.shape[1]
         output, wanted = output[:, :channels], (len(x_t), channels, *x_t.shape[2:])
         if tuple(output.shape) != wanted:
@@ -253,6 +254,7 @@ class NetworkPrior(Prior):
             require(none, "condition", "a condition", "None, as this prior is unconditional")
             return ()
         classes = class_labels(condition, self.num_classes, self.null_class)
+        require_one_each("condition", classes, len(x_t))
         return (classes.to(x_t.device).expand(len(x_t)),)
 
 

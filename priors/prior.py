@@ -299,10 +299,16 @@ class Given(Adapter):
         return self.prior.denoise(x_t, t, self.condition)
 
 
+def require_one_each(name: str, values: object, items: int) -> None:
+    """Raise `ShapeError` if a tensor (n, ...) is neither one value nor one for each item."""
+    count = len(values) if isinstance(values, Tensor) and values.ndim > 0 else 1
+    if count not in (1, items):
+        raise ShapeError(f"{name}: got {count} values, accepted: 1, or one of {items} items")
+
+
 def broadcast(values: Tensor, like: Tensor) -> Tensor:
     """Return schedule values, a scalar or (B,), broadcastable to ``like`` without promotion."""
     if values.ndim == 0:
         return values.to(like.real.dtype).to(like.device)
-    if len(values) not in (1, len(like)):
-        raise ShapeError(f"t: got {len(values)} times, accepted: 1, or one of {len(like)} items")
+    require_one_each("t", values, len(like))
     return values.to(like.real.dtype).to(like.device).view(-1, *[1] * (like.ndim - 1))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wellposed.autograd import leaving_inference
-from wellposed.checks import Count, require_integer
+from wellposed.checks import Count, require_samples
 from wellposed.errors import ArgumentError, require
 from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.parallel.part import part_of
@@ -23,7 +23,7 @@ from wellposed.priors.prior import Prior
 from wellposed.reconstruction import Reconstruction
 from wellposed.runs.checkpoint import RunFolder
 from wellposed.runs.fingerprint import digest, fingerprint
-from wellposed.runs.memory import MemoryPlan, plan
+from wellposed.runs.memory import MemoryPlan, check_samples, plan
 from wellposed.solvers.particles import Population
 from wellposed.solvers.plausible import warn_of_copies, warn_of_misfit, warn_of_range
 from wellposed.solvers.problem import Problem
@@ -144,7 +144,7 @@ class Solver(Sampler):
         Warns:
             UserWarning: ``y`` is far from the prior's range, or the images do not explain it.
         """
-        num_samples = require_integer("num_samples", num_samples)
+        num_samples = require_samples(num_samples)
         if self.deterministic:
             one = f"1 of {type(self).__name__}, which returns one estimate"
             require(num_samples == 1, "num_samples", num_samples, one)
@@ -227,6 +227,8 @@ class Solver(Sampler):
             memory.log()
             memory.check()
             problem, chunk = replace(problem, prior=memory.prior), memory.chunk
+        else:
+            check_samples(num_samples, problem.zeros())
         return problem, seed, chunk
 
     def _run_or_load(

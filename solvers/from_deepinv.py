@@ -14,7 +14,7 @@ from deepinv.models import Reconstructor
 from deepinv.physics import Physics
 from torch import Tensor, nn
 
-from wellposed.checks import Count, Seed, checked, require_integer
+from wellposed.checks import Count, Seed, checked, require_integer, require_samples
 from wellposed.errors import (
     SamplingError,
     UnknownNameError,
@@ -90,7 +90,7 @@ class DeepinvSolver:
             SamplingError: a sample is not finite.
             Exception: errors of deepinv, e.g. for operators that it does not support.
         """
-        num_samples = require_integer("num_samples", num_samples)
+        num_samples = require_samples(num_samples)
         seed = secrets.randbits(31) if seed is None else seed
         seed = require_integer("seed", seed, 0)
         problem = Problem.create(y, operator, prior)
@@ -175,16 +175,22 @@ class CountedDenoiser(nn.Module):
 
 
 class SolverReconstructor(Reconstructor):
-    """A solver and its prior as one model; made by `as_reconstructor`."""
+    """A solver and its prior as one model; made by `as_reconstructor`.
+
+    Attributes:
+        drawn: seed of the last call.
+    """
 
     def __init__(self, solver: Solver, prior: Prior, num_samples: int, seed: int | None) -> None:
         super().__init__()
         self.solver, self.prior = solver, prior
         self.num_samples, self.seed = num_samples, seed
+        self.drawn: int | None = None
 
     def forward(self, y: Tensor, physics: Physics, **kwargs: object) -> Tensor:
         """Return the mean of the samples, (B, C, ...); deepinv's ``kwargs`` are not used."""
         result = self.solver(y, physics, self.prior, num_samples=self.num_samples, seed=self.seed)
+        self.drawn = result.seed
         return result.mean
 
 
@@ -200,6 +206,7 @@ def as_reconstructor(
         solver: a solver of ours.
         prior: the prior, a submodule of the model.
         num_samples: number of samples that are averaged.
-        seed: seed of the draws, the same in every call; ``None`` draws a new seed per call.
+        seed: seed of the draws, the same in every call; ``None`` draws a new seed per call,
+            which the attribute ``drawn`` of the model tells.
     """
     return SolverReconstructor(solver, prior, num_samples, seed)

@@ -24,14 +24,22 @@ UNEXPLAINED = 5.0
 FEW = 2.0
 """Effective number of particles below which samples are copies of one or two."""
 
-REMEDY = "priors.fit_range(prior, y, operator) takes the prior to the units of y"
+REMEDY = (
+    "priors.fit_range(prior, y, operator) takes the prior to the units of y, --window LOW HIGH an "
+    "image of the command line to those of the prior"
+)
+RESCALE = "give prior.with_range(low, high), in the units of y"
 
 
 def warn_of_range(y: Tensor, operator: "Physics | None", prior: Prior, space: Space) -> None:
-    """Warn if the least-squares image is far larger or smaller than the prior's range."""
-    if operator is None or not (is_linear_operator(operator) and prior.has_range):
+    """Warn if the least-squares image is far larger or smaller than the prior's range.
+
+    Without an operator, the degraded image.
+    """
+    linear = operator is None or is_linear_operator(operator)
+    if not (linear and prior.has_range):
         return
-    level = brightness(y, operator, space)
+    level = _bright(y, space) if operator is None else brightness(y, operator, space)
     size = max(map(abs, prior.data_range))
     far = ((level > FAR * size) | (level < size / FAR)) & (level > 0)
     if bool(far.any()):
@@ -39,7 +47,7 @@ def warn_of_range(y: Tensor, operator: "Physics | None", prior: Prior, space: Sp
         low, high = prior.data_range
         warn(
             f"y: the image of item {item} has values about {float(level[item]):.3g}, the prior is "
-            f"made for {low:g} to {high:g}; {REMEDY}"
+            f"made for {low:g} to {high:g}; {REMEDY if operator is not None else RESCALE}"
         )
 
 
@@ -51,8 +59,13 @@ def brightness(y: Tensor, operator: Forward, space: Space) -> Tensor:
     """
     image = operator.A_adjoint(y)
     energy = space.sum(_powers(image, 2))
-    bright = (space.sum(_powers(image, 4)) / energy).sqrt()
+    bright = _bright(image, space)
     return (bright * energy / space.sum(_powers(operator.A(image), 2))).nan_to_num(0)
+
+
+def _bright(image: Tensor, space: Space) -> Tensor:
+    """Return the magnitude of the bright parts of images, (B,); NaN for images of zeros."""
+    return (space.sum(_powers(image, 4)) / space.sum(_powers(image, 2))).sqrt()
 
 
 def warn_of_misfit(problem: Problem, residual: Tensor) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 from wellposed.checks import Choice, Count, checked
 from wellposed.errors import require
 from wellposed.operators.check import is_linear_operator, require_physics
+from wellposed.operators.plain import filtered_back_projection
 from wellposed.priors.prior import Prior
 from wellposed.solvers.base import Solver
 from wellposed.solvers.daps import DAPS
@@ -77,4 +78,4 @@ def _without_prior(operator: "Physics") -> Solver:
     noise = getattr(getattr(operator, "noise_model", None), "sigma", None)
     if is_linear_operator(operator) and noise is not None and bool((noise > 0).all()):
         return TotalVariation()
-    return FBP() if hasattr(operator, "fbp") or hasattr(operator, "fdk") else BackProjection()
+    return BackProjection() if filtered_back_projection(operator) is None else FBP()

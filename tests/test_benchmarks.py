@@ -25,11 +25,11 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.usefixtures("single_thread")
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(BENCHMARKS)
-    problems, methods, tune, images, speed, overhead, restoration, restoration_report = (
+    problems, methods, tune, images, speed, overhead, restoration, restoration_report, full = (
         importlib.import_module(name)
         for name in (
             *("image_problems", "image_methods", "tune", "images", "speed", "overhead"),
-            *("restoration", "restoration_report"),
+            *("restoration", "restoration_report", "full_size"),
         )
     )
 PROTOCOL = {"nfe": 5, "trials": 3, "size": 32}
@@ -224,6 +224,43 @@ def test_the_stopwatch_counts_calls_and_gradients(name, per_step):
     total, network = overhead.measure(lambda: methods.METHODS[name].run(found, {}, 5, 2), watch)
     assert (watch.calls, watch.gradients) == (5, 5 * per_step)
     assert 0 < network < total
+
+
+# Full size
+
+
+def test_untuned_methods_are_measured_once(tmp_path, monkeypatch):
+    """A method that refuses a problem leaves a dash; what is in the file is not run again."""
+    rows = {"HQS": full.Row(lambda case: solvers.HQS(steps=2))}
+    rows["DDRM"] = full.Row(lambda case: solvers.DDRM(steps=2), 3)
+    monkeypatch.setattr(full, "METHODS", rows)
+    monkeypatch.setattr(full, "build_case", lambda name, *args: case(name, items=2))
+    out, table = tmp_path / "full.json", tmp_path / "full.md"
+    paths = ["--out", str(out), "--table", str(table), "--keep", str(tmp_path / "keep")]
+    command = ["full_size.py", "--data", ".", "--images", "2", "--tasks", "sr4", "mri4", *paths]
+    monkeypatch.setattr("sys.argv", command)
+    full.main()
+    record = json.loads(out.read_text())
+    assert record["mri4"]["DDRM"]["1"]["refused"].startswith("operator: MultiCoilMRI has no")
+    found = record["sr4"]["DDRM"]["0"]
+    assert 0 < found["coverage"] < 1
+    assert found["psnr_mean"] > found["psnr_one"]
+    monkeypatch.setattr(full, "figures", None)
+    full.main()
+    assert json.loads(out.read_text()) == record
+    lines = [
+        line.split("|") for line in table.read_text().splitlines() if line.startswith("| DDRM")
+    ]
+    assert lines[0][3].strip() == "-"
+
+
+def test_intervals_are_calibrated_by_the_other_images(tmp_path):
+    scores = torch.randn(10, 4000, generator=torch.Generator().manual_seed(0)).abs() * 3
+    for index, own in enumerate(scores):
+        np.save(tmp_path / f"sr4-DDS-{index}.npy", own.half().numpy())
+    assert full.calibrated(tmp_path, "sr4", "DDS", 10) == pytest.approx(0.99, abs=0.01)
+    assert full.calibrated(tmp_path, "sr4", "MMPS", 10) is None
+    assert full.calibrated(tmp_path, "sr4", "DDS", 9) is None
 
 
 # Restorers

@@ -93,7 +93,10 @@ def test_methods_declare_what_their_corrections_ask():
 def test_a_correction_is_a_setting_of_the_result():
     y, operator, prior = gaussian_problem(process("vp"))
     result = MRSampler(steps=2, correction=EXACT)(y, operator, prior, seed=0)
-    assert result.settings["correction"] == "MomentMatching(cg_steps=12, isotropic_above=inf)"
+    assert (
+        result.settings["correction"]
+        == "MomentMatching(cg_steps=12, isotropic_above=inf, preconditioned=False)"
+    )
     assert IRSDE(steps=2)(y, operator, prior, seed=0).settings["correction"] is None
 
 

@@ -328,6 +328,8 @@ def test_trajectories_are_kept(axes, tmp_path):
         ("radians/pixel", 2 * np.pi),
         ("1/m", N / 0.2),
         ("1/mm", N / 200),
+        ("radians/m", 2 * np.pi * N / 0.2),
+        ("radians/mm", 2 * np.pi * N / 200),
     ],
 )
 def test_trajectories_in_any_unit_give_the_image(unit, factor, tmp_path):
@@ -350,6 +352,21 @@ def test_trajectories_in_any_unit_give_the_image(unit, factor, tmp_path):
         found = NonCartesianMRI(scan.trajectory[0], maps).A_dagger(scan.kspace)
         assert float((found - image).norm() / image.norm()) < 0.2
         torch.testing.assert_close(scan.trajectory[0], k.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_units_that_cannot_be_told_apart_are_named(tmp_path):
+    """Of pixels of 1.01 mm: ends at the edge of the band in both, 1 % apart or more."""
+    places = np.linspace(-0.5, 0.5, 12)[:, None].repeat(2, 1).astype(np.float32)
+    text = header(N, N, trajectory="radial").replace("<x>6</x><y>8</y>", f"<x>{N}</x><y>{N}</y>")
+    path = write(
+        tmp_path / "raw.h5",
+        [acquisition(random(COILS, H), trajectory=places)],
+        text.replace("240", f"{1.015 * N}").replace("480", f"{1.015 * N}"),
+    )
+    with pytest.raises(errors.FileError, match="may be in cycles/pixel or 1/mm"):
+        load_ismrmrd(path)
+    reach = load_ismrmrd(path, trajectory_unit="1/mm").trajectory.abs().max()
+    assert float(reach) == pytest.approx(1.015 * N / 2, rel=1e-4)
 
 
 def test_units_that_are_none_are_named(tmp_path):

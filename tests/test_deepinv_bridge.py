@@ -226,7 +226,9 @@ def test_our_solvers_are_reconstructors(ours):
     assert torch.equal(model(y, operator), expected)
     assert denoiser in set(model.modules())
     drawn = as_reconstructor(ours, denoiser)
-    assert not torch.equal(drawn(y, operator), drawn(y, operator))
+    assert not torch.equal(drawn(y, operator), last := drawn(y, operator))
+    again = as_reconstructor(ours, denoiser, seed=drawn.drawn)
+    assert torch.equal(again(y, operator), last)
 
 
 def test_deepinv_tests_our_solver():

@@ -351,3 +351,21 @@ def test_series_are_volumes_of_a_collection(tmp_path):
     expected = (hounsfield.clip(-1000, 1000) + 1000) / 2000
     np.testing.assert_allclose(found.array(0)[..., 0], expected, atol=1e-6)
     assert 0 < expected.mean() < 1
+
+
+@pytest.mark.parametrize("tag", ["PixelSpacing", "ImageOrientationPatient"])
+def test_a_place_that_all_slices_lack_is_named(tag, tmp_path):
+    write_series(tmp_path, **{tag: None})
+    with pytest.raises(errors.FileError, match=f"has no {tag}"):
+        read_dicom_series(tmp_path)
+
+
+def test_a_series_is_chosen_by_its_number(tmp_path):
+    for number in (1, 2):
+        for place in range(2):
+            pixels = np.full((ROWS, COLUMNS), number, np.int16)
+            changes = {"SeriesInstanceUID": f"1.2.{number}", "SeriesNumber": number}
+            write_slice(tmp_path / f"{number}-{place}.dcm", pixels, place, **changes)
+    for wanted in (2, "2"):
+        values = read_dicom_series(tmp_path, series=wanted).values
+        np.testing.assert_array_equal(values, 2 * SLOPE + INTERCEPT)

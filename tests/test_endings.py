@@ -112,6 +112,9 @@ def test_options_that_nothing_uses_are_bad_input(photo):
     )
     assert "--slice: got 99, accepted: none" in reconstructing(photo, "--slice", 99)
     assert "--axis: got 1, accepted: none" in reconstructing(photo, "--axis", 1)
+    assert "--checkpoint-every: got 5" in reconstructing(photo, "--checkpoint-every", 5)
+    assert "--size: got 64, accepted: only with --image" in ends("inspect", "ct", "--size", 64)
+    assert "--size: got 0" in ends("inspect", "ct", "--image", photo, "--size", 0)
     restoring = ["restore", photo, "--prior", "irsde-deblur", "--out", photo.parent / "out"]
     assert "--mask: got '" in ends(*restoring, "--mask", photo)
 

@@ -11,6 +11,7 @@ from wellposed.operators import (
     Inpainting,
     MultiCoilMRI,
     ParallelBeamCT,
+    Stacked,
     SuperResolution,
     Whitened,
     fastmri_lines,
@@ -18,7 +19,15 @@ from wellposed.operators import (
 )
 from wellposed.parallel.part import Part
 from wellposed.priors import Flat, GaussianPrior
-from wellposed.solvers import FBP, HQS, BackProjection, PnPADMM, Tikhonov, TotalVariation
+from wellposed.solvers import (
+    FBP,
+    HQS,
+    BackProjection,
+    PnPADMM,
+    Tikhonov,
+    TotalVariation,
+    recommend,
+)
 from wellposed.solvers.estimates.plug_and_play import between_slices
 
 ESTIMATES = {
@@ -119,6 +128,7 @@ def variation(x):
     return float((down.abs().square() + across.abs().square()).sqrt().sum())
 
 
+@pytest.mark.slow
 def test_total_variation_with_a_weight_is_that_of_deepinv():
     y = blocks() + 0.1 * random(1, 1, 24, 24)
     found = TotalVariation(steps=400, weight=0.2)(y, Denoising((1, 24, 24))).mean
@@ -135,6 +145,19 @@ def test_total_variation_of_volumes_couples_slices():
     slices = [TotalVariation(steps=100)(y[:, :, k], single).mean for k in range(4)]
     apart = torch.stack(slices, 2)
     assert (whole - volume).norm() < 0.9 * (apart - volume).norm()
+
+
+@pytest.mark.parametrize("estimate", [Tikhonov(), TotalVariation()], ids=["tikhonov", "tv"])
+def test_data_that_noise_does_not_explain_are_not_fitted_at_any_price(estimate):
+    """As with wrong coil maps: the noise level of the operator is far too low."""
+    truth = blocks().to(torch.complex128)
+    mask, maps = fastmri_lines("random", 24, 2, 0.1, seed=0), mri(0.001).sensitivity_maps
+    right, wrong = (
+        MultiCoilMRI(mask, maps + error * random(*maps.shape, dtype=maps.dtype), 0.001)
+        for error in (0, 0.05)
+    )
+    found = estimate(right.measure(truth, seed=0), wrong, Flat()).mean
+    assert (found - truth).norm() < 1.2 * truth.norm()  # 1.1 and .7; 1.5 and 1.1 if fitted
 
 
 def test_total_variation_between_slices_levels_plateaus():
@@ -189,6 +212,20 @@ def test_fbp_is_the_operators_own(operator):
     weights = 0.5 + torch.rand_like(y)
     whitened = Whitened(operator, weights)
     torch.testing.assert_close(FBP()(whitened.whiten(y), whitened).mean, operator.fbp(y))
+
+
+def test_fbp_of_volumes_is_that_of_their_slices():
+    planar = ParallelBeamCT(16, 20)
+    operator = Stacked(planar, 3)
+    y = operator.A(random(2, 1, 3, 16, 16))
+    wanted = torch.stack([planar.fbp(y[:, :, k]) for k in range(3)], 2)
+    torch.testing.assert_close(recommend(operator)(y, operator).mean, wanted)
+
+
+@pytest.mark.parametrize("steps", [-1, 0, 2])
+def test_a_formula_has_one_step(steps):
+    with pytest.raises(errors.ArgumentError, match="steps: got"):
+        FBP(steps=steps)
 
 
 MISTAKES = {

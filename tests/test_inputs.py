@@ -11,6 +11,8 @@ import torch
 from PIL import Image as Pillow
 
 from wellposed import Reconstruction, operators
+from wellposed.cli.inputs import TaskInput, placed_like
+from wellposed.cli.scans import kspace_task
 from wellposed.cli.settings import InputOptions
 from wellposed.cli.tasks import build_task
 from wellposed.datasets.reading import Measured, inputs_of, read
@@ -121,7 +123,8 @@ def result_like(image, count=2, **units):
 @pytest.mark.parametrize("name", ["colour.png", "deep.png", "array.npy", "volume.nii.gz", "dicom"])
 def test_a_perfect_result_is_the_input(files, tmp_path, name):
     image = read(files / name)
-    written = write_like(result_like(image, offset=-3.0, scale=4.0), tmp_path, image.source)
+    out = tmp_path / "new" / "folder"
+    written = write_like(result_like(image, offset=-3.0, scale=4.0), out, image.source)
     again = read(written[0])
     assert again.kind == image.kind
     tolerance = {"dicom": 0.05, "photograph": 1e-5}.get(image.kind, 1e-4)
@@ -135,7 +138,7 @@ def test_a_perfect_result_is_the_input(files, tmp_path, name):
     if name == "dicom":
         assert again.window == pytest.approx(image.window)
         with pytest.raises(FileError, match="has the series of another result"):
-            require_free(tmp_path, image.source)
+            require_free(out, image.source)
 
 
 def test_one_sample_has_no_std(files, tmp_path):
@@ -143,6 +146,13 @@ def test_one_sample_has_no_std(files, tmp_path):
         image = read(files / name)
         written = write_like(result_like(image, 1), tmp_path / name, image.source)
         assert [path.name.split(".")[0] for path in written] == ["mean"]
+
+
+@pytest.mark.parametrize(("unit", "kept"), [("HU", True), ("", False), ("1/mm", False)])
+def test_a_window_is_kept_for_its_own_unit(files, unit, kept):
+    place = placed_like(TaskInput(np.empty(0), Units(name=unit)), files / "dicom")
+    assert all(("WindowWidth" in header) == kept for header in place.source.headers)
+    assert "WindowWidth" in read(files / "dicom").source.headers[0]
 
 
 def task(path, operator, **options):
@@ -192,6 +202,14 @@ def test_scans_take_their_operator_alone(files):
         task(files / "colour.png", "deblurring", volume=True)
 
 
+def test_grey_arrays_stay_grey(files, tmp_path):
+    place = build_task(files / "array.npy", "inpainting", InputOptions(simulate=True), 3).source
+    colours = torch.tensor([0.1, 0.2, 0.6])[:, None, None].expand(1, 1, 3, 24, 32)
+    result = Reconstruction(colours, torch.ones(1, 1), 1, 0.0, "exact", units=place.units)
+    (path,) = place.write(result, tmp_path)
+    np.testing.assert_allclose(np.load(path), np.full((24, 32), 0.3), rtol=1e-6)
+
+
 def test_grey_photographs_suit_priors_of_colours(files):
     found = build_task(files / "deep.png", "deblurring", InputOptions(blur_sigma=1.0), channels=3)
     assert found.y.shape == (1, 3, 24, 32)
@@ -218,3 +236,19 @@ def test_plain_images_are_called_what_they_are(name, stacked):
     found, image = plain_image(operator.A(x), operator)
     assert found == name
     assert image.shape == (1, *size)
+
+
+def test_coil_maps_come_from_the_whole_readout():
+    """In a crop that cuts the object its ends, with other maps, are neighbours for the Fourier
+    transform."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 48), indexing="ij")
+    image = ((y / 0.9) ** 2 + (x / 0.8) ** 2 < 1) * (
+        0.7 + 0.3 * torch.cos(9 * y) * torch.sin(7 * x)
+    )
+    coils = (operators.simulate_sensitivity_maps(4, 64, 48, seed=0) * image)[None]
+    task = kspace_task(fft2c(coils), InputOptions(noise_sigma=0.001), rows=32)
+    kept = coils[:, :, 16:48]
+    maps = task.operator.sensitivity_maps
+    missed = kept - maps * (maps.conj() * kept).sum(1, keepdim=True)
+    assert missed.norm() < 0.01 * kept.norm()
+    assert task.y.shape == kept.shape

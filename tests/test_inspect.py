@@ -55,6 +55,7 @@ def test_a_shipped_prior_is_described_and_tested(shipped):
     assert "nothing looks wrong" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["irsde-deblur", "resshift-x4"])
 def test_a_shipped_restorer_is_described_and_tested(name):
     result = inspect(name)

@@ -42,6 +42,7 @@ def operators():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", operators())
 @pytest.mark.parametrize("solver", [REDDiff(steps=40, learning_rate=0.2), DPS(steps=50, zeta=3.0)])
 def test_latent_samples_explain_the_measurement(name, solver, prior, truth):

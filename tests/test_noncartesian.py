@@ -296,6 +296,8 @@ def test_gridding_starts_the_pseudo_inverse():
     slow = conjugate_gradient(plain.A_adjoint_A, b, iterations=5).residuals[-1]
     fast = conjugate_gradient(plain.A_adjoint_A, b, start, iterations=5).residuals[-1]
     assert fast < 0.2 * slow
+    with pytest.raises(ArgumentError, match="density: got 'negative values'"):
+        NonCartesianMRI(k, maps, density=-ramp_density(k, size))
 
 
 # --- measured k-space and trajectory --------------------------------------------------------

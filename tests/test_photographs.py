@@ -329,3 +329,9 @@ def test_one_bad_file_does_not_stop_the_others(restored, tmp_path):
     assert "b.jpg: path: cannot read" in done.output
     assert (out / "a.png").is_file() and (out / "c.png").is_file()
     assert (out / "results.csv").read_text().count("\n") == 4
+
+
+def test_the_truth_is_opaque(restored, tmp_path):
+    done, _ = restored(clear(tmp_path / "a.png"), truth=tmp_path / "a.png")
+    assert done.exit_code == 2
+    assert "--truth: got 'a.png, with transparent pixels', accepted: opaque ones" in done.output

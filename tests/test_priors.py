@@ -27,6 +27,7 @@ from wellposed.priors import (
     GaussianPrior,
     NetworkPrior,
     Rescheduled,
+    Slicewise,
     Stationary,
     Tabulated,
 )
@@ -814,3 +815,11 @@ def test_from_pretrained_of_a_hub_id_fetches_configs_then_weights(saved, pipelin
     with pytest.raises(errors.CheckpointError, match="vqvae"):
         DiffusersPrior.from_pretrained("owner/name")
     assert len(asked) == 1  # refused before its weights were fetched
+
+
+def test_times_are_one_or_one_of_each_item():
+    prior = NetworkPrior(GaussianNetwork(gaussian()), VP, data_range=(-1.0, 1.0))
+    volumes = Slicewise(prior)
+    for each, shape in ((prior, (2, *SHAPE)), (volumes, (2, 1, 3, 4, 4))):
+        with pytest.raises(errors.ShapeError, match="t: got 3 values, accepted: 1, or one of 2"):
+            each.denoise(torch.zeros(shape), torch.tensor([10.0, 20.0, 30.0]))

@@ -128,3 +128,9 @@ def test_angles_in_radians_are_suspected(turn):
     with pytest.warns(UserWarning, match="look like radians"):
         radial_trajectory(angles, 8, (8, 8))
     quietly(FanBeamCT, 8, torch.rad2deg(angles), 40.0, 60.0)
+
+
+def test_two_turns_in_radians_are_suspected_but_not_tomosynthesis():
+    with pytest.warns(UserWarning, match="look like radians"):
+        ParallelBeamCT(8, torch.linspace(0, 4 * torch.pi, 200))
+    quietly(ParallelBeamCT, 8, torch.linspace(-7.5, 7.5, 15))

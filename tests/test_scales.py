@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 from wellposed import operators, priors, solvers
 from wellposed.cli.app import app
 from wellposed.datasets import load_fastmri
-from wellposed.errors import ArgumentError
+from wellposed.datasets.images.image_files import Collection
+from wellposed.datasets.images.reading import Reading
+from wellposed.errors import ArgumentError, FileError
 from wellposed.operators.mri.cartesian import fft2c
 from wellposed.reconstruction import Reconstruction
 
@@ -168,3 +170,28 @@ def test_lines_are_not_left_out_twice(tmp_path):
     given = ["reconstruct", str(tmp_path / "k.npy"), "--operator", "mri", "--out", str(tmp_path)]
     found = CliRunner().invoke(app, [*given, "--acceleration", "3"])
     assert "acceleration: got 3.0, accepted: None for k-space" in found.output
+
+
+def test_degraded_images_in_another_unit_are_told():
+    restorer = priors.load("irsde-deblur")
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    solver = solvers.MRSampler(steps=1)
+    with pytest.warns(
+        UserWarning, match=r"values about .* made for 0 to 1; give prior.with_range"
+    ):
+        solver(255 * image, None, restorer, seed=0)
+
+
+@pytest.mark.parametrize(("scale", "message"), [(4095.0, "FileError"), (1e-4, "UserWarning")])
+def test_training_images_in_another_unit_are_told(scale, message, tmp_path):
+    for n in range(2):
+        values = np.random.default_rng(n).random((16, 16))
+        np.save(tmp_path / f"{n}.npy", (scale * values).astype(np.float32))
+    reading = Reading(data_range=(0.0, 1.0))
+    if message == "UserWarning":
+        with pytest.warns(UserWarning, match=r"training expects 0 to 1; set window or percentile"):
+            Collection([tmp_path], reading)
+    else:
+        with pytest.raises(FileError, match=r"0\.npy.*has values to 40.*set window or percentile"):
+            Collection([tmp_path], reading)
+        Collection([tmp_path], Reading(window=(0.0, 4095.0), data_range=(0.0, 1.0)))

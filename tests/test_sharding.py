@@ -68,7 +68,7 @@ F32, F64, C64, C128 = torch.float32, torch.float64, torch.complex64, torch.compl
 SOLVERS = {
     "dds": DDS(steps=2, cg_steps=3),
     "dds-hard": DDS(steps=2, gamma=float("inf"), cg_steps=3),
-    "dds-3d": DDS3D(steps=2),
+    "dds-3d": DDS3D(steps=2, cg_steps=5),
     "dds-3d-axes": DDS3D(steps=2, tv_axes="zyx", circular=True, cg_steps=2),
     "mbir": DiffusionMBIR(steps=3),
     "mbir-circular": DiffusionMBIR(steps=3, circular=True, rho=0.1),

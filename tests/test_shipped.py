@@ -117,6 +117,7 @@ def test_tiles_leave_no_seam(name):
     assert error_db(tiled, image) < error_db(whole, image) + 0.002
 
 
+@pytest.mark.slow
 def test_priors_of_rf_take_haze_out():
     """And the one of haze does so better than white noise of the same power in its place."""
     echoes = simulate_echoes([1], "test")
@@ -149,6 +150,7 @@ RESTORERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESTORERS)
 def test_restorers_restore_what_they_have_not_seen(name):
     """A sample beats the degraded photograph; the mean beats a sample, and has less detail."""

@@ -394,3 +394,14 @@ def test_steps_taken_by_hand_keep_no_graph(name):
     state = SOLVERS[name].init(problem, noise)
     t, s = SOLVERS[name].times(problem)[:2]
     assert not SOLVERS[name].step(state, t, s, problem, noise).x.requires_grad
+
+
+@pytest.mark.parametrize("count", [10**12, 10**6 + 1, 10**6])
+def test_samples_that_no_memory_holds_are_refused_at_once(count, monkeypatch):
+    monkeypatch.setattr("wellposed.runs.memory.free_bytes", lambda device: 10**6)
+    operator = Inpainting(torch.ones(8, 8), 1, 0.1)
+    accepted = "at most 3906, which" if count == 10**6 else "an integer from 1 to 1000000"
+    with pytest.raises(
+        errors.ArgumentError, match=f"num_samples: got {count}, accepted: {accepted}"
+    ):
+        DDS(steps=2)(torch.zeros(1, 1, 8, 8), operator, GaussianPrior(0.5, 0.1), num_samples=count)

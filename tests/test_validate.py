@@ -421,6 +421,7 @@ def test_the_command_writes_table_plot_and_record(tmp_path):
     assert (tmp_path / "new" / "posterior.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_command_adds_to_what_a_folder_holds(tmp_path):
     """The floor is not measured again."""
     assert run("red-diff", "--quick", "--out", tmp_path).exit_code == 0

@@ -98,6 +98,7 @@ def test_fbp_of_a_limited_angle_counts_the_angles_seen(ball):
     )
 
 
+@pytest.mark.slow
 def test_head(monkeypatch, capsys, tmp_path):
     out, data = tmp_path / "out", write_ball(tmp_path / "head.nii", 0)
     table = run(monkeypatch, capsys, "volume_mri.py", data, out)
@@ -136,6 +137,7 @@ class Useless(Prior):
         return x_t / 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [2, 3, 4])
 def test_total_variation_of_two_pieces(axis):
     """A step of height 1 in the middle of n voxels shrinks by 2 lambda / n (Strong, Chan)."""

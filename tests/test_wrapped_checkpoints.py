@@ -1,8 +1,10 @@
 """What trainers put around weights: containers, prefixes, averages, plain data."""
 
 import argparse
+import datetime
 import json
 import sys
+from collections import defaultdict, deque
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -102,6 +104,9 @@ def test_plain_data_beside_the_weights(name, tmp_path, monkeypatch):
         "best": np.int64(3),
         "curve": np.arange(3.0),
         "args": argparse.Namespace(folder=Path("x"), lr=np.float32(1e-4)),
+        "time": datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC),
+        "losses": deque([0.5], maxlen=9),
+        "counts": defaultdict(int, {"seen": 3}),
         "hyper_parameters": AttributeDict(width=64),
     }
     state = read_state(saved(content, tmp_path / name))
@@ -115,6 +120,9 @@ def test_sets_that_cannot_be_told_apart_are_named(tmp_path):
     assert torch.equal(read_state(path, "model_b")["a.weight"], MEAN["a.weight"])
     with pytest.raises(errors.UnknownNameError, match="weights: unknown name 'model_c'"):
         read_state(path, "model_c")
+    taught = {"model": RAW, "teacher": under("module.", MEAN), "d": {"c.weight": torch.ones(2, 2)}}
+    with pytest.raises(errors.CheckpointError, match="weights, 'model' and 'teacher'"):
+        read_state(saved(taught, tmp_path / "d.pt"))
     rates = {"model": RAW, "ema_0.99": RAW, "ema_0.9999": MEAN}
     with pytest.raises(
         errors.CheckpointError, match=r"averaged weights, .ema_0\.99. and .ema_0\.9"

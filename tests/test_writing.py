@@ -3,12 +3,19 @@
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 
 from wellposed import errors
 from wellposed.integrity import all_finite, checksum, locked, read_json
-from wellposed.writing import replacing, write_csv, write_text
+from wellposed.writing import (
+    replacing,
+    require_writable,
+    write_array,
+    write_csv,
+    write_text,
+)
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -28,6 +35,24 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="limits of files")
+def test_arrays_on_a_full_disk(tmp_path):
+    import resource
+    import signal
+
+    write_array(tmp_path / "a.npy", old := np.arange(500.0))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(errors.FileError, match="path: cannot write"):
+            write_array(tmp_path / "a.npy", np.zeros(500))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert np.array_equal(np.load(tmp_path / "a.npy"), old)
+
+
 def test_links_stay_links_and_missing_folders_are_named(tmp_path):
     (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
     write_csv(tmp_path / "link.csv", [["a", 1]])
@@ -35,6 +60,15 @@ def test_links_stay_links_and_missing_folders_are_named(tmp_path):
     assert (tmp_path / "real.csv").read_text().split() == ["a,1"]
     with pytest.raises(errors.FileError, match="path: cannot write"):
         write_text(tmp_path / "no" / "a.txt", "")
+
+
+def test_folders_that_cannot_be_written_are_named_before(tmp_path):
+    (tmp_path / "file").write_text("")
+    require_writable(tmp_path / "new" / "deeper")
+    assert not (tmp_path / "new").exists()
+    for folder in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(errors.FileError, match=r"--out: cannot write .*file' is not"):
+            require_writable(folder, "--out")
 
 
 def test_checksums_tell_values_dtypes_shapes_and_names():

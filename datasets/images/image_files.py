@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,11 +13,13 @@ import numpy as np
 from wellposed.checks import require_path
 from wellposed.datasets.files import READABLE_SUFFIXES, report_skipped, suffix_of
 from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES, photograph_shape
-from wellposed.datasets.images.reading import Reading, has_keys
+from wellposed.datasets.images.reading import FAR, Reading, has_keys
 from wellposed.datasets.volumes.dicom_frames import is_dicom
-from wellposed.errors import FileError, ShapeError, WellposedError, require
+from wellposed.errors import FileError, ShapeError, WellposedError, require, warn
 
 CACHE_BYTES = 4 * 2**30
+FEW = 16
+"""Number of arrays whose brightness is looked at."""
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +117,24 @@ class Collection:
                     f"{self.shapes[0][-1]} as for {self.files[0].name}; or set channels to 1 or "
                     "3, to which photographs are then converted"
                 )
+        self._warn_if_dark()
+
+    def _warn_if_dark(self) -> None:
+        """Warn if the first arrays are far below the range, as those in another unit are."""
+        wanted = self.reading.data_range
+        if wanted is None:
+            return
+        tops = [
+            float(np.abs(self.array(n)).max())
+            for n, file in enumerate(self.files[:FEW])
+            if suffix_of(file) not in PHOTOGRAPH_SUFFIXES
+        ]
+        top = max(tops, default=math.inf)
+        if top < max(map(abs, wanted)) / FAR:
+            warn(
+                f"data: {self.files[0].name} and others have values to {top:.4g}, training "
+                f"expects {wanted[0]:g} to {wanted[1]:g}; set window or percentile to scale them"
+            )
 
     def _is_whole(self, file: Path) -> bool:
         try:

@@ -13,6 +13,9 @@ from wellposed.errors import FileError, ShapeError, require
 BRIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in the brightness of a colour, ITU-R 601."""
 
+FAR = 10.0
+"""How many times larger or smaller than the range images are suspected to be misscaled."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -34,6 +37,8 @@ class Reading:
             default.
         valid_key: an array (D, 4) in the same file: the measured rectangle of each slice,
             ``y0, y1, x0, x1`` with rows y0 to y1 - 1 and columns x0 to x1 - 1.
+        data_range: values that the images are meant to have; files far from it are refused, by
+            default none.
     """
 
     key: str | None = None
@@ -44,6 +49,7 @@ class Reading:
     volume_key: str | None = None
     valid_key: str | None = None
     channels: int | None = None
+    data_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         one = self.window is None or self.percentile is None
@@ -61,7 +67,7 @@ class Reading:
 
         Raises:
             FileError: the file is unreadable, or its values are complex, not finite, or without
-                a positive value to scale by.
+                a positive value to scale by, or far outside ``data_range``.
             ShapeError: it has neither an image nor a volume.
         """
         stored = read_dicom_series(path).values if path.is_dir() else read_array(path, self.key)
@@ -80,7 +86,20 @@ class Reading:
                 if not (volume > 0).any():
                     raise FileError(f"data: {str(path)!r} has no positive value to scale by")
                 images[rows] = volume / np.percentile(volume[volume > 0], self.percentile)
+        self._check_range(path, images)
         return images
+
+    def _check_range(self, path: Path, images: np.ndarray) -> None:
+        """Raise if values are far outside the range, as those in another unit are."""
+        if self.data_range is None:
+            return
+        top, size = float(np.abs(images).max()), max(map(abs, self.data_range))
+        if top > FAR * size:
+            low, high = self.data_range
+            raise FileError(
+                f"data: {str(path)!r} has values to {top:.4g}, accepted: about {low:g} to "
+                f"{high:g}; set window or percentile to scale them, or another data_range"
+            )
 
     def _volumes(self, path: Path, depth: int) -> list[np.ndarray]:
         """Return a mask over the slices, (D,), for each volume of a file."""

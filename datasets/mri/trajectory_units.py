@@ -16,11 +16,16 @@ UNITS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "radians/pixel": lambda pixels, mm: pixels / (2 * pi),
     "1/m": lambda pixels, mm: mm / 1000,
     "1/mm": lambda pixels, mm: mm,
+    "radians/m": lambda pixels, mm: mm / (2000 * pi),
+    "radians/mm": lambda pixels, mm: mm / (2 * pi),
 }
 """Cycles per field of view in one of each, from the pixels and the mm along the axes."""
 
 FULL, SOME, MOST = 0.9, 0.5, 1.05
 """Reach of trajectories over half the matrix: of full ones, smallest and largest accepted."""
+
+CLOSE = 0.02
+"""Units in which full trajectories end this near to each other are not told apart."""
 
 
 def in_cycles(path: Path, places: Tensor, encoding: Encoding, unit: str | None) -> Tensor:
@@ -50,15 +55,24 @@ def in_cycles(path: Path, places: Tensor, encoding: Encoding, unit: str | None) 
 
 
 def _recognised(path: Path, largest: Tensor, pixels: Tensor, mm: Tensor) -> str:
-    reach = {
-        name: float((largest * factor(pixels, mm) / (pixels / 2)).max())
-        for name, factor in UNITS.items()
-    }
+    """Return the unit in which the trajectory ends nearest to the edge of the band."""
+    encoded = pixels > 1  # along a single pixel any place is at the edge
+    largest, pixels, mm = largest[encoded], pixels[encoded], mm[encoded]
+    scales = {name: factor(pixels, mm) for name, factor in UNITS.items()}
+    reach = {n: float((largest * scale / (pixels / 2)).max()) for n, scale in scales.items()}
     full = [name for name, value in reach.items() if FULL <= value <= MOST]
-    some = [name for name, value in reach.items() if SOME <= value <= MOST]
-    if not some:
+    fitting = full or [name for name, value in reach.items() if SOME <= value <= MOST]
+    if not fitting:
         raise FileError(
             f"path: the trajectory in {path.name} reaches {float(largest.max()):.4g}, half the "
             f"matrix in no unit known; accepted: trajectory_unit= one of {', '.join(UNITS)}"
         )
-    return full[0] if full else max(some, key=reach.__getitem__)
+    best = min(fitting, key=lambda name: abs(reach[name] - 1))
+    others = [n for n in fitting if not torch.allclose(scales[n], scales[best], rtol=1e-2)]
+    alike = [n for n in others if not full or abs(reach[n] - 1) < abs(reach[best] - 1) + CLOSE]
+    if alike:
+        raise FileError(
+            f"path: the trajectory in {path.name} reaches {float(largest.max()):.4g}, which may "
+            f"be in {' or '.join([best, *alike])}; accepted: trajectory_unit= one of them"
+        )
+    return best

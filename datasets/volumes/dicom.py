@@ -58,7 +58,7 @@ class DicomSeries:
 def read_dicom_series(
     path: str | Path,
     *,
-    series: str | None = None,
+    series: str | int | None = None,
     where: Mapping[str, object] | None = None,
 ) -> DicomSeries:
     """Read a volume from a folder of DICOM files, or from one file, sorted along the slice normal.

@@ -49,7 +49,10 @@ _log = logging.getLogger(__name__)
 
 
 def choose(
-    path: Path, frames: Sequence[Frame], series: str | None, where: Mapping[str, object] | None
+    path: Path,
+    frames: Sequence[Frame],
+    series: str | int | None,
+    where: Mapping[str, object] | None,
 ) -> Volume:
     """Return the images of the only volume, or of the requested one.
 
@@ -110,7 +113,7 @@ def _doubled(group: Volume) -> bool:
     return max(places.values()) > 1
 
 
-def _is_of(header: "Dataset", series: str | None) -> bool:
+def _is_of(header: "Dataset", series: str | int | None) -> bool:
     names = ("SeriesInstanceUID", "SeriesDescription", "SeriesNumber")
     return series is None or str(series) in {_text(header, name) for name in names}
 
@@ -129,6 +132,8 @@ def _equal(one: "Dataset", other: "Dataset", tag: str) -> bool:
 
 def _same(a: object, b: object) -> bool:
     """Return whether two values of tags are equal: numbers up to rounding, others as text."""
+    if a is None or b is None:
+        return a is b
     try:
         x, y = np.asarray(a, float), np.asarray(b, float)
         return x.shape == y.shape and bool(np.allclose(x, y, rtol=1e-4, atol=1e-4))

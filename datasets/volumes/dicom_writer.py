@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -136,6 +137,15 @@ def _appearing(folder: Path) -> Iterator[Path]:
         if isinstance(error, FileError):
             raise
         raise FileError(f"folder: cannot write {str(folder)!r}: {error}") from error
+
+
+def without_window(series: DicomSeries) -> DicomSeries:
+    """Return a series whose headers have no window, for values in other units."""
+    headers = [deepcopy(header) for header in series.headers]
+    for header in headers:
+        for name in WINDOW:
+            header.pop(name, None)
+    return replace(series, headers=headers)
 
 
 def _is_window(window: object) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import Count, RealTensor, checked
-from wellposed.errors import DtypeError, ShapeError, check_finite
+from wellposed.errors import DtypeError, ShapeError, check_finite, require
 from wellposed.linalg import conjugate_gradient
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.mri.cartesian import coil_maps, fftc
@@ -72,8 +72,7 @@ class NonCartesianMRI(LinearOperator):
         many = prod(samples) * self.nufft.width ** len(image) > TOEPLITZ_WEIGHTS * prod(image)
         self._normal = ToeplitzNormal(self.nufft) if many else None
         self.register_buffer("sensitivity_maps", maps)
-        cells = None if density is None else _of_shape("density", density, samples).float()
-        self.register_buffer("density", cells)
+        self.register_buffer("density", None if density is None else _volumes(density, samples))
         self.to(maps.device)
 
     def forward_map(self, x: Tensor) -> Tensor:
@@ -249,6 +248,13 @@ def _real_values(name: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     if not fits or any(n not in (1, side) for n, side in pairs):
         raise ShapeError(f"{name}: got shape {tuple(values.shape)}, accepted: {tuple(shape)}")
     return values.double().expand(shape)
+
+
+def _volumes(density: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the volumes of k-space of samples, in float32."""
+    volumes = _of_shape("density", density, shape).float()
+    require(bool((volumes >= 0).all()), "density", "negative values", "volumes of at least 0")
+    return volumes
 
 
 def _of_shape(name: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:

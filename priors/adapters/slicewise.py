@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from wellposed.checks import Count
 from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.priors.anchor import Condition
-from wellposed.priors.prior import Adapter, Prior
+from wellposed.priors.prior import Adapter, Prior, require_one_each
 
 Value = TypeVar("Value")
 
@@ -128,6 +128,8 @@ class Slicewise(Adapter):
         self, x_t: Tensor, out: Tensor, t: float | Tensor, condition: Condition
     ) -> Iterator[Chunk]:
         """Yield all chunks of all volumes."""
+        require_one_each("t", t, len(x_t))
+        require_one_each("condition", condition, len(x_t))
         for item in range(len(x_t)):
             own_t, own_condition = _of_item(t, item), _of_item(condition, item)
             axis = self.axis_at(own_t) - 1
@@ -194,7 +196,9 @@ class _Lane:
 
 def _of_item(value: Value | Tensor, item: int) -> Value | Tensor:
     """Return the time or condition of an item, if there is one per item."""
-    return value[item] if isinstance(value, Tensor) and value.ndim > 0 else value
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return value
+    return value[item if len(value) > 1 else 0]
 
 
 def _require_volume(what: str, x: Tensor) -> None:

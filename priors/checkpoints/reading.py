@@ -1,11 +1,12 @@
 """State dicts from files of weights; no code in the files is executed."""
 
 import argparse
+import datetime
 import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -33,6 +34,15 @@ TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 REFUSED = (".pkl", ".pickle")
 
+
+def _as_list(items: Iterable[object] = (), _most: int | None = None) -> list[object]:
+    return list(items)
+
+
+def _as_dict(*_factory: object) -> dict[object, object]:
+    return {}
+
+
 PLAIN_DATA: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
     argparse.Namespace,
     SimpleNamespace,
@@ -46,6 +56,10 @@ PLAIN_DATA: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
     ),
     *((PurePosixPath, f"{place}.{kind}Path") for place in PATHS for kind in PATH_KINDS),
     *((OrderedDict, place) for place in ATTRIBUTE_DICTS),
+    (_as_list, "collections.deque"),
+    (_as_dict, "collections.defaultdict"),
+    *((kind, f"builtins.{kind.__name__}") for kind in (int, float, str, list, dict)),
+    *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
 ]
 """Classes of plain data that trainers save beside weights; others are refused."""
 

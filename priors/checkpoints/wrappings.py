@@ -139,7 +139,9 @@ def _best(found: list[Found], where: str) -> Found | None:
     sets = [each for each in found if each.averaged] or found
     if len(sets) > 1 and not sets[0].averaged:
         named = [each for each in sets if each.path.split(".")[-1] in CONTAINERS]
-        sets = named if len(named) == 1 else sets
+        alike = [each for each in sets if _shapes(each) == _shapes(named[0])] if named else []
+        others = [each for each in alike if each is not named[0]]
+        sets = [named[0], *others] if len(named) == 1 else sets
     others = [each for each in sets[1:] if not _same(each.state, sets[0].state)]
     if others:
         names = " and ".join(repr(each.name) for each in (sets[0], *others))
@@ -149,6 +151,11 @@ def _best(found: list[Found], where: str) -> Found | None:
             f"weights={sets[0].path!r}"
         )
     return sets[0] if sets else None
+
+
+def _shapes(found: Found) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of a set, which tell whether it is of the same network."""
+    return {key: tuple(value.shape) for key, value in bare(found.state).items()}
 
 
 def _same(a: State, b: State) -> bool:

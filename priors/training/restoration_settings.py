@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from wellposed.checks import setting
+from wellposed.checks import require_integer, setting
 from wellposed.errors import require, require_choice
-from wellposed.priors.training.fields import require_integer, require_pair
+from wellposed.priors.training.fields import require_pair
 
 PROCESSES = {
     "resshift": ("sample", "mse"),
@@ -110,7 +110,7 @@ class ProcessSettings:
         fits = self.process == "ir-sde" or self.criterion != "optimal"
         require(fits, "loss", self.criterion, "mse or l1; optimal only for ir-sde")
         if self.process_steps is not None:
-            require_integer("process_steps", self.process_steps, 2)
+            require_integer("process_steps", self.process_steps, 2, 10**6)
         for name in ("kappa", "max_sigma", "sum_scale"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, value, "a positive number")

@@ -5,9 +5,9 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from wellposed.checks import setting
+from wellposed.checks import require_integer, setting
 from wellposed.errors import require, require_choice
-from wellposed.priors.training.fields import require_integer, require_pair
+from wellposed.priors.training.fields import require_pair
 from wellposed.priors.training.restoration_settings import (
     PROCESSES,
     DegradationSettings,
@@ -151,7 +151,7 @@ class RunSettings:
 
     def check_run(self, image_size: tuple[int, ...]) -> None:
         """Raise if a setting is invalid; images have these sides in the network."""
-        require_integer("layers", self.layers, 1)
+        require_integer("layers", self.layers, 1, 1000)
         require_choice("block", self.block, BLOCKS)
         positive = len(self.widths) > 0 and all(w > 0 for w in self.widths)
         require(positive, "widths", self.widths, "positive integers")
@@ -161,9 +161,10 @@ class RunSettings:
             accepted = f"a positive multiple of the network's stride, {stride}"
             require(fits, "image_size", size, accepted)
         for name in ("steps", "batch_size", "save_every", "image_every"):
-            require_integer(name, getattr(self, name), 1)
-        for name in ("seed", "workers", "warmup"):
-            require_integer(name, getattr(self, name), 0)
+            require_integer(name, getattr(self, name), 1, 10**9)
+        require_integer("seed", self.seed, 0)
+        require_integer("warmup", self.warmup, 0, 10**9)
+        require_integer("workers", self.workers, 0, 1024)
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
             require(0 < value < math.inf, name, value, "a positive number")

@@ -162,7 +162,10 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
         }
         with replacing(path, "out") as part:
-            torch.save({**state, "sha256": checksum(state)}, part)
+            try:
+                torch.save({**state, "sha256": checksum(state)}, part)
+            except RuntimeError as error:  # so torch tells that the disk is full
+                raise OSError(str(error)) from error
 
     def load_checkpoint(self, path: Path) -> None:
         """Continue from a checkpoint of the same settings.

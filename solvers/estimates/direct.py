@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
+from wellposed.checks import Whole
 from wellposed.errors import ArgumentError
 from wellposed.noise import NoiseSource
+from wellposed.operators.plain import filtered_back_projection
 from wellposed.solvers.base import State
 from wellposed.solvers.estimates.base import PointEstimate
 from wellposed.solvers.problem import Problem
@@ -17,7 +19,7 @@ from wellposed.solvers.problem import Problem
 class Direct(PointEstimate):
     """Base of the estimates that are a formula."""
 
-    steps: int = 1
+    steps: Annotated[int, Whole(1, 1)] = 1
 
     uses_prior: ClassVar[bool] = False
 
@@ -68,11 +70,10 @@ def _filtered(problem: Problem) -> Callable[[Tensor], Tensor]:
     Raises:
         ArgumentError: it has none.
     """
-    for method in ("fbp", "fdk"):
-        found = getattr(problem.operator, method, None)
-        if callable(found):
-            return found  # type: ignore[no-any-return]
+    found = filtered_back_projection(problem.operator)
+    if found is not None:
+        return found
     raise ArgumentError(
         f"operator: got {type(problem.operator).__name__}, accepted by FBP: ParallelBeamCT, "
-        "FanBeamCT or ConeBeamCT"
+        "FanBeamCT or ConeBeamCT, or slices of the first two"
     )

@@ -13,7 +13,7 @@ from wellposed.noise import NoiseSource
 from wellposed.solvers.base import State
 from wellposed.solvers.data import squared_norm
 from wellposed.solvers.estimates.base import PointEstimate
-from wellposed.solvers.estimates.discrepancy import allowed_misfit
+from wellposed.solvers.estimates.discrepancy import allowed_misfit, require_noise
 from wellposed.solvers.plausible import brightness
 from wellposed.solvers.problem import Problem
 
@@ -33,6 +33,7 @@ class SplitState(State):
         v, w: what ``A x`` splits into, like y, and its scaled dual variable.
         norm2: ``||A||^2`` of each item, (B,).
         taken: what one iteration takes away of differences, (B,).
+        allowed: misfit that the image may have, (B,); zero with a weight.
     """
 
     d: Tensor
@@ -41,6 +42,7 @@ class SplitState(State):
     w: Tensor
     norm2: Tensor
     taken: Tensor
+    allowed: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ class TotalVariation(PointEstimate):
         """Ask for a weight where the noise is unknown."""
         super().check(problem)
         if self.weight is None:
-            allowed_misfit(problem)
+            require_noise(problem)
 
     def init(self, problem: Problem, noise: NoiseSource) -> SplitState:
         """Start from zero."""
@@ -88,7 +90,9 @@ class TotalVariation(PointEstimate):
         d = differences(x, problem)
         bright = brightness(problem.y, problem.known, problem.space).clamp(min=TINY)
         taken = (self.threshold * bright).to(x.real.dtype)
-        return SplitState(x, x, d, d, y, y, squared_norm(problem), taken)
+        norm2, none = squared_norm(problem), torch.zeros_like(taken)
+        allowed = allowed_misfit(problem, norm2) if self.weight is None else none
+        return SplitState(x, x, d, d, y, y, norm2, taken, allowed)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
@@ -112,7 +116,7 @@ class TotalVariation(PointEstimate):
         gap = measured - problem.y
         if self.weight is None:
             length = problem.space.norm(gap).clamp(min=torch.finfo(gap.real.dtype).tiny)
-            kept = (allowed_misfit(problem) / length).clamp(max=1)
+            kept = (state.allowed / length).clamp(max=1)
         else:
             # The proximal map of ||v - y||^2 threshold / (2 weight norm2 mu).
             strength = state.taken / (self.weight * state.norm2) / mu.flatten()

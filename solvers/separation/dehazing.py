@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, Positive, Whole, check_fields, checked, require_integer
+from wellposed.checks import Count, Positive, Whole, check_fields, checked, require_samples
 from wellposed.errors import DtypeError, ShapeError, check_finite, require
 from wellposed.noise import ItemNoise
 from wellposed.operators.companding import LOUDEST, compand, expand
@@ -133,7 +133,7 @@ def dehaze(
     """
     how = settings or Dehazing()
     _check_rf(rf)
-    num_samples = require_integer("num_samples", num_samples)
+    num_samples = require_samples(num_samples)
     operator = _sum(rf.shape[1:], how).to(rf.device)
     prior, method = _product(tissue, haze, how), how.method()
     started, parts, nfe = time.perf_counter(), [], 0

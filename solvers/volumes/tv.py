@@ -91,6 +91,11 @@ class VolumeSolver(Solver):
         """Measured number of arrays of a volume's size; d, u and D x need one per axis."""
         return 12 + 4 * len(self.tv_axes)
 
+    @property
+    def inner_steps(self) -> int:
+        """Conjugate-gradient steps of a sweep."""
+        return self.cg_steps
+
     def init(self, problem: Problem, noise: NoiseSource) -> VolumeState:
         """Start from pure noise, with ``d`` and ``u`` zero."""
         start, part = super().init(problem, noise), problem.part
@@ -114,7 +119,7 @@ class VolumeSolver(Solver):
 
         b = problem.back_projection + rho * self._D_adjoint(state.d - state.u, part)
         b = b if kept is None else b + kept * x
-        x = conjugate_gradient(apply, b, x, iterations=self.cg_steps, space=problem.space).x
+        x = conjugate_gradient(apply, b, x, iterations=self.inner_steps, space=problem.space).x
         jump = self._D(x, part) + state.u
         d = soft_threshold(jump, DATA_RANGE * self.lam / self.rho)
         return x, d, jump - d

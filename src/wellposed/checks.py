@@ -157,6 +157,15 @@ def require_integer(name: str, value: object, least: int = 1, most: int | None =
     return plain
 
 
+def require_samples(value: object) -> int:
+    """Return a number of samples, from 1 to a million.
+
+    Raises:
+        ArgumentError: another value; names ``num_samples``.
+    """
+    return require_integer("num_samples", value, 1, 10**6)
+
+
 def require_path(name: str, value: object) -> Path:
     """Return a path.
 

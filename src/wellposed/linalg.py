@@ -189,7 +189,7 @@ def conjugate_gradient(
     eps, size = torch.finfo(b.dtype).eps, torch.zeros_like(rr)
     active, history = rr > 0, [rr]
     taken = torch.zeros_like(rr, dtype=torch.long)
-    for _ in range(iterations):
+    for step in range(iterations):
         if tolerance is not None:
             active = active & (rr > tolerance**2 * bb)
             if not bool(active.any()):
@@ -205,7 +205,8 @@ def conjugate_gradient(
             image = gained if image is None else image + gained
         before, r = r, r.addcmul(per_item(-alpha, r).to(r.dtype), q)
         new = torch.where(active, space.inner(r, r), rr)
-        z = r if preconditioner is None else preconditioner(r)
+        last = step == iterations - 1  # nothing needs another direction
+        z = r if preconditioner is None or last else preconditioner(r)
         overlap = new if preconditioner is None else space.inner(r - before, z)
         beta = torch.where(active, overlap / torch.where(active & (rz > 0), rz, 1), 0)
         p = z.addcmul(per_item(beta, p).to(p.dtype), p)

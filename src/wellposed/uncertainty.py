@@ -64,7 +64,7 @@ class Conformal:
         require(pairs, "truths", got, "one truth per reconstruction, at least one")
         sizes = {tuple(r.mean.shape[1:]) for r in reconstructions}
         require(len(sizes) == 1, "reconstructions", f"image sizes {sizes}", "one image size")
-        scores = torch.cat([_scores(r, t) for r, t in zip(reconstructions, truths, strict=True)])
+        scores = torch.cat([scores_of(r, t) for r, t in zip(reconstructions, truths, strict=True)])
         count = len(scores)
         # Rounding must not raise (n + 1) level, e.g. 10 * .9, above the integer it equals.
         enough = (count + 1) * level <= count + 1e-9
@@ -107,7 +107,12 @@ def _moments(reconstruction: Reconstruction) -> tuple[Tensor, Tensor]:
     return mean, torch.maximum(std, 4 * info.eps * mean.abs() + info.tiny)
 
 
-def _scores(reconstruction: Reconstruction, truth: Tensor) -> Tensor:
+def scores_of(reconstruction: Reconstruction, truth: Tensor) -> Tensor:
+    """Return ``|truth - mean| / std`` of each pixel, (B, C, ...), in double precision.
+
+    Raises:
+        ArgumentError, ShapeError: a single sample, or unequal shapes.
+    """
     mean, std = _moments(reconstruction)
     if truth.shape != mean.shape:
         raise ShapeError(f"truths: got shape {tuple(truth.shape)}, accepted: {tuple(mean.shape)}")

@@ -5,7 +5,10 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
+
+import numpy as np
 
 from wellposed.errors import FileError, WellposedError
 
@@ -54,6 +57,18 @@ def make_folder(folder: Path, argument: str = "folder") -> None:
         raise FileError(f"{argument}: cannot write {str(folder)!r}: {error}") from error
 
 
+def require_writable(folder: Path, argument: str = "folder") -> None:
+    """Raise, before a computation, if a folder could not be made or written to.
+
+    Raises:
+        FileError: names ``argument``.
+    """
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        what = "not a writable folder"
+        raise FileError(f"{argument}: cannot write {str(folder)!r}: {str(there)!r} is {what}")
+
+
 def write_text(path: str | Path, text: str, argument: str = "path") -> None:
     """Write a text in UTF-8, see `replacing`."""
     with replacing(path, argument) as part:
@@ -64,6 +79,15 @@ def write_csv(path: str | Path, rows: Iterable[Iterable[object]], argument: str 
     """Write rows of cells, see `replacing`."""
     with replacing(path, argument) as part, part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
+
+
+def write_array(path: str | Path, array: np.ndarray, argument: str = "path") -> None:
+    """Write an array as NPY, see `replacing`."""
+    # NumPy does not notice that the disk is full when it writes to a file itself.
+    content = BytesIO()
+    np.save(content, array)
+    with replacing(path, argument) as part:
+        part.write_bytes(content.getbuffer())
 
 
 def flush(path: Path) -> None:

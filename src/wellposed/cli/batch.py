@@ -14,7 +14,7 @@ import typer
 from wellposed import __version__
 from wellposed.errors import FileError, ProcessLostError, WellposedError
 from wellposed.integrity import read_json
-from wellposed.writing import make_folder, replacing, write_text
+from wellposed.writing import make_folder, replacing, require_writable, write_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -105,6 +105,7 @@ def run_all(
             if finished(job, done):
                 typer.echo(f"{job.file.name}: finished already, see {job.out}")
                 continue
+            require_writable(job.out, "--out")
             rows = run(job)
             if rows is not None:
                 done_rows = [{**row, "status": "done"} for row in rows]

@@ -19,12 +19,11 @@ from wellposed.datasets.ultrasound.processing import b_mode, envelope, scan_conv
 from wellposed.datasets.ultrasound.recordings import Recording, load_recording
 from wellposed.datasets.ultrasound.scores import dehazing_scores
 from wellposed.datasets.ultrasound.sector import Sector
-from wellposed.errors import FileError
 from wellposed.figures import write_picture
 from wellposed.solvers import Dehazed, Dehazing, Solver
 from wellposed.solvers import dehaze as separate
 from wellposed.solvers.catalogue import named_solvers
-from wellposed.writing import replacing, write_text
+from wellposed.writing import make_folder, replacing, write_text
 
 OF_ANY_SOLVER = ("gamma", "mu", "tile", "batch_size")
 """Settings of dehazing that apply to every solver."""
@@ -34,10 +33,7 @@ def dehaze(o: Dehaze) -> None:
     """Separate all frames, and write the result."""
     device, how, recording = use_device(o.device), _settings(o), load_recording(o.input)
     tissue, haze = (load_prior(name, o).to(device) for name in (o.tissue, o.haze))
-    try:
-        o.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"--out: cannot write {str(o.out)!r}: {error}") from error
+    make_folder(o.out, "--out")
     samples = 1 if o.num_samples is None else o.num_samples
     rf = recording.rf.to(device)
     found = separate(rf, tissue, haze, how, num_samples=samples, seed=o.seed).cpu()

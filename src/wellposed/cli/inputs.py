@@ -10,6 +10,7 @@ import torch
 from wellposed.cli.settings import InputOptions
 from wellposed.datasets.reading import Image, Source, read
 from wellposed.datasets.volumes.dicom import DicomSeries
+from wellposed.datasets.volumes.dicom_writer import without_window
 from wellposed.datasets.volumes.nifti import NiftiVolume
 from wellposed.datasets.writing import write_like
 from wellposed.errors import NonFiniteError, ShapeError, require
@@ -46,11 +47,15 @@ class TaskInput:
         """Write a result in the input's own kind, see `write_like`; return the files."""
         if self.source is None:
             return ()
+        if self.array.ndim == 2 and result.samples.shape[2] == 3:  # grey, for a prior of colours
+            result = replace(result, samples=result.samples.mean(2, keepdim=True))
         return write_like(result, folder, self.source, self.axis)
 
 
 def placed_like(place: TaskInput, like: Path) -> TaskInput:
     """Return where a result is written as another file lies: NIfTI, DICOM or a photograph.
+
+    The window of a DICOM series is kept for results in its unit.
 
     Raises:
         FileError: it cannot be read.
@@ -59,7 +64,10 @@ def placed_like(place: TaskInput, like: Path) -> TaskInput:
     found = read(like)
     require(isinstance(found, Image), "--like", str(like), "an image or a volume")
     assert isinstance(found, Image)
-    return replace(place, source=found.source)
+    source, same = found.source, found.unit and found.unit == place.units.name
+    if isinstance(source, DicomSeries) and not same:
+        source = without_window(source)
+    return replace(place, source=source)
 
 
 def task_input(image: Image, operator: str, options: InputOptions) -> TaskInput:

@@ -6,11 +6,13 @@ import torch
 import typer
 from torch import Tensor
 
+from wellposed.checks import require_integer
 from wellposed.cli.names import use_device
 from wellposed.cli.priors import load_checkpoint, of_class
 from wellposed.cli.settings import Inspect
 from wellposed.datasets.images.crops import central_crop, random_phase
 from wellposed.datasets.images.image_files import Collection
+from wellposed.errors import require
 from wellposed.figures import format_table
 from wellposed.priors import Latent, Prior
 from wellposed.validation.doctor import describe, diagnose, usual_range
@@ -19,6 +21,9 @@ from wellposed.validation.doctor import describe, diagnose, usual_range
 def inspect(o: Inspect) -> None:
     """Identify a checkpoint, test whether it denoises, and warn if it seems to be misread."""
     device = use_device(o.device)
+    require_integer("--size", o.size, 8, 4096)
+    used = len(o.image) > 0 or o.size == Inspect.size
+    require(used, "--size", o.size, "only with --image")
     checkpoint = load_checkpoint(o.path, o)
     facts = [("family", checkpoint.family), *describe(checkpoint.prior).items()]
     typer.echo(format_table(["", o.path], [list(fact) for fact in facts]) + "\n")

@@ -38,6 +38,8 @@ PRIORS = {"mri": "brain-mri", "ct": "ct"}
 def reconstruct(o: Reconstruct) -> None:
     """Reconstruct all inputs, or this process's share of them."""
     check_options_of(o.operator, o)
+    used = o.checkpoint is not None or o.checkpoint_every == Reconstruct.checkpoint_every
+    require(used, "--checkpoint-every", o.checkpoint_every, "only with --checkpoint FOLDER")
     device, cls = use_device(o.device), _solver_class(o)
     o = replace(o, volume=_takes_volume(o, cls))
     jobs, share = _jobs(o), _share(o)
@@ -104,7 +106,8 @@ def _jobs(o: Reconstruct) -> list[Job]:
     """Return one job per input; each of several has its own folders."""
     named = matched(o.inputs)
     files = [f for f in inputs_of(o.inputs) if f in named or not _is_result(f, o.out)]
-    require(len(files) > 0, "INPUT", "nothing but results", "files to reconstruct")
+    accepted = "files that lie outside --out and are no results of earlier runs"
+    require(len(files) > 0, "INPUT", "nothing but results", accepted)
     if len(files) == 1:
         return [Job(files[0], o.out, o.checkpoint, record=o.out / RECORD)]
     kept = o.checkpoint

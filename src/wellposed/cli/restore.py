@@ -91,7 +91,7 @@ def _restored(
     file, clean = pair
     photograph = _read(file, restorer)
     image = _image(photograph, restorer)
-    exact = None if clean is None else _image(_read(clean, restorer), restorer)
+    exact = None if clean is None else _image(_opaque(clean, restorer), restorer)
     _check_truth(pair, image, exact, restorer)
     y, physics = _measured(image, operator, replace(o, factor=restorer.upsample))
     physics = None if physics is None else physics.to(o.device)
@@ -103,7 +103,7 @@ def _restored(
     others = {"input": restoring.enlarged(image, restorer)}
     _write(found, photograph, o.out / file.stem)
     write_figure(found.plot(others=others, truth=exact), o.out / f"{file.stem}-panel.png")
-    pictures = {**others, "one sample": found.samples[0]}
+    pictures = {**others, found.kind: found.samples[0]}
     pictures |= {f"mean of {samples}": found.mean} if samples > 1 else {}
     rows = _rows(pictures, exact, found)
     header = list(rows[0])
@@ -180,6 +180,13 @@ def _read(file: Path, restorer: Prior) -> Photograph:
     photograph = read_photograph(file)
     if restorer.channels == 1 < photograph.pixels.shape[-1]:
         raise ShapeError(f"INPUT: {file.name} is in colours, accepted: grey images")
+    return photograph
+
+
+def _opaque(file: Path, restorer: Prior) -> Photograph:
+    """Return the photograph of a clean image, all of which must be seen to compare with it."""
+    photograph = _read(file, restorer)
+    require(photograph.opaque, "--truth", f"{file.name}, with transparent pixels", "opaque ones")
     return photograph
 
 

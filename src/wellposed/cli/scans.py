@@ -12,7 +12,7 @@ from wellposed.cli.measured import ScanTask, assembled
 from wellposed.cli.settings import InputOptions
 from wellposed.cli.sinograms import fan_task, parallel_task
 from wellposed.datasets.ct.htc import HTCScan
-from wellposed.datasets.mri.encoding import crop_readout
+from wellposed.datasets.mri.encoding import center_crop, crop_readout
 from wellposed.datasets.mri.fastmri import FastMRI
 from wellposed.datasets.mri.ismrmrd import RawScan
 from wellposed.datasets.reading import Measured
@@ -47,8 +47,7 @@ def scan_task(measured: Measured, operator: str, o: InputOptions) -> ScanTask:
     if isinstance(scan, FastMRI):
         known = None if scan.reference is None else scan.reference[chosen]
         spacing = () if scan.encoding is None else scan.encoding.voxel_mm[1:]
-        kspace = crop_readout(scan.kspace[chosen], scan.recon_size[0])
-        task = kspace_task(kspace, o, reference=known)
+        task = kspace_task(scan.kspace[chosen], o, reference=known, rows=scan.recon_size[0])
         return replace(task, crop=scan.recon_size, units=replace(task.units, spacing=spacing))
     if isinstance(scan, RawScan):
         return _raw(scan, chosen, name, o)
@@ -72,6 +71,7 @@ def kspace_task(
     mask: Tensor | None = None,
     reference: Tensor | None = None,
     calibration: Tensor | None = None,
+    rows: int | None = None,
 ) -> ScanTask:
     """Return the problem of Cartesian k-space of one slice, or of those of a volume.
 
@@ -81,14 +81,19 @@ def kspace_task(
         mask: (D, H, W) of 0 and 1; by default where k-space is not zero.
         reference: images (D, 1, h, w) to compare with; of lines left out the image of all.
         calibration: k-space (D, coils, H, W) that coil maps come from; by default the same.
+        rows: pixels along the readout H that are kept, without its oversampling; by default all.
     """
+    rows = kspace.shape[-2] if rows is None else rows
     if o.simulate or o.acceleration is not None:
         _require_complete(kspace, o)
-        full = root_sum_of_squares(ifft2c(kspace))
+        full = root_sum_of_squares(ifft2c(crop_readout(kspace, rows)))
         reference, mask = full if reference is None else reference, None
         kspace = presets.undersampled(kspace, o)
-    mask = (kspace != 0).any(1).float() if mask is None else mask
+    # Maps come from the whole field of view: in one that cuts the object they are wrong, as its
+    # ends are neighbours for the Fourier transform.
     maps = coil_maps(kspace if calibration is None else calibration)
+    maps, kspace = center_crop(maps, (rows, maps.shape[-1])), crop_readout(kspace, rows)
+    mask = (kspace != 0).any(1).float() if mask is None else mask
     operator = operators.MultiCoilMRI(mask, maps, o.noise_sigma)
     return assembled(operator.restrict(kspace), operator, reference, Units(), o)
 

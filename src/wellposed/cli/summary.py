@@ -1,6 +1,7 @@
 """Numbers for the tables that commands print."""
 
 from collections.abc import Mapping
+from math import isnan
 
 from torch import Tensor
 
@@ -57,4 +58,4 @@ def quality(image: Tensor, truth: Tensor, peak: float = 1.0) -> list[str]:
         small = min(truth.shape[-2:]) < SSIM_WINDOW
         return [decibels, "-" if small else f"{float(ssim(image, truth, peak)):.4f}"]
     planes = (plane_quality(image, truth, axis, peak) for axis in PLANES.values())
-    return [decibels, *(f"{p:.2f}, {s:.4f}" for p, s in planes)]
+    return [decibels, *(f"{p:.2f}, {'-' if isnan(s) else f'{s:.4f}'}" for p, s in planes)]

@@ -17,7 +17,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from wellposed.checks import require_integer
+from wellposed.checks import require_samples
 from wellposed.errors import ArgumentError, require
 from wellposed.noise import ItemNoise
 from wellposed.parallel.distributed import ProcessPart, gathered, share_of
@@ -126,7 +126,7 @@ def spread(
     if share.processes == 1:
         return solver(y, operator, prior, num_samples=num_samples, seed=seed)
     _require_one_for_all(operator)
-    num_samples = require_integer("num_samples", num_samples)
+    num_samples = require_samples(num_samples)
     seed = agreed_seed(seed, ProcessPart(len(y)), y.device)
     start, stop = share.starts[share.rank : share.rank + 2]
     if start == stop:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wellposed.errors import ArgumentError
+from wellposed.errors import ArgumentError, require
 from wellposed.priors.adapters.slicewise import Slicewise
 from wellposed.priors.prior import Prior
 from wellposed.runs.allocation import LivePeak, free_bytes, prior_peak
@@ -131,6 +131,21 @@ class MemoryPlan:
             operator=self.operator * share // of,
             results=self.results * share // of if results else self.results,
         )
+
+
+def check_samples(num_samples: int, images: Tensor) -> None:
+    """Raise, before the run, if so many samples of images exceed the free memory.
+
+    Args:
+        num_samples: the number of samples of each image.
+        images: (B, ...), of the shape, dtype and device of the images.
+
+    Raises:
+        ArgumentError: they exceed it.
+    """
+    most = free_bytes(images.device) // images.nbytes
+    what = f"at most {most}, which fill the free memory of {images.device}"
+    require(num_samples <= most, "num_samples", num_samples, what)
 
 
 def plan(
