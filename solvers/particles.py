@@ -6,12 +6,18 @@ weights are (P, B).
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from wellposed.linalg import as_real, like
+from wellposed.noise import NoiseSource
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.sampler import State
+
+ALWAYS = 2.0
+"""A share of the particles that the effective size does not reach."""
 
 
 def effective_size(log_weights: Tensor) -> Tensor:
@@ -46,6 +52,56 @@ def gather(values: Tensor, ancestors: Tensor) -> Tensor:
     items = torch.arange(ancestors.shape[1], device=ancestors.device)
     found: Tensor = values.unflatten(0, ancestors.shape)[ancestors, items]
     return found.flatten(0, 1)
+
+
+def drawn(noise: NoiseSource, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return three numbers for every slot, (P * B, 3), and noise like the images x.
+
+    The numbers are drawn in every step: positions of draws do not depend on the data.
+    """
+    flat = as_real(x).flatten(1)
+    both = noise.draw(flat.new_empty(len(flat), flat.shape[1] + 3))
+    return both[:, :3].double(), like(both[:, 3:].reshape(as_real(x).shape).contiguous(), x)
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleState(State):
+    """State of a population of P particles for each of B items, with particles first.
+
+    Attributes:
+        corrected: ``E[x_0 | x_t, y]`` of each particle, (P * B, C, ...).
+        log_psi, spread: twist and variance of a pixel of x_0 given x_t, (P * B,).
+        log_weights: logarithms of the weights since the last resampling, (P * B,).
+        log_evidence: logarithm of the evidence up to the last resampling, (B,).
+        ess: effective sample sizes after the last steps, (steps, B).
+    """
+
+    corrected: Tensor
+    log_psi: Tensor
+    spread: Tensor
+    log_weights: Tensor
+    log_evidence: Tensor
+    ess: Tensor
+
+    def selected(self, ancestors: Tensor) -> "ParticleState":
+        """Return the state with the particles of these numbers, (P, B); weights stay."""
+        names = ("x", "x0", "corrected", "log_psi", "spread")
+        return replace(self, **{name: gather(getattr(self, name), ancestors) for name in names})
+
+    def resampled(self, u: Tensor, threshold: float) -> "ParticleState":
+        """Return the state after resampling of all items of too small an effective size.
+
+        Args:
+            u: one uniform number of each item, (B,).
+            threshold: share of the particles below which an effective size is too small.
+        """
+        weights = self.log_weights.unflatten(0, (-1, len(u)))
+        low = effective_size(weights) < threshold * len(weights)
+        same = torch.arange(len(weights), device=u.device)[:, None]
+        state = self.selected(torch.where(low, systematic(weights, u), same))
+        left = torch.where(low, 0, weights).flatten()
+        gained = torch.where(low, log_mean_exp(weights), 0)
+        return replace(state, log_weights=left, log_evidence=self.log_evidence + gained)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Twisted sequential Monte Carlo: weighted particles with moment-matched proposals."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import pi
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -10,19 +10,18 @@ from torch import Tensor
 
 from wellposed.checks import Choice, Fraction, Whole
 from wellposed.errors import ArgumentError, SamplingError, require
-from wellposed.linalg import as_real, inner, like
-from wellposed.noise import ItemNoise, NoiseSource
+from wellposed.noise import NoiseSource
 from wellposed.priors.analytic import Drawable
 from wellposed.priors.transition import Levels, levels, starting_std, variance
 from wellposed.solvers.base import Batch, Solver, State
-from wellposed.solvers.corrected import Estimate, estimate
+from wellposed.solvers.corrected import estimate
 from wellposed.solvers.data import decomposed, is_decomposable, noise_level
 from wellposed.solvers.particles import (
+    ALWAYS,
+    ParticleState,
     Population,
+    drawn,
     effective_size,
-    gather,
-    log_mean_exp,
-    systematic,
 )
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import measured_numbers
@@ -36,13 +35,12 @@ from wellposed.solvers.twists import (
     moment_twist,
     scalar_twist,
     squares,
+    trace_spread,
+    unit_spread,
 )
 
 MOMENTS = 16
 """Measured real numbers up to which "auto" takes the covariance from the network's Jacobian."""
-
-LEAST = 1e-9
-"""Smallest variance of x_0 given x_t, over that of the noise in x_t."""
 
 
 class Look(NamedTuple):
@@ -52,26 +50,6 @@ class Look(NamedTuple):
     corrected: Tensor
     log_psi: Tensor
     spread: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class ParticleState(State):
-    """State of a population of P particles for each of B items, with particles first.
-
-    Attributes:
-        corrected: ``E[x_0 | x_t, y]`` of each particle, (P * B, C, ...).
-        log_psi, spread: twist and variance of a pixel of x_0 given x_t, (P * B,).
-        log_weights: logarithms of the weights since the last resampling, (P * B,).
-        log_evidence: logarithm of the evidence up to the last resampling, (B,).
-        ess: effective sample sizes after the last steps, (steps, B).
-    """
-
-    corrected: Tensor
-    log_psi: Tensor
-    spread: Tensor
-    log_weights: Tensor
-    log_evidence: Tensor
-    ess: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,41 +169,22 @@ class Twisted(Solver):
     ) -> ParticleState:
         """Resample, propose, look at the proposals and weigh them."""
         assert isinstance(state, ParticleState)
-        chance, z = _draws(noise, state.x)
+        chance, z = drawn(noise, state.x)
         uniform = torch.special.ndtr(chance[: len(problem.y)])
-        state = self.resampled(state, uniform[:, 0])
+        state = state.resampled(uniform[:, 0], self.ess_threshold)
         directions = self.directions(problem)
         x, gain = self.propose(state, z, levels(problem.prior.schedule, t, s), problem, directions)
         look = self.look(x, s, problem, directions)
         weights = state.log_weights + look.log_psi - state.log_psi + gain
         if not bool(weights.isfinite().all()):
             raise SamplingError(f"Twisted: weights that are not finite at t = {t:g}")
-        per_particle = weights.unflatten(0, (self.particles, -1))
-        ess = torch.cat([state.ess[1:], effective_size(per_particle)[None]])
-        state = ParticleState(x, *look, weights, state.log_evidence, ess)
+        ess = effective_size(weights.unflatten(0, (self.particles, -1)))
+        past = torch.cat([state.ess[1:], ess[None]])
+        state = ParticleState(x, *look, weights, state.log_evidence, past)
         if s > 0:
             return state
         order = chance[:, 2].unflatten(0, (self.particles, -1)).argsort(0)
-        return _selected(self.resampled(state, uniform[:, 1], 2.0), order)
-
-    def resampled(
-        self, state: ParticleState, u: Tensor, threshold: float | None = None
-    ) -> ParticleState:
-        """Return the state after resampling of all items of too small an effective size.
-
-        Args:
-            state: the state.
-            u: one uniform number of each item, (B,).
-            threshold: least share of the particles; that of the solver by default.
-        """
-        weights = state.log_weights.unflatten(0, (self.particles, -1))
-        least = (self.ess_threshold if threshold is None else threshold) * self.particles
-        low = effective_size(weights) < least
-        same = torch.arange(self.particles, device=u.device)[:, None]
-        gained = torch.where(low, log_mean_exp(weights), 0)
-        state = _selected(state, torch.where(low, systematic(weights, u), same))
-        left = torch.where(low, 0, weights).flatten()
-        return replace(state, log_weights=left, log_evidence=state.log_evidence + gained)
+        return state.resampled(uniform[:, 1], ALWAYS).selected(order)
 
     def propose(
         self, state: ParticleState, z: Tensor, level: Levels, problem: Problem, known: Directions
@@ -258,46 +217,14 @@ class Twisted(Solver):
         level = levels(problem.prior.schedule, t, t)
         jacobian = isinstance(known, Rows) or self.spread == "trace"
         found = estimate(lambda x_t: problem.denoise(x_t, t), x, problem, jacobian)
-        rho2 = self._spread(found, level)
+        rho2 = trace_spread(found, level) if self.spread == "trace" else unit_spread(found, level)
         if isinstance(known, Rows):
             twist = moment_twist(found, known, level, rho2, problem)
         else:
             twist = scalar_twist(found.x0, rho2, problem)
         return Look(found.x0, *twist, rho2)
 
-    def _spread(self, found: Estimate, level: Levels) -> Tensor:
-        """Return ``rho^2`` of each particle, (B,), float64."""
-        alpha, sigma = level.alpha_t, level.sigma_t
-        rho2 = sigma**2 / (alpha**2 + sigma**2)
-        if self.spread == "unit" or alpha == 0:
-            return rho2.to(found.x0.device).expand(len(found.x0))
-        probe = _signs(found.x0[:1]).expand_as(found.x0)
-        share = inner(probe, found.vjp(probe)).double() / squares(probe)
-        most = (sigma / alpha) ** 2
-        return (alpha * most * share).clamp(LEAST * most, most)
-
     def evidence(self, state: State) -> Evidence:
         """Return the log evidence and the effective sizes of a finished run."""
         assert isinstance(state, ParticleState)
         return Evidence(state.log_evidence, state.ess)
-
-
-def _selected(state: ParticleState, ancestors: Tensor) -> ParticleState:
-    """Return the state with the particles of these numbers, (P, B)."""
-    names = ("x", "x0", "corrected", "log_psi", "spread")
-    return replace(state, **{name: gather(getattr(state, name), ancestors) for name in names})
-
-
-def _draws(noise: NoiseSource, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return three numbers for every slot, (P * B, 3), and noise like the images x.
-
-    The numbers are drawn in every step: positions of draws do not depend on the data.
-    """
-    flat = as_real(x).flatten(1)
-    drawn = noise.draw(flat.new_empty(len(flat), flat.shape[1] + 3))
-    return drawn[:, :3].double(), like(drawn[:, 3:].reshape(as_real(x).shape).contiguous(), x)
-
-
-def _signs(x: Tensor) -> Tensor:
-    """Return a random image of signs, always the same, for complex images in both parts."""
-    return like(ItemNoise(0, [(0,)]).draw(as_real(x)).sign(), x)

@@ -13,11 +13,15 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from wellposed.linalg import as_real, like, per_item
+from wellposed.linalg import as_real, inner, like, per_item
+from wellposed.noise import ItemNoise
 from wellposed.priors.transition import Levels
 from wellposed.solvers.corrected import Estimate
 from wellposed.solvers.data import decomposed, noise_level
 from wellposed.solvers.problem import Problem
+
+LEAST = 1e-9
+"""Smallest variance of x_0 given x_t, over that of the noise in x_t."""
 
 
 class Twist(NamedTuple):
@@ -102,6 +106,33 @@ def measured_entries(problem: Problem) -> Tensor:
     if y.is_complex():
         seen = seen[..., None].expand(*seen.shape, 2)
     return seen.flatten().nonzero()[:, 0]
+
+
+def unit_spread(found: Estimate, level: Levels) -> Tensor:
+    """Return the variance of a pixel of x_0 given x_t for data of variance 1, (B,), float64."""
+    rho2 = level.sigma_t**2 / (level.alpha_t**2 + level.sigma_t**2)
+    return rho2.to(found.x0.device).expand(len(found.x0))
+
+
+def trace_spread(found: Estimate, level: Levels) -> Tensor:
+    """Return the variance of a pixel of x_0 given x_t, ``(sigma_t^2 / alpha_t) tr J / n``.
+
+    The trace is that of one random image of signs. At ``alpha_t = 0`` it is `unit_spread`.
+
+    Returns:
+        (B,), float64.
+    """
+    if level.alpha_t == 0:
+        return unit_spread(found, level)
+    most = (level.sigma_t / level.alpha_t) ** 2
+    probe = _signs(found.x0[:1]).expand_as(found.x0)
+    share = inner(probe, found.vjp(probe)).double() / squares(probe)
+    return (level.alpha_t * most * share).clamp(LEAST * most, most)
+
+
+def _signs(x: Tensor) -> Tensor:
+    """Return a random image of signs, always the same, for complex images in both parts."""
+    return like(ItemNoise(0, [(0,)]).draw(as_real(x)).sign(), x)
 
 
 def moment_twist(
