@@ -162,7 +162,8 @@ class RunFolder:
 
         Args:
             batch: its number.
-            like: images of the shape, dtype and device that is expected of a sample ``u``.
+            like: of the shape, dtype and device that is expected of the samples ``u``; a
+                population of particles is longer.
 
         Raises:
             CheckpointError: the file was damaged, or has another shape or dtype.
@@ -170,11 +171,11 @@ class RunFolder:
         saved = self._read_tensors(f"samples-{batch}")
         if saved is None:
             return None
-        tensors, wanted = saved[0], _kind(like[0])
-        found = _kind(tensors["u"][0]) if "u" in tensors and len(tensors["u"]) else "none"
-        if found != wanted:
+        tensors = saved[0]
+        found = _kind(tensors["u"][: len(like)]) if "u" in tensors else "none"
+        if found != _kind(like):
             raise CheckpointError(
-                f"checkpoint: {str(self.path)!r} holds samples of {found}, accepted: {wanted}"
+                f"checkpoint: {str(self.path)!r} holds samples of {found}, accepted: {_kind(like)}"
             )
         moved = {name: value.to(like.device) for name, value in tensors.items()}
         return moved, saved[1]["evaluations"]
