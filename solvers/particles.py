@@ -70,7 +70,9 @@ class ParticleState(State):
 
     Attributes:
         corrected: ``E[x_0 | x_t, y]`` of each particle, (P * B, C, ...).
-        log_psi, spread: twist and variance of a pixel of x_0 given x_t, (P * B,).
+        log_psi: twist of each particle, (P * B,).
+        spread, products: isotropic part of the variance of x_0 given x_t, (P * B,), and its
+            products with k directions (P * B, k, n), none if it is isotropic.
         log_weights: logarithms of the weights since the last resampling, (P * B,).
         log_evidence: logarithm of the evidence up to the last resampling, (B,).
         ess: effective sample sizes after the last steps, (steps, B).
@@ -79,13 +81,14 @@ class ParticleState(State):
     corrected: Tensor
     log_psi: Tensor
     spread: Tensor
+    products: Tensor
     log_weights: Tensor
     log_evidence: Tensor
     ess: Tensor
 
     def selected(self, ancestors: Tensor) -> "ParticleState":
         """Return the state with the particles of these numbers, (P, B); weights stay."""
-        names = ("x", "x0", "corrected", "log_psi", "spread")
+        names = ("x", "x0", "corrected", "log_psi", "spread", "products")
         return replace(self, **{name: gather(getattr(self, name), ancestors) for name in names})
 
     def resampled(self, u: Tensor, threshold: float) -> "ParticleState":

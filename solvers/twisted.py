@@ -16,6 +16,7 @@ from wellposed.priors.transition import Levels, levels, starting_std, variance
 from wellposed.solvers.base import Batch, Solver, State
 from wellposed.solvers.corrected import estimate
 from wellposed.solvers.data import decomposed, is_decomposable, noise_level
+from wellposed.solvers.moments import MomentKernel, Rows, moment_twist, products
 from wellposed.solvers.particles import (
     ALWAYS,
     ParticleState,
@@ -28,13 +29,10 @@ from wellposed.solvers.residual import measured_numbers
 from wellposed.solvers.sampler import Evidence
 from wellposed.solvers.twists import (
     Directions,
-    Kernel,
-    Rows,
+    ScalarKernel,
     likelihood,
     measured_entries,
-    moment_twist,
     scalar_twist,
-    squares,
     trace_spread,
     unit_spread,
 )
@@ -44,12 +42,13 @@ MOMENTS = 16
 
 
 class Look(NamedTuple):
-    """What is known at x_t: ``x0``, ``E[x_0 | x_t, y]``, log psi and the variance of a pixel."""
+    """What is known at x_t, see `ParticleState`."""
 
     x0: Tensor
     corrected: Tensor
     log_psi: Tensor
     spread: Tensor
+    products: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,15 +193,19 @@ class Twisted(Solver):
         k = (level.sigma_s**2 - v).clamp(min=0).sqrt() / level.sigma_t
         c = level.alpha_s - k * level.alpha_t
         mean = level.alpha_s * state.x0 + k * (state.x - level.alpha_t * state.x0)
+        shift = c * (state.corrected - state.x0)
         moves, gains = [], []
         for rows, part in self.population(problem).parts():
-            noise2 = noise_level(part).double() ** 2
-            kernel = Kernel(v, c**2, state.spread[rows], noise2)
-            e, narrowing = kernel.narrowed(z[rows], known)
-            move = c * (state.corrected[rows] - state.x0[rows]) + e
-            gains.append(squares(z[rows]) - squares(move) / kernel.wide - narrowing)
+            sigma2 = noise_level(part).double() ** 2
+            shares = v, c**2, state.spread[rows], sigma2
+            if isinstance(known, Rows):
+                kernel = MomentKernel(*shares, known, state.products[rows])
+            else:
+                kernel = ScalarKernel(*shares, known)
+            move, gain = kernel.moved(shift[rows], z[rows])
             moves.append(move)
-        return mean + torch.cat(moves), torch.cat(gains) / 2
+            gains.append(gain)
+        return mean + torch.cat(moves), torch.cat(gains)
 
     def look(self, x: Tensor, t: float, problem: Problem, known: Directions) -> Look:
         """Return what is known at ``x_t``, with one evaluation of each particle."""
@@ -213,16 +216,19 @@ class Twisted(Solver):
     def _look(self, x: Tensor, t: float, problem: Problem, known: Directions) -> Look:
         if t == 0:
             log_psi = likelihood(x, problem)
-            return Look(x, x, log_psi, torch.zeros_like(log_psi))
+            shape = known.frame.shape[1:] if isinstance(known, Rows) else (0, 0)
+            Y = log_psi.new_zeros(len(x), *shape)
+            return Look(x, x, log_psi, torch.zeros_like(log_psi), Y)
         level = levels(problem.prior.schedule, t, t)
         jacobian = isinstance(known, Rows) or self.spread == "trace"
         found = estimate(lambda x_t: problem.denoise(x_t, t), x, problem, jacobian)
-        rho2 = trace_spread(found, level) if self.spread == "trace" else unit_spread(found, level)
         if isinstance(known, Rows):
-            twist = moment_twist(found, known, level, rho2, problem)
-        else:
-            twist = scalar_twist(found.x0, rho2, problem)
-        return Look(found.x0, *twist, rho2)
+            Y, rho2 = products(found, known, level)
+            return Look(found.x0, *moment_twist(found, known, Y, problem), rho2, Y)
+        rho2 = trace_spread(found, level) if self.spread == "trace" else unit_spread(found, level)
+        return Look(
+            found.x0, *scalar_twist(found.x0, rho2, problem), rho2, rho2.new_zeros(len(rho2), 0, 0)
+        )
 
     def evidence(self, state: State) -> Evidence:
         """Return the log evidence and the effective sizes of a finished run."""

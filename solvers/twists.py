@@ -56,58 +56,6 @@ def parts_of(x: Tensor) -> int:
     return 2 if x.is_complex() else 1
 
 
-class Rows:
-    """The rows ``A^H e_i`` of an operator that measures few numbers, and their decomposition.
-
-    Complex images and measurements are pairs of real numbers.
-
-    Args:
-        problem: the problem; its items share the rows if there is one item.
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        self.image, self.entries = problem.zeros()[:1], measured_entries(problem)
-        rows = [problem.A_adjoint(self._unit(int(i), problem.y)) for i in self.entries]
-        self.images = torch.stack(rows, 1)  # (B, m, C, ...)
-        self.flat = as_real(self.images).flatten(2)
-        self.singular_values: Tensor
-        self.right: Tensor
-        _, self.singular_values, self.right = torch.linalg.svd(self.flat, full_matrices=False)
-
-    def _unit(self, index: int, y: Tensor) -> Tensor:
-        e = torch.zeros_like(as_real(y))
-        e.flatten(1)[:, index] = 1
-        return like(e, y)
-
-    def measured(self, y: Tensor) -> Tensor:
-        """Return the measured numbers of a measurement, (B, m)."""
-        return as_real(y).flatten(1)[:, self.entries]
-
-    def V(self, coordinates: Tensor) -> Tensor:
-        """Return the image with these coordinates."""
-        flat = (coordinates[:, None] @ self.right)[:, 0]
-        return like(flat.reshape(-1, *as_real(self.image).shape[1:]), self.image)
-
-    def V_adjoint(self, x: Tensor) -> Tensor:
-        """Return the coordinates of an image, (B, m)."""
-        return (self.right @ as_real(x).flatten(1)[..., None])[..., 0]
-
-    def trace(self, values: Tensor) -> Tensor:
-        """Return the trace of ``V diag(values) V^H`` of each item, a pixel having one part."""
-        return values.sum(1) / parts_of(self.image)
-
-
-def measured_entries(problem: Problem) -> Tensor:
-    """Return the indices of the real numbers of ``y`` that are measured in one item or more."""
-    y, operator = problem.y, problem.known
-    seen = torch.ones_like(y[0], dtype=torch.bool)
-    if hasattr(operator, "restrict"):
-        seen = (operator.restrict(torch.ones_like(y)) != 0).any(0)
-    if y.is_complex():
-        seen = seen[..., None].expand(*seen.shape, 2)
-    return seen.flatten().nonzero()[:, 0]
-
-
 def unit_spread(found: Estimate, level: Levels) -> Tensor:
     """Return the variance of a pixel of x_0 given x_t for data of variance 1, (B,), float64."""
     rho2 = level.sigma_t**2 / (level.alpha_t**2 + level.sigma_t**2)
@@ -125,47 +73,14 @@ def trace_spread(found: Estimate, level: Levels) -> Tensor:
     if level.alpha_t == 0:
         return unit_spread(found, level)
     most = (level.sigma_t / level.alpha_t) ** 2
-    probe = _signs(found.x0[:1]).expand_as(found.x0)
+    probe = signs(found.x0[:1]).expand_as(found.x0)
     share = inner(probe, found.vjp(probe)).double() / squares(probe)
     return (level.alpha_t * most * share).clamp(LEAST * most, most)
 
 
-def _signs(x: Tensor) -> Tensor:
-    """Return a random image of signs, always the same, for complex images in both parts."""
-    return like(ItemNoise(0, [(0,)]).draw(as_real(x)).sign(), x)
-
-
-def moment_twist(
-    found: Estimate, rows: Rows, level: Levels, spread: Tensor, problem: Problem
-) -> Twist:
-    """Return the twist of Tweedie's covariance, ``V = (sigma_t^2 / alpha_t) J``.
-
-    It takes one vector-Jacobian product for each measured number.
-
-    Args:
-        found: images and estimates, differentiable.
-        rows: rows of the operator.
-        level: schedule values at t.
-        spread: variance of a pixel, (B,), which stands for V at ``alpha_t = 0``.
-        problem: the problem of these images.
-    """
-    gap = rows.measured(problem.y - problem.A(found.x0))
-    images = rows.images.expand(len(gap), *rows.images.shape[1:]).unbind(1)
-    if level.alpha_t == 0:
-        products = [per_item(spread.to(gap), row) * row for row in images]
-    else:
-        products = [level.sigma_t**2 / level.alpha_t * found.vjp(row) for row in images]
-    AV = as_real(torch.stack(products, 1)).flatten(2).double()
-    S = AV @ rows.flat.double().mT
-    sigma2 = noise_level(problem).double()[:, None] ** 2
-    # A V A^H of a network is neither symmetric nor positive; S then is not below the noise.
-    values, vectors = torch.linalg.eigh((S + S.mT) / 2)
-    values = values.clamp(min=0) + sigma2
-    white = (vectors.mT @ gap.double()[..., None])[..., 0]
-    log_psi = -0.5 * (white**2 / values + (values / sigma2).log()).sum(1)
-    solved = (vectors @ (white / values)[..., None])[..., 0]
-    shift = (solved[:, None] @ AV)[:, 0].reshape(as_real(found.x0).shape)
-    return Twist(found.x0 + like(shift.to(found.x0.real.dtype), found.x0), log_psi)
+def signs(x: Tensor) -> Tensor:
+    """Return random images of signs, always the same, for complex images in both parts."""
+    return like(ItemNoise(0, [(n,) for n in range(len(x))]).draw(as_real(x)).sign(), x)
 
 
 def scalar_twist(x0: Tensor, spread: Tensor, problem: Problem) -> Twist:
@@ -185,36 +100,55 @@ def scalar_twist(x0: Tensor, spread: Tensor, problem: Problem) -> Twist:
     return Twist(corrected, -0.5 * log_psi)
 
 
+def measured_entries(problem: Problem) -> Tensor:
+    """Return the indices of the real numbers of ``y`` that are measured in one item or more."""
+    y, operator = problem.y, problem.known
+    seen = torch.ones_like(y[0], dtype=torch.bool)
+    if hasattr(operator, "restrict"):
+        seen = (operator.restrict(torch.ones_like(y)) != 0).any(0)
+    if y.is_complex():
+        seen = seen[..., None].expand(*seen.shape, 2)
+    return seen.flatten().nonzero()[:, 0]
+
+
 def likelihood(x: Tensor, problem: Problem) -> Tensor:
     """Return ``log p(y | x)`` of clean images without its constant, (B,)."""
     return -0.5 * squares(problem.y - problem.A(x)) / noise_level(problem).double() ** 2
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """The Gaussian ``N(0, v + c^2 rho^2)``, and its narrowing by the measurement.
+class ScalarKernel:
+    """The Gaussian ``p = N(0, v + c^2 rho^2)``, and q, narrowed by the measurement.
 
     Attributes:
         v: variance of the fresh noise.
         c2: square of c, the share of x_0 in x_s.
         rho2: variance of a pixel of x_0 given x_t, of each item, (B,), float64.
         sigma2: variance of the noise in y, (B,), float64.
+        known: the measured directions.
     """
 
     v: Tensor
     c2: Tensor
     rho2: Tensor
     sigma2: Tensor
+    known: Directions
 
     @property
     def wide(self) -> Tensor:
         """Variance without the measurement, (B,)."""
         return self.v + self.c2 * self.rho2
 
-    def narrowed(self, z: Tensor, directions: Directions) -> tuple[Tensor, Tensor]:
+    def moved(self, shift: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return draws of q about ``shift`` from noise z, and ``log p - log q`` there, (B,)."""
+        e, narrowing = self._narrowed(z)
+        move = shift + e
+        return move, (squares(z) - squares(move) / self.wide - narrowing) / 2
+
+    def _narrowed(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return noise narrowed as the measurement says, and ``sum log(wide / narrow)``, (B,)."""
-        coordinates = directions.V_adjoint(z)
-        s = directions.singular_values.double()
+        coordinates = self.known.V_adjoint(z)
+        s = self.known.singular_values.double()
         rho2, sigma2, wide = (
             per_item(values, coordinates) for values in (self.rho2, self.sigma2, self.wide)
         )
@@ -222,4 +156,4 @@ class Kernel:
         change = (narrow.sqrt() - wide.sqrt()).to(z.real.dtype)
         e = per_item(self.wide.sqrt().to(z.real.dtype), z) * z
         logs = (wide / narrow).log().expand(coordinates.shape)
-        return e + directions.V(change * coordinates), parts_of(z) * directions.trace(logs)
+        return e + self.known.V(change * coordinates), parts_of(z) * self.known.trace(logs)
