@@ -26,7 +26,6 @@ from wellposed.solvers.twists import (
     LEAST,
     Twist,
     measured_entries,
-    parts_of,
     signs,
     unit_spread,
 )
@@ -34,9 +33,12 @@ from wellposed.solvers.twists import (
 FLAT = 1e-12
 """Smallest variance along a direction of x_0, in units."""
 
+ROUNDING = 1e-5
+"""Relative size below which a direction is 0 to the rounding of single precision."""
+
 
 class Rows:
-    """The rows ``A^H e_i`` of an operator that measures few numbers, and their decomposition.
+    """The rows ``A^H e_i`` of an operator that measures few numbers, and directions of images.
 
     Attributes:
         frame: orthonormal directions, the measured ones and a random one, (B, k, n).
@@ -51,15 +53,13 @@ class Rows:
         self.image, self.entries = problem.zeros()[:1], measured_entries(problem)
         rows = [problem.A_adjoint(self._unit(int(i), problem.y)) for i in self.entries]
         flat = as_real(torch.stack(rows, 1)).flatten(2)  # (B, m, n)
-        self.singular_values: Tensor
-        self.right: Tensor
-        _, self.singular_values, self.right = torch.linalg.svd(flat, full_matrices=False)
-        one, two = as_real(signs(self.image.expand(2, *self.image.shape[1:]))).flatten(1)
-        self.frame, n = self.right.double(), flat.shape[-1]
-        if self.frame.shape[1] < n:
-            extra = _orthogonal(one.double(), self.frame)
-            self.frame = torch.cat([self.frame, extra / extra.norm(dim=-1, keepdim=True)], 1)
-        self.probe = _orthogonal(two.double(), self.frame)[:, 0]
+        _, s, right = torch.linalg.svd(flat, full_matrices=False)
+        pair = self.image.expand(2, *self.image.shape[1:])
+        one, two = as_real(signs(pair)).flatten(1).double()
+        # Rows that an item does not measure, as others do, have no direction.
+        frame = right.double() * (s > ROUNDING * s[:, :1])[..., None]
+        self.frame = torch.cat([frame, _normalised(_orthogonal(one, frame))], 1)
+        self.probe = _orthogonal(two, self.frame)[:, 0]
         self.F = flat.double() @ self.frame.mT
 
     def _unit(self, index: int, y: Tensor) -> Tensor:
@@ -71,22 +71,16 @@ class Rows:
         """Return the measured numbers of a measurement, (B, m)."""
         return as_real(y).flatten(1)[:, self.entries]
 
-    def V(self, coordinates: Tensor) -> Tensor:
-        """Return the image with these coordinates."""
-        return self.as_image((coordinates[:, None] @ self.right)[:, 0])
-
-    def V_adjoint(self, x: Tensor) -> Tensor:
-        """Return the coordinates of an image, (B, m)."""
-        return (self.right @ as_real(x).flatten(1)[..., None])[..., 0]
-
-    def trace(self, values: Tensor) -> Tensor:
-        """Return the trace of ``V diag(values) V^H`` of each item, a pixel having one part."""
-        return values.sum(1) / parts_of(self.image)
-
     def as_image(self, flat: Tensor) -> Tensor:
         """Return images, in their dtype, of real numbers (B, n)."""
         values = flat.to(self.image.real.dtype).reshape(-1, *as_real(self.image).shape[1:])
         return like(values, self.image)
+
+
+def _normalised(x: Tensor) -> Tensor:
+    """Return vectors (B, 1, n) of length 1; 0 where the vector is 0 to rounding."""
+    norm = x.norm(dim=-1, keepdim=True)
+    return torch.where(norm > ROUNDING, x / norm, 0)
 
 
 def _orthogonal(x: Tensor, frame: Tensor) -> Tensor:

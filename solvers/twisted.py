@@ -37,6 +37,7 @@ from wellposed.solvers.twists import (
     unit_spread,
 )
 
+Known = Rows | Directions
 MOMENTS = 16
 """Measured real numbers up to which "auto" takes the covariance from the network's Jacobian."""
 
@@ -144,7 +145,7 @@ class Twisted(Solver):
         """Return the population of a problem."""
         return Population(problem, self.particles, self.batch_size or self.particles)
 
-    def directions(self, problem: Problem) -> Directions:
+    def directions(self, problem: Problem) -> Known:
         """Return the measured directions: the rows for moments, or those of the operator."""
         return Rows(problem) if self._takes_moments(problem) else decomposed(problem)
 
@@ -186,7 +187,7 @@ class Twisted(Solver):
         return state.resampled(uniform[:, 1], ALWAYS).selected(order)
 
     def propose(
-        self, state: ParticleState, z: Tensor, level: Levels, problem: Problem, known: Directions
+        self, state: ParticleState, z: Tensor, level: Levels, problem: Problem, known: Known
     ) -> tuple[Tensor, Tensor]:
         """Return ``x_s`` and ``log p(x_s) / q(x_s)`` of each particle, from fresh noise z."""
         v = variance("markov", level, self.eta)
@@ -207,13 +208,13 @@ class Twisted(Solver):
             gains.append(gain)
         return mean + torch.cat(moves), torch.cat(gains)
 
-    def look(self, x: Tensor, t: float, problem: Problem, known: Directions) -> Look:
+    def look(self, x: Tensor, t: float, problem: Problem, known: Known) -> Look:
         """Return what is known at ``x_t``, with one evaluation of each particle."""
         parts = self.population(problem).parts()
         looks = [self._look(x[rows], t, part, known) for rows, part in parts]
         return Look(*map(torch.cat, zip(*looks, strict=True)))
 
-    def _look(self, x: Tensor, t: float, problem: Problem, known: Directions) -> Look:
+    def _look(self, x: Tensor, t: float, problem: Problem, known: Known) -> Look:
         if t == 0:
             log_psi = likelihood(x, problem)
             shape = known.frame.shape[1:] if isinstance(known, Rows) else (0, 0)

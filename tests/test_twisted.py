@@ -83,23 +83,29 @@ def test_systematic_resampling_is_the_published_one_and_equal_weights_change_not
 # --- exactness ------------------------------------------------------------------------------
 
 
-def chain_evidence(y, operator, prior, times, side=49, width=6.0):
-    """The evidence of the discrete chain with unit spread, integrated on a grid of 2-d points."""
+def grid_moments(prior, grid, t, covariance):
+    """Mean and covariance of x_0 on 2-d points: the exact one, or that of unit variance."""
+    x = grid.clone().requires_grad_()
+    x0 = prior.denoise(x.reshape(-1, 1, 1, 2), t).flatten(1)
+    rows = [torch.autograd.grad(x0[:, i].sum(), x, retain_graph=True)[0] for i in range(2)]
+    unit = (t**2 / (1 + t**2) * torch.eye(2, dtype=torch.float64)).expand(len(x), 2, 2)
+    return x0.detach(), t**2 * torch.stack(rows, 1) if covariance == "moment" else unit
+
+
+def chain_evidence(y, operator, prior, times, covariance, side=49, width=6.0):
+    """The evidence of the discrete chain, integrated on a grid of 2-d points."""
     line = torch.linspace(-width, width, side, dtype=torch.float64)
     grid = torch.cartesian_prod(line, line)
     cell, (T, s) = float(line[1] - line[0]) ** 2, times[:2]
+    Normal, eye = torch.distributions.MultivariateNormal, torch.eye(2, dtype=torch.float64)
     # p(y | x_s), where the last transition and the measurement are Gaussian in x_0.
-    x0 = prior.denoise(grid.reshape(-1, 1, 1, 2), s).flatten(1)
-    A, rho2 = operator.matrix, s**2 / (1 + s**2)
-    S = rho2 * A @ A.T + 0.3**2 * torch.eye(1, dtype=torch.float64)
-    normal = torch.distributions.MultivariateNormal(x0 @ A.T, S.expand(len(x0), 1, 1))
-    likelihood = normal.log_prob(y.expand(len(x0), 1)).exp()
-    x0 = prior.denoise(grid.reshape(-1, 1, 1, 2), T).flatten(1)
+    (x0, V), A = grid_moments(prior, grid, s, covariance), operator.matrix
+    likelihood = Normal(x0 @ A.T, A @ V @ A.T + 0.3**2 * eye[:1, :1]).log_prob(y).exp()
+    x0, V = grid_moments(prior, grid, T, covariance)
     v = s**2 * (1 - s**2 / T**2)
     k = (s**2 - v) ** 0.5 / T
-    var = v + (1 - k) ** 2 * T**2 / (1 + T**2)
-    gap = torch.cdist(x0 + k * (grid - x0), grid).square()
-    after = ((-0.5 * gap / var).exp() / (2 * math.pi * var)) @ likelihood * cell
+    kernel = Normal((x0 + k * (grid - x0))[:, None], (v * eye + (1 - k) ** 2 * V)[:, None])
+    after = kernel.log_prob(grid).exp() @ likelihood * cell
     start = (-0.5 * grid.square().sum(1) / T**2).exp() / (2 * math.pi * T**2)
     return float((start * after).sum() * cell)
 
@@ -112,7 +118,8 @@ def test_the_evidence_is_unbiased_for_the_chain_of_any_number_of_steps(covarianc
     operator = MatrixOperator(torch.tensor([[0.8, 0.6]], dtype=torch.float64), (1, 1, 2), 0.3)
     y = torch.tensor([[0.4]], dtype=torch.float64)
     solver = Twisted(particles=8, steps=2, covariance=covariance, spread="unit", ess_threshold=1)
-    exact = chain_evidence(y, operator, prior, solver.times(Problem.create(y, operator, prior)))
+    times = solver.times(Problem.create(y, operator, prior))
+    exact = chain_evidence(y, operator, prior, times, covariance)
     found = solver(y.expand(1000, 1), operator, prior, seed=0).log_evidence.exp()
     error = found.std() / len(found) ** 0.5
     assert error < 0.04 * exact
