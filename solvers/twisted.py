@@ -199,10 +199,11 @@ class Twisted(Solver):
         for rows, part in self.population(problem).parts():
             sigma2 = noise_level(part).double() ** 2
             shares = v, c**2, state.spread[rows], sigma2
-            if isinstance(known, Rows):
-                kernel = MomentKernel(*shares, known, state.products[rows])
-            else:
-                kernel = ScalarKernel(*shares, known)
+            kernel = (
+                MomentKernel(*shares, known, state.products[rows])
+                if isinstance(known, Rows)
+                else ScalarKernel(*shares, known)
+            )
             move, gain = kernel.moved(shift[rows], z[rows])
             moves.append(move)
             gains.append(gain)
