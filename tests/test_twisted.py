@@ -395,3 +395,11 @@ def test_what_twisted_cannot_do_is_refused():
         Twisted()(whole.A(rand(1, 1, 6, 6)), whole, prior)
     found = few["moment"](pair.A(rand(1, 1, 6, 6)), pair, prior, seed=0)
     assert found.samples.isfinite().all()
+
+
+def test_weights_of_a_gaussian_prior_stay_nearly_equal():
+    """The transition, the twist and the proposal have the same covariance of x_0."""
+    problem, exact = gaussian(8, 4)
+    found = Twisted(particles=50, steps=20)(*problem, seed=0)
+    assert found.ess.min() > 45
+    assert float(found.log_evidence) == pytest.approx(exact, abs=0.05)
