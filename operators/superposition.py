@@ -143,6 +143,10 @@ class AlignedSuperposition(Superposition, Decomposable):
         first: Decomposable = self.operators[0]
         return first.U_adjoint(y)
 
+    def trace(self, values: Tensor) -> Tensor:
+        first: Decomposable = self.operators[0]
+        return first.trace(values)
+
     def _own_values(self) -> list[Tensor]:
         # In double precision, as the weights are.
         return [operator.singular_values.double() for operator in self.operators]

@@ -7,6 +7,7 @@ Gaussian noise have closed forms.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,11 +16,20 @@ from torch import Tensor
 from wellposed.checks import Checked, Positive, RealTensor, Seed
 from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
 from wellposed.linalg import conjugate_gradient
-from wellposed.noise import ItemNoise
+from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.operators.physics import Forward
 from wellposed.priors.anchor import Condition
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
+
+
+@runtime_checkable
+class Drawable(Protocol):
+    """A prior that can draw noisy images exactly."""
+
+    def draw_noisy(self, like: Tensor, t: float, noise: NoiseSource) -> Tensor:
+        """Return exact draws of ``x_t``, of the shape, dtype and device of ``like``."""
+
 
 SpectralFunction = Callable[[Tensor], Tensor]
 
@@ -186,6 +196,11 @@ class GaussianPrior(Prior):
         """Return samples ``mean + C^(1/2) z`` of the prior for standard normal ``z``."""
         return self._mean_like(z) + self.covariance.spectral(z, torch.sqrt)
 
+    def draw_noisy(self, like: Tensor, t: float, noise: NoiseSource) -> Tensor:
+        """Return exact draws of ``x_t``, of the shape, dtype and device of ``like``."""
+        alpha, sigma = (broadcast(v, like) for v in self.schedule(t))
+        return alpha * self.draw(noise.draw(like)) + sigma * noise.draw(like)
+
     def posterior(
         self, y: Tensor, operator: Forward, sigma: float | None = None
     ) -> GaussianPosterior:
@@ -209,6 +224,13 @@ class GaussianPrior(Prior):
         tolerance = 1e-12 if y.real.dtype == torch.float64 else 1e-6
         v = conjugate_gradient(apply, y - operator.A(m), iterations=2000, tolerance=tolerance).x
         return m + self.covariance @ operator.A_adjoint(v)
+
+
+def draw_components(weights: Tensor, like: Tensor, noise: NoiseSource) -> Tensor:
+    """Return random numbers of components of a mixture, one for each item of ``like``, (B,)."""
+    u = torch.special.ndtr(noise.draw(like.real.flatten(1)[:, :1])[:, 0])
+    ends = weights.to(u).cumsum(0)
+    return torch.searchsorted(ends / ends[-1], u).clamp(max=len(weights) - 1)
 
 
 @dataclass(frozen=True)
@@ -303,6 +325,14 @@ class GaussianMixturePrior(Prior):
         weight = torch.softmax(log_weight, 1)
         each = means + torch.einsum("knm,bkm->bkn", V, alpha * values / spread * gap)
         return torch.einsum("bk,bkn->bn", weight, each).reshape(x_t.shape)
+
+    def draw_noisy(self, like: Tensor, t: float, noise: NoiseSource) -> Tensor:
+        """Return exact draws of ``x_t``, of the shape, dtype and device of ``like``."""
+        alpha, sigma = (broadcast(v, like) for v in self.schedule(t))
+        z, k = noise.draw(like).flatten(1), draw_components(self.weights, like, noise)
+        values, V = self._values.to(z)[k], self._vectors.to(z)[k]
+        x0 = self.means.to(z)[k] + torch.einsum("bnm,bm->bn", V, values.sqrt() * z)
+        return alpha * x0.reshape(like.shape) + sigma * noise.draw(like)
 
     def posterior(
         self, y: Tensor, operator: Forward, sigma: float | None = None

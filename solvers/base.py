@@ -1,5 +1,6 @@
 """The part that all solvers share: the call, its batches and the result."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -23,10 +24,11 @@ from wellposed.reconstruction import Reconstruction
 from wellposed.runs.checkpoint import RunFolder
 from wellposed.runs.fingerprint import digest, fingerprint
 from wellposed.runs.memory import MemoryPlan, check_samples, plan
-from wellposed.solvers.plausible import warn_of_misfit, warn_of_range
+from wellposed.solvers.particles import Population
+from wellposed.solvers.plausible import warn_of_copies, warn_of_misfit, warn_of_range
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
-from wellposed.solvers.sampler import Callback, Sampled, Sampler, State
+from wellposed.solvers.sampler import Callback, Evidence, Sampled, Sampler, State
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
@@ -57,6 +59,11 @@ class Solver(Sampler):
     """Whether it returns one estimate and draws nothing."""
     uses_prior: ClassVar[bool] = True
     """Whether it needs a prior; others ignore the one that is given."""
+
+    @property
+    def most_samples(self) -> int | None:
+        """Largest number of samples of one call; ``None`` if there is no limit."""
+        return None
 
     @property
     def volume_arrays(self) -> int:
@@ -142,6 +149,9 @@ class Solver(Sampler):
             one = f"1 of {type(self).__name__}, which returns one estimate"
             require(num_samples == 1, "num_samples", num_samples, one)
             seed = 0 if noise is None else seed
+        if self.most_samples is not None:
+            most = f"at most {self.most_samples}, the particles of {type(self).__name__}"
+            require(num_samples <= self.most_samples, "num_samples", num_samples, most)
         if noise is not None:
             require(callable(getattr(noise, "draw", None)), "noise", noise, "a noise source")
             require(num_samples == 1, "num_samples", num_samples, "1 with recorded noise")
@@ -160,17 +170,24 @@ class Solver(Sampler):
             if folder is not None:
                 folder.claim(self.identity(problem, y, num_samples, seed), chunk=chunk)
             started, evaluations, samples, residuals = time.perf_counter(), 0, [], []
+            evidence: Evidence | None = None
             measured = noisy_numbers(problem)
             for number, (part, identities) in enumerate(self._batches(problem, num_samples)):
                 own = ItemNoise(seed, identities, first_slice=problem.part.start)
                 source = own if noise is None else noise
-                u, count = self._run_or_load(part, source, callback, folder, number)
+                found = self._run_or_load(part, source, callback, folder, number)
+                evidence, u = found.evidence, found.u[: num_samples * len(y)]
+                # A population costs the evaluations of all particles.
+                count = math.ceil(found.evaluations * len(found.u) / len(u))
                 evaluations = max(evaluations, count)
                 samples.append(part.to_public(u))
-                residuals.append(misfit(part, u, measured))
+                together = Population(part, len(u) // len(part.y), self.batch_size or len(u))
+                residuals += [misfit(p, u[rows], measured) for rows, p in together.parts()]
         joined = torch.cat(samples) if len(samples) > 1 else samples[0]
         residual = torch.cat(residuals).reshape(num_samples, len(y))
         warn_of_misfit(problem, residual)
+        if evidence is not None:
+            warn_of_copies(evidence.ess.amin(0))
         return Reconstruction(
             samples=joined.unflatten(0, (num_samples, len(y))),
             residual=residual,
@@ -180,6 +197,8 @@ class Solver(Sampler):
             settings=self.settings,
             seed=None if noise is not None or self.deterministic else seed,
             measured=measured,
+            log_evidence=None if evidence is None else evidence.log_evidence,
+            ess=None if evidence is None else evidence.ess,
         )
 
     def _prepare(
@@ -225,9 +244,12 @@ class Solver(Sampler):
             return self.run(problem, noise, callback)
         finished = folder.load_samples(batch, problem.zeros())
         if finished is not None:
-            return Sampled(*finished)
+            tensors, evaluations = finished
+            u = tensors.pop("u")
+            return Sampled(u, evaluations, Evidence(**tensors) if tensors else None)
         found = self.run(problem, noise, callback, folder, batch)
-        folder.save_samples(batch, found.u, found.evaluations)
+        others = {} if found.evidence is None else found.evidence._asdict()
+        folder.save_samples(batch, {"u": found.u, **others}, found.evaluations)
         return found
 
     def _batches(self, problem: Problem, num_samples: int) -> Iterator[Batch]:

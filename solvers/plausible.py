@@ -21,6 +21,9 @@ FAR = 10.0
 UNEXPLAINED = 5.0
 """Residual from which on noise does not explain the misfit."""
 
+FEW = 2.0
+"""Effective number of particles below which samples are copies of one or two."""
+
 REMEDY = (
     "priors.fit_range(prior, y, operator) takes the prior to the units of y, --window LOW HIGH an "
     "image of the command line to those of the prior"
@@ -84,6 +87,22 @@ def warn_of_misfit(problem: Problem, residual: Tensor) -> None:
         f"residual: {float(worst[item]):.3g} for item {item}: {what} {rest}; the scale of y, the "
         f"noise level or the solver's settings are wrong ({REMEDY})"
     )
+
+
+def warn_of_copies(ess: Tensor) -> None:
+    """Warn if the samples of an item are copies of few particles.
+
+    Args:
+        ess: smallest effective number of particles of each item, (B,). Later resampling hides
+            that all particles descend from one.
+    """
+    if bool((ess < FEW).any()):
+        item = int(ess.argmin())
+        warn(
+            f"ess: {float(ess[item]):.3g} effective particles for item {item}: the samples are "
+            "copies of few; increase particles or steps, or take a solver without weights for "
+            "this many measurements (MMPS)"
+        )
 
 
 def _powers(x: Tensor, power: int) -> Tensor:

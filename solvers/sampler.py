@@ -35,23 +35,31 @@ class State:
     x0: Tensor
 
 
+class Evidence(NamedTuple):
+    """What weighted particles say of the model: log evidence (B,), effective sizes (steps, B)."""
+
+    log_evidence: Tensor
+    ess: Tensor
+
+
 class Sampled(NamedTuple):
     """A batch of samples in units, and the number of network evaluations per sample."""
 
     u: Tensor
     evaluations: int
+    evidence: Evidence | None = None
 
 
 @dataclass
 class Tally:
-    """Number of network evaluations of a run so far."""
+    """Number of images that the network has denoised in a run so far."""
 
     count: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Counted(Problem):
-    """A problem that counts its evaluations during a run."""
+    """A problem that counts the images that the network denoises during a run."""
 
     tally: Tally = field(default_factory=Tally)
 
@@ -62,7 +70,7 @@ class Counted(Problem):
 
     def evaluate(self, network: Method[T], x_t: Tensor, t: float | Tensor) -> T:
         """Evaluate and count; see `Problem.evaluate`."""
-        self.tally.count += 1
+        self.tally.count += len(x_t)
         return super().evaluate(network, x_t, t)
 
 
@@ -99,6 +107,10 @@ class Sampler(Scope, ABC):
     def finish(self, state: State) -> Tensor:
         """Return the reconstruction from the last state, in units."""
         return state.x
+
+    def evidence(self, state: State) -> Evidence | None:
+        """Return what the last state says of the model; ``None`` if nothing."""
+        return None
 
     def times(self, problem: Problem) -> list[float]:
         """Return the decreasing times of the run, ending in 0."""
@@ -146,7 +158,8 @@ class Sampler(Scope, ABC):
                     facts = {"batch": batch, "step": index + 1, "position": noise.position}
                     facts["evaluations"] = problem.tally.count
                     folder.save_state(state, facts)
-        return Sampled(self.finish(state), problem.tally.count)
+        u = self.finish(state)
+        return Sampled(u, problem.tally.count // len(u), self.evidence(state))
 
 
 def _is_finite(state: State, problem: Problem) -> bool:

@@ -293,7 +293,7 @@ def conditional_variance(steps, variance, level):
     problem = Counted.of(Problem.create(y, Inpainting(torch.ones(1, 2, 2)), prior))
     times = times_between(prior.schedule, level, prior.schedule.min_ratio, steps)
     x = _reverse_sde(torch.full_like(y, 0.1), times, problem, FastNoise())
-    assert problem.tally.count == steps
+    assert problem.tally.count == steps * len(y)
     exact = variance * level**2 / (variance + level**2)
     return float(x.var() / exact), float(x.mean() / (0.1 * variance / (variance + level**2)))
 

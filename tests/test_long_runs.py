@@ -236,7 +236,9 @@ def test_states_that_cannot_be_are_refused(kind, tmp_path):
         DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path)
 
 
-@pytest.mark.parametrize("change", [lambda u: u.double(), lambda u: u[..., 1:].contiguous()])
+@pytest.mark.parametrize(
+    "change", [lambda u: u.double(), lambda u: u[..., 1:].contiguous(), lambda u: u[:0]]
+)
 def test_samples_that_cannot_be_are_refused(change, tmp_path):
     DDS(steps=2)(*real(), seed=3, checkpoint=tmp_path)
     name = "samples-0.safetensors"

@@ -151,18 +151,19 @@ class RunFolder:
         moved = {name: value.to(wanted[name].device) for name, value in tensors.items()}
         return replace(template, **moved, **facts["plain"]), facts
 
-    def save_samples(self, batch: int, u: Tensor, evaluations: int) -> None:
-        """Write a finished batch of samples, and delete its state."""
-        self._write_tensors(f"samples-{batch}", {"u": u}, {"evaluations": evaluations})
+    def save_samples(self, batch: int, found: Mapping[str, Tensor], evaluations: int) -> None:
+        """Write a finished batch, its samples ``u`` and what else there is; delete its state."""
+        self._write_tensors(f"samples-{batch}", found, {"evaluations": evaluations})
         if self.part.rank == 0:
             (self.path / "state.safetensors").unlink(missing_ok=True)
 
-    def load_samples(self, batch: int, like: Tensor) -> tuple[Tensor, int] | None:
+    def load_samples(self, batch: int, like: Tensor) -> tuple[dict[str, Tensor], int] | None:
         """Return a finished batch and its evaluations, or ``None`` if there is none.
 
         Args:
             batch: its number.
-            like: of the shape, dtype and device that is expected.
+            like: of the shape, dtype and device that is expected of the samples ``u``; a
+                population of particles is longer.
 
         Raises:
             CheckpointError: the file was damaged, or has another shape or dtype.
@@ -170,12 +171,14 @@ class RunFolder:
         saved = self._read_tensors(f"samples-{batch}")
         if saved is None:
             return None
-        found = {name: _kind(value) for name, value in saved[0].items()}
-        if found != {"u": _kind(like)}:
+        tensors = saved[0]
+        found = _kind(tensors["u"][: len(like)]) if "u" in tensors else "none"
+        if found != _kind(like):
             raise CheckpointError(
                 f"checkpoint: {str(self.path)!r} holds samples of {found}, accepted: {_kind(like)}"
             )
-        return saved[0]["u"].to(like.device), saved[1]["evaluations"]
+        moved = {name: value.to(like.device) for name, value in tensors.items()}
+        return moved, saved[1]["evaluations"]
 
     def _write_tensors(self, name: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
         tensors = {key: self.part.gather(value) for key, value in tensors.items()}

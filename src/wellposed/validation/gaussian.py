@@ -1,6 +1,7 @@
 """Distance of a solver's samples from exact Gaussian posteriors."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from wellposed.priors.analytic import Covariance, Diagonal, Full, GaussianPrior,
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 from wellposed.solvers.base import Solver
+from wellposed.solvers.twisted import Twisted
 from wellposed.validation.errors import PosteriorErrors, average, compare, gaussian_samples
 
 PROCESSES = ("vp", "ve", "flow")
@@ -121,7 +123,7 @@ class BatchNoise:
     """
 
     def __init__(self, seed: int, antithetic: bool = False) -> None:
-        self._rng = item_generator(seed, (), SAMPLING)
+        self.seed, self._rng = seed, item_generator(seed, (), SAMPLING)
         self._antithetic = antithetic
         self.position = 0
 
@@ -137,8 +139,15 @@ class BatchNoise:
 def draw_samples(
     solver: Solver, problem: tuple[Tensor, LinearOperator, Prior], count: int, noise: BatchNoise
 ) -> Tensor:
-    """Return samples (count, ...) of a problem with one measurement, run as one batch."""
+    """Return samples (count, ...) of a problem with one measurement, run as one batch.
+
+    Weighted particles are one population of this number.
+    """
     y, operator, prior = problem
+    if isinstance(solver, Twisted):
+        population = replace(solver, particles=count)
+        found = population(y, operator, prior, num_samples=count, seed=noise.seed)
+        return found.samples[:, 0]
     repeated = y.expand(count, *y.shape[1:])
     return solver(repeated, operator, prior, noise=noise).samples[0]
 
