@@ -66,7 +66,9 @@ def test_exact_samples_have_uniform_ranks_and_wrong_ones_do_not():
 def test_samples_of_the_prior_are_found_by_the_data_alone():
     """They have uniform ranks in all numbers that do not depend on the data."""
     truth, y, operator, _, _ = gaussian(150)
-    unconditional = torch.stack([gaussian(150, seed)[0] for seed in range(50, 50 + SAMPLES)])
+    prior = GaussianPrior(0.2, field_covariance(SIDE))
+    unconditional = prior.draw(normal(SAMPLES * 150, 1, SIDE, SIDE, seed=9))
+    unconditional = unconditional.unflatten(0, (SAMPLES, 150))
     found = uniformities(truth, y, operator, unconditional)
     assert found["misfit"].p_value < 0.01
     assert min(found[name].p_value for name in ("pixel", "direction", "mean", "energy")) > 0.01
