@@ -126,7 +126,7 @@ class MMPS(Corrected):
     cg_steps: Count = 3
     isotropic_above: PositiveOrInfinite = math.inf
     preconditioned: bool = False
-    spread_steps: Annotated[int, Whole(0, 100)] = 2
+    spread_steps: Annotated[int, Whole(0, 100)] = 0
 
     name: ClassVar[str] = "mmps"
     linear_only: ClassVar[bool] = True

@@ -62,10 +62,13 @@ class PiGDM(Corrected):
     Both fail for data of other variances: where the variance of x_0 given x_t exceeds r_t^2 the
     step overshoots, and the run diverges (gaps of 78 and 537 dB on random walks of variance up to
     16).
-    ``guidance="searched"``, the default, needs no r_t: along ``J^T A^T w``, with w the residual
-    divided by an isotropic covariance, it takes the length that Tweedie's covariance implies, the
-    first step of the conjugate gradients of `MMPS`, at the same cost. x0' then is a draw of x_0
-    given x_t and y unless ``spread_steps`` is 0, see `MMPS`.
+    ``guidance="searched"`` needs no r_t: along ``J^T A^T w``, with w the residual divided by an
+    isotropic covariance, it takes the length that Tweedie's covariance implies, the first step of
+    the conjugate gradients of `MMPS`, at the same cost. x0' then is a draw of x_0 given x_t and y
+    unless ``spread_steps`` is 0, see `MMPS`. With 30 steps the mean of Gaussian problems is .10 to
+    .19 posterior standard deviations off (published, 100 steps: .12 to .51), the variance .99 to
+    1.05 (.61 to .78), and the gap on random walks .24 to .71 dB; on mixtures it is 10 to 20 %
+    further from the posterior than the published one.
 
     Reference: "Pseudoinverse-Guided Diffusion Models for Inverse Problems", ICLR 2023,
     algorithm 1.
@@ -73,13 +76,13 @@ class PiGDM(Corrected):
     Args:
         steps: 100 as published.
         eta: DDIM's eta: 0 is deterministic, 1 is DDPM.
-        guidance: "searched", "published" or "score", see above.
+        guidance: "published", "score" or "searched", see above.
         spread_steps: Jacobian products for the spread of x_0 with "searched", 0 for its mean.
     """
 
     steps: Count = 100
     eta: Fraction = 1.0
-    guidance: Annotated[str, Choice("searched", "published", "score")] = "searched"
+    guidance: Annotated[str, Choice("published", "score", "searched")] = "published"
     spread_steps: Annotated[int, Whole(0, 100)] = 2
 
     name: ClassVar[str] = "pigdm"

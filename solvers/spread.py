@@ -26,7 +26,7 @@ from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import measured_numbers
 
 LEAST = 0.01
-"""Smallest variance of x_0 given x_t over that of the noise in x_t."""
+"""Smallest variance of x_0 given x_t over that of data of variance 1."""
 
 
 def perturbed(
@@ -78,14 +78,15 @@ def variance_of_residual(found: Estimate, level: Levels, problem: Problem) -> Te
     """Return the variance of a pixel of x_0 given x_t that the residual shows, (B,).
 
     ``||y - A x0||^2`` has the mean ``m sigma_y^2 + rho^2 ||A||_F^2`` for m measured numbers, if
-    x_t is drawn given y. It is kept between a hundredth of ``(sigma_t / alpha_t)^2`` and all of it.
+    x_t is drawn given y. It is at most ``r^2 = (sigma_t / alpha_t)^2``, and at least a hundredth
+    of ``r^2 / (1 + r^2)``, the value for data of variance 1.
     """
     r2 = float((level.sigma_t / level.alpha_t) ** 2)
     gap, m = problem.space.norm(problem.y - problem.A(found.x0)), measured_numbers(problem)
     probe = _signs(problem)
     gain = problem.space.norm(problem.A(probe)).square()
     excess = gap.square() - m.to(gap) * problem.noise_sigma**2
-    return (excess / torch.where(gain > 0, gain, 1)).clamp(LEAST * r2, r2)
+    return (excess / torch.where(gain > 0, gain, 1)).clamp(LEAST * r2 / (1 + r2), r2)
 
 
 def _signs(problem: Problem) -> Tensor:
