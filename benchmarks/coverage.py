@@ -1,4 +1,4 @@
-"""Coverage of 90 % intervals on held-out images, before and after calibration, and where they fail.
+"""Coverage of 90 % intervals on held-out images, with and without calibration, and its failures.
 
     python benchmarks/coverage.py --data FOLDER [--size 48] [--known 60] [--held-out 20]
 
