@@ -117,7 +117,8 @@ class Corrected(Solver):
         """Denoise, correct, renew the noise."""
         level = levels(problem.prior.schedule, t, s)
         found = self.estimate(state.x, t, problem)
-        x0 = self.correct(found, level, problem)
+        seen, measured = self.perturbed(found, level, problem, noise)
+        x0 = self.correct(seen, level, measured)
         if s == 0:
             return State(x0, x0)
         return State(self.onwards(found, x0, self.draw(x0, s, noise), level, problem), x0)
@@ -134,6 +135,12 @@ class Corrected(Solver):
         """Return the estimate, differentiable if the method or its correction requires it."""
         asks = self.differentiates or getattr(self.used_correction(), "differentiates", False)
         return estimate(lambda x: self.denoise(x, t, problem), x_t, problem, asks)
+
+    def perturbed(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> tuple[Estimate, Problem]:
+        """Return what is corrected: as found, or so perturbed that ``x0'`` is a draw of x_0."""
+        return found, problem
 
     def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
         """Return ``x0'``."""

@@ -2,19 +2,20 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, Fraction, PositiveOrInfinite
-from wellposed.linalg import conjugate_gradient
+from wellposed.checks import Choice, Count, Fraction, PositiveOrInfinite
+from wellposed.linalg import conjugate_gradient, per_item
 from wellposed.noise import NoiseSource
-from wellposed.priors.transition import Levels, variance
+from wellposed.priors.transition import Levels, levels, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
-from wellposed.solvers.data import matched_weight, project, proximal
+from wellposed.solvers.data import matched_weight, noise_level, project, proximal
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.spread import perturbed, variance_of_residual
 
 PUBLISHED_STEPS, MATCHED_STEPS = 5, 60
 """Conjugate-gradient steps of the paper, and the most for a solution with a matched weight."""
@@ -68,6 +69,12 @@ class DDS(Corrected):
     ``CG_M(A^H A, A^H y; start x0)``. The equations hold for variance-preserving,
     variance-exploding and flow priors.
 
+    A step from the mean of x_0 makes the samples too narrow: the variance is .75 of the exact one
+    on Gaussian problems. ``spread="residual"`` takes x0' as a draw of x_0 given x_t and y
+    (`wellposed.solvers.spread`) with the variance of a pixel that the residual shows, and all
+    noise fresh, ``x_s = alpha_s x0' + sigma_s z``. With 100 steps on Karras's levels, without
+    any gradient, the variance is .93 to 1.06 of the exact one.
+
     Reference: "Decomposed Diffusion Sampler for Accelerating Large-Scale Inverse Problems",
     ICLR 2024, arXiv 2303.05754. The published multi-coil code adds ``(1 + i) gamma A^H y``; here
     the right-hand side is that of the paper.
@@ -81,12 +88,14 @@ class DDS(Corrected):
             one up to 60, until the residual is 1e-3.
         renoise_last: re-noise on the step to the last network time, as in the equations; the
             published code does not (``False``).
+        spread: "none" as published, or "residual", see above; then eta and gamma are not used.
     """
 
     eta: Fraction = 0.85
     gamma: PositiveOrInfinite | None = None
     cg_steps: Count | None = None
     renoise_last: bool = True
+    spread: Annotated[str, Choice("none", "residual")] = "none"
 
     name: ClassVar[str] = "dds"
     linear_only: ClassVar[bool] = True
@@ -98,14 +107,34 @@ class DDS(Corrected):
         return DataSteps(gamma=self.gamma, cg_steps=self.cg_steps)
 
     def fresh(self, level: Levels) -> Tensor:
-        """The share ``eta^2`` of the noise variance."""
-        return variance("fresh", level, self.eta)
+        """The share ``eta^2`` of the noise variance, or all of it with a spread."""
+        return variance("fresh", level, self.eta if self.spread == "none" else 1.0)
 
     def step(
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
-        """Denoise, correct by the data, re-noise."""
+        """Denoise, correct by the data or draw, re-noise."""
+        if self.spread == "residual":
+            return self._drawn(state, t, s, problem, noise)
         after = super().step(state, t, s, problem, noise)
         if not self.renoise_last and s == self.times(problem)[-2]:
             return State(after.x0, after.x0)
         return after
+
+    def _drawn(
+        self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
+    ) -> State:
+        """Return the state after a draw of x_0 given x_t and y."""
+        level = levels(problem.prior.schedule, t, s)
+        found = self.estimate(state.x, t, problem)
+        if level.alpha_t == 0:
+            x0 = found.x0
+        else:
+            rho2 = variance_of_residual(found, level, problem)
+            u = per_item(rho2.sqrt(), found.x0) * noise.draw(found.x0)
+            seen, measured = perturbed(found, u, problem, noise)
+            weight = noise_level(problem) ** 2 / rho2
+            x0 = proximal(measured, seen.x0, weight, self.cg_steps or MATCHED_STEPS)
+        if s == 0:
+            return State(x0, x0)
+        return State(self.onwards(found, x0, self.draw(x0, s, noise), level, problem), x0)

@@ -3,17 +3,19 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from wellposed.checks import Count, Fraction, PositiveOrInfinite
+from wellposed.checks import Count, Fraction, PositiveOrInfinite, Whole
 from wellposed.linalg import conjugate_gradient, per_item
+from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
 from wellposed.solvers.data import ROUGH, noise_level
 from wellposed.solvers.dds import DataSteps
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.spread import isotropic_spread, perturbed, tweedie_draw
 
 ISOTROPIC_SHARE = 0.1
 """Variance of x_0 over that of the noise in x_t, as preconditioners take it."""
@@ -91,6 +93,12 @@ class MMPS(Corrected):
         x0' = x0 + V A^T v                                          approximates E[x_0 | x_t, y]
         x_s = DDIM step from (x_t, x0'), eta
 
+    With ``spread_steps=2`` x0' is a draw of x_0 given x_t and y instead of its mean: x0 and y are
+    perturbed before the correction, by ``V^(1/2) z`` and by noise of the data (see
+    `wellposed.solvers.spread`). The published method takes the mean; its samples are too narrow:
+    on Gaussian problems their variance is .64 of the exact one with 30 steps, and .86 with 100.
+    That of the draws is .98 to 1.01 with 30 steps already.
+
     ``J`` is symmetric for an exact denoiser and is applied as ``J^T``: one network evaluation and
     one vector-Jacobian product for each CG step. Exact for Gaussian data, up to the step size and
     the convergence of CG.
@@ -110,6 +118,7 @@ class MMPS(Corrected):
             as published.
         preconditioned: precondition CG by the system of an isotropic V, which needs no network.
             CT, whose rays overlap, then needs 3 steps instead of 10.
+        spread_steps: Jacobian products for the spread of x_0, 0 as published for its mean.
     """
 
     steps: Count = 100
@@ -117,6 +126,7 @@ class MMPS(Corrected):
     cg_steps: Count = 3
     isotropic_above: PositiveOrInfinite = math.inf
     preconditioned: bool = False
+    spread_steps: Annotated[int, Whole(0, 100)] = 0
 
     name: ClassVar[str] = "mmps"
     linear_only: ClassVar[bool] = True
@@ -134,3 +144,16 @@ class MMPS(Corrected):
     def fresh(self, level: Levels) -> Tensor:
         """DDIM's variance."""
         return variance("markov", level, self.eta)
+
+    def perturbed(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> tuple[Estimate, Problem]:
+        """Perturb estimate and data, so that x0' is a draw."""
+        if self.spread_steps == 0 or level.alpha_t == 0:
+            return found, problem
+        z = noise.draw(found.x0)
+        if level.sigma_t > self.isotropic_above * level.alpha_t:
+            u = isotropic_spread(level).to(z.real.dtype) * z
+        else:
+            u = tweedie_draw(found, z, level, self.spread_steps, problem.space)
+        return perturbed(found, u, problem, noise)

@@ -14,7 +14,7 @@ from torch import Tensor
 from wellposed import metrics
 from wellposed.checks import require_integer, require_path
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
-from wellposed.results import read_hdf5, write_hdf5
+from wellposed.results import Calibrated, read_hdf5, write_hdf5
 from wellposed.units import Units
 from wellposed.writing import make_folder
 
@@ -25,6 +25,9 @@ _log = logging.getLogger(__name__)
 
 OPTIONAL = ("measured", "log_evidence", "ess")
 """Arrays that not every reconstruction has."""
+
+CALIBRATED = {"std": "calibrated-std", "lower": "lower", "upper": "upper"}
+"""Arrays of `Calibrated`, by field."""
 
 SUSPICIOUS = 5.0
 """Deviation of a chi-square from 1, in standard deviations, above which it is reported."""
@@ -48,6 +51,8 @@ class Reconstruction:
         log_evidence: logarithm of the density of ``y`` under the model, (B,), of methods with
             weighted particles. Differences compare priors and noise levels for the same ``y``.
         ess: effective number of particles after each step, (steps, B), of the same methods.
+        calibrated: calibrated maps, from `uncertainty.Conformal.maps`, that are written beside
+            the standard deviation.
     """
 
     samples: Tensor
@@ -61,6 +66,7 @@ class Reconstruction:
     units: Units = field(default_factory=Units)
     log_evidence: Tensor | None = None
     ess: Tensor | None = None
+    calibrated: Calibrated | None = None
 
     @cached_property
     def mean(self) -> Tensor:
@@ -204,6 +210,7 @@ class Reconstruction:
         best = f"mean of {count}" if count > 1 else self.kind
         images |= {best: self.mean[item], self.kind: self.samples[0, item]}
         spread = {f"std of {count}": self.std[item]} if count > 1 else {}
+        spread |= {"calibrated std": self.calibrated.std[item]} if self.calibrated else {}
         if truth is not None:
             images["truth"] = truth[item]
             spread[f"|{best.split(' of')[0]} - truth|"] = metrics.absolute_error(self.mean, truth)[
@@ -233,6 +240,9 @@ class Reconstruction:
         arrays = {name: getattr(self, name) for name in ("samples", "residual", *OPTIONAL)}
         arrays |= {"mean": self.mean, "std": spread, **others, "truth": truth}
         facts = {name: getattr(self, name) for name in ("nfe", "seconds", "solver")}
+        if self.calibrated is not None:
+            arrays |= {key: getattr(self.calibrated, n) for n, key in CALIBRATED.items()}
+            facts["level"] = self.calibrated.level
         texts = {"settings": self.settings, "seed": self.seed, "units": asdict(self.units)}
         write_hdf5(path, arrays, facts | {key: json.dumps(v) for key, v in texts.items()})
 
@@ -241,7 +251,9 @@ class Reconstruction:
         """Read the HDF5 file that `save` wrote; raises `FileError` for any other file."""
         path = require_path("path", path)
         try:
-            arrays, facts = read_hdf5(path, ("samples", "residual", *OPTIONAL))
+            names = ("samples", "residual", *OPTIONAL, *CALIBRATED.values())
+            arrays, facts = read_hdf5(path, names)
+            maps = {name: arrays[key] for name, key in CALIBRATED.items() if "level" in facts}
             return cls(
                 samples=arrays["samples"],
                 residual=arrays["residual"],
@@ -252,6 +264,7 @@ class Reconstruction:
                 seed=json.loads(facts["seed"]),
                 **{name: arrays.get(name) for name in OPTIONAL},
                 units=Units.of(json.loads(facts.get("units", "{}"))),
+                calibrated=Calibrated(float(facts["level"]), **maps) if maps else None,
             )
         except FileError:
             raise

@@ -28,6 +28,7 @@ def _main(
 COMMANDS = {
     "list": (settings.List, "listing:list_names"),
     "reconstruct": (settings.Reconstruct, "reconstruct:reconstruct"),
+    "calibrate": (settings.Calibrate, "calibrate:calibrate"),
     "restore": (settings.Restore, "restore:restore"),
     "dehaze": (settings.Dehaze, "dehaze:dehaze"),
     "inspect": (settings.Inspect, "inspect:inspect"),

@@ -28,7 +28,7 @@ RECORD = "record.json"
 INCIDENTAL = ("inputs", "out", "device", "batch_size", "checkpoint", "checkpoint_every", "shard")
 """Options that do not affect the result."""
 
-BESIDE = ("mask", "like", "kernel_file")
+BESIDE = ("mask", "like", "kernel_file", "calibration")
 """Options that are files; their content affects the result."""
 
 Row = dict[str, str]

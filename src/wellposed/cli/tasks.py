@@ -121,17 +121,30 @@ def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
     if ":" in operator:
         return _outside(array, operator, o)
     image = image_of(array, o.volume)
+    if o.simulate:
+        return simulated(image, operator, o)
     if operator == "inpainting" and o.mask is not None:
         return _masked(image, o.mask, o)
     if operator == "deblurring":
-        return _blurred(image, o)
-    if o.simulate:
-        return presets.simulate(operator, image, o)
+        return presets.measured_deblurring(image, blur_kernel(image.shape, o), o.noise_sigma)
     if operator in UNMEASURED:
         raise ArgumentError(UNMEASURED[operator])
     enlarged = o.factor if operator == "super-resolution" else 1
     size = (*image.shape[1:-2], *(side * enlarged for side in image.shape[-2:]))
     return Task(image, presets.build(operator, size, o), None)
+
+
+def simulated(image: Tensor, operator: str, o: InputOptions) -> Task:
+    """Return the problem of measuring a clean image (1, C, H, W), real or complex."""
+    if ":" in operator:
+        physics = _built(operator, tuple(image.shape[1:]), o)
+        image = image.to(torch.complex64) if getattr(physics, "complex_image", False) else image
+        return Task(_measured(physics, image, o.seed), physics, image)
+    if operator == "inpainting" and o.mask is not None:
+        return _masked(image, o.mask, o)
+    if operator == "deblurring":
+        return _blurred(image, o)
+    return presets.simulate(operator, image, o)
 
 
 def _masked(image: Tensor, mask: Path, o: InputOptions) -> Task:
@@ -165,10 +178,8 @@ def blur_kernel(size: Sequence[int], o: InputOptions) -> Tensor:
 
 
 def _blurred(image: Tensor, o: InputOptions) -> Task:
-    """Return the problem of a photograph that was blurred, or of a clean one blurred around."""
+    """Return the problem of a clean photograph that is blurred around."""
     kernel = blur_kernel(image.shape, o)
-    if not o.simulate:
-        return presets.measured_deblurring(image, kernel, o.noise_sigma)
     channels, *depth, height, width = image.shape[1:]
     blur = operators.Blur(kernel, (channels, height, width), o.noise_sigma)
     operator: operators.LinearOperator = operators.Stacked(blur, depth[0]) if depth else blur
@@ -190,12 +201,11 @@ def _outside(array: np.ndarray, name: str, o: InputOptions) -> Task:
 
     An array of the operator's measurement shape is the measurement; others are images.
     """
-    is_image = o.simulate or (array.ndim in (2, 3) and not np.iscomplexobj(array))
+    if o.simulate:
+        return simulated(image_of(array, o.volume), name, o)
+    is_image = array.ndim in (2, 3) and not np.iscomplexobj(array)
     image = image_of(array, o.volume) if is_image else None
     operator = _built(name, None if image is None else tuple(image.shape[1:]), o)
-    if o.simulate and image is not None:
-        image = image.to(torch.complex64) if getattr(operator, "complex_image", False) else image
-        return Task(_measured(operator, image, o.seed), operator, image)
     if image is None or array.shape == getattr(operator, "measurement_size", None):
         kind = np.complex64 if np.iscomplexobj(array) else np.float32
         return Task(torch.from_numpy(array.astype(kind))[None], operator, None)

@@ -1,12 +1,15 @@
 """The command ``wellposed validate``."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import typer
 
+from wellposed.cli.consistency import consistency
 from wellposed.cli.names import find_class, make_solver
-from wellposed.cli.settings import Validate
+from wellposed.cli.options import options_of
+from wellposed.cli.settings import SolverOptions, Validate
 from wellposed.errors import FileError, require
 from wellposed.integrity import read_json
 from wellposed.runs.progress import track
@@ -52,7 +55,10 @@ design.
 
 
 def validate(o: Validate) -> None:
-    """Measure the solvers, and add their results to the folder."""
+    """Measure the solvers, and add their results to the folder; or test self-consistency."""
+    if o.operator is not None:
+        return consistency(o)
+    _refuse_own(o)
     chosen: dict[str, Solver | None] = {"floor": None, **_chosen(o)}
     effort, out = QUICK if o.quick else FULL, o.out
     command = " ".join(["wellposed validate", *(["--quick"] if o.quick else []), f"--out {out}"])
@@ -64,6 +70,16 @@ def validate(o: Validate) -> None:
     typer.echo(summary({name: records[name] for name in chosen}))
     if out is not None:
         typer.echo(f"wrote {out / 'posterior.md'}, .png and .json")
+
+
+def _refuse_own(o: Validate) -> None:
+    """Raise if an option is given that only the test with --operator uses."""
+    solvers = {f.name for f in fields(SolverOptions)}
+    for each in options_of(Validate):
+        own = each.name not in {"solvers", "quick", "out", *solvers}
+        same = not own or getattr(o, each.name) == each.default
+        got = str(getattr(o, each.name))
+        require(same, f"--{each.name.rstrip('_').replace('_', '-')}", got, "only with --operator")
 
 
 def _kept(folder: Path, effort: Effort) -> dict[str, Record]:
