@@ -30,6 +30,7 @@ ORDER = (
     ("operators",),
     ("datasets",),
     ("priors",),
+    ("inversion",),
     ("runs",),
     ("solvers",),
     ("validation",),

@@ -1,0 +1,70 @@
+"""The levels of an inversion, and the steps between any two of them.
+
+Between two levels of a plain diffusion, upwards or downwards, there is one map:
+
+    M(x, e; t -> s) = A x + B e,    A = alpha_s / alpha_t,    B = sigma_s - A sigma_t,
+
+with ``e = (x - alpha_t D(x, t)) / sigma_t``. Downwards it is a DDIM step, or an Euler step of a
+flow. With ``e`` at ``t`` it equals ``alpha_s D + sigma_s e``, which needs no signal at ``t``.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from wellposed.priors.prior import Prior
+
+
+class Look(NamedTuple):
+    """What the prior finds in a noisy image: ``E[x_0 | x_t]``, and the noise that is left."""
+
+    x0: Tensor
+    eps: Tensor
+
+
+class Chain:
+    """A prior at increasing noise levels 0, 1, ..., the lowest one positive; counts its calls.
+
+    Args:
+        prior: a plain prior.
+        times: increasing times, all above 0.
+    """
+
+    def __init__(self, prior: Prior, times: Sequence[float]) -> None:
+        self.prior, self.times, self.calls = prior, list(times), 0
+        values = [prior.schedule(t) for t in self.times]
+        self.alpha = [float(alpha) for alpha, _ in values]
+        self.sigma = [float(sigma) for _, sigma in values]
+
+    @property
+    def top(self) -> int:
+        """The noisiest level."""
+        return len(self.times) - 1
+
+    def look(self, x: Tensor, level: int) -> Look:
+        """Return clean image and noise of ``x`` at a level, with one call."""
+        return self._look(x, self.times[level], self.alpha[level], self.sigma[level])
+
+    def look_between(self, x: Tensor, t: float) -> Look:
+        """Return clean image and noise of ``x`` at any time, with one call."""
+        return self._look(x, t, *(float(v) for v in self.prior.schedule(t)))
+
+    def _look(self, x: Tensor, t: float, alpha: float, sigma: float) -> Look:
+        self.calls += 1
+        x0 = self.prior.denoise(x, t)
+        return Look(x0, (x - alpha * x0) / sigma)
+
+    def place(self, look: Look, level: int) -> Tensor:
+        """Return the image at a level: ``alpha D + sigma e``."""
+        return self.alpha[level] * look.x0 + self.sigma[level] * look.eps
+
+    def along(self, look: Look, start: int, end: int) -> Tensor:
+        """Return the difference of `place` between two levels."""
+        alpha, sigma = self.alpha[end] - self.alpha[start], self.sigma[end] - self.sigma[start]
+        return alpha * look.x0 + sigma * look.eps
+
+    def factors(self, start: int, end: int) -> tuple[float, float]:
+        """Return A and B of the step between two levels; see the module."""
+        a = self.alpha[end] / self.alpha[start]
+        return a, self.sigma[end] - a * self.sigma[start]
