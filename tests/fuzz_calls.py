@@ -4,8 +4,10 @@ import inspect
 
 import torch
 
-from wellposed import operators, priors, solvers
+from wellposed import inversion, operators, priors, solvers
 from wellposed.solvers.catalogue import named_solvers
+
+WINGS = (inversion, operators, priors, solvers)
 
 MASK = torch.ones(8, 8)
 MAPS = torch.ones(2, 8, 8, dtype=torch.complex64)
@@ -126,6 +128,7 @@ NEEDED = {
         "covariances": torch.eye(4).expand(2, 4, 4),
     },
     "GaussianPrior": {"mean": 0.5, "covariance": 0.1},
+    "LowRank": {"components": torch.eye(64)[:2].reshape(2, 1, 8, 8), "values": torch.ones(2)},
     "MeanReverting": {},
     "NetworkPrior": {"network": NETWORK, "schedule": LINEAR, "channels": 1},
     "fit_range": {"prior": BY_CLASS, "y": FRAMES, "operator": NOISING},
@@ -148,6 +151,8 @@ LEFT_OUT = {
     "load": "of files, in test_hostile_files",
     "dehaze": "of minutes, in test_dehazing",
     "Problem": "made by Problem.create, which checks",
+    "Code": "made by Inversion.encode, in test_inversion",
+    "Whiteness": "a record",
     "State": "a record",
     "Dehazed": "a record",
     "OperatorReport": "a record",
@@ -175,7 +180,7 @@ def _good_call(function, needed):
 
 def _calls():
     known = named_solvers()
-    for wing in (operators, priors, solvers):
+    for wing in WINGS:
         for name in dir(wing):
             value = getattr(wing, name)
             if name[0] == "_" or not callable(value) or name in LEFT_OUT:
