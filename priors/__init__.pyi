@@ -6,6 +6,8 @@ from .adapters.product import Product as Product
 from .adapters.rescheduled import DenoiserPrior as DenoiserPrior
 from .adapters.rescheduled import Rescheduled as Rescheduled
 from .adapters.slicewise import Slicewise as Slicewise
+from .adapters.steps import CFGPlusPlus as CFGPlusPlus
+from .adapters.steps import Reflected as Reflected
 from .analytic import GaussianMixturePrior as GaussianMixturePrior
 from .analytic import GaussianPrior as GaussianPrior
 from .anchor import Anchor as Anchor

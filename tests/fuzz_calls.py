@@ -119,6 +119,7 @@ NEEDED = {
     "to_hounsfield": {"attenuation": FRAMES},
     "to_line_integrals": {"counts": 100 + FRAMES, "photons": 200.0},
     "uniform_random_lines": {"width": 32, "acceleration": 4.0},
+    "CFGPlusPlus": {"scale": 0.6, "schedule": LINEAR, "times": [900.0, 400.0]},
     "DenoiserPrior": {"denoiser": shrink},
     "Diagonal": {"variance": 0.1},
     "Full": {"matrix": torch.eye(4)},
@@ -136,6 +137,7 @@ NEEDED = {
     "Patchwise": {"prior": GAUSSIAN},
     "Product": {"priors": [GAUSSIAN, GAUSSIAN], "channels": [1, 1]},
     "Proximal": {"prox": shrink},
+    "Reflected": {"prior": GAUSSIAN, "weak": GAUSSIAN, "times": [900.0, 400.0]},
     "Rescheduled": {"prior": GAUSSIAN, "schedule": LINEAR},
     "Slicewise": {"prior": GAUSSIAN},
     "Stationary": {"spectrum": torch.ones(8, 8)},
@@ -226,8 +228,10 @@ RIGHTLY = {
     ("Stationary", "spectrum"): ("0-d tensor", "one", "many axes", "integers"),
     ("rddm_from_ddim", "betas"): ("one",),
     ("Dehazing", "start"): REAL,
+    **dict.fromkeys((("CFGPlusPlus", "times"), ("Reflected", "times")), ("list of zeros",)),
     ("Guided", "condition"): ("0",),
     ("Guided", "null"): ("0",),
+    ("Guided", "guidance"): ("function", "class"),
 }
 """Odd values that are rightly accepted though no range declares them.
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from wellposed.inversion import BDIA, DDIM, EDICT, EditFriendly, FixedPoint, Midpoint
+from wellposed.inversion import BDIA, DDCM, DDIM, EDICT, EditFriendly, FixedPoint, Midpoint
 from wellposed.inversion.chain import Chain
 from wellposed.noise import RecordedNoise
-from wellposed.priors import Flow, Prior, Tabulated
-from wellposed.priors.transition import Levels, transition, variance
+from wellposed.priors import CFGPlusPlus, Flow, Guided, Prior, Reflected, Tabulated
+from wellposed.priors.transition import Levels, implied_noise, levels, transition, variance
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -68,7 +68,8 @@ class Seen(Chain):
     """A chain that records the states that the network sees."""
 
     def __init__(self, prior):
-        super().__init__(prior, range(1, len(prior.labels) + 1))
+        labels = getattr(prior, "prior", prior).labels
+        super().__init__(prior, range(1, len(labels) + 1))
         self.states, self.levels = [], []
 
     def look(self, x, level):
@@ -208,3 +209,86 @@ def test_midpoint_is_rf_solver(name):
 
     middle = x + h / 2 * velocity(x, times[1])
     close(x + h * velocity(middle, times[1] + h / 2), d["x0_edit"])
+
+
+@pytest.mark.parametrize("name", ["S12_gs1_gt2_eta1", "S4_gs1_gt1_eta0"])
+def test_ddcm_is_the_published_one(name):
+    d = recorded(f"ddcm/{name}")
+    source, target = (
+        Labelled(d["t"], d[f"cond_{side}"], d[f"guidance_{side}"]) for side in ("src", "tar")
+    )
+    seen = Seen(source), Seen(target)
+    method = DDCM(steps=len(d["t"]), eta=float(d["eta"]))
+    found = method.run(d["x0"], *seen, RecordedNoise(d["noise"]))
+    for chain, states in zip(seen, (d["x_source"], d["x_target"]), strict=True):
+        for state, expected in zip(chain.states, states[:-1], strict=True):
+            close(state, expected)
+    close(found, d["pred_x0"][-1])
+
+
+class Conditional(Labelled):
+    """The analytic network under a condition that the caller gives; none is 0."""
+
+    strength = 0.0
+
+    def noise(self, x, t):
+        label = self.labels[int(t) - 1]
+        return stub(x, self.condition, label) + 0.1 * self.strength * torch.cos(x)
+
+    def denoise(self, x_t, t, condition=None):
+        self.condition = 0.0 if condition is None else float(condition)
+        return super().denoise(x_t, t)
+
+
+def plus_plus(d, labels):
+    prior = Conditional(labels, shifted=True)
+    rule = CFGPlusPlus(float(d["guidance"]), prior.schedule, range(1, len(prior.labels) + 1))
+    return Guided(prior, d["cond"], rule)
+
+
+def down(prior, x, check):
+    """DDIM from the noisiest level, step by step; returns the last estimate."""
+    count = len(prior.prior.labels)
+    for n, t in enumerate(range(count, 0, -1)):
+        x0, level = prior.denoise(x, t), levels(prior.schedule, t, t - 1)
+        if t > 1:
+            x = transition(x0, implied_noise(x, x0, level), 0 * x, level, 0 * level.sigma_s)
+            check(n, x)
+    return x0
+
+
+def test_cfgpp_is_a_rule_for_the_weight():
+    """Of the published code, whose table is shifted by one."""
+    d = recorded("cfgpp/ddim_cfgpp_S20_l0.6")
+    guided = plus_plus(d, d["t_calls"])
+    close(down(guided, d["xT"], lambda n, x: close(x, d["traj"][n])), d["x0"])
+
+
+def test_cfgpp_is_inverted_by_the_same_rule():
+    d = recorded("cfgpp/ddim_inversion_cfgpp_S50_l0.6")
+    guided = plus_plus(d, d["t_calls"][: int(d["steps"])])
+    chain, x = Seen(guided), d["x0_in"]
+    # The published first step, from a level to itself, adds the guidance.
+    own, none = (guided.prior.denoise(x, 1, c) for c in (d["cond"], None))
+    x = x - chain.alpha[0] * float(d["guidance"]) * (own - none)
+    x = DDIM(at="target").up(x, chain).states[0]
+    close(x, d["xT"])
+    close(down(guided, x, lambda n, x: close(x, d["traj"][n])), d["x0"])
+
+
+def test_reflection_is_the_published_one_as_it_was_meant():
+    d = recorded("w2sd/S20_lora1.5_-1.5_cfg5.5_1/intended")
+
+    def made(strength, guidance):
+        prior = Conditional(d["t"])
+        prior.strength = float(strength)
+        return Guided(prior, d["cond"], float(guidance))
+
+    strong, weak = map(made, d["strength_gap"], d["cfg_gap"])
+    base, times = made(d["base_strength"], d["guidance"]), range(1, len(d["t"]) + 1)
+    reflected = Reflected(base, weak, times, strong, iterations=1)
+    x = d["xT"]
+    for n, t in enumerate(range(len(times), 1, -1)):
+        x0, level = reflected.denoise(x, t), levels(base.schedule, t, t - 1)
+        x = transition(x0, implied_noise(x, x0, level), 0 * x, level, 0 * level.sigma_s)
+        close(x, d["traj"][n + 1], 1e-11)

@@ -3,6 +3,7 @@ __all__: list[str]
 from .base import Code as Code
 from .base import Inversion as Inversion
 from .bdia import BDIA as BDIA
+from .ddcm import DDCM as DDCM
 from .ddim import DDIM as DDIM
 from .edict import EDICT as EDICT
 from .edit_friendly import EditFriendly as EditFriendly

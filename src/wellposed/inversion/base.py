@@ -78,17 +78,12 @@ class Inversion(ABC):
             ArgumentError and subclasses: before the first network call.
             SamplingError: the code is not finite.
         """
-        _require_plain(prior)
-        require_batch("image", image)
-        prior.check_image(check_finite("image", image))
-        exact = torch.promote_types(image.dtype, torch.float64)
-        u = prior.to_units(image.to(exact) if prior.is_affine else image).to(exact)
-        chain = self._chain(prior)
+        u, chain = units(image, prior), self._chain(prior)
         found = self.up(chain.alpha[0] * u, chain)
         if not all(bool(state.isfinite().all()) for state in found.states):
             raise SamplingError(f"{type(self).__name__}: the code is not finite; use more steps")
         std = starting_std(prior.schedule, chain.times[-1])
-        facts = _levels(chain), tuple(chain.times), std, image.dtype
+        facts = _levels(chain), tuple(chain.times), std, chain.scale[-1], image.dtype
         return Code(found.states, self, found.residual, chain.calls, *facts)
 
     @abstractmethod
@@ -127,15 +122,16 @@ class Code:
     """Inverted images, made by `Inversion.encode`.
 
     Attributes:
-        states: in units and double precision, the noisiest first; some methods need more than
-            one to come back, and `decode` from the first alone fails.
+        states: in the scale of `inversion.chain` and in double precision, the noisiest first;
+            some methods need more than one to come back.
         method: the inversion.
         residual: largest relative residual of the method's equation at any level, (B,): 0 where
             the inverse is exact by construction, NaN where no equation was solved.
         calls: network calls of `Inversion.encode`.
         levels: ``sigma / alpha`` of each level, increasing.
         times: their times.
-        std: standard deviation of the schedule's noise at the noisiest level.
+        std: standard deviation of the schedule's noise at the noisiest level, in units.
+        scale: size there in units over that of the states.
         dtype: dtype of the images.
     """
 
@@ -146,12 +142,13 @@ class Code:
     levels: tuple[float, ...]
     times: tuple[float, ...]
     std: float
+    scale: float
     dtype: torch.dtype
 
     @property
     def x_T(self) -> Tensor:
         """The image at the noisiest level, in units."""
-        return self.states[0]
+        return self.scale * self.states[0]
 
     @property
     def whiteness(self) -> Whiteness:
@@ -174,9 +171,7 @@ class Code:
         accepted = "one with the noise levels of the inversion's prior"
         require(same, "prior", f"the schedule {type(prior.schedule).__name__}", accepted)
         u = self.method.clean(self.method.down(self.states, chain), chain)
-        if not prior.is_affine:  # an autoencoder has the dtype of the images
-            u = u.to(self.dtype)
-        return prior.to_public(u).to(self.dtype)
+        return public(u, prior, self.dtype)
 
     def round_trip(self, image: Tensor, prior: Prior) -> Tensor:
         """Return ``|decode - image| / |image|`` of each item, (B,).
@@ -223,7 +218,7 @@ class Code:
             "method": type(self.method).__name__,
             "settings": asdict(self.method),
             "dtype": str(self.dtype).removeprefix("torch."),
-            **{name: getattr(self, name) for name in ("calls", "levels", "times", "std")},
+            **{name: getattr(self, name) for name in ("calls", "levels", "times", "std", "scale")},
         }
         texts = {name: json.dumps(value) for name, value in facts.items()}
         write_hdf5(Path(path), arrays | {"residual": self.residual}, texts)
@@ -235,6 +230,20 @@ class Code:
             f"Code({type(self.method).__name__}, {tuple(self.x_T.shape)}, "
             f"{len(self.states)} states, {self.calls} calls, residual {worst:.2g})"
         )
+
+
+def units(image: Tensor, prior: Prior) -> Tensor:
+    """Return public images in units, in double precision; raise unless they fit the prior."""
+    _require_plain(prior)
+    require_batch("image", image)
+    prior.check_image(check_finite("image", image))
+    exact = torch.promote_types(image.dtype, torch.float64)
+    return prior.to_units(image.to(exact) if prior.is_affine else image).to(exact)
+
+
+def public(u: Tensor, prior: Prior, dtype: torch.dtype) -> Tensor:
+    """Return units as public images; an autoencoder has the dtype of the images."""
+    return prior.to_public(u if prior.is_affine else u.to(dtype)).to(dtype)
 
 
 def _levels(chain: Chain) -> tuple[float, ...]:

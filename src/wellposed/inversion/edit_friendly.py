@@ -11,7 +11,7 @@ from wellposed.checks import Fraction, Seed
 from wellposed.inversion.base import Found, Inversion, States
 from wellposed.inversion.chain import Chain
 from wellposed.noise import ItemNoise
-from wellposed.priors.transition import levels, variance
+from wellposed.priors.transition import Levels, variance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,8 @@ class EditFriendly(Inversion):
         look = chain.look(x, level)
         if level == 0:
             return look.x0
-        ends = levels(chain.prior.schedule, chain.times[level], chain.times[level - 1])
+        pairs = [(chain.alpha[n], chain.sigma[n]) for n in (level, level - 1)]
+        ends = Levels(*torch.tensor(pairs, dtype=torch.float64).flatten())
         fresh = float(variance("markov", ends, self.eta))
         kept = math.sqrt(max(chain.sigma[level - 1] ** 2 - fresh, 0.0))
         return chain.alpha[level - 1] * look.x0 + kept * look.eps

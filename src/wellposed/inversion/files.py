@@ -41,6 +41,7 @@ def load(path: str | Path) -> Code:
             levels=tuple(map(float, facts["levels"])),
             times=tuple(map(float, facts["times"])),
             std=float(facts["std"]),
+            scale=float(facts["scale"]),
             dtype=_dtype(facts["dtype"]),
         )
     except FileError:

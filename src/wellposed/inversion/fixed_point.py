@@ -1,17 +1,16 @@
 """Inversion of DDIM by fixed points."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, NonNegative, Positive
+from wellposed.checks import Count, NonNegative
 from wellposed.errors import warn
+from wellposed.fixed_points import fixed_point
 from wellposed.inversion.base import Found
 from wellposed.inversion.chain import Chain
 from wellposed.inversion.ddim import Euler
-from wellposed.linalg import as_real, like, norm, per_item
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,43 +57,10 @@ class FixedPoint(Euler):
         def step(x: Tensor) -> Tensor:
             return shift * x_s + weight * chain.look(x, level + 1).eps
 
-        return fixed_point(step, x_s, self.iterations, self.tolerance, self.memory)
-
-
-def fixed_point(
-    step: Callable[[Tensor], Tensor],
-    start: Tensor,
-    iterations: Count,
-    tolerance: Positive,
-    memory: Count,
-) -> tuple[Tensor, Tensor]:
-    """Return ``x = step(x)`` of each item, and the relative residual of the last iterate, (B,)."""
-    x, ahead = start, list[tuple[Tensor, Tensor]]()
-    residual = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
-    for _ in range(iterations):
-        found = step(x)
-        gap = found - x
-        active = residual > tolerance
-        size = (norm(gap) / norm(found).clamp(min=1e-300)).double()
-        residual = torch.where(active, size, residual)
-        ahead = [*ahead, (found, gap)][-memory:]
-        x = torch.where(per_item(active, x), _mixed(ahead), x)
-        if not bool((residual > tolerance).any()):
-            break
-    return x, residual
-
-
-def _mixed(ahead: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return the mixture of iterates with weights of sum 1 whose gaps nearly cancel, by item."""
-    found, gap = ahead[-1]
-    if len(ahead) == 1:
-        return found
-    flat = as_real(gap).flatten(1)
-    others = torch.stack([flat - as_real(g).flatten(1) for _, g in ahead[:-1]], 2)
-    gram = others.mT @ others
-    scale = gram.diagonal(dim1=1, dim2=2).amax(1).clamp(min=1e-300)[:, None, None]
-    ridge = 1e-12 * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
-    weights = torch.linalg.solve(gram / scale + ridge, others.mT @ flat[..., None] / scale)
-    steps = torch.stack([(as_real(found - f)).flatten(1) for f, _ in ahead[:-1]], 2)
-    real = as_real(found)
-    return like((real.flatten(1) - (steps @ weights)[..., 0]).reshape(real.shape), found)
+        return fixed_point(
+            step,
+            x_s,
+            iterations=self.iterations,
+            tolerance=self.tolerance,
+            memory=self.memory,
+        )

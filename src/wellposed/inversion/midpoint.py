@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wellposed.inversion.base import Found, Inversion, States
-from wellposed.inversion.chain import Chain
+from wellposed.inversion.chain import Chain, scaled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Midpoint(Inversion):
 
     def _step(self, x: Tensor, chain: Chain, start: int, end: int) -> Tensor:
         middle = (chain.times[start] + chain.times[end]) / 2
-        alpha, sigma = (float(v) for v in chain.prior.schedule(middle))
+        alpha, sigma, _ = scaled(chain.prior, middle)
         look = chain.look(x, start)
-        halfway = chain.look_between(alpha * look.x0 + sigma * look.eps, middle)
+        halfway = chain.look_at(alpha * look.x0 + sigma * look.eps, middle)
         return x + chain.along(halfway, start, end)
