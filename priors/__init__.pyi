@@ -18,6 +18,9 @@ from .covariance import Full as Full
 from .covariance import LowRank as LowRank
 from .covariance import Stationary as Stationary
 from .flat import Flat as Flat
+from .geometry import Geometry as Geometry
+from .geometry import geometry as geometry
+from .geometry import spectrum as spectrum
 from .network import NetworkPrior as NetworkPrior
 from .prior import Given as Given
 from .prior import Prior as Prior
@@ -34,5 +37,8 @@ from .schedule import VE as VE
 from .schedule import Flow as Flow
 from .schedule import Schedule as Schedule
 from .schedule import Tabulated as Tabulated
+from .skip import Skip as Skip
+from .skip import Skipping as Skipping
+from .skip import unexplained as unexplained
 from .stored.registry import available as available
 from .stored.registry import load as load

@@ -4,19 +4,21 @@ Solvers are validated with them: ``E[x_0 | x_t]`` and the posterior for a linear
 Gaussian noise have closed forms.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import Positive, RealTensor, Seed
+from wellposed.checks import Count, Positive, RealTensor, Seed, checked
 from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.linalg import conjugate_gradient
 from wellposed.noise import ItemNoise
 from wellposed.operators.physics import Forward
 from wellposed.priors.anchor import Condition
 from wellposed.priors.covariance import Covariance, Diagonal
+from wellposed.priors.moments import moments_of_images, moments_of_prior
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
 
@@ -93,6 +95,46 @@ class GaussianPrior(Prior):
         self.covariance = (
             covariance if isinstance(covariance, Covariance) else Diagonal(covariance)
         )
+
+    @classmethod
+    @checked
+    def fit(
+        cls,
+        source: Tensor | Prior,
+        rank: Count | None = None,
+        *,
+        prior: Prior | None = None,
+        image_size: Sequence[int] | None = None,
+        ratio: Positive = 2.0,
+    ) -> "GaussianPrior":
+        """Return the Gaussian with the moments of images, or of what a prior has learned.
+
+        Args:
+            source: images (N, C, ...) in public values, or a prior of real images. From a prior it
+                takes no images but ``rank + 10`` products with its Jacobian, thrice; see
+                `priors.moments`.
+            rank: components of the `LowRank` covariance; by default all of the images, or 20.
+            prior: of images: a prior whose units, range and schedule the Gaussian shares.
+            image_size: (C, H, W) of a prior's images, or (H, W) if their channels are known.
+            ratio: noise-to-signal ratio at which a prior is differentiated.
+
+        Raises:
+            ArgumentError: fewer than two images, or a prior whose images have no known size.
+        """
+        if isinstance(source, Prior):
+            shape = tuple(image_size or ())
+            if len(shape) == 2 and source.channels is not None:
+                shape = (source.channels, *shape)
+            accepted = "(C, H, W), or (H, W) if the prior's channels are known"
+            require(len(shape) == 3 and min(shape) > 0, "image_size", image_size, accepted)
+            weight = next(source.parameters(), torch.zeros(()))
+            mean, covariance = moments_of_prior(source, shape, rank or 20, ratio, weight.device)
+        else:
+            units = source if prior is None else prior.to_units(source)
+            mean, covariance = moments_of_images(units, rank)
+        owner = source if isinstance(source, Prior) else prior
+        found = cls(mean, covariance, owner.schedule if owner else None, mean.is_complex())
+        return found if owner is None else found.with_range(*owner.data_range)
 
     def extra_repr(self) -> str:
         """Return the content of `repr`."""

@@ -110,8 +110,9 @@ class LowRank(Covariance):
     def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
         """Return ``f(C) x``."""
         one = [1] * (x.ndim - 1)
-        U = self.components.flatten(1).to(x.dtype).to(x.device)
+        kind = torch.promote_types(x.dtype, self.components.dtype)
+        U = self.components.flatten(1).to(kind if kind.is_complex else x.dtype).to(x.device)
         values = self.values.to(x.real.dtype).to(x.device).view(1, -1, *one[1:])
         rest = function(values.new_full((1, *one), self.rest))
         gain = (function(values) - rest).flatten(1)
-        return rest * x + ((x.flatten(1) @ U.mH * gain) @ U).reshape(x.shape)
+        return rest * x + ((x.flatten(1).to(U.dtype) @ U.mH * gain) @ U).reshape(x.shape)
