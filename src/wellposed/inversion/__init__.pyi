@@ -9,5 +9,6 @@ from .edict import EDICT as EDICT
 from .edit_friendly import EditFriendly as EditFriendly
 from .files import load as load
 from .fixed_point import FixedPoint as FixedPoint
+from .gradient import generate as generate
 from .midpoint import Midpoint as Midpoint
 from .whiteness import Whiteness as Whiteness

@@ -21,7 +21,7 @@ from wellposed.checks import (
     require_batch,
 )
 from wellposed.errors import ArgumentError, SamplingError, ShapeError, check_finite, require
-from wellposed.inversion.chain import Chain
+from wellposed.inversion.chain import Chain, Denoising
 from wellposed.inversion.mixing import slerp_weights
 from wellposed.inversion.noise import CodeNoise
 from wellposed.inversion.whiteness import Whiteness, whiteness
@@ -100,7 +100,7 @@ class Inversion(ABC):
         """Return the clean image of the result of `down`."""
         return x / chain.alpha[0]
 
-    def times(self, prior: Prior) -> list[float]:
+    def times(self, prior: Denoising) -> list[float]:
         """Return the increasing times of the levels, all above 0."""
         schedule = prior.schedule
         times = schedule.times(self.steps, self.spacing).tolist()[-2::-1]

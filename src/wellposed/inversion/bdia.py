@@ -47,12 +47,12 @@ class BDIA(Inversion):
         exact = torch.zeros(len(x_m), dtype=torch.float64, device=x_m.device)
         if chain.top == 0:
             return Found((x_m,), exact)
-        below, g = self._rounded(x_m, chain), self.gamma
-        z = self._rounded(chain.place(chain.look(below, 0), 1), chain)
+        below, g = self.rounded(x_m, chain), self.gamma
+        z = self.rounded(chain.place(chain.look(below, 0), 1), chain)
         for i in range(1, chain.top):
             look = chain.look(z, i)
             if g == 1:
-                change = self._rounded(chain.along(look, i - 1, i + 1), chain)
+                change = self.rounded(chain.along(look, i - 1, i + 1), chain)
                 below, z = z, below + change
                 continue
             ahead, back = chain.along(look, i, i + 1), chain.along(look, i, i - 1)
@@ -71,11 +71,11 @@ class BDIA(Inversion):
         """Return ``z_{i-1}`` from ``z_{i+1}`` and ``z_i``."""
         look, g = chain.look(z, i), self.gamma
         if g == 1:
-            return above - self._rounded(chain.along(look, i - 1, i + 1), chain)
+            return above - self.rounded(chain.along(look, i - 1, i + 1), chain)
         ahead, back = chain.along(look, i, i + 1), chain.along(look, i, i - 1)
         return above - (1 - g) * (above - z) - g * ahead + back
 
-    def _rounded(self, x: Tensor, chain: Chain) -> Tensor:
+    def rounded(self, x: Tensor, chain: Chain) -> Tensor:
         """Return multiples of the unit in the last place of 8 times the largest level."""
         if self.gamma < 1:
             return x

@@ -15,11 +15,20 @@ by sigma_max: decoding a `BDIA` code under another condition was wrong by 20 whe
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from wellposed.priors.prior import Prior
+from wellposed.priors.schedule import Schedule
+
+
+class Denoising(Protocol):
+    """What an inversion asks of a prior."""
+
+    schedule: Schedule
+
+    def denoise(self, x_t: Tensor, t: float) -> Tensor:
+        """Return ``E[x_0 | x_t]``."""
 
 
 class Look(NamedTuple):
@@ -37,7 +46,7 @@ class Chain:
         times: increasing times, all above 0.
     """
 
-    def __init__(self, prior: Prior, times: Sequence[float]) -> None:
+    def __init__(self, prior: Denoising, times: Sequence[float]) -> None:
         self.prior, self.times, self.calls = prior, list(times), 0
         levels = [scaled(prior, t) for t in self.times]
         self.alpha: list[float] = [alpha for alpha, _, _ in levels]
@@ -75,7 +84,7 @@ class Chain:
         return a, self.sigma[end] - a * self.sigma[start]
 
 
-def scaled(prior: Prior, t: float) -> tuple[float, float, float]:
+def scaled(prior: Denoising, t: float) -> tuple[float, float, float]:
     """Return alpha and sigma of the states of a chain, and how much larger the prior's are."""
     alpha, sigma = (float(v) for v in prior.schedule(t))
     scale = max(1.0, math.hypot(alpha, sigma))
