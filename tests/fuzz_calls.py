@@ -4,8 +4,10 @@ import inspect
 
 import torch
 
-from wellposed import operators, priors, solvers
+from wellposed import inversion, operators, priors, solvers
 from wellposed.solvers.catalogue import named_solvers
+
+WINGS = (inversion, operators, priors, solvers)
 
 MASK = torch.ones(8, 8)
 MAPS = torch.ones(2, 8, 8, dtype=torch.complex64)
@@ -117,6 +119,10 @@ NEEDED = {
     "to_hounsfield": {"attenuation": FRAMES},
     "to_line_integrals": {"counts": 100 + FRAMES, "photons": 200.0},
     "uniform_random_lines": {"width": 32, "acceleration": 4.0},
+    "CFGPlusPlus": {"scale": 0.6, "schedule": LINEAR, "times": [900.0, 400.0]},
+    "generate": {"noise": FRAMES, "prior": GAUSSIAN, "steps": 2},
+    "geometry": {"prior": GAUSSIAN, "images": FRAMES, "ratios": [1.0]},
+    "spectrum": {"prior": GAUSSIAN, "images": FRAMES, "ratio": 1.0},
     "DenoiserPrior": {"denoiser": shrink},
     "Diagonal": {"variance": 0.1},
     "Full": {"matrix": torch.eye(4)},
@@ -126,6 +132,7 @@ NEEDED = {
         "covariances": torch.eye(4).expand(2, 4, 4),
     },
     "GaussianPrior": {"mean": 0.5, "covariance": 0.1},
+    "LowRank": {"components": torch.eye(64)[:2].reshape(2, 1, 8, 8), "values": torch.ones(2)},
     "MeanReverting": {},
     "NetworkPrior": {"network": NETWORK, "schedule": LINEAR, "channels": 1},
     "fit_range": {"prior": BY_CLASS, "y": FRAMES, "operator": NOISING},
@@ -133,8 +140,12 @@ NEEDED = {
     "Patchwise": {"prior": GAUSSIAN},
     "Product": {"priors": [GAUSSIAN, GAUSSIAN], "channels": [1, 1]},
     "Proximal": {"prox": shrink},
+    "Reflected": {"prior": GAUSSIAN, "weak": GAUSSIAN, "times": [900.0, 400.0]},
     "Rescheduled": {"prior": GAUSSIAN, "schedule": LINEAR},
+    "Skip": {"gaussian": GAUSSIAN, "ratio": 2.0},
+    "Skipping": {"prior": GAUSSIAN, "skip": priors.Skip(GAUSSIAN, 2.0)},
     "Slicewise": {"prior": GAUSSIAN},
+    "unexplained": {"prior": GAUSSIAN, "gaussian": GAUSSIAN, "images": FRAMES, "ratios": [2.0]},
     "Stationary": {"spectrum": torch.ones(8, 8)},
     "Tabulated": {"alpha": [1.0, 0.5], "sigma": [0.0, 0.5]},
     "rddm_from_ddim": {"betas": [0.1, 0.2]},
@@ -148,6 +159,9 @@ LEFT_OUT = {
     "load": "of files, in test_hostile_files",
     "dehaze": "of minutes, in test_dehazing",
     "Problem": "made by Problem.create, which checks",
+    "Code": "made by Inversion.encode, in test_inversion",
+    "Whiteness": "a record",
+    "Geometry": "a record",
     "State": "a record",
     "Dehazed": "a record",
     "OperatorReport": "a record",
@@ -175,7 +189,7 @@ def _good_call(function, needed):
 
 def _calls():
     known = named_solvers()
-    for wing in (operators, priors, solvers):
+    for wing in WINGS:
         for name in dir(wing):
             value = getattr(wing, name)
             if name[0] == "_" or not callable(value) or name in LEFT_OUT:
@@ -221,8 +235,14 @@ RIGHTLY = {
     ("Stationary", "spectrum"): ("0-d tensor", "one", "many axes", "integers"),
     ("rddm_from_ddim", "betas"): ("one",),
     ("Dehazing", "start"): REAL,
+    ("generate", "noise"): (*VALUES, "complex tensor"),
+    ("geometry", "images"): ("many axes", *VALUES[3:]),
+    ("spectrum", "images"): ("many axes", *VALUES[3:]),
+    ("unexplained", "images"): ("many axes", "complex tensor", *VALUES[3:]),
+    **dict.fromkeys((("CFGPlusPlus", "times"), ("Reflected", "times")), ("list of zeros",)),
     ("Guided", "condition"): ("0",),
     ("Guided", "null"): ("0",),
+    ("Guided", "guidance"): ("function", "class"),
 }
 """Odd values that are rightly accepted though no range declares them.
 

@@ -14,7 +14,7 @@ MAPPED = ("solvers", "operators", "priors", "datasets")
 ORDER = (
     (
         *("errors", "kinds", "checks", "integrity", "writing"),
-        *("linalg", "autograd", "noise", "presentation"),
+        *("linalg", "fixed_points", "autograd", "noise", "presentation"),
     ),
     (
         "metrics",
@@ -30,6 +30,7 @@ ORDER = (
     ("operators",),
     ("datasets",),
     ("priors",),
+    ("inversion",),
     ("runs",),
     ("solvers",),
     ("validation",),

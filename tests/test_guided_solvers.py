@@ -29,7 +29,7 @@ from wellposed.operators import (
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.check import dense_matrix
 from wellposed.priors import GaussianPrior
-from wellposed.priors.analytic import Full
+from wellposed.priors.covariance import Full
 from wellposed.priors.transition import levels, renoise
 from wellposed.solvers import DDNM, DDRM, MMPS, DiffPIR, PiGDM, Problem, State
 from wellposed.solvers.data import proximal

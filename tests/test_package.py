@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import wellposed
-from wellposed import datasets, operators, priors, solvers
+from wellposed import datasets, inversion, operators, priors, solvers
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,7 +41,7 @@ def test_solvers_and_priors_do_not_import_deepinv_diffusers_or_matplotlib():
 
 
 def test_every_public_name_resolves():
-    for module in (wellposed, operators, priors, solvers, datasets):
+    for module in (wellposed, inversion, operators, priors, solvers, datasets):
         for name in module.__all__:
             getattr(module, name)
 

@@ -21,7 +21,7 @@ from wellposed.priors import (
     Stationary,
     Tabulated,
 )
-from wellposed.priors.analytic import Full
+from wellposed.priors.covariance import Full
 from wellposed.priors.labels import Label, LogNoiseLabel
 from wellposed.priors.networks.conv_unet import ConvUNet
 

@@ -32,7 +32,7 @@ from wellposed.operators.decomposable import Decomposable
 from wellposed.operators.superposition import AlignedSuperposition, Superposition
 from wellposed.priors import VE, GaussianPrior, NetworkPrior, Tabulated
 from wellposed.priors.adapters.product import Product
-from wellposed.priors.analytic import Stationary
+from wellposed.priors.covariance import Stationary
 from wellposed.priors.proximal import NuclearNorm, Proximal, TotalVariation
 from wellposed.solvers import (
     DAPS,

@@ -256,6 +256,9 @@ class Inspect(RunOptions, PriorOptions):
     path: str = argument("Shipped prior, folder, checkpoint file or hub id.", "PATH")
     image: tuple[Path, ...] = setting((), "Clean image to test on; repeatable.")
     size: int = setting(128, "Largest side of the test images; larger ones are cropped.")
+    geometry: Path | None = setting(
+        None, "Folder for geometry.png: asymmetry and dimension of its Jacobian; a minute."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

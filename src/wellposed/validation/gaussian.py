@@ -16,7 +16,8 @@ from wellposed.operators.image.inpainting import Inpainting, random_mask
 from wellposed.operators.image.kernels import gaussian_kernel
 from wellposed.operators.image.super_resolution import SuperResolution
 from wellposed.operators.matrix import MatrixOperator
-from wellposed.priors.analytic import Covariance, Diagonal, Full, GaussianPrior, Stationary
+from wellposed.priors.analytic import GaussianPrior
+from wellposed.priors.covariance import Covariance, Diagonal, Full, Stationary
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 from wellposed.solvers.base import Solver

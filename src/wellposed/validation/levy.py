@@ -14,7 +14,8 @@ from torch import Tensor
 from wellposed.errors import require_choice
 from wellposed.noise import MEASUREMENT, item_generator
 from wellposed.operators.matrix import MatrixOperator
-from wellposed.priors.analytic import Full, GaussianPrior
+from wellposed.priors.analytic import GaussianPrior
+from wellposed.priors.covariance import Full
 from wellposed.solvers.base import Solver
 from wellposed.validation.errors import expected_region_coverage
 from wellposed.validation.gaussian import BatchNoise, process
