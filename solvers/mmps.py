@@ -97,7 +97,9 @@ class MMPS(Corrected):
     perturbed before the correction, by ``V^(1/2) z`` and by noise of the data (see
     `wellposed.solvers.spread`). The published method takes the mean; its samples are too narrow:
     on Gaussian problems their variance is .64 of the exact one with 30 steps, and .86 with 100.
-    That of the draws is .98 to 1.01 with 30 steps already.
+    That of the draws is .98 to 1.01 with 30 steps already. On small images with the shipped priors
+    (30 steps, 4 samples) 90 % intervals hold .72 to .82 of the pixels instead of .59 to .72 and
+    the CRPS is 5 % less to 2 % more, but the PSNR of the mean falls by .2 to 1.6 dB.
 
     ``J`` is symmetric for an exact denoiser and is applied as ``J^T``: one network evaluation and
     one vector-Jacobian product for each CG step. Exact for Gaussian data, up to the step size and

@@ -10,10 +10,10 @@ from PIL import Image
 from tests.helpers import CUDA, run
 
 from wellposed import Reconstruction
-from wellposed.cli import settings
 from wellposed.cli.app import COMMANDS
 from wellposed.cli.names import find_class
 from wellposed.cli.options import options_of
+from wellposed.cli.trial_settings import Validate
 from wellposed.cli.validate import _chosen
 from wellposed.solvers import DDS, Solver
 from wellposed.solvers.catalogue import named_solvers
@@ -201,7 +201,7 @@ def test_a_solver_from_outside_is_validated(at, tmp_path):
 
 
 def test_settings_of_ones_own_are_validated():
-    chosen = _chosen(settings.Validate(solvers=("dds",), steps=7, set=("gamma=3",)))
+    chosen = _chosen(Validate(solvers=("dds",), steps=7, set=("gamma=3",)))
     assert chosen == {"DDS, gamma 3": DDS(steps=7, spacing="karras", gamma=3)}
     done = run("validate", "--set", "gamma=3")
     assert done.exit_code == 2

@@ -10,8 +10,8 @@ from wellposed.cli.known import Known, of_draw, of_files, places, sampler
 from wellposed.cli.names import use_device
 from wellposed.cli.priors import load_prior
 from wellposed.cli.reconstruct import PRIORS
-from wellposed.cli.settings import Calibrate
 from wellposed.cli.tasks import check_options_of
+from wellposed.cli.trial_settings import Calibrate
 from wellposed.errors import require
 from wellposed.figures import format_table
 from wellposed.priors import Prior

@@ -10,8 +10,8 @@ from wellposed.cli.known import of_draw, sampler
 from wellposed.cli.names import use_device
 from wellposed.cli.priors import load_prior
 from wellposed.cli.reconstruct import PRIORS
-from wellposed.cli.settings import Validate
 from wellposed.cli.tasks import check_options_of
+from wellposed.cli.trial_settings import Validate
 from wellposed.errors import FileError, require
 from wellposed.figures import format_table, write_figure
 from wellposed.integrity import read_json

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from wellposed.cli.file_task import FileTask
 from wellposed.cli.names import find_class, make_solver
-from wellposed.cli.settings import Calibrate, Validate
 from wellposed.cli.tasks import build_task, simulated
+from wellposed.cli.trial_settings import Calibrate, Validate
 from wellposed.datasets.reading import inputs_of
 from wellposed.errors import require
 from wellposed.operators.presets import Task

@@ -173,36 +173,6 @@ class Reconstruct(
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawOptions:
-    """Images that are drawn from the prior."""
-
-    images: int = setting(100, "Number of images that are drawn from the prior.")
-    image_size: int = setting(64, "Side of these images.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibrate(RunOptions, SolverOptions, PriorOptions, DrawOptions, InputOptions):
-    """Find how wide intervals must be, on known images, for `reconstruct --calibration`.
-
-    INPUT are clean images of one size, or complete k-space or sinograms; their measurements are
-    simulated. With --slices each slice of a volume is an image. Without INPUT the images are drawn
-    from the prior: then the intervals are only as good as the prior.
-
-    The factor holds for the solver with its settings, the number of samples, the prior, the kind
-    of operator, about equal amounts of data and noise, and the size of the images.
-    """
-
-    without: ClassVar = ("simulate", "volume")
-    inputs: tuple[Path, ...] = argument("Files, folders or patterns.", "[INPUT]...", ())
-    operator: str = needed("Forward operator, see `wellposed list`, or MODULE:CLASS.")
-    out: Path = needed("The file, .json.")
-    level: float = setting(0.9, "Fraction of pixels whose truth the intervals shall hold.")
-    num_samples: int = setting(8, "Posterior samples of each image.")
-    images: int = setting(20, "Without INPUT: number of images that are drawn from the prior.")
-    simulate: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
 class Restore(BatchOptions, RunOptions, SolverOptions, PriorOptions, InputOptions):
     """Restore photographs of any size with a trained restorer.
 
@@ -258,37 +228,6 @@ class Inspect(RunOptions, PriorOptions):
     size: int = setting(128, "Largest side of the test images; larger ones are cropped.")
     geometry: Path | None = setting(
         None, "Folder for geometry.png: asymmetry and dimension of its Jacobian; a minute."
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Validate(RunOptions, SolverOptions, PriorOptions, DrawOptions, InputOptions):
-    """Measure how far the samples of solvers are from exactly known posteriors.
-
-    Results of other solvers that the folder holds from runs of the same effort are kept.
-
-    With --operator, test whether the samples of one solver are consistent with a prior of yours:
-    images are drawn from the prior and measured, and their ranks among posterior samples must be
-    uniform (simulation-based calibration and TARP). An interrupted run with --out goes on.
-    """
-
-    without: ClassVar = (
-        *("solver", "batch_size", "simulate", "centre", "window", "axis"),
-        *("slice", "volume", "slices"),
-    )
-    operator: str | None = setting(
-        None, "Test self-consistency with this operator, see `wellposed list`, or MODULE:CLASS."
-    )
-    num_samples: int = setting(19, "Posterior samples of each image that is drawn.")
-    simulate: bool = True
-    solvers: tuple[str, ...] = argument(
-        "Solvers, see `wellposed list`, or MODULE:CLASS; default: all.", "[SOLVER]...", ()
-    )
-    quick: bool = setting(False, "Smaller tests: seconds instead of minutes per solver.")
-    out: Path | None = setting(
-        None,
-        "Folder for posterior.md, .png and .json, or with --operator for ranks.json and .png; "
-        "results there are kept.",
     )
 
 

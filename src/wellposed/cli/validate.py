@@ -9,7 +9,8 @@ import typer
 from wellposed.cli.consistency import consistency
 from wellposed.cli.names import find_class, make_solver
 from wellposed.cli.options import options_of
-from wellposed.cli.settings import SolverOptions, Validate
+from wellposed.cli.settings import SolverOptions
+from wellposed.cli.trial_settings import Validate
 from wellposed.errors import FileError, require
 from wellposed.integrity import read_json
 from wellposed.runs.progress import track
