@@ -11,6 +11,7 @@ from .diffpir import DiffPIR as DiffPIR
 from .dps import DPS as DPS
 from .estimates.direct import FBP as FBP
 from .estimates.direct import BackProjection as BackProjection
+from .estimates.noise_map import NoiseMAP as NoiseMAP
 from .estimates.plug_and_play import HQS as HQS
 from .estimates.plug_and_play import PnPADMM as PnPADMM
 from .estimates.tikhonov import Tikhonov as Tikhonov
