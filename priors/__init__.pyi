@@ -15,6 +15,9 @@ from .anchor import Anchor as Anchor
 from .anchor import Degraded as Degraded
 from .checkpoints.diffusers import DiffusersPrior as DiffusersPrior
 from .flat import Flat as Flat
+from .low_rank.factors import ConvMaps as ConvMaps
+from .low_rank.factors import FreeMaps as FreeMaps
+from .low_rank.prior import LowRank as LowRank
 from .network import NetworkPrior as NetworkPrior
 from .prior import Given as Given
 from .prior import Prior as Prior
