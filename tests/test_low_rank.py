@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
+from tests import helpers
 from tests.helpers import Killed, close, normal, rand
 
+from wellposed.cli.inputs import read_bands
 from wellposed.errors import ArgumentError, CheckpointError, ShapeError
 from wellposed.noise import ItemNoise, RecordedNoise
 from wellposed.operators import Decomposable, Denoising, Inpainting
@@ -18,7 +21,7 @@ from wellposed.priors.low_rank.factors import (
     leading_spectra,
     total_variation,
 )
-from wellposed.solvers import DDRM, DPS
+from wellposed.solvers import DDRM, DPS, recommend
 
 RECORDED = np.load(Path(__file__).parent / "data" / "parity" / "dds2m.npz")
 
@@ -303,3 +306,50 @@ def test_maps_that_are_none_are_refused():
         solved(noisy(), quick(maps=lambda rank, size: 3))
     with pytest.raises(ShapeError, match="maps: got maps"):
         solved(noisy(), quick(maps=lambda rank, size: FreeMaps(rank + 1, size)))
+
+
+# --- the command line -----------------------------------------------------------------------
+
+
+def reconstruct(folder, *words):
+    np.save(folder / "cube.npy", cube()[0].movedim(0, -1).numpy())
+    common = ("--operator", "inpainting", "--simulate", "--prior", "low-rank")
+    quick_ = ("--steps", 4, "--num-samples", 1, "--noise-sigma", 0.05, "--out", folder / "out")
+    return helpers.run("reconstruct", folder / "cube.npy", *common, *quick_, *words)
+
+
+def test_the_command_line_takes_all_bands_as_one_image(tmp_path):
+    done = reconstruct(tmp_path, "--load", "rank=2", "--solver", "ddrm")
+    assert done.exit_code == 0, done.output
+    bands, height, width = SIZE
+    assert np.load(tmp_path / "out" / "mean.npy").shape == (height, width, bands)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--load", "rnk=2"), "Did you mean 'rank'"),
+        (("--load", "rank=0"), "rank: got 0"),
+        (("--load", "maps=conv"), "maps: got 'conv'"),
+        (("--slice", 1), "--bands: got an image of many bands"),
+        (("--class", 1), "--class: got 1"),
+    ],
+)
+def test_the_command_line_names_what_does_not_fit(tmp_path, words, told):
+    done = reconstruct(tmp_path, "--solver", "ddrm", *words)
+    assert done.exit_code != 0 and told.replace("'", "") in done.output.replace("'", "")
+    assert done.output.strip().count("\n") == 0
+
+
+def test_bands_are_read_from_a_matrix_of_a_mat_file(tmp_path):
+    values = np.arange(24.0).reshape(2, 12)  # bands, pixels column by column
+    savemat(tmp_path / "cube.mat", {"Y": values, "nRow": 3, "nCol": 4})
+    found = read_bands(tmp_path / "cube.mat").values
+    np.testing.assert_allclose(found, values.reshape(2, 4, 3).transpose(2, 1, 0), atol=1e-5)
+    np.save(tmp_path / "flat.npy", np.zeros((3, 4)))
+    with pytest.raises(ShapeError, match="--bands"):
+        read_bands(tmp_path / "flat.npy")
+
+
+def test_it_is_recommended_with_ddrm():
+    assert isinstance(recommend(Denoising(SIZE, 0.1), LowRank()), DDRM)

@@ -1,14 +1,16 @@
 """Images of many bands as a product of few maps and spectra, and how it is fitted."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wellposed.checks import Checked, Count
 from wellposed.errors import ShapeError, require
 
-Size = tuple[int, int]
+Size = tuple[Count, Count]
 MakeMaps = Callable[[int, Size], nn.Module]
 """``(rank, (H, W)) -> module``, whose call without arguments returns maps (1, rank, H, W)."""
 
@@ -16,7 +18,7 @@ INPUTS = 16
 INPUT_STD = 0.1
 
 
-class FreeMaps(nn.Module):
+class FreeMaps(Checked, nn.Module):
     """Maps without a network: every pixel of every map is a parameter.
 
     Args:
@@ -24,7 +26,7 @@ class FreeMaps(nn.Module):
         size: (H, W).
     """
 
-    def __init__(self, rank: int, size: Size) -> None:
+    def __init__(self, rank: Count, size: Size) -> None:
         super().__init__()
         self.maps = nn.Parameter(torch.zeros(1, rank, *size))
 
@@ -33,7 +35,7 @@ class FreeMaps(nn.Module):
         return self.maps
 
 
-class ConvMaps(nn.Module):
+class ConvMaps(Checked, nn.Module):
     """Maps as the output of a convolutional network on fixed noise, for images of any size.
 
     A U-Net whose convolutions of stride 2 halve the sides, rounded up. There is no batch norm,
@@ -48,9 +50,9 @@ class ConvMaps(nn.Module):
 
     noise: Tensor
 
-    def __init__(self, rank: int, size: Size, widths: tuple[int, ...] = (32, 64, 64)) -> None:
+    def __init__(self, rank: Count, size: Size, widths: tuple[Count, ...] = (32, 64, 64)) -> None:
         super().__init__()
-        steps = list(zip(widths, widths[1:], strict=False))
+        steps = list(pairwise(widths))
         self.register_buffer("noise", torch.zeros(1, INPUTS, *size))
         self.head = _conv(INPUTS, widths[0])
         self.shrink = nn.ModuleList(_conv(fine, coarse, 2) for fine, coarse in steps)
@@ -67,7 +69,8 @@ class ConvMaps(nn.Module):
         for grow, skip in zip(reversed(self.grow), reversed(skips), strict=True):
             large = F.interpolate(h, size=skip.shape[-2:], mode="bilinear")
             h = _activated(grow(torch.cat([large, skip], 1)))
-        return self.tail(h)
+        maps: Tensor = self.tail(h)
+        return maps
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -91,7 +94,7 @@ class Factors(nn.Module):
         super().__init__()
         self.maps, self.spectra = maps, nn.Parameter(spectra)
 
-    def forward(self) -> Tensor:
+    def image(self) -> Tensor:
         """Return the image (1, bands, H, W)."""
         return torch.einsum("brhw,rc->bchw", self.maps(), self.spectra)
 
@@ -169,5 +172,9 @@ def fit_loss(factors: Factors, x_t: Tensor, alpha: float, smoothness: float = 0.
     S, A = factors.maps()[0].flatten(1), factors.spectra
     b = x_t[0].flatten(1) + alpha
     square = 4 * alpha**2 * ((S @ S.T) * (A @ A.T)).sum()
-    misfit = (square - 4 * alpha * (S * (A @ b)).sum() + b.square().sum()) / b.numel()
-    return misfit + smoothness * total_variation(2 * factors() - 1) if smoothness > 0 else misfit
+    misfit: Tensor = (square - 4 * alpha * (S * (A @ b)).sum() + b.square().sum()) / b.numel()
+    return (
+        misfit + smoothness * total_variation(2 * factors.image() - 1)
+        if smoothness > 0
+        else misfit
+    )

@@ -30,7 +30,8 @@ class LowRank(Prior):
     reduce ``mean (alpha_t (2 c - 1) - x_t)^2``, and the estimate of ``x_0`` is the running mean of
     c, clipped to [0, 1]. Before the fit starts, the estimate is ``x_t`` itself. The fit belongs
     to one run: it begins anew in each, from the seed of the item, and is saved with its
-    checkpoints. DDRM is the published sampler; solvers that differentiate the prior refuse it.
+    checkpoints. Images are in [0, 1]; see `with_range`. DDRM is the published sampler; solvers
+    that differentiate the prior refuse it.
 
     Reference: "DDS2M: Self-Supervised Denoising Diffusion Spatio-Spectral Model for Hyperspectral
     Image Restoration", ICCV 2023, arXiv 2303.06682. It has one network of 2.6 million weights for
@@ -48,7 +49,6 @@ class LowRank(Prior):
         average: decay of the running mean of c, per evaluation; published: 0.98.
         smoothness: weight of the total variation; published: 0.
         schedule: linear betas from 1e-4 to 5e-3 in 3000 steps, as published, by default.
-        data_range: public values of -1 and 1.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class LowRank(Prior):
         rank: Count = 5,
         maps: MakeMaps = ConvMaps,
         wait: Fraction = 0.6,
-        learning_rate: Positive = 5e-3,
+        learning_rate: Positive = 1e-2,
         fits: Steps = 10,
         average: Fraction = 0.9,
         smoothness: NonNegative = 0.0,
         schedule: Schedule | None = None,
-        data_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        super().__init__(schedule or Tabulated.linear(3000, 1e-4, 5e-3), data_range=data_range)
+        chosen = schedule or Tabulated.linear(3000, 1e-4, 5e-3)
+        super().__init__(chosen, data_range=(0.0, 1.0))
         require(average < 1, "average", average, "a number of at least 0 and below 1")
         self.rank, self.maps, self.wait = rank, maps, wait
         self.learning_rate, self.fits = learning_rate, fits
@@ -161,9 +161,10 @@ class LowRankFit(Prior):
         self, factors: Factors, optimizer: torch.optim.Adam, x_t: Tensor, alpha: float
     ) -> Tensor:
         """Take the Adam steps of one item and return c before the last one."""
+        c = x_t
         for step in range(self.of.fits):
             if step == self.of.fits - 1:
-                c = factors().detach()
+                c = factors.image().detach()
             optimizer.zero_grad()
             fit_loss(factors, x_t, alpha, self.of.smoothness).backward()
             optimizer.step()
@@ -189,7 +190,9 @@ class LowRankFit(Prior):
             for b, optimizer in enumerate(self.optimizers):
                 optimizer.load_state_dict({**optimizer.state_dict(), "state": _adam(memory, b)})
         except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"checkpoint: holds the fit of another prior: {error}") from error
+            raise CheckpointError(
+                f"checkpoint: holds the fit of another prior: {error}"
+            ) from error
 
 
 def _adam(memory: Mapping[str, Tensor], item: int) -> dict[int, dict[str, Tensor]]:

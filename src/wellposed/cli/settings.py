@@ -65,6 +65,9 @@ class InputOptions(OperatorOptions):
     volume: bool = setting(
         False, "Reconstruct the whole volume; implied by --slices and by solvers for volumes."
     )
+    bands: bool = setting(
+        False, "INPUT is one image of many bands, (H, W, bands); implied by --prior low-rank."
+    )
     slices: tuple[int, int] | None = field(
         default=None,
         metadata={
@@ -80,8 +83,9 @@ class PriorOptions:
 
     prior: str | None = setting(
         None,
-        "Shipped prior, folder of a trained or diffusers prior, checkpoint file or hub id; "
-        "default: brain-mri for MRI, ct for CT, natural for other operators.",
+        "Shipped prior, folder of a trained or diffusers prior, checkpoint file, hub id, or "
+        "low-rank, which is fitted to an image of many bands (--load rank=5); default: brain-mri "
+        "for MRI, ct for CT, natural for other operators.",
     )
     load: tuple[str, ...] = setting(
         (), "Setting that a checkpoint does not store, e.g. schedule=cosine; repeatable."
@@ -178,7 +182,7 @@ class Restore(BatchOptions, RunOptions, SolverOptions, PriorOptions, InputOption
     without: ClassVar = (
         *("class_", "guidance", "null_class"),
         *("noise_sigma", "factor", "keep", "acceleration", "coils", "views", "arc", "fan"),
-        *("simulate", "centre", "window", "axis", "slice", "volume", "slices"),
+        *("simulate", "centre", "window", "axis", "slice", "volume", "bands", "slices"),
     )
     inputs: tuple[Path, ...] = argument("Photographs, folders of them, or patterns.", "INPUT...")
     prior: str = needed("Shipped restorer, folder of a trained restorer, or checkpoint file.")
