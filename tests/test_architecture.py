@@ -32,6 +32,7 @@ ORDER = (
     ("priors",),
     ("runs",),
     ("solvers",),
+    ("learning",),
     ("validation",),
     ("cli",),
 )
