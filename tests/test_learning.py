@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests import helpers
 from tests.helpers import Killed, mask, normal, rand, tiny_training
 
 from wellposed.errors import ArgumentError, CheckpointError, ShapeError
@@ -16,7 +17,7 @@ from wellposed.learning import (
 )
 from wellposed.noise import ItemNoise
 from wellposed.operators import Denoising, Inpainting, SingleCoilMRI
-from wellposed.priors import GaussianPrior, Stationary
+from wellposed.priors import GaussianPrior, Stationary, load
 from wellposed.solvers import DDS, HQS
 
 
@@ -38,8 +39,8 @@ def measured(x, keep=0.5, sigma=0.1):
 
 
 def test_the_start_finds_mean_and_spectrum():
-    x, spectrum = field(60)
-    prior = stationary_start(list(measured(x)), rounds=8)
+    x, spectrum = field(24)
+    prior = stationary_start(list(measured(x.float(), keep=0.7)), rounds=4)
     assert float((prior.mean - x.mean()).abs()) < 0.05
     found = prior.covariance.spectrum[0]
     bands = [(spectrum > 0.5), (spectrum <= 0.5) & (spectrum > 0.1), spectrum <= 0.1]
@@ -48,12 +49,12 @@ def test_the_start_finds_mean_and_spectrum():
 
 
 def test_the_start_is_that_of_complex_images_too():
-    x = torch.complex(*(normal(40, 1, 8, 8, seed=s) for s in (0, 1)))
+    x = torch.complex(*(normal(20, 1, 8, 8, seed=s) for s in (0, 1)))
     operator = SingleCoilMRI(torch.ones(8, 8), noise_sigma=1e-3)
     found = stationary_start(
         [Measurement(str(k), operator.A(x[k : k + 1]), operator) for k in range(40)]
     )
-    assert found.is_complex and abs(float(found.covariance.spectrum.mean()) - 1) < 0.05
+    assert found.is_complex and abs(float(found.covariance.spectrum.mean()) - 1) < 0.1
 
 
 def test_normalised_measurements_are_of_images_up_to_one():
@@ -144,3 +145,45 @@ def test_bad_input_is_named(tmp_path):
     (tmp_path / "s.npy").write_bytes(b"no array")
     with pytest.raises(CheckpointError, match="damaged"):
         rounds.has_sample(tmp_path / "s.npy")
+
+
+# --- the command line -----------------------------------------------------------------------
+
+TINY = ("--image-size", 16, "--widths", "8,16", "--layers", 1, "--batch-size", 2, "--steps", 4)
+TINY = (*TINY, "--warmup", 2, "--rounds", 1, "--start-rounds", 1, "--held-out", 0.3)
+TINY = (*TINY, "--solver", "dds", "--solver-set", "steps=2", "--noise-sigma", 0.1)
+
+
+def train_measured(folder, *words):
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    for number, image in enumerate(field(3)[0].clamp(0, 1)):
+        np.save(data / f"{number}.npy", image[0].numpy())
+    return helpers.run("train-measured", data, "--out", folder / "out", *TINY, *words)
+
+
+@pytest.mark.parametrize("operator", ["inpainting", "mri"])
+def test_the_command_line_trains_and_goes_on(tmp_path, operator):
+    for count in (1, 2):
+        done = train_measured(tmp_path, "--operator", operator, "--simulate", "--rounds", count)
+        assert done.exit_code == 0, done.output
+        prior = load(tmp_path / "out" / f"round-{count:02d}" / "prior")
+        assert prior.is_complex == (operator == "mri")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--rounds", 0), "rounds: got 0"),
+        (("--solver", "hqs"), "solver: got"),
+        (("--solver", "mmsp"), "Did you mean"),
+        (("--solver-set", "stps=3"), "unknown name 'stps'"),
+        (("--noise-sigma", 0), "noise_sigma"),
+        (("--views", 5), "--views: got 5"),
+        (("--widths", "8,16,32", "--image-size", 12), "image_size: got 12"),
+    ],
+)
+def test_the_command_line_names_what_does_not_fit(tmp_path, words, told):
+    done = train_measured(tmp_path, "--operator", "inpainting", "--simulate", *words)
+    assert done.exit_code != 0 and told in done.output
+    assert done.output.strip().count("\n") == 0
