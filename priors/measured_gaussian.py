@@ -185,7 +185,8 @@ def of_rank(C: Tensor, rank: int | None) -> Tensor:
     if rank is not None and rank < len(values):
         values = torch.cat([values[:rank], values[rank:].mean().expand(len(values) - rank)])
     values = values.clamp(min=FLOOR * float(values.mean())).flip(0)
-    return (vectors * values) @ vectors.mH
+    C = (vectors * values) @ vectors.mH
+    return C
 
 
 def checked_noise(operator: Forward, y: Tensor) -> Tensor:

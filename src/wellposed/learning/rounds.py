@@ -96,8 +96,8 @@ def learn_from_measurements(
         for number in range(1, settings.rounds + 1):
             place = out / f"round-{number:02d}"
             _sample_all(measurements, prior, settings, place, report)
-            folders = {"data": (str(place / "samples"),), "out": str(place / "prior")}
-            own = replace(training, **folders, init_from=source)
+            data, folder = (str(place / "samples"),), str(place / "prior")
+            own = replace(training, data=data, out=folder, init_from=source)
             train(own, device, _steps_of(report, number, own.steps))
             source = str(place / "prior")
             prior = load_prior(place / "prior").to(device)
