@@ -1,11 +1,11 @@
-"""Hyperspectral images: LowRank (DDS2M) against truncated singular value decompositions.
+"""Hyperspectral images: SpatioSpectral (DDS2M) against truncated singular value decompositions.
 
     python benchmarks/hyperspectral.py jasperRidge2_R198.mat --out bench/hyperspectral
     python benchmarks/hyperspectral.py CUBE --problems denoising-0.2 --rank 3 5 --steps 300
 
 Each finished row is kept in results.json, so that a killed run goes on with the next. The image is
 divided by its 99.9 % quantile. SVD with smoothed maps takes the width of the Gaussian that is best
-by the truth, so its numbers are those to beat. LowRank's are of its last estimate, of one sample.
+by the truth, so its numbers are those to beat. SpatioSpectral's are of its last estimate, of one sample.
 """
 
 import argparse
@@ -114,10 +114,10 @@ def iterated(case: Case, rank: int, steps: int = 300) -> Tensor:
     return x
 
 
-def low_rank(case: Case, rank: int, steps: int, eta: float) -> Tensor:
-    """Return the last estimate of LowRank with DDRM."""
+def spatio_spectral(case: Case, rank: int, steps: int, eta: float) -> Tensor:
+    """Return the last estimate of SpatioSpectral with DDRM."""
     solver = solvers.DDRM(steps=steps, eta=eta)
-    return solver(case.y, case.operator, priors.LowRank(rank), seed=0).samples[0]
+    return solver(case.y, case.operator, priors.SpatioSpectral(rank), seed=0).samples[0]
 
 
 def methods(o: argparse.Namespace, kind: str) -> dict[str, Callable[[Case], Tensor]]:
@@ -131,8 +131,8 @@ def methods(o: argparse.Namespace, kind: str) -> dict[str, Callable[[Case], Tens
             found[f"smoothed SVD rank {rank}"] = lambda case, r=rank: best_smoothed(case, r)
         else:
             found[f"iterated SVD rank {rank}"] = lambda case, r=rank: iterated(case, r)
-        name = f"LowRank rank {rank}, {o.steps} steps, eta {o.eta:g}"
-        found[name] = lambda case, r=rank: low_rank(case, r, o.steps, o.eta)
+        name = f"SpatioSpectral rank {rank}, {o.steps} steps, eta {o.eta:g}"
+        found[name] = lambda case, r=rank: spatio_spectral(case, r, o.steps, o.eta)
     return found
 
 
@@ -195,7 +195,7 @@ def run(o: argparse.Namespace) -> None:
             print(problem, name, rows[name], flush=True)
             file.write_text(json.dumps(results, indent=1))
             write_report(o.out, results)
-            if name.startswith("LowRank"):
+            if name.startswith("SpatioSpectral"):
                 draw(o.out / f"{problem}-rank{name.split()[2].strip(',')}.png", case, found, name)
 
 

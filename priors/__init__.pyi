@@ -15,9 +15,6 @@ from .anchor import Anchor as Anchor
 from .anchor import Degraded as Degraded
 from .checkpoints.diffusers import DiffusersPrior as DiffusersPrior
 from .flat import Flat as Flat
-from .low_rank.factors import ConvMaps as ConvMaps
-from .low_rank.factors import FreeMaps as FreeMaps
-from .low_rank.prior import LowRank as LowRank
 from .network import NetworkPrior as NetworkPrior
 from .prior import Given as Given
 from .prior import Prior as Prior
@@ -34,5 +31,8 @@ from .schedule import VE as VE
 from .schedule import Flow as Flow
 from .schedule import Schedule as Schedule
 from .schedule import Tabulated as Tabulated
+from .spatio_spectral.factors import ConvMaps as ConvMaps
+from .spatio_spectral.factors import FreeMaps as FreeMaps
+from .spatio_spectral.prior import SpatioSpectral as SpatioSpectral
 from .stored.registry import available as available
 from .stored.registry import load as load

@@ -3,21 +3,21 @@
 from wellposed.cli.names import make, parse_assignments
 from wellposed.cli.settings import PriorOptions
 from wellposed.errors import ArgumentError, require
-from wellposed.priors import Guided, LowRank, Prior
+from wellposed.priors import Guided, Prior, SpatioSpectral
 from wellposed.priors.stored.registry import Checkpoint, read_checkpoint
 
-LOW_RANK = "low-rank"
+SPATIO_SPECTRAL = "spatio-spectral"
 """Name of the prior that is fitted to the input itself."""
 
 
 def load_prior(source: str, o: PriorOptions) -> Prior:
     """Return a prior as the options have it; see `registry.load` and `of_class`.
 
-    ``low-rank`` is `LowRank`, which is fitted to each input; --load has its settings.
+    ``spatio-spectral`` is `SpatioSpectral`, which is fitted to each input; --load has its settings.
     """
-    if source == LOW_RANK:
+    if source == SPATIO_SPECTRAL:
         settings = parse_assignments("--load", o.load)
-        return of_class(make("--prior", LowRank, settings, "--load"), o)
+        return of_class(make("--prior", SpatioSpectral, settings, "--load"), o)
     return of_class(load_checkpoint(source, o).prior, o)
 
 

@@ -66,7 +66,8 @@ class InputOptions(OperatorOptions):
         False, "Reconstruct the whole volume; implied by --slices and by solvers for volumes."
     )
     bands: bool = setting(
-        False, "INPUT is one image of many bands, (H, W, bands); implied by --prior low-rank."
+        False,
+        "INPUT is one image of many bands, (H, W, bands); implied by --prior spatio-spectral.",
     )
     slices: tuple[int, int] | None = field(
         default=None,
@@ -84,7 +85,7 @@ class PriorOptions:
     prior: str | None = setting(
         None,
         "Shipped prior, folder of a trained or diffusers prior, checkpoint file, hub id, or "
-        "low-rank, which is fitted to an image of many bands (--load rank=5); default: brain-mri "
+        "spatio-spectral, which is fitted to an image of many bands (--load rank=5); default: brain-mri "
         "for MRI, ct for CT, natural for other operators.",
     )
     load: tuple[str, ...] = setting(

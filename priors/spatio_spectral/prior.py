@@ -9,7 +9,9 @@ from wellposed.checks import Count, Fraction, NonNegative, Positive, Steps
 from wellposed.errors import ArgumentError, CheckpointError, ShapeError, require
 from wellposed.noise import NoiseSource
 from wellposed.priors.anchor import Condition
-from wellposed.priors.low_rank.factors import (
+from wellposed.priors.prior import Prior
+from wellposed.priors.schedule import Schedule, Tabulated
+from wellposed.priors.spatio_spectral.factors import (
     ConvMaps,
     Factors,
     MakeMaps,
@@ -19,11 +21,9 @@ from wellposed.priors.low_rank.factors import (
     set_weights,
     values_of,
 )
-from wellposed.priors.prior import Prior
-from wellposed.priors.schedule import Schedule, Tabulated
 
 
-class LowRank(Prior):
+class SpatioSpectral(Prior):
     r"""DDS2M: few maps times few spectra, fitted to the one image that is sampled; not trained.
 
     An image of many bands is ``c = sum_r maps_r spectra_r``. At each evaluation Adam steps
@@ -78,29 +78,29 @@ class LowRank(Prior):
         super().check_image(x)
         if x.ndim != 4:
             raise ShapeError(
-                f"prior: got images of shape {tuple(x.shape)}, accepted by LowRank: images "
+                f"prior: got images of shape {tuple(x.shape)}, accepted by SpatioSpectral: images "
                 "(B, bands, H, W)"
             )
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Raise, as the fit belongs to a run; see `begin`."""
         raise ArgumentError(
-            "prior: got a LowRank that no run has begun, accepted: LowRank itself as the prior of "
+            "prior: got a SpatioSpectral that no run has begun, accepted: SpatioSpectral itself as the prior of "
             "a solver, in no other prior; or prior.begin(image, noise)"
         )
 
-    def begin(self, like: Tensor, noise: NoiseSource) -> "LowRankFit":
+    def begin(self, like: Tensor, noise: NoiseSource) -> "SpatioSpectralFit":
         """Return the fit of one run: a prior that learns from each image that it denoises.
 
         Args:
             like: images of the run, (B, bands, H, W).
             noise: source of the initial weights.
         """
-        return LowRankFit(self, like, noise)
+        return SpatioSpectralFit(self, like, noise)
 
 
-class LowRankFit(Prior):
-    """The fit of one run of `LowRank`, one of factors for each item of the batch.
+class SpatioSpectralFit(Prior):
+    """The fit of one run of `SpatioSpectral`, one of factors for each item of the batch.
 
     Args:
         prior: the prior with its settings.
@@ -111,7 +111,7 @@ class LowRankFit(Prior):
     mean: Tensor
     begun: Tensor
 
-    def __init__(self, prior: LowRank, like: Tensor, noise: NoiseSource) -> None:
+    def __init__(self, prior: SpatioSpectral, like: Tensor, noise: NoiseSource) -> None:
         super().__init__(prior.schedule, data_range=prior.data_range)
         prior.check_image(like)
         self.of = prior
@@ -127,7 +127,7 @@ class LowRankFit(Prior):
         self.register_buffer("begun", torch.zeros(()))
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
-        """Fit the factors to ``x_t`` and return the estimate of ``x_0``; see `LowRank`.
+        """Fit the factors to ``x_t`` and return the estimate of ``x_0``; see `SpatioSpectral`.
 
         Args:
             x_t: noisy images (B, bands, H, W), in units.

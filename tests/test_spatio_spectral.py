@@ -14,8 +14,8 @@ from wellposed.cli.inputs import read_bands
 from wellposed.errors import ArgumentError, CheckpointError, ShapeError
 from wellposed.noise import ItemNoise, RecordedNoise
 from wellposed.operators import Decomposable, Denoising, Inpainting
-from wellposed.priors import ConvMaps, FreeMaps, LowRank, Prior, Rescheduled, Tabulated
-from wellposed.priors.low_rank.factors import (
+from wellposed.priors import ConvMaps, FreeMaps, Prior, Rescheduled, SpatioSpectral, Tabulated
+from wellposed.priors.spatio_spectral.factors import (
     Factors,
     fit_loss,
     leading_spectra,
@@ -40,7 +40,7 @@ def part(name):
 def test_three_steps_of_the_fit_are_those_of_the_published_code(name):
     d, cfg = part(name)
     rank, size, bands = len(d["S0"]), tuple(d["S0"].shape[1:]), d["A0"].shape[1]
-    prior = LowRank(
+    prior = SpatioSpectral(
         *(rank, FreeMaps, 0.0, cfg["lr"], 1), average=cfg["ema"], smoothness=cfg["beta"]
     )
     fit = prior.begin(torch.zeros(1, bands, *size, dtype=torch.float64), ItemNoise(0, [(0,)]))
@@ -163,7 +163,7 @@ def noise(items=1, seed=0):
 
 def quick(**settings):
     small = dict(rank=2, maps=FreeMaps, learning_rate=0.05, average=0.5, fits=2)
-    return LowRank(**small | settings)
+    return SpatioSpectral(**small | settings)
 
 
 def test_the_gradient_with_free_factors_is_that_of_least_squares():
@@ -313,7 +313,7 @@ def test_maps_that_are_none_are_refused():
 
 def reconstruct(folder, *words):
     np.save(folder / "cube.npy", cube()[0].movedim(0, -1).numpy())
-    common = ("--operator", "inpainting", "--simulate", "--prior", "low-rank")
+    common = ("--operator", "inpainting", "--simulate", "--prior", "spatio-spectral")
     quick_ = ("--steps", 4, "--num-samples", 1, "--noise-sigma", 0.05, "--out", folder / "out")
     return helpers.run("reconstruct", folder / "cube.npy", *common, *quick_, *words)
 
@@ -352,4 +352,4 @@ def test_bands_are_read_from_a_matrix_of_a_mat_file(tmp_path):
 
 
 def test_it_is_recommended_with_ddrm():
-    assert isinstance(recommend(Denoising(SIZE, 0.1), LowRank()), DDRM)
+    assert isinstance(recommend(Denoising(SIZE, 0.1), SpatioSpectral()), DDRM)
