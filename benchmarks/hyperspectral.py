@@ -5,7 +5,8 @@
 
 Each finished row is kept in results.json, so that a killed run goes on with the next. The image is
 divided by its 99.9 % quantile. SVD with smoothed maps takes the width of the Gaussian that is best
-by the truth, so its numbers are those to beat. SpatioSpectral's are of its last estimate, of one sample.
+by the truth, so its numbers are those to beat. SpatioSpectral's are of the last estimate of one
+sample.
 """
 
 import argparse

@@ -167,7 +167,7 @@ class Prior(Presented, Checked, nn.Module):
         """
 
     def begin(self, like: Tensor, noise: NoiseSource) -> "Prior":
-        """Return the prior of one run: this one, unless it learns from the run; see `SpatioSpectral`.
+        """Return the prior of one run: this one, unless it learns as `SpatioSpectral` does.
 
         Samplers call it once, before all evaluations.
 

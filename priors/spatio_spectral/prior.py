@@ -85,8 +85,8 @@ class SpatioSpectral(Prior):
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Raise, as the fit belongs to a run; see `begin`."""
         raise ArgumentError(
-            "prior: got a SpatioSpectral that no run has begun, accepted: SpatioSpectral itself as the prior of "
-            "a solver, in no other prior; or prior.begin(image, noise)"
+            "prior: got a SpatioSpectral that no run has begun, accepted: SpatioSpectral itself "
+            "as the prior of a solver, in no other prior; or prior.begin(image, noise)"
         )
 
     def begin(self, like: Tensor, noise: NoiseSource) -> "SpatioSpectralFit":

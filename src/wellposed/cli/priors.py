@@ -13,7 +13,7 @@ SPATIO_SPECTRAL = "spatio-spectral"
 def load_prior(source: str, o: PriorOptions) -> Prior:
     """Return a prior as the options have it; see `registry.load` and `of_class`.
 
-    ``spatio-spectral`` is `SpatioSpectral`, which is fitted to each input; --load has its settings.
+    ``spatio-spectral`` is `SpatioSpectral`, fitted to each input; --load has its settings.
     """
     if source == SPATIO_SPECTRAL:
         settings = parse_assignments("--load", o.load)
