@@ -17,7 +17,7 @@ from wellposed.cli.names import (
     make_solver,
     use_device,
 )
-from wellposed.cli.priors import LOW_RANK, load_prior
+from wellposed.cli.priors import SPATIO_SPECTRAL, load_prior
 from wellposed.cli.settings import Reconstruct
 from wellposed.cli.shares import Share, own_share
 from wellposed.cli.summary import summarize
@@ -41,7 +41,7 @@ def reconstruct(o: Reconstruct) -> None:
     used = o.checkpoint is not None or o.checkpoint_every == Reconstruct.checkpoint_every
     require(used, "--checkpoint-every", o.checkpoint_every, "only with --checkpoint FOLDER")
     device, cls = use_device(o.device), _solver_class(o)
-    o = replace(o, volume=_takes_volume(o, cls), bands=o.bands or o.prior == LOW_RANK)
+    o = replace(o, volume=_takes_volume(o, cls), bands=o.bands or o.prior == SPATIO_SPECTRAL)
     fits = not (o.bands and (o.volume or o.slice is not None))
     require(fits, "--bands", "an image of many bands", "none with --slice, --slices or --volume")
     jobs, share = _jobs(o), _share(o)

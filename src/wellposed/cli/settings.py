@@ -85,8 +85,8 @@ class PriorOptions:
     prior: str | None = setting(
         None,
         "Shipped prior, folder of a trained or diffusers prior, checkpoint file, hub id, or "
-        "spatio-spectral, fitted to an image of many bands (--load rank=5); default: brain-mri for "
-        "MRI, ct for CT, natural for other operators.",
+        "spatio-spectral, fitted to an image of bands (--load rank=5); default: brain-mri "
+        "for MRI, ct for CT, natural for other operators.",
     )
     load: tuple[str, ...] = setting(
         (), "Setting that a checkpoint does not store, e.g. schedule=cosine; repeatable."
