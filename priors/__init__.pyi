@@ -40,5 +40,8 @@ from .schedule import Tabulated as Tabulated
 from .skip import Skip as Skip
 from .skip import Skipping as Skipping
 from .skip import unexplained as unexplained
+from .spatio_spectral.factors import ConvMaps as ConvMaps
+from .spatio_spectral.factors import FreeMaps as FreeMaps
+from .spatio_spectral.prior import SpatioSpectral as SpatioSpectral
 from .stored.registry import available as available
 from .stored.registry import load as load

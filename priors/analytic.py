@@ -4,7 +4,7 @@ Solvers are validated with them: ``E[x_0 | x_t]`` and the posterior for a linear
 Gaussian noise have closed forms.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, Positive, RealTensor, Seed, checked
+from wellposed.checks import Count, Positive, RealTensor, Seed, Steps, checked
 from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.linalg import conjugate_gradient
 from wellposed.noise import ItemNoise, NoiseSource
+from wellposed.operators.check import is_linear_operator, require_operator
 from wellposed.operators.physics import Forward
 from wellposed.priors.anchor import Condition
-from wellposed.priors.covariance import Covariance, Diagonal
+from wellposed.priors.covariance import Covariance, Diagonal, Full
+from wellposed.priors.measured_gaussian import checked_noise, fit_moments, information
 from wellposed.priors.moments import moments_of_images, moments_of_prior
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
@@ -144,6 +146,43 @@ class GaussianPrior(Prior):
         owner = source if isinstance(source, Prior) else prior
         found = cls(mean, covariance, owner.schedule if owner else None, mean.is_complex())
         return found if owner is None else found.with_range(*owner.data_range)
+
+    @classmethod
+    @checked
+    def fit_measured(
+        cls,
+        y: Tensor,
+        operator: Forward,
+        rounds: Steps = 64,
+        rank: Count | None = None,
+        schedule: Schedule | None = None,
+        callback: Callable[[int, float], None] | None = None,
+    ) -> "GaussianPrior":
+        """Return the prior that explains measurements best; clean images are never seen.
+
+        Rounds of expectation maximisation in closed form, from mean 0 and variance 1; the
+        likelihood never falls. The operators of the items must differ, or what all of them miss
+        stays as it started. For images of up to some hundred values, such as patches; the
+        noise level is that of the operator.
+
+        Args:
+            y: measurements (N, ...) of N different images.
+            operator: a linear operator, e.g. with one mask for each item.
+            rounds: number of rounds; further ones improve the fit slowly.
+            rank: directions with variances of their own, the others share one; None: all.
+            schedule: see `GaussianPrior`.
+            callback: called as ``callback(round, log-likelihood per item before it)``.
+
+        Raises:
+            ArgumentError and subclasses: an operator that is not linear or has no noise level,
+                measurements that are not finite or do not fit, images too large.
+        """
+        require(is_linear_operator(operator), "operator", type(operator).__name__, "a linear one")
+        operator = require_operator(operator, y)
+        known = information(y, operator, checked_noise(operator, y))
+        mu, C = fit_moments(known, rounds, rank, callback)
+        shape = operator.A_adjoint(y[:1] if len(known.P) == 1 else y).shape[1:]
+        return cls(mu.reshape(1, *shape), Full(C), schedule, is_complex=mu.is_complex())
 
     def extra_repr(self) -> str:
         """Return the content of `repr`."""

@@ -7,8 +7,10 @@ from wellposed.errors import require
 from wellposed.operators.check import is_linear_operator, require_physics
 from wellposed.operators.plain import filtered_back_projection
 from wellposed.priors.prior import Prior
+from wellposed.priors.spatio_spectral.prior import SpatioSpectral
 from wellposed.solvers.base import Solver
 from wellposed.solvers.daps import DAPS
+from wellposed.solvers.ddrm import DDRM
 from wellposed.solvers.dds import DDS
 from wellposed.solvers.dps import DPS
 from wellposed.solvers.estimates.direct import FBP, BackProjection
@@ -38,6 +40,7 @@ def recommend(
     linear, `Slicewise`     `HQS`                    `DDS`, 30 on Karras's levels
     not linear              `HQS`                    `DAPS`
     latent prior            `REDDiff`                `DPS`
+    `SpatioSpectral`               `DDRM`, for both goals
     restorer                the sampler of its process, for both goals
     no prior                `TotalVariation`; without a noise level `FBP` of CT, else
                             `BackProjection`
@@ -62,6 +65,8 @@ def recommend(
     if not prior.is_affine:
         latent = REDDiff if goal == "mean" else DPS
         return latent() if evaluations is None else latent(steps=evaluations)
+    if isinstance(prior, SpatioSpectral):
+        return DDRM(steps=evaluations or 300, eta=0.5)
     if goal == "mean":
         return HQS(steps=evaluations or HQS.steps)
     if not is_linear_operator(operator):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -130,12 +130,13 @@ class Sampler(Scope, ABC):
         States of batch number ``batch`` are saved in ``folder``. Raises `SamplingError` with the
         step if a value is not finite or a process was lost.
         """
-        problem = Counted.of(problem)
+        begun = problem.prior.begin(problem.zeros(), noise)
+        problem = Counted.of(replace(problem, prior=begun))
         state, times, first = self.init(problem, noise), self.times(problem), 0
         total = len(times) - 1
         saved = folder.load_state(state, batch) if folder is not None else None
         if folder is not None and saved is not None:
-            state, facts = saved
+            state, facts, memory = saved
             if not 0 < facts["step"] <= total:
                 raise CheckpointError(
                     f"checkpoint: {str(folder.path)!r} is at step {facts['step']} of {total}, "
@@ -143,6 +144,7 @@ class Sampler(Scope, ABC):
                 )
             first, noise.position = facts["step"], facts["position"]
             problem.tally.count = facts["evaluations"]
+            begun.recall(memory)
         name, steps = type(self).__name__, range(first, total)
         for index in track(steps, name, first) if problem.part.rank == 0 else steps:
             with naming(f"{name}, step {index + 1} of {total}", folder):
@@ -157,7 +159,7 @@ class Sampler(Scope, ABC):
                 if folder is not None and (index + 1) % folder.every == 0:
                     facts = {"batch": batch, "step": index + 1, "position": noise.position}
                     facts["evaluations"] = problem.tally.count
-                    folder.save_state(state, facts)
+                    folder.save_state(state, facts, begun.memory())
         u = self.finish(state)
         return Sampled(u, problem.tally.count // len(u), self.evidence(state))
 

@@ -33,6 +33,7 @@ ORDER = (
     ("inversion",),
     ("runs",),
     ("solvers",),
+    ("learning",),
     ("validation",),
     ("cli",),
 )

@@ -268,6 +268,7 @@ SETTINGS = {
     "noise_levels": "uniform",
     "log_noise": (-2.0, 1.5),
     "sigma_data": 0.3,
+    "image_noise": 0.0,
     "widths": (8, 16),
     "layers": 3,
     "block": "gated",
@@ -287,7 +288,7 @@ SETTINGS = {
 }
 
 PLAIN = ("aspect", "flips", "polarity", "companding", "complex_phase")
-PLAIN += ("schedule", "noise_levels", "log_noise", "sigma_data")
+PLAIN += ("schedule", "noise_levels", "log_noise", "sigma_data", "image_noise")
 RESTORER = {name: value for name, value in SETTINGS.items() if name not in PLAIN} | {
     "process": "resshift",
     "process_steps": 4,

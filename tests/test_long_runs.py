@@ -325,7 +325,7 @@ def test_states_of_any_fields_come_back_bit_for_bit(tmp_path):
     state, folder = richer(), RunFolder(tmp_path)
     folder.save_state(state, {"batch": 1, "step": 4})
     assert folder.load_state(state, batch=0) is None
-    found, facts = folder.load_state(dataclasses.replace(richer(), count=0), batch=1)
+    found, facts, _ = folder.load_state(dataclasses.replace(richer(), count=0), batch=1)
     assert facts["step"] == 4
     for field in dataclasses.fields(state):
         a, b = getattr(found, field.name), getattr(state, field.name)

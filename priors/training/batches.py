@@ -57,12 +57,17 @@ class TrainingBatches(Dataset[Batch]):
     def draw(self, items: range, count: int, step: int, size: int) -> Batch:
         """Return (x0, u, eps) of some items of a batch of ``count``.
 
-        That is (B, C, H, W), (B,) in (0, 1), and noise like x0.
+        That is (B, C, H, W), (B,) in (0, 1), and noise like x0; of noisy images also the probes
+        of `gsure`.
         """
         seed = self.settings.seed
         x0 = to_units(self.crops.batch(items, seed, step, size), self.settings.data_range)
         u = draw_places(items, count, seed, step)
-        return x0, u, draw_noise(items, seed, step, tuple(x0.shape[1:]))
+        shape = tuple(x0.shape[1:])
+        eps = draw_noise(items, seed, step, shape)
+        if self.settings.image_noise == 0:
+            return x0, u, eps
+        return x0, u, eps, draw_noise(items, seed, step, shape, PROBES)
 
 
 # Seeds of four words differ from those of crops; trailing zeros are ignored: (a, b) is (a, b, 0).
@@ -77,10 +82,16 @@ def draw_places(items: range, count: int, seed: int, step: int) -> Tensor:
     return (torch.tensor([*items], dtype=torch.float64) + shift) / count
 
 
-def draw_noise(items: range, seed: int, step: int, shape: tuple[int, ...]) -> Tensor:
+NOISE, PROBES = 1, 5
+"""Last words of the seeds of noise, and of probes of a divergence."""
+
+
+def draw_noise(
+    items: range, seed: int, step: int, shape: tuple[int, ...], kind: int = NOISE
+) -> Tensor:
     """Return standard normal noise of a shape for each item, float32 (len(items), *shape)."""
     eps = [
-        np.random.default_rng((seed, step, item, 1)).standard_normal(shape, np.float32)
+        np.random.default_rng((seed, step, item, kind)).standard_normal(shape, np.float32)
         for item in items
     ]
     return torch.from_numpy(np.stack(eps))

@@ -111,9 +111,14 @@ class DiffusionSettings:
         (-1.0, 1.6), "Mean and standard deviation of log(sigma / alpha)."
     )
     sigma_data: float = setting(0.5, "Standard deviation of the images in [-1, 1].")
+    image_noise: float = setting(
+        0.0, "Known noise level of the images; above 0 the clean ones are learnt (GSURE)."
+    )
 
     def check_diffusion(self) -> None:
         """Raise if a setting is invalid."""
+        accepted = "the noise's standard deviation in the images' values, or 0"
+        require(0 <= self.image_noise < math.inf, "image_noise", self.image_noise, accepted)
         require_choice("schedule", self.schedule, SCHEDULES)
         require_choice("noise_levels", self.noise_levels, ("lognormal", "uniform"))
         require_pair("log_noise", self.log_noise)
@@ -239,8 +244,17 @@ class TrainingSettings(
         accepted = "0 with complex_phase, as magnitudes have no sign"
         require(real, "companding", self.companding, accepted)
         self.check_diffusion()
+        if self.image_noise > 0:
+            self._check_image_noise()
         require_choice("prediction", self.predicts, PREDICTIONS[self.schedule])
         self.check_signals(self.image_size, 2 ** len(self.widths))
+
+    def _check_image_noise(self) -> None:
+        """Raise if a setting changes the noise of the images."""
+        for name in ("zoom", "gain", "complex_phase", "companding"):
+            value, plain = getattr(self, name), DEFAULT_OF[name]
+            accepted = f"{plain!r} with image_noise, which it would change"
+            require(value == plain, name, value, accepted)
 
     def _check_anchored(self) -> None:
         self.check_degradation()
@@ -259,3 +273,7 @@ class TrainingSettings(
         kept = {k: v for k, v in asdict(self).items() if k not in (*FREE, *FOLDERS, *other)}
         decisive: dict[str, Any] = json.loads(json.dumps(kept))
         return decisive
+
+
+DEFAULT_OF = {f.name: f.default for f in fields(TrainingSettings)}
+"""Default of every setting."""

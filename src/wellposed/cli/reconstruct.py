@@ -18,7 +18,7 @@ from wellposed.cli.names import (
     make_solver,
     use_device,
 )
-from wellposed.cli.priors import load_prior
+from wellposed.cli.priors import SPATIO_SPECTRAL, load_prior
 from wellposed.cli.settings import Reconstruct
 from wellposed.cli.shares import Share, own_share
 from wellposed.cli.summary import summarize
@@ -44,7 +44,9 @@ def reconstruct(o: Reconstruct) -> None:
     conformal = None if o.calibration is None else read_calibration(o.calibration)
     o = o if conformal is None else as_calibrated(o, conformal)
     device, cls = use_device(o.device), _solver_class(o)
-    o = replace(o, volume=_takes_volume(o, cls))
+    o = replace(o, volume=_takes_volume(o, cls), bands=o.bands or o.prior == SPATIO_SPECTRAL)
+    fits = not (o.bands and (o.volume or o.slice is not None))
+    require(fits, "--bands", "an image of many bands", "none with --slice, --slices or --volume")
     jobs, share = _jobs(o), _share(o)
     mine = share.of(jobs)
     if share.count > 1:

@@ -12,7 +12,7 @@ from wellposed.cli.options import argument, needed
 from wellposed.cli.shares import Share, parse_shard
 from wellposed.errors import ArgumentError
 from wellposed.operators.options import OperatorOptions
-from wellposed.priors.training.settings import TrainingSettings
+from wellposed.priors.training.settings import RunSettings, TrainingSettings
 
 OPTIONS_OF = {
     "inpainting": ("keep", "mask"),
@@ -65,6 +65,10 @@ class InputOptions(OperatorOptions):
     volume: bool = setting(
         False, "Reconstruct the whole volume; implied by --slices and by solvers for volumes."
     )
+    bands: bool = setting(
+        False,
+        "INPUT is one image of many bands, (H, W, bands), as of --prior spatio-spectral.",
+    )
     slices: tuple[int, int] | None = field(
         default=None,
         metadata={
@@ -80,8 +84,9 @@ class PriorOptions:
 
     prior: str | None = setting(
         None,
-        "Shipped prior, folder of a trained or diffusers prior, checkpoint file or hub id; "
-        "default: brain-mri for MRI, ct for CT, natural for other operators.",
+        "Shipped prior, folder of a trained or diffusers prior, checkpoint file, hub id, or "
+        "spatio-spectral, fitted to an image of bands (--load rank=5); default: brain-mri "
+        "for MRI, ct for CT, natural for other operators.",
     )
     load: tuple[str, ...] = setting(
         (), "Setting that a checkpoint does not store, e.g. schedule=cosine; repeatable."
@@ -183,7 +188,7 @@ class Restore(BatchOptions, RunOptions, SolverOptions, PriorOptions, InputOption
     without: ClassVar = (
         *("class_", "guidance", "null_class"),
         *("noise_sigma", "factor", "keep", "acceleration", "coils", "views", "arc", "fan"),
-        *("simulate", "centre", "window", "axis", "slice", "volume", "slices"),
+        *("simulate", "centre", "window", "axis", "slice", "volume", "bands", "slices"),
     )
     inputs: tuple[Path, ...] = argument("Photographs, folders of them, or patterns.", "INPUT...")
     prior: str = needed("Shipped restorer, folder of a trained restorer, or checkpoint file.")
@@ -252,3 +257,36 @@ class Train(TrainingSettings):
 
     device: str = setting("cpu", "cpu or cuda.")
     threads: int = setting(0, "CPU threads; 0: chosen by torch.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainMeasured(RunSettings, InputOptions):
+    """Train a prior on measurements alone: k-space, sinograms or incomplete images.
+
+    Rounds of posterior sampling with the prior of the round before and training on the samples
+    (expectation maximisation). All images must have one shape. The same command resumes an
+    interrupted run, inside a round too.
+
+    The measurements must miss different parts, or what all of them miss is never learnt. With
+    --simulate INPUT is complete, and each file is measured with a mask of its own.
+    """
+
+    without: ClassVar = (
+        *("operator_set", "volume", "slices", "bands", "compile", "workers"),
+        *("class_", "guidance", "null_class"),
+    )
+    inputs: tuple[Path, ...] = argument("Files, folders or patterns, see reconstruct.", "INPUT...")
+    operator: str = needed("Forward operator, see `wellposed list`, or MODULE:CLASS.")
+    out: Path = needed("Folder of the run; the prior is in its last round.")
+    rounds: int = setting(4, "Rounds; more continue a finished run.")
+    start_rounds: int = setting(8, "Rounds of the Gaussian that the first samples come from.")
+    solver: str = setting("mmps", "Posterior sampler, see `wellposed list`.")
+    solver_set: tuple[str, ...] = setting(
+        ("steps=30", "spacing=karras"), "Its hyper-parameters; repeatable."
+    )
+    image_size: tuple[int, ...] = setting((64,), "Widths of the training crops: 64,128.")
+    sigma_data: float = setting(0.5, "Standard deviation of the images in [-1, 1].")
+    held_out: float = setting(0.05, "Fraction of the samples kept for validation.")
+    name: str = setting("my-prior", "Name for the model card.")
+    licence: str = setting("unknown", "Licence of the data, for the model card.")
+    device: str = setting("cpu", "cpu or cuda.")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wellposed import operators
 from wellposed.cli.file_task import FileTask
-from wellposed.cli.inputs import TaskInput, task_input
+from wellposed.cli.inputs import TaskInput, read_bands, task_input
 from wellposed.cli.measured import ScanTask
 from wellposed.cli.names import import_class, make, parse_assignments
 from wellposed.cli.scans import kspace_task, scan_task
@@ -53,7 +53,7 @@ def build_task(
     """
     if ":" not in operator:
         _check_name(operator, options)
-    found = read(path)
+    found = read_bands(path) if options.bands else read(path)
     if isinstance(found, Measured):
         return _of_scan(scan_task(found, operator, options), TaskInput(np.empty(0), Units()))
     source = task_input(found, operator, options)
