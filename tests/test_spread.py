@@ -7,7 +7,7 @@ from tests.helpers import C128, F64, close, normal, random
 from wellposed.noise import ItemNoise
 from wellposed.operators import Inpainting, MatrixOperator, random_mask
 from wellposed.priors import GaussianPrior
-from wellposed.priors.analytic import Full
+from wellposed.priors.covariance import Full
 from wellposed.priors.transition import levels
 from wellposed.solvers import DDS, MMPS, PiGDM
 from wellposed.solvers.corrected import estimate

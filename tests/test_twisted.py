@@ -11,7 +11,7 @@ from wellposed import errors
 from wellposed.linalg import as_real
 from wellposed.operators import Blur, Inpainting, MatrixOperator, gaussian_kernel
 from wellposed.priors import VE, GaussianMixturePrior, GaussianPrior, NetworkPrior, Tabulated
-from wellposed.priors.analytic import Full
+from wellposed.priors.covariance import Full
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import Problem, Twisted
 from wellposed.solvers.particles import effective_size, log_mean_exp, systematic
