@@ -1,6 +1,7 @@
 from .adapters.autoencoder import DiffusersAutoencoder as DiffusersAutoencoder
 from .adapters.autoencoder import Latent as Latent
 from .adapters.guided import Guided as Guided
+from .adapters.itemwise import Itemwise as Itemwise
 from .adapters.patchwise import Patchwise as Patchwise
 from .adapters.product import Product as Product
 from .adapters.rescheduled import DenoiserPrior as DenoiserPrior

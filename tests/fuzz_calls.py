@@ -139,6 +139,7 @@ NEEDED = {
     "NetworkPrior": {"network": NETWORK, "schedule": LINEAR, "channels": 1},
     "fit_range": {"prior": BY_CLASS, "y": FRAMES, "operator": NOISING},
     "Guided": {"prior": BY_CLASS, "condition": 1, "null": 0},
+    "Itemwise": {"prior": GAUSSIAN},
     "Patchwise": {"prior": GAUSSIAN},
     "Product": {"priors": [GAUSSIAN, GAUSSIAN], "channels": [1, 1]},
     "Proximal": {"prox": shrink},

@@ -123,8 +123,7 @@ class CartesianMRI(LinearOperator):
         if len(self._axes) > 1 or len(self.img_size) != 3:
             return None
         with torch.inference_mode(False), torch.no_grad():
-            maps, mask = self.sensitivity_maps.clone(), self._shifted_mask.clone()
-            return RowFactors.of(maps, mask, self._axes[0], dtype)
+            return RowFactors.of(self.sensitivity_maps, self._shifted_mask, self._axes[0], dtype)
 
     def restrict(self, y: Tensor) -> Tensor:
         """Return k-space with zeros where the mask is zero."""

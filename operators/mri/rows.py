@@ -19,7 +19,7 @@ FLOOR = 1e-5
 """Least positive weight over the largest eigenvalue; rounding errors have no inverse."""
 
 LARGEST = 2**28
-"""Bytes that the factors may take."""
+"""Bytes that the factors of one image may take."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,20 @@ class RowFactors:
             dtype: complex dtype of the factors.
         """
         S = _in_blocks(maps.movedim(axis, -1).to(dtype))
-        items, _, groups, _, n = S.shape
-        if max(items, len(mask)) * groups * n * n * dtype.itemsize > LARGEST:
+        groups, rows, n = S.shape[2:]
+        if groups * n * n * dtype.itemsize > LARGEST:
             return None
         line = mask.movedim(axis, -1)[:, :, 0, None]
         spread = torch.fft.ifft(line.to(dtype))
         pixel = torch.arange(n, device=maps.device)
-        gram = torch.einsum("bcgrj,bcgrk->bgjk", S.conj(), S) / S.shape[3]
+        gram = torch.einsum("bcgrj,bcgrk->bgjk", S.conj(), S) / rows
         values, vectors = torch.linalg.eigh(gram * spread[..., 0, (pixel[:, None] - pixel) % n])
         return cls(values.clamp(min=0), vectors, axis)
 
     def solve(self, b: Tensor, weight: Tensor) -> Tensor:
         """Return about ``(A^H A + weight)^-1 b``; b (B, 1, H, W), ``weight`` broadcasts."""
         rows = b.movedim(self.axis, -1)
-        top = self.values.amax()
+        top = self.values.amax((1, 2)).view(-1, 1, 1, 1)
         # Without a weight, components that are hardly measured stay for the last steps.
         weight = torch.where(weight > 0, weight.clamp(min=FLOOR * top), top)
         damped = self.values[:, :, None] + weight

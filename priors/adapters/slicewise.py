@@ -131,7 +131,7 @@ class Slicewise(Adapter):
         require_one_each("t", t, len(x_t))
         require_one_each("condition", condition, len(x_t))
         for item in range(len(x_t)):
-            own_t, own_condition = _of_item(t, item), _of_item(condition, item)
+            own_t, own_condition = of_item(t, item), of_item(condition, item)
             axis = self.axis_at(own_t) - 1
             slices, places = (volume[item].movedim(axis, 0) for volume in (x_t, out))
             size = self.chunk or len(slices)
@@ -194,7 +194,7 @@ class _Lane:
         return torch.empty(like.shape, dtype=like.dtype, pin_memory=pinned)
 
 
-def _of_item(value: Value | Tensor, item: int) -> Value | Tensor:
+def of_item(value: Value | Tensor, item: int) -> Value | Tensor:
     """Return the time or condition of an item, if there is one per item."""
     if not isinstance(value, Tensor) or value.ndim == 0:
         return value
