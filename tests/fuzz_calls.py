@@ -238,7 +238,7 @@ RIGHTLY = {
     ("Stationary", "spectrum"): ("0-d tensor", "one", "many axes", "integers"),
     ("rddm_from_ddim", "betas"): ("one",),
     ("Dehazing", "start"): REAL,
-    ("generate", "noise"): (*VALUES, "complex tensor"),
+    ("generate", "noise"): ("many axes", "negative", "zeros", "complex tensor"),
     ("geometry", "images"): ("many axes", *VALUES[3:]),
     ("spectrum", "images"): ("many axes", *VALUES[3:]),
     ("unexplained", "images"): ("many axes", "complex tensor", *VALUES[3:]),

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellposed.checks import Steps, require_batch
+from wellposed.checks import Steps, checked, require_batch
 from wellposed.errors import require
 from wellposed.inversion.bdia import BDIA
 from wellposed.inversion.chain import Chain, Denoising
@@ -44,6 +44,7 @@ class _Descent(torch.autograd.Function):
         return of_z, of_below, None, None
 
 
+@checked
 def generate(
     noise: Tensor, prior: Denoising, steps: Steps = 50, spacing: str = "karras"
 ) -> Tensor:
