@@ -16,7 +16,6 @@ from wellposed.priors.spatio_spectral.factors import (
     Factors,
     MakeMaps,
     fit_loss,
-    leading_spectra,
     make_maps,
     set_weights,
     values_of,
@@ -55,7 +54,7 @@ class SpatioSpectral(Prior):
         self,
         rank: Count = 5,
         maps: MakeMaps = ConvMaps,
-        wait: Fraction = 0.6,
+        wait: Fraction = 0.85,
         learning_rate: Positive = 1e-2,
         fits: Steps = 10,
         average: Fraction = 0.9,
@@ -149,8 +148,7 @@ class SpatioSpectralFit(Prior):
             factors = self.factors[b]
             assert isinstance(factors, Factors)
             if first:
-                start = leading_spectra((x / alpha + 1) / 2, self.of.rank)
-                factors.spectra.data.copy_(start)
+                factors.start((x / alpha + 1) / 2)
             images.append(self._fitted(factors, self.optimizers[b], x, alpha))
         kept = 0.0 if first else self.of.average
         self.mean = kept * self.mean.clamp(0, 1) + (1 - kept) * torch.cat(images)
