@@ -20,6 +20,8 @@ If the module has a method ``start``, it is called once, with the leading right 
 
 INPUTS = 16
 INPUT_STD = 0.1
+BLUR = (0.15, 0.7, 0.15)
+"""Of the first maps; chosen on Jasper Ridge with noise of 0.24: 30.9 dB, without blur 28.6."""
 
 
 class FreeMaps(Checked, nn.Module):
@@ -77,8 +79,8 @@ class ConvMaps(Checked, nn.Module):
 
     @torch.no_grad()
     def start(self, maps: Tensor) -> None:
-        """Start at given maps (rank, H, W), blurred by 3 x 3 means; the network adds 0 at first."""
-        self.base = F.avg_pool2d(maps[None], 3, 1, padding=1, count_include_pad=False)
+        """Start at given maps (rank, H, W), blurred; the network adds 0 at first."""
+        self.base = _blurred(maps)[None]
         kept = self.base[:, :INPUTS]
         self.noise[:, : kept.shape[1]] = INPUT_STD * kept
         for weight in self.tail.parameters():
@@ -99,6 +101,14 @@ class ConvMaps(Checked, nn.Module):
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, padding_mode="replicate")
+
+
+def _blurred(maps: Tensor) -> Tensor:
+    """Return maps (rank, H, W) blurred along rows and columns."""
+    row = maps.new_tensor(BLUR)
+    kernel = (row[:, None] * row)[None, None]
+    blurred: Tensor = F.conv2d(F.pad(maps[:, None], (1, 1, 1, 1), mode="replicate"), kernel)
+    return blurred[:, 0]
 
 
 def _activated(h: Tensor) -> Tensor:

@@ -36,13 +36,14 @@ class SpatioSpectral(Prior):
     Image Restoration", ICCV 2023, arXiv 2303.06682. It has one network of 2.6 million weights for
     each map and fits for 500 to 1500 steps; here all maps come from one small network. Its code
     returns the iterate that is closest to the truth; this is the last one. The running mean starts
-    at the first c instead of ``x_t``, and the spectra at the singular vectors of ``x_t``.
+    at the first c instead of ``x_t``, and the maps and spectra at the singular vectors of ``x_t``;
+    published: at random. For missing pixels, which are noise before the fit, let it start earlier.
 
     Args:
         rank: number of maps and spectra; the published 10.
         maps: what makes the maps, ``(rank, (H, W)) -> module``: `ConvMaps`, `FreeMaps` or a
             function of your own; see `MakeMaps`.
-        wait: share of the schedule, from T, that passes before the fit starts.
+        wait: share of the schedule, from T, that passes before the fit starts; published: 0.5.
         learning_rate: of Adam; published: 5e-4.
         fits: Adam steps of an evaluation; published: 1.
         average: decay of the running mean of c, per evaluation; published: 0.98.
