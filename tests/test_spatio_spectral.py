@@ -18,7 +18,7 @@ from wellposed.priors import ConvMaps, FreeMaps, Prior, Rescheduled, SpatioSpect
 from wellposed.priors.spatio_spectral.factors import (
     Factors,
     fit_loss,
-    leading_spectra,
+    leading,
     total_variation,
 )
 from wellposed.solvers import DDRM, DPS, recommend
@@ -188,11 +188,18 @@ def test_total_variation_is_the_sum_over_three_axes():
     assert total_variation(torch.ones(1, 1, 1, 1)) == 0
 
 
-def test_spectra_start_at_the_singular_vectors():
-    spectra = leading_spectra(cube(), 3)
-    U = torch.linalg.svd(cube()[0].flatten(1)).U[:, :2]
-    close(spectra[:2].T / SIZE[0] ** 0.5, U, 1e-10)
-    assert leading_spectra(cube(), 20)[SIZE[0] :].abs().max() == 0  # more than there are
+def test_free_factors_start_at_the_truncated_svd():
+    x = normal(1, *SIZE)
+    factors = Factors(FreeMaps(3, SIZE[1:]).double(), rand(3, SIZE[0]))
+    factors.start(x)
+    U, s, Vh = torch.linalg.svd(x[0].flatten(1), full_matrices=False)
+    close(factors.image()[0].flatten(1), (U[:, :3] * s[:3]) @ Vh[:3], 1e-12)
+    close(factors.spectra.square().mean(1), torch.ones(3).double(), 1e-12)
+
+
+def test_ranks_above_the_number_of_bands_get_zeros():
+    maps, scale, spectra = leading(cube(), 20)
+    assert all(part[SIZE[0] :].abs().max() == 0 for part in (maps, scale, spectra))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (8, 8), (13, 21)])
@@ -235,7 +242,8 @@ def test_denoising_beats_the_noise():
 def test_missing_pixels_are_completed():
     kept = (rand(1, *SIZE, seed=3) < 0.6).double()
     operator = Inpainting(kept[0], noise_sigma=0.01)
-    found = DDRM(steps=60, eta=1.0)(operator.A(cube()), operator, quick(fits=5), seed=0).samples[0]
+    prior = quick(fits=5, wait=0.6)  # missing pixels are noise before the fit
+    found = DDRM(steps=60, eta=1.0)(operator.A(cube()), operator, prior, seed=0).samples[0]
     missing = (1 - kept[0]).bool()
     error = (found - cube())[0][missing].square().mean().sqrt()
     assert error < 0.7 * cube()[0][missing].std()

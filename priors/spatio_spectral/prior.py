@@ -16,7 +16,6 @@ from wellposed.priors.spatio_spectral.factors import (
     Factors,
     MakeMaps,
     fit_loss,
-    leading_spectra,
     make_maps,
     set_weights,
     values_of,
@@ -37,13 +36,14 @@ class SpatioSpectral(Prior):
     Image Restoration", ICCV 2023, arXiv 2303.06682. It has one network of 2.6 million weights for
     each map and fits for 500 to 1500 steps; here all maps come from one small network. Its code
     returns the iterate that is closest to the truth; this is the last one. The running mean starts
-    at the first c instead of ``x_t``, and the spectra at the singular vectors of ``x_t``.
+    at the first c instead of ``x_t``, and the maps and spectra at the singular vectors of ``x_t``;
+    published: at random. For missing pixels, which are noise before the fit, let it start earlier.
 
     Args:
         rank: number of maps and spectra; the published 10.
         maps: what makes the maps, ``(rank, (H, W)) -> module``: `ConvMaps`, `FreeMaps` or a
             function of your own; see `MakeMaps`.
-        wait: share of the schedule, from T, that passes before the fit starts.
+        wait: share of the schedule, from T, that passes before the fit starts; published: 0.5.
         learning_rate: of Adam; published: 5e-4.
         fits: Adam steps of an evaluation; published: 1.
         average: decay of the running mean of c, per evaluation; published: 0.98.
@@ -55,7 +55,7 @@ class SpatioSpectral(Prior):
         self,
         rank: Count = 5,
         maps: MakeMaps = ConvMaps,
-        wait: Fraction = 0.6,
+        wait: Fraction = 0.85,
         learning_rate: Positive = 1e-2,
         fits: Steps = 10,
         average: Fraction = 0.9,
@@ -149,8 +149,7 @@ class SpatioSpectralFit(Prior):
             factors = self.factors[b]
             assert isinstance(factors, Factors)
             if first:
-                start = leading_spectra((x / alpha + 1) / 2, self.of.rank)
-                factors.spectra.data.copy_(start)
+                factors.start((x / alpha + 1) / 2)
             images.append(self._fitted(factors, self.optimizers[b], x, alpha))
         kept = 0.0 if first else self.of.average
         self.mean = kept * self.mean.clamp(0, 1) + (1 - kept) * torch.cat(images)
