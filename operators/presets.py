@@ -72,14 +72,16 @@ def build(
 def simulate(name: str, image: Tensor, options: OperatorOptions | None = None) -> Task:
     """Measure a clean image (1, C, H, W) or volume (1, 1, D, H, W) by an operator of `build`.
 
-    For super-resolution the image is first cropped to sides that the factor divides.
+    For super-resolution and compressed sensing the image is first cropped to sides that the
+    factor, or 32, divides.
 
     Raises:
         ArgumentError and subclasses: see `build`.
     """
     options = options or OperatorOptions()
-    if name == "super-resolution" and options.factor > 1:
-        height, width = (side - side % options.factor for side in image.shape[-2:])
+    factors = {"super-resolution": options.factor, "compressed-sensing": BLOCK}
+    if factors.get(name, 1) > 1:
+        height, width = (side - side % factors[name] for side in image.shape[-2:])
         image = image[..., :height, :width]
     operator = build(name, image.shape[1:], options)
     image = image.to(torch.complex64) if operator.complex_image else image
@@ -212,6 +214,15 @@ def _grey(size: Size, what: str) -> Size:
     return size
 
 
+def _compressed_sensing(size: Size, o: OperatorOptions) -> "LinearOperator":
+    return operators.CompressedSensing(
+        size, o.ratio, BLOCK, permuted=True, noise_sigma=o.noise_sigma, seed=o.seed
+    )
+
+
+BLOCK = 32
+"""Side of the blocks of compressed sensing."""
+
 OPERATORS: dict[str, tuple[str, Callable[[Size, OperatorOptions], "LinearOperator"]]] = {
     "inpainting": ("missing pixels, from --mask or random (--keep)", _inpainting),
     "super-resolution": (
@@ -219,6 +230,10 @@ OPERATORS: dict[str, tuple[str, Callable[[Size, OperatorOptions], "LinearOperato
         _super_resolution,
     ),
     "deblurring": ("blur by --kernel-file, or Gaussian of --blur-sigma pixels", _deblurring),
+    "compressed-sensing": (
+        "orthonormal combinations of random pixels, --ratio of them",
+        _compressed_sensing,
+    ),
     "mri": ("multi-coil MRI: measured k-space, or an image undersampled --acceleration x", _mri),
     "ct": ("CT with --views over --arc degrees, of parallel or --fan beams", _ct),
 }

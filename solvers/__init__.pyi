@@ -37,5 +37,6 @@ from .separation.dehazing import dehaze as dehaze
 from .separation.noisy_projection import NoisyProjection as NoisyProjection
 from .threshold import DynamicThreshold as DynamicThreshold
 from .twisted import Twisted as Twisted
+from .unrolled import Unrolled as Unrolled
 from .volumes.dds_3d import DDS3D as DDS3D
 from .volumes.diffusion_mbir import DiffusionMBIR as DiffusionMBIR

@@ -24,6 +24,7 @@ class Config(TypedDict, total=False):
         channels: of the images.
         complex: whether images are.
         data_range: public values of -1 and 1.
+        unrolled: ``operator`` and ``ratios`` of an unrolled network; its presence tells one.
         latent: whether it runs in the latents of an autoencoder, in the folder
             `store.AUTOENCODER`.
         training: settings and record of the training, for the model card.
@@ -39,6 +40,7 @@ class Config(TypedDict, total=False):
     channels: Required[int]
     complex: bool
     data_range: Required[list[float]]
+    unrolled: dict[str, Any]
     latent: bool
     training: dict[str, Any]
 

@@ -1,6 +1,8 @@
 """Saving and loading of priors: ``config.json``, float16 ``model.safetensors``, model card."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.named_schedules import SCHEDULES
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import ConvUNet, RestorationUNet
+from wellposed.priors.networks.unrolled import UnrolledNetwork
 from wellposed.priors.prior import Images
 from wellposed.priors.schedule import Schedule
 from wellposed.priors.stored.card import model_card
@@ -30,8 +33,10 @@ AUTOENCODER = "autoencoder"
 """Subfolder of a latent prior's autoencoder."""
 
 
-def make_network(config: Config) -> ConvUNet | RestorationUNet:
+def make_network(config: Config) -> ConvUNet | RestorationUNet | UnrolledNetwork:
     """Return the network of a config, with random weights."""
+    if "unrolled" in config:
+        return UnrolledNetwork(**config["network"])
     kind = RestorationUNet if "process" in config else ConvUNet
     return kind(**config["network"])
 
@@ -96,28 +101,52 @@ def load_prior(folder: Path) -> NetworkPrior | Latent:
     """Return the prior of a folder written by `save_prior`, in float32.
 
     Raises:
-        CheckpointError: a file is missing, truncated or corrupt, keys or shapes do not match, or
-            weights are not finite.
+        CheckpointError: see `load_network`; or the folder holds an unrolled network.
     """
-    where = f"prior: {str(folder)!r}"
-    try:
-        config = read_config(folder)
-        state = load_file(folder / "model.safetensors")
-        with torch.device("meta"):  # takes no memory, whatever the config asks for
-            check_fit(make_network(_plausible(config)).state_dict(), state, where)
-        network = make_network(config)
+    network, config = load_network(folder)
+    if isinstance(network, UnrolledNetwork):
+        raise CheckpointError(
+            f"prior: {str(folder)!r} holds an unrolled network, accepted: a prior; use it with "
+            "solvers.Unrolled"
+        )
+    with _told(folder):
         autoencoder = read_autoencoder(folder / AUTOENCODER) if config.get("latent") else None
         prior = build_prior(network, config, autoencoder)
         channels = config["channels"] * (2 if prior.is_complex else 1)
         channels = channels if autoencoder is None else autoencoder.latent_channels
         fits = network.settings["channels"] == channels
         require(fits, "channels", channels, "as many real channels as the network has")
+    return prior
+
+
+def load_network(folder: Path) -> tuple[ConvUNet | RestorationUNet | UnrolledNetwork, Config]:
+    """Return the network of a folder written by `save_prior`, in float32, and its config.
+
+    Raises:
+        CheckpointError: a file is missing, truncated or corrupt, keys or shapes do not match, or
+            weights are not finite.
+    """
+    where = f"prior: {str(folder)!r}"
+    with _told(folder):
+        config = read_config(folder)
+        state = load_file(folder / "model.safetensors")
+        with torch.device("meta"):  # takes no memory, whatever the config asks for
+            check_fit(make_network(_plausible(config)).state_dict(), state, where)
+        network = make_network(config)
+    load_strictly(network, {k: v.float() for k, v in state.items()}, where)
+    return network, config
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Turn errors of reading into a `CheckpointError` that names the folder."""
+    where = f"prior: {str(folder)!r}"
+    try:
+        yield
     except (LookupError, AttributeError) as error:
         raise CheckpointError(f"{where}: missing or invalid in config.json: {error}") from error
     except (OSError, SafetensorError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{where}: cannot load: {error}") from error
-    load_strictly(network, {k: v.float() for k, v in state.items()}, where)
-    return prior
 
 
 def _plausible(config: Config) -> Config:

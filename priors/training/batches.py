@@ -10,6 +10,7 @@ from wellposed.datasets.images.reading import Reading
 from wellposed.errors import ArgumentError
 from wellposed.priors.schedule import VE, Flow, Schedule
 from wellposed.priors.training.settings import TrainingSettings
+from wellposed.priors.training.unrolled_settings import UnrolledSettings
 
 Batch = tuple[Tensor, ...]
 
@@ -27,7 +28,10 @@ class TrainingBatches(Dataset[Batch]):
     """
 
     def __init__(
-        self, crops: Crops, settings: TrainingSettings, share: tuple[int, int] = (0, 1)
+        self,
+        crops: Crops,
+        settings: TrainingSettings | UnrolledSettings,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.crops, self.settings = crops, settings
         self.rank, self.world = share
@@ -97,7 +101,7 @@ def draw_noise(
     return torch.from_numpy(np.stack(eps))
 
 
-def reading_of(settings: TrainingSettings) -> Reading:
+def reading_of(settings: TrainingSettings | UnrolledSettings) -> Reading:
     """Return the settings for reading the run's data as images."""
     return Reading(**{k: getattr(settings, k) for k in Reading.__dataclass_fields__})
 

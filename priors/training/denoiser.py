@@ -12,7 +12,13 @@ from wellposed.priors.stored.config import Config
 from wellposed.priors.training.batches import Batch, TrainingBatches, training_times
 from wellposed.priors.training.losses import gsure
 from wellposed.priors.training.settings import TrainingSettings
-from wellposed.priors.training.task import PICTURES, VALIDATION_CROPS, Task, network_prior, noisy
+from wellposed.priors.training.task import (
+    PICTURES,
+    VALIDATION_CROPS,
+    PriorTask,
+    network_prior,
+    noisy,
+)
 
 VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 """Levels of sigma / alpha at which the denoising error on held-out crops is recorded."""
@@ -23,7 +29,7 @@ ALL_CROPS = ("aspect", "flips", "polarity", "companding", "complex_phase", "fore
 """Settings that training and validation crops share."""
 
 
-class Denoising(Task):
+class Denoising(PriorTask):
     """Trains a prior on images; see `Task`."""
 
     curve = tuple(f"mse_at_{v:g}" for v in VALIDATION_LEVELS)

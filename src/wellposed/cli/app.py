@@ -34,6 +34,7 @@ COMMANDS = {
     "inspect": (settings.Inspect, "inspect:inspect"),
     "validate": (trial_settings.Validate, "validate:validate"),
     "train": (settings.Train, "train:train"),
+    "train-unrolled": (settings.TrainUnrolled, "train_unrolled:train_unrolled"),
     "train-measured": (settings.TrainMeasured, "train_measured:train_measured"),
 }
 """Options and function of each command; the function is imported late, as it loads torch."""

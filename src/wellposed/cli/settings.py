@@ -13,12 +13,14 @@ from wellposed.cli.shares import Share, parse_shard
 from wellposed.errors import ArgumentError
 from wellposed.operators.options import OperatorOptions
 from wellposed.priors.training.settings import RunSettings, TrainingSettings
+from wellposed.priors.training.unrolled_settings import UnrolledSettings
 
 OPTIONS_OF = {
     "inpainting": ("keep", "mask"),
     "super-resolution": ("factor", "kernel"),
     "deblurring": ("blur_sigma", "kernel_file"),
     "mri": ("acceleration", "coils"),
+    "compressed-sensing": ("ratio",),
     "ct": ("views", "arc", "fan", "centre"),
 }
 """Options that only one operator uses."""
@@ -253,6 +255,18 @@ class Train(TrainingSettings):
     from a folder (--degradation pairs).
 
     On several GPUs: torchrun --nproc-per-node 4 -m wellposed train ... (or accelerate launch).
+    """
+
+    device: str = setting("cpu", "cpu or cuda.")
+    threads: int = setting(0, "CPU threads; 0: chosen by torch.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainUnrolled(UnrolledSettings):
+    """Train an unrolled network end to end for one kind of operator; the same command resumes it.
+
+    Operators are drawn anew for every batch. The network is used by reconstruct --solver unrolled.
+    Its memory does not grow with its steps and layers.
     """
 
     device: str = setting("cpu", "cpu or cuda.")
