@@ -118,7 +118,8 @@ def _value(each: "Field[object]", kind: object, value: object) -> object:
 
 def _parser(each: "Field[object]", kind: object) -> Callable[[str, str], object] | None:
     """Return the function of name and text that parses an option, or ``None`` if Typer does."""
-    return integers if kind == tuple[int, ...] else each.metadata.get("parse")
+    lists = {tuple[int, ...]: integers, tuple[float, ...]: numbers}
+    return lists.get(kind, each.metadata.get("parse"))  # type: ignore[call-overload, no-any-return]
 
 
 def _spelled(each: "Field[object]") -> str:
@@ -127,6 +128,14 @@ def _spelled(each: "Field[object]") -> str:
 
 def _is_repeatable(kind: object) -> bool:
     return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """Return numbers spelled ``.1,.3``."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentError(f"{option}: got {text!r}, accepted: numbers, e.g. .1,.3") from None
 
 
 def integers(option: str, text: str) -> tuple[int, ...]:

@@ -14,5 +14,5 @@ def train_unrolled(o: TrainUnrolled) -> None:
     own = {f.name: getattr(o, f.name) for f in fields(UnrolledSettings)}
     folder = run_training(UnrolledSettings(**own), o.device, o.threads)
     if folder is not None:
-        use = f"--solver unrolled --solver-set weights={folder}"
+        use = f"--solver unrolled --set weights={folder}"
         typer.echo(f"wrote the network to {folder}; use it with {use}")
