@@ -14,7 +14,7 @@ MAPPED = ("solvers", "operators", "priors", "datasets")
 ORDER = (
     (
         *("errors", "kinds", "checks", "integrity", "writing"),
-        *("linalg", "fixed_points", "autograd", "noise", "presentation"),
+        *("linalg", "fixed_points", "autograd", "reversible", "noise", "presentation"),
     ),
     (
         "metrics",

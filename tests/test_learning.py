@@ -49,7 +49,7 @@ def test_the_start_finds_mean_and_spectrum():
 
 
 def test_the_start_is_that_of_complex_images_too():
-    x = torch.complex(*(normal(20, 1, 8, 8, seed=s) for s in (0, 1)))
+    x = torch.complex(*(normal(40, 1, 8, 8, seed=s) for s in (0, 1)))
     operator = SingleCoilMRI(torch.ones(8, 8), noise_sigma=1e-3)
     found = stationary_start(
         [Measurement(str(k), operator.A(x[k : k + 1]), operator) for k in range(40)]
