@@ -229,6 +229,7 @@ def test_the_stopwatch_counts_calls_and_gradients(name, per_step):
 # Full size
 
 
+@pytest.mark.slow
 def test_untuned_methods_are_measured_once(tmp_path, monkeypatch):
     """A method that refuses a problem leaves a dash; what is in the file is not run again."""
     rows = {"HQS": full.Row(lambda case: solvers.HQS(steps=2))}
@@ -254,6 +255,7 @@ def test_untuned_methods_are_measured_once(tmp_path, monkeypatch):
     assert lines[0][3].strip() == "-"
 
 
+@pytest.mark.slow
 def test_held_out_images_are_covered_and_measured_once(tmp_path, monkeypatch):
     """Deviations that are three times too small, by an error of one image more than of another."""
 

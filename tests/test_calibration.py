@@ -49,6 +49,7 @@ def uniformities(truth, y, operator, samples):
 # Ranks
 
 
+@pytest.mark.slow
 def test_exact_samples_have_uniform_ranks_and_wrong_ones_do_not():
     truth, y, operator, exact, samples = gaussian(150)
     right = uniformities(truth, y, operator, samples)
@@ -271,6 +272,7 @@ def test_maps_are_written_with_the_geometry_of_a_volume(files, tmp_path):
         np.testing.assert_allclose(np.sort(data.ravel()), np.sort(expected), rtol=1e-3, atol=1)
 
 
+@pytest.mark.slow
 def test_images_may_be_drawn_from_the_prior(files, tmp_path):
     words = ("calibrate", *common(files), "--images", 4, "--image-size", 8, "--level", 0.8)
     fast = ("--num-samples", 2, "--solver", "dds", "--steps", 2)
@@ -308,6 +310,7 @@ def test_damaged_calibrations_and_foreign_solvers_are_named(files, tmp_path):
     assert done.exit_code == 2 and "--solver MODULE:Mine" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_ranks_of_a_prior_and_an_operator_are_tested_and_resumed(files, tmp_path):
     def validate(images, *more):
         words = ("validate", "dds", *common(files), "--steps", 2, "--num-samples", 3)

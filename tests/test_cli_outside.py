@@ -104,6 +104,7 @@ def test_a_solver_from_outside_is_used(at, tmp_path, solver):
     assert torch.equal(ours.samples, theirs.samples)
 
 
+@pytest.mark.slow
 def test_an_operator_from_outside_measures(at, tmp_path):
     done = reconstruct(tmp_path, *EVERY, "--simulate", "--noise-sigma", 0.01)
     assert done.exit_code == 0, done.output
@@ -194,6 +195,7 @@ def test_listing_shows_hyper_parameters(at):
     assert run("list", "flowchief").exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_solver_from_outside_is_validated(at, tmp_path):
     done = run("validate", "theirs:Mine", "--set", "strength=2", "--quick", "--out", tmp_path)
     assert done.exit_code == 0, done.output
@@ -258,6 +260,7 @@ def test_help_comes_without_torch():
     assert done.stdout.count("--help") >= len(COMMANDS)
 
 
+@pytest.mark.slow
 def test_batches_change_nothing(at, tmp_path):
     words = ["--operator", "deblurring", "--simulate", "--num-samples", 3]
     found = []

@@ -83,6 +83,7 @@ def test_nothing_is_drawn(estimate):
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("closed form", 1e-6), ("mri", 2e-3)])
+@pytest.mark.sampled
 def test_admm_at_one_level_finds_the_mode(kind, tolerance):
     """With a Gaussian prior the denoiser is a proximal map, and the mode the posterior mean."""
     complex_ = kind == "mri"
@@ -111,6 +112,7 @@ def test_hqs_is_its_recursion():
 
 
 @pytest.mark.parametrize("kind", ["mri", "ct"])
+@pytest.mark.sampled
 def test_total_variation_is_least_among_the_images_that_fit(kind):
     truth = blocks()
     if kind == "mri":
@@ -139,6 +141,7 @@ def test_total_variation_with_a_weight_is_that_of_deepinv():
     assert (found - wanted).abs().max() < 2e-3
 
 
+@pytest.mark.slow
 def test_total_variation_of_volumes_couples_slices():
     volume = blocks()[:, :, None].expand(-1, -1, 4, -1, -1).contiguous()
     operator = Denoising((1, 4, 24, 24), 0.2)
@@ -253,6 +256,7 @@ def test_the_flat_prior_denoises_nothing():
     assert prior.to_units(x).equal(x)
 
 
+@pytest.mark.slow
 def test_the_most_probable_noise_of_a_gaussian_is_the_posterior_mean():
     """As its sampler is linear; up to the levels of the sampler."""
     prior, y = GaussianPrior(0.2, 0.5), random(1, 1, 4, 4)

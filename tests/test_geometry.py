@@ -41,6 +41,7 @@ def subspace(schedule, rest=1e-8):
 @pytest.mark.parametrize(
     ("ratio", "trace"), [(0.3, 5.9643), (0.1, 6.8583), (0.03, 6.9872), (0.01, 7.0018)]
 )
+@pytest.mark.sampled
 def test_a_subspace_has_its_dimension(ratio, trace):
     prior = subspace(VE(sigma_min=1e-4))
     values = spectrum(prior, normal(2, *SHAPE), ratio)

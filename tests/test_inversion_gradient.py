@@ -96,6 +96,7 @@ def test_the_gradient_of_a_gaussian_is_its_flow():
     close(slope, 80 * exact.detach(), 1e-3)
 
 
+@pytest.mark.slow
 def test_one_step_is_held_whatever_the_number_of_steps():
     prior = network(SCHEDULES["vp"])
     few, many = (most_held(generate, prior, steps) for steps in (5, 40))

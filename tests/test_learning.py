@@ -38,6 +38,7 @@ def measured(x, keep=0.5, sigma=0.1):
         yield Measurement(f"image-{number}", operator.restrict(y + sigma * noise), operator)
 
 
+@pytest.mark.slow
 def test_the_start_finds_mean_and_spectrum():
     x, spectrum = field(24)
     prior = stationary_start(list(measured(x.float(), keep=0.7)), rounds=4)
@@ -100,6 +101,7 @@ def test_each_round_has_samples_and_a_prior(whole):
 
 
 @pytest.mark.parametrize("phase", ["sampling", "training"])
+@pytest.mark.sampled
 def test_a_killed_run_ends_with_the_same_weights(whole, phase, tmp_path, monkeypatch):
     calls, target = [], "write_sample" if phase == "sampling" else "train"
     real = getattr(rounds, target)

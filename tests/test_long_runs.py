@@ -35,6 +35,7 @@ VP = Tabulated.linear()
 
 
 @forks
+@pytest.mark.slow
 def test_killed_at_random_moments_the_run_ends_with_the_same_samples(tmp_path):
     operator = Stacked(Inpainting(random_mask(16, 16, 0.5, 0), 1, 0.05), 8)
     y = operator.measure(rand(1, 1, 8, 16, 16, dtype=torch.float32))

@@ -54,6 +54,7 @@ def gaussian(items):
     return problem, x_t.expand(items, 1, 1, 6), prior, operator
 
 
+@pytest.mark.slow
 def test_corrections_of_the_perturbed_problem_are_draws():
     """Mean and covariance of x_0 given x_t and y, both noisy measurements of it."""
     problem, x_t, prior, operator = gaussian(20_000)
@@ -120,6 +121,7 @@ def test_the_searched_step_of_pigdm_does_not_diverge_on_random_walks(steps):
     assert levy_errors(solver, "convolution", 4).gap < 2
 
 
+@pytest.mark.slow
 def test_draws_do_not_depend_on_the_process_nor_on_the_batch():
     operator = Inpainting(random_mask(6, 6, 0.5, 0), 1, 0.1)
     y = operator.measure(normal(2, 1, 6, 6))

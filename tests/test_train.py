@@ -570,6 +570,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(kills, photos, finished, tmp_
     assert_same_run(tmp_path, finished)
 
 
+@pytest.mark.slow
 def test_a_run_made_longer_equals_one_planned_longer(photos, tmp_path):
     """As long as the learning rate has not begun to fall."""
     schedule = dict(decay=0.5, save_every=2)

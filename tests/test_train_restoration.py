@@ -500,6 +500,7 @@ def test_lpips_without_weights_is_refused(photos, tmp_path, monkeypatch):
         dict(process="rddm", prediction="residual"),
     ],
 )
+@pytest.mark.slow
 def test_training_lowers_the_held_out_loss(process, photos, tmp_path):
     trainer = trainer_of(
         photos,

@@ -112,6 +112,7 @@ def chain_evidence(y, operator, prior, times, covariance, side=49, width=6.0):
 
 @pytest.mark.filterwarnings("ignore:ess")
 @pytest.mark.parametrize("covariance", ["moment", "scalar"])
+@pytest.mark.sampled
 def test_the_evidence_is_unbiased_for_the_chain_of_any_number_of_steps(covariance):
     means = torch.tensor([[-1.0, 0.5], [1.0, 0.0]], dtype=torch.float64).reshape(2, 1, 1, 2)
     prior = GaussianMixturePrior(rand(2), means, 0.1 * torch.ones(2).double(), VE(1.5, 0.7))
@@ -126,6 +127,7 @@ def test_the_evidence_is_unbiased_for_the_chain_of_any_number_of_steps(covarianc
     assert abs(float(found.mean()) - exact) < 3.5 * error
 
 
+@pytest.mark.slow
 def test_errors_fall_with_the_steps():
     problem, exact = gaussian(8, 4)
     runs = [Twisted(particles=400, steps=n)(*problem, num_samples=1, seed=0) for n in (8, 32)]
@@ -217,6 +219,7 @@ def test_a_start_from_the_prior_is_exact_where_noise_is_not():
 @pytest.mark.parametrize(
     "cell, problems", [((8, 2), 2), pytest.param((8, 4), 8, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_mixtures_are_sampled_at_the_floor(cell, problems):
     solver, ratios, gaps = Twisted(particles=300, steps=40, spread="unit"), [], []
     for seed in range(problems):
@@ -315,6 +318,7 @@ class Stop(Exception):
 
 
 @each
+@pytest.mark.sampled
 def test_runs_resume_at_every_step(solver, tmp_path):
     y, operator, _ = pixels(2)
     problem = y, operator, GaussianPrior(0.5, 0.1)
