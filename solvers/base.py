@@ -1,13 +1,12 @@
 """The part that all solvers share: the call, its batches and the result."""
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -24,11 +23,17 @@ from wellposed.reconstruction import Reconstruction
 from wellposed.runs.checkpoint import RunFolder
 from wellposed.runs.fingerprint import digest, fingerprint
 from wellposed.runs.memory import MemoryPlan, check_samples, plan
-from wellposed.solvers.particles import Population
 from wellposed.solvers.plausible import warn_of_copies, warn_of_misfit, warn_of_range
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
-from wellposed.solvers.sampler import Callback, Evidence, Sampled, Sampler, State
+from wellposed.solvers.sampler import (
+    Callback,
+    ParticleSummary,
+    Sampled,
+    Sampler,
+    State,
+    joined_summary,
+)
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
@@ -46,7 +51,7 @@ class Solver(Sampler):
     Args:
         steps, spacing: see `Sampler`.
         batch_size: samples of one item that are computed together; ``None``: all. With more than
-            one item, samples are drawn one after another.
+            one item, samples are drawn one after another, each of all items.
     """
 
     batch_size: Count | None = None
@@ -62,8 +67,15 @@ class Solver(Sampler):
 
     @property
     def most_samples(self) -> int | None:
-        """Largest number of samples of one call; ``None`` if there is no limit."""
+        """Number of weighted particles, which are computed for any number of samples up to it.
+
+        ``None`` for other methods, whose samples are drawn one by one.
+        """
         return None
+
+    def populated(self, count: int) -> Self:
+        """Return the solver with this number of weighted particles, or as it is without."""
+        return self
 
     @property
     def volume_arrays(self) -> int:
@@ -169,27 +181,25 @@ class Solver(Sampler):
         with nullcontext() if folder is None else folder.held():
             if folder is not None:
                 folder.claim(self.identity(problem, y, num_samples, seed), chunk=chunk)
-            started, evaluations, samples, residuals = time.perf_counter(), 0, [], []
-            evidence: Evidence | None = None
+            started, evaluations = time.perf_counter(), 0
+            samples, residuals, summaries = [], [], []
             measured = noisy_numbers(problem)
             for number, (part, identities) in enumerate(self._batches(problem, num_samples)):
                 own = ItemNoise(seed, identities, first_slice=problem.part.start)
                 source = own if noise is None else noise
                 found = self._run_or_load(part, source, callback, folder, number)
-                evidence, u = found.evidence, found.u[: num_samples * len(y)]
-                # A population costs the evaluations of all particles.
-                count = math.ceil(found.evaluations * len(found.u) / len(u))
-                evaluations = max(evaluations, count)
-                samples.append(part.to_public(u))
-                together = Population(part, len(u) // len(part.y), self.batch_size or len(u))
-                residuals += [misfit(p, u[rows], measured) for rows, p in together.parts()]
-        joined = torch.cat(samples) if len(samples) > 1 else samples[0]
-        residual = torch.cat(residuals).reshape(num_samples, len(y))
+                items = [b for _, b in identities[: len(found.u)]]
+                evaluations = max(evaluations, found.evaluations)
+                samples.append(part.to_public(found.u))
+                own_measured = None if measured is None else measured[items]
+                residuals.append(misfit(part, found.u, own_measured))
+                summaries += [] if found.particles is None else [found.particles]
+        residual, particles = self._joined(residuals, num_samples), joined_summary(summaries)
         warn_of_misfit(problem, residual)
-        if evidence is not None:
-            warn_of_copies(evidence.ess.amin(0))
+        if particles is not None:
+            warn_of_copies(particles.ess, num_samples)
         return Reconstruction(
-            samples=joined.unflatten(0, (num_samples, len(y))),
+            samples=self._joined(samples, num_samples),
             residual=residual,
             nfe=evaluations,
             seconds=time.perf_counter() - started,
@@ -197,8 +207,8 @@ class Solver(Sampler):
             settings=self.settings,
             seed=None if noise is not None or self.deterministic else seed,
             measured=measured,
-            log_evidence=None if evidence is None else evidence.log_evidence,
-            ess=None if evidence is None else evidence.ess,
+            log_evidence=None if particles is None else particles.log_evidence,
+            ess=None if particles is None else particles.ess,
         )
 
     def _prepare(
@@ -246,9 +256,9 @@ class Solver(Sampler):
         if finished is not None:
             tensors, evaluations = finished
             u = tensors.pop("u")
-            return Sampled(u, evaluations, Evidence(**tensors) if tensors else None)
+            return Sampled(u, evaluations, ParticleSummary(**tensors) if tensors else None)
         found = self.run(problem, noise, callback, folder, batch)
-        others = {} if found.evidence is None else found.evidence._asdict()
+        others = {} if found.particles is None else found.particles._asdict()
         folder.save_samples(batch, {"u": found.u, **others}, found.evaluations)
         return found
 
@@ -267,6 +277,13 @@ class Solver(Sampler):
         for start in range(0, num_samples, size):
             numbers = range(start, min(start + size, num_samples))
             yield problem.repeated(len(numbers)), [(n, 0) for n in numbers]
+
+    def _joined(self, parts: list[Tensor], num_samples: int) -> Tensor:
+        """Return the rows of all batches as (N, B, ...)."""
+        if self.most_samples is not None:  # a batch has the samples of an item
+            return torch.stack(parts, 1)
+        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+        return whole.view(num_samples, -1, *whole.shape[1:])
 
 
 def _check_shared(problem: Problem) -> None:

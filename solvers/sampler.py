@@ -1,7 +1,7 @@
 """Samplers: their state, their steps and the loop that takes the steps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, NamedTuple, TypeVar
 
@@ -35,11 +35,19 @@ class State:
     x0: Tensor
 
 
-class Evidence(NamedTuple):
-    """What weighted particles say of the model: log evidence (B,), effective sizes (steps, B)."""
+class ParticleSummary(NamedTuple):
+    """What weighted particles give: log evidence (B,), effective sizes (steps, B)."""
 
     log_evidence: Tensor
     ess: Tensor
+
+
+def joined_summary(parts: Sequence[ParticleSummary]) -> ParticleSummary | None:
+    """Return the summary of all items; ``None`` without particles."""
+    if not parts:
+        return None
+    evidence, ess = zip(*parts, strict=True)
+    return ParticleSummary(torch.cat(evidence), torch.cat(ess, 1))
 
 
 class Sampled(NamedTuple):
@@ -47,7 +55,7 @@ class Sampled(NamedTuple):
 
     u: Tensor
     evaluations: int
-    evidence: Evidence | None = None
+    particles: ParticleSummary | None = None
 
 
 @dataclass
@@ -108,8 +116,8 @@ class Sampler(Scope, ABC):
         """Return the reconstruction from the last state, in units."""
         return state.x
 
-    def evidence(self, state: State) -> Evidence | None:
-        """Return what the last state says of the model; ``None`` if nothing."""
+    def summary(self, state: State) -> ParticleSummary | None:
+        """Return what weighted particles give; ``None`` without."""
         return None
 
     def times(self, problem: Problem) -> list[float]:
@@ -160,8 +168,8 @@ class Sampler(Scope, ABC):
                     facts = {"batch": batch, "step": index + 1, "position": noise.position}
                     facts["evaluations"] = problem.tally.count
                     folder.save_state(state, facts, begun.memory())
-        u = self.finish(state)
-        return Sampled(u, problem.tally.count // len(u), self.evidence(state))
+        u = self.finish(state)[: len(problem.y)]  # of weighted particles, which may be more
+        return Sampled(u, -(-problem.tally.count // len(u)), self.summary(state))
 
 
 def _is_finite(state: State, problem: Problem) -> bool:

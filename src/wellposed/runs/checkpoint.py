@@ -177,8 +177,7 @@ class RunFolder:
 
         Args:
             batch: its number.
-            like: of the shape, dtype and device that is expected of the samples ``u``; a
-                population of particles is longer.
+            like: of the shape, dtype and device that is expected of the samples ``u``.
 
         Raises:
             CheckpointError: the file was damaged, or has another shape or dtype.
@@ -187,7 +186,7 @@ class RunFolder:
         if saved is None:
             return None
         tensors = saved[0]
-        found = _kind(tensors["u"][: len(like)]) if "u" in tensors else "none"
+        found = _kind(tensors["u"]) if "u" in tensors else "none"
         if found != _kind(like):
             raise CheckpointError(
                 f"checkpoint: {str(self.path)!r} holds samples of {found}, accepted: {_kind(like)}"
