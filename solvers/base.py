@@ -207,7 +207,7 @@ class Solver(Sampler):
             settings=self.settings,
             seed=None if noise is not None or self.deterministic else seed,
             measured=measured,
-            log_evidence=None if particles is None else particles.log_evidence,
+            log_evidence=None if particles is None else _evidence(particles, problem),
             ess=None if particles is None else particles.ess,
         )
 
@@ -292,6 +292,11 @@ def _check_shared(problem: Problem) -> None:
     got = type(prior).__name__ + (f" along axes {prior.axes}" if prior.axes else "")
     fits = problem.part.processes == 1 or prior.axes == (2,)
     require(fits, "prior", got, "Slicewise along axis 2 if processes share a volume")
+
+
+def _evidence(particles: ParticleSummary, problem: Problem) -> Tensor:
+    """Return the log evidence; NaN for noise-free items, whose noise is taken from the prior."""
+    return torch.where(problem.noise_sigma > 0, particles.log_evidence, torch.nan)
 
 
 def describe(solver: type[Solver]) -> str:

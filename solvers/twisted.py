@@ -17,7 +17,7 @@ from wellposed.priors.transition import Levels, levels, starting_std, variance
 from wellposed.runs.memory import MemoryPlan, check_samples
 from wellposed.solvers.base import Batch, Solver, State
 from wellposed.solvers.corrected import estimate
-from wellposed.solvers.data import decomposed, is_decomposable
+from wellposed.solvers.data import decomposed, is_decomposable, noise_level
 from wellposed.solvers.moments import Rows, Tweedie, measured_entries
 from wellposed.solvers.particles import ALWAYS, ParticleState, drawn, each_item, effective_size
 from wellposed.solvers.problem import Problem
@@ -175,9 +175,8 @@ class Twisted(Solver):
         else:
             x = starting_std(schedule, t) * noise.draw(zeros)
         look, one = self.look(x, t, problem), problem.repeated(1)
-        density = one.noise_sigma.double() * problem.prior.scale  # of y in public units
+        density = noise_level(one).double() * problem.prior.scale  # of y in public units
         constant = -0.5 * measured_numbers(one) * (2 * pi * density**2).log()
-        constant = torch.where(density > 0, constant, torch.nan)
         ess = constant.new_zeros(len(self.times(problem)) - 1, 1)
         return ParticleState(x, *look, look.log_psi, constant, ess)
 

@@ -163,7 +163,8 @@ class RunFolder:
             raise CheckpointError(
                 f"checkpoint: {str(self.path)!r} has a state of {found}, accepted: {kinds}"
             )
-        moved = {name: value.to(wanted[name].device) for name, value in tensors.items()}
+        # Copied: matrix products may differ in rounding where memory is not aligned, as in a file.
+        moved = {n: value.to(wanted[n].device, copy=True) for n, value in tensors.items()}
         return replace(template, **moved, **facts["plain"]), facts, learnt
 
     def save_samples(self, batch: int, found: Mapping[str, Tensor], evaluations: int) -> None:
