@@ -388,9 +388,10 @@ def test_copies_of_a_particle_part():
     assert states[1].ess[-1] < 5  # so that the next step begins with copies
     for state in states[:-1]:
         assert len(state.x.unique(dim=0)) == 20
-    # The last state is resampled: there are copies, at least as many particles as the weights say.
+    # The last state is resampled by weights that are not equal.
     left = len(found.samples.unique(dim=0))
-    assert 0.5 * float(found.ess[-1]) <= left < 20
+    assert 0.5 * float(found.ess[-1]) <= left
+    assert left < 20 or float(found.ess[-1]) > 19
 
 
 # --- what is told and what is refused -------------------------------------------------------
@@ -415,10 +416,11 @@ def test_evidence_is_saved_and_shown(tmp_path):
 
 
 def test_noise_free_data_have_the_noise_that_daps_gives_them_and_no_evidence(tmp_path):
-    y, operator, prior = pixels()
-    free, noisy = (Inpainting(operator.mask, noise_sigma=s) for s in (0.0, 0.005))
+    y, operator, _ = pixels()
+    prior = GaussianPrior(0.5, 0.1)
+    free, noisy = (Inpainting(operator.mask, noise_sigma=s) for s in (0.0, 0.01))
     first = few["tweedie"](y, free, prior, seed=0, checkpoint=tmp_path / "run")
-    second = few["tweedie"](y, noisy, prior, seed=0)  # .01 in units of half the range
+    second = few["tweedie"](y, noisy, prior, seed=0)
     torch.testing.assert_close(first.samples, second.samples)
     assert bool(first.log_evidence.isnan().all())
     assert bool(second.log_evidence.isfinite().all())
@@ -448,12 +450,13 @@ def test_operators_of_deepinv_are_taken_item_by_item():
     theirs = deepinv.physics.Inpainting(
         (1, 6, 6), operator.mask, noise_model=deepinv.physics.GaussianNoise(0.1)
     )
-    found = few["tweedie"](y, theirs, prior, num_samples=6, seed=0)
-    ours = few["tweedie"](y, operator, prior, num_samples=6, seed=0)
+    solver = replace(few["tweedie"], covariance="tweedie")
+    found = solver(y, theirs, prior, num_samples=6, seed=0)
+    ours = solver(y, operator, prior, num_samples=6, seed=0)
     # All 36 numbers are rows, most of them 0.
     torch.testing.assert_close(found.samples, ours.samples, rtol=0, atol=1e-6)
-    with pytest.raises(errors.ArgumentError, match="y: got 2 items, accepted: 1 item at a time"):
-        few["tweedie"](y.expand(2, 1, 6, 6), theirs, prior)
+    with pytest.raises(errors.ArgumentError, match="y: got '2 items', accepted: 1 item at a time"):
+        solver(y.expand(2, 1, 6, 6), theirs, prior)
 
 
 def test_copies_of_the_last_particles_are_warned_of():

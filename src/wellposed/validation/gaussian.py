@@ -147,7 +147,7 @@ def draw_samples(
         population = solver.populated(count)
         return population(y, operator, prior, num_samples=count, seed=noise.seed).samples
     run = solver(y.repeat(count, *[1] * (y.ndim - 1)), operator, prior, noise=noise)
-    return run.samples[0].unflatten(0, (count, len(y)))
+    return run.samples[0].view(count, len(y), *run.samples.shape[2:])
 
 
 def gaussian_errors(
