@@ -23,25 +23,22 @@ from wellposed.reconstruction import Reconstruction
 from wellposed.runs.checkpoint import RunFolder
 from wellposed.runs.fingerprint import digest, fingerprint
 from wellposed.runs.memory import MemoryPlan, check_samples, plan
+from wellposed.solvers.batches import Batch, Results
 from wellposed.solvers.plausible import warn_of_copies, warn_of_misfit, warn_of_range
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.residual import misfit, noisy_numbers
+from wellposed.solvers.residual import noisy_numbers
 from wellposed.solvers.sampler import (
     Callback,
     ParticleSummary,
     Sampled,
     Sampler,
     State,
-    joined_summary,
 )
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
 
 __all__ = ["Callback", "Solver", "State", "describe"]
-
-Batch = tuple[Problem, list[tuple[int, int]]]
-"""A problem to run, and the (sample, item) identity of each of its images or volumes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,18 +154,9 @@ class Solver(Sampler):
             UserWarning: ``y`` is far from the prior's range, or the images do not explain it.
         """
         num_samples = require_samples(num_samples)
-        if self.deterministic:
-            one = f"1 of {type(self).__name__}, which returns one estimate"
-            require(num_samples == 1, "num_samples", num_samples, one)
-            seed = 0 if noise is None else seed
-        if self.most_samples is not None:
-            most = f"at most {self.most_samples}, the particles of {type(self).__name__}"
-            require(num_samples <= self.most_samples, "num_samples", num_samples, most)
-        if noise is not None:
-            require(callable(getattr(noise, "draw", None)), "noise", noise, "a noise source")
-            require(num_samples == 1, "num_samples", num_samples, "1 with recorded noise")
-            require(seed is None, "seed", seed, "None with recorded noise")
-            require(checkpoint is None, "checkpoint", checkpoint, "None with recorded noise")
+        self._check_call(num_samples, seed, noise, checkpoint)
+        if self.deterministic and noise is None:
+            seed = 0
         if not self.uses_prior:
             prior = Flat()
         folder = None
@@ -181,27 +169,20 @@ class Solver(Sampler):
         with nullcontext() if folder is None else folder.held():
             if folder is not None:
                 folder.claim(self.identity(problem, y, num_samples, seed), chunk=chunk)
-            started, evaluations = time.perf_counter(), 0
-            samples, residuals, summaries = [], [], []
-            measured = noisy_numbers(problem)
-            for number, (part, identities) in enumerate(self._batches(problem, num_samples)):
-                own = ItemNoise(seed, identities, first_slice=problem.part.start)
+            started, measured = time.perf_counter(), noisy_numbers(problem)
+            found = Results(num_samples, self.most_samples is not None, measured)
+            for number, batch in enumerate(self._batches(problem, num_samples)):
+                own = ItemNoise(seed, batch[1], first_slice=problem.part.start)
                 source = own if noise is None else noise
-                found = self._run_or_load(part, source, callback, folder, number)
-                items = [b for _, b in identities[: len(found.u)]]
-                evaluations = max(evaluations, found.evaluations)
-                samples.append(part.to_public(found.u))
-                own_measured = None if measured is None else measured[items]
-                residuals.append(misfit(part, found.u, own_measured))
-                summaries += [] if found.particles is None else [found.particles]
-        residual, particles = self._joined(residuals, num_samples), joined_summary(summaries)
+                found.add(batch, self._run_or_load(batch[0], source, callback, folder, number))
+        residual, particles = found.residual, found.particles
         warn_of_misfit(problem, residual)
         if particles is not None:
             warn_of_copies(particles.ess, num_samples)
         return Reconstruction(
-            samples=self._joined(samples, num_samples),
+            samples=found.samples,
             residual=residual,
-            nfe=evaluations,
+            nfe=found.nfe,
             seconds=time.perf_counter() - started,
             solver=type(self).__name__,
             settings=self.settings,
@@ -210,6 +191,26 @@ class Solver(Sampler):
             log_evidence=None if particles is None else _evidence(particles, problem),
             ess=None if particles is None else particles.ess,
         )
+
+    def _check_call(
+        self,
+        num_samples: int,
+        seed: int | None,
+        noise: NoiseSource | None,
+        checkpoint: str | PathLike[str] | None,
+    ) -> None:
+        """Raise for options of a call that do not go together."""
+        if self.deterministic:
+            one = f"1 of {type(self).__name__}, which returns one estimate"
+            require(num_samples == 1, "num_samples", num_samples, one)
+        if self.most_samples is not None:
+            most = f"at most {self.most_samples}, the particles of {type(self).__name__}"
+            require(num_samples <= self.most_samples, "num_samples", num_samples, most)
+        if noise is not None:
+            require(callable(getattr(noise, "draw", None)), "noise", noise, "a noise source")
+            require(num_samples == 1, "num_samples", num_samples, "1 with recorded noise")
+            require(seed is None, "seed", seed, "None with recorded noise")
+            require(checkpoint is None, "checkpoint", checkpoint, "None with recorded noise")
 
     def _prepare(
         self,
@@ -277,13 +278,6 @@ class Solver(Sampler):
         for start in range(0, num_samples, size):
             numbers = range(start, min(start + size, num_samples))
             yield problem.repeated(len(numbers)), [(n, 0) for n in numbers]
-
-    def _joined(self, parts: list[Tensor], num_samples: int) -> Tensor:
-        """Return the rows of all batches as (N, B, ...)."""
-        if self.most_samples is not None:  # a batch has the samples of an item
-            return torch.stack(parts, 1)
-        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-        return whole.view(num_samples, -1, *whole.shape[1:])
 
 
 def _check_shared(problem: Problem) -> None:

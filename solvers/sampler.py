@@ -1,7 +1,7 @@
 """Samplers: their state, their steps and the loop that takes the steps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, NamedTuple, TypeVar
 
@@ -40,14 +40,6 @@ class ParticleSummary(NamedTuple):
 
     log_evidence: Tensor
     ess: Tensor
-
-
-def joined_summary(parts: Sequence[ParticleSummary]) -> ParticleSummary | None:
-    """Return the summary of all items; ``None`` without particles."""
-    if not parts:
-        return None
-    evidence, ess = zip(*parts, strict=True)
-    return ParticleSummary(torch.cat(evidence), torch.cat(ess, 1))
 
 
 class Sampled(NamedTuple):

@@ -12,10 +12,11 @@ from torch import Tensor
 from wellposed.checks import Choice, Fraction, Whole
 from wellposed.errors import ArgumentError, SamplingError, require
 from wellposed.noise import NoiseSource
-from wellposed.priors.analytic import Drawable
+from wellposed.priors.analytic import SupportsNoisyDraws
 from wellposed.priors.transition import Levels, levels, starting_std, variance
 from wellposed.runs.memory import MemoryPlan, check_samples
-from wellposed.solvers.base import Batch, Solver, State
+from wellposed.solvers.base import Solver, State
+from wellposed.solvers.batches import Batch
 from wellposed.solvers.corrected import estimate
 from wellposed.solvers.data import decomposed, is_decomposable, noise_level
 from wellposed.solvers.moments import Rows, Tweedie, measured_entries
@@ -128,7 +129,7 @@ class Twisted(Solver):
         require(whole, "operator", "a volume shared by processes", "a whole one by Twisted")
         for one in each_item(problem):
             self._check_item(one)
-        exact = self.start == "noise" or isinstance(problem.prior, Drawable)
+        exact = self.start == "noise" or isinstance(problem.prior, SupportsNoisyDraws)
         accepted = '"noise", or a prior that draws x_T, as GaussianPrior and GaussianMixturePrior'
         require(exact, "start", f"{self.start} with {type(problem.prior).__name__}", accepted)
 
@@ -170,7 +171,7 @@ class Twisted(Solver):
         schedule, t = problem.prior.schedule, self.times(problem)[0]
         zeros = problem.repeated(self.particles).zeros()
         if self.start == "prior":
-            assert isinstance(problem.prior, Drawable)
+            assert isinstance(problem.prior, SupportsNoisyDraws)
             x = problem.prior.draw_noisy(zeros, t, noise)
         else:
             x = starting_std(schedule, t) * noise.draw(zeros)
