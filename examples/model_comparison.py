@@ -77,9 +77,9 @@ def main() -> None:
         operator = MatrixOperator(matrix, SIZE, sigma)
         found = solver(y, operator, prior, num_samples=options.particles, seed=options.seed)
         assert found.log_evidence is not None
-        assert found.ess is not None
+        assert found.least_ess is not None
         values = float(found.log_evidence), exact_evidence(y, operator, prior, sigma)
-        ess = f"{float(found.ess.min()):.0f} of {options.particles}"
+        ess = f"{found.least_ess:.0f} of {options.particles}"
         rows.append([name, f"{sigma:g}", *(f"{v:.2f}" for v in values), ess])
     print(format_table(["prior", "noise", "log evidence", "exact", "least ESS"], rows))
 

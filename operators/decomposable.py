@@ -102,6 +102,8 @@ class DecomposableScaled(Scaled, Decomposable):
 
     operator: Decomposable
 
+    _of_items = ("singular_values",)
+
     def __init__(self, operator: Decomposable, factor: complex) -> None:
         super().__init__(operator, factor)
         self.register_buffer("singular_values", abs(self.factor) * operator.singular_values)
@@ -127,6 +129,8 @@ class DecomposableAdjoint(Adjoint, Decomposable):
     """``A^H = V diag(s) U^H``."""
 
     operator: Decomposable
+
+    _of_items = ("singular_values",)
 
     def __init__(self, operator: Decomposable) -> None:
         super().__init__(operator)

@@ -114,6 +114,8 @@ class AlignedSuperposition(Superposition, Decomposable):
         ArgumentError: see `Superposition`; also operators with different ``U``.
     """
 
+    _of_items = ("singular_values",)
+
     def __init__(
         self,
         operators: Sequence[LinearOperator],

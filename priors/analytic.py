@@ -27,7 +27,7 @@ from wellposed.priors.schedule import Schedule, Tabulated
 
 
 @runtime_checkable
-class Drawable(Protocol):
+class SupportsNoisyDraws(Protocol):
     """A prior that can draw noisy images exactly."""
 
     def draw_noisy(self, like: Tensor, t: float, noise: NoiseSource) -> Tensor:

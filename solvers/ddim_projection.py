@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from wellposed.checks import Count, Fraction
+from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
 from wellposed.solvers.data import project
@@ -24,7 +25,9 @@ class Projection(Correction):
 
     linear_only: ClassVar[bool] = True
 
-    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+    def correct(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> Tensor:
         """Project onto the data."""
         return project(problem, found.x0, self.cg_steps)
 

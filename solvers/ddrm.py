@@ -34,7 +34,7 @@ class DDRM(Corrected):
     `Decomposable` operators.
 
     A step starts from the mean of x_0, which makes the samples too narrow: on Gaussian problems
-    their variance is .53 of the exact one with 20 steps; ``DDS(spread="residual")`` draws x_0.
+    their variance is .53 of the exact one with 20 steps; ``MMPS(spread_steps=2)`` draws x_0.
 
     Reference: "Denoising Diffusion Restoration Models", NeurIPS 2022, arXiv 2201.11793.
 

@@ -6,14 +6,14 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from wellposed.checks import Choice, Count, Fraction, Whole
+from wellposed.checks import Choice, Count, Fraction
 from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, levels, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
 from wellposed.solvers.data import proximal
-from wellposed.solvers.mmps import MMPS, MomentMatching
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.spread import unit_variance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,9 @@ class PseudoinverseGuidance(Correction):
     linear_only: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
 
-    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+    def correct(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> Tensor:
         """Add the guidance; pure noise (alpha_t = 0) gives none."""
         if level.alpha_t == 0:
             return found.x0
@@ -33,10 +35,9 @@ class PseudoinverseGuidance(Correction):
 
 def pull(found: Estimate, level: Levels, problem: Problem) -> Tensor:
     """Return ``r_t^2 g``."""
-    square = level.alpha_t**2 + level.sigma_t**2
-    r2 = level.sigma_t**2 / square
     # The proximal correction is r_t^2 A^T (r_t^2 A A^T + sigma_y^2)^-1 (y - A x0).
-    return found.vjp(proximal(problem, found.x0, problem.noise_sigma**2 / r2) - found.x0)
+    weight = problem.noise_sigma**2 / unit_variance(level)
+    return found.vjp(proximal(problem, found.x0, weight) - found.x0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +61,9 @@ class PiGDM(Corrected):
     ``r_t^2``; but it depends on ``J`` at high noise, where that of a network is inaccurate.
 
     Both fail for data of other variances: where the variance of x_0 given x_t exceeds r_t^2 the
-    step overshoots, and the run diverges (gaps of 78 and 537 dB on random walks of variance up to
-    16).
-    ``guidance="searched"`` needs no r_t: along ``J^T A^T w``, with w the residual divided by an
-    isotropic covariance, it takes the length that Tweedie's covariance implies, the first step of
-    the conjugate gradients of `MMPS`, at the same cost. x0' then is a draw of x_0 given x_t and y
-    unless ``spread_steps`` is 0, see `MMPS`. With 30 steps the mean of Gaussian problems is .10 to
-    .19 posterior standard deviations off (published, 100 steps: .12 to .51), the variance .99 to
-    1.05 (.61 to .78), and the gap on random walks .24 to .71 dB; on mixtures it is 10 to 20 %
-    further from the posterior than the published one.
+    step overshoots, and the run diverges, as on the random walks of docs/posterior.md, whose
+    variance goes up to 16. ``MMPS(cg_steps=1, preconditioned=True, spread_steps=2)`` holds there,
+    as it takes the length of its one step from the covariance.
 
     Reference: "Pseudoinverse-Guided Diffusion Models for Inverse Problems", ICLR 2023,
     algorithm 1.
@@ -76,14 +71,12 @@ class PiGDM(Corrected):
     Args:
         steps: 100 as published.
         eta: DDIM's eta: 0 is deterministic, 1 is DDPM.
-        guidance: "published", "score" or "searched", see above.
-        spread_steps: Jacobian products for the spread of x_0 with "searched", 0 for its mean.
+        guidance: "published" or "score", see above.
     """
 
     steps: Count = 100
     eta: Fraction = 1.0
-    guidance: Annotated[str, Choice("published", "score", "searched")] = "published"
-    spread_steps: Annotated[int, Whole(0, 100)] = 2
+    guidance: Annotated[str, Choice("published", "score")] = "published"
 
     name: ClassVar[str] = "pigdm"
     linear_only: ClassVar[bool] = True
@@ -91,9 +84,7 @@ class PiGDM(Corrected):
 
     @property
     def correction(self) -> Correction | None:
-        """The guidance by the score or with a search; that published acts after the step."""
-        if self.guidance == "searched":
-            return MomentMatching(cg_steps=1, preconditioned=True)
+        """The guidance by the score; that published acts after the step."""
         return PseudoinverseGuidance() if self.guidance == "score" else None
 
     def fresh(self, level: Levels) -> Tensor:
@@ -104,20 +95,12 @@ class PiGDM(Corrected):
         self, state: State, t: float, s: float, problem: Problem, noise: NoiseSource
     ) -> State:
         """Denoise, guide, take a DDIM step."""
-        if self.guidance == "searched":
-            return super().step(state, t, s, problem, noise)
         level = levels(problem.prior.schedule, t, s)
         found = self.estimate(state.x, t, problem)
-        x0 = self.correct(found, level, problem)
+        x0 = self.correct(found, level, problem, noise)
         z = self.draw(x0, s, noise)
         x_s = self.onwards(found, x0, z, level, problem)
         if self.guidance == "score":
             return State(x_s, x0)
         size_s = torch.hypot(level.alpha_s, level.sigma_s)
         return State(x_s + level.alpha_t * size_s * pull(found, level, problem), x0)
-
-    def perturbed(
-        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
-    ) -> tuple[Estimate, Problem]:
-        """Perturb estimate and data, so that x0' is a draw."""
-        return MMPS(spread_steps=self.spread_steps).perturbed(found, level, problem, noise)

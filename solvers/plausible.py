@@ -21,8 +21,8 @@ FAR = 10.0
 UNEXPLAINED = 5.0
 """Residual from which on noise does not explain the misfit."""
 
-FEW = 2.0
-"""Effective number of particles below which samples are copies of one or two."""
+FEW, COPIES = 2.0, 4.0
+"""Effective particles below which samples are copies of one or two; samples from each of them."""
 
 REMEDY = (
     "priors.fit_range(prior, y, operator) takes the prior to the units of y, --window LOW HIGH an "
@@ -89,19 +89,24 @@ def warn_of_misfit(problem: Problem, residual: Tensor) -> None:
     )
 
 
-def warn_of_copies(ess: Tensor) -> None:
+def warn_of_copies(ess: Tensor, num_samples: int) -> None:
     """Warn if the samples of an item are copies of few particles.
 
     Args:
-        ess: smallest effective number of particles of each item, (B,). Later resampling hides
-            that all particles descend from one.
+        ess: effective numbers of particles after each step, (steps, B). The least one counts, as
+            later resampling hides that all particles descend from one; and the last one, from
+            which the samples are drawn.
+        num_samples: samples of each item.
     """
-    if bool((ess < FEW).any()):
-        item = int(ess.argmin())
+    least = ess.amin(0)
+    few = (least < FEW) | (COPIES * ess[-1] < num_samples)
+    if bool(few.any()):
+        item = int(few.nonzero()[0])
         warn(
-            f"ess: {float(ess[item]):.3g} effective particles for item {item}: the samples are "
-            "copies of few; increase particles or steps, or take a solver without weights for "
-            "this many measurements (MMPS)"
+            f"ess: {float(least[item]):.3g} effective particles at least and "
+            f"{float(ess[-1, item]):.3g} at last for {num_samples} samples of item {item}: the "
+            "samples are copies of few; increase particles or steps, or take a solver without "
+            "weights for this many measurements (MMPS)"
         )
 
 

@@ -35,8 +35,8 @@ class State:
     x0: Tensor
 
 
-class Evidence(NamedTuple):
-    """What weighted particles say of the model: log evidence (B,), effective sizes (steps, B)."""
+class ParticleSummary(NamedTuple):
+    """What weighted particles give: log evidence (B,), effective sizes (steps, B)."""
 
     log_evidence: Tensor
     ess: Tensor
@@ -47,7 +47,7 @@ class Sampled(NamedTuple):
 
     u: Tensor
     evaluations: int
-    evidence: Evidence | None = None
+    particles: ParticleSummary | None = None
 
 
 @dataclass
@@ -108,8 +108,8 @@ class Sampler(Scope, ABC):
         """Return the reconstruction from the last state, in units."""
         return state.x
 
-    def evidence(self, state: State) -> Evidence | None:
-        """Return what the last state says of the model; ``None`` if nothing."""
+    def summary(self, state: State) -> ParticleSummary | None:
+        """Return what weighted particles give; ``None`` without."""
         return None
 
     def times(self, problem: Problem) -> list[float]:
@@ -160,8 +160,8 @@ class Sampler(Scope, ABC):
                     facts = {"batch": batch, "step": index + 1, "position": noise.position}
                     facts["evaluations"] = problem.tally.count
                     folder.save_state(state, facts, begun.memory())
-        u = self.finish(state)
-        return Sampled(u, problem.tally.count // len(u), self.evidence(state))
+        u = self.finish(state)[: len(problem.y)]  # of weighted particles, which may be more
+        return Sampled(u, -(-problem.tally.count // len(u)), self.summary(state))
 
 
 def _is_finite(state: State, problem: Problem) -> bool:

@@ -21,26 +21,32 @@ from wellposed.linalg import WHOLE, Space, as_real, like, per_item
 from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.priors.transition import Levels
 from wellposed.solvers.corrected import Estimate
-from wellposed.solvers.data import REMAINING
+from wellposed.solvers.data import noise_level, proximal
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import measured_numbers
 
 LEAST = 0.01
-"""Smallest variance of x_0 given x_t over that of data of variance 1."""
+"""Smallest variance of x_0 given x_t over `unit_variance`."""
+
+
+def unit_variance(level: Levels) -> Tensor:
+    """Return the variance of x_0 given x_t for data of variance 1, without the network."""
+    return level.sigma_t**2 / (level.alpha_t**2 + level.sigma_t**2)
 
 
 def perturbed(
-    found: Estimate, u: Tensor, problem: Problem, noise: NoiseSource
+    found: Estimate, u: Tensor, problem: Problem, sigma: Tensor, noise: NoiseSource
 ) -> tuple[Estimate, Problem]:
     """Return estimate and problem whose correction is a draw; see the module.
 
     Args:
         found: the estimate.
         u: a draw of ``N(0, V)``.
-        problem: the problem, of noisy or noise-free data.
+        problem: the problem.
+        sigma: noise level of the data that the correction assumes, (B,).
         noise: source of the noise of the data.
     """
-    n = per_item(problem.noise_sigma, problem.y) * noise.draw(problem.y)
+    n = per_item(sigma, problem.y) * noise.draw(problem.y)
     restrict = getattr(problem.operator, "restrict", None)
     n = n if restrict is None else restrict(n)  # what is not measured has no noise
     return found._replace(x0=found.x0 + u), replace(problem, y=problem.y + n)
@@ -64,14 +70,26 @@ def tweedie_draw(
     return level.sigma_t / level.alpha_t.sqrt() * root(found.vjp, z, steps, space)
 
 
-def isotropic_spread(level: Levels) -> Tensor:
-    """Return the standard deviation of x_0 given x_t of images, without the network.
+def isotropic_draw(
+    found: Estimate,
+    rho2: Tensor,
+    problem: Problem,
+    noise: NoiseSource,
+    iterations: int | None = None,
+) -> Tensor:
+    """Return a draw of x_0 given x_t and y for ``V = rho^2``, without gradients.
 
-    Its square is the share `REMAINING` of ``r^2 / (1 + r^2)``, the value for data of variance 1,
-    with ``r = sigma_t / alpha_t``.
+    Args:
+        found: the estimate.
+        rho2: variance of a pixel of each item, (B,).
+        problem: the problem; noise-free data have the noise of `noise_level`.
+        noise: source of the noise.
+        iterations: conjugate-gradient steps at most, see `proximal`.
     """
-    r2 = (level.sigma_t / level.alpha_t) ** 2
-    return (REMAINING * r2 / (1 + r2)).sqrt()
+    x0, sigma = found.x0, noise_level(problem)
+    u = per_item(rho2.sqrt(), x0) * noise.draw(x0)
+    seen, measured = perturbed(found, u, problem, sigma, noise)
+    return proximal(measured, seen.x0, sigma**2 / rho2, iterations)
 
 
 def variance_of_residual(found: Estimate, level: Levels, problem: Problem) -> Tensor:
@@ -79,21 +97,25 @@ def variance_of_residual(found: Estimate, level: Levels, problem: Problem) -> Te
 
     ``||y - A x0||^2`` has the mean ``m sigma_y^2 + rho^2 ||A||_F^2`` for m measured numbers, if
     x_t is drawn given y. It is at most ``r^2 = (sigma_t / alpha_t)^2``, and at least a hundredth
-    of ``r^2 / (1 + r^2)``, the value for data of variance 1.
+    of `unit_variance`.
     """
-    r2 = float((level.sigma_t / level.alpha_t) ** 2)
+    most = float((level.sigma_t / level.alpha_t) ** 2)
     gap, m = problem.space.norm(problem.y - problem.A(found.x0)), measured_numbers(problem)
-    probe = _signs(problem)
+    zeros = problem.zeros()
+    probe = signs(zeros[:1], problem.part.start).expand_as(zeros)
     gain = problem.space.norm(problem.A(probe)).square()
     excess = gap.square() - m.to(gap) * problem.noise_sigma**2
-    return (excess / torch.where(gain > 0, gain, 1)).clamp(LEAST * r2 / (1 + r2), r2)
+    least = LEAST * float(unit_variance(level))
+    return (excess / torch.where(gain > 0, gain, 1)).clamp(least, most)
 
 
-def _signs(problem: Problem) -> Tensor:
-    """Return a random image of signs, the same for all items: ``||A s||^2`` is about ||A||_F^2."""
-    zeros = problem.zeros()
-    signs = ItemNoise(0, [(0,)], first_slice=problem.part.start).draw(as_real(zeros[:1])).sign()
-    return like(signs, zeros).expand_as(zeros)
+def signs(x: Tensor, first_slice: int = 0) -> Tensor:
+    """Return random images of signs, always the same, for complex images in both parts.
+
+    ``||A s||^2`` of such an image is about ``||A||_F^2``.
+    """
+    noise = ItemNoise(0, [(n,) for n in range(len(x))], first_slice=first_slice)
+    return like(noise.draw(as_real(x)).sign(), x)
 
 
 def root(apply: Callable[[Tensor], Tensor], z: Tensor, steps: int, space: Space = WHOLE) -> Tensor:
@@ -107,17 +129,13 @@ def root(apply: Callable[[Tensor], Tensor], z: Tensor, steps: int, space: Space 
         steps: applications of the map.
         space: the inner product, if processes hold parts of an item.
     """
-    length = space.norm(z)
-    q, basis, T = (
-        z / per_item(length, z),
-        [],
-        z.new_zeros(len(z), steps, steps, dtype=torch.float64),
-    )
+    length, basis = space.norm(z), []
+    q, T = z / per_item(length, z), z.new_zeros(len(z), steps, steps, dtype=torch.float64)
     for k in range(steps):
         basis.append(q)
         w = apply(q)
         T[:, k, k] = space.inner(q, w).double()
-        for p in basis:  # all, as rounding and a map that is not quite Hermitian allow no less
+        for p in basis:  # against all vectors: the map is only nearly Hermitian
             w = w - per_item(space.inner(p, w), w) * p
         beta = space.norm(w)
         if k + 1 < steps:

@@ -1,7 +1,8 @@
 """Twisted sequential Monte Carlo: weighted particles with moment-matched proposals."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from math import pi
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -11,35 +12,25 @@ from torch import Tensor
 from wellposed.checks import Choice, Fraction, Whole
 from wellposed.errors import ArgumentError, SamplingError, require
 from wellposed.noise import NoiseSource
-from wellposed.priors.analytic import Drawable
+from wellposed.priors.analytic import SupportsNoisyDraws
 from wellposed.priors.transition import Levels, levels, starting_std, variance
-from wellposed.solvers.base import Batch, Solver, State
+from wellposed.runs.memory import MemoryPlan, check_samples
+from wellposed.solvers.base import Solver, State
+from wellposed.solvers.batches import Batch
 from wellposed.solvers.corrected import estimate
 from wellposed.solvers.data import decomposed, is_decomposable, noise_level
-from wellposed.solvers.moments import MomentKernel, Rows, moment_twist, products
-from wellposed.solvers.particles import (
-    ALWAYS,
-    ParticleState,
-    Population,
-    drawn,
-    effective_size,
-)
+from wellposed.solvers.moments import Rows, Tweedie, measured_entries
+from wellposed.solvers.particles import ALWAYS, ParticleState, drawn, each_item, effective_size
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import measured_numbers
-from wellposed.solvers.sampler import Evidence
-from wellposed.solvers.twists import (
-    Directions,
-    ScalarKernel,
-    likelihood,
-    measured_entries,
-    scalar_twist,
-    trace_spread,
-    unit_spread,
-)
+from wellposed.solvers.sampler import ParticleSummary
+from wellposed.solvers.twists import Covariance, Isotropic, Twist, likelihood
 
-Known = Rows | Directions
-MOMENTS = 16
+FEW = 16
 """Measured real numbers up to which "auto" takes the covariance from the network's Jacobian."""
+
+ARRAYS = 8
+"""Images of each particle that a step holds, those of the states before and after it included."""
 
 
 class Look(NamedTuple):
@@ -48,7 +39,7 @@ class Look(NamedTuple):
     x0: Tensor
     corrected: Tensor
     log_psi: Tensor
-    spread: Tensor
+    variance: Tensor
     products: Tensor
 
 
@@ -67,27 +58,26 @@ class Twisted(Solver):
         x_s   ~ q = p conditioned on y: moved by c (x0' - x0), narrowed along what is measured
         w    <- w psi_s(x_s) / psi_t(x_t) p(x_s) / q(x_s)
 
-    ``psi_0`` is the likelihood. The transition p has the covariance of x_0 given x_t. Without it
-    the variance of the weights is 100 times as large, and modes have wrong probabilities. The mean
-    of all weights estimates the evidence ``p(y)``: differences of `Reconstruction.log_evidence`
-    compare priors and noise levels. Particles of an item stay together and items are independent.
-    A call computes all particles and returns the first ``num_samples`` of a resampled population,
-    in random order.
+    ``psi_0`` is the likelihood. The transition p has the covariance of x_0 given x_t. The mean of
+    all weights estimates the evidence ``p(y)``: differences of `Reconstruction.log_evidence`
+    compare priors and noise levels. Items are run one by one. A call computes all particles of an
+    item and returns the first ``num_samples`` of a resampled population, in random order.
 
-    ``covariance="moment"`` takes V from products with the network's Jacobian, one for each
-    measured number and two more, see ``solvers/moments.py``; ``"scalar"`` takes ``rho^2`` times
-    the identity, for a `Decomposable` operator; ``"auto"`` is moment for up to 16 numbers.
+    ``covariance="tweedie"`` takes V from products with the network's Jacobian, one for each
+    measured number and two more, see ``solvers/moments.py``; ``"isotropic"`` takes ``rho^2`` times
+    the identity, for a `Decomposable` operator; ``"auto"`` is tweedie for up to 16 numbers.
 
-    Limits: an isotropic V is wrong, and the variance of the log weights grows with the number of
-    measurements. With 64 particles "scalar" ends at about 30 numbers; beyond, all samples are
-    copies of one particle. `Reconstruction.ess` shows this, and a warning is given. "moment" then
-    costs more and holds longer: of a Gaussian field with 72 pixels measured it keeps 54 of 64
-    particles in 20 steps, where "scalar" keeps 1. On a photograph of 64 pixels (8 particles, 30
-    steps, the "natural" prior; inpainting of a box and of random pixels, super-resolution) 1 to 2
-    particles have all the weight, and the CRPS is 2.5 to 4 times that of `MMPS`. It is 1.15 to
-    1.4 times if blocks of 4 pixels are resampled by their own weights, which is not offered.
-    Weights do not find better fillings of a box either. Take `MMPS` for images. Noise-free data
-    are treated as data with noise of .01 in units, as by `DAPS`.
+    Limits: the variance of the log weights grows with the number of measurements, until all
+    samples are copies of one particle. `Reconstruction.ess` shows this, and a warning is given.
+    An isotropic V is wrong, so that this comes much earlier: for more than 16 numbers, set
+    ``covariance="tweedie"`` if its cost allows. Take `MMPS` for images.
+
+    Noise-free data are treated as data with noise of .01 in units, as by `DAPS`. They have a
+    density for no prior: their log evidence is NaN.
+
+    Memory: about 8 images of each particle, and with "tweedie" 4 times as many images as there
+    are measured numbers. A run that exceeds the free memory is refused. ``batch_size`` bounds
+    what the network takes at once.
 
     Reference: "Practical and Asymptotically Exact Conditional Sampling in Diffusion Models" (TDS),
     NeurIPS 2023, arXiv 2306.17775; moments as in arXiv 2310.06721 and 2405.13712. The transition
@@ -96,9 +86,9 @@ class Twisted(Solver):
     Args:
         particles: particles of each item.
         steps: network evaluations of each particle.
-        covariance: "auto", "moment" or "scalar".
-        spread: ``rho^2`` of "scalar" by the "trace" of the Jacobian (one random probe), or as for
-            data of variance 1, "unit".
+        covariance: "auto", "tweedie" or "isotropic".
+        variance: ``rho^2`` of "isotropic" by the "trace" of the Jacobian (one random probe), or as
+            for data of variance 1, "unit".
         eta: DDIM's eta: 1 is DDPM.
         ess_threshold: share of the particles below which the effective size leads to resampling.
         start: x_T is "noise", or drawn from the "prior", which analytic priors can do exactly.
@@ -107,8 +97,8 @@ class Twisted(Solver):
 
     particles: Annotated[int, Whole(2, 10**6)] = 64
     spacing: str = "karras"
-    covariance: Annotated[str, Choice("auto", "moment", "scalar")] = "auto"
-    spread: Annotated[str, Choice("trace", "unit")] = "trace"
+    covariance: Annotated[str, Choice("auto", "tweedie", "isotropic")] = "auto"
+    variance: Annotated[str, Choice("trace", "unit")] = "trace"
     eta: Fraction = 1.0
     ess_threshold: Fraction = 0.5
     start: Annotated[str, Choice("noise", "prior")] = "noise"
@@ -122,52 +112,73 @@ class Twisted(Solver):
         """The particles of an item."""
         return self.particles
 
+    def populated(self, count: int) -> "Twisted":
+        """Return the solver with this number of particles."""
+        return replace(self, particles=count)
+
+    def memory_plan(
+        self, problem: Problem, num_samples: int = 1, chunk: int | None = None
+    ) -> MemoryPlan:
+        """Return the memory plan of a run over volumes, with all particles; see `plan`."""
+        return super().memory_plan(problem, self.particles, chunk)
+
     def check(self, problem: Problem) -> None:
-        """Raise unless the covariance suits the operator, and the start the prior."""
+        """Raise unless covariance and operator, start and prior fit, and the particles memory."""
         super().check(problem)
         whole = problem.part.processes == 1
         require(whole, "operator", "a volume shared by processes", "a whole one by Twisted")
-        if not self._takes_moments(problem) and not is_decomposable(problem.operator):
-            raise ArgumentError(
-                f"operator: {type(problem.operator).__name__} has no singular value decomposition "
-                f"and {len(measured_entries(problem))} measured numbers, accepted by Twisted("
-                f'covariance="{self.covariance}"): a Decomposable operator, or at most {MOMENTS} '
-                'numbers with "auto", or any with "moment"'
-            )
-        exact = self.start == "noise" or isinstance(problem.prior, Drawable)
+        for one in each_item(problem):
+            self._check_item(one)
+        exact = self.start == "noise" or isinstance(problem.prior, SupportsNoisyDraws)
         accepted = '"noise", or a prior that draws x_T, as GaussianPrior and GaussianMixturePrior'
         require(exact, "start", f"{self.start} with {type(problem.prior).__name__}", accepted)
 
-    def _takes_moments(self, problem: Problem) -> bool:
+    def _check_item(self, one: Problem) -> None:
+        few, arrays = self._is_few(one), ARRAYS
+        if few:
+            accepted = '"trace", as Tweedie\'s covariance has no other'
+            require(self.variance == "trace", "variance", self.variance, accepted)
+            # Products before and after resampling, and the two that the network's graph holds.
+            arrays += 4 * (len(measured_entries(one)) + 1)
+        elif not is_decomposable(one.operator):
+            raise ArgumentError(
+                f"operator: {type(one.operator).__name__} has no singular value decomposition "
+                f"and {len(measured_entries(one))} measured numbers, accepted by Twisted("
+                f'covariance="{self.covariance}"): a Decomposable operator, or at most {FEW} '
+                'numbers with "auto", or any with "tweedie"'
+            )
+        check_samples(self.particles, one.zeros(), "particles", arrays)
+
+    def _is_few(self, one: Problem) -> bool:
+        """Return whether the covariance of an item is Tweedie's."""
         if self.covariance != "auto":
-            return self.covariance == "moment"
-        return len(measured_entries(problem)) <= MOMENTS
+            return self.covariance == "tweedie"
+        return len(measured_entries(one)) <= FEW
 
     def _batches(self, problem: Problem, num_samples: int) -> Iterator[Batch]:
-        """Yield one batch, with the identities of all particles: a population is not cut."""
-        yield problem, [(p, b) for p in range(self.particles) for b in range(len(problem.y))]
+        """Yield the items one by one, each with the identities of all its particles."""
+        for b, one in enumerate(each_item(problem)):
+            yield one.repeated(num_samples), [(p, b) for p in range(self.particles)]
 
-    def population(self, problem: Problem) -> Population:
-        """Return the population of a problem."""
-        return Population(problem, self.particles, self.batch_size or self.particles)
-
-    def directions(self, problem: Problem) -> Known:
-        """Return the measured directions: the rows for moments, or those of the operator."""
-        return Rows(problem) if self._takes_moments(problem) else decomposed(problem)
+    def twist(self, problem: Problem) -> Twist:
+        """Return the twist of an item."""
+        if self._is_few(problem):
+            return Tweedie(problem.once(Rows))
+        return Isotropic(decomposed(problem), self.variance == "trace")
 
     def init(self, problem: Problem, noise: NoiseSource) -> ParticleState:
         """Draw ``x_T`` and weigh it by its twist."""
         schedule, t = problem.prior.schedule, self.times(problem)[0]
-        zeros = self.population(problem).zeros()
+        zeros = problem.repeated(self.particles).zeros()
         if self.start == "prior":
-            assert isinstance(problem.prior, Drawable)
+            assert isinstance(problem.prior, SupportsNoisyDraws)
             x = problem.prior.draw_noisy(zeros, t, noise)
         else:
             x = starting_std(schedule, t) * noise.draw(zeros)
-        look = self.look(x, t, problem, self.directions(problem))
-        density = noise_level(problem).double() * problem.prior.scale  # of y in public units
-        constant = -0.5 * measured_numbers(problem) * (2 * pi * density**2).log()
-        ess = constant.new_zeros(len(self.times(problem)) - 1, len(problem.y))
+        look, one = self.look(x, t, problem), problem.repeated(1)
+        density = noise_level(one).double() * problem.prior.scale  # of y in public units
+        constant = -0.5 * measured_numbers(one) * (2 * pi * density**2).log()
+        ess = constant.new_zeros(len(self.times(problem)) - 1, 1)
         return ParticleState(x, *look, look.log_psi, constant, ess)
 
     def step(
@@ -176,69 +187,58 @@ class Twisted(Solver):
         """Resample, propose, look at the proposals and weigh them."""
         assert isinstance(state, ParticleState)
         chance, z = drawn(noise, state.x)
-        uniform = torch.special.ndtr(chance[: len(problem.y)])
-        state = state.resampled(uniform[:, 0], self.ess_threshold)
-        directions = self.directions(problem)
-        x, gain = self.propose(state, z, levels(problem.prior.schedule, t, s), problem, directions)
-        look = self.look(x, s, problem, directions)
+        first, last, _ = torch.special.ndtr(chance[0])
+        state = state.resampled(first, self.ess_threshold)
+        x, gain = self.propose(state, z, levels(problem.prior.schedule, t, s), problem)
+        look = self.look(x, s, problem)
         weights = state.log_weights + look.log_psi - state.log_psi + gain
         if not bool(weights.isfinite().all()):
             raise SamplingError(f"Twisted: weights that are not finite at t = {t:g}")
-        ess = effective_size(weights.unflatten(0, (self.particles, -1)))
-        past = torch.cat([state.ess[1:], ess[None]])
-        state = ParticleState(x, *look, weights, state.log_evidence, past)
+        ess = torch.cat([state.ess[1:], effective_size(weights).view(1, 1)])
+        state = ParticleState(x, *look, weights, state.log_evidence, ess)
         if s > 0:
             return state
-        order = chance[:, 2].unflatten(0, (self.particles, -1)).argsort(0)
-        return state.resampled(uniform[:, 1], ALWAYS).selected(order)
+        return state.resampled(last, ALWAYS).selected(chance[:, 2].argsort())
 
     def propose(
-        self, state: ParticleState, z: Tensor, level: Levels, problem: Problem, known: Known
+        self, state: ParticleState, z: Tensor, level: Levels, problem: Problem
     ) -> tuple[Tensor, Tensor]:
         """Return ``x_s`` and ``log p(x_s) / q(x_s)`` of each particle, from fresh noise z."""
         v = variance("markov", level, self.eta)
         k = (level.sigma_s**2 - v).clamp(min=0).sqrt() / level.sigma_t
         c = level.alpha_s - k * level.alpha_t
         mean = level.alpha_s * state.x0 + k * (state.x - level.alpha_t * state.x0)
-        shift = c * (state.corrected - state.x0)
+        shift, twist = c * (state.corrected - state.x0), self.twist(problem)
         moves, gains = [], []
-        for rows, part in self.population(problem).parts():
-            sigma2 = noise_level(part).double() ** 2
-            shares = v, c**2, state.spread[rows], sigma2
-            kernel = (
-                MomentKernel(*shares, known, state.products[rows])
-                if isinstance(known, Rows)
-                else ScalarKernel(*shares, known)
-            )
-            move, gain = kernel.moved(shift[rows], z[rows])
+        for rows, part in self._chunks(problem):
+            V = Covariance(state.variance[rows], state.products[rows])
+            move, gain = twist.kernel(V, v, c**2, part).moved(shift[rows], z[rows])
             moves.append(move)
             gains.append(gain)
         return mean + torch.cat(moves), torch.cat(gains)
 
-    def look(self, x: Tensor, t: float, problem: Problem, known: Known) -> Look:
+    def look(self, x: Tensor, t: float, problem: Problem) -> Look:
         """Return what is known at ``x_t``, with one evaluation of each particle."""
-        parts = self.population(problem).parts()
-        looks = [self._look(x[rows], t, part, known) for rows, part in parts]
+        twist = self.twist(problem)
+        looks = [self._look(x[rows], t, part, twist) for rows, part in self._chunks(problem)]
         return Look(*map(torch.cat, zip(*looks, strict=True)))
 
-    def _look(self, x: Tensor, t: float, problem: Problem, known: Known) -> Look:
+    def _look(self, x: Tensor, t: float, problem: Problem, twist: Twist) -> Look:
         if t == 0:
-            log_psi = likelihood(x, problem)
-            shape = known.frame.shape[1:] if isinstance(known, Rows) else (0, 0)
-            Y = log_psi.new_zeros(len(x), *shape)
-            return Look(x, x, log_psi, torch.zeros_like(log_psi), Y)
-        level = levels(problem.prior.schedule, t, t)
-        jacobian = isinstance(known, Rows) or self.spread == "trace"
-        found = estimate(lambda x_t: problem.denoise(x_t, t), x, problem, jacobian)
-        if isinstance(known, Rows):
-            Y, rho2 = products(found, known, level)
-            return Look(found.x0, *moment_twist(found, known, Y, problem), rho2, Y)
-        rho2 = trace_spread(found, level) if self.spread == "trace" else unit_spread(found, level)
-        return Look(
-            found.x0, *scalar_twist(found.x0, rho2, problem), rho2, rho2.new_zeros(len(rho2), 0, 0)
-        )
+            return Look(x, x, likelihood(x, problem), *twist.nothing(x))
+        denoise = partial(problem.denoise, t=t)
+        found = estimate(denoise, x, problem, twist.differentiates)
+        V = twist.covariance(found, levels(problem.prior.schedule, t, t))
+        return Look(found.x0, *twist.correct(found, V, problem), *V)
 
-    def evidence(self, state: State) -> Evidence:
+    def _chunks(self, problem: Problem) -> Iterator[tuple[slice, Problem]]:
+        """Yield particles that are computed together, and a problem with a row for each."""
+        size = self.batch_size or self.particles
+        for start in range(0, self.particles, size):
+            rows = slice(start, min(start + size, self.particles))
+            yield rows, problem.repeated(rows.stop - start)
+
+    def summary(self, state: State) -> ParticleSummary:
         """Return the log evidence and the effective sizes of a finished run."""
         assert isinstance(state, ParticleState)
-        return Evidence(state.log_evidence, state.ess)
+        return ParticleSummary(state.log_evidence, state.ess)

@@ -1,15 +1,18 @@
 """Draws of x_0 given x_t and y: exact for Gaussians, whatever the number of steps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.helpers import C128, F64, close, normal, random
 
+from wellposed import errors
 from wellposed.noise import ItemNoise
 from wellposed.operators import Inpainting, MatrixOperator, random_mask
 from wellposed.priors import GaussianPrior
 from wellposed.priors.covariance import Full
 from wellposed.priors.transition import levels
-from wellposed.solvers import DDS, MMPS, PiGDM
+from wellposed.solvers import DDS, MMPS, MRSampler
 from wellposed.solvers.corrected import estimate
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.spread import perturbed, root, tweedie_draw, variance_of_residual
@@ -63,8 +66,8 @@ def test_corrections_of_the_perturbed_problem_are_draws():
     found = estimate(lambda x: problem.denoise(x, t), x_t, problem, True)
     noise = ItemNoise(0, [(n,) for n in range(len(x_t))])
     u = tweedie_draw(found, noise.draw(x_t), level, 6)
-    seen, measured = perturbed(found, u, problem, noise)
-    draws = MMPS(cg_steps=9).correction.correct(seen, level, measured).flatten(1)
+    seen, measured = perturbed(found, u, problem, problem.noise_sigma, noise)
+    draws = MMPS(cg_steps=9).correction.correct(seen, level, measured, noise).flatten(1)
     both = torch.cat(
         [operator.matrix / 0.3, level.alpha_t / level.sigma_t * torch.eye(6).double()]
     )
@@ -93,16 +96,24 @@ def test_pixels_that_are_not_measured_get_no_noise():
         operator.measure(normal(2, 1, 8, 8)), operator, GaussianPrior(0.0, 1.0)
     )
     found = estimate(lambda x: x, problem.zeros(), problem, False)
-    noisy = perturbed(found, problem.zeros(), problem, ItemNoise(0, [(0,), (1,)]))[1]
+    noise = ItemNoise(0, [(0,), (1,)])
+    noisy = perturbed(found, problem.zeros(), problem, problem.noise_sigma, noise)[1]
     hidden = (operator.mask == 0).expand_as(problem.y)
     assert not bool(noisy.y[hidden].any()) and bool((noisy.y != problem.y)[~hidden].all())
 
 
 KARRAS = {"spacing": "karras"}
+ONE = {"cg_steps": 1, "preconditioned": True, **KARRAS}
+DRAWN = MMPS(steps=20, cg_steps=4, spread_steps=2, **KARRAS)
 SOLVERS = {
-    "mmps": (MMPS(steps=20, cg_steps=4, spread_steps=2, **KARRAS), 0.12, 0.06),
-    "dds": (DDS(steps=60, spread="residual", **KARRAS), 0.3, 0.12),
-    "pigdm": (PiGDM(steps=20, guidance="searched", spread_steps=2, **KARRAS), 0.3, 0.08),
+    "mmps": (DRAWN, 0.12, 0.06),
+    "dds": (DDS(steps=60, draws="sample", eta=1.0, **KARRAS), 0.3, 0.12),
+    "one step": (MMPS(steps=20, spread_steps=2, **ONE), 0.3, 0.08),
+    "two kinds": (
+        MMPS(steps=20, cg_steps=4, spread_steps=2, isotropic_above=1, **KARRAS),
+        0.2,
+        0.1,
+    ),
 }
 
 
@@ -116,9 +127,37 @@ def test_the_spread_of_gaussian_posteriors_is_right_with_few_steps(name, kind):
 
 
 @pytest.mark.parametrize("steps", [0, 2])
-def test_the_searched_step_of_pigdm_does_not_diverge_on_random_walks(steps):
-    solver = PiGDM(steps=20, guidance="searched", spread_steps=steps, **KARRAS)
+def test_one_step_of_mmps_does_not_diverge_on_random_walks(steps):
+    solver = MMPS(steps=20, spread_steps=steps, **ONE)
     assert levy_errors(solver, "convolution", 4).gap < 2
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_correction_draws_in_every_integrator(name):
+    """Samples are wider than those of the mean, with half of the steps of DDS."""
+    correction = SOLVERS[name][0].correction
+    sampler = MRSampler(steps=40, order=1, method="sde", spacing="karras-n", correction=correction)
+    found = gaussian_errors(sampler, "vp", 1, 600)
+    assert found.spread > 0.9
+    mean = MMPS(cg_steps=4).correction
+    assert gaussian_errors(replace(sampler, correction=mean), "vp", 1, 600).spread < 0.8
+
+
+def test_a_draw_of_dds_refuses_what_it_does_not_use():
+    with pytest.raises(errors.ArgumentError, match=r"gamma: got 1.0, accepted: None with draws"):
+        DDS(draws="sample", eta=1.0, gamma=1.0)
+    with pytest.raises(errors.ArgumentError, match=r"eta: got 0.85, accepted: 1 with draws"):
+        DDS(draws="sample")
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_draws_explain_data_without_noise(name):
+    operator = Inpainting(random_mask(6, 6, 0.5, 0), 1)
+    prior = GaussianPrior(0.0, field_covariance(6))
+    y = operator.measure(prior.draw(normal(1, 1, 6, 6)))
+    found = SOLVERS[name][0](y, operator, prior, num_samples=8, seed=0)
+    assert float((operator.A(found.samples[:, 0]) - y).abs().max()) < 0.06
+    assert bool((found.std[operator.mask.expand_as(y) == 0] > 0.05).all())
 
 
 @pytest.mark.slow

@@ -49,7 +49,8 @@ class Reconstruction:
         measured: real numbers measured with noise in each item, (B,); ``None`` without noise.
         units: what the values mean in the file that was measured or simulated from.
         log_evidence: logarithm of the density of ``y`` under the model, (B,), of methods with
-            weighted particles. Differences compare priors and noise levels for the same ``y``.
+            weighted particles; NaN for noise-free items. Differences compare priors and noise
+            levels for the same ``y``.
         ess: effective number of particles after each step, (steps, B), of the same methods.
         calibrated: calibrated maps, from `uncertainty.Conformal.maps`, that are written beside
             the standard deviation.
@@ -273,12 +274,17 @@ class Reconstruction:
                 f"path: {str(path)!r} is not a saved reconstruction: {error}"
             ) from error
 
+    @property
+    def least_ess(self) -> float | None:
+        """Smallest effective number of particles of all steps and items; ``None`` without."""
+        return None if self.ess is None else float(self.ess.min())
+
     def _particle_facts(self) -> dict[str, str]:
-        if self.log_evidence is None or self.ess is None:
+        if self.log_evidence is None or self.least_ess is None:
             return {}
         values = ", ".join(f"{float(v):.2f}" for v in self.log_evidence.flatten()[:4])
         more = ", ..." if len(self.log_evidence) > 4 else ""
-        return {"ess": f"{float(self.ess[-1].min()):.1f}", "log evidence": values + more}
+        return {"least ESS": f"{self.least_ess:.1f}", "log evidence": values + more}
 
     def __repr__(self) -> str:
         facts = self._facts()

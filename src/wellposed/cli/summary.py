@@ -41,11 +41,11 @@ def summarize(
     rows += [[f"mean of {count}", *figures(result.mean), "-", *cost]] if count > 1 else []
     header = ["image", *names, "residual", "NFE", "seconds"]
     row = dict(zip(header, rows[-1], strict=True))
-    if result.ess is not None and result.log_evidence is not None:
-        own = [f"{float(result.ess[-1, 0]):.1f}", f"{float(result.log_evidence[0]):.2f}"]
+    if result.least_ess is not None and result.log_evidence is not None:
+        own = [f"{result.least_ess:.1f}", f"{float(result.log_evidence[0]):.2f}"]
         blank = ["-"] * len(own)
         rows = [[*each, *(blank if each[0] in others else own)] for each in rows]
-        header += ["ESS", "log evidence"]
+        header += ["least ESS", "log evidence"]
         row = dict(zip(header, rows[-1], strict=True))
     if result.calibrated is not None and truth is not None:
         level, _, lower, upper = result.calibrated

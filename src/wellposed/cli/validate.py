@@ -47,7 +47,8 @@ a problem that a solver refuses; "*" an average over the problems it accepts.
 - **order**: slope of the error of the mean against the number of steps, on the first kind of
   problem with antithetic noise; 0 means a bias that more steps do not remove.
 - **VP/VE/flow**: largest difference between the samples of equivalent processes.
-- **NFE**: network evaluations per sample; **seconds**: processor time of these tests.
+- **NFE**: network evaluations per sample; **seconds**: processor time of these tests. Weighted
+  particles are as many as the samples of each test.
 
 Few of these methods are exact by construction. RED-diff seeks a mode, so its spread is small by
 design.

@@ -163,7 +163,8 @@ class RunFolder:
             raise CheckpointError(
                 f"checkpoint: {str(self.path)!r} has a state of {found}, accepted: {kinds}"
             )
-        moved = {name: value.to(wanted[name].device) for name, value in tensors.items()}
+        # Copied: matrix products may differ in rounding where memory is not aligned, as in a file.
+        moved = {n: value.to(wanted[n].device, copy=True) for n, value in tensors.items()}
         return replace(template, **moved, **facts["plain"]), facts, learnt
 
     def save_samples(self, batch: int, found: Mapping[str, Tensor], evaluations: int) -> None:
@@ -177,8 +178,7 @@ class RunFolder:
 
         Args:
             batch: its number.
-            like: of the shape, dtype and device that is expected of the samples ``u``; a
-                population of particles is longer.
+            like: of the shape, dtype and device that is expected of the samples ``u``.
 
         Raises:
             CheckpointError: the file was damaged, or has another shape or dtype.
@@ -187,7 +187,7 @@ class RunFolder:
         if saved is None:
             return None
         tensors = saved[0]
-        found = _kind(tensors["u"][: len(like)]) if "u" in tensors else "none"
+        found = _kind(tensors["u"]) if "u" in tensors else "none"
         if found != _kind(like):
             raise CheckpointError(
                 f"checkpoint: {str(self.path)!r} holds samples of {found}, accepted: {_kind(like)}"

@@ -1,7 +1,6 @@
 """Distance of a solver's samples from exact Gaussian posteriors."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from wellposed.priors.covariance import Covariance, Diagonal, Full, Stationary
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 from wellposed.solvers.base import Solver
-from wellposed.solvers.twisted import Twisted
 from wellposed.validation.errors import PosteriorErrors, average, compare, gaussian_samples
 
 PROCESSES = ("vp", "ve", "flow")
@@ -140,17 +138,16 @@ class BatchNoise:
 def draw_samples(
     solver: Solver, problem: tuple[Tensor, LinearOperator, Prior], count: int, noise: BatchNoise
 ) -> Tensor:
-    """Return samples (count, ...) of a problem with one measurement, run as one batch.
+    """Return samples (count, B, ...) of a problem, all run as one batch.
 
-    Weighted particles are one population of this number.
+    Weighted particles are populations of this number.
     """
     y, operator, prior = problem
-    if isinstance(solver, Twisted):
-        population = replace(solver, particles=count)
-        found = population(y, operator, prior, num_samples=count, seed=noise.seed)
-        return found.samples[:, 0]
-    repeated = y.expand(count, *y.shape[1:])
-    return solver(repeated, operator, prior, noise=noise).samples[0]
+    if solver.most_samples is not None:
+        population = solver.populated(count)
+        return population(y, operator, prior, num_samples=count, seed=noise.seed).samples
+    run = solver(y.repeat(count, *[1] * (y.ndim - 1)), operator, prior, noise=noise)
+    return run.samples[0].view(count, len(y), *run.samples.shape[2:])
 
 
 def gaussian_errors(
@@ -173,7 +170,7 @@ def gaussian_errors(
     for seed in range(problems):
         y, operator, prior = build(process(name), seed)
         exact = prior.posterior(y, operator)
-        samples = draw_samples(solver, (y, operator, prior), num_samples, BatchNoise(seed))
+        samples = draw_samples(solver, (y, operator, prior), num_samples, BatchNoise(seed))[:, 0]
         errors.append(compare(samples, exact.mean, exact.covariance()))
     return average(errors)
 

@@ -24,7 +24,7 @@ from wellposed.errors import require
 from wellposed.linalg import as_real
 from wellposed.noise import MEASUREMENT, ItemNoise, item_generator
 from wellposed.operators.physics import Forward
-from wellposed.priors.analytic import Drawable
+from wellposed.priors.analytic import SupportsNoisyDraws
 from wellposed.priors.prior import Prior
 from wellposed.priors.sampling import sample
 
@@ -53,7 +53,7 @@ def draw_prior(
 
     Networks take 100 ancestral steps.
     """
-    if not isinstance(prior, Drawable):
+    if not isinstance(prior, SupportsNoisyDraws):
         return sample(prior, count, image_size, steps=100, eta=1.0, seed=seed, device=device)
     dtype = torch.complex64 if prior.is_complex else torch.float32
     like = torch.zeros(count, prior.channels or 1, *image_size, dtype=dtype, device=device)

@@ -14,7 +14,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "DDS, eta 0": {"steps": 50, "eta": 0.0},
         "DDS, gamma 1": {"steps": 50, "gamma": 1.0},
         "DDS, gamma 100": {"steps": 50, "gamma": 100.0},
-        "DDS, drawn": {"spread": "residual"},
+        "DDS, drawn": {"draws": "sample", "eta": 1.0},
     },
     "DAPS": {"DAPS": {}, "DAPS, exact draws": {"draw": "exact"}},
     "DPS": {"DPS": {}, "DPS, zeta 1": {"zeta": 1.0}},
@@ -28,7 +28,6 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "PiGDM": {
         "PiGDM": {},
         "PiGDM, by the score": {"guidance": "score"},
-        "PiGDM, searched": {"guidance": "searched"},
     },
     "PnPDM": {"PnPDM": {}, "PnPDM, rho_min .05": {"prior_steps": 10, "rho_min": 0.05}},
     "DDIMProjection": {"DDIMProjection": {"steps": 50}},
