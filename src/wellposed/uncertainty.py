@@ -123,12 +123,7 @@ class Conformal:
         # A magnitude is known not to be negative.
         low = 0.0 if reconstruction.samples.is_complex() else -math.inf
         ends = (mean - reach).clamp(min=low), mean + reach
-        return Calibrated(self.level, reach / self.gaussian, *ends)
-
-    @property
-    def gaussian(self) -> float:
-        """The factor of a Gaussian, 1.645 for 90 %."""
-        return NormalDist().inv_cdf((1 + self.level) / 2)
+        return Calibrated(self.level, reach / gaussian_factor(self.level), *ends)
 
     def require_fit(self, conditions: Conditions, argument: str = "reconstruction") -> None:
         """Raise if one of the conditions differs from that of the calibration.
@@ -167,6 +162,11 @@ class Conformal:
         if not (0 < level < 1 and 0 <= factor < math.inf):
             raise FileError(f"path: {str(path)!r} has the level {level} and the factor {factor}")
         return cls(level, torch.tensor(factor, dtype=torch.float64), conditions)
+
+
+def gaussian_factor(level: float) -> float:
+    """Return the standard deviations of a Gaussian's central interval, 1.645 for 90 %."""
+    return NormalDist().inv_cdf((1 + level) / 2)
 
 
 def require_images(argument: str, count: int, level: float) -> None:

@@ -18,7 +18,7 @@ from wellposed.errors import require
 from wellposed.figures import format_table
 from wellposed.reconstruction import Reconstruction
 from wellposed.runs.progress import track
-from wellposed.uncertainty import Conformal, require_images, scores_of
+from wellposed.uncertainty import Conformal, gaussian_factor, require_images, scores_of
 from wellposed.writing import require_writable
 
 
@@ -82,7 +82,7 @@ def _median(values: Sequence[object]) -> object:
 
 def _table(fitted: Conformal, found: list[Reconstruction], truths: list[Tensor]) -> str:
     """Return a table of the coverage of ``mean +- deviations std``, before and after."""
-    gaussian = Conformal(fitted.level, fitted.factor.new_tensor(fitted.gaussian))
+    gaussian = Conformal(fitted.level, fitted.factor.new_tensor(gaussian_factor(fitted.level)))
     rows = []
     for name, each in {"samples": gaussian, "calibrated": fitted}.items():
         factor = float(each.factor)
