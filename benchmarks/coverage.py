@@ -119,8 +119,8 @@ def require_setting(path: Path, facts: Mapping[str, str]) -> None:
     other = [name for name in facts if kept_facts.get(name) != facts[name]]
     if other:
         raise FileError(
-            f"--keep: {str(path)!r} is of another {', '.join(other)}, accepted: an empty folder, or "
-            "scores of the same setting"
+            f"--keep: {str(path)!r} is of another {', '.join(other)}, accepted: an empty folder, "
+            "or scores of the same setting"
         )
     write_text(path, json.dumps(facts, indent=1) + "\n")
 
