@@ -1,7 +1,7 @@
 """Operators by name, for the command line, from the shape of an image and options."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from wellposed import operators
-from wellposed.checks import Count, require_integer
+from wellposed.checks import Count, Seed, require_integer
 from wellposed.errors import ShapeError, require, require_choice
 from wellposed.operators.options import OperatorOptions
 
@@ -104,8 +104,49 @@ def measured_deblurring(y: Tensor, kernel: Tensor, noise_sigma: float = 0.0) -> 
     size = (channels, height + rows - 1, width + columns - 1)
     operator: LinearOperator = operators.PaddedBlur(kernel, size, noise_sigma, boundary="valid")
     operator = operators.Stacked(operator, depth[0]) if depth else operator
-    margins = (rows - 1 - rows // 2, rows // 2, columns - 1 - columns // 2, columns // 2)
-    return Task(y, operator, None, margins)
+    left, right, top, bottom = _reach(kernel)
+    return Task(y, operator, None, (top, bottom, left, right))
+
+
+def simulated_deblurring(
+    scene: Tensor, kernel: Tensor, noise_sigma: float = 0.0, seed: Seed = 0
+) -> Task:
+    """Take a blurred photograph of a scene that goes on outside the frame.
+
+    Args:
+        scene: (1, C, H + h - 1, W + w - 1), or a volume of such slices.
+        kernel: (h, w).
+        noise_sigma: noise of the photograph.
+        seed: seed of the noise.
+
+    Returns:
+        The problem of the photograph (1, C, H, W), whose truth is the scene in the frame.
+    """
+    rows, columns = kernel.shape
+    frame = scene[..., rows - 1 :, columns - 1 :]  # for its shape
+    task = measured_deblurring(frame, kernel, noise_sigma)
+    return replace(task, y=task.operator.measure(scene, seed), truth=task.inside(scene))
+
+
+def mirrored(image: Tensor, kernel: Tensor) -> Tensor:
+    """Return an image (..., H, W) with what a kernel (h, w) reaches, mirrored, around it.
+
+    Raises:
+        ShapeError: the kernel is larger than the image.
+    """
+    (height, width), (rows, columns) = image.shape[-2:], kernel.shape
+    if rows > height or columns > width:
+        accepted = f"at most {(height, width)}, as the image"
+        raise ShapeError(f"kernel: got shape {(rows, columns)}, accepted: {accepted}")
+    flat = image.flatten(0, -4) if image.ndim > 4 else image
+    whole = _mirror(flat, _reach(kernel))
+    return whole.unflatten(0, image.shape[:-3]) if image.ndim > 4 else whole
+
+
+def _reach(kernel: Tensor) -> tuple[int, int, int, int]:
+    """Return how far a kernel reaches beyond the frame: left, right, top, bottom."""
+    rows, columns = kernel.shape
+    return columns - 1 - columns // 2, columns // 2, rows - 1 - rows // 2, rows // 2
 
 
 def reflected_blur(
@@ -122,10 +163,10 @@ def reflected_blur(
     """
     channels, height, width = image_size
     rows, columns = kernel.shape
-    sides = (columns - 1 - columns // 2, columns // 2, rows - 1 - rows // 2, rows // 2)
-    mirrored = operators.FunctionOperator(partial(_mirror, sides=sides), tuple(image_size))
+    around = partial(_mirror, sides=_reach(kernel))
     size = (channels, height + rows - 1, width + columns - 1)
-    return operators.PaddedBlur(kernel, size, noise_sigma, boundary="valid") @ mirrored
+    blur = operators.PaddedBlur(kernel, size, noise_sigma, boundary="valid")
+    return blur @ operators.FunctionOperator(around, tuple(image_size))
 
 
 def _mirror(x: Tensor, sides: tuple[int, int, int, int]) -> Tensor:

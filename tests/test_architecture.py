@@ -19,6 +19,7 @@ ORDER = (
     (
         "metrics",
         "perceptual",
+        "conditions",
         "uncertainty",
         "reconstruction",
         "figures",

@@ -257,7 +257,7 @@ def test_untuned_methods_are_measured_once(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_held_out_images_are_covered_and_measured_once(tmp_path, monkeypatch):
-    """Deviations that are three times too small, by an error of one image more than of another."""
+    """Deviations are three times too small: calibration finds it, and kept scores are used."""
 
     def solved(setting, task, part, index):
         rng = np.random.default_rng(2 * index + (part == "held"))
@@ -265,6 +265,7 @@ def test_held_out_images_are_covered_and_measured_once(tmp_path, monkeypatch):
         return np.stack([rng.random((1, 24, 24)), np.full((1, 24, 24), 0.1), score])
 
     monkeypatch.setattr(held, "solved", solved)
+    monkeypatch.setattr(held, "_digest", str)
     words = ["--data", ".", "--known", "12", "--held-out", "4", "--tasks", "mri4", "sr4"]
     places = ["--keep", str(tmp_path / "keep"), "--out", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["coverage.py", *words, *places])
@@ -272,9 +273,13 @@ def test_held_out_images_are_covered_and_measured_once(tmp_path, monkeypatch):
     found = json.loads((tmp_path / "coverage.json").read_text())["mri4"]
     assert found["samples"] == pytest.approx(0.416, abs=0.03)
     assert found["calibrated"] == pytest.approx(0.9 * 13 / 12, abs=0.02)
-    assert (tmp_path / "coverage-sr4.png").stat().st_size > 5000
+    assert (tmp_path / "coverage.png").stat().st_size > 5000
+    assert "MRI 4 x" in (tmp_path / "coverage.md").read_text()
     monkeypatch.setattr(held, "solved", None)
     held.main()
+    monkeypatch.setattr("sys.argv", ["coverage.py", *words, *places, "--samples", "9"])
+    with pytest.raises(FileError, match="of another samples, accepted: an empty folder"):
+        held.main()
 
 
 def test_intervals_are_calibrated_by_the_other_images(tmp_path):

@@ -262,7 +262,7 @@ def test_help_comes_without_torch():
 
 @pytest.mark.slow
 def test_batches_change_nothing(at, tmp_path):
-    words = ["--operator", "deblurring", "--simulate", "--num-samples", 3]
+    words = ["--operator", "inpainting", "--simulate", "--num-samples", 3]
     found = []
     for size in (1, 3):
         out = tmp_path / str(size)

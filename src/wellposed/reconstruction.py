@@ -27,7 +27,7 @@ OPTIONAL = ("measured", "log_evidence", "ess")
 """Arrays that not every reconstruction has."""
 
 CALIBRATED = {"std": "calibrated-std", "lower": "lower", "upper": "upper"}
-"""Arrays of `Calibrated`, by field."""
+"""Names of the arrays of `Calibrated` in files, by field."""
 
 SUSPICIOUS = 5.0
 """Deviation of a chi-square from 1, in standard deviations, above which it is reported."""

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist
@@ -12,20 +12,12 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import require_path
-from wellposed.errors import ArgumentError, FileError, ShapeError, require
+from wellposed.conditions import Conditions, require_same, solver_conditions
+from wellposed.errors import FileError, ShapeError, require
 from wellposed.integrity import read_json
 from wellposed.reconstruction import Reconstruction
 from wellposed.results import Calibrated
 from wellposed.writing import write_text
-
-Conditions = Mapping[str, object]
-"""What a calibration was made with, by name; all values can be stored as JSON."""
-
-MEASURED, NOISE = "measured", "noise"
-"""Conditions that are numbers of a scan: measured numbers per pixel, and noise level in units."""
-
-NEAR = 0.25
-"""Relative difference up to which these numbers are the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +58,7 @@ class Conformal:
         level: float = 0.9,
         *,
         per_pixel: bool = False,
-        about: Conditions | None = None,
+        conditions: Conditions | None = None,
     ) -> Self:
         """Calibrate on reconstructions whose truth is known.
 
@@ -77,7 +69,9 @@ class Conformal:
             level: fraction of pixels, in (0, 1).
             per_pixel: calibrate a factor for every pixel, which then holds at each pixel but is
                 noisier.
-            about: further conditions that reconstructions do not tell, as the prior.
+            conditions: those that reconstructions do not tell, of
+                `validation.conditions.problem_conditions`; ``reconstruct --calibration`` needs
+                them.
 
         Raises:
             ArgumentError, ShapeError: too few images, a single sample, unequal shapes, or
@@ -89,51 +83,47 @@ class Conformal:
         require(pairs, "truths", got, "one truth per reconstruction, at least one")
         sizes = {tuple(r.mean.shape[1:]) for r in reconstructions}
         require(len(sizes) == 1, "reconstructions", f"image sizes {sizes}", "one image size")
-        conditions = {**conditions_of(reconstructions[0]), **(about or {})}
+        made = {**conditions_of(reconstructions[0]), **(conditions or {})}
         for reconstruction in reconstructions:
-            _require_same("reconstructions", conditions, conditions_of(reconstruction))
+            require_same("reconstructions", made, conditions_of(reconstruction))
         scores = torch.cat([scores_of(r, t) for r, t in zip(reconstructions, truths, strict=True)])
         count = len(scores)
         require_images("truths", count, level)
-        conditions["images"] = count
         scores = scores if per_pixel else scores.flatten()
-        return cls(level, smallest_factor(scores, count, level), conditions)
+        return cls(level, smallest_factor(scores, count, level), {**made, "images": count})
 
     def interval(
-        self, reconstruction: Reconstruction, about: Conditions | None = None
+        self, reconstruction: Reconstruction, conditions: Conditions | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the ends of the calibrated interval of each pixel, (B, C, ...) each, real.
 
         Raises:
             ArgumentError, ShapeError: see `maps`.
         """
-        found = self.maps(reconstruction, about)
+        found = self.maps(reconstruction, conditions)
         return found.lower, found.upper
 
-    def maps(self, reconstruction: Reconstruction, about: Conditions | None = None) -> Calibrated:
+    def maps(
+        self, reconstruction: Reconstruction, conditions: Conditions | None = None
+    ) -> Calibrated:
         """Return the calibrated standard deviation and interval of each pixel.
 
         The interval is that of a Gaussian of the standard deviation.
 
         Args:
             reconstruction: two samples or more, made as those of the calibration.
-            about: the conditions that it does not tell, see `fit`; those left out are not checked.
+            conditions: those that it does not tell, see `fit`; what is left out is not compared.
 
         Raises:
             ArgumentError, ShapeError: a single sample, or a condition that does not fit.
         """
-        self.require_fit({**conditions_of(reconstruction), **(about or {})})
+        self.require_fit({**conditions_of(reconstruction), **(conditions or {})})
         mean, std = _moments(reconstruction)
         reach = self.factor.to(std) * std
         # A magnitude is known not to be negative.
         low = 0.0 if reconstruction.samples.is_complex() else -math.inf
         ends = (mean - reach).clamp(min=low), mean + reach
-        return Calibrated(self.level, reach / self.gaussian, *ends)
-
-    @property
-    def gaussian(self) -> float:
-        """The factor of a Gaussian, 1.645 for 90 %."""
-        return NormalDist().inv_cdf((1 + self.level) / 2)
+        return Calibrated(self.level, reach / gaussian_factor(self.level), *ends)
 
     def require_fit(self, conditions: Conditions, argument: str = "reconstruction") -> None:
         """Raise if one of the conditions differs from that of the calibration.
@@ -145,7 +135,7 @@ class Conformal:
         Raises:
             ArgumentError, ShapeError: names the condition and both values.
         """
-        _require_same(argument, self.conditions, conditions)
+        require_same(argument, self.conditions, conditions)
 
     def save(self, path: str | Path) -> Path:
         """Write a JSON file, atomically, and return its path.
@@ -174,6 +164,11 @@ class Conformal:
         return cls(level, torch.tensor(factor, dtype=torch.float64), conditions)
 
 
+def gaussian_factor(level: float) -> float:
+    """Return the standard deviations of a Gaussian's central interval, 1.645 for 90 %."""
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
 def require_images(argument: str, count: int, level: float) -> None:
     """Raise if images are too few to calibrate intervals of a level."""
     require(0 < level < 1, "level", level, "a number in (0, 1)")
@@ -184,26 +179,9 @@ def require_images(argument: str, count: int, level: float) -> None:
 
 def conditions_of(reconstruction: Reconstruction) -> dict[str, object]:
     """Return what a reconstruction tells of how it was made: solver, settings, samples, size."""
-    settings = {f"solver.{k}": v for k, v in reconstruction.settings.items() if k != "batch_size"}
-    size = list(reconstruction.mean.shape[1:])
-    facts = {"solver": reconstruction.solver, **settings, "size": size}
-    return {**facts, "samples": len(reconstruction.samples)}
-
-
-def _require_same(argument: str, expected: Conditions, found: Conditions) -> None:
-    for name in (name for name in expected if name in found):
-        # Stored values have lists in place of tuples.
-        got, accepted = (json.loads(json.dumps(of[name])) for of in (found, expected))
-        if not (_near(got, accepted) if name in (MEASURED, NOISE) else got == accepted):
-            error = ShapeError if name == "size" else ArgumentError
-            raise error(
-                f"{argument}: got {name} {got!r}, accepted: {accepted!r} as in the calibration; "
-                "calibrate again for another"
-            )
-
-
-def _near(got: float, accepted: float) -> bool:
-    return abs(got - accepted) <= NEAR * max(abs(got), abs(accepted))
+    result = reconstruction
+    size = result.mean.shape[1:]
+    return solver_conditions(result.solver, result.settings, len(result.samples), size)
 
 
 def _moments(reconstruction: Reconstruction) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from wellposed.cli.file_task import FileTask
 from wellposed.cli.settings import Reconstruct
+from wellposed.conditions import SOLVER, require_all, solver_conditions
 from wellposed.errors import ArgumentError, FileError
 from wellposed.priors import Prior
 from wellposed.reconstruction import Reconstruction
@@ -29,14 +30,15 @@ class Calibration:
     weights: str
 
     def check(self, task: FileTask, prior: Prior, solver: Solver, samples: int) -> None:
-        """Raise, before the run, if a condition differs from that of the file."""
+        """Raise, before the run, if a condition differs from that of the file, or is missing."""
         problem = Problem.create(task.y, task.operator, prior)
-        settings = {f"solver.{k}": v for k, v in solver.settings.items() if k != "batch_size"}
-        facts = {"solver": type(solver).__name__, **settings, "samples": samples}
-        size = list(task.cut(problem.zeros()).shape[1:])
-        about = problem_conditions(task.y, task.operator, prior, self.weights)
-        known = {**facts, "size": size, **about}
-        self.conformal.require_fit(known, OPTION)
+        size = task.cut(problem.zeros()).shape[1:]
+        run = solver_conditions(type(solver).__name__, solver.settings, samples, size)
+        # First what is known without a calculation.
+        self.conformal.require_fit(run, OPTION)
+        conditions = problem_conditions(problem, self.weights)
+        require_all(OPTION, self.conformal.conditions, [*run, *conditions])
+        self.conformal.require_fit(conditions, OPTION)
 
     def applied(self, result: Reconstruction) -> Reconstruction:
         """Return a result with its calibrated maps."""
@@ -61,16 +63,17 @@ def as_calibrated(o: Reconstruct, conformal: Conformal) -> Reconstruct:
     Raises:
         ArgumentError: the solver of the file is not one of the package.
     """
-    facts = conformal.conditions
-    samples = facts.get("samples") if o.num_samples is None else o.num_samples
+    stored = conformal.conditions
+    samples = stored.get("samples") if o.num_samples is None else o.num_samples
     o = replace(o, num_samples=samples if isinstance(samples, int) else None)
     if o.solver is not None or o.set:
         return o
-    name = str(facts.get("solver"))
+    name = str(stored.get("solver"))
     found = [cls.name for cls in named_solvers().values() if cls.__name__ == name]
     if not found:
         raise ArgumentError(f"{OPTION}: made with {name!r}, accepted: with --solver MODULE:{name}")
-    skipped = {"solver.steps"} if o.steps is not None else set()
-    settings = {k: v for k, v in facts.items() if k.startswith("solver.") and k not in skipped}
-    given = tuple(f"{key.partition('.')[2]}={value!r}" for key, value in settings.items())
+    settings = {k.removeprefix(SOLVER): v for k, v in stored.items() if k.startswith(SOLVER)}
+    given = tuple(
+        f"{k}={v!r}" for k, v in settings.items() if not (k == "steps" and o.steps is not None)
+    )
     return replace(o, solver=found[0], set=given)

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from wellposed.cli.ending import refuse, told
-from wellposed.errors import ArgumentError
+from wellposed.errors import ArgumentError, require
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -83,6 +83,20 @@ def add_command(
 def options_of(cls: "type[DataclassInstance]") -> "list[Field[object]]":
     """Return the fields of a command that are options."""
     return [f for f in fields(cls) if f.name not in getattr(cls, "without", ())]
+
+
+def require_unused(chosen: "DataclassInstance", names: Iterable[str], accepted: str) -> None:
+    """Raise if one of these options of a command is given, that is, has not its default.
+
+    Args:
+        chosen: the options.
+        names: fields that the command would ignore.
+        accepted: when they are accepted.
+    """
+    for each in options_of(type(chosen)):
+        value = getattr(chosen, each.name)
+        unused = each.name not in names or value == each.default
+        require(unused, _spelled(each), str(value), accepted)
 
 
 def _section(cls: type, name: str) -> str | None:

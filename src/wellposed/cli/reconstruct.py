@@ -13,6 +13,7 @@ from wellposed.cli.calibration import Calibration, as_calibrated, read_calibrati
 from wellposed.cli.file_task import FileTask
 from wellposed.cli.inputs import placed_like
 from wellposed.cli.names import (
+    adapted_solver,
     distinct_names,
     find_class,
     make_solver,
@@ -59,7 +60,7 @@ def reconstruct(o: Reconstruct) -> None:
     weights = fingerprint(prior)
     calibration = None if conformal is None else Calibration(conformal, weights)
     run = partial(_run, o, prior, cls, calibration)
-    failures = run_all(mine, run, lambda job: identity(o, job, weights))
+    failures = run_all(mine, run, lambda job: identity(o, weights, files=job.files))
     table = write_table(o.out, jobs)
     if len(jobs) > 1 and table is not None:
         typer.echo(f"all results: {table}")
@@ -94,9 +95,7 @@ def _solver(o: Reconstruct, cls: type[Solver] | None, task: FileTask, prior: Pri
     if cls is not None:
         return make_solver(cls, o, o.batch_size)
     goal = "mean" if o.num_samples is None else "samples"
-    found = recommend(task.operator, prior, goal)
-    settings = {k: v for k, v in found.settings.items() if k != "batch_size"}
-    return make_solver(type(found), o, o.batch_size, **settings)
+    return adapted_solver(recommend(task.operator, prior, goal), o, o.batch_size)
 
 
 def _takes_volume(o: Reconstruct, cls: type[Solver] | None) -> bool:

@@ -1,6 +1,6 @@
 """Inverse problems from files, with an operator by name or from another module."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
@@ -143,7 +143,9 @@ def simulated(image: Tensor, operator: str, o: InputOptions) -> Task:
     if operator == "inpainting" and o.mask is not None:
         return _masked(image, o.mask, o)
     if operator == "deblurring":
-        return _blurred(image, o)
+        kernel = blur_kernel(image.shape, o)
+        scene = presets.mirrored(image, kernel)
+        return presets.simulated_deblurring(scene, kernel, o.noise_sigma, o.seed)
     return presets.simulate(operator, image, o)
 
 
@@ -177,13 +179,24 @@ def blur_kernel(size: Sequence[int], o: InputOptions) -> Tensor:
     return torch.from_numpy(kernel.astype(np.float64) / weight)
 
 
-def _blurred(image: Tensor, o: InputOptions) -> Task:
-    """Return the problem of a clean photograph that is blurred around."""
-    kernel = blur_kernel(image.shape, o)
-    channels, *depth, height, width = image.shape[1:]
-    blur = operators.Blur(kernel, (channels, height, width), o.noise_sigma)
-    operator: operators.LinearOperator = operators.Stacked(blur, depth[0]) if depth else blur
-    return Task(operator.measure(image, o.seed), operator, image)
+def simulated_draw(
+    draw: Callable[[tuple[int, int]], Tensor], size: tuple[int, int], o: InputOptions, name: str
+) -> tuple[Task, Tensor]:
+    """Return the problem of measuring a draw of a prior, and the draw.
+
+    Args:
+        draw: returns a draw (1, C, h, w) of a size (h, w).
+        size: (H, W) of the truth; the draw is larger if its measurement reaches beyond the frame.
+        o: the options.
+        name: name of the operator, or MODULE:CLASS.
+    """
+    if name != "deblurring":
+        image = draw(size)
+        return simulated(image, name, o), image
+    kernel = blur_kernel(size, o)
+    height, width = (n + k - 1 for n, k in zip(size, kernel.shape, strict=True))
+    scene = draw((height, width))
+    return presets.simulated_deblurring(scene, kernel, o.noise_sigma, o.seed), scene
 
 
 def image_of(array: np.ndarray, volume: bool = False) -> Tensor:

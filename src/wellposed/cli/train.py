@@ -12,7 +12,7 @@ from rich import progress
 from rich.console import Console
 
 from wellposed.checks import require_integer
-from wellposed.cli.settings import Train
+from wellposed.cli.train_settings import Train
 from wellposed.priors import training
 from wellposed.priors.training import TrainingSettings
 from wellposed.priors.training.task import Settings

@@ -11,8 +11,8 @@ from rich import progress
 from rich.console import Console
 
 from wellposed.cli.names import distinct_names, find_class, make, parse_assignments, use_device
-from wellposed.cli.settings import TrainMeasured
 from wellposed.cli.tasks import build_task, check_options_of
+from wellposed.cli.train_settings import TrainMeasured
 from wellposed.datasets.reading import inputs_of
 from wellposed.learning import Measurement, RoundSettings, learn_from_measurements
 from wellposed.priors.training.settings import RunSettings, TrainingSettings

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import typer
 
-from wellposed.cli.settings import TrainUnrolled
+from wellposed.cli.train_settings import TrainUnrolled
 from wellposed.cli.train import run_training
 from wellposed.priors.training.unrolled_settings import UnrolledSettings
 

@@ -11,6 +11,12 @@ from wellposed.checks import setting
 from wellposed.cli.options import argument, needed
 from wellposed.cli.settings import InputOptions, PriorOptions, RunOptions, SolverOptions
 
+DRAWN = ("images", "image_size", "draw_steps")
+"""Options of images that are drawn from the prior."""
+
+READ = ("centre", "window", "axis", "slice", "bands", "slices")
+"""Options of images that are read from files."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DrawOptions:
@@ -18,6 +24,7 @@ class DrawOptions:
 
     images: int = setting(100, "Number of images that are drawn from the prior.")
     image_size: int = setting(64, "Side of these images.")
+    draw_steps: int = setting(100, "Steps of the draws from a network; analytic priors need none.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +35,9 @@ class Calibrate(RunOptions, SolverOptions, PriorOptions, DrawOptions, InputOptio
     simulated. With --slices each slice of a volume is an image. Without INPUT the images are drawn
     from the prior: then the intervals are only as good as the prior.
 
-    The factor holds for the solver with its settings, the number of samples, the prior, the kind
-    of operator, about equal amounts of data and noise, and the size of the images.
+    The factor holds for the solver with its settings, the number of samples, the prior, operators
+    that miss the same detail, about equal amounts of data and noise, and the size of the images.
+    With 20 or more images it follows the typical pixel, with fewer the worst.
     """
 
     without: ClassVar = ("simulate", "volume")
@@ -53,10 +61,7 @@ class Validate(RunOptions, SolverOptions, PriorOptions, DrawOptions, InputOption
     uniform (simulation-based calibration and TARP). An interrupted run with --out goes on.
     """
 
-    without: ClassVar = (
-        *("solver", "batch_size", "simulate", "centre", "window", "axis"),
-        *("slice", "volume", "slices"),
-    )
+    without: ClassVar = ("solver", "simulate", "volume", *READ)
     operator: str | None = setting(
         None, "Test self-consistency with this operator, see `wellposed list`, or MODULE:CLASS."
     )

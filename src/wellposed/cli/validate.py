@@ -8,7 +8,7 @@ import typer
 
 from wellposed.cli.consistency import consistency
 from wellposed.cli.names import find_class, make_solver
-from wellposed.cli.options import options_of
+from wellposed.cli.options import options_of, require_unused
 from wellposed.cli.settings import SolverOptions
 from wellposed.cli.trial_settings import Validate
 from wellposed.errors import FileError, require
@@ -76,12 +76,9 @@ def validate(o: Validate) -> None:
 
 def _refuse_own(o: Validate) -> None:
     """Raise if an option is given that only the test with --operator uses."""
-    solvers = {f.name for f in fields(SolverOptions)}
-    for each in options_of(Validate):
-        own = each.name not in {"solvers", "quick", "out", *solvers}
-        same = not own or getattr(o, each.name) == each.default
-        got = str(getattr(o, each.name))
-        require(same, f"--{each.name.rstrip('_').replace('_', '-')}", got, "only with --operator")
+    used = {"solvers", "quick", "out", *(f.name for f in fields(SolverOptions))}
+    unused = {each.name for each in options_of(Validate)} - used
+    require_unused(o, unused, "only with --operator")
 
 
 def _kept(folder: Path, effort: Effort) -> dict[str, Record]:

@@ -10,10 +10,9 @@ depend on the data; Lemos et al., "Sampling-based accuracy testing of posterior 
 general inference" (TARP), ICML 2023, arXiv 2302.03026, for the distance to a random point.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,9 +27,6 @@ from wellposed.priors.analytic import SupportsNoisyDraws
 from wellposed.priors.prior import Prior
 from wellposed.priors.sampling import sample
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 SIMULATIONS = 2000
 """Sets of uniform ranks with which found ones are compared."""
 
@@ -42,19 +38,32 @@ QUANTITIES = {
     "misfit": "the distance from the data",
     "distance": "the distance from a random point (TARP)",
 }
-"""Numbers whose ranks are tested; those that need a random choice make it for each image."""
+"""Numbers whose ranks are tested; random choices differ by image."""
 
 
 @torch.no_grad()
 def draw_prior(
-    prior: Prior, count: int, image_size: tuple[int, int], seed: int, device: str = "cpu"
+    prior: Prior,
+    count: int,
+    image_size: tuple[int, int],
+    seed: int,
+    device: str = "cpu",
+    steps: int = 100,
 ) -> Tensor:
     """Return draws of a prior (count, C, H, W), exact ones of analytic priors, in public values.
 
-    Networks take 100 ancestral steps.
+    Networks take ``steps`` ancestral steps, which draw from them up to the error of these steps.
+
+    Args:
+        prior: the prior.
+        count: number of images.
+        image_size: (H, W).
+        seed: seed of the draws.
+        device: of the network and the images.
+        steps: of networks.
     """
     if not isinstance(prior, SupportsNoisyDraws):
-        return sample(prior, count, image_size, steps=100, eta=1.0, seed=seed, device=device)
+        return sample(prior, count, image_size, steps=steps, eta=1.0, seed=seed, device=device)
     dtype = torch.complex64 if prior.is_complex else torch.float32
     like = torch.zeros(count, prior.channels or 1, *image_size, dtype=dtype, device=device)
     noise = ItemNoise(seed, [(n,) for n in range(count)])
@@ -113,8 +122,7 @@ class Uniformity:
     Attributes:
         p_value: probability of so large a departure for exact samples.
         mean: of the ranks over N; 1/2 without a bias.
-        spread: variance of the ranks over that of uniform ones; above 1 for samples that are too
-            narrow.
+        variance: of the ranks over that of uniform ones; above 1 for samples that are too narrow.
         curve: fractions of ranks below 0, 1, ... N + 1.
         band: half-width about the diagonal in which exact samples keep the whole curve with
             probability .95.
@@ -122,7 +130,7 @@ class Uniformity:
 
     p_value: float
     mean: float
-    spread: float
+    variance: float
     curve: np.ndarray
     band: np.ndarray
 
@@ -146,7 +154,7 @@ def uniformity(ranks: Sequence[int], num_samples: Count) -> Uniformity:
     return Uniformity(
         p_value=float((1 + (null >= departure - 1e-12).sum()) / (1 + len(null))),
         mean=float(found.mean()) / num_samples,
-        spread=float(found.var()) * 12 / ((num_samples + 1) ** 2 - 1),
+        variance=float(found.var()) * 12 / ((num_samples + 1) ** 2 - 1),
         curve=curve,
         band=float(np.quantile(null, 0.95)) * deviation,
     )
@@ -171,29 +179,3 @@ def _null(count: int, num_samples: int) -> tuple[np.ndarray, np.ndarray]:
     rng = item_generator(0, (5,), MEASUREMENT)
     ranks = rng.integers(num_samples + 1, size=(SIMULATIONS, count))
     return _departure(_curves(ranks, num_samples), deviation), deviation
-
-
-def draw_ranks(ranks: Mapping[str, Sequence[int]], num_samples: int) -> "Figure":
-    """Return a figure of the ranks' histograms, and of TARP's expected coverage."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 5.5), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 4).flatten()
-    for place, (name, found) in zip(axes, ranks.items(), strict=False):
-        bins = min(num_samples + 1, 10)
-        expected = len(found) / bins
-        place.hist(np.asarray(found), np.linspace(-0.5, num_samples + 0.5, bins + 1), color="0.6")
-        reach = 2.6 * np.sqrt(expected * (1 - 1 / bins))
-        place.axhspan(max(expected - reach, 0), expected + reach, color="C0", alpha=0.2)
-        p = uniformity(found, num_samples).p_value
-        place.set(title=f"{name}, p = {p:.3g}", xlabel="rank of the truth")
-    test = uniformity(ranks["distance"], num_samples)
-    diagonal, curve = np.linspace(0, 1, len(test.curve)), axes[len(ranks)]
-    curve.fill_between(diagonal, diagonal - test.band, diagonal + test.band, alpha=0.2)
-    curve.plot(diagonal, test.curve, color="black")
-    curve.set(title="TARP", xlabel="credibility", ylabel="expected coverage")
-    for place in axes[len(ranks) + 1 :]:
-        place.set_axis_off()
-    return figure
