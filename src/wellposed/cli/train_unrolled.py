@@ -4,8 +4,8 @@ from dataclasses import fields
 
 import typer
 
-from wellposed.cli.train_settings import TrainUnrolled
 from wellposed.cli.train import run_training
+from wellposed.cli.train_settings import TrainUnrolled
 from wellposed.priors.training.unrolled_settings import UnrolledSettings
 
 
