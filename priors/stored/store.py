@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -10,6 +11,7 @@ from torch import nn
 
 from wellposed.errors import CheckpointError, require
 from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
+from wellposed.priors.adapters.channelwise import Channelwise
 from wellposed.priors.anchor import Anchor
 from wellposed.priors.checkpoints.diffusers_files import load_autoencoder
 from wellposed.priors.checkpoints.state import check_fit, load_strictly
@@ -38,7 +40,7 @@ def make_network(config: Config) -> ConvUNet | RestorationUNet:
 
 def build_prior(
     network: nn.Module, config: Config, autoencoder: DiffusersAutoencoder | None = None
-) -> NetworkPrior | Latent:
+) -> NetworkPrior | Latent | Channelwise:
     """Return the prior that a config describes.
 
     Args:
@@ -47,7 +49,7 @@ def build_prior(
         autoencoder: autoencoder of a latent prior.
     """
     anchor = Anchor(config["input"], config["upsample"]) if "process" in config else None
-    low, high = config["data_range"]
+    low, high, ranges = _ranges(config["data_range"])
     images: Images = {
         "channels": config["channels"],
         "is_complex": config.get("complex", False),
@@ -64,7 +66,17 @@ def build_prior(
         **(images if autoencoder is None else {"data_range": (-1.0, 1.0)}),
     )
     prior.is_signal = config.get("training", {}).get("companding", 0) > 0
+    if ranges:
+        return Channelwise(prior, ranges)
     return prior if autoencoder is None else Latent(prior, autoencoder, (low, high))
+
+
+def _ranges(stored: Any) -> tuple[float, float, list[tuple[float, float]]]:
+    """Return the range of a config, and those of single channels, if it has them."""
+    if isinstance(stored[0], list):
+        return -1.0, 1.0, [(low, high) for low, high in stored]
+    low, high = stored
+    return low, high, []
 
 
 def _schedule(config: Config) -> Schedule:
@@ -92,7 +104,7 @@ def save_prior(
         autoencoder.model.save_pretrained(folder / AUTOENCODER)
 
 
-def load_prior(folder: Path) -> NetworkPrior | Latent:
+def load_prior(folder: Path) -> NetworkPrior | Latent | Channelwise:
     """Return the prior of a folder written by `save_prior`, in float32.
 
     Raises:

@@ -55,7 +55,7 @@ class Denoising(Task):
             "sigma_data": s.sigma_data,
             "channels": channels // (2 if s.complex_phase else 1),
             "complex": s.complex_phase,
-            "data_range": list(s.data_range),
+            "data_range": [list(pair) for pair in s.ranges] or list(s.data_range),
         }
 
     def loss(self, prior: Prior, batch: Batch) -> Tensor:
