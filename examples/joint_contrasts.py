@@ -90,9 +90,8 @@ def features(case: Case, images: Tensor, seed: int) -> Tensor:
     seen = torch.cat(given + ([sense(case, images, seed)] if case.lines else []), 1)
     middle = seen.flatten(2)
     patches = unfold(seen, PATCH, padding=PATCH // 2)
-    return torch.cat(
-        [patches, middle**2, middle.sqrt().nan_to_num(0), torch.ones_like(middle[:, :1])], 1
-    )
+    curves = [middle**2, middle.clamp(min=0).sqrt(), torch.ones_like(middle[:, :1])]
+    return torch.cat([patches, *curves], 1)
 
 
 def regression(case: Case, slices: Tensor) -> Tensor:
@@ -101,7 +100,7 @@ def regression(case: Case, slices: Tensor) -> Tensor:
     wanted = torch.cat(list(slices.flatten(2)), 1).double()
     some = torch.randperm(seen.shape[1], generator=torch.Generator().manual_seed(0))[:60_000]
     x = seen[:, some]
-    damped = x @ x.T + 1e-3 * len(some) * 1e-3 * torch.eye(len(x), dtype=x.dtype)
+    damped = x @ x.T + 1e-6 * len(some) * torch.eye(len(x), dtype=x.dtype)
     return torch.linalg.solve(damped, x @ wanted[:, some].T).float()
 
 

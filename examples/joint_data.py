@@ -3,9 +3,9 @@
     python examples/joint_data.py brain_mri_256.h5 joint.h5
     wellposed train --out joint --name joint --data joint.h5 --key images --channel-axis -1 \
         --group-key subject --licence "Lesjak et al. 2016, CC BY" --block gated \
-        --widths 48,96,144,192 --learning-rate 1e-3 --batch-size 4 --decay 0.4 \
-        --image-size 64,64,64,128 --held-out 0.25 --zoom 0.85 1.2 --gain 0.7 1.2 \
-        --foreground 0.08 --sigma-data 0.3 --steps 3000
+        --widths 32,64,96,128 --learning-rate 1e-3 --batch-size 4 --decay 0.4 \
+        --image-size 64 --held-out 0.25 --zoom 0.85 1.2 --gain 0.7 1.2 \
+        --foreground 0.08 --sigma-data 0.3 --steps 4000
 
 T1, T2 and FLAIR of a study have fields, pixels and slices of their own. The first two are moved
 to the slices of FLAIR, .9 mm pixels, by the rigid motion of largest normalised mutual
