@@ -210,7 +210,10 @@ def phase(images: Tensor, prior: Prior) -> None:
         either = torch.stack([psnr(v, images) for v in (chosen, chosen.flip(-2, -1))]).amax(0)
         each = " ".join(f"{v:.1f}" for v in either.tolist())
         residual = float(found.residual.reshape(count, -1).amin(0).mean())
-        print(f"phase | {name} | best of {count} | {each} | {residual:.2f} | {seconds:.0f} s")
+        print(
+            f"phase | {name} | best of {count} | {each} | {residual:.2f} | {seconds:.0f} s",
+            flush=True,
+        )
 
 
 def main(folder: Path, names: Sequence[str]) -> None:
