@@ -1,11 +1,12 @@
 """Channels of an image: some of them, or each times a number."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count
+from wellposed.checks import Count, Whole
 from wellposed.errors import ArgumentError, require
 from wellposed.operators.base import Composed, LinearOperator
 from wellposed.operators.decomposable import Decomposable
@@ -35,7 +36,7 @@ class Channels(LinearOperator):
     def __init__(
         self,
         image_size: Sequence[Count],
-        kept: Sequence[int],
+        kept: Sequence[Annotated[int, Whole(0, 10**6)]],
         noise_sigma: float | Tensor = 0.0,
         *,
         complex_image: bool = False,

@@ -37,10 +37,11 @@ class Channelwise(Adapter):
         plain = isinstance(prior, Prior) and prior.is_affine and prior.anchor is None
         require(plain, "prior", type(prior).__name__, "a plain prior on images")
         super().__init__(prior)
-        pairs = [self._checked_range((low, high)) for low, high in ranges]
-        fits = len(pairs) > 0 and prior.channels in (None, len(pairs))
-        accepted = f"a range for each of {prior.channels or 'the'} channels"
+        listed = isinstance(ranges, list | tuple) and all(map(_is_pair, ranges))
+        fits = listed and len(ranges) > 0 and prior.channels in (None, len(ranges))
+        accepted = f"a pair (low, high) for each of {prior.channels or 'the'} channels"
         require(fits, "ranges", ranges, accepted)
+        pairs = [self._checked_range(pair) for pair in ranges]
         self.has_range, self.channels = False, len(pairs)
         self.ranges = tuple(pairs)
         self.data_range = max(pairs, key=lambda pair: pair[1] - pair[0])
@@ -96,3 +97,8 @@ class Channelwise(Adapter):
         """Return one value for each channel, broadcastable to images."""
         each = torch.tensor(values, dtype=like.real.dtype, device=like.device)
         return each.view(-1, *[1] * (like.ndim - 2))
+
+
+def _is_pair(pair: object) -> bool:
+    two = isinstance(pair, list | tuple) and len(pair) == 2
+    return two and all(isinstance(end, (int, float)) for end in pair)  # type: ignore[attr-defined]
