@@ -49,6 +49,11 @@ METHODS: dict[str, Inversion] = {
     "EditFriendly": EditFriendly(steps=25),
 }
 STEPS = (25, 50, 100, 200)
+PHASE: dict[str, tuple[Solver, int]] = {
+    "DPS, 200 steps": (DPS(steps=200, zeta=0.4), 4),
+    "NoiseMAP, 100 steps": (NoiseMAP(steps=100, levels=4), 1),
+}
+"""Solvers of phase retrieval, and the samples of which the one that fits best is taken."""
 PHOTO = Path(__file__).parents[1] / "tests" / "data" / "held_out" / "kodak_08.png"
 
 
@@ -196,12 +201,7 @@ def phase(images: Tensor, prior: Prior) -> None:
     generator = torch.Generator().manual_seed(0)
     clean = operator.A(images)
     y = clean + 0.01 * torch.randn(clean.shape, generator=generator)
-    runs: dict[str, tuple[Solver, int]] = {
-        "DPS, 200 steps": (DPS(steps=200, zeta=0.4), 4),
-        "NoiseMAP, 8 levels": (NoiseMAP(steps=100), 1),
-        "NoiseMAP, 4 levels": (NoiseMAP(steps=100, levels=4), 1),
-    }
-    for name, (solver, count) in runs.items():
+    for name, (solver, count) in PHASE.items():
         started = time.perf_counter()
         found = solver(y, operator, prior, seed=None if count == 1 else 0, num_samples=count)
         seconds = time.perf_counter() - started
