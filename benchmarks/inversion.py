@@ -1,19 +1,26 @@
-"""Figures of docs/inversion.md: orders, round trips, whiteness, memory and geometry.
+"""Figures of docs/inversion.md: orders, round trips, whiteness, memory, geometry and the rest.
 
-python benchmarks/inversion.py FOLDER
+python benchmarks/inversion.py FOLDER [NAME...]
+
+Names: orders, trips, memory, geometry, skips, phase; all by default.
 """
 
 import gc
+import math
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
+from wellposed.datasets import read_photograph
 from wellposed.figures import displayable, write_figure
 from wellposed.inversion import (
     BDIA,
@@ -26,8 +33,11 @@ from wellposed.inversion import (
     generate,
 )
 from wellposed.inversion.chain import Chain
-from wellposed.priors import GaussianPrior, LowRank, Prior, Tabulated, geometry, load
+from wellposed.metrics import psnr
+from wellposed.operators import PhaseRetrieval
+from wellposed.priors import GaussianPrior, LowRank, Prior, Skip, Tabulated, geometry, load
 from wellposed.priors.sampling import sample
+from wellposed.solvers import DPS, NoiseMAP, Solver
 
 METHODS: dict[str, Inversion] = {
     "DDIM": DDIM(steps=25),
@@ -39,6 +49,12 @@ METHODS: dict[str, Inversion] = {
     "EditFriendly": EditFriendly(steps=25),
 }
 STEPS = (25, 50, 100, 200)
+PHASE: dict[str, tuple[Solver, int]] = {
+    "DPS, 200 steps": (DPS(steps=200, zeta=0.4), 4),
+    "NoiseMAP, 100 steps": (NoiseMAP(steps=100, levels=4), 1),
+}
+"""Solvers of phase retrieval, and the samples of which the one that fits best is taken."""
+PHOTO = Path(__file__).parents[1] / "tests" / "data" / "held_out" / "kodak_08.png"
 
 
 def figure(width: float, height: float) -> Figure:
@@ -162,17 +178,68 @@ def curves(priors: dict[str, tuple[Prior, Tensor]], folder: Path) -> None:
     write_figure(canvas, folder / "inversion-geometry.png")
 
 
-def main(folder: Path) -> None:
-    """Make all figures."""
+def skips(priors: dict[str, tuple[Prior, Tensor]]) -> None:
+    """Tabulate the error of samples of few steps, with and without a jump over the first."""
+    for name, (prior, _) in priors.items():
+        gaussian = GaussianPrior.fit(sample(prior, 32, (32, 32), steps=24, seed=9), prior=prior)
+        exact = sample(prior, 6, (32, 32), steps=48, seed=4)
+        for steps in (8, 12, 16, 24):
+            for ratio in (math.inf, 40.0, 20.0, 8.0):
+                skip = None if math.isinf(ratio) else Skip(gaussian, ratio)
+                times = prior.schedule.times(steps, "karras").tolist()
+                calls = len(times if skip is None else skip.times(prior.schedule, times)) - 1
+                gap = sample(prior, 6, (32, 32), steps=steps, seed=4, skip=skip) - exact
+                error = float(gap.norm() / (exact - exact.mean(0)).norm())
+                print(
+                    f"skip | {name} | {steps} | to {ratio:g} | {calls} | {error:.3f}", flush=True
+                )
+
+
+def phase(images: Tensor, prior: Prior) -> None:
+    """Tabulate NoiseMAP and DPS on phase retrieval; images are known up to a turn."""
+    operator = PhaseRetrieval(tuple(images.shape[1:]), noise_sigma=0.01)
+    generator = torch.Generator().manual_seed(0)
+    clean = operator.A(images)
+    y = clean + 0.01 * torch.randn(clean.shape, generator=generator)
+    for name, (solver, count) in PHASE.items():
+        started = time.perf_counter()
+        found = solver(y, operator, prior, seed=None if count == 1 else 0, num_samples=count)
+        seconds = time.perf_counter() - started
+        best = found.residual.reshape(count, -1).argmin(0)
+        chosen = found.samples[best, torch.arange(len(images))]
+        either = torch.stack([psnr(v, images) for v in (chosen, chosen.flip(-2, -1))]).amax(0)
+        each = " ".join(f"{v:.1f}" for v in either.tolist())
+        residual = float(found.residual.reshape(count, -1).amin(0).mean())
+        print(
+            f"phase | {name} | best of {count} | {each} | {residual:.2f} | {seconds:.0f} s",
+            flush=True,
+        )
+
+
+def main(folder: Path, names: Sequence[str]) -> None:
+    """Make the figures of these names."""
     torch.manual_seed(0)
-    orders(folder)
     ct, natural = load("ct"), load("natural")
     images = {p: sample(p, 2, (32, 32), steps=20, seed=3) for p in (ct, natural)}
-    round_trips(ct, images[ct], folder)
-    memory(ct, folder)
-    curves({"ct": (ct, images[ct]), "natural": (natural, images[natural])}, folder)
+    both = {"ct": (ct, images[ct]), "natural": (natural, images[natural])}
+    parts = {
+        "orders": partial(orders, folder),
+        "trips": partial(round_trips, ct, images[ct], folder),
+        "memory": partial(memory, ct, folder),
+        "geometry": partial(curves, both, folder),
+        "skips": partial(skips, both),
+        "phase": partial(phase, torch.cat([images[natural], photograph()]), natural),
+    }
+    for name in names or parts:
+        parts[name]()
+
+
+def photograph() -> Tensor:
+    """Return part of a photograph that no prior has seen, (1, 3, 32, 32)."""
+    pixels = torch.from_numpy(read_photograph(PHOTO).pixels).float().permute(2, 0, 1)[None]
+    return avg_pool2d(pixels[..., 64:192, 64:192], 4)
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

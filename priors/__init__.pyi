@@ -1,5 +1,6 @@
 from .adapters.autoencoder import DiffusersAutoencoder as DiffusersAutoencoder
 from .adapters.autoencoder import Latent as Latent
+from .adapters.channelwise import Channelwise as Channelwise
 from .adapters.guided import Guided as Guided
 from .adapters.itemwise import Itemwise as Itemwise
 from .adapters.patchwise import Patchwise as Patchwise

@@ -133,4 +133,4 @@ def sample(  # noqa: PLR0913 - the options of a run are its signature
         top, times = times[0], skip.times(schedule, times)
         x = skip.jump(x, schedule, top, times[0])
     x0 = reverse(prior.denoise, x, schedule, times, eta, noise)
-    return x0 * prior.scale + prior.centre
+    return prior.to_public(x0)

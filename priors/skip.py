@@ -72,6 +72,38 @@ class Skip:
             )
         return cls(gaussian, ratios[above - 1])
 
+    @classmethod
+    @checked
+    def near(
+        cls, image: Tensor, spread: Positive, prior: Prior, ratio: Positive | None = None
+    ) -> "Skip":
+        """Return the jump along a Gaussian about a known image: a warm start.
+
+        A neighbouring slice, the frame before or a registered scan tells more than noise does, and
+        `applied` saves the network calls above the level in every solver. It is a start, no
+        constraint: below the level only the prior and the measurement count, so that samples keep
+        the spread that arises there. ``benchmarks/neighbours.py`` measures the gain.
+
+        Args:
+            image: (B, C, ...), in public values; one image, or one for each item.
+            spread: root-mean-square difference of the images that is expected, in public values.
+            prior: the prior.
+            ratio: noise-to-signal ratio at which the network takes over; by default twice the
+                spread, in units.
+
+        Raises:
+            ShapeError: an image without a batch axis.
+            ArgumentError: a latent prior, or a spread that is not positive.
+        """
+        kind = type(prior).__name__
+        require(prior.is_affine, "prior", kind, "a prior on images with one data range")
+        require_batch("image", image)
+        level = spread / prior.scale
+        gaussian = GaussianPrior(
+            prior.to_units(image), level**2, prior.schedule, is_complex=prior.is_complex
+        )
+        return cls(gaussian, 2 * level if ratio is None else ratio)
+
     def applied(self, prior: Prior) -> "Skipping":
         """Return the prior with the Gaussian's estimates above the level, for any solver."""
         return Skipping(prior, self)
@@ -89,7 +121,8 @@ class Skip:
 
     def on(self, schedule: Schedule) -> GaussianPrior:
         """Return the Gaussian with another schedule."""
-        return GaussianPrior(self.gaussian.mean, self.gaussian.covariance, schedule)
+        own = self.gaussian
+        return GaussianPrior(own.mean, own.covariance, schedule, own.is_complex)
 
 
 class Skipping(Adapter):

@@ -6,6 +6,7 @@ from wellposed.checks import Choice, Count, checked
 from wellposed.errors import require
 from wellposed.operators.check import is_linear_operator, require_physics
 from wellposed.operators.plain import filtered_back_projection
+from wellposed.priors.adapters.autoencoder import Latent
 from wellposed.priors.prior import Prior
 from wellposed.priors.spatio_spectral.prior import SpatioSpectral
 from wellposed.solvers.base import Solver
@@ -62,7 +63,7 @@ def recommend(
     if prior is None:
         require(goal == "mean", "goal", goal, "'mean' without a prior")
         return _without_prior(operator)
-    if not prior.is_affine:
+    if any(isinstance(part, Latent) for part in prior.modules()):
         latent = REDDiff if goal == "mean" else DPS
         return latent() if evaluations is None else latent(steps=evaluations)
     if isinstance(prior, SpatioSpectral):

@@ -41,6 +41,7 @@ NEEDED = {
         "detector_distance": 50.0,
     },
     "Decomposable": {"image_size": GREY, "measurement_size": GREY},
+    "Channels": {"image_size": GREY, "kept": [0]},
     "Denoising": {"image_size": GREY},
     "DynamicMRI": {"mask": torch.ones(3, 8, 8), "sensitivity_maps": MAPS},
     "FanBeamCT": {
@@ -126,6 +127,7 @@ NEEDED = {
     "ConvMaps": {"rank": 2, "size": SIZE},
     "FreeMaps": {"rank": 2, "size": SIZE},
     "DenoiserPrior": {"denoiser": shrink},
+    "Channelwise": {"prior": GAUSSIAN, "ranges": [(0.0, 1.0)]},
     "Diagonal": {"variance": 0.1},
     "Full": {"matrix": torch.eye(4)},
     "GaussianMixturePrior": {

@@ -265,3 +265,22 @@ def test_solvers_take_early_steps_without_the_network():
 def test_bad_fits_and_skips_are_named(make, message):
     with pytest.raises(errors.ArgumentError, match=message):
         make(GaussianPrior(0.0, 1.0, VE()))
+
+
+def test_a_neighbour_is_a_warm_start_for_every_solver():
+    """Its estimates above the level lie about it; below, the prior is asked, and called less."""
+    prior, truth = GaussianPrior(0.3, low_rank(), VE()), normal(1, *SHAPE)
+    neighbour = truth + 0.05 * normal(1, *SHAPE, seed=1)
+    skip = Skip.near(neighbour, 0.05, prior)
+    assert skip.ratio == pytest.approx(0.1)
+    near, times = skip.applied(prior), prior.schedule.times(30, "karras").tolist()[:-1]
+    for t in times:
+        alpha, sigma = (float(v) for v in prior.schedule(t))
+        x_t = alpha * truth + sigma * normal(1, *SHAPE, seed=2)
+        above = sigma / alpha > skip.ratio
+        wanted = (skip.on(prior.schedule) if above else prior).denoise(x_t, t)
+        close(near.denoise(x_t, t), wanted)
+    with pytest.raises(errors.ArgumentError, match="spread: got 0"):
+        Skip.near(neighbour, 0, prior)
+    with pytest.raises(errors.ShapeError, match="image"):
+        Skip.near(torch.ones(()), 0.1, prior)

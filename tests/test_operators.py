@@ -15,6 +15,7 @@ from wellposed import errors, operators
 from wellposed.operators import (
     JPEG,
     Blur,
+    Channels,
     Companded,
     CompressedSensing,
     ConeBeamCT,
@@ -46,6 +47,7 @@ from wellposed.operators import (
     motion_kernel,
 )
 from wellposed.operators.check import dense_matrix
+from wellposed.operators.image.channels import with_gains
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -76,6 +78,9 @@ SHARED = {
     "inpainting (H, W)": lambda: Inpainting(mask(5, 7), 2),
     "inpainting (C, H, W)": lambda: Inpainting(mask(3, 6, 5)),
     "denoising": lambda: Denoising((2, 5, 6)),
+    "channels": lambda: Channels((3, 4, 5), [2, 0]),
+    "channels, complex": lambda: Channels((3, 4, 5), [1], complex_image=True),
+    "channel gains": lambda: with_gains(Denoising((2, 4, 5)), [0.5, 2.0]),
     "denoising, volume": lambda: Denoising((1, 2, 3, 4)),
     "denoising, complex": lambda: Denoising((1, 4, 5), complex_image=True),
     "bicubic 4": lambda: SuperResolution((2, 8, 12), 4),

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +13,7 @@ from torch import nn
 
 from wellposed.errors import CheckpointError, require
 from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
+from wellposed.priors.adapters.channelwise import Channelwise
 from wellposed.priors.anchor import Anchor
 from wellposed.priors.checkpoints.diffusers_files import load_autoencoder
 from wellposed.priors.checkpoints.state import check_fit, load_strictly
@@ -43,7 +45,7 @@ def make_network(config: Config) -> ConvUNet | RestorationUNet | UnrolledNetwork
 
 def build_prior(
     network: nn.Module, config: Config, autoencoder: DiffusersAutoencoder | None = None
-) -> NetworkPrior | Latent:
+) -> NetworkPrior | Latent | Channelwise:
     """Return the prior that a config describes.
 
     Args:
@@ -52,7 +54,7 @@ def build_prior(
         autoencoder: autoencoder of a latent prior.
     """
     anchor = Anchor(config["input"], config["upsample"]) if "process" in config else None
-    low, high = config["data_range"]
+    low, high, ranges = _ranges(config["data_range"])
     images: Images = {
         "channels": config["channels"],
         "is_complex": config.get("complex", False),
@@ -69,7 +71,17 @@ def build_prior(
         **(images if autoencoder is None else {"data_range": (-1.0, 1.0)}),
     )
     prior.is_signal = config.get("training", {}).get("companding", 0) > 0
+    if ranges:
+        return Channelwise(prior, ranges)
     return prior if autoencoder is None else Latent(prior, autoencoder, (low, high))
+
+
+def _ranges(stored: Any) -> tuple[float, float, list[tuple[float, float]]]:
+    """Return the range of a config, and those of single channels, if it has them."""
+    if isinstance(stored[0], list):
+        return -1.0, 1.0, [(low, high) for low, high in stored]
+    low, high = stored
+    return low, high, []
 
 
 def _schedule(config: Config) -> Schedule:
@@ -97,7 +109,7 @@ def save_prior(
         autoencoder.model.save_pretrained(folder / AUTOENCODER)
 
 
-def load_prior(folder: Path) -> NetworkPrior | Latent:
+def load_prior(folder: Path) -> NetworkPrior | Latent | Channelwise:
     """Return the prior of a folder written by `save_prior`, in float32.
 
     Raises:

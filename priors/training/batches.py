@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 from wellposed.datasets.images.crops import Crops
 from wellposed.datasets.images.reading import Reading
-from wellposed.errors import ArgumentError
+from wellposed.errors import ArgumentError, require
 from wellposed.priors.schedule import VE, Flow, Schedule
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.priors.training.unrolled_settings import UnrolledSettings
@@ -65,13 +65,22 @@ class TrainingBatches(Dataset[Batch]):
         of `gsure`.
         """
         seed = self.settings.seed
-        x0 = to_units(self.crops.batch(items, seed, step, size), self.settings.data_range)
+        x0 = self._in_units(self.crops.batch(items, seed, step, size))
         u = draw_places(items, count, seed, step)
         shape = tuple(x0.shape[1:])
         eps = draw_noise(items, seed, step, shape)
         if self.settings.image_noise == 0:
             return x0, u, eps
         return x0, u, eps, draw_noise(items, seed, step, shape, PROBES)
+
+    def _in_units(self, x: Tensor) -> Tensor:
+        """Return crops in the network's [-1, 1], channel by channel if these have ranges."""
+        ranges = self.settings.ranges
+        if not ranges:
+            return to_units(x, self.settings.data_range)
+        accepted = f"a pair for each of {x.shape[1]} channels"
+        require(len(ranges) == x.shape[1], "channel_ranges", ranges, accepted)
+        return torch.cat([to_units(c, r) for c, r in zip(x.split(1, 1), ranges, strict=True)], 1)
 
 
 # Seeds of four words differ from those of crops; trailing zeros are ignored: (a, b) is (a, b, 0).
@@ -103,7 +112,8 @@ def draw_noise(
 
 def reading_of(settings: TrainingSettings | UnrolledSettings) -> Reading:
     """Return the settings for reading the run's data as images."""
-    return Reading(**{k: getattr(settings, k) for k in Reading.__dataclass_fields__})
+    own = {k: getattr(settings, k) for k in Reading.__dataclass_fields__}
+    return Reading(**own | ({"data_range": None} if settings.channel_ranges else {}))
 
 
 def to_units(x: Tensor, data_range: tuple[float, float]) -> Tensor:

@@ -61,7 +61,7 @@ class Denoising(PriorTask):
             "sigma_data": s.sigma_data,
             "channels": channels // (2 if s.complex_phase else 1),
             "complex": s.complex_phase,
-            "data_range": list(s.data_range),
+            "data_range": [list(pair) for pair in s.ranges] or list(s.data_range),
         }
 
     def loss(self, prior: Prior, batch: Batch) -> Tensor:

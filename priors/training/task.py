@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wellposed.datasets.images.image_files import Collection
 from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
+from wellposed.priors.adapters.channelwise import Channelwise
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.stored.config import Config
@@ -98,8 +99,8 @@ class PriorTask(Task[Prior]):
 
 
 def network_prior(prior: Prior) -> NetworkPrior:
-    """Return the prior with the network: the inner prior of a latent prior."""
-    inner = prior.prior if isinstance(prior, Latent) else prior
+    """Return the prior with the network: the inner one of a latent or channelwise prior."""
+    inner = prior.prior if isinstance(prior, (Channelwise, Latent)) else prior
     assert isinstance(inner, NetworkPrior)
     return inner
 

@@ -110,7 +110,7 @@ def _parameter(each: "Field[object]", kind: object, section: str | None) -> Para
     default: Any = Parameter.empty if each.default is MISSING else each.default
     shown: Any = kind
     if _parser(each, kind) is not None:
-        shown, default = str | None, default and ",".join(map(str, default))
+        shown, default = str | None, ",".join(map(str, default or ())) or None
     elif _is_repeatable(kind):
         shown = list[get_args(kind)[0]]  # type: ignore[misc]
     name, metavar, help_ = _spelled(each), each.metadata.get("argument"), each.metadata["help"]
@@ -124,7 +124,7 @@ def _parameter(each: "Field[object]", kind: object, section: str | None) -> Para
 def _value(each: "Field[object]", kind: object, value: object) -> object:
     parser = _parser(each, kind)
     if parser is not None:
-        return parser(_spelled(each), value) if isinstance(value, str) else None
+        return parser(_spelled(each), value) if isinstance(value, str) else each.default
     if _is_repeatable(kind):
         return tuple(value) if isinstance(value, Iterable) else ()
     return value
@@ -132,8 +132,9 @@ def _value(each: "Field[object]", kind: object, value: object) -> object:
 
 def _parser(each: "Field[object]", kind: object) -> Callable[[str, str], object] | None:
     """Return the function of name and text that parses an option, or ``None`` if Typer does."""
-    lists = {tuple[int, ...]: integers, tuple[float, ...]: numbers}
-    return lists.get(kind, each.metadata.get("parse"))  # type: ignore[call-overload, no-any-return]
+    if kind == tuple[float, ...]:
+        return numbers
+    return integers if kind == tuple[int, ...] else each.metadata.get("parse")
 
 
 def _spelled(each: "Field[object]") -> str:
@@ -144,17 +145,19 @@ def _is_repeatable(kind: object) -> bool:
     return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
 
 
-def numbers(option: str, text: str) -> tuple[float, ...]:
-    """Return numbers spelled ``.1,.3``."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ArgumentError(f"{option}: got {text!r}, accepted: numbers, e.g. .1,.3") from None
-
-
 def integers(option: str, text: str) -> tuple[int, ...]:
     """Return integers spelled ``1,2,3``."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ArgumentError(f"{option}: got {text!r}, accepted: integers, e.g. 64,128") from None
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """Return numbers spelled ``0,1.5,2``."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentError(
+            f"{option}: got {text!r}, accepted: numbers, e.g. 0,1,-1000,1000"
+        ) from None
