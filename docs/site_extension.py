@@ -1,0 +1,100 @@
+"""What the site does to the pages of the repository and to the docstrings.
+
+Links to files outside this folder lead to the repository. Classes show the fields of their bases.
+A name in backticks in a docstring leads to its page where the name is unique.
+"""
+
+import re
+from dataclasses import is_dataclass
+from inspect import cleandoc
+from typing import TYPE_CHECKING
+
+from docutils.nodes import Element, reference
+from sphinx.addnodes import pending_xref
+from sphinx.util.nodes import make_refnode
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
+
+OUTSIDE = re.compile(r"(\]\()\.\./(?!docs/|gallery/|theory/|guide/|api/)((?:\.\./)?)([^)\s]+)")
+LINKED = {"class", "function", "exception", "data", "attribute", "method", "property"}
+
+
+def connect(app: "Sphinx", home: str) -> None:
+    """Register the hooks of this module."""
+    app.connect("source-read", lambda _, page, text: _lead_outside(home, page, text))
+    app.connect("autodoc-process-docstring", _escape_stars, priority=90)
+    app.connect("autodoc-process-docstring", _add_fields_of_bases, priority=100)
+    app.connect("missing-reference", _by_last_name)
+
+
+def _lead_outside(home: str, page: str, text: list[str]) -> None:
+    """Make links to files of the repository outside ``docs`` absolute."""
+    inner = page.count("/")
+
+    def absolute(found: re.Match[str]) -> str:
+        start, up, path = found.groups()
+        levels = 1 + up.count("../")
+        if levels <= inner or path.startswith("http"):
+            return found.group(0)
+        kind = "tree" if path.endswith("/") else "blob"
+        return f"{start}{home}/{kind}/main/{path}"
+
+    text[0] = OUTSIDE.sub(absolute, text[0])
+
+
+def _escape_stars(  # noqa: PLR0913 - the signature of Sphinx's event
+    app: "Sphinx", what: str, name: str, found: object, options: object, lines: list[str]
+) -> None:
+    """Escape the star of a shape such as (B, *), which would begin emphasis."""
+    for number, line in enumerate(lines):
+        parts = re.split(r"(`+[^`]*`+)", line)
+        parts[::2] = [re.sub(r"(?<=[ (])\*(?=[,) ])", r"\*", part) for part in parts[::2]]
+        lines[number] = "".join(parts)
+
+
+def _add_fields_of_bases(  # noqa: PLR0913
+    app: "Sphinx", what: str, name: str, cls: type, options: object, lines: list[str]
+) -> None:
+    """Add the arguments that the bases of a settings class describe to its docstring."""
+    if what != "class" or not is_dataclass(cls):
+        return
+    described = _arguments("\n".join(lines))
+    inherited: list[str] = []
+    for base in cls.__mro__[1:]:
+        if is_dataclass(base) and base.__doc__:
+            for field, text in _arguments(cleandoc(base.__doc__)).items():
+                names = [part.strip() for part in field.split(",")]
+                if field not in described and set(names) <= set(cls.__dataclass_fields__):
+                    described[field] = text
+                    inherited.append(f"    {field}: {text}")
+    inherited = [line for line in inherited if ": see `" not in line]
+    if inherited:
+        lines.extend(["", "Keyword Args:", *inherited, ""])
+
+
+def _arguments(text: str) -> dict[str, str]:
+    """Return the descriptions of a Google-style ``Args`` section by name."""
+    section = re.search(r"^Args:\n((?:(?: {4}.*)?\n?)*)", text, re.M)
+    if section is None:
+        return {}
+    entries = re.split(r"^ {4}(?=\S)", section.group(1), flags=re.M)
+    pairs = (entry.split(":", 1) for entry in entries if ":" in entry)
+    return {name.strip(): " ".join(told.split()) for name, told in pairs}
+
+
+def _by_last_name(
+    app: "Sphinx", env: "BuildEnvironment", node: pending_xref, content: Element
+) -> reference | None:
+    """Resolve a Python name by its last part if exactly one documented object has it."""
+    if node.get("refdomain") != "py" or app.builder is None:
+        return None
+    target = node["reftarget"].rsplit(".", 2)
+    objects = env.get_domain("py").get_objects()
+    exact = [o for o in objects if o[0].split(".")[-len(target) :] == target and o[2] in LINKED]
+    top = [o for o in exact if o[2] in {"class", "function", "exception", "data"}] or exact
+    if len(top) != 1:
+        return None
+    _, _, _, page, anchor, _ = top[0]
+    return make_refnode(app.builder, node["refdoc"], page, anchor, content, top[0][0])
