@@ -44,7 +44,7 @@ def _lead_outside(home: str, page: str, text: list[str]) -> None:
     text[0] = OUTSIDE.sub(absolute, text[0])
 
 
-def _escape_stars(  # noqa: PLR0913 - the signature of Sphinx's event
+def _escape_stars(
     app: "Sphinx", what: str, name: str, found: object, options: object, lines: list[str]
 ) -> None:
     """Escape the star of a shape such as (B, *), which would begin emphasis."""
@@ -54,7 +54,7 @@ def _escape_stars(  # noqa: PLR0913 - the signature of Sphinx's event
         lines[number] = "".join(parts)
 
 
-def _add_fields_of_bases(  # noqa: PLR0913
+def _add_fields_of_bases(
     app: "Sphinx", what: str, name: str, cls: type, options: object, lines: list[str]
 ) -> None:
     """Add the arguments that the bases of a settings class describe to its docstring."""
