@@ -7,11 +7,14 @@ A name in backticks in a docstring leads to its page where the name is unique.
 import re
 from dataclasses import is_dataclass
 from inspect import cleandoc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from docutils.nodes import Element, reference
 from sphinx.addnodes import pending_xref
 from sphinx.util.nodes import make_refnode
+from sphinx_gallery.scrapers import figure_rst
+
+from wellposed.panel import Picture
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -26,7 +29,27 @@ def connect(app: "Sphinx", home: str) -> None:
     app.connect("source-read", lambda _, page, text: _lead_outside(home, page, text))
     app.connect("autodoc-process-docstring", _escape_stars, priority=90)
     app.connect("autodoc-process-docstring", _add_fields_of_bases, priority=100)
+    app.connect("autodoc-skip-member", _skip_fields_of_tuples)
     app.connect("missing-reference", _by_last_name)
+
+
+def scrape_pictures(block: object, variables: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Save the pictures of results that a block of a gallery script has made."""
+    made = [v for v in variables["example_globals"].values() if isinstance(v, Picture)]
+    new = [picture for picture in made if not getattr(picture, "in_gallery", False)]
+    paths = []
+    for picture, path in zip(new, variables["image_path_iterator"], strict=False):
+        picture.savefig(path, dpi=110)
+        picture.in_gallery = True
+        paths.append(path)
+    return str(figure_rst(paths, settings["src_dir"]))
+
+
+def _skip_fields_of_tuples(
+    app: "Sphinx", what: str, name: str, found: object, skip: bool, options: object
+) -> bool | None:
+    """Leave out fields of named tuples, which the class describes."""
+    return True if type(found).__name__ == "_tuplegetter" else None
 
 
 def _lead_outside(home: str, page: str, text: list[str]) -> None:

@@ -30,8 +30,8 @@ operator = operators.Whitened(scan, operators.line_integral_noise(counts))
 y = operator.whiten(sinogram)
 
 # %%
-# The shipped prior knows images from -1000 to 1000 HU, which is attenuation from 0 to twice that of
-# water.
+# The shipped prior knows images from -1000 to 1000 HU, which is attenuation from 0 to twice that
+# of water.
 
 prior = priors.load("ct").with_range(0, 2 * operators.MU_WATER)
 fbp = scan.fbp(sinogram)

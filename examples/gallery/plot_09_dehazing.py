@@ -27,9 +27,8 @@ found = dehaze(hazy, priors.load("tissue-rf"), priors.load("haze-rf"), Dehazing(
 print(f"{found.nfe} evaluations of each network in {found.seconds:.1f} s")
 for name, rf in (("hazy", hazy), ("dehazed", found.tissue)):
     scores = dehazing_scores(rf, tissue)
-    print(
-        f"{name:8} RF {float(scores['psnr_rf']):.1f} dB, B-mode {float(scores['psnr_b_mode']):.1f} dB"
-    )
+    rf_db, b_mode_db = float(scores["psnr_rf"]), float(scores["psnr_b_mode"])
+    print(f"{name:8} RF {rf_db:.1f} dB, B-mode {b_mode_db:.1f} dB")
 
 # %%
 

@@ -3,8 +3,8 @@ A solver of your own
 ====================
 
 Most samplers differ in three choices only: how the clean estimate is corrected by the data, which
-noise is kept, and how much fresh noise is added. A correction and a variance rule are a solver; the
-loop, the seeds, batches, memory and results are shared.
+noise is kept, and how much fresh noise is added. A correction and a variance rule make a solver.
+The loop, seeds, batches, memory and results are shared.
 """
 
 from dataclasses import dataclass
