@@ -61,7 +61,7 @@ sphinx_gallery_conf = {
     "reset_modules": ("matplotlib",),
     "image_scrapers": ("matplotlib", "site_extension.scrape_pictures"),
     "capture_repr": (),
-    "first_notebook_cell": '__file__ = "examples/gallery/notebook"  # run from the repository\'s root',
+    "first_notebook_cell": '__file__ = "examples/gallery/notebook"  # from the root folder',
     "reference_url": {},
     "doc_module": (),
     "backreferences_dir": None,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
 
-OUTSIDE = re.compile(r"(\]\()\.\./(?!docs/|gallery/|theory/|guide/|api/)((?:\.\./)?)([^)\s]+)")
+OUTSIDE = re.compile(r"(\]\()\.\./((?:\.\./)?)([^)\s]+)")
 LINKED = {"class", "function", "exception", "data", "attribute", "method", "property"}
 
 
@@ -53,14 +53,17 @@ def _skip_fields_of_tuples(
 
 
 def _lead_outside(home: str, page: str, text: list[str]) -> None:
-    """Make links to files of the repository outside ``docs`` absolute."""
+    """Make links to files outside ``docs`` absolute, those to examples links to the gallery."""
     inner = page.count("/")
 
     def absolute(found: re.Match[str]) -> str:
         start, up, path = found.groups()
         levels = 1 + up.count("../")
-        if levels <= inner or path.startswith("http"):
+        if levels <= inner:
             return found.group(0)
+        example = re.fullmatch(r"examples/gallery/(plot_\w+)\.py", path)
+        if example:
+            return f"{start}{'../' * inner}gallery/{example[1]}.rst"
         kind = "tree" if path.endswith("/") else "blob"
         return f"{start}{home}/{kind}/main/{path}"
 

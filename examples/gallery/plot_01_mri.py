@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # The image is complex. Its magnitude is about 1 in the brightest tissue, as the prior expects.
 
 with h5py.File(ROOT / "examples/data/studyforrest_slice.h5") as file:
-    image = torch.from_numpy(file["magnitude"][96:224, 64:192].astype("complex64"))[None, None]
+    image = torch.from_numpy(file["magnitude"][112:208, 80:176].astype("complex64"))[None, None]
 
 # %%
 # The operator is ``y_c = M F (S_c x)``: coil maps, Fourier transform, mask of the lines. The noise
@@ -37,7 +37,7 @@ kspace = operator.measure(image, seed=0)
 prior = priors.load("brain-mri")
 sense = solvers.Tikhonov()(kspace, operator)
 estimate = solvers.HQS(steps=20)(kspace, operator, prior)
-sampler = solvers.recommend(operator, prior, goal="samples", evaluations=12)
+sampler = solvers.recommend(operator, prior, goal="samples", evaluations=10)
 result = sampler(kspace, operator, prior, num_samples=4, seed=0)
 
 for name, found in (("CG-SENSE", sense), ("HQS", estimate), ("mean of 4 samples", result)):

@@ -31,7 +31,7 @@ operator = operators.FanBeamCT(
     fan.source_distance,
     fan.detector_distance,
     operators.Detector(bins, 4 * fan.bin_size),
-    fan.pixel_size * 512 / 64 * (fan.bins / 560),
+    4 * fan.pixel_size,
     noise_sigma=0.01,
 )
 print(operator)
