@@ -73,10 +73,10 @@ def _lead_outside(home: str, page: str, text: list[str]) -> None:
 def _escape_stars(
     app: "Sphinx", what: str, name: str, found: object, options: object, lines: list[str]
 ) -> None:
-    """Escape the star of a shape such as (B, *), which would begin emphasis."""
+    """Escape the star of a shape such as (B, *sides), which would begin emphasis."""
     for number, line in enumerate(lines):
         parts = re.split(r"(`+[^`]*`+)", line)
-        parts[::2] = [re.sub(r"(?<=[ (])\*(?=[,) ])", r"\*", part) for part in parts[::2]]
+        parts[::2] = [re.sub(r"(?<=[ (])\*(?!\*)", r"\*", part) for part in parts[::2]]
         lines[number] = "".join(parts)
 
 

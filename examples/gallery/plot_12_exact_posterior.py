@@ -30,14 +30,14 @@ y = operator.measure(truth, seed=1)
 posterior = prior.posterior(y, operator)
 exact = posterior.sample(500, seed=0).std(0)
 samplers = {
-    "MMPS": solvers.MMPS(steps=50, spacing="karras"),
-    "DDS": solvers.DDS(steps=50, spacing="karras", eta=1.0),
-    "DDS, gamma 1": solvers.DDS(steps=50, spacing="karras", eta=1.0, gamma=1.0),
-    "DPS": solvers.DPS(steps=50),
+    "MMPS": solvers.MMPS(steps=40, spacing="karras"),
+    "DDS": solvers.DDS(steps=40, spacing="karras", eta=1.0),
+    "DDS, gamma 1": solvers.DDS(steps=40, spacing="karras", eta=1.0, gamma=1.0),
+    "DPS": solvers.DPS(steps=100),
 }
 spreads = {}
 for name, sampler in samplers.items():
-    result = sampler(y, operator, prior, num_samples=200, seed=0)
+    result = sampler(y, operator, prior, num_samples=100, seed=0)
     off = float((result.mean - posterior.mean).norm() / exact.norm())
     spreads[name] = float(result.std.square().sum() / exact.square().sum())
     print(f"{name:13} error of the mean {off:.2f} deviations, spread {spreads[name]:.2f}")
