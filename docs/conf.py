@@ -35,6 +35,7 @@ extensions = [
 exclude_patterns = ["_build", "gallery/*.ipynb", "gallery/*.py", "gallery/*.json", "gallery/*.zip"]
 templates_path = ["_templates"]
 default_role = "py:obj"
+highlight_language = "none"
 nitpicky = False
 suppress_warnings = ["config.cache"]
 
@@ -58,7 +59,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "filename_pattern": r"plot_.*\.py",
     "within_subsection_order": "FileNameSortKey",
-    "reset_modules": ("matplotlib",),
+    "reset_modules": ("matplotlib", "site_extension.locate"),
     "image_scrapers": ("matplotlib", "site_extension.scrape_pictures"),
     "capture_repr": (),
     "first_notebook_cell": '__file__ = "examples/gallery/notebook"  # from the root folder',

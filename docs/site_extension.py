@@ -4,9 +4,11 @@ Links to files outside this folder lead to the repository. Classes show the fiel
 A name in backticks in a docstring leads to its page where the name is unique.
 """
 
+import builtins
 import re
 from dataclasses import is_dataclass
-from inspect import cleandoc
+from inspect import cleandoc, signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docutils.nodes import Element, reference
@@ -21,13 +23,18 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 OUTSIDE = re.compile(r"(\]\()\.\./((?:\.\./)?)([^)\s]+)")
+RANGE = re.compile(r"(?:~?typing\.)?Annotated\[([\w.]+), <(.*?)>\]")
+RANGED = re.compile(rf"(?:typing\.Optional\[)?{RANGE.pattern}(?: \| None|\])?")
+GALLERY = Path(__file__).parent.parent / "examples" / "gallery"
 LINKED = {"class", "function", "exception", "data", "attribute", "method", "property"}
 
 
 def connect(app: "Sphinx", home: str) -> None:
     """Register the hooks of this module."""
     app.connect("source-read", lambda _, page, text: _lead_outside(home, page, text))
+    app.connect("autodoc-process-signature", _shorten)
     app.connect("autodoc-process-docstring", _escape_stars, priority=90)
+    app.connect("autodoc-process-docstring", _add_ranges, priority=110)
     app.connect("autodoc-process-docstring", _add_fields_of_bases, priority=100)
     app.connect("autodoc-skip-member", _skip_fields_of_tuples)
     app.connect("missing-reference", _by_last_name)
@@ -43,6 +50,38 @@ def scrape_pictures(block: object, variables: dict[str, Any], settings: dict[str
         picture.in_gallery = True
         paths.append(path)
     return str(figure_rst(paths, settings["src_dir"]))
+
+
+def locate(settings: dict[str, Any], script: str) -> None:
+    """Give a script of the gallery its ``__file__``, which sphinx-gallery leaves undefined."""
+    builtins.__file__ = str(GALLERY / Path(script).name)  # type: ignore[attr-defined]
+
+
+def _shorten(
+    app: "Sphinx", what: str, name: str, found: object, options: object, args: str, returned: str
+) -> tuple[str, str] | None:
+    """Leave the accepted ranges out of a signature; `_add_ranges` states them."""
+    return (RANGE.sub(r"\1", args), returned) if args else None
+
+
+def _add_ranges(
+    app: "Sphinx", what: str, name: str, found: object, options: object, lines: list[str]
+) -> None:
+    """State which values a class or function accepts, as its annotations declare."""
+    if what not in ("class", "function", "method", "exception"):
+        return
+    try:
+        parameters = signature(found).parameters.values()  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return
+    ranges: dict[str, list[str]] = {}
+    for parameter in parameters:
+        match = RANGED.fullmatch(str(parameter.annotation))
+        if match:
+            ranges.setdefault(match[2], []).append(f"``{parameter.name}``")
+    told = [f"{', '.join(names)}: {accepted}" for accepted, names in ranges.items()]
+    if told:
+        lines += ["", f"Accepted values: {'; '.join(told)}.", ""]
 
 
 def _skip_fields_of_tuples(
