@@ -37,7 +37,7 @@ samplers = {
 }
 spreads = {}
 for name, sampler in samplers.items():
-    result = sampler(y, operator, prior, num_samples=100, seed=0)
+    result = sampler(y, operator, prior, num_samples=60, seed=0)
     off = float((result.mean - posterior.mean).norm() / exact.norm())
     spreads[name] = float(result.std.square().sum() / exact.square().sum())
     print(f"{name:13} error of the mean {off:.2f} deviations, spread {spreads[name]:.2f}")

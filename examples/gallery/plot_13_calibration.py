@@ -21,8 +21,8 @@ photo = torch.from_numpy(read_array(ROOT / "examples/data/kodak_23.png")).permut
 tiles = photo.unfold(1, 32, 32).unfold(2, 32, 32).permute(1, 2, 0, 3, 4).flatten(0, 1)
 
 # %%
-# Tiles of a photograph, for the calibration and to test it. Few images give a cautious factor: with
-# n of them, about 1 / n more of the truth is inside than asked for.
+# Tiles of a photograph, for the calibration and to test it. Few images give a cautious factor:
+# with n of them, about 1 / n more of the truth is inside than asked for.
 
 order = torch.randperm(len(tiles), generator=torch.Generator().manual_seed(0))
 known, new = tiles[order[:28]], tiles[order[28:40]]
