@@ -41,10 +41,12 @@ def recommend(
     linear, `Slicewise`     `HQS`                    `DDS`, 30 on Karras's levels
     not linear              `HQS`                    `DAPS`
     latent prior            `REDDiff`                `DPS`
-    `SpatioSpectral`               `DDRM`, for both goals
-    restorer                the sampler of its process, for both goals
-    no prior                `TotalVariation`; without a noise level `FBP` of CT, else
-                            `BackProjection`
+    `SpatioSpectral`        `DDRM`                   the same
+    restorer                the sampler of its       the same
+                            process
+    no prior                `TotalVariation`         not possible
+    no prior, no noise      `FBP` for CT, else       not possible
+    level                   `BackProjection`
     ======================  =======================  ==============================
 
     Args:
