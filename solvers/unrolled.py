@@ -62,6 +62,7 @@ class Unrolled(PointEstimate):
         network, config = self._network()
         scale = config["data_range"][1]
         assert isinstance(problem.known, LinearOperator)
+        assert not isinstance(scale, list)
         data = Fidelity.of(problem.y / scale, problem.known)
         x = scale * network.to(problem.y.device)(data)
         return State(x, x)

@@ -3,7 +3,7 @@
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from wellposed.checks import require_integer, setting
 from wellposed.errors import require, require_choice
@@ -35,9 +35,10 @@ class UnrolledSettings(RunSettings, ImageSettings):
     )
     flips: str = setting("all", "Flips used for augmentation: all, sideways or none.")
 
-    image_noise = 0.0
-    process = None
-    criterion = "l1"
+    image_noise: ClassVar[float] = 0.0
+    channel_ranges: ClassVar[tuple[float, ...]] = ()
+    ranges: ClassVar[tuple[tuple[float, float], ...]] = ()
+    criterion: ClassVar[str] = "l1"
 
     def __post_init__(self) -> None:
         self.check_images()
