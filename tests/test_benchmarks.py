@@ -255,7 +255,7 @@ def test_untuned_methods_are_measured_once(tmp_path, monkeypatch):
 
 
 def test_held_out_images_are_covered_and_measured_once(tmp_path, monkeypatch):
-    """Deviations that are three times too small, by an error of one image more than of another."""
+    """Deviations are three times too small; images differ in their error."""
 
     def solved(setting, task, part, index):
         rng = np.random.default_rng(2 * index + (part == "held"))
