@@ -58,8 +58,9 @@ class Twisted(Solver):
         x_s   ~ q = p conditioned on y: moved by c (x0' - x0), narrowed along what is measured
         w    <- w psi_s(x_s) / psi_t(x_t) p(x_s) / q(x_s)
 
-    ``psi_0`` is the likelihood. The transition p has the covariance of x_0 given x_t. The mean of
-    all weights estimates the evidence ``p(y)``: differences of `Reconstruction.log_evidence`
+    ``psi_0`` is the likelihood and v DDPM's variance: with the covariance of x_0 given x_t the
+    transition p is that of the diffusion, for which ``psi`` is made. The mean of all weights
+    estimates the evidence ``p(y)``: differences of `Reconstruction.log_evidence`
     compare priors and noise levels. Items are run one by one. A call computes all particles of an
     item and returns the first ``num_samples`` of a resampled population, in random order.
 
@@ -89,7 +90,6 @@ class Twisted(Solver):
         covariance: "auto", "tweedie" or "isotropic".
         variance: ``rho^2`` of "isotropic" by the "trace" of the Jacobian (one random probe), or as
             for data of variance 1, "unit".
-        eta: DDIM's eta: 1 is DDPM.
         ess_threshold: share of the particles below which the effective size leads to resampling.
         start: x_T is "noise", or drawn from the "prior", which analytic priors can do exactly.
         batch_size: particles that are computed together; ``None``: all.
@@ -99,7 +99,6 @@ class Twisted(Solver):
     spacing: str = "karras"
     covariance: Annotated[str, Choice("auto", "tweedie", "isotropic")] = "auto"
     variance: Annotated[str, Choice("trace", "unit")] = "trace"
-    eta: Fraction = 1.0
     ess_threshold: Fraction = 0.5
     start: Annotated[str, Choice("noise", "prior")] = "noise"
 
@@ -204,7 +203,7 @@ class Twisted(Solver):
         self, state: ParticleState, z: Tensor, level: Levels, problem: Problem
     ) -> tuple[Tensor, Tensor]:
         """Return ``x_s`` and ``log p(x_s) / q(x_s)`` of each particle, from fresh noise z."""
-        v = variance("markov", level, self.eta)
+        v = variance("markov", level)
         k = (level.sigma_s**2 - v).clamp(min=0).sqrt() / level.sigma_t
         c = level.alpha_s - k * level.alpha_t
         mean = level.alpha_s * state.x0 + k * (state.x - level.alpha_t * state.x0)

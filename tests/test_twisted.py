@@ -181,7 +181,6 @@ class ByTheIsotropic(Twisted):
 
 PROPOSALS = {
     "tweedie": (Twisted, {}, 0.15, 0.5),
-    "no step has fresh noise": (Twisted, {"eta": 0.0}, 0.15, 0.5),
     "isotropic": (Twisted, {"covariance": "isotropic"}, 0.25, 0.1),
     "weighed by tweedie, proposed by isotropic": (ByTheIsotropic, {}, 0.25, 0.02),
     "proposed by the prior": (FromThePrior, {}, 0.25, 0.02),
