@@ -26,7 +26,8 @@ class Page(HTMLParser):
 
 def broken(site: Path) -> list[str]:
     """Return the links to files or places of the site that do not exist."""
-    pages = {path.resolve(): Page(path) for path in sorted(site.rglob("*.html"))}
+    files = [path for path in sorted(site.rglob("*.html")) if "_static" not in path.parts]
+    pages = {path.resolve(): Page(path) for path in files}
     found = []
     for path, page in pages.items():
         for link in sorted(page.links):
