@@ -26,7 +26,10 @@ class Page(HTMLParser):
 
 def broken(site: Path) -> list[str]:
     """Return the links to files or places of the site that do not exist."""
-    pages = {path.resolve(): Page(path) for path in sorted(site.rglob("*.html"))}
+    # Sphinx makes the listings of the source, and some of their ways back lead to no place.
+    made = {"_static", "_modules"}
+    files = [path for path in sorted(site.rglob("*.html")) if not made & {*path.parts}]
+    pages = {path.resolve(): Page(path) for path in files}
     found = []
     for path, page in pages.items():
         for link in sorted(page.links):

@@ -42,13 +42,13 @@ def connect(app: "Sphinx", home: str) -> None:
 
 def scrape_pictures(block: object, variables: dict[str, Any], settings: dict[str, Any]) -> str:
     """Save the pictures of results that a block of a gallery script has made."""
-    made = [v for v in variables["example_globals"].values() if isinstance(v, Picture)]
-    new = [picture for picture in made if not getattr(picture, "in_gallery", False)]
+    made = {v for v in variables["example_globals"].values() if isinstance(v, Picture)}
     paths = []
-    for picture, path in zip(new, variables["image_path_iterator"], strict=False):
-        picture.savefig(path, dpi=110)
-        picture.in_gallery = True
-        paths.append(path)
+    for picture in made:
+        if not hasattr(picture, "in_gallery"):
+            paths.append(next(variables["image_path_iterator"]))
+            picture.savefig(paths[-1], dpi=110)
+            picture.in_gallery = True
     return str(figure_rst(paths, settings["src_dir"]))
 
 

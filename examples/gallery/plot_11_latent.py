@@ -66,7 +66,7 @@ image = photograph("tests/data/held_out/kodak_08.png")[..., 64:128, 64:128]
 operator = operators.Inpainting(operators.random_mask(64, 64, 0.5, seed=0), noise_sigma=0.05)
 y = operator.measure(image, seed=0)
 estimate = solvers.REDDiff(steps=100, learning_rate=0.2)(y, operator, prior, seed=0)
-samples = solvers.DPS(steps=100)(y, operator, prior, num_samples=4, seed=0)
+samples = solvers.DPS(steps=100, zeta=3.0)(y, operator, prior, num_samples=4, seed=0)
 
 coded = prior.to_public(prior.to_units(image))
 rows = {"best in the code": coded, "REDDiff": estimate.mean, "DPS, mean of 4": samples.mean}
