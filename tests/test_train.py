@@ -358,7 +358,7 @@ def test_the_loss_of_a_perfect_network_is_zero(schedule, kind, levels, photos, t
     batch = trainer.task.batches[0]
     x0, _, eps = batch
     assert bool((x0.abs() <= 1).all())
-    prior = trainer.prior
+    prior = trainer.model
     network = prior.network = Perfect(prior, x0, 0.7)
     loss = float(trainer.task.loss(prior, batch))
     assert network.calls == 1
