@@ -60,9 +60,9 @@ class Twisted(Solver):
 
     ``psi_0`` is the likelihood and v DDPM's variance: with the covariance of x_0 given x_t the
     transition p is that of the diffusion, for which ``psi`` is made. The mean of all weights
-    estimates the evidence ``p(y)``: differences of `Reconstruction.log_evidence`
-    compare priors and noise levels. Items are run one by one. A call computes all particles of an
-    item and returns the first ``num_samples`` of a resampled population, in random order.
+    estimates the evidence ``p(y)``: differences of `Reconstruction.log_evidence` compare priors
+    and noise levels. Items are run one by one. A call computes all particles of an item and
+    returns the first ``num_samples`` of a resampled population, in random order.
 
     ``covariance="tweedie"`` takes V from products with the network's Jacobian, one for each
     measured number and two more, see ``solvers/moments.py``; ``"isotropic"`` takes ``rho^2`` times
@@ -73,11 +73,11 @@ class Twisted(Solver):
     An isotropic V is wrong, so that this comes much earlier: for more than 16 numbers, set
     ``covariance="tweedie"`` if its cost allows. Take `MMPS` for images.
 
-    Noise-free data are treated as data with noise of .01 in units, as by `DAPS`. They have a
-    density for no prior: their log evidence is NaN.
+    Noise-free data are treated as data with noise of .01 in units, as by `DAPS`. As this level
+    depends on the prior, their log evidence is NaN.
 
     Memory: about 8 images of each particle, and with "tweedie" 4 times as many images as there
-    are measured numbers. A run that exceeds the free memory is refused. ``batch_size`` bounds
+    are measured numbers. Particles that exceed the free memory are refused. ``batch_size`` bounds
     what the network takes at once.
 
     Reference: "Practical and Asymptotically Exact Conditional Sampling in Diffusion Models" (TDS),
