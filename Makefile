@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint typecheck install
+.PHONY: demo test lint typecheck docs docs-draft docs-links install
 
 install: $(VENV)/.installed
 
@@ -30,3 +30,24 @@ typecheck: install
 	cd .typing/wellposed && for part in ../../src/wellposed/* \
 		../../solvers ../../operators ../../priors ../../datasets; do ln -sfn $$part .; done
 	$(BIN)/python -m mypy
+
+# The site, in out/docs. Warnings are errors, and links between pages are checked. The examples of the
+# gallery run, unless they have not changed; `make docs-draft` leaves them out.
+SPHINX = OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going
+
+docs: install-docs
+	$(SPHINX) docs out/docs
+	$(BIN)/python docs/check_links.py out/docs
+
+docs-draft: install-docs
+	$(SPHINX) -D plot_gallery=0 docs out/docs
+	$(BIN)/python docs/check_links.py out/docs
+
+# Links to other sites; needs a network.
+docs-links: install-docs
+	$(BIN)/python -m sphinx -b linkcheck -D plot_gallery=0 docs out/docs-links
+
+.PHONY: install-docs
+install-docs: install
+	$(BIN)/python -c "import sphinx_gallery" 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --editable ".[docs]"

@@ -37,12 +37,14 @@ from wellposed.priors import Prior
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
-from wellposed.uncertainty import scores_of, smallest_factor
+from wellposed.uncertainty import gaussian_factor, scores_of, smallest_factor
 from wellposed.writing import write_text
 
 DOCS = Path(__file__).parent.parent / "docs"
-LEVEL, GAUSSIAN = 0.9, 1.6449
-"""Of intervals, and how many standard deviations hold it for Gaussians."""
+LEVEL = 0.9
+"""Of intervals."""
+
+GAUSSIAN = gaussian_factor(LEVEL)
 
 EVALUATIONS = 30
 """Of an estimate or a sample; DPS and RED-diff, which fail with so few, have 100."""

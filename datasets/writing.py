@@ -4,13 +4,16 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from wellposed.datasets.files import suffix_of
 from wellposed.datasets.images.photograph import Photograph, write_photograph
 from wellposed.datasets.reading import Source
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.results import write_result
 from wellposed.errors import FileError
-from wellposed.reconstruction import Reconstruction
+from wellposed.reconstruction import CALIBRATED, Reconstruction
+from wellposed.results import Calibrated
 from wellposed.writing import make_folder, write_array
 
 _log = logging.getLogger(__name__)
@@ -22,8 +25,9 @@ def write_like(
     """Write a result in the format of its source.
 
     The files are ``mean.png`` for photographs, of the same depth and channels; ``mean.npy`` for
-    arrays; ``mean.nii.gz`` and ``std.nii.gz``, or two DICOM series, for volumes. Values are in the
-    unit of the file, see `Units`. A standard deviation is written for two or more samples.
+    arrays; ``mean.nii.gz`` and ``std.nii.gz``, or two DICOM series, for volumes, and the
+    calibrated maps if the result has them. Values are in the unit of the file, see `Units`. A
+    standard deviation is written for two or more samples.
 
     Args:
         result: result for one image (N, 1, C, H, W) or volume (N, 1, 1, D, H, W).
@@ -67,9 +71,16 @@ def require_free(folder: Path, source: Source) -> None:
 
 def _as_volume(result: Reconstruction, axis: int) -> Reconstruction:
     """Return a result (N, 1, C, D, H, W) whose axes are those of the file."""
-    samples = result.samples
-    samples = samples[:, :, :, None] if samples.ndim == 5 else samples
-    return replace(result, samples=samples.movedim(3, 3 + axis))
+    flat = result.samples.ndim == 5
+
+    def turned(images: Tensor) -> Tensor:
+        return (images.unsqueeze(-3) if flat else images).movedim(-3, axis - 3)
+
+    found = result.calibrated
+    if found is not None:
+        maps = (turned(getattr(found, name)) for name in CALIBRATED)
+        result = replace(result, calibrated=Calibrated(found.level, *maps))
+    return replace(result, samples=turned(result.samples))
 
 
 def _write_photograph(

@@ -19,6 +19,7 @@ from .function import FunctionOperator as FunctionOperator
 from .image.blur import Blur as Blur
 from .image.blur import PaddedBlur as PaddedBlur
 from .image.blur import SeparableBlur as SeparableBlur
+from .image.channels import Channels as Channels
 from .image.compressed_sensing import CompressedSensing as CompressedSensing
 from .image.compressed_sensing import WalshHadamard as WalshHadamard
 from .image.inpainting import Denoising as Denoising

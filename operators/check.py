@@ -20,11 +20,15 @@ from wellposed.errors import (
     ShapeError,
     check_finite,
     require,
+    warn,
 )
 from wellposed.linalg import inner, largest_eigenvalue, norm
 
 if TYPE_CHECKING:
     from deepinv.physics import LinearPhysics, Physics
+
+IMPLAUSIBLE = 2.0
+"""Noise level, in root mean squares of the measurement, that cannot be."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,20 @@ def require_operator(operator: "Physics | None", y: Tensor) -> "Physics":
             )
     check_finite("y", y)
     return operator
+
+
+def warn_of_noise(y: Tensor, operator: "Physics") -> None:
+    """Warn of a noise level that the measurement, which holds the noise, is too small for."""
+    sigma = getattr(getattr(operator, "noise_model", None), "sigma", None)
+    measured = y[y != 0].abs()
+    if sigma is None or not len(measured):
+        return
+    size, most = float(measured.square().mean().sqrt()), float(torch.as_tensor(sigma).max())
+    if most > IMPLAUSIBLE * size:
+        warn(
+            f"noise_sigma: got {most:.4g}, but the measurement's root mean square, noise and all, "
+            f"is {size:.4g}; accepted: the noise in the units of y (25 of 255 is 25 / 255)"
+        )
 
 
 def _random(shape: tuple[int, ...], dtype: torch.dtype, rng: np.random.Generator) -> Tensor:

@@ -48,6 +48,14 @@ class Decomposable(LinearOperator):
         """Return the coordinates of a measurement."""
         return y
 
+    def trace(self, values: Tensor) -> Tensor:
+        """Return the trace of ``V diag(values) V^H`` of each item, (B,).
+
+        Args:
+            values: real numbers for all coordinates, (B, ...).
+        """
+        return values.flatten(1).sum(1)
+
     def forward_map(self, x: Tensor) -> Tensor:
         return self.U(self._s(x) * self.V_adjoint(x))
 
@@ -94,6 +102,8 @@ class DecomposableScaled(Scaled, Decomposable):
 
     operator: Decomposable
 
+    _of_items = ("singular_values",)
+
     def __init__(self, operator: Decomposable, factor: complex) -> None:
         super().__init__(operator, factor)
         self.register_buffer("singular_values", abs(self.factor) * operator.singular_values)
@@ -111,11 +121,16 @@ class DecomposableScaled(Scaled, Decomposable):
     def U_adjoint(self, y: Tensor) -> Tensor:
         return self.operator.U_adjoint(self.phase.conjugate() * y)
 
+    def trace(self, values: Tensor) -> Tensor:
+        return self.operator.trace(values)
+
 
 class DecomposableAdjoint(Adjoint, Decomposable):
     """``A^H = V diag(s) U^H``."""
 
     operator: Decomposable
+
+    _of_items = ("singular_values",)
 
     def __init__(self, operator: Decomposable) -> None:
         super().__init__(operator)
@@ -133,6 +148,9 @@ class DecomposableAdjoint(Adjoint, Decomposable):
 
     def U_adjoint(self, y: Tensor) -> Tensor:
         return self.operator.V_adjoint(y)
+
+    def trace(self, values: Tensor) -> Tensor:
+        return self.operator.trace(values)
 
 
 class Separable(Decomposable):

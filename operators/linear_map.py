@@ -1,12 +1,13 @@
 """A linear map with known shapes, on deepinv's `LinearPhysics`, and checks of its parameters."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from deepinv.physics import LinearPhysics
-from torch import Tensor
+from torch import Tensor, nn
 
 from wellposed.checks import Count, require_integer
 from wellposed.errors import (
@@ -18,7 +19,7 @@ from wellposed.errors import (
     require,
 )
 from wellposed.linalg import conjugate_gradient
-from wellposed.operators.physics import GaussianPhysics
+from wellposed.operators.physics import GaussianPhysics, Noise
 from wellposed.operators.proximal import proximal_by_cg
 
 
@@ -29,6 +30,8 @@ class LinearMap(GaussianPhysics, LinearPhysics):
     """
 
     _device_holder: Tensor
+    _of_items: ClassVar[tuple[str, ...]] = ()
+    """Buffers with one entry, along the first axis, for all items or for each."""
 
     def __init__(
         self,
@@ -107,6 +110,20 @@ class LinearMap(GaussianPhysics, LinearPhysics):
         parts = super().noise(torch.view_as_real(x), **kwargs)
         return self.restrict(torch.view_as_complex(parts))
 
+    def item(self, index: int) -> Self:
+        """Return the operator of one item, with its noise level, for any batch size."""
+        one, sigma = copy.copy(self), self.noise_model.sigma
+        one._buffers, one._modules, one.items = dict(self._buffers), dict(self._modules), 1
+        for name in self._of_items:
+            values = self._buffers[name]
+            if values is not None and self.items > 1 and len(values) == self.items:
+                one._buffers[name] = values[index : index + 1]
+        for name, part in self._modules.items():
+            one._modules[name] = None if part is None else _item_of(part, index)
+        if sigma.numel() > 1:
+            one.noise_model = Noise(sigma.flatten()[index])
+        return one
+
     def _check(self, name: str, value: Tensor, size: tuple[int, ...], is_complex: bool) -> None:
         check_batch(name, value, size, is_complex)
         if self.items not in (1, len(value)):
@@ -135,6 +152,13 @@ class LinearMap(GaussianPhysics, LinearPhysics):
 
         super()._apply(keep, recurse)
         return self
+
+
+def _item_of(part: nn.Module, index: int) -> nn.Module:
+    """Return the part of an operator for one item."""
+    if isinstance(part, nn.ModuleList):
+        return nn.ModuleList(_item_of(operator, index) for operator in part)
+    return part.item(index) if isinstance(part, LinearMap) else part
 
 
 def check_batch(name: str, value: Tensor, size: Sequence[int], is_complex: bool = False) -> None:

@@ -25,6 +25,7 @@ class OperatorOptions:
         None, "MRI: undersampling factor; default: 4 of images, and measured k-space as it is."
     )
     coils: int = setting(8, "MRI: number of simulated coils.")
+    ratio: float = setting(0.1, "Compressed sensing: measurements per pixel.")
     views: int = setting(60, "CT: number of views, equally spaced over the arc.")
     arc: float | None = setting(
         None, "CT: angular range of the views in degrees; default: 180, of a fan beam 360."

@@ -1,7 +1,7 @@
 """Operators by name, for the command line, from the shape of an image and options."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from wellposed import operators
-from wellposed.checks import Count, require_integer
+from wellposed.checks import Count, Seed, require_integer
 from wellposed.errors import ShapeError, require, require_choice
 from wellposed.operators.options import OperatorOptions
 
@@ -72,14 +72,16 @@ def build(
 def simulate(name: str, image: Tensor, options: OperatorOptions | None = None) -> Task:
     """Measure a clean image (1, C, H, W) or volume (1, 1, D, H, W) by an operator of `build`.
 
-    For super-resolution the image is first cropped to sides that the factor divides.
+    For super-resolution and compressed sensing the image is first cropped to sides that the
+    factor, or 32, divides.
 
     Raises:
         ArgumentError and subclasses: see `build`.
     """
     options = options or OperatorOptions()
-    if name == "super-resolution" and options.factor > 1:
-        height, width = (side - side % options.factor for side in image.shape[-2:])
+    factors = {"super-resolution": options.factor, "compressed-sensing": BLOCK}
+    if factors.get(name, 1) > 1:
+        height, width = (side - side % factors[name] for side in image.shape[-2:])
         image = image[..., :height, :width]
     operator = build(name, image.shape[1:], options)
     image = image.to(torch.complex64) if operator.complex_image else image
@@ -102,8 +104,49 @@ def measured_deblurring(y: Tensor, kernel: Tensor, noise_sigma: float = 0.0) -> 
     size = (channels, height + rows - 1, width + columns - 1)
     operator: LinearOperator = operators.PaddedBlur(kernel, size, noise_sigma, boundary="valid")
     operator = operators.Stacked(operator, depth[0]) if depth else operator
-    margins = (rows - 1 - rows // 2, rows // 2, columns - 1 - columns // 2, columns // 2)
-    return Task(y, operator, None, margins)
+    left, right, top, bottom = _reach(kernel)
+    return Task(y, operator, None, (top, bottom, left, right))
+
+
+def simulated_deblurring(
+    scene: Tensor, kernel: Tensor, noise_sigma: float = 0.0, seed: Seed = 0
+) -> Task:
+    """Take a blurred photograph of a scene that goes on outside the frame.
+
+    Args:
+        scene: (1, C, H + h - 1, W + w - 1), or a volume of such slices.
+        kernel: (h, w).
+        noise_sigma: noise of the photograph.
+        seed: seed of the noise.
+
+    Returns:
+        The problem of the photograph (1, C, H, W), whose truth is the scene in the frame.
+    """
+    rows, columns = kernel.shape
+    frame = scene[..., rows - 1 :, columns - 1 :]  # for its shape
+    task = measured_deblurring(frame, kernel, noise_sigma)
+    return replace(task, y=task.operator.measure(scene, seed), truth=task.inside(scene))
+
+
+def mirrored(image: Tensor, kernel: Tensor) -> Tensor:
+    """Return an image (..., H, W) with what a kernel (h, w) reaches, mirrored, around it.
+
+    Raises:
+        ShapeError: the kernel is larger than the image.
+    """
+    (height, width), (rows, columns) = image.shape[-2:], kernel.shape
+    if rows > height or columns > width:
+        accepted = f"at most {(height, width)}, as the image"
+        raise ShapeError(f"kernel: got shape {(rows, columns)}, accepted: {accepted}")
+    flat = image.flatten(0, -4) if image.ndim > 4 else image
+    whole = _mirror(flat, _reach(kernel))
+    return whole.unflatten(0, image.shape[:-3]) if image.ndim > 4 else whole
+
+
+def _reach(kernel: Tensor) -> tuple[int, int, int, int]:
+    """Return how far a kernel reaches beyond the frame: left, right, top, bottom."""
+    rows, columns = kernel.shape
+    return columns - 1 - columns // 2, columns // 2, rows - 1 - rows // 2, rows // 2
 
 
 def reflected_blur(
@@ -120,10 +163,10 @@ def reflected_blur(
     """
     channels, height, width = image_size
     rows, columns = kernel.shape
-    sides = (columns - 1 - columns // 2, columns // 2, rows - 1 - rows // 2, rows // 2)
-    mirrored = operators.FunctionOperator(partial(_mirror, sides=sides), tuple(image_size))
+    around = partial(_mirror, sides=_reach(kernel))
     size = (channels, height + rows - 1, width + columns - 1)
-    return operators.PaddedBlur(kernel, size, noise_sigma, boundary="valid") @ mirrored
+    blur = operators.PaddedBlur(kernel, size, noise_sigma, boundary="valid")
+    return blur @ operators.FunctionOperator(around, tuple(image_size))
 
 
 def _mirror(x: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
@@ -212,6 +255,15 @@ def _grey(size: Size, what: str) -> Size:
     return size
 
 
+def _compressed_sensing(size: Size, o: OperatorOptions) -> "LinearOperator":
+    return operators.CompressedSensing(
+        size, o.ratio, BLOCK, permuted=True, noise_sigma=o.noise_sigma, seed=o.seed
+    )
+
+
+BLOCK = 32
+"""Side of the blocks of compressed sensing."""
+
 OPERATORS: dict[str, tuple[str, Callable[[Size, OperatorOptions], "LinearOperator"]]] = {
     "inpainting": ("missing pixels, from --mask or random (--keep)", _inpainting),
     "super-resolution": (
@@ -219,6 +271,10 @@ OPERATORS: dict[str, tuple[str, Callable[[Size, OperatorOptions], "LinearOperato
         _super_resolution,
     ),
     "deblurring": ("blur by --kernel-file, or Gaussian of --blur-sigma pixels", _deblurring),
+    "compressed-sensing": (
+        "orthonormal combinations of random pixels, --ratio of them",
+        _compressed_sensing,
+    ),
     "mri": ("multi-coil MRI: measured k-space, or an image undersampled --acceleration x", _mri),
     "ct": ("CT with --views over --arc degrees, of parallel or --fan beams", _ct),
 }

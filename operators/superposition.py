@@ -114,6 +114,8 @@ class AlignedSuperposition(Superposition, Decomposable):
         ArgumentError: see `Superposition`; also operators with different ``U``.
     """
 
+    _of_items = ("singular_values",)
+
     def __init__(
         self,
         operators: Sequence[LinearOperator],
@@ -142,6 +144,10 @@ class AlignedSuperposition(Superposition, Decomposable):
     def U_adjoint(self, y: Tensor) -> Tensor:
         first: Decomposable = self.operators[0]
         return first.U_adjoint(y)
+
+    def trace(self, values: Tensor) -> Tensor:
+        first: Decomposable = self.operators[0]
+        return first.trace(values)
 
     def _own_values(self) -> list[Tensor]:
         # In double precision, as the weights are.

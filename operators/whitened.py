@@ -26,6 +26,8 @@ class Whitened(LinearOperator):
 
     weights: Tensor
 
+    _of_items = ("weights",)
+
     def __init__(self, operator: LinearOperator, std: Tensor) -> None:
         if not isinstance(std, Tensor) or not std.is_floating_point():
             got = getattr(std, "dtype", type(std).__name__)

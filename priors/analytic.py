@@ -4,93 +4,34 @@ Solvers are validated with them: ``E[x_0 | x_t]`` and the posterior for a linear
 Gaussian noise have closed forms.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import Checked, Positive, RealTensor, Seed
-from wellposed.errors import ArgumentError, DtypeError, ShapeError, require
+from wellposed.checks import Count, Positive, RealTensor, Seed, Steps, checked
+from wellposed.errors import ArgumentError, ShapeError, require
 from wellposed.linalg import conjugate_gradient
-from wellposed.noise import ItemNoise
+from wellposed.noise import ItemNoise, NoiseSource
+from wellposed.operators.check import is_linear_operator, require_operator
 from wellposed.operators.physics import Forward
 from wellposed.priors.anchor import Condition
+from wellposed.priors.covariance import Covariance, Diagonal, Full
+from wellposed.priors.measured_gaussian import checked_noise, fit_moments, information
+from wellposed.priors.moments import moments_of_images, moments_of_prior
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
 
-SpectralFunction = Callable[[Tensor], Tensor]
 
+@runtime_checkable
+class SupportsNoisyDraws(Protocol):
+    """A prior that can draw noisy images exactly."""
 
-class Covariance(Checked, ABC):
-    """A symmetric positive covariance acting on images (B, C, ...)."""
-
-    @abstractmethod
-    def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
-        """Return ``f(C) x``, the function applied to the eigenvalues."""
-
-    def __matmul__(self, x: Tensor) -> Tensor:
-        """Return ``C x``."""
-        return self.spectral(x, lambda values: values)
-
-
-class Diagonal(Covariance):
-    """Independent pixels, with variances broadcastable to one image."""
-
-    def __init__(self, variance: RealTensor | Positive) -> None:
-        exact = None if isinstance(variance, Tensor) else torch.float64
-        self.variance = torch.as_tensor(variance, dtype=exact)
-        require(bool((self.variance > 0).all()), "variance", "values <= 0", "positive values")
-
-    def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
-        """Return ``f(C) x``."""
-        return function(self.variance.to(x.real.dtype).to(x.device)) * x
-
-
-class Full(Covariance):
-    """Any covariance matrix over the flattened image, (n, n)."""
-
-    def __init__(self, matrix: Tensor) -> None:
-        if not (matrix.is_floating_point() or matrix.is_complex()):
-            raise DtypeError(f"matrix: got {matrix.dtype}, accepted: floating-point or complex")
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise ShapeError(f"matrix: got {tuple(matrix.shape)}, accepted: (n, n)")
-        off = float((matrix - matrix.mH).abs().max())
-        hermitian = off <= 1e-4 * float(matrix.abs().max())  # up to rounding in single precision
-        require(hermitian, "matrix", f"one that is {off:.3g} from Hermitian", "a Hermitian one")
-        self.values: Tensor
-        self.vectors: Tensor
-        self.values, self.vectors = torch.linalg.eigh(matrix)
-        definite = bool((self.values > 0).all())
-        require(definite, "matrix", "an indefinite matrix", "a positive definite matrix")
-
-    def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
-        """Return ``f(C) x``."""
-        V = self.vectors.to(x.dtype).to(x.device)
-        # In the shape of one image, so that the function may have a factor per item.
-        values = self.values.to(x.real.dtype).to(x.device).reshape(1, *x.shape[1:])
-        return ((x.flatten(1) @ V.conj() * function(values).flatten(1)) @ V.T).reshape(x.shape)
-
-
-class Stationary(Covariance):
-    """A stationary field: ``C = F^H diag(spectrum) F`` with the orthonormal 2-D transform.
-
-    Args:
-        spectrum: power spectrum, broadcastable to (C, H, W), in FFT order; symmetric under
-            frequency negation for real images.
-    """
-
-    def __init__(self, spectrum: RealTensor) -> None:
-        require(bool((spectrum > 0).all()), "spectrum", "values <= 0", "positive values")
-        self.spectrum = spectrum
-
-    def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
-        """Return ``f(C) x``."""
-        values = function(self.spectrum.to(x.real.dtype).to(x.device))
-        out: Tensor = torch.fft.ifft2(values * torch.fft.fft2(x))
-        return out if x.is_complex() else out.real
+    def draw_noisy(self, like: Tensor, t: float, noise: NoiseSource) -> Tensor:
+        """Return exact draws of ``x_t``, of the shape, dtype and device of ``like``."""
 
 
 def _noise_level(operator: Forward, sigma: float | None) -> float:
@@ -146,7 +87,7 @@ class GaussianPrior(Prior):
 
     Args:
         mean: broadcastable to (1, C, H, W), or a number.
-        covariance: `Diagonal`, `Full` or `Stationary`; a number means equal variances.
+        covariance: `Diagonal`, `Full`, `Stationary` or `LowRank`; a number means equal variances.
         schedule: DDPM's linear schedule by default.
         is_complex: images are complex tensors.
     """
@@ -166,6 +107,83 @@ class GaussianPrior(Prior):
             covariance if isinstance(covariance, Covariance) else Diagonal(covariance)
         )
 
+    @classmethod
+    @checked
+    def fit(
+        cls,
+        source: Tensor | Prior,
+        rank: Count | None = None,
+        *,
+        prior: Prior | None = None,
+        image_size: Sequence[int] | None = None,
+        ratio: Positive = 2.0,
+    ) -> "GaussianPrior":
+        """Return the Gaussian with the moments of images, or of what a prior has learned.
+
+        Args:
+            source: images (N, C, ...) in public values, or a prior of real images. From a prior it
+                takes no images but ``rank + 10`` products with its Jacobian, thrice; see
+                `priors.moments`.
+            rank: components of the `LowRank` covariance; by default all of the images, or 20.
+            prior: of images: a prior whose units, range and schedule the Gaussian shares.
+            image_size: (C, H, W) of a prior's images, or (H, W) if their channels are known.
+            ratio: noise-to-signal ratio at which a prior is differentiated.
+
+        Raises:
+            ArgumentError: fewer than two images, or a prior whose images have no known size.
+        """
+        if isinstance(source, Prior):
+            shape = tuple(image_size or ())
+            if len(shape) == 2 and source.channels is not None:
+                shape = (source.channels, *shape)
+            accepted = "(C, H, W), or (H, W) if the prior's channels are known"
+            require(len(shape) == 3 and min(shape) > 0, "image_size", image_size, accepted)
+            weight = next(source.parameters(), torch.zeros(()))
+            mean, covariance = moments_of_prior(source, shape, rank or 20, ratio, weight.device)
+        else:
+            units = source if prior is None else prior.to_units(source)
+            mean, covariance = moments_of_images(units, rank)
+        owner = source if isinstance(source, Prior) else prior
+        found = cls(mean, covariance, owner.schedule if owner else None, mean.is_complex())
+        return found if owner is None else found.with_range(*owner.data_range)
+
+    @classmethod
+    @checked
+    def fit_measured(
+        cls,
+        y: Tensor,
+        operator: Forward,
+        rounds: Steps = 64,
+        rank: Count | None = None,
+        schedule: Schedule | None = None,
+        callback: Callable[[int, float], None] | None = None,
+    ) -> "GaussianPrior":
+        """Return the prior that explains measurements best; clean images are never seen.
+
+        Rounds of expectation maximisation in closed form, from mean 0 and variance 1; the
+        likelihood never falls. The operators of the items must differ, or what all of them miss
+        stays as it started. For images of up to some hundred values, such as patches; the
+        noise level is that of the operator.
+
+        Args:
+            y: measurements (N, ...) of N different images.
+            operator: a linear operator, e.g. with one mask for each item.
+            rounds: number of rounds; further ones improve the fit slowly.
+            rank: directions with variances of their own, the others share one; None: all.
+            schedule: see `GaussianPrior`.
+            callback: called as ``callback(round, log-likelihood per item before it)``.
+
+        Raises:
+            ArgumentError and subclasses: an operator that is not linear or has no noise level,
+                measurements that are not finite or do not fit, images too large.
+        """
+        require(is_linear_operator(operator), "operator", type(operator).__name__, "a linear one")
+        operator = require_operator(operator, y)
+        known = information(y, operator, checked_noise(operator, y))
+        mu, C = fit_moments(known, rounds, rank, callback)
+        shape = operator.A_adjoint(y[:1] if len(known.P) == 1 else y).shape[1:]
+        return cls(mu.reshape(1, *shape), Full(C), schedule, is_complex=mu.is_complex())
+
     def extra_repr(self) -> str:
         """Return the content of `repr`."""
         mean = tuple(self.mean.shape) or f"{float(self.mean):.4g}"
@@ -182,9 +200,39 @@ class GaussianPrior(Prior):
             x_t - alpha * m, lambda c: alpha * c / (alpha**2 * c + sigma**2)
         )
 
+    def flow(self, x_t: Tensor, t: float | Tensor, s: float | Tensor) -> Tensor:
+        """Return ``x_s`` on the exact probability flow through ``x_t``, upwards or downwards.
+
+        ``x_s = a_s m + sqrt((a_s^2 C + s_s^2) / (a_t^2 C + s_t^2)) (x_t - a_t m)``, the function
+        applied to the eigenvalues of C. The sampler's limit of many steps; Wang and Vastola, "The
+        Unreasonable Effectiveness of Gaussian Score Approximation for Diffusion Models and its
+        Applications", 2024, arXiv 2412.09726.
+
+        Args:
+            x_t: noisy images (B, C, ...), in units.
+            t: their time, a number or one per item (B,).
+            s: the time to go to; at 0 and at t where C is singular directions of no variance stay.
+        """
+        alpha_t, sigma_t, alpha_s, sigma_s = (
+            broadcast(v, x_t) for time in (t, s) for v in self.schedule(time)
+        )
+        m = self._mean_like(x_t)
+
+        def stretch(c: Tensor) -> Tensor:
+            before = alpha_t**2 * c + sigma_t**2
+            after = alpha_s**2 * c + sigma_s**2
+            return torch.where(before > 0, after / before, 1).sqrt()
+
+        return alpha_s * m + self.covariance.spectral(x_t - alpha_t * m, stretch)
+
     def draw(self, z: Tensor) -> Tensor:
         """Return samples ``mean + C^(1/2) z`` of the prior for standard normal ``z``."""
         return self._mean_like(z) + self.covariance.spectral(z, torch.sqrt)
+
+    def draw_noisy(self, like: Tensor, t: float, noise: NoiseSource) -> Tensor:
+        """Return exact draws of ``x_t``, of the shape, dtype and device of ``like``."""
+        alpha, sigma = (broadcast(v, like) for v in self.schedule(t))
+        return alpha * self.draw(noise.draw(like)) + sigma * noise.draw(like)
 
     def posterior(
         self, y: Tensor, operator: Forward, sigma: float | None = None
@@ -209,6 +257,13 @@ class GaussianPrior(Prior):
         tolerance = 1e-12 if y.real.dtype == torch.float64 else 1e-6
         v = conjugate_gradient(apply, y - operator.A(m), iterations=2000, tolerance=tolerance).x
         return m + self.covariance @ operator.A_adjoint(v)
+
+
+def draw_components(weights: Tensor, like: Tensor, noise: NoiseSource) -> Tensor:
+    """Return random numbers of components of a mixture, one for each item of ``like``, (B,)."""
+    u = torch.special.ndtr(noise.draw(like.real.flatten(1)[:, :1])[:, 0])
+    ends = weights.to(u).cumsum(0)
+    return torch.searchsorted(ends / ends[-1], u).clamp(max=len(weights) - 1)
 
 
 @dataclass(frozen=True)
@@ -303,6 +358,14 @@ class GaussianMixturePrior(Prior):
         weight = torch.softmax(log_weight, 1)
         each = means + torch.einsum("knm,bkm->bkn", V, alpha * values / spread * gap)
         return torch.einsum("bk,bkn->bn", weight, each).reshape(x_t.shape)
+
+    def draw_noisy(self, like: Tensor, t: float, noise: NoiseSource) -> Tensor:
+        """Return exact draws of ``x_t``, of the shape, dtype and device of ``like``."""
+        alpha, sigma = (broadcast(v, like) for v in self.schedule(t))
+        z, k = noise.draw(like).flatten(1), draw_components(self.weights, like, noise)
+        values, V = self._values.to(z)[k], self._vectors.to(z)[k]
+        x0 = self.means.to(z)[k] + torch.einsum("bnm,bm->bn", V, values.sqrt() * z)
+        return alpha * x0.reshape(like.shape) + sigma * noise.draw(like)
 
     def posterior(
         self, y: Tensor, operator: Forward, sigma: float | None = None

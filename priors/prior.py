@@ -3,6 +3,7 @@
 import copy
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self, TypedDict
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from wellposed.checks import Checked, Count
 from wellposed.errors import ArgumentError, DeviceError, ShapeError, require
+from wellposed.noise import NoiseSource
 from wellposed.presentation import Presented, parts_of
 from wellposed.priors.anchor import Anchor, Condition, Degraded, degraded_of
 from wellposed.priors.prediction import Components
@@ -163,6 +165,24 @@ class Prior(Presented, Checked, nn.Module):
             condition: condition of a conditional prior. With an anchor a `Degraded`, or the
                 anchor alone if the network needs no more.
         """
+
+    def begin(self, like: Tensor, noise: NoiseSource) -> "Prior":
+        """Return the prior of one run: this one, unless it learns as `SpatioSpectral` does.
+
+        Samplers call it once, before all evaluations.
+
+        Args:
+            like: an image of the run, (B, C, ...), in units.
+            noise: the run's source of noise, for what is drawn.
+        """
+        return self
+
+    def memory(self) -> dict[str, Tensor]:
+        """Return what the prior has learnt during its run, by name, for checkpoints."""
+        return {}
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on from what `memory` has returned."""
 
     def components(
         self, x_t: Tensor, t: float | Tensor, condition: Condition = None

@@ -11,6 +11,7 @@ from .diffpir import DiffPIR as DiffPIR
 from .dps import DPS as DPS
 from .estimates.direct import FBP as FBP
 from .estimates.direct import BackProjection as BackProjection
+from .estimates.noise_map import NoiseMAP as NoiseMAP
 from .estimates.plug_and_play import HQS as HQS
 from .estimates.plug_and_play import PnPADMM as PnPADMM
 from .estimates.tikhonov import Tikhonov as Tikhonov
@@ -35,5 +36,7 @@ from .separation.dehazing import Dehazing as Dehazing
 from .separation.dehazing import dehaze as dehaze
 from .separation.noisy_projection import NoisyProjection as NoisyProjection
 from .threshold import DynamicThreshold as DynamicThreshold
+from .twisted import Twisted as Twisted
+from .unrolled import Unrolled as Unrolled
 from .volumes.dds_3d import DDS3D as DDS3D
 from .volumes.diffusion_mbir import DiffusionMBIR as DiffusionMBIR

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -23,18 +23,22 @@ from wellposed.reconstruction import Reconstruction
 from wellposed.runs.checkpoint import RunFolder
 from wellposed.runs.fingerprint import digest, fingerprint
 from wellposed.runs.memory import MemoryPlan, check_samples, plan
-from wellposed.solvers.plausible import warn_of_misfit, warn_of_range
+from wellposed.solvers.batches import Batch, Results
+from wellposed.solvers.plausible import warn_of_copies, warn_of_misfit, warn_of_range
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.residual import misfit, noisy_numbers
-from wellposed.solvers.sampler import Callback, Sampled, Sampler, State
+from wellposed.solvers.residual import noisy_numbers
+from wellposed.solvers.sampler import (
+    Callback,
+    ParticleSummary,
+    Sampled,
+    Sampler,
+    State,
+)
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
 
 __all__ = ["Callback", "Solver", "State", "describe"]
-
-Batch = tuple[Problem, list[tuple[int, int]]]
-"""A problem to run, and the (sample, item) identity of each of its images or volumes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,7 @@ class Solver(Sampler):
     Args:
         steps, spacing: see `Sampler`.
         batch_size: samples of one item that are computed together; ``None``: all. With more than
-            one item, samples are drawn one after another.
+            one item, samples are drawn one after another, each of all items.
     """
 
     batch_size: Count | None = None
@@ -57,6 +61,18 @@ class Solver(Sampler):
     """Whether it returns one estimate and draws nothing."""
     uses_prior: ClassVar[bool] = True
     """Whether it needs a prior; others ignore the one that is given."""
+
+    @property
+    def most_samples(self) -> int | None:
+        """Number of weighted particles, which are computed for any number of samples up to it.
+
+        ``None`` for other methods, whose samples are drawn one by one.
+        """
+        return None
+
+    def populated(self, count: int) -> Self:
+        """Return the solver with this number of weighted particles, or as it is without."""
+        return self
 
     @property
     def volume_arrays(self) -> int:
@@ -138,15 +154,9 @@ class Solver(Sampler):
             UserWarning: ``y`` is far from the prior's range, or the images do not explain it.
         """
         num_samples = require_samples(num_samples)
-        if self.deterministic:
-            one = f"1 of {type(self).__name__}, which returns one estimate"
-            require(num_samples == 1, "num_samples", num_samples, one)
-            seed = 0 if noise is None else seed
-        if noise is not None:
-            require(callable(getattr(noise, "draw", None)), "noise", noise, "a noise source")
-            require(num_samples == 1, "num_samples", num_samples, "1 with recorded noise")
-            require(seed is None, "seed", seed, "None with recorded noise")
-            require(checkpoint is None, "checkpoint", checkpoint, "None with recorded noise")
+        self._check_call(num_samples, seed, noise, checkpoint)
+        if self.deterministic and noise is None:
+            seed = 0
         if not self.uses_prior:
             prior = Flat()
         folder = None
@@ -159,28 +169,48 @@ class Solver(Sampler):
         with nullcontext() if folder is None else folder.held():
             if folder is not None:
                 folder.claim(self.identity(problem, y, num_samples, seed), chunk=chunk)
-            started, evaluations, samples, residuals = time.perf_counter(), 0, [], []
-            measured = noisy_numbers(problem)
-            for number, (part, identities) in enumerate(self._batches(problem, num_samples)):
-                own = ItemNoise(seed, identities, first_slice=problem.part.start)
+            started, measured = time.perf_counter(), noisy_numbers(problem)
+            found = Results(num_samples, self.most_samples is not None, measured)
+            for number, batch in enumerate(self._batches(problem, num_samples)):
+                own = ItemNoise(seed, batch[1], first_slice=problem.part.start)
                 source = own if noise is None else noise
-                u, count = self._run_or_load(part, source, callback, folder, number)
-                evaluations = max(evaluations, count)
-                samples.append(part.to_public(u))
-                residuals.append(misfit(part, u, measured))
-        joined = torch.cat(samples) if len(samples) > 1 else samples[0]
-        residual = torch.cat(residuals).reshape(num_samples, len(y))
+                found.add(batch, self._run_or_load(batch[0], source, callback, folder, number))
+        residual, particles = found.residual, found.particles
         warn_of_misfit(problem, residual)
+        if particles is not None:
+            warn_of_copies(particles.ess, num_samples)
         return Reconstruction(
-            samples=joined.unflatten(0, (num_samples, len(y))),
+            samples=found.samples,
             residual=residual,
-            nfe=evaluations,
+            nfe=found.nfe,
             seconds=time.perf_counter() - started,
             solver=type(self).__name__,
             settings=self.settings,
             seed=None if noise is not None or self.deterministic else seed,
             measured=measured,
+            log_evidence=None if particles is None else _evidence(particles, problem),
+            ess=None if particles is None else particles.ess,
         )
+
+    def _check_call(
+        self,
+        num_samples: int,
+        seed: int | None,
+        noise: NoiseSource | None,
+        checkpoint: str | PathLike[str] | None,
+    ) -> None:
+        """Raise for options of a call that do not go together."""
+        if self.deterministic:
+            one = f"1 of {type(self).__name__}, which returns one estimate"
+            require(num_samples == 1, "num_samples", num_samples, one)
+        if self.most_samples is not None:
+            most = f"at most {self.most_samples}, the particles of {type(self).__name__}"
+            require(num_samples <= self.most_samples, "num_samples", num_samples, most)
+        if noise is not None:
+            require(callable(getattr(noise, "draw", None)), "noise", noise, "a noise source")
+            require(num_samples == 1, "num_samples", num_samples, "1 with recorded noise")
+            require(seed is None, "seed", seed, "None with recorded noise")
+            require(checkpoint is None, "checkpoint", checkpoint, "None with recorded noise")
 
     def _prepare(
         self,
@@ -225,9 +255,12 @@ class Solver(Sampler):
             return self.run(problem, noise, callback)
         finished = folder.load_samples(batch, problem.zeros())
         if finished is not None:
-            return Sampled(*finished)
+            tensors, evaluations = finished
+            u = tensors.pop("u")
+            return Sampled(u, evaluations, ParticleSummary(**tensors) if tensors else None)
         found = self.run(problem, noise, callback, folder, batch)
-        folder.save_samples(batch, found.u, found.evaluations)
+        others = {} if found.particles is None else found.particles._asdict()
+        folder.save_samples(batch, {"u": found.u, **others}, found.evaluations)
         return found
 
     def _batches(self, problem: Problem, num_samples: int) -> Iterator[Batch]:
@@ -253,6 +286,11 @@ def _check_shared(problem: Problem) -> None:
     got = type(prior).__name__ + (f" along axes {prior.axes}" if prior.axes else "")
     fits = problem.part.processes == 1 or prior.axes == (2,)
     require(fits, "prior", got, "Slicewise along axis 2 if processes share a volume")
+
+
+def _evidence(particles: ParticleSummary, problem: Problem) -> Tensor:
+    """Return the log evidence; NaN for noise-free items, whose noise is taken from the prior."""
+    return torch.where(problem.noise_sigma > 0, particles.log_evidence, torch.nan)
 
 
 def describe(solver: type[Solver]) -> str:

@@ -75,13 +75,16 @@ class Correction(Scope, ABC):
         check_fields(self)
 
     @abstractmethod
-    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+    def correct(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> Tensor:
         """Return ``x0'``, in units.
 
         Args:
             found: the noisy image and the estimate; differentiable if `differentiates`.
             level: schedule values at t and s.
             problem: the problem.
+            noise: source of the noise of corrections that are draws, see ``solvers/spread.py``.
         """
 
 
@@ -117,7 +120,7 @@ class Corrected(Solver):
         """Denoise, correct, renew the noise."""
         level = levels(problem.prior.schedule, t, s)
         found = self.estimate(state.x, t, problem)
-        x0 = self.correct(found, level, problem)
+        x0 = self.correct(found, level, problem, noise)
         if s == 0:
             return State(x0, x0)
         return State(self.onwards(found, x0, self.draw(x0, s, noise), level, problem), x0)
@@ -135,10 +138,12 @@ class Corrected(Solver):
         asks = self.differentiates or getattr(self.used_correction(), "differentiates", False)
         return estimate(lambda x: self.denoise(x, t, problem), x_t, problem, asks)
 
-    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+    def correct(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> Tensor:
         """Return ``x0'``."""
         correction = self.used_correction()
-        return found.x0 if correction is None else correction.correct(found, level, problem)
+        return found.x0 if correction is None else correction.correct(found, level, problem, noise)
 
     def draw(self, like: Tensor, s: float, noise: NoiseSource) -> Tensor:
         """Return the fresh noise ``z``; the last step has none."""

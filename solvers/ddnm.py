@@ -47,6 +47,11 @@ class DDNM(Corrected):
     The published scalar ``Lambda`` for these operators adds too much noise at small singular
     values. Without noise in y, ``Lambda = 1`` and the result satisfies ``A x = y``.
 
+    A step starts from the mean of x_0, and measured components are taken from the data, not
+    weighted against the prior: on Gaussian problems the variance of the samples is .49 of the
+    exact one (docs/posterior.md), and on blurred fields noise of y in weak components enters the
+    image.
+
     Reference: "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model", ICLR
     2023, arXiv 2212.00490, where it is called "DDNM+".
 

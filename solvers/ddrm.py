@@ -33,6 +33,9 @@ class DDRM(Corrected):
     is ``x_s / alpha_s``. The run starts at ``y_i`` plus the noise that it lacks. Only for
     `Decomposable` operators.
 
+    A step starts from the mean of x_0, which makes the samples too narrow: on Gaussian problems
+    their variance is .53 of the exact one with 20 steps; ``MMPS(spread_steps=2)`` draws x_0.
+
     Reference: "Denoising Diffusion Restoration Models", NeurIPS 2022, arXiv 2201.11793.
 
     Args:

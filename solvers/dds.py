@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, Fraction, PositiveOrInfinite
+from wellposed.checks import Choice, Count, Fraction, PositiveOrInfinite
+from wellposed.errors import require
 from wellposed.linalg import conjugate_gradient
 from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, variance
@@ -15,6 +16,7 @@ from wellposed.solvers.base import State
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
 from wellposed.solvers.data import matched_weight, project, proximal
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.spread import isotropic_draw, variance_of_residual
 
 PUBLISHED_STEPS, MATCHED_STEPS = 5, 60
 """Conjugate-gradient steps of the paper, and the most for a solution with a matched weight."""
@@ -36,7 +38,9 @@ class DataSteps(Correction):
 
     linear_only: ClassVar[bool] = True
 
-    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+    def correct(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> Tensor:
         """Take the conjugate-gradient steps."""
         x0, gamma = found.x0, self.gamma
         if gamma is None:
@@ -54,6 +58,28 @@ class DataSteps(Correction):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataDraw(Correction):
+    """A draw of x_0 given x_t and y, with the variance of a pixel that the residual shows.
+
+    Args:
+        cg_steps: conjugate-gradient steps at most, until the residual is 1e-3.
+    """
+
+    cg_steps: Count = MATCHED_STEPS
+
+    linear_only: ClassVar[bool] = True
+
+    def correct(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> Tensor:
+        """Draw; pure noise (alpha_t = 0) shows no variance."""
+        if level.alpha_t == 0:
+            return found.x0
+        rho2 = variance_of_residual(found, level, problem)
+        return isotropic_draw(found, rho2, problem, noise, self.cg_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DDS(Corrected):
     r"""Decomposed diffusion sampling: denoise, a few conjugate-gradient steps, re-noise.
 
@@ -68,6 +94,12 @@ class DDS(Corrected):
     ``CG_M(A^H A, A^H y; start x0)``. The equations hold for variance-preserving,
     variance-exploding and flow priors.
 
+    A step from the mean of x_0 makes the samples too narrow, the more the fewer the steps
+    (docs/posterior.md). With ``draws="sample"`` x0' is a draw of x_0 given x_t and y
+    (`wellposed.solvers.spread`), without any gradient: the variance of a pixel is what the
+    residual shows. It needs ``eta=1``, 100 steps and ``spacing="karras"``; with fewer steps the
+    samples are too wide.
+
     Reference: "Decomposed Diffusion Sampler for Accelerating Large-Scale Inverse Problems",
     ICLR 2024, arXiv 2303.05754. The published multi-coil code adds ``(1 + i) gamma A^H y``; here
     the right-hand side is that of the paper.
@@ -81,20 +113,33 @@ class DDS(Corrected):
             one up to 60, until the residual is 1e-3.
         renoise_last: re-noise on the step to the last network time, as in the equations; the
             published code does not (``False``).
+        draws: x0' is the "mean" of x_0 as published, or a "sample", see above.
     """
 
     eta: Fraction = 0.85
     gamma: PositiveOrInfinite | None = None
     cg_steps: Count | None = None
     renoise_last: bool = True
+    draws: Annotated[str, Choice("mean", "sample")] = "mean"
 
     name: ClassVar[str] = "dds"
     linear_only: ClassVar[bool] = True
     keeps_network_noise: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draws == "sample":
+            accepted = '{} with draws="sample", {}'
+            weight = accepted.format("None", "whose weight is that of the residual")
+            require(self.gamma is None, "gamma", self.gamma, weight)
+            fresh = accepted.format("1", "as the kept noise is that of the mean")
+            require(self.eta == 1, "eta", self.eta, fresh)
+
     @property
-    def correction(self) -> DataSteps:
-        """The conjugate-gradient steps."""
+    def correction(self) -> Correction:
+        """The conjugate-gradient steps, or the draw."""
+        if self.draws == "sample":
+            return DataDraw(cg_steps=self.cg_steps or MATCHED_STEPS)
         return DataSteps(gamma=self.gamma, cg_steps=self.cg_steps)
 
     def fresh(self, level: Levels) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wellposed.checks import Count, Fraction, Positive
 from wellposed.linalg import per_item
+from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
 from wellposed.solvers.data import proximal
@@ -25,7 +26,9 @@ class ProximalStep(Correction):
 
     lambda_: Positive = 7.0
 
-    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+    def correct(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> Tensor:
         """Minimise, or take the best gradient step if the measurement is not linear."""
         rho = self.lambda_ * (problem.noise_sigma * level.alpha_t / level.sigma_t) ** 2
         if problem.is_linear:

@@ -3,17 +3,19 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from wellposed.checks import Count, Fraction, PositiveOrInfinite
+from wellposed.checks import Count, Fraction, PositiveOrInfinite, Whole
 from wellposed.linalg import conjugate_gradient, per_item
+from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
-from wellposed.solvers.data import ROUGH, noise_level
+from wellposed.solvers.data import REMAINING, ROUGH, noise_level
 from wellposed.solvers.dds import DataSteps
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.spread import isotropic_draw, perturbed, tweedie_draw, unit_variance
 
 ISOTROPIC_SHARE = 0.1
 """Variance of x_0 over that of the noise in x_t, as preconditioners take it."""
@@ -28,23 +30,44 @@ class MomentMatching(Correction):
 
     Args:
         cg_steps: conjugate-gradient steps, started at zero.
-        isotropic_above, preconditioned: see `MMPS`.
+        isotropic_above, preconditioned, spread_steps: see `MMPS`.
     """
 
     cg_steps: Count = 3
     isotropic_above: PositiveOrInfinite = math.inf
     preconditioned: bool = False
+    spread_steps: Annotated[int, Whole(0, 100)] = 0
 
     linear_only: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
 
-    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
-        """Return the estimate of ``E[x_0 | x_t, y]``."""
+    def correct(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> Tensor:
+        """Return the estimate of ``E[x_0 | x_t, y]``, or a draw of x_0 given them."""
         # At alpha_t = 0 the Jacobian is zero and gives no information on the covariance.
         if level.alpha_t == 0:
             return found.x0
         if level.sigma_t > self.isotropic_above * level.alpha_t:
-            return DataSteps().correct(found, level, problem)
+            return self._isotropic(found, level, problem, noise)
+        if self.spread_steps > 0:
+            z = noise.draw(found.x0)
+            u = tweedie_draw(found, z, level, self.spread_steps, problem.space)
+            found, problem = perturbed(found, u, problem, problem.noise_sigma, noise)
+        return self._matched(found, level, problem)
+
+    def _isotropic(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> Tensor:
+        if self.spread_steps == 0:
+            return DataSteps().correct(found, level, problem, noise)
+        # A draw with the variance of the data steps, which grows with the noise in x_t without
+        # bound, would be wider than images are.
+        rho2 = REMAINING * unit_variance(level).to(problem.noise_sigma)
+        return isotropic_draw(found, rho2.expand(len(found.x0)), problem, noise)
+
+    def _matched(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+        """Return the estimate corrected by Tweedie's covariance."""
         sigma2 = per_item(problem.noise_sigma**2, problem.y)
 
         def spread(v: Tensor) -> Tensor:
@@ -91,6 +114,11 @@ class MMPS(Corrected):
         x0' = x0 + V A^T v                                          approximates E[x_0 | x_t, y]
         x_s = DDIM step from (x_t, x0'), eta
 
+    With ``spread_steps=2`` x0' is a draw of x_0 given x_t and y instead of its mean: x0 and y are
+    perturbed before the correction, by ``V^(1/2) z`` and by noise of the data (see
+    `wellposed.solvers.spread`). The published method takes the mean, and its samples are too
+    narrow, the more the fewer the steps (docs/posterior.md).
+
     ``J`` is symmetric for an exact denoiser and is applied as ``J^T``: one network evaluation and
     one vector-Jacobian product for each CG step. Exact for Gaussian data, up to the step size and
     the convergence of CG.
@@ -110,6 +138,7 @@ class MMPS(Corrected):
             as published.
         preconditioned: precondition CG by the system of an isotropic V, which needs no network.
             CT, whose rays overlap, then needs 3 steps instead of 10.
+        spread_steps: Jacobian products for the spread of x_0, 0 as published for its mean.
     """
 
     steps: Count = 100
@@ -117,6 +146,7 @@ class MMPS(Corrected):
     cg_steps: Count = 3
     isotropic_above: PositiveOrInfinite = math.inf
     preconditioned: bool = False
+    spread_steps: Annotated[int, Whole(0, 100)] = 0
 
     name: ClassVar[str] = "mmps"
     linear_only: ClassVar[bool] = True
@@ -129,6 +159,7 @@ class MMPS(Corrected):
             cg_steps=self.cg_steps,
             isotropic_above=self.isotropic_above,
             preconditioned=self.preconditioned,
+            spread_steps=self.spread_steps,
         )
 
     def fresh(self, level: Levels) -> Tensor:

@@ -13,6 +13,7 @@ from wellposed.solvers.base import State
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
 from wellposed.solvers.data import proximal
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.spread import unit_variance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,9 @@ class PseudoinverseGuidance(Correction):
     linear_only: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
 
-    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+    def correct(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> Tensor:
         """Add the guidance; pure noise (alpha_t = 0) gives none."""
         if level.alpha_t == 0:
             return found.x0
@@ -32,10 +35,9 @@ class PseudoinverseGuidance(Correction):
 
 def pull(found: Estimate, level: Levels, problem: Problem) -> Tensor:
     """Return ``r_t^2 g``."""
-    square = level.alpha_t**2 + level.sigma_t**2
-    r2 = level.sigma_t**2 / square
     # The proximal correction is r_t^2 A^T (r_t^2 A A^T + sigma_y^2)^-1 (y - A x0).
-    return found.vjp(proximal(problem, found.x0, problem.noise_sigma**2 / r2) - found.x0)
+    weight = problem.noise_sigma**2 / unit_variance(level)
+    return found.vjp(proximal(problem, found.x0, weight) - found.x0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,11 @@ class PiGDM(Corrected):
     This is exact up to the step size for data of unit variance, whose posterior variance is
     ``r_t^2``; but it depends on ``J`` at high noise, where that of a network is inaccurate.
 
+    Both fail for data of other variances: where the variance of x_0 given x_t exceeds r_t^2 the
+    step overshoots, and the run diverges, as on the random walks of docs/posterior.md, whose
+    variance goes up to 16. ``MMPS(cg_steps=1, preconditioned=True, spread_steps=2)`` holds there,
+    as it takes the length of its one step from the covariance.
+
     Reference: "Pseudoinverse-Guided Diffusion Models for Inverse Problems", ICLR 2023,
     algorithm 1.
 
@@ -76,8 +83,8 @@ class PiGDM(Corrected):
     differentiates: ClassVar[bool] = True
 
     @property
-    def correction(self) -> PseudoinverseGuidance | None:
-        """The guidance by the score; the published guidance acts after the step."""
+    def correction(self) -> Correction | None:
+        """The guidance by the score; that published acts after the step."""
         return PseudoinverseGuidance() if self.guidance == "score" else None
 
     def fresh(self, level: Levels) -> Tensor:
@@ -90,7 +97,7 @@ class PiGDM(Corrected):
         """Denoise, guide, take a DDIM step."""
         level = levels(problem.prior.schedule, t, s)
         found = self.estimate(state.x, t, problem)
-        x0 = self.correct(found, level, problem)
+        x0 = self.correct(found, level, problem, noise)
         z = self.draw(x0, s, noise)
         x_s = self.onwards(found, x0, z, level, problem)
         if self.guidance == "score":

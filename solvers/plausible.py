@@ -21,6 +21,9 @@ FAR = 10.0
 UNEXPLAINED = 5.0
 """Residual from which on noise does not explain the misfit."""
 
+FEW, COPIES = 2.0, 4.0
+"""Effective particles below which samples are copies of one or two; samples from each of them."""
+
 REMEDY = (
     "priors.fit_range(prior, y, operator) takes the prior to the units of y, --window LOW HIGH an "
     "image of the command line to those of the prior"
@@ -84,6 +87,27 @@ def warn_of_misfit(problem: Problem, residual: Tensor) -> None:
         f"residual: {float(worst[item]):.3g} for item {item}: {what} {rest}; the scale of y, the "
         f"noise level or the solver's settings are wrong ({REMEDY})"
     )
+
+
+def warn_of_copies(ess: Tensor, num_samples: int) -> None:
+    """Warn if the samples of an item are copies of few particles.
+
+    Args:
+        ess: effective numbers of particles after each step, (steps, B). The least one counts, as
+            later resampling hides that all particles descend from one; and the last one, from
+            which the samples are drawn.
+        num_samples: samples of each item.
+    """
+    least = ess.amin(0)
+    few = (least < FEW) | (COPIES * ess[-1] < num_samples)
+    if bool(few.any()):
+        item = int(few.nonzero()[0])
+        warn(
+            f"ess: {float(least[item]):.3g} effective particles at least and "
+            f"{float(ess[-1, item]):.3g} at last for {num_samples} samples of item {item}: the "
+            "samples are copies of few; increase particles or steps, or take a solver without "
+            "weights for this many measurements (MMPS)"
+        )
 
 
 def _powers(x: Tensor, power: int) -> Tensor:

@@ -12,15 +12,20 @@ latent prior are the code of an autoencoder, in which no measurement is linear.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from wellposed.checks import require_batch
-from wellposed.errors import ArgumentError, ShapeError, check_finite, warn
+from wellposed.errors import ArgumentError, ShapeError, check_finite
 from wellposed.linalg import WHOLE, Space
-from wellposed.operators.check import is_linear_operator, require_adjoint, require_operator
+from wellposed.operators.check import (
+    is_linear_operator,
+    require_adjoint,
+    require_operator,
+    warn_of_noise,
+)
 from wellposed.operators.physics import Forward
 from wellposed.parallel.part import Part, part_of
 from wellposed.priors.anchor import Condition, Degraded
@@ -33,10 +38,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Method = Callable[[Tensor, float | Tensor, Condition], T]
 """A method of a prior, as `Prior.denoise`."""
-
-
-IMPLAUSIBLE = 2.0
-"""Noise level, in root mean squares of the measurement, that cannot be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ class Problem:
         if is_linear_operator(operator):
             require_adjoint(operator, y, back)
         acting = prior.in_units(operator) if is_linear_operator(operator) else None
-        _warn_of_noise(y, operator)
+        warn_of_noise(y, operator)
         is_linear, shape = acting is not None, prior.unit_shape(back.shape)
         given = None if prior.anchor is None else _condition(y, prior, back.shape)
         acting = acting if is_linear else operator
@@ -108,12 +109,22 @@ class Problem:
         return cls(y, None, prior, shape, y.dtype, is_linear=False, condition=condition)
 
     def repeated(self, count: int) -> "Problem":
-        """Return the problem with its one item repeated ``count`` times."""
+        """Return the problem with its one item repeated ``count`` times, however often it was."""
         given = self.condition
         if given is not None:
-            given = Degraded(*(v.expand(count, *v.shape[1:]) for v in given))
-        y, shape = self.y.expand(count, *self.y.shape[1:]), (count, *self.image_shape[1:])
+            given = Degraded(*(v[:1].expand(count, *v.shape[1:]) for v in given))
+        y, shape = self.y[:1].expand(count, *self.y.shape[1:]), (count, *self.image_shape[1:])
         return replace(self, y=y, image_shape=torch.Size(shape), condition=given)
+
+    def once(self, make: Callable[["Problem"], T]) -> T:
+        """Return ``make(self)``, made at the first call: a run keeps its problem."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return cast("T", self._made[make])
+
+    @cached_property
+    def _made(self) -> dict[Callable[["Problem"], object], object]:
+        return {}
 
     @property
     def anchor(self) -> Tensor | float:
@@ -235,17 +246,3 @@ def _condition(image: Tensor, prior: Prior, clean: torch.Size) -> Degraded:
         )
     with torch.no_grad():
         return prior.degraded(image)
-
-
-def _warn_of_noise(y: Tensor, operator: "Physics") -> None:
-    """Warn of a noise level that the measurement, which holds the noise, is too small for."""
-    sigma = getattr(getattr(operator, "noise_model", None), "sigma", None)
-    measured = y[y != 0].abs()
-    if sigma is None or not len(measured):
-        return
-    size, most = float(measured.square().mean().sqrt()), float(torch.as_tensor(sigma).max())
-    if most > IMPLAUSIBLE * size:
-        warn(
-            f"noise_sigma: got {most:.4g}, but the measurement's root mean square, noise and all, "
-            f"is {size:.4g}; accepted: the noise in the units of y (25 of 255 is 25 / 255)"
-        )

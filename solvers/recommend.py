@@ -6,9 +6,12 @@ from wellposed.checks import Choice, Count, checked
 from wellposed.errors import require
 from wellposed.operators.check import is_linear_operator, require_physics
 from wellposed.operators.plain import filtered_back_projection
+from wellposed.priors.adapters.autoencoder import Latent
 from wellposed.priors.prior import Prior
+from wellposed.priors.spatio_spectral.prior import SpatioSpectral
 from wellposed.solvers.base import Solver
 from wellposed.solvers.daps import DAPS
+from wellposed.solvers.ddrm import DDRM
 from wellposed.solvers.dds import DDS
 from wellposed.solvers.dps import DPS
 from wellposed.solvers.estimates.direct import FBP, BackProjection
@@ -38,9 +41,12 @@ def recommend(
     linear, `Slicewise`     `HQS`                    `DDS`, 30 on Karras's levels
     not linear              `HQS`                    `DAPS`
     latent prior            `REDDiff`                `DPS`
-    restorer                the sampler of its process, for both goals
-    no prior                `TotalVariation`; without a noise level `FBP` of CT, else
-                            `BackProjection`
+    `SpatioSpectral`        `DDRM`                   the same
+    restorer                the sampler of its       the same
+                            process
+    no prior                `TotalVariation`         not possible
+    no prior, no noise      `FBP` for CT, else       not possible
+    level                   `BackProjection`
     ======================  =======================  ==============================
 
     Args:
@@ -59,9 +65,11 @@ def recommend(
     if prior is None:
         require(goal == "mean", "goal", goal, "'mean' without a prior")
         return _without_prior(operator)
-    if not prior.is_affine:
+    if any(isinstance(part, Latent) for part in prior.modules()):
         latent = REDDiff if goal == "mean" else DPS
         return latent() if evaluations is None else latent(steps=evaluations)
+    if isinstance(prior, SpatioSpectral):
+        return DDRM(steps=evaluations or 300, eta=0.5)
     if goal == "mean":
         return HQS(steps=evaluations or HQS.steps)
     if not is_linear_operator(operator):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -35,23 +35,31 @@ class State:
     x0: Tensor
 
 
+class ParticleSummary(NamedTuple):
+    """What weighted particles give: log evidence (B,), effective sizes (steps, B)."""
+
+    log_evidence: Tensor
+    ess: Tensor
+
+
 class Sampled(NamedTuple):
     """A batch of samples in units, and the number of network evaluations per sample."""
 
     u: Tensor
     evaluations: int
+    particles: ParticleSummary | None = None
 
 
 @dataclass
 class Tally:
-    """Number of network evaluations of a run so far."""
+    """Number of images that the network has denoised in a run so far."""
 
     count: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Counted(Problem):
-    """A problem that counts its evaluations during a run."""
+    """A problem that counts the images that the network denoises during a run."""
 
     tally: Tally = field(default_factory=Tally)
 
@@ -62,7 +70,7 @@ class Counted(Problem):
 
     def evaluate(self, network: Method[T], x_t: Tensor, t: float | Tensor) -> T:
         """Evaluate and count; see `Problem.evaluate`."""
-        self.tally.count += 1
+        self.tally.count += len(x_t)
         return super().evaluate(network, x_t, t)
 
 
@@ -100,6 +108,10 @@ class Sampler(Scope, ABC):
         """Return the reconstruction from the last state, in units."""
         return state.x
 
+    def summary(self, state: State) -> ParticleSummary | None:
+        """Return what weighted particles give; ``None`` without."""
+        return None
+
     def times(self, problem: Problem) -> list[float]:
         """Return the decreasing times of the run, ending in 0."""
         return problem.prior.schedule.times(self.steps, self.spacing).tolist()
@@ -118,12 +130,13 @@ class Sampler(Scope, ABC):
         States of batch number ``batch`` are saved in ``folder``. Raises `SamplingError` with the
         step if a value is not finite or a process was lost.
         """
-        problem = Counted.of(problem)
+        begun = problem.prior.begin(problem.zeros(), noise)
+        problem = Counted.of(replace(problem, prior=begun))
         state, times, first = self.init(problem, noise), self.times(problem), 0
         total = len(times) - 1
         saved = folder.load_state(state, batch) if folder is not None else None
         if folder is not None and saved is not None:
-            state, facts = saved
+            state, facts, memory = saved
             if not 0 < facts["step"] <= total:
                 raise CheckpointError(
                     f"checkpoint: {str(folder.path)!r} is at step {facts['step']} of {total}, "
@@ -131,6 +144,7 @@ class Sampler(Scope, ABC):
                 )
             first, noise.position = facts["step"], facts["position"]
             problem.tally.count = facts["evaluations"]
+            begun.recall(memory)
         name, steps = type(self).__name__, range(first, total)
         for index in track(steps, name, first) if problem.part.rank == 0 else steps:
             with naming(f"{name}, step {index + 1} of {total}", folder):
@@ -145,8 +159,9 @@ class Sampler(Scope, ABC):
                 if folder is not None and (index + 1) % folder.every == 0:
                     facts = {"batch": batch, "step": index + 1, "position": noise.position}
                     facts["evaluations"] = problem.tally.count
-                    folder.save_state(state, facts)
-        return Sampled(self.finish(state), problem.tally.count)
+                    folder.save_state(state, facts, begun.memory())
+        u = self.finish(state)[: len(problem.y)]  # of weighted particles, which may be more
+        return Sampled(u, -(-problem.tally.count // len(u)), self.summary(state))
 
 
 def _is_finite(state: State, problem: Problem) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 from wellposed.checks import Range
 from wellposed.errors import require
 from wellposed.linalg import per_item
+from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels
 from wellposed.solvers.corrected import Correction, Estimate
 from wellposed.solvers.problem import Problem
@@ -44,7 +45,9 @@ class DynamicThreshold(Correction):
         fits = not problem.image_dtype.is_complex and problem.part.processes == 1
         require(fits, "correction", self, "another one for complex images and shared volumes")
 
-    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+    def correct(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> Tensor:
         """Return the clipped estimate."""
         # torch.quantile refuses more than 2^24 values.
         sizes = found.x0.abs().flatten(1).double().numpy(force=True)

@@ -4,8 +4,10 @@ import inspect
 
 import torch
 
-from wellposed import operators, priors, solvers
+from wellposed import inversion, operators, priors, solvers
 from wellposed.solvers.catalogue import named_solvers
+
+WINGS = (inversion, operators, priors, solvers)
 
 MASK = torch.ones(8, 8)
 MAPS = torch.ones(2, 8, 8, dtype=torch.complex64)
@@ -39,6 +41,7 @@ NEEDED = {
         "detector_distance": 50.0,
     },
     "Decomposable": {"image_size": GREY, "measurement_size": GREY},
+    "Channels": {"image_size": GREY, "kept": [0]},
     "Denoising": {"image_size": GREY},
     "DynamicMRI": {"mask": torch.ones(3, 8, 8), "sensitivity_maps": MAPS},
     "FanBeamCT": {
@@ -117,7 +120,14 @@ NEEDED = {
     "to_hounsfield": {"attenuation": FRAMES},
     "to_line_integrals": {"counts": 100 + FRAMES, "photons": 200.0},
     "uniform_random_lines": {"width": 32, "acceleration": 4.0},
+    "CFGPlusPlus": {"scale": 0.6, "schedule": LINEAR, "times": [900.0, 400.0]},
+    "generate": {"noise": FRAMES, "prior": GAUSSIAN, "steps": 2},
+    "geometry": {"prior": GAUSSIAN, "images": FRAMES, "ratios": [1.0]},
+    "spectrum": {"prior": GAUSSIAN, "images": FRAMES, "ratio": 1.0},
+    "ConvMaps": {"rank": 2, "size": SIZE},
+    "FreeMaps": {"rank": 2, "size": SIZE},
     "DenoiserPrior": {"denoiser": shrink},
+    "Channelwise": {"prior": GAUSSIAN, "ranges": [(0.0, 1.0)]},
     "Diagonal": {"variance": 0.1},
     "Full": {"matrix": torch.eye(4)},
     "GaussianMixturePrior": {
@@ -126,6 +136,7 @@ NEEDED = {
         "covariances": torch.eye(4).expand(2, 4, 4),
     },
     "GaussianPrior": {"mean": 0.5, "covariance": 0.1},
+    "LowRank": {"components": torch.eye(64)[:2].reshape(2, 1, 8, 8), "values": torch.ones(2)},
     "MeanReverting": {},
     "NetworkPrior": {"network": NETWORK, "schedule": LINEAR, "channels": 1},
     "fit_range": {"prior": BY_CLASS, "y": FRAMES, "operator": NOISING},
@@ -134,8 +145,12 @@ NEEDED = {
     "Patchwise": {"prior": GAUSSIAN},
     "Product": {"priors": [GAUSSIAN, GAUSSIAN], "channels": [1, 1]},
     "Proximal": {"prox": shrink},
+    "Reflected": {"prior": GAUSSIAN, "weak": GAUSSIAN, "times": [900.0, 400.0]},
     "Rescheduled": {"prior": GAUSSIAN, "schedule": LINEAR},
+    "Skip": {"gaussian": GAUSSIAN, "ratio": 2.0},
+    "Skipping": {"prior": GAUSSIAN, "skip": priors.Skip(GAUSSIAN, 2.0)},
     "Slicewise": {"prior": GAUSSIAN},
+    "unexplained": {"prior": GAUSSIAN, "gaussian": GAUSSIAN, "images": FRAMES, "ratios": [2.0]},
     "Stationary": {"spectrum": torch.ones(8, 8)},
     "Tabulated": {"alpha": [1.0, 0.5], "sigma": [0.0, 0.5]},
     "rddm_from_ddim": {"betas": [0.1, 0.2]},
@@ -149,6 +164,9 @@ LEFT_OUT = {
     "load": "of files, in test_hostile_files",
     "dehaze": "of minutes, in test_dehazing",
     "Problem": "made by Problem.create, which checks",
+    "Code": "made by Inversion.encode, in test_inversion",
+    "Whiteness": "a record",
+    "Geometry": "a record",
     "State": "a record",
     "Dehazed": "a record",
     "OperatorReport": "a record",
@@ -176,7 +194,7 @@ def _good_call(function, needed):
 
 def _calls():
     known = named_solvers()
-    for wing in (operators, priors, solvers):
+    for wing in WINGS:
         for name in dir(wing):
             value = getattr(wing, name)
             if name[0] == "_" or not callable(value) or name in LEFT_OUT:
@@ -209,7 +227,7 @@ RIGHTLY = {
     **dict.fromkeys(("cutoff", "crop", "threshold", "ratio", "keep", "intensity"), FRACTION),
     **dict.fromkeys(("T", "eps", "max_noise", "sum_scale", "floor", "zeta"), FRACTION),
     **dict.fromkeys(("acceleration", "oversampling", "min_noise", "sigma_min"), ("0.5", "1.5")),
-    **dict.fromkeys(("denoiser", "prox", "label", "f"), ("function", "class")),
+    **dict.fromkeys(("denoiser", "prox", "label", "f", "maps"), ("function", "class")),
     ("OffResonanceMRI", "field_map"): ("negative", "zeros", "integers"),
     ("OffResonanceMRI", "times"): ("0-d tensor", "one"),
     **dict.fromkeys((("Separable", "rows"), ("Separable", "columns")), ("negative", "zeros")),
@@ -222,8 +240,14 @@ RIGHTLY = {
     ("Stationary", "spectrum"): ("0-d tensor", "one", "many axes", "integers"),
     ("rddm_from_ddim", "betas"): ("one",),
     ("Dehazing", "start"): REAL,
+    ("generate", "noise"): ("many axes", "negative", "zeros", "complex tensor"),
+    ("geometry", "images"): ("many axes", *VALUES[3:]),
+    ("spectrum", "images"): ("many axes", *VALUES[3:]),
+    ("unexplained", "images"): ("many axes", "complex tensor", *VALUES[3:]),
+    **dict.fromkeys((("CFGPlusPlus", "times"), ("Reflected", "times")), ("list of zeros",)),
     ("Guided", "condition"): ("0",),
     ("Guided", "null"): ("0",),
+    ("Guided", "guidance"): ("function", "class"),
 }
 """Odd values that are rightly accepted though no range declares them.
 

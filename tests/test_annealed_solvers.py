@@ -293,7 +293,7 @@ def conditional_variance(steps, variance, level):
     problem = Counted.of(Problem.create(y, Inpainting(torch.ones(1, 2, 2)), prior))
     times = times_between(prior.schedule, level, prior.schedule.min_ratio, steps)
     x = _reverse_sde(torch.full_like(y, 0.1), times, problem, FastNoise())
-    assert problem.tally.count == steps
+    assert problem.tally.count == steps * len(y)
     exact = variance * level**2 / (variance + level**2)
     return float(x.var() / exact), float(x.mean() / (0.1 * variance / (variance + level**2)))
 
@@ -359,6 +359,7 @@ def test_pnp_dm_converges_to_the_exact_posterior_of_a_mixture_where_dps_does_not
     assert all(a > 2.5 * b for w in wrong for a, b in zip(w, limits, strict=True))
 
 
+@pytest.mark.slow
 def test_daps_is_too_wide_with_exact_draws_and_its_errors_stay_as_they_are():
     """Its Gaussian around the flow's end counts the image's own spread twice."""
     mean, _, spread = posterior_errors(DAPS(steps=100, draw="exact"), count=400)

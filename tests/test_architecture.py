@@ -14,11 +14,12 @@ MAPPED = ("solvers", "operators", "priors", "datasets")
 ORDER = (
     (
         *("errors", "kinds", "checks", "integrity", "writing"),
-        *("linalg", "autograd", "noise", "presentation"),
+        *("linalg", "fixed_points", "autograd", "reversible", "noise", "presentation"),
     ),
     (
         "metrics",
         "perceptual",
+        "conditions",
         "uncertainty",
         "reconstruction",
         "figures",
@@ -30,8 +31,10 @@ ORDER = (
     ("operators",),
     ("datasets",),
     ("priors",),
+    ("inversion",),
     ("runs",),
     ("solvers",),
+    ("learning",),
     ("validation",),
     ("cli",),
 )

@@ -25,11 +25,11 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.usefixtures("single_thread")
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(BENCHMARKS)
-    problems, methods, tune, images, speed, overhead, restoration, restoration_report, full = (
+    problems, methods, tune, images, speed, overhead, restoration, report, full, held = (
         importlib.import_module(name)
         for name in (
             *("image_problems", "image_methods", "tune", "images", "speed", "overhead"),
-            *("restoration", "restoration_report", "full_size"),
+            *("restoration", "restoration_report", "full_size", "coverage"),
         )
     )
 PROTOCOL = {"nfe": 5, "trials": 3, "size": 32}
@@ -229,6 +229,7 @@ def test_the_stopwatch_counts_calls_and_gradients(name, per_step):
 # Full size
 
 
+@pytest.mark.slow
 def test_untuned_methods_are_measured_once(tmp_path, monkeypatch):
     """A method that refuses a problem leaves a dash; what is in the file is not run again."""
     rows = {"HQS": full.Row(lambda case: solvers.HQS(steps=2))}
@@ -252,6 +253,33 @@ def test_untuned_methods_are_measured_once(tmp_path, monkeypatch):
         line.split("|") for line in table.read_text().splitlines() if line.startswith("| DDRM")
     ]
     assert lines[0][3].strip() == "-"
+
+
+@pytest.mark.slow
+def test_held_out_images_are_covered_and_measured_once(tmp_path, monkeypatch):
+    """Deviations are three times too small: calibration finds it, and kept scores are used."""
+
+    def solved(setting, task, part, index):
+        rng = np.random.default_rng(2 * index + (part == "held"))
+        score = 3 * np.abs(rng.standard_normal((1, 24, 24)))
+        return np.stack([rng.random((1, 24, 24)), np.full((1, 24, 24), 0.1), score])
+
+    monkeypatch.setattr(held, "solved", solved)
+    monkeypatch.setattr(held, "_digest", str)
+    words = ["--data", ".", "--known", "12", "--held-out", "4", "--tasks", "mri4", "sr4"]
+    places = ["--keep", str(tmp_path / "keep"), "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["coverage.py", *words, *places])
+    held.main()
+    found = json.loads((tmp_path / "coverage.json").read_text())["mri4"]
+    assert found["samples"] == pytest.approx(0.416, abs=0.03)
+    assert found["calibrated"] == pytest.approx(0.9 * 13 / 12, abs=0.02)
+    assert (tmp_path / "coverage.png").stat().st_size > 5000
+    assert "MRI 4 x" in (tmp_path / "coverage.md").read_text()
+    monkeypatch.setattr(held, "solved", None)
+    held.main()
+    monkeypatch.setattr("sys.argv", ["coverage.py", *words, *places, "--samples", "9"])
+    with pytest.raises(FileError, match="of another samples, accepted: an empty folder"):
+        held.main()
 
 
 def test_intervals_are_calibrated_by_the_other_images(tmp_path):
@@ -314,13 +342,13 @@ def test_restorers_are_measured_once(name, tmp_path, monkeypatch):
     record = json.loads(out.read_text())
     assert set(record["results"]) == {f"{name}: {method}" for method in restoration.SAMPLERS}
     for place, runs in record["results"].items():
-        limited = name == "x4" and not place.endswith(restoration_report.ZERO_SHOT)
+        limited = name == "x4" and not place.endswith(report.ZERO_SHOT)
         assert set(runs) - {"settings"} == ({"2"} if limited else {"2", "5"}), place
         assert all(runs[n]["nfe"] == int(n) for n in runs if n != "settings")
     restorer.network = None  # is not asked again
     restoration.run(name, *common)
     assert json.loads(out.read_text()) == record
-    restoration_report.write(record, {name: "a line"}, tmp_path / "restoration.md")
+    report.write(record, {name: "a line"}, tmp_path / "restoration.md")
     text = (tmp_path / "restoration.md").read_text()
     assert f"- **{name}**, a line" in text
     assert "LPIPS is left out" in text
@@ -336,17 +364,17 @@ def test_the_baseline_is_reached_for_good():
         }
 
     found = {
-        restoration_report.BASELINE: runs(20.0, 25.0, 26.0),
+        report.BASELINE: runs(20.0, 25.0, 26.0),
         "fast": runs(25.9, 26.1, 26.0),
         "lucky": runs(25.9, 24.0, 25.9),
         "smooth": {n: {**row, "detail": 0.5} for n, row in runs(26.0, 26.0, 26.0).items()},
-        restoration_report.ZERO_SHOT: runs(26.0, 26.0, 26.0),
+        report.ZERO_SHOT: runs(26.0, 26.0, 26.0),
     }
-    assert restoration_report.headline(found)[1:] == [
-        f"- {restoration_report.BASELINE}: 20",
+    assert report.headline(found)[1:] == [
+        f"- {report.BASELINE}: 20",
         *("- fast: 5", "- lucky: 20", "- smooth: never"),
     ]
     results = {f"x4: {name}": {str(n): row for n, row in r.items()} for name, r in found.items()}
     results["x4: lost"] = {"settings": {"gamma": 1}, "5": {"error": "diverged"}}
     results["deblur: fast"] = {"10": {}}
-    assert restoration_report.rows_of(results, "x4") == {**found, "lost": {}}
+    assert report.rows_of(results, "x4") == {**found, "lost": {}}

@@ -597,6 +597,7 @@ def test_weights_that_do_not_fit_are_listed(tmp_path, weights, family):
 
 
 @every_family
+@pytest.mark.sampled
 def test_no_damaged_weight_goes_unnoticed(tmp_path, weights, family):
     """Whichever weight is missing or too narrow, it is a checkpoint error and no other."""
     build = {"adm": adm.build, "ddpm": ddpm.build}[family]

@@ -252,6 +252,7 @@ SETTINGS = {
     "skip_broken": True,
     "init_from": "p",
     "data_range": (-1.0, 1.0),
+    "channel_ranges": (),
     "held_out": 0.1,
     "image_size": (32, 64),
     "axes": (0,),
@@ -268,6 +269,7 @@ SETTINGS = {
     "noise_levels": "uniform",
     "log_noise": (-2.0, 1.5),
     "sigma_data": 0.3,
+    "image_noise": 0.0,
     "widths": (8, 16),
     "layers": 3,
     "block": "gated",
@@ -287,7 +289,7 @@ SETTINGS = {
 }
 
 PLAIN = ("aspect", "flips", "polarity", "companding", "complex_phase")
-PLAIN += ("schedule", "noise_levels", "log_noise", "sigma_data")
+PLAIN += ("channel_ranges", "schedule", "noise_levels", "log_noise", "sigma_data", "image_noise")
 RESTORER = {name: value for name, value in SETTINGS.items() if name not in PLAIN} | {
     "process": "resshift",
     "process_steps": 4,
@@ -329,13 +331,15 @@ def spelled(name, value):
 def test_every_setting_of_a_training_is_an_option(asked_for):
     assert (SETTINGS | RESTORER).keys() == TrainingSettings.__dataclass_fields__.keys()
     for chosen in (SETTINGS, RESTORER):
-        given = {name: value for name, value in chosen.items() if value is not None}
+        given = {name: value for name, value in chosen.items() if value not in (None, ())}
         options = [part for name, value in given.items() for part in spelled(name, value)]
         done = run("train", *options, "--device", "cuda")
         assert done.exit_code == 0, done.output
-    done = run("train", "--data", "a", "--out", "o", "--axes", "0,1,2")
+    lists = ("--axes", "0,1,2", "--channel-ranges=-1,1,0,2.5")
+    done = run("train", "--data", "a", "--out", "o", *lists)
     assert done.exit_code == 0, done.output
-    defaults = TrainingSettings(data=("a",), out="o", axes=(0, 1, 2))
+    ranges = (-1.0, 1.0, 0.0, 2.5)
+    defaults = TrainingSettings(data=("a",), out="o", axes=(0, 1, 2), channel_ranges=ranges)
     whole = [(TrainingSettings(**chosen), "cuda") for chosen in (SETTINGS, RESTORER)]
     assert asked_for == [*whole, (defaults, "cpu")]
 

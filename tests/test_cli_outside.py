@@ -10,10 +10,10 @@ from PIL import Image
 from tests.helpers import CUDA, run
 
 from wellposed import Reconstruction
-from wellposed.cli import settings
 from wellposed.cli.app import COMMANDS
 from wellposed.cli.names import find_class
 from wellposed.cli.options import options_of
+from wellposed.cli.trial_settings import Validate
 from wellposed.cli.validate import _chosen
 from wellposed.solvers import DDS, Solver
 from wellposed.solvers.catalogue import named_solvers
@@ -104,6 +104,7 @@ def test_a_solver_from_outside_is_used(at, tmp_path, solver):
     assert torch.equal(ours.samples, theirs.samples)
 
 
+@pytest.mark.slow
 def test_an_operator_from_outside_measures(at, tmp_path):
     done = reconstruct(tmp_path, *EVERY, "--simulate", "--noise-sigma", 0.01)
     assert done.exit_code == 0, done.output
@@ -194,6 +195,7 @@ def test_listing_shows_hyper_parameters(at):
     assert run("list", "flowchief").exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_solver_from_outside_is_validated(at, tmp_path):
     done = run("validate", "theirs:Mine", "--set", "strength=2", "--quick", "--out", tmp_path)
     assert done.exit_code == 0, done.output
@@ -201,7 +203,7 @@ def test_a_solver_from_outside_is_validated(at, tmp_path):
 
 
 def test_settings_of_ones_own_are_validated():
-    chosen = _chosen(settings.Validate(solvers=("dds",), steps=7, set=("gamma=3",)))
+    chosen = _chosen(Validate(solvers=("dds",), steps=7, set=("gamma=3",)))
     assert chosen == {"DDS, gamma 3": DDS(steps=7, spacing="karras", gamma=3)}
     done = run("validate", "--set", "gamma=3")
     assert done.exit_code == 2
@@ -258,8 +260,9 @@ def test_help_comes_without_torch():
     assert done.stdout.count("--help") >= len(COMMANDS)
 
 
+@pytest.mark.slow
 def test_batches_change_nothing(at, tmp_path):
-    words = ["--operator", "deblurring", "--simulate", "--num-samples", 3]
+    words = ["--operator", "inpainting", "--simulate", "--num-samples", 3]
     found = []
     for size in (1, 3):
         out = tmp_path / str(size)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from wellposed import errors, solvers
+from wellposed.noise import RecordedNoise
 from wellposed.operators import Inpainting, MultiCoilMRI, PhaseRetrieval
 from wellposed.priors import GaussianPrior
 from wellposed.priors.transition import levels
@@ -95,7 +96,8 @@ def test_a_correction_is_a_setting_of_the_result():
     result = MRSampler(steps=2, correction=EXACT)(y, operator, prior, seed=0)
     assert (
         result.settings["correction"]
-        == "MomentMatching(cg_steps=12, isotropic_above=inf, preconditioned=False)"
+        == "MomentMatching(cg_steps=12, isotropic_above=inf, preconditioned=False, "
+        "spread_steps=0)"
     )
     assert IRSDE(steps=2)(y, operator, prior, seed=0).settings["correction"] is None
 
@@ -108,7 +110,7 @@ def test_dynamic_thresholds_are_quantiles_of_each_image():
     problem = solvers.Problem.create(x, Inpainting(torch.ones(1, 1, 300)), prior)
     level = levels(prior.schedule, 500, 400)
     found = Estimate(x, x, lambda v: v)
-    clipped = DynamicThreshold(quantile=0.9925).correct(found, level, problem)
+    clipped = DynamicThreshold(quantile=0.9925).correct(found, level, problem, RecordedNoise([]))
     s = np.quantile(x[1].abs(), 0.9925)
     assert 1 < s < 1.3
     torch.testing.assert_close(clipped[0], x[0])

@@ -99,6 +99,7 @@ def test_frames_are_by_themselves(hearts, pair):
     assert not torch.allclose(dehaze(hazy[:1], *pair, FEW, seed=4).tissue, first.tissue)
 
 
+@pytest.mark.slow
 def test_samples_are_averaged_and_their_spread_is_told(hearts, pair):
     y = hearts.hazy(-22)
     found = [dehaze(y, *pair, FEW, num_samples=n, seed=2) for n in (1, 3, 12)]

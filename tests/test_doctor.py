@@ -132,6 +132,7 @@ def test_a_misread_range_is_named(claimed, found):
 
 
 @pytest.mark.parametrize("name", sorted(priors.available()))
+@pytest.mark.slow
 def test_shipped_priors_are_healthy(name):
     """On a crop; `wellposed inspect` takes more images, and larger ones."""
     prior = priors.load(name)

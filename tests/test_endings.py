@@ -83,6 +83,7 @@ def test_what_an_interrupted_command_keeps_is_told(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.slow
 def test_an_interrupted_training_says_how_to_go_on(photo, tmp_path):
     out = tmp_path / "prior"
     command = [sys.executable, "-m", "wellposed", "train", "--data", photo, "--out", out]

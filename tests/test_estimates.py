@@ -10,6 +10,7 @@ from wellposed.operators import (
     FanBeamCT,
     Inpainting,
     MultiCoilMRI,
+    NonlinearOperator,
     ParallelBeamCT,
     Stacked,
     SuperResolution,
@@ -23,6 +24,7 @@ from wellposed.solvers import (
     FBP,
     HQS,
     BackProjection,
+    NoiseMAP,
     PnPADMM,
     Tikhonov,
     TotalVariation,
@@ -33,6 +35,7 @@ from wellposed.solvers.estimates.plug_and_play import between_slices
 ESTIMATES = {
     "hqs": HQS(steps=5),
     "pnp-admm": PnPADMM(steps=5),
+    "noise-map": NoiseMAP(steps=5, levels=3),
     "tv": TotalVariation(steps=20),
     "tikhonov": Tikhonov(),
     "back-projection": BackProjection(),
@@ -80,6 +83,7 @@ def test_nothing_is_drawn(estimate):
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("closed form", 1e-6), ("mri", 2e-3)])
+@pytest.mark.sampled
 def test_admm_at_one_level_finds_the_mode(kind, tolerance):
     """With a Gaussian prior the denoiser is a proximal map, and the mode the posterior mean."""
     complex_ = kind == "mri"
@@ -108,6 +112,7 @@ def test_hqs_is_its_recursion():
 
 
 @pytest.mark.parametrize("kind", ["mri", "ct"])
+@pytest.mark.sampled
 def test_total_variation_is_least_among_the_images_that_fit(kind):
     truth = blocks()
     if kind == "mri":
@@ -136,6 +141,7 @@ def test_total_variation_with_a_weight_is_that_of_deepinv():
     assert (found - wanted).abs().max() < 2e-3
 
 
+@pytest.mark.slow
 def test_total_variation_of_volumes_couples_slices():
     volume = blocks()[:, :, None].expand(-1, -1, 4, -1, -1).contiguous()
     operator = Denoising((1, 4, 24, 24), 0.2)
@@ -248,3 +254,38 @@ def test_the_flat_prior_denoises_nothing():
     alpha, _ = prior.schedule(1.5)
     torch.testing.assert_close(prior.denoise(alpha * x, 1.5), x)
     assert prior.to_units(x).equal(x)
+
+
+@pytest.mark.slow
+def test_the_most_probable_noise_of_a_gaussian_is_the_posterior_mean():
+    """As its sampler is linear; up to the levels of the sampler."""
+    prior, y = GaussianPrior(0.2, 0.5), random(1, 1, 4, 4)
+    operator = Denoising((1, 4, 4), 0.4)
+    mean = prior.posterior(y, operator).mean
+    few, many = (NoiseMAP(steps=80, levels=n)(y, operator, prior).mean for n in (6, 24))
+    assert float((many - mean).norm() / mean.norm()) < 0.03
+    assert (many - mean).norm() < (few - mean).norm()
+
+
+def test_the_noise_of_a_nonlinear_measurement():
+    prior, operator = GaussianPrior(0.0, 0.5), Intensity((1, 4, 4), noise_sigma=0.01)
+    x = random(1, 1, 4, 4).abs()
+    found = NoiseMAP(steps=60, levels=6, learning_rate=0.2)(operator.A(x), operator, prior)
+    assert float(found.residual.max()) < 30
+    assert found.nfe > 60 * 6
+
+
+class Intensity(NonlinearOperator):
+    """Squares of values, up to their sign, about a constant that tells it."""
+
+    def __init__(self, image_size, noise_sigma=0.0):
+        super().__init__(image_size, image_size, noise_sigma)
+
+    def forward_map(self, x):
+        return (x + 1).square()
+
+    def A_adjoint(self, y, **kwargs):
+        return y.clamp(min=0).sqrt() - 1
+
+    def A_dagger(self, y, **kwargs):
+        return self.A_adjoint(y)

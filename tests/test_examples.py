@@ -100,6 +100,7 @@ def write_series(folder, numbers):
     return folder
 
 
+@pytest.mark.slow
 def test_sparse_views(monkeypatch, capsys, tmp_path):
     data, out = write_series(tmp_path / "series", (121, 126, 136)), tmp_path / "out"
     table = run(monkeypatch, capsys, "ct_sparse_views.py", data, out, "--samples", "2")
@@ -151,6 +152,7 @@ def restorers(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_restoring_a_photograph(monkeypatch, capsys, restorers, tmp_path):
     photo, out = tmp_path / "photo.png", tmp_path / "out"
     Image.open(PHOTO).crop((0, 0, 50, 66)).save(photo)  # cut to 48 x 64

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.fuzz_calls import CALLS, LEFT_OUT, RIGHTLY
+from tests.fuzz_calls import CALLS, LEFT_OUT, RIGHTLY, WINGS
 
 from wellposed import errors
 from wellposed.checks import _kinds, _kinds_of
@@ -155,9 +155,7 @@ def test_the_calls_that_are_fuzzed_are_good_ones():
 
 
 def test_every_public_constructor_and_function_is_fuzzed():
-    from wellposed import operators, priors, solvers
-
-    for wing in (operators, priors, solvers):
+    for wing in WINGS:
         for name in dir(wing):
             value = getattr(wing, name)
             if callable(value) and not inspect.isabstract(value) and name[0] != "_":

@@ -29,7 +29,7 @@ from wellposed.operators import (
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.check import dense_matrix
 from wellposed.priors import GaussianPrior
-from wellposed.priors.analytic import Full
+from wellposed.priors.covariance import Full
 from wellposed.priors.transition import levels, renoise
 from wellposed.solvers import DDNM, DDRM, MMPS, DiffPIR, PiGDM, Problem, State
 from wellposed.solvers.data import proximal
@@ -136,6 +136,7 @@ def test_pigdm_is_exact_for_unit_covariance(operator, name):
 
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+@pytest.mark.sampled
 def test_mmps_is_exact_for_any_covariance(operator, name):
     """Also that the vector-Jacobian products of complex images are adjoints."""
     op = operator()
@@ -429,6 +430,7 @@ def test_errors_stay_where_they_were_measured(name):
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.sampled
 def test_mmps_converges_to_the_posterior(eta):
     found = gaussian_errors(
         MMPS(steps=160, spacing="karras", cg_steps=8, eta=eta), problems=1, num_samples=300

@@ -65,6 +65,7 @@ def test_a_shipped_restorer_is_described_and_tested(name):
     assert "nothing looks wrong" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_random_network_is_recognised_and_warned_of(tmp_path):
     diffusers.DDPMPipeline(unet(), diffusers.DDIMScheduler()).save_pretrained(tmp_path)
     result = inspect(tmp_path)
@@ -75,6 +76,7 @@ def test_a_random_network_is_recognised_and_warned_of(tmp_path):
     assert "warning: it does not denoise" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_latent_prior_is_tested_in_its_own_space(tmp_path):
     autoencoder = diffusers.AutoencoderKL(
         block_out_channels=(8, 8),
@@ -89,6 +91,7 @@ def test_a_latent_prior_is_tested_in_its_own_space(tmp_path):
     assert "gain in dB" in result.stdout
 
 
+@pytest.mark.slow
 def test_own_images_are_used_at_one_size(shipped, tmp_path):
     for n, side in enumerate((30, 40)):
         pixels = dead_leaves(1, 1, side, seed=n)[0, 0].numpy() * 255

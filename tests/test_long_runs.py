@@ -35,6 +35,7 @@ VP = Tabulated.linear()
 
 
 @forks
+@pytest.mark.slow
 def test_killed_at_random_moments_the_run_ends_with_the_same_samples(tmp_path):
     operator = Stacked(Inpainting(random_mask(16, 16, 0.5, 0), 1, 0.05), 8)
     y = operator.measure(rand(1, 1, 8, 16, 16, dtype=torch.float32))
@@ -236,7 +237,9 @@ def test_states_that_cannot_be_are_refused(kind, tmp_path):
         DDS(steps=5)(*real(), seed=3, checkpoint=tmp_path)
 
 
-@pytest.mark.parametrize("change", [lambda u: u.double(), lambda u: u[..., 1:].contiguous()])
+@pytest.mark.parametrize(
+    "change", [lambda u: u.double(), lambda u: u[..., 1:].contiguous(), lambda u: u[:0]]
+)
 def test_samples_that_cannot_be_are_refused(change, tmp_path):
     DDS(steps=2)(*real(), seed=3, checkpoint=tmp_path)
     name = "samples-0.safetensors"
@@ -323,7 +326,7 @@ def test_states_of_any_fields_come_back_bit_for_bit(tmp_path):
     state, folder = richer(), RunFolder(tmp_path)
     folder.save_state(state, {"batch": 1, "step": 4})
     assert folder.load_state(state, batch=0) is None
-    found, facts = folder.load_state(dataclasses.replace(richer(), count=0), batch=1)
+    found, facts, _ = folder.load_state(dataclasses.replace(richer(), count=0), batch=1)
     assert facts["step"] == 4
     for field in dataclasses.fields(state):
         a, b = getattr(found, field.name), getattr(state, field.name)

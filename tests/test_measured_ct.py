@@ -47,11 +47,13 @@ def test_the_wrong_direction_of_rotation_does_not_fit(disc):
     assert relative(htc_operator(disc, sign=-1.0).A(disc.fbp), disc.sinogram) > 0.1
 
 
+@pytest.mark.slow
 def test_the_least_squares_image_explains_a_measured_fan_beam(disc):
     op = htc_operator(disc)
     assert relative(op.A(op.A_dagger(disc.sinogram)), disc.sinogram) < 0.01
 
 
+@pytest.mark.slow
 def test_a_tooth_fits_its_sinogram_about_the_true_rotation_centre():
     """The file's centre is bin 296 of 640; about the detector's middle nothing fits."""
     scan = load_tomopy(DATA / "tomopy_tooth_row.h5", row=0)

@@ -136,6 +136,7 @@ def test_any_number_of_images_in_any_shape_gives_the_same_as_one():
             torch.testing.assert_close(F.adjoint(y)[i, j], F.adjoint(y[i, j]))
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_linear_map():
     size = (4, 5)
     F = NUFFT(frequencies(9, size), size, width=4)

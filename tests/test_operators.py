@@ -15,6 +15,7 @@ from wellposed import errors, operators
 from wellposed.operators import (
     JPEG,
     Blur,
+    Channels,
     Companded,
     CompressedSensing,
     ConeBeamCT,
@@ -46,6 +47,7 @@ from wellposed.operators import (
     motion_kernel,
 )
 from wellposed.operators.check import dense_matrix
+from wellposed.operators.image.channels import with_gains
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -76,6 +78,9 @@ SHARED = {
     "inpainting (H, W)": lambda: Inpainting(mask(5, 7), 2),
     "inpainting (C, H, W)": lambda: Inpainting(mask(3, 6, 5)),
     "denoising": lambda: Denoising((2, 5, 6)),
+    "channels": lambda: Channels((3, 4, 5), [2, 0]),
+    "channels, complex": lambda: Channels((3, 4, 5), [1], complex_image=True),
+    "channel gains": lambda: with_gains(Denoising((2, 4, 5)), [0.5, 2.0]),
     "denoising, volume": lambda: Denoising((1, 2, 3, 4)),
     "denoising, complex": lambda: Denoising((1, 4, 5), complex_image=True),
     "bicubic 4": lambda: SuperResolution((2, 8, 12), 4),
@@ -253,6 +258,31 @@ def test_a_batch_of_three_equals_its_items(name):
             assert relative(one, together[i : i + 1]) < tolerance, method
 
 
+@pytest.mark.parametrize("name", [*PER_ITEM, "average 2", "multi-coil, odd"])
+def test_the_operator_of_an_item_is_that_item_alone(name):
+    op, x = build(name), images(build(name), 2)
+    for i in range(3):
+        one, alone = op.item(i), item(name, i)
+        y, weight = alone.A(x), torch.ones(2, *[1] * (x.ndim - 1), dtype=F64)
+        for found, wanted in (
+            (one.A(x), y),
+            (one.A_adjoint(y), alone.A_adjoint(y)),
+            (one.A_adjoint_A(x), alone.A_adjoint_A(x)),
+            (one.restrict(torch.ones_like(y)), alone.restrict(torch.ones_like(y))),
+        ):
+            assert relative(found, wanted) < 1e-12
+        op.preconditioner(weight)  # what the whole has found is not that of an item
+        inverses = [o.preconditioner(weight) for o in (one, alone)]
+        if inverses[1] is not None:
+            assert relative(inverses[0](x), inverses[1](x)) < 1e-12
+
+
+def test_the_operator_of_an_item_has_its_noise_level():
+    op = Inpainting(mask(3, 1, 6, 5), noise_sigma=torch.tensor([0.1, 0.2, 0.3]))
+    for part, level in ((op, 0.2), (2 * op, 0.4), (op @ Blur(KERNEL, (1, 6, 5)), 0.2)):
+        assert float(part.item(1).noise_model.sigma) == pytest.approx(level)
+
+
 @pytest.mark.parametrize("name", PER_ITEM)
 def test_another_number_of_items_is_refused(name):
     op = build(name)
@@ -422,7 +452,7 @@ def test_names_are_the_operators_own(name):
     assert {"A", "A_adjoint", "A_dagger", "measure", "restrict", "img_size", "to"} <= shown
     assert all(hasattr(op, n) for n in shown)
     assert not shown & {"compute_norm", "add_module", "sensor_model", "SVD", "state_dict"}
-    assert len(pydoc.render_doc(type(op), renderer=pydoc.plaintext).splitlines()) < 130
+    assert len(pydoc.render_doc(type(op), renderer=pydoc.plaintext).splitlines()) < 140
 
 
 def test_the_help_of_an_operator_is_short():

@@ -1,14 +1,17 @@
 """The installed package: import time, layout, no global side effects."""
 
+import importlib.metadata
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
 import wellposed
-from wellposed import datasets, operators, priors, solvers
+from wellposed import datasets, inversion, operators, priors, solvers
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,7 +44,7 @@ def test_solvers_and_priors_do_not_import_deepinv_diffusers_or_matplotlib():
 
 
 def test_every_public_name_resolves():
-    for module in (wellposed, operators, priors, solvers, datasets):
+    for module in (wellposed, inversion, operators, priors, solvers, datasets):
         for name in module.__all__:
             getattr(module, name)
 
@@ -81,3 +84,23 @@ def test_the_wheel_holds_everything_and_nothing_else(tmp_path):
         assert sources <= held
     assert "wellposed/py.typed" in names
     assert any(n.endswith("brain-mri/model.safetensors") for n in names)
+
+
+def test_the_version_and_the_dependencies_are_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    recipe = (ROOT / "packaging/conda/recipe.yaml").read_text()
+    assert f"version: {wellposed.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f'version: "{wellposed.__version__}"\n' in recipe
+    elsewhere = {"torch": "pytorch", "python-gdcm": "gdcm", "matplotlib": "matplotlib-base"}
+    elsewhere["huggingface-hub"] = "huggingface_hub"
+    wanted = [re.match(r"([a-z0-9-]+)(.*)", each).groups() for each in project["dependencies"]]
+    run = recipe.split("  run:\n")[1].split("tests:")[0]
+    found = [line.strip(" -") for line in run.splitlines() if ">=" in line]
+    assert found[1:] == [f"{elsewhere.get(name, name)} {bound}" for name, bound in wanted]
+
+
+def test_the_readme_of_the_package_index_has_absolute_links():
+    metadata = importlib.metadata.metadata("wellposed")
+    text = metadata.get_payload() or metadata["Description"]
+    assert "# wellposed" in text
+    assert not re.findall(r"\]\((?!https?:|#)[^)]*\)", text)

@@ -54,6 +54,7 @@ def test_equal_images_are_at_distance_0_grey_or_complex(alexnet):
         assert torch.equal(measure(image, image), torch.zeros(2))
 
 
+@pytest.mark.slow
 def test_other_files_and_images_are_refused(alexnet, tmp_path):
     with pytest.raises(FileError, match=r"weights: .*nothing\.pth"):
         STLPIPS(tmp_path / "nothing.pth")

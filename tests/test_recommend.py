@@ -79,6 +79,7 @@ def solved(out):
         return file.attrs["solver"], "std" in file
 
 
+@pytest.mark.slow
 def test_a_command_without_a_solver_gives_one_estimate(photo, tmp_path):
     done = reconstruct(photo, tmp_path / "o", "--steps", 2)
     assert done.exit_code == 0, done.output

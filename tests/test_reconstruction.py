@@ -11,7 +11,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from wellposed import Reconstruction, errors
 from wellposed.figures import format_table
-from wellposed.metrics import nmse, psnr, ssim
+from wellposed.metrics import band_quality, nmse, psnr, spectral_angle, ssim
 from wellposed.units import Units
 
 
@@ -121,6 +121,22 @@ def test_metrics_are_per_item_and_those_of_the_field():
     assert float(ssim(truth, truth)[0]) == pytest.approx(1.0)
     turned = torch.polar(truth, torch.full_like(truth, 1.0))
     assert float(psnr(turned, truth.to(torch.complex64))[0]) > 100  # magnitudes are compared
+
+
+def test_metrics_of_bands_are_means_over_bands_and_pixels():
+    truth = torch.rand(2, 3, 12, 13, generator=torch.Generator().manual_seed(0))
+    estimate = truth + torch.tensor([0.01, 0.1, 0.2])[:, None, None]
+    decibels, structure = band_quality(estimate, truth)
+    torch.testing.assert_close(decibels, torch.tensor([20.0 + 40 + 13.9794] * 2).double() / 3)
+    first = ssim(estimate[:1, 1:2], truth[:1, 1:2])
+    alone = band_quality(estimate[:1, 1:2], truth[:1, 1:2])[1]
+    torch.testing.assert_close(alone, first)
+    assert structure.shape == (2,)
+    spectra = torch.tensor([[1.0, 0.0], [1.0, 1.0]])[..., None, None].expand(2, 2, 3, 3)
+    angles = spectral_angle(spectra, 3 * spectra[:1].expand(2, 2, 3, 3))
+    torch.testing.assert_close(angles, torch.tensor([0.0, 45.0]).double(), atol=1e-4, rtol=0)
+    with pytest.raises(errors.ShapeError, match="bands"):
+        spectral_angle(truth[:, :1], truth[:, :1])
 
 
 def test_metrics_refuse_what_would_broadcast():

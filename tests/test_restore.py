@@ -91,6 +91,7 @@ def test_a_photograph_is_restored_as_by_the_library(photos, x4, tmp_path):
     assert "0.png: finished already" in again.output
 
 
+@pytest.mark.slow
 def test_folders_of_all_kinds_and_sizes(photos, deblur, tmp_path):
     options = ["--samples", 2, "--steps", 2, "--sampler", "IRSDE", "--set", "method=ode"]
     done = run(photos / "mixed", "--prior", deblur, "--out", tmp_path, *options)

@@ -293,6 +293,7 @@ def test_a_lost_process_is_a_sampling_error():
 
 
 @pytest.mark.parametrize("after", [3, 4], ids=["computing", "saving"])
+@pytest.mark.sampled
 def test_a_lost_process_ends_the_others_and_leaves_the_checkpoint(after, tmp_path):
     run = tmp_path / "run"
 

@@ -104,6 +104,7 @@ def test_priors_do_as_well_on_whole_images_as_on_crops(name):
 
 
 @pytest.mark.parametrize("name", GAINS)
+@pytest.mark.sampled
 def test_tiles_leave_no_seam(name):
     """Where tiles end, steps from pixel to pixel are those of the whole image's estimate."""
     image, y, whole = estimated(name)

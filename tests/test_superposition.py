@@ -32,7 +32,7 @@ from wellposed.operators.decomposable import Decomposable
 from wellposed.operators.superposition import AlignedSuperposition, Superposition
 from wellposed.priors import VE, GaussianPrior, NetworkPrior, Tabulated
 from wellposed.priors.adapters.product import Product
-from wellposed.priors.analytic import Stationary
+from wellposed.priors.covariance import Stationary
 from wellposed.priors.proximal import NuclearNorm, Proximal, TotalVariation
 from wellposed.solvers import (
     DAPS,
@@ -292,7 +292,7 @@ def test_posteriors_do_not_depend_on_units_and_step_weights(weights):
     solver = MMPS(steps=60, spacing="karras", cg_steps=2)
     samples = draw_samples(
         solver, (y, operator, Product(blocks, (1, 1), weights)), 8, BatchNoise(0, True)
-    )
+    )[:, 0]
     gain = (y - 0.4 - 0.25) / (0.2**2 + 0.25 * 0.6**2 + 0.01)
     exact = torch.cat([0.4 + 0.2**2 * gain, 0.5 + 0.5 * 0.6**2 * gain], 1)
     assert relative(samples.mean(0), exact[0]) < 0.02

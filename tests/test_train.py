@@ -358,7 +358,7 @@ def test_the_loss_of_a_perfect_network_is_zero(schedule, kind, levels, photos, t
     batch = trainer.task.batches[0]
     x0, _, eps = batch
     assert bool((x0.abs() <= 1).all())
-    prior = trainer.prior
+    prior = trainer.model
     network = prior.network = Perfect(prior, x0, 0.7)
     loss = float(trainer.task.loss(prior, batch))
     assert network.calls == 1
@@ -570,6 +570,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(kills, photos, finished, tmp_
     assert_same_run(tmp_path, finished)
 
 
+@pytest.mark.slow
 def test_a_run_made_longer_equals_one_planned_longer(photos, tmp_path):
     """As long as the learning rate has not begun to fall."""
     schedule = dict(decay=0.5, save_every=2)

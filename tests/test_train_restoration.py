@@ -112,7 +112,8 @@ def test_settings_name_what_cannot_be(photos, tmp_path):
 
 
 def test_operators_are_those_of_the_command_line():
-    assert set(OPERATORS) == set(TASKS)
+    """But for compressed sensing, whose back-projection shows nothing to restore."""
+    assert {*TASKS} - {"compressed-sensing"} == set(OPERATORS)
 
 
 # Degradations by operators
@@ -323,7 +324,7 @@ def test_the_loss_of_a_perfect_network_is_least(process, kind, loss, photos, tmp
         photos, tmp_path, process=process, prediction=kind, loss=loss, batch_size=8
     )
     batch = trainer.task.batches[0]
-    prior = trainer.prior
+    prior = trainer.model
     x0, m = prior.to_units(batch[0]), prior.to_units(batch[1])
     t = (batch[2] * prior.schedule.T).ceil()
     network = prior.network = Perfect(kind, x0, m, batch[3], t, prior)
@@ -370,9 +371,9 @@ def test_latents_are_learnt_in_latents(photos, tmp_path):
     model = diffusers.VQModel.from_pretrained(folder)
     with torch.no_grad():
         x0, m = (model.encode(2 * v - 1).latents for v in (clean, degraded))
-    torch.testing.assert_close(trainer.prior.to_units(clean), x0)
+    torch.testing.assert_close(trainer.model.to_units(clean), x0)
     t = (15 * u).ceil()
-    prior = trainer.prior
+    prior = trainer.model
     prior.prior.network = Perfect("residual", x0, m, eps, t, prior)
     assert float(trainer.task.loss(prior, batch)) < 1e-6
     before = {k: v.clone() for k, v in trainer.task.autoencoder.state_dict().items()}
@@ -461,7 +462,7 @@ def test_lpips_is_added_with_its_weight(kind, photos, tmp_path, monkeypatch):
     process = dict(process="resshift", prediction=kind, noise=(0.1, 0.1))
     plain, weighted = (trainer_of(photos, tmp_path, lpips=v, **process) for v in (0.0, 3.0))
     batch = plain.task.batches[0]
-    base, loss = (float(t.task.loss(t.prior, batch).detach()) for t in (plain, weighted))
+    base, loss = (float(t.task.loss(t.model, batch).detach()) for t in (plain, weighted))
     # Nothing is predicted at first: a clean image of 0, or the degraded one.
     estimate = (2 * batch[1] - 1).clamp(-1, 1) if kind == "residual" else 0 * batch[1]
     expected = (estimate - (2 * batch[0] - 1)).abs().mean()
@@ -500,6 +501,7 @@ def test_lpips_without_weights_is_refused(photos, tmp_path, monkeypatch):
         dict(process="rddm", prediction="residual"),
     ],
 )
+@pytest.mark.slow
 def test_training_lowers_the_held_out_loss(process, photos, tmp_path):
     trainer = trainer_of(
         photos,
@@ -531,7 +533,7 @@ def test_two_networks_share_nothing(photos, tmp_path):
     one, two = (trainer_of(photos, tmp_path, process="rddm", networks=n) for n in (1, 2))
     for trainer, count in ((one, 1), (two, 2)):
         assert len(trainer.network.parts) == count
-    residual, eps = two.prior.network(
+    residual, eps = two.model.network(
         torch.rand(1, 3, 16, 16), torch.zeros(1), two.averaged.degraded(torch.rand(1, 3, 16, 16))
     ).chunk(2, 1)
     assert residual.shape == eps.shape == (1, 3, 16, 16)

@@ -51,6 +51,7 @@ def curve(folder):
 
 
 @forks
+@pytest.mark.slow
 def test_two_processes_follow_the_losses_of_one(data, tmp_path):
     sizes = dict(image_size=(8, 16), steps=6, batch_size=8, save_every=3, learning_rate=5e-3)
     one = train(tiny_training(data, tmp_path / "one", **sizes))

@@ -133,6 +133,7 @@ def noise(items):
     return ItemNoise(1, [(b,) for b in range(items)]).draw(torch.zeros(items, 1, 12, 12).double())
 
 
+@pytest.mark.slow
 def test_chi_square_of_real_runs_tells_who_fits_the_noise():
     operator = Inpainting(random_mask(12, 12, 0.5, 0), 1, 0.1)
     y = operator.measure(field().draw(noise(2)))

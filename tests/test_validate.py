@@ -402,6 +402,7 @@ def cells(text, name):
     return [cell.strip() for cell in line.strip("| ").split("|")]
 
 
+@pytest.mark.slow
 def test_the_command_writes_table_plot_and_record(tmp_path):
     result = run("red-diff", "--quick", "--out", tmp_path / "new")
     assert result.exit_code == 0, result.output

@@ -169,6 +169,7 @@ def test_one_sample_of_volumes_by_default_and_its_plan_in_the_log(files, tmp_pat
     assert any("needed on cpu" in message for message in caplog.messages)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_checkpoint(files, tmp_path, monkeypatch):
     """The second call takes up the third step, and the volume is that of an unbroken run."""
     from wellposed.solvers import DDS3D
@@ -210,6 +211,7 @@ def test_processes_share_the_slices(files, tmp_path):
 
 
 @forks
+@pytest.mark.slow
 def test_processes_deal_out_images(files, tmp_path):
     """Each is what it is alone, whichever process does it."""
     rng, more = np.random.default_rng(1), ["--solver", "dds", "--views", 4, *SHORT]
@@ -227,6 +229,7 @@ def test_processes_deal_out_images(files, tmp_path):
     assert torch.equal(found.samples, expected.samples)
 
 
+@pytest.mark.slow
 def test_a_file_that_fails_keeps_none_from_being_done(files, tmp_path):
     (tmp_path / "broken.npy").write_bytes(b"no array")
     others = [files / "image.npy", files / "volume.npy"]

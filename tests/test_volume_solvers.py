@@ -281,6 +281,7 @@ def test_without_penalty_it_is_dds_with_hard_consistency():
     assert (published(y, operator, prior, seed=0).samples - plain).abs().max() > 1e-2
 
 
+@pytest.mark.slow
 def test_without_penalty_it_is_dds_with_the_same_weight_of_the_data():
     y, operator, prior = ct(2)
     ours = DDS3D(steps=6, rho=1e-13, lam=0.0, gamma=0.3, cg_steps=60)

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from wellposed.checks import checked, require_path
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.dicom_writer import write_dicom_series
 from wellposed.datasets.volumes.nifti import NiftiVolume, write_nifti
 from wellposed.errors import ArgumentError
-from wellposed.reconstruction import Reconstruction
+from wellposed.reconstruction import CALIBRATED, Reconstruction
 from wellposed.writing import make_folder
 
 
@@ -29,7 +31,8 @@ def write_result(
         reference: the result of `read_dicom_series` or `load_nifti`.
 
     Returns:
-        The two folders or files; of a single sample, which has no standard deviation, the first.
+        The folders or files; none of the standard deviation of a single sample. Calibrated maps
+        of the result are ``calibrated-std``, ``lower`` and ``upper``.
 
     Raises:
         ArgumentError: another kind of reference.
@@ -41,9 +44,10 @@ def write_result(
     volumes = {"mean": result.units.stored(result.mean)}
     if len(result.samples) > 1:
         volumes["std"] = abs(result.units.scale) * result.std
+    volumes |= _calibrated(result)
     if isinstance(reference, DicomSeries):
         for name, volume in volumes.items():
-            window = (0.0, float(volume.max()) or 1.0) if name == "std" else None
+            window = (0.0, float(volume.max()) or 1.0) if "std" in name else None
             title = f"{result.solver} {name}"
             write_dicom_series(folder / name, volume, reference, title, window=window)
         return tuple(folder / name for name in volumes)
@@ -55,3 +59,13 @@ def write_result(
     for file, volume in zip(files, volumes.values(), strict=True):
         write_nifti(file, volume, reference)
     return files
+
+
+def _calibrated(result: Reconstruction) -> dict[str, Tensor]:
+    """Return the calibrated maps in the unit of the file, by the names of their files."""
+    found, units = result.calibrated, result.units
+    if found is None:
+        return {}
+    ends = (units.stored(found.lower), units.stored(found.upper))
+    maps = (abs(units.scale) * found.std, *(ends if units.scale > 0 else ends[::-1]))
+    return dict(zip(CALIBRATED.values(), maps, strict=True))

@@ -70,6 +70,11 @@ class Blur(Decomposable):
         coordinates = self.V_adjoint(y)
         return self.phase.to(coordinates.dtype).conj() * coordinates
 
+    def trace(self, values: Tensor) -> Tensor:
+        # The other half of the spectrum mirrors the columns from 1 to (W - 1) // 2.
+        mirrored = values[..., 1 : (self.img_size[-1] + 1) // 2]
+        return super().trace(values) + super().trace(mirrored)
+
 
 class SeparableBlur(Separable):
     """Convolution with a separable kernel and a boundary that does not wrap around.

@@ -53,6 +53,8 @@ class Inpainting(Decomposable):
         ShapeError: the mask has several channels and ``channels`` is another number.
     """
 
+    _of_items = ("singular_values",)
+
     def __init__(
         self,
         mask: Tensor,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -58,6 +59,8 @@ class CartesianMRI(LinearOperator):
     sensitivity_maps: Tensor
     _shifted_mask: Tensor
 
+    _of_items = ("mask", "sensitivity_maps", "_shifted_mask")
+
     def __init__(
         self, mask: Tensor, maps: Tensor, axes: tuple[int, ...], noise_sigma: float | Tensor
     ) -> None:
@@ -85,6 +88,12 @@ class CartesianMRI(LinearOperator):
         self._transformed = axes
         self._factors: dict[tuple[torch.device, torch.dtype], RowFactors | None] = {}
         self.to(maps.device)
+
+    def item(self, index: int) -> Self:
+        """Return the operator of one item, which makes its own factors."""
+        one = super().item(index)
+        one._factors = {}
+        return one
 
     def forward_map(self, x: Tensor) -> Tensor:
         coil_images = self.sensitivity_maps.to(x.dtype) * x

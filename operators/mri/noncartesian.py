@@ -50,6 +50,8 @@ class NonCartesianMRI(LinearOperator):
     sensitivity_maps: Tensor
     density: Tensor | None
 
+    _of_items = ("sensitivity_maps",)
+
     def __init__(
         self,
         trajectory: RealTensor,

@@ -36,13 +36,15 @@ class NUFFT(Checked, nn.Module):
     The adjoint applies the transpose of each step, so it is exact to rounding. The transform
     itself has an interpolation error; for white noise, compared with the direct sum:
 
-    | width | oversampling 1.25 | 1.5 | 2 |
-    |---|---|---|---|
-    | 4 | 7e-3 | 2e-3 | 6e-4 |
-    | 5 | 2e-3 | 3e-4 | 6e-5 |
-    | 6 | 4e-4 | 5e-5 | 7e-6 |
-    | 7 | 9e-5 | 8e-6 | 8e-7 |
-    | 8 | 2e-5 | 1e-6 | 2e-7 |
+    =====  =================  ====  ====
+    width  oversampling 1.25  1.5   2
+    =====  =================  ====  ====
+    4      7e-3               2e-3  6e-4
+    5      2e-3               3e-4  6e-5
+    6      4e-4               5e-5  7e-6
+    7      9e-5               8e-6  8e-7
+    8      2e-5               1e-6  2e-7
+    =====  =================  ====  ====
 
     The error is smaller for objects that do not reach the edge of the image. Rounding in single
     precision is 3e-7, but 5e-6 for width 8 at 1.25, where the edge is divided by small numbers.

@@ -48,7 +48,7 @@ class _ResidualBlock(nn.Module):
         super().__init__()
         self.modulation = nn.Linear(EMBEDDING, 2 * channels)
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = _zeroed(nn.Conv2d(channels, channels, 3, padding=1))
+        self.second = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, 1)
@@ -72,9 +72,9 @@ class _GatedBlock(nn.Module):
         self.modulation = nn.Linear(EMBEDDING, 4 * channels)
         self.widen = nn.Conv2d(channels, wide, 1)
         self.filter = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
-        self.out = _zeroed(nn.Conv2d(channels, channels, 1))
+        self.out = zeroed(nn.Conv2d(channels, channels, 1))
         self.mix = nn.Conv2d(channels, wide, 1)
-        self.mixed = _zeroed(nn.Conv2d(channels, channels, 1))
+        self.mixed = zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         parts = self.modulation(embedding)[:, :, None, None].chunk(4, 1)
@@ -105,7 +105,7 @@ class _Stage(nn.ModuleList):
         return x
 
 
-def _zeroed(conv: nn.Conv2d) -> nn.Conv2d:
+def zeroed(conv: nn.Conv2d) -> nn.Conv2d:
     """Return a convolution with zero weights, so that its block starts as the identity."""
     for parameter in conv.parameters():
         nn.init.zeros_(parameter)
@@ -154,7 +154,7 @@ class ConvUNet(nn.Module):
         self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairs)
         self.up = nn.ModuleList(_Stage(w, layers, block) for w in widths)
-        self.tail = _zeroed(nn.Conv2d(widths[0], pixels, 3, padding=1))
+        self.tail = zeroed(nn.Conv2d(widths[0], pixels, 3, padding=1))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ class _Part(ConvUNet):
         self, inputs: int, outputs: int, widths: tuple[int, ...], layers: int, block: str
     ) -> None:
         super().__init__(inputs, widths, layers, block=block)
-        self.tail = _zeroed(nn.Conv2d(widths[0], outputs * self.factor**2, 3, padding=1))
+        self.tail = zeroed(nn.Conv2d(widths[0], outputs * self.factor**2, 3, padding=1))
         self.to(memory_format=torch.channels_last)
 
 

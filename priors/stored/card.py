@@ -15,20 +15,27 @@ OPTIONS = {
 }
 """Settings of each degradation that are listed in the card."""
 
+DENOISER, RESTORER, UNROLLED = "A diffusion prior", "A restorer", "An unrolled network"
+
+COMMANDS = {UNROLLED: "train-unrolled"}
+
 CURVES = {
-    False: """Loss on training crops (running mean) and on held-out crops (averaged weights), and
-mean squared denoising error of held-out crops at levels of sigma / alpha, for images in
+    DENOISER: """Loss on training crops (running mean) and on held-out crops (averaged weights),
+and mean squared denoising error of held-out crops at levels of sigma / alpha, for images in
 [-1, 1]:""",
-    True: """Loss on training crops (running mean) and on held-out crops (averaged weights), and
-PSNR in dB on held-out crops: of the degraded image, and of the clean image estimated in one step
-from the given time, a fraction of T.""",
+    RESTORER: """Loss on training crops (running mean) and on held-out crops (averaged weights),
+and PSNR in dB on held-out crops: of the degraded image, and of the clean image estimated in one
+step from the given time, a fraction of T.""",
+    UNROLLED: """Mean absolute error on training crops (running mean) and on held-out crops
+(averaged weights), and PSNR in dB on held-out crops, of the plain reconstruction and of the
+network, with operators that were never trained on:""",
 }
 
 
 def model_card(config: Config) -> str:
     """Return the model card of a prior trained with `wellposed train`; see `Config`."""
-    training, anchored = config["training"], "process" in config
-    facts = _restorer(config) if anchored else _denoiser(config)
+    training, kind = config["training"], _kind(config)
+    facts = FACTS[kind](config)
     facts |= {
         "steps": f"{training['steps_done']} of batch {training['batch_size']}",
         "augmentation": _augmentation(config),
@@ -38,11 +45,11 @@ def model_card(config: Config) -> str:
     curve += [[f"{v:.5g}" for v in row] for row in thinned(training["history"])]
     return f"""# {training["name"]}
 
-A {"restorer" if anchored else "diffusion prior"} of wellposed, trained with `wellposed train`.
+{kind} of wellposed, trained with `wellposed {COMMANDS.get(kind, "train")}`.
 
 {_table([["", ""], *map(list, facts.items())])}
 
-{CURVES[anchored]}
+{CURVES[kind]}
 
 {_table(curve)}
 """
@@ -71,6 +78,24 @@ def _restorer(config: Config) -> dict[str, str]:
         "prediction, loss": f"{config['prediction']}, {training['loss']}",
         "network": _network("RestorationUNet", config),
     }
+
+
+def _unrolled(config: Config) -> dict[str, str]:
+    own, steps = config["unrolled"], config["network"]["steps"]
+    return {
+        **_data(config),
+        "operator": f"{own['operator']}, measured fractions {own['ratios']}",
+        "network": f"{_network('UnrolledNetwork', config)}, {steps} steps",
+    }
+
+
+FACTS = {DENOISER: _denoiser, RESTORER: _restorer, UNROLLED: _unrolled}
+
+
+def _kind(config: Config) -> str:
+    if "unrolled" in config:
+        return UNROLLED
+    return RESTORER if "process" in config else DENOISER
 
 
 def _data(config: Config, kind: str = "") -> dict[str, str]:

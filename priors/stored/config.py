@@ -23,7 +23,8 @@ class Config(TypedDict, total=False):
         upsample: see `Anchor`.
         channels: of the images.
         complex: whether images are.
-        data_range: public values of -1 and 1.
+        data_range: public values of -1 and 1, or a pair of them for each channel.
+        unrolled: ``operator`` and ``ratios`` of an unrolled network; its presence tells one.
         latent: whether it runs in the latents of an autoencoder, in the folder
             `store.AUTOENCODER`.
         training: settings and record of the training, for the model card.
@@ -38,7 +39,8 @@ class Config(TypedDict, total=False):
     upsample: int
     channels: Required[int]
     complex: bool
-    data_range: Required[list[float]]
+    data_range: Required[list[float] | list[list[float]]]
+    unrolled: dict[str, Any]
     latent: bool
     training: dict[str, Any]
 

@@ -1,7 +1,10 @@
 """Saving and loading of priors: ``config.json``, float16 ``model.safetensors``, model card."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -10,6 +13,7 @@ from torch import nn
 
 from wellposed.errors import CheckpointError, require
 from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
+from wellposed.priors.adapters.channelwise import Channelwise
 from wellposed.priors.anchor import Anchor
 from wellposed.priors.checkpoints.diffusers_files import load_autoencoder
 from wellposed.priors.checkpoints.state import check_fit, load_strictly
@@ -17,6 +21,7 @@ from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.named_schedules import SCHEDULES
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import ConvUNet, RestorationUNet
+from wellposed.priors.networks.unrolled import UnrolledNetwork
 from wellposed.priors.prior import Images
 from wellposed.priors.schedule import Schedule
 from wellposed.priors.stored.card import model_card
@@ -30,15 +35,17 @@ AUTOENCODER = "autoencoder"
 """Subfolder of a latent prior's autoencoder."""
 
 
-def make_network(config: Config) -> ConvUNet | RestorationUNet:
+def make_network(config: Config) -> ConvUNet | RestorationUNet | UnrolledNetwork:
     """Return the network of a config, with random weights."""
+    if "unrolled" in config:
+        return UnrolledNetwork(**config["network"])
     kind = RestorationUNet if "process" in config else ConvUNet
     return kind(**config["network"])
 
 
 def build_prior(
     network: nn.Module, config: Config, autoencoder: DiffusersAutoencoder | None = None
-) -> NetworkPrior | Latent:
+) -> NetworkPrior | Latent | Channelwise:
     """Return the prior that a config describes.
 
     Args:
@@ -47,7 +54,7 @@ def build_prior(
         autoencoder: autoencoder of a latent prior.
     """
     anchor = Anchor(config["input"], config["upsample"]) if "process" in config else None
-    low, high = config["data_range"]
+    low, high, ranges = _ranges(config["data_range"])
     images: Images = {
         "channels": config["channels"],
         "is_complex": config.get("complex", False),
@@ -64,7 +71,17 @@ def build_prior(
         **(images if autoencoder is None else {"data_range": (-1.0, 1.0)}),
     )
     prior.is_signal = config.get("training", {}).get("companding", 0) > 0
+    if ranges:
+        return Channelwise(prior, ranges)
     return prior if autoencoder is None else Latent(prior, autoencoder, (low, high))
+
+
+def _ranges(stored: Any) -> tuple[float, float, list[tuple[float, float]]]:
+    """Return the range of a config, and those of single channels, if it has them."""
+    if isinstance(stored[0], list):
+        return -1.0, 1.0, [(low, high) for low, high in stored]
+    low, high = stored
+    return low, high, []
 
 
 def _schedule(config: Config) -> Schedule:
@@ -92,32 +109,56 @@ def save_prior(
         autoencoder.model.save_pretrained(folder / AUTOENCODER)
 
 
-def load_prior(folder: Path) -> NetworkPrior | Latent:
+def load_prior(folder: Path) -> NetworkPrior | Latent | Channelwise:
     """Return the prior of a folder written by `save_prior`, in float32.
 
     Raises:
-        CheckpointError: a file is missing, truncated or corrupt, keys or shapes do not match, or
-            weights are not finite.
+        CheckpointError: see `load_network`; or the folder holds an unrolled network.
     """
-    where = f"prior: {str(folder)!r}"
-    try:
-        config = read_config(folder)
-        state = load_file(folder / "model.safetensors")
-        with torch.device("meta"):  # takes no memory, whatever the config asks for
-            check_fit(make_network(_plausible(config)).state_dict(), state, where)
-        network = make_network(config)
+    network, config = load_network(folder)
+    if isinstance(network, UnrolledNetwork):
+        raise CheckpointError(
+            f"prior: {str(folder)!r} holds an unrolled network, accepted: a prior; use it with "
+            "solvers.Unrolled"
+        )
+    with _told(folder):
         autoencoder = read_autoencoder(folder / AUTOENCODER) if config.get("latent") else None
         prior = build_prior(network, config, autoencoder)
         channels = config["channels"] * (2 if prior.is_complex else 1)
         channels = channels if autoencoder is None else autoencoder.latent_channels
         fits = network.settings["channels"] == channels
         require(fits, "channels", channels, "as many real channels as the network has")
+    return prior
+
+
+def load_network(folder: Path) -> tuple[ConvUNet | RestorationUNet | UnrolledNetwork, Config]:
+    """Return the network of a folder written by `save_prior`, in float32, and its config.
+
+    Raises:
+        CheckpointError: a file is missing, truncated or corrupt, keys or shapes do not match, or
+            weights are not finite.
+    """
+    where = f"prior: {str(folder)!r}"
+    with _told(folder):
+        config = read_config(folder)
+        state = load_file(folder / "model.safetensors")
+        with torch.device("meta"):  # takes no memory, whatever the config asks for
+            check_fit(make_network(_plausible(config)).state_dict(), state, where)
+        network = make_network(config)
+    load_strictly(network, {k: v.float() for k, v in state.items()}, where)
+    return network, config
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Turn errors of reading into a `CheckpointError` that names the folder."""
+    where = f"prior: {str(folder)!r}"
+    try:
+        yield
     except (LookupError, AttributeError) as error:
         raise CheckpointError(f"{where}: missing or invalid in config.json: {error}") from error
     except (OSError, SafetensorError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{where}: cannot load: {error}") from error
-    load_strictly(network, {k: v.float() for k, v in state.items()}, where)
-    return prior
 
 
 def _plausible(config: Config) -> Config:

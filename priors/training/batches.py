@@ -7,9 +7,10 @@ from torch.utils.data import Dataset
 
 from wellposed.datasets.images.crops import Crops
 from wellposed.datasets.images.reading import Reading
-from wellposed.errors import ArgumentError
+from wellposed.errors import ArgumentError, require
 from wellposed.priors.schedule import VE, Flow, Schedule
 from wellposed.priors.training.settings import TrainingSettings
+from wellposed.priors.training.unrolled_settings import UnrolledSettings
 
 Batch = tuple[Tensor, ...]
 
@@ -27,7 +28,10 @@ class TrainingBatches(Dataset[Batch]):
     """
 
     def __init__(
-        self, crops: Crops, settings: TrainingSettings, share: tuple[int, int] = (0, 1)
+        self,
+        crops: Crops,
+        settings: TrainingSettings | UnrolledSettings,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.crops, self.settings = crops, settings
         self.rank, self.world = share
@@ -57,12 +61,26 @@ class TrainingBatches(Dataset[Batch]):
     def draw(self, items: range, count: int, step: int, size: int) -> Batch:
         """Return (x0, u, eps) of some items of a batch of ``count``.
 
-        That is (B, C, H, W), (B,) in (0, 1), and noise like x0.
+        That is (B, C, H, W), (B,) in (0, 1), and noise like x0; of noisy images also the probes
+        of `gsure`.
         """
         seed = self.settings.seed
-        x0 = to_units(self.crops.batch(items, seed, step, size), self.settings.data_range)
+        x0 = self._in_units(self.crops.batch(items, seed, step, size))
         u = draw_places(items, count, seed, step)
-        return x0, u, draw_noise(items, seed, step, tuple(x0.shape[1:]))
+        shape = tuple(x0.shape[1:])
+        eps = draw_noise(items, seed, step, shape)
+        if self.settings.image_noise == 0:
+            return x0, u, eps
+        return x0, u, eps, draw_noise(items, seed, step, shape, PROBES)
+
+    def _in_units(self, x: Tensor) -> Tensor:
+        """Return crops in the network's [-1, 1], channel by channel if these have ranges."""
+        ranges = self.settings.ranges
+        if not ranges:
+            return to_units(x, self.settings.data_range)
+        accepted = f"a pair for each of {x.shape[1]} channels"
+        require(len(ranges) == x.shape[1], "channel_ranges", ranges, accepted)
+        return torch.cat([to_units(c, r) for c, r in zip(x.split(1, 1), ranges, strict=True)], 1)
 
 
 # Seeds of four words differ from those of crops; trailing zeros are ignored: (a, b) is (a, b, 0).
@@ -77,18 +95,25 @@ def draw_places(items: range, count: int, seed: int, step: int) -> Tensor:
     return (torch.tensor([*items], dtype=torch.float64) + shift) / count
 
 
-def draw_noise(items: range, seed: int, step: int, shape: tuple[int, ...]) -> Tensor:
+NOISE, PROBES = 1, 5
+"""Last words of the seeds of noise, and of probes of a divergence."""
+
+
+def draw_noise(
+    items: range, seed: int, step: int, shape: tuple[int, ...], kind: int = NOISE
+) -> Tensor:
     """Return standard normal noise of a shape for each item, float32 (len(items), *shape)."""
     eps = [
-        np.random.default_rng((seed, step, item, 1)).standard_normal(shape, np.float32)
+        np.random.default_rng((seed, step, item, kind)).standard_normal(shape, np.float32)
         for item in items
     ]
     return torch.from_numpy(np.stack(eps))
 
 
-def reading_of(settings: TrainingSettings) -> Reading:
+def reading_of(settings: TrainingSettings | UnrolledSettings) -> Reading:
     """Return the settings for reading the run's data as images."""
-    return Reading(**{k: getattr(settings, k) for k in Reading.__dataclass_fields__})
+    own = {k: getattr(settings, k) for k in Reading.__dataclass_fields__}
+    return Reading(**own | ({"data_range": None} if settings.channel_ranges else {}))
 
 
 def to_units(x: Tensor, data_range: tuple[float, float]) -> Tensor:

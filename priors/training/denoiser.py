@@ -10,8 +10,15 @@ from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.sampling import sample
 from wellposed.priors.stored.config import Config
 from wellposed.priors.training.batches import Batch, TrainingBatches, training_times
+from wellposed.priors.training.losses import gsure
 from wellposed.priors.training.settings import TrainingSettings
-from wellposed.priors.training.task import PICTURES, VALIDATION_CROPS, Task, network_prior, noisy
+from wellposed.priors.training.task import (
+    PICTURES,
+    VALIDATION_CROPS,
+    PriorTask,
+    network_prior,
+    noisy,
+)
 
 VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 """Levels of sigma / alpha at which the denoising error on held-out crops is recorded."""
@@ -22,7 +29,7 @@ ALL_CROPS = ("aspect", "flips", "polarity", "companding", "complex_phase", "fore
 """Settings that training and validation crops share."""
 
 
-class Denoising(Task):
+class Denoising(PriorTask):
     """Trains a prior on images; see `Task`."""
 
     curve = tuple(f"mse_at_{v:g}" for v in VALIDATION_LEVELS)
@@ -54,13 +61,19 @@ class Denoising(Task):
             "sigma_data": s.sigma_data,
             "channels": channels // (2 if s.complex_phase else 1),
             "complex": s.complex_phase,
-            "data_range": list(s.data_range),
+            "data_range": [list(pair) for pair in s.ranges] or list(s.data_range),
         }
 
     def loss(self, prior: Prior, batch: Batch) -> Tensor:
-        """Return the mean squared error of the prediction for a batch."""
-        x0, u, eps = (v.to(self.device) for v in batch)
+        """Return the mean squared error of the prediction for a batch, see also `gsure`."""
+        x0, u, eps, *probe = (v.to(self.device) for v in batch)
         t = training_times(prior.schedule, self.settings, u.cpu())
+        if probe:
+            low, high = self.settings.data_range
+            sigma_y = self.settings.image_noise / (high - low) * 2
+            t = prior.schedule.time_at(prior.schedule.ratio(t).clamp(min=sigma_y))
+            with self.autocast():
+                return gsure(network_prior(prior), x0, t, eps, probe[0], sigma_y)
         with self.autocast():
             predicted = network_prior(prior).predict(noisy(prior, x0, t, eps), t)
         target = network_prior(prior).target(x0, eps, t)
@@ -71,7 +84,7 @@ class Denoising(Task):
         """Return the loss and the denoising errors on fixed held-out crops."""
         batch = self.first_held(VALIDATION_CROPS, 0)
         errors = [float(self.loss(prior, batch))]
-        x0, _, eps = batch
+        x0, _, eps, *_ = batch
         for level in VALIDATION_LEVELS:
             t = prior.schedule.time_at(level)
             clean = network_prior(prior).denoise_channels(noisy(prior, x0, t, eps), t)
@@ -81,7 +94,7 @@ class Denoising(Task):
     @torch.no_grad()
     def pictures(self, prior: Prior) -> dict[str, list[Tensor]]:
         """Return clean crops, noisy and denoised crops for each level, and samples."""
-        x0, _, eps = self.first_held(PICTURES, 1)
+        x0, _, eps, *_ = self.first_held(PICTURES, 1)
         rows = [x0]
         for level in VALIDATION_LEVELS:
             t = prior.schedule.time_at(level)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from wellposed.errors import FileError, require
 from wellposed.integrity import locked
-from wellposed.priors.training.settings import TrainingSettings
+from wellposed.priors.training.task import Settings
 from wellposed.priors.training.trainer import Trainer
 from wellposed.writing import write_csv
 
@@ -21,11 +21,13 @@ logger = get_logger(__name__)  # only the first process writes
 
 
 def train(
-    settings: TrainingSettings,
+    settings: Settings,
     device: str = "cpu",
     progress: Callable[[int, float], None] | None = None,
 ) -> Path:
-    """Train a prior, or continue an unfinished run in ``settings.out``; return the folder.
+    """Train a prior or an unrolled network; return the folder.
+
+    An unfinished run in ``settings.out`` is continued.
 
     Args:
         settings: the run's settings.

@@ -1,4 +1,4 @@
-"""Losses of restorers."""
+"""Losses of restorers, and of priors of noisy images."""
 
 from collections.abc import Callable
 
@@ -35,6 +35,44 @@ def optimal_reverse(prior: NetworkPrior, x_t: Tensor, t: Tensor, m: Tensor, x0: 
     true_eps, none = implied_noise(x_t, x0, level, m), torch.zeros_like(x_t)
     best = transition(x0, true_eps, none, level, variance("markov", level), m)
     return (reached - best).abs().mean()
+
+
+def gsure(
+    prior: NetworkPrior, y: Tensor, t: Tensor, eps: Tensor, probe: Tensor, sigma_y: float
+) -> Tensor:
+    """Return the loss of a prior whose training images are noisy, ``y = x_0 + sigma_y n``.
+
+    Noise is added up to the level of t, ``x_t = alpha (y + sqrt(r^2 - sigma_y^2) eps)`` with
+    ``r = sigma / alpha``. By Stein's lemma::
+
+        E |x0 - x_0|^2 = E |x0 - y|^2 + 2 alpha sigma_y^2 E div x0 + constant
+
+    so the noisy images suffice. The divergence with respect to x_t takes one probe. Errors are
+    weighed as those of the prediction are with clean images. "GSURE-Based Diffusion Model Training
+    with Corrupted Data", 2023, arXiv 2305.13128; its weight ``(1 - alpha^2) Lambda`` of the
+    divergence is biased.
+
+    Args:
+        prior: the prior.
+        y: noisy images as real channels (B, C, H, W), in units.
+        t: times (B,) of at least the noise level of the images.
+        eps: standard normal noise.
+        probe: standard normal noise for the divergence.
+        sigma_y: noise level of the images, in units.
+    """
+    alpha, sigma = (broadcast(v, y) for v in prior.schedule(t))
+    added = (sigma**2 - (alpha * sigma_y) ** 2).clamp(min=0).sqrt()
+    x_t = (alpha * y + added * eps).requires_grad_()
+    with torch.enable_grad():
+        predicted = prior.predict(x_t, t)
+        slope = torch.autograd.grad(
+            (predicted * probe).sum(), x_t, create_graph=torch.is_grad_enabled()
+        )[0]
+    # Predictions are affine in x_0 at a given x_t: their error is that of x_0 times a factor.
+    error = predicted - prior.target(y, added * eps / sigma, t)
+    one = torch.ones_like(y)
+    factor = prior.target(one, -alpha / sigma * one, t)
+    return (error.square() + 2 * alpha * sigma_y**2 * factor * slope * probe).mean()
 
 
 def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:

@@ -176,6 +176,8 @@ class PairBatches(TrainingBatches):
         share: rank of this process, and number of processes.
     """
 
+    settings: TrainingSettings
+
     def __init__(
         self,
         crops: Crops,

@@ -22,7 +22,13 @@ from wellposed.priors.training.losses import load_lpips, optimal_reverse
 from wellposed.priors.training.pairs import Degradation, Measured, PairBatches, paired, shrinkage
 from wellposed.priors.training.restoration_settings import PAIRS, REAL_WORLD
 from wellposed.priors.training.settings import TrainingSettings
-from wellposed.priors.training.task import PICTURES, VALIDATION_CROPS, Task, network_prior, noisy
+from wellposed.priors.training.task import (
+    PICTURES,
+    VALIDATION_CROPS,
+    PriorTask,
+    network_prior,
+    noisy,
+)
 
 PLACES = (0.1, 0.25, 0.5, 0.75, 1.0)
 """Times, as fractions of T, from which held-out crops are estimated in one step."""
@@ -31,7 +37,7 @@ INPUTS = {"resshift": "pixel", "ir-sde": "difference", "rddm": "plain"}
 """Inputs of the networks of each process on pixels; ResShift on latents has "latent"."""
 
 
-class Restoring(Task):
+class Restoring(PriorTask):
     """Trains a restorer; see `Task`."""
 
     curve = ("psnr_degraded", *(f"psnr_from_{v:g}" for v in PLACES))

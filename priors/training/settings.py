@@ -101,6 +101,9 @@ class SignalSettings:
 class DiffusionSettings:
     """The diffusion of a plain prior."""
 
+    channel_ranges: tuple[float, ...] = setting(
+        (), "Instead of data_range, that of each channel: -1000,1000,0,1."
+    )
     complex_phase: bool = setting(
         False, "Train on complex images: magnitudes with a random smooth phase."
     )
@@ -111,14 +114,29 @@ class DiffusionSettings:
         (-1.0, 1.6), "Mean and standard deviation of log(sigma / alpha)."
     )
     sigma_data: float = setting(0.5, "Standard deviation of the images in [-1, 1].")
+    image_noise: float = setting(
+        0.0, "Known noise level of the images; above 0 the clean ones are learnt (GSURE)."
+    )
 
     def check_diffusion(self) -> None:
         """Raise if a setting is invalid."""
+        accepted = "the noise's standard deviation in the images' values, or 0"
+        require(0 <= self.image_noise < math.inf, "image_noise", self.image_noise, accepted)
         require_choice("schedule", self.schedule, SCHEDULES)
         require_choice("noise_levels", self.noise_levels, ("lognormal", "uniform"))
         require_pair("log_noise", self.log_noise)
         require(self.log_noise[1] > 0, "log_noise", self.log_noise, "(mean, spread > 0)")
         require(0 < self.sigma_data < math.inf, "sigma_data", self.sigma_data, "a positive number")
+        grow = all(-math.inf < low < high < math.inf for low, high in self.ranges)
+        pairs = len(self.channel_ranges) % 2 == 0 and grow
+        accepted = "pairs low,high with low < high, one for each channel"
+        require(pairs, "channel_ranges", self.channel_ranges, accepted)
+
+    @property
+    def ranges(self) -> list[tuple[float, float]]:
+        """The range of each channel; empty if all have ``data_range``."""
+        values = self.channel_ranges
+        return list(zip(values[::2], values[1::2], strict=False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,15 +250,25 @@ class TrainingSettings(
 
     def _check_plain(self) -> None:
         signed = self.complex_phase or self.polarity or self.companding > 0
-        centred = not signed or self.data_range[0] == -self.data_range[1]
+        ranges = self.ranges or [self.data_range]
+        centred = not signed or all(low == -high for low, high in ranges)
         accepted = "a symmetric range for signed values, e.g. (-1, 1)"
-        require(centred, "data_range", self.data_range, accepted)
+        require(centred, "data_range", ranges if self.ranges else self.data_range, accepted)
         real = not (self.complex_phase and self.companding > 0)
         accepted = "0 with complex_phase, as magnitudes have no sign"
         require(real, "companding", self.companding, accepted)
         self.check_diffusion()
+        if self.image_noise > 0:
+            self._check_image_noise()
         require_choice("prediction", self.predicts, PREDICTIONS[self.schedule])
         self.check_signals(self.image_size, 2 ** len(self.widths))
+
+    def _check_image_noise(self) -> None:
+        """Raise if a setting changes the noise of the images."""
+        for name in ("zoom", "gain", "complex_phase", "companding", "channel_ranges"):
+            value, plain = getattr(self, name), DEFAULT_OF[name]
+            accepted = f"{plain!r} with image_noise, which it would change"
+            require(value == plain, name, value, accepted)
 
     def _check_anchored(self) -> None:
         self.check_degradation()
@@ -259,3 +287,7 @@ class TrainingSettings(
         kept = {k: v for k, v in asdict(self).items() if k not in (*FREE, *FOLDERS, *other)}
         decisive: dict[str, Any] = json.loads(json.dumps(kept))
         return decisive
+
+
+DEFAULT_OF = {f.name: f.default for f in fields(TrainingSettings)}
+"""Default of every setting."""

@@ -1,18 +1,22 @@
 """Training tasks: the images, the loss and the validation."""
 
 from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from wellposed.datasets.images.image_files import Collection
 from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
+from wellposed.priors.adapters.channelwise import Channelwise
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.stored.config import Config
+from wellposed.priors.stored.store import build_prior
 from wellposed.priors.training.batches import Batch, TrainingBatches
 from wellposed.priors.training.settings import TrainingSettings
+from wellposed.priors.training.unrolled_settings import UnrolledSettings
 
 VALIDATION_CROPS = 32
 """Number of held-out crops for validation."""
@@ -21,7 +25,12 @@ PICTURES = 6
 """Number of held-out crops shown in pictures."""
 
 
-class Task(ABC):
+Settings = TrainingSettings | UnrolledSettings
+M = TypeVar("M")
+"""What is trained: a prior, or an unrolled network."""
+
+
+class Task(ABC, Generic[M]):
     """Base of the tasks of a training run.
 
     Args:
@@ -36,13 +45,14 @@ class Task(ABC):
         curve: names of the values that `measure` returns besides the loss.
     """
 
+    settings: Settings
     batches: TrainingBatches
     held: TrainingBatches
     curve: tuple[str, ...]
     autoencoder: DiffusersAutoencoder | None = None
 
     def __init__(
-        self, settings: TrainingSettings, collection: Collection, accelerator: Accelerator
+        self, settings: Settings, collection: Collection, accelerator: Accelerator
     ) -> None:
         self.settings, self.collection = settings, collection
         self.device = accelerator.device
@@ -50,18 +60,22 @@ class Task(ABC):
 
     @abstractmethod
     def config(self) -> Config:
-        """Return the config of the prior, without the record of its training."""
+        """Return the config of what is trained, without the record of its training."""
 
     @abstractmethod
-    def loss(self, prior: Prior, batch: Batch) -> Tensor:
+    def model(self, network: nn.Module) -> M:
+        """Return what the network is part of."""
+
+    @abstractmethod
+    def loss(self, trained: M, batch: Batch) -> Tensor:
         """Return the loss of a batch."""
 
     @abstractmethod
-    def measure(self, prior: Prior) -> tuple[float, ...]:
+    def measure(self, trained: M) -> tuple[float, ...]:
         """Return the loss on fixed held-out crops, and the curve."""
 
     @abstractmethod
-    def pictures(self, prior: Prior) -> dict[str, list[Tensor]]:
+    def pictures(self, trained: M) -> dict[str, list[Tensor]]:
         """Return rows of images (B, C, H, W) in [0, 1], by the name of the picture."""
 
     def first_held(self, count: int, step: int) -> Batch:
@@ -74,9 +88,19 @@ class Task(ABC):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16)
 
 
+class PriorTask(Task[Prior]):
+    """Base of the tasks that train priors."""
+
+    settings: TrainingSettings
+
+    def model(self, network: nn.Module) -> Prior:
+        """Return the prior of the network."""
+        return build_prior(network, self.config(), self.autoencoder)
+
+
 def network_prior(prior: Prior) -> NetworkPrior:
-    """Return the prior with the network: the inner prior of a latent prior."""
-    inner = prior.prior if isinstance(prior, Latent) else prior
+    """Return the prior with the network: the inner one of a latent or channelwise prior."""
+    inner = prior.prior if isinstance(prior, (Channelwise, Latent)) else prior
     assert isinstance(inner, NetworkPrior)
     return inner
 

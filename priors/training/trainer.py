@@ -18,12 +18,14 @@ from wellposed.integrity import all_finite, checksum
 from wellposed.priors.networks.conv_unet import parameters_in_millions
 from wellposed.priors.stored.config import Config
 from wellposed.priors.stored.registry import shipped
-from wellposed.priors.stored.store import build_prior, load_prior, make_network, save_prior
+from wellposed.priors.stored.store import load_network, make_network, save_prior
 from wellposed.priors.training.batches import Batch, reading_of
 from wellposed.priors.training.denoiser import Denoising
 from wellposed.priors.training.restorer import Restoring
 from wellposed.priors.training.settings import TrainingSettings
-from wellposed.priors.training.task import Task, network_prior
+from wellposed.priors.training.task import Settings, Task
+from wellposed.priors.training.unrolled import Unrolling
+from wellposed.priors.training.unrolled_settings import UnrolledSettings
 from wellposed.writing import replacing
 
 DEFAULTS = {
@@ -44,13 +46,13 @@ class Trainer:
 
     Attributes:
         task: the task, with its images.
-        prior: the prior with the weights being trained.
-        averaged: the prior with their running average, which is saved.
+        model: the prior, or the unrolled network, with the weights being trained.
+        averaged: the same with their running average, which is saved.
         history: (step, training loss, held-out loss, the task's curve).
         changes: changed settings of resumed runs: the step, and old and new values.
     """
 
-    def __init__(self, settings: TrainingSettings, device: str = "cpu") -> None:
+    def __init__(self, settings: Settings, device: str = "cpu") -> None:
         self.settings = settings
         self.accelerator = _accelerator(device)
         self.step, self.history = 0, list[tuple[float, ...]]()
@@ -58,8 +60,7 @@ class Trainer:
         self.collection = Collection(
             settings.data, reading_of(settings), skip_broken=settings.skip_broken
         )
-        kind = Denoising if settings.process is None else Restoring
-        self.task: Task = kind(settings, self.collection, self.accelerator)
+        self.task = _task(settings, self.collection, self.accelerator)
         config = self.task.config()
         with torch.random.fork_rng():  # only initial weights; later draws depend on the step
             torch.manual_seed(settings.seed)
@@ -76,10 +77,7 @@ class Trainer:
             weight_decay=0.0,
             fused=True,
         )
-        self.prior, self.averaged = (
-            build_prior(network, config, self.task.autoencoder)
-            for network in (called, self.average)
-        )
+        self.model, self.averaged = map(self.task.model, (called, self.average))
 
     def _start_from(self, source: str) -> None:
         """Take the weights of a trained prior.
@@ -87,7 +85,7 @@ class Trainer:
         Raises:
             CheckpointError: no such folder, damaged, or of another network.
         """
-        found = network_prior(load_prior(shipped().get(source, Path(source)))).network
+        found = load_network(shipped().get(source, Path(source)))[0]
         settings, own = found.settings, self.network.settings
         if settings != own:
             raise CheckpointError(
@@ -102,7 +100,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = s.learning_rate_at(self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.task.loss(self.prior, batch)
+        loss = self.task.loss(self.model, batch)
         self.accelerator.backward(loss)
         nn.utils.clip_grad_norm_(self.network.parameters(), s.clip)
         self.optimizer.step()
@@ -215,6 +213,14 @@ class Trainer:
             changed -= {"steps"}
         values = {k: [old[k], new[k]] for k in sorted(changed)}
         self.changes = [*state.get("changes", []), *([[state["step"], values]] if values else [])]
+
+
+def _task(settings: Settings, collection: Collection, accelerator: Accelerator) -> Task[Any]:
+    """Return the task of a run."""
+    if isinstance(settings, UnrolledSettings):
+        return Unrolling(settings, collection, accelerator)
+    kind = Denoising if settings.process is None else Restoring
+    return kind(settings, collection, accelerator)
 
 
 def _accelerator(device: str) -> Accelerator:

@@ -73,7 +73,12 @@ class Restoration(Corrected):
         return State(x_T, x_T)
 
     def consistent(
-        self, look: Callable[[Tensor], Components], x_t: Tensor, level: Levels, problem: Problem
+        self,
+        look: Callable[[Tensor], Components],
+        x_t: Tensor,
+        level: Levels,
+        problem: Problem,
+        noise: NoiseSource,
     ) -> Components:
         """Return the components ``look(x_t)``, with the clean image corrected by the data."""
         correction = self.used_correction()
@@ -86,7 +91,7 @@ class Restoration(Corrected):
             return seen[0].x0
 
         found = estimate(clean, x_t, problem, correction.differentiates)
-        x0 = correction.correct(found, level, problem)
+        x0 = correction.correct(found, level, problem, noise)
         residual = seen[0].residual.detach() + found.x0 - x0
         return Components(x0, residual, remaining_noise(x_t, x0, residual, level))
 

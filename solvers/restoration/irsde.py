@@ -59,7 +59,7 @@ class IRSDE(Restoration):
         level = levels(problem.prior.schedule, t, s)
         if self.method == "posterior" or level.alpha_t == 0:
             return super().step(state, t, s, problem, noise)
-        x0 = self.correct(self.estimate(state.x, t, problem), level, problem)
+        x0 = self.correct(self.estimate(state.x, t, problem), level, problem, noise)
         return State(self._euler(state.x, x0, level, problem.anchor, noise), x0)
 
     def _euler(

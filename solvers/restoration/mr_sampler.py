@@ -1,6 +1,7 @@
 """The MR Sampler: multistep exponential integrators of mean-reverting diffusions (2025)."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, NamedTuple
 
 import torch
@@ -130,7 +131,8 @@ class MRSampler(Restoration):
         """Denoise, correct by the data if requested, integrate to ``s``."""
         assert isinstance(state, MRState)
         level, m = levels(problem.prior.schedule, t, s), problem.anchor
-        x0, _, eps = self.consistent(lambda x: problem.components(x, t), state.x, level, problem)
+        look = partial(problem.components, t=t)
+        x0, _, eps = self.consistent(look, state.x, level, problem, noise)
         q = x0 - m if self.parametrization == "data" else eps
         if level.sigma_s == 0 or (self.denoise_last and state.count + 1 == self.steps):
             x = x0

@@ -93,7 +93,7 @@ class RDDM(Restoration):
             clips = self.clip and has_range(problem)
             return clipped(parts, x, level, problem) if clips else parts
 
-        x0, r, eps = self.consistent(look, x, level, problem)
+        x0, r, eps = self.consistent(look, x, level, problem, noise)
         if s == 0:
             return State(x0, x0)
         if self.eta > 0:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wellposed.checks import Count, Fraction, Positive
 from wellposed.errors import ArgumentError, require
+from wellposed.noise import NoiseSource
 from wellposed.operators.companding import compand, expand
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
@@ -48,7 +49,9 @@ class SharedMisfit(Correction):
             )
         require(len(self.rms) == len(blocks), "rms", self.rms, f"{len(blocks)} numbers")
 
-    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+    def correct(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> Tensor:
         """Share the misfit at the noise level of time t."""
         return self.shared(found.x0, level.sigma_t / level.alpha_t, problem)
 

@@ -13,13 +13,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from wellposed import datasets as datasets
     from wellposed import errors as errors
+    from wellposed import inversion as inversion
     from wellposed import metrics as metrics
     from wellposed import operators as operators
     from wellposed import priors as priors
     from wellposed import solvers as solvers
     from wellposed.reconstruction import Reconstruction as Reconstruction
 
-_MODULES = ("datasets", "errors", "metrics", "operators", "priors", "solvers")
+_MODULES = ("datasets", "errors", "inversion", "metrics", "operators", "priors", "solvers")
 
 __all__ = ["Reconstruction", "__version__", *_MODULES]
 

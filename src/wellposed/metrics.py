@@ -81,6 +81,49 @@ def ssim(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
 
 
 @checked
+def band_quality(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Return the PSNR in dB and the SSIM of each item, both as means over its bands, (B,) each.
+
+    MPSNR and MSSIM of hyperspectral images: a band with small errors counts as much as one with
+    large errors, unlike in `psnr`.
+
+    Args:
+        estimate: (B, bands, H, W), real.
+        truth: the same shape; sides of at least 11 pixels.
+        peak: the largest possible value.
+    """
+    ours, exact = _pair(estimate, truth)
+    size = exact.shape[:2]
+    ours, exact = ours.flatten(0, 1)[:, None], exact.flatten(0, 1)[:, None]
+    pairs = zip(ours.split(SLICES_AT_ONCE), exact.split(SLICES_AT_ONCE), strict=True)
+    structure = torch.cat([ssim(a, b, peak) for a, b in pairs])
+    return psnr(ours, exact, peak).reshape(size).mean(1), structure.reshape(size).mean(1)
+
+
+@checked
+def spectral_angle(estimate: Tensor, truth: Tensor) -> Tensor:
+    """Return the spectral angle (SAM) of each item in degrees, its mean over pixels, (B,).
+
+    ``arccos(<a, b> / (|a| |b|))`` of the spectra of a pixel; a common factor does not count.
+    Kruse et al. 1993, doi 10.1016/0034-4257(93)90013-N, as computed by torchmetrics.
+
+    Args:
+        estimate: (B, bands, H, W), real, with two or more bands.
+        truth: the same shape.
+    """
+    from torchmetrics.functional.image import spectral_angle_mapper
+
+    ours, exact = _pair(estimate, truth)
+    if exact.ndim != 4 or exact.shape[1] < 2:
+        raise ShapeError(
+            f"truth: got {tuple(exact.shape)}, accepted: (B, bands, H, W) with two or more bands"
+        )
+    angles = spectral_angle_mapper(ours, exact, reduction="none")
+    assert isinstance(angles, Tensor)
+    return angles.flatten(1).mean(1).rad2deg()
+
+
+@checked
 def crps(samples: Tensor, truth: Tensor) -> Tensor:
     """Return the continuous ranked probability score of each item, (B,), averaged over pixels.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, DtypeError, ShapeError
 
-SAMPLING, MEASUREMENT, COUNTS = 0, 1, 2
+SAMPLING, MEASUREMENT, COUNTS, DRAWS = 0, 1, 2, 3
 """First words of the seeds, so that a solver and a simulated measurement never share a stream."""
 
 
@@ -28,6 +28,11 @@ def _sequence(seed: int, item: tuple[int, ...], purpose: int) -> np.random.SeedS
         raise ArgumentError(f"seed: got {seed!r}, accepted: a non-negative integer")
     # A spawn key, as entropy ignores trailing zeros: (0,) must differ from (0, 0).
     return np.random.SeedSequence(seed, spawn_key=(purpose, *item))
+
+
+def item_seed(seed: int, item: tuple[int, ...], purpose: int) -> int:
+    """Return a seed of an item's own, for functions that take one number."""
+    return int(_sequence(seed, item, purpose).generate_state(1)[0])
 
 
 class NoiseSource(Protocol):

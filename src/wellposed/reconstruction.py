@@ -14,7 +14,7 @@ from torch import Tensor
 from wellposed import metrics
 from wellposed.checks import require_integer, require_path
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
-from wellposed.results import read_hdf5, write_hdf5
+from wellposed.results import Calibrated, read_hdf5, write_hdf5
 from wellposed.units import Units
 from wellposed.writing import make_folder
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from wellposed.panel import Picture
 
 _log = logging.getLogger(__name__)
+
+OPTIONAL = ("measured", "log_evidence", "ess")
+"""Arrays that not every reconstruction has."""
+
+CALIBRATED = {"std": "calibrated-std", "lower": "lower", "upper": "upper"}
+"""Names of the arrays of `Calibrated` in files, by field."""
 
 SUSPICIOUS = 5.0
 """Deviation of a chi-square from 1, in standard deviations, above which it is reported."""
@@ -42,6 +48,12 @@ class Reconstruction:
         seed: seed of the random draws; ``None`` for recorded draws.
         measured: real numbers measured with noise in each item, (B,); ``None`` without noise.
         units: what the values mean in the file that was measured or simulated from.
+        log_evidence: logarithm of the density of ``y`` under the model, (B,), of methods with
+            weighted particles; NaN for noise-free items. Differences compare priors and noise
+            levels for the same ``y``.
+        ess: effective number of particles after each step, (steps, B), of the same methods.
+        calibrated: calibrated maps, from `uncertainty.Conformal.maps`, that are written beside
+            the standard deviation.
     """
 
     samples: Tensor
@@ -53,6 +65,9 @@ class Reconstruction:
     seed: int | None = None
     measured: Tensor | None = None
     units: Units = field(default_factory=Units)
+    log_evidence: Tensor | None = None
+    ess: Tensor | None = None
+    calibrated: Calibrated | None = None
 
     @cached_property
     def mean(self) -> Tensor:
@@ -71,9 +86,13 @@ class Reconstruction:
 
     def cpu(self) -> "Reconstruction":
         """Return a copy in host memory."""
-        measured = None if self.measured is None else self.measured.cpu()
         return replace(
-            self, samples=self.samples.cpu(), residual=self.residual.cpu(), measured=measured
+            self,
+            samples=self.samples.cpu(),
+            residual=self.residual.cpu(),
+            measured=None if self.measured is None else self.measured.cpu(),
+            log_evidence=None if self.log_evidence is None else self.log_evidence.cpu(),
+            ess=None if self.ess is None else self.ess.cpu(),
         )
 
     def quantile(self, q: float) -> Tensor:
@@ -192,6 +211,7 @@ class Reconstruction:
         best = f"mean of {count}" if count > 1 else self.kind
         images |= {best: self.mean[item], self.kind: self.samples[0, item]}
         spread = {f"std of {count}": self.std[item]} if count > 1 else {}
+        spread |= {"calibrated std": self.calibrated.std[item]} if self.calibrated else {}
         if truth is not None:
             images["truth"] = truth[item]
             spread[f"|{best.split(' of')[0]} - truth|"] = metrics.absolute_error(self.mean, truth)[
@@ -218,9 +238,12 @@ class Reconstruction:
 
     def _write_hdf5(self, path: Path, others: dict[str, Tensor], truth: Tensor | None) -> None:
         spread = self.std if len(self.samples) > 1 else None
-        arrays = {"samples": self.samples, "residual": self.residual, "measured": self.measured}
+        arrays = {name: getattr(self, name) for name in ("samples", "residual", *OPTIONAL)}
         arrays |= {"mean": self.mean, "std": spread, **others, "truth": truth}
         facts = {name: getattr(self, name) for name in ("nfe", "seconds", "solver")}
+        if self.calibrated is not None:
+            arrays |= {key: getattr(self.calibrated, n) for n, key in CALIBRATED.items()}
+            facts["level"] = self.calibrated.level
         texts = {"settings": self.settings, "seed": self.seed, "units": asdict(self.units)}
         write_hdf5(path, arrays, facts | {key: json.dumps(v) for key, v in texts.items()})
 
@@ -229,7 +252,9 @@ class Reconstruction:
         """Read the HDF5 file that `save` wrote; raises `FileError` for any other file."""
         path = require_path("path", path)
         try:
-            arrays, facts = read_hdf5(path, ("samples", "residual", "measured"))
+            names = ("samples", "residual", *OPTIONAL, *CALIBRATED.values())
+            arrays, facts = read_hdf5(path, names)
+            maps = {name: arrays[key] for name, key in CALIBRATED.items() if "level" in facts}
             return cls(
                 samples=arrays["samples"],
                 residual=arrays["residual"],
@@ -238,8 +263,9 @@ class Reconstruction:
                 solver=str(facts["solver"]),
                 settings=json.loads(facts["settings"]),
                 seed=json.loads(facts["seed"]),
-                measured=arrays.get("measured"),
+                **{name: arrays.get(name) for name in OPTIONAL},
                 units=Units.of(json.loads(facts.get("units", "{}"))),
+                calibrated=Calibrated(float(facts["level"]), **maps) if maps else None,
             )
         except FileError:
             raise
@@ -248,12 +274,24 @@ class Reconstruction:
                 f"path: {str(path)!r} is not a saved reconstruction: {error}"
             ) from error
 
+    @property
+    def least_ess(self) -> float | None:
+        """Smallest effective number of particles of all steps and items; ``None`` without."""
+        return None if self.ess is None else float(self.ess.min())
+
+    def _particle_facts(self) -> dict[str, str]:
+        if self.log_evidence is None or self.least_ess is None:
+            return {}
+        values = ", ".join(f"{float(v):.2f}" for v in self.log_evidence.flatten()[:4])
+        more = ", ..." if len(self.log_evidence) > 4 else ""
+        return {"least ESS": f"{self.least_ess:.1f}", "log evidence": values + more}
+
     def __repr__(self) -> str:
         facts = self._facts()
-        return (
-            f"Reconstruction({self.solver}, samples {facts['samples']}, residual "
-            f"{facts['residual']}, nfe {self.nfe}, {self.seconds:.1f} s, seed {self.seed})"
-        )
+        particles = [f"{name} {text}" for name, text in self._particle_facts().items()]
+        told = [self.solver, f"samples {facts['samples']}", f"residual {facts['residual']}"]
+        told += [*particles, f"nfe {self.nfe}", f"{self.seconds:.1f} s", f"seed {self.seed}"]
+        return f"Reconstruction({', '.join(told)})"
 
     def _repr_html_(self) -> str:
         """Return the pictures of the first item, and a table, for notebooks."""
@@ -268,6 +306,7 @@ class Reconstruction:
             "solver": self.solver,
             "samples": str(tuple(self.samples.shape)),
             "residual": f"{float(self.residual.median()):.3g}{doubt}",
+            **self._particle_facts(),
             "nfe": str(self.nfe),
             "seconds": f"{self.seconds:.1f}",
             "seed": str(self.seed),

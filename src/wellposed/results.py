@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -11,6 +11,21 @@ from torch import Tensor
 
 from wellposed.integrity import check_claim
 from wellposed.writing import replacing
+
+
+class Calibrated(NamedTuple):
+    """Calibrated uncertainty: real maps (B, C, ...), of magnitudes if complex.
+
+    Attributes:
+        level: probability that the truth of a pixel lies in the interval.
+        std: standard deviation, of which the interval is that of a Gaussian.
+        lower, upper: ends of the interval.
+    """
+
+    level: float
+    std: Tensor
+    lower: Tensor
+    upper: Tensor
 
 
 def write_hdf5(

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from wellposed import __version__
-from wellposed.cli import settings
+from wellposed.cli import settings, train_settings, trial_settings
 from wellposed.cli.options import add_command
 
 app = typer.Typer(
@@ -28,11 +28,14 @@ def _main(
 COMMANDS = {
     "list": (settings.List, "listing:list_names"),
     "reconstruct": (settings.Reconstruct, "reconstruct:reconstruct"),
+    "calibrate": (trial_settings.Calibrate, "calibrate:calibrate"),
     "restore": (settings.Restore, "restore:restore"),
     "dehaze": (settings.Dehaze, "dehaze:dehaze"),
     "inspect": (settings.Inspect, "inspect:inspect"),
-    "validate": (settings.Validate, "validate:validate"),
-    "train": (settings.Train, "train:train"),
+    "validate": (trial_settings.Validate, "validate:validate"),
+    "train": (train_settings.Train, "train:train"),
+    "train-unrolled": (train_settings.TrainUnrolled, "train_unrolled:train_unrolled"),
+    "train-measured": (train_settings.TrainMeasured, "train_measured:train_measured"),
 }
 """Options and function of each command; the function is imported late, as it loads torch."""
 

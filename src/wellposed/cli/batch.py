@@ -25,11 +25,17 @@ TABLE = "results.csv"
 RECORD = "record.json"
 """Record of a finished or failed input, if each has its own folder."""
 
-INCIDENTAL = ("inputs", "out", "device", "batch_size", "checkpoint", "checkpoint_every", "shard")
-"""Options that do not affect the result."""
+INCIDENTAL = (
+    *("inputs", "images", "out", "device", "batch_size"),
+    *("checkpoint", "checkpoint_every", "shard"),
+)
+"""Options that do not affect the result of an image."""
 
-BESIDE = ("mask", "like", "kernel_file")
+BESIDE = ("mask", "like", "kernel_file", "calibration")
 """Options that are files; their content affects the result."""
+
+CODE = ("operator", "solver", "solvers")
+"""Options that may name a class of a file, FILE.py:CLASS; its content affects the result."""
 
 Row = dict[str, str]
 
@@ -64,15 +70,25 @@ class Job:
     record: Path = field(kw_only=True)
     beside: tuple[Path, ...] = field(default=(), kw_only=True)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files whose content affects the result."""
+        return (self.file, *self.beside)
 
-def identity(options: "DataclassInstance", job: Job, *parts: str) -> str:
-    """Return a hash of all that affects a result: the options, the files and other parts."""
+
+def identity(options: "DataclassInstance", *parts: str, files: Iterable[Path] = ()) -> str:
+    """Return a hash of all that affects a result: the options, the files and other parts.
+
+    Args:
+        options: the options; files that they name are read.
+        parts: texts, such as the fingerprint of the prior.
+        files: other files, such as the input.
+    """
     chosen = {k: repr(v) for k, v in asdict(options).items() if k not in INCIDENTAL}
     digest = hashlib.sha256(json.dumps([__version__, chosen, parts], sort_keys=True).encode())
-    digest.update(job.file.name.encode())
     named = (getattr(options, name, None) for name in BESIDE)
-    beside = [*job.beside, *(path for path in named if path is not None)]
-    for file in [part for path in (job.file, *beside) for part in _files(path)]:
+    beside = [path for path in named if path is not None]
+    for file in [part for path in (*files, *beside, *_code(options)) for part in _files(path)]:
         digest.update(file.name.encode())
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
@@ -83,6 +99,14 @@ def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise FileError(f"INPUT: no such file {str(path)!r}")
     return sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+
+
+def _code(options: "DataclassInstance") -> list[Path]:
+    """Return the files of classes FILE.py:CLASS."""
+    values = [getattr(options, name, None) for name in CODE]
+    names = [n for v in values for n in (v if isinstance(v, tuple) else (v,)) if n is not None]
+    places = [name.rpartition(":")[0] for name in names]
+    return [Path(place) for place in places if place.endswith(".py")]
 
 
 def run_all(

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from wellposed.cli.settings import InputOptions
+from wellposed.datasets.files import suffix_of
+from wellposed.datasets.images.hyperspectral import load_hyperspectral
 from wellposed.datasets.reading import Image, Source, read
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.dicom_writer import without_window
@@ -94,6 +96,28 @@ def task_input(image: Image, operator: str, options: InputOptions) -> TaskInput:
     return TaskInput(array, units, source, options.axis)
 
 
+def read_bands(path: Path) -> Image:
+    """Read an image of many bands (H, W, bands); a MAT file may hold a matrix (bands, pixels).
+
+    Raises:
+        FileError, ShapeError: see `load_hyperspectral`; another kind of file.
+    """
+    if suffix_of(path) != ".mat":
+        found = read(path)
+        is_cube = isinstance(found, Image) and found.values.ndim == 3
+        kind = f"of shape {found.values.shape}" if isinstance(found, Image) else found.kind
+        if not is_cube:
+            raise ShapeError(
+                f"input: {path.name} holds data {kind}, accepted for --bands: one array "
+                "(H, W, bands)"
+            )
+        assert isinstance(found, Image)
+        return found
+    cube = load_hyperspectral(path)
+    stored = cube.image[0].movedim(0, -1).double().numpy() * cube.scale + cube.offset
+    return Image(path, "array", stored, path)
+
+
 def _slices(image: Image, operator: str, o: InputOptions) -> tuple[int, int | None]:
     """Return the slices A to B that are taken; B is None for an array taken as it is."""
     array, photograph = image.values, image.kind == "photograph"
@@ -105,7 +129,7 @@ def _slices(image: Image, operator: str, o: InputOptions) -> tuple[int, int | No
     colour = array.ndim == 3 and array.shape[-1] == 3 and o.slice is None
     # A measurement of an operator from outside may have any shape.
     own = ":" in operator and not o.simulate and o.slice is None
-    whole = array.ndim == 2 or (kspace and array.ndim == 3)
+    whole = array.ndim == 2 or ((kspace or o.bands) and array.ndim == 3)
     if photograph or colour or own or whole:
         accepted = f"none, as {image.path.name} is one image"
         require(o.slice is None, "--slice", o.slice, accepted)

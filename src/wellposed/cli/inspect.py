@@ -16,6 +16,8 @@ from wellposed.errors import require
 from wellposed.figures import format_table
 from wellposed.priors import Latent, Prior
 from wellposed.validation.doctor import describe, diagnose, usual_range
+from wellposed.validation.geometry import geometry_section
+from wellposed.writing import require_writable
 
 
 def inspect(o: Inspect) -> None:
@@ -31,10 +33,16 @@ def inspect(o: Inspect) -> None:
     if prior.anchor is None and isinstance(prior, Latent):  # tested in its own space
         prior = prior.prior
     prior = of_class(prior, o)
-    diagnosis = diagnose(prior, _test_images(prior, o.image, o.size))
+    images = _test_images(prior, o.image, o.size)
+    if o.geometry is not None:
+        require(prior.anchor is None, "--geometry", o.geometry, "none of a restorer")
+        require_writable(o.geometry, "--geometry")
+    diagnosis = diagnose(prior, images)
     gains = [f"{gain:+.1f}" for gain in diagnosis.gains.values()]
     heads = [diagnosis.axis, *map(str, diagnosis.gains)]
     typer.echo(format_table(heads, [["gain in dB", *gains]]) + "\n")
+    if o.geometry is not None:
+        typer.echo(geometry_section(prior, images, o.geometry) + "\n")
     low, high = diagnosis.sample_range
     typer.echo(f"its samples have values in {low:.2f}..{high:.2f}, {usual_range(prior)}")
     for warning in diagnosis.warnings:

@@ -42,6 +42,12 @@ def make_solver(
     return make("--solver", cls, settings | parse_assignments("--set", chosen.set), "--set")
 
 
+def adapted_solver(found: S, chosen: SolverOptions, batch_size: int | None = None) -> S:
+    """Return a solver with the options' hyper-parameters in place of its own."""
+    settings = {name: v for name, v in found.settings.items() if name != "batch_size"}
+    return make_solver(type(found), chosen, batch_size, **settings)
+
+
 def find_class(option: str, name: str, known: Mapping[str, type[T]], base: type) -> type[T]:
     """Return a class by one of the known names, or by MODULE:CLASS or FILE.py:CLASS.
 

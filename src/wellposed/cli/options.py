@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from wellposed.cli.ending import refuse, told
-from wellposed.errors import ArgumentError
+from wellposed.errors import ArgumentError, require
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -85,6 +85,20 @@ def options_of(cls: "type[DataclassInstance]") -> "list[Field[object]]":
     return [f for f in fields(cls) if f.name not in getattr(cls, "without", ())]
 
 
+def require_unused(chosen: "DataclassInstance", names: Iterable[str], accepted: str) -> None:
+    """Raise if one of these options of a command is given, that is, has not its default.
+
+    Args:
+        chosen: the options.
+        names: fields that the command would ignore.
+        accepted: when they are accepted.
+    """
+    for each in options_of(type(chosen)):
+        value = getattr(chosen, each.name)
+        unused = each.name not in names or value == each.default
+        require(unused, _spelled(each), str(value), accepted)
+
+
 def _section(cls: type, name: str) -> str | None:
     """Return the help section of a field: "Run" if its class is RunOptions."""
     home = next(base for base in cls.__mro__ if name in get_annotations(base))
@@ -96,7 +110,7 @@ def _parameter(each: "Field[object]", kind: object, section: str | None) -> Para
     default: Any = Parameter.empty if each.default is MISSING else each.default
     shown: Any = kind
     if _parser(each, kind) is not None:
-        shown, default = str | None, default and ",".join(map(str, default))
+        shown, default = str | None, ",".join(map(str, default or ())) or None
     elif _is_repeatable(kind):
         shown = list[get_args(kind)[0]]  # type: ignore[misc]
     name, metavar, help_ = _spelled(each), each.metadata.get("argument"), each.metadata["help"]
@@ -110,7 +124,7 @@ def _parameter(each: "Field[object]", kind: object, section: str | None) -> Para
 def _value(each: "Field[object]", kind: object, value: object) -> object:
     parser = _parser(each, kind)
     if parser is not None:
-        return parser(_spelled(each), value) if isinstance(value, str) else None
+        return parser(_spelled(each), value) if isinstance(value, str) else each.default
     if _is_repeatable(kind):
         return tuple(value) if isinstance(value, Iterable) else ()
     return value
@@ -118,6 +132,8 @@ def _value(each: "Field[object]", kind: object, value: object) -> object:
 
 def _parser(each: "Field[object]", kind: object) -> Callable[[str, str], object] | None:
     """Return the function of name and text that parses an option, or ``None`` if Typer does."""
+    if kind == tuple[float, ...]:
+        return numbers
     return integers if kind == tuple[int, ...] else each.metadata.get("parse")
 
 
@@ -135,3 +151,13 @@ def integers(option: str, text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise ArgumentError(f"{option}: got {text!r}, accepted: integers, e.g. 64,128") from None
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """Return numbers spelled ``0,1.5,2``."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentError(
+            f"{option}: got {text!r}, accepted: numbers, e.g. 0,1,-1000,1000"
+        ) from None

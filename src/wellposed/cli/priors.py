@@ -1,14 +1,23 @@
 """The prior of a command: loaded with its options, and of a class."""
 
-from wellposed.cli.names import parse_assignments
+from wellposed.cli.names import make, parse_assignments
 from wellposed.cli.settings import PriorOptions
 from wellposed.errors import ArgumentError, require
-from wellposed.priors import Guided, Prior
+from wellposed.priors import Guided, Prior, SpatioSpectral
 from wellposed.priors.stored.registry import Checkpoint, read_checkpoint
+
+SPATIO_SPECTRAL = "spatio-spectral"
+"""Name of the prior that is fitted to the input itself."""
 
 
 def load_prior(source: str, o: PriorOptions) -> Prior:
-    """Return a prior as the options have it; see `registry.load` and `of_class`."""
+    """Return a prior as the options have it; see `registry.load` and `of_class`.
+
+    ``spatio-spectral`` is `SpatioSpectral`, fitted to each input; --load has its settings.
+    """
+    if source == SPATIO_SPECTRAL:
+        settings = parse_assignments("--load", o.load)
+        return of_class(make("--prior", SpatioSpectral, settings, "--load"), o)
     return of_class(load_checkpoint(source, o).prior, o)
 
 

@@ -9,15 +9,17 @@ from pathlib import Path
 import typer
 
 from wellposed.cli.batch import RECORD, Job, Row, identity, report, run_all, write_table
+from wellposed.cli.calibration import Calibration, as_calibrated, read_calibration
 from wellposed.cli.file_task import FileTask
 from wellposed.cli.inputs import placed_like
 from wellposed.cli.names import (
+    adapted_solver,
     distinct_names,
     find_class,
     make_solver,
     use_device,
 )
-from wellposed.cli.priors import load_prior
+from wellposed.cli.priors import SPATIO_SPECTRAL, load_prior
 from wellposed.cli.settings import Reconstruct
 from wellposed.cli.shares import Share, own_share
 from wellposed.cli.summary import summarize
@@ -40,8 +42,12 @@ def reconstruct(o: Reconstruct) -> None:
     check_options_of(o.operator, o)
     used = o.checkpoint is not None or o.checkpoint_every == Reconstruct.checkpoint_every
     require(used, "--checkpoint-every", o.checkpoint_every, "only with --checkpoint FOLDER")
+    conformal = None if o.calibration is None else read_calibration(o.calibration)
+    o = o if conformal is None else as_calibrated(o, conformal)
     device, cls = use_device(o.device), _solver_class(o)
-    o = replace(o, volume=_takes_volume(o, cls))
+    o = replace(o, volume=_takes_volume(o, cls), bands=o.bands or o.prior == SPATIO_SPECTRAL)
+    fits = not (o.bands and (o.volume or o.slice is not None))
+    require(fits, "--bands", "an image of many bands", "none with --slice, --slices or --volume")
     jobs, share = _jobs(o), _share(o)
     mine = share.of(jobs)
     if share.count > 1:
@@ -52,7 +58,9 @@ def reconstruct(o: Reconstruct) -> None:
     prior = _prior(o, cls).to(device)
     _show_log()
     weights = fingerprint(prior)
-    failures = run_all(mine, partial(_run, o, prior, cls), lambda job: identity(o, job, weights))
+    calibration = None if conformal is None else Calibration(conformal, weights)
+    run = partial(_run, o, prior, cls, calibration)
+    failures = run_all(mine, run, lambda job: identity(o, weights, files=job.files))
     table = write_table(o.out, jobs)
     if len(jobs) > 1 and table is not None:
         typer.echo(f"all results: {table}")
@@ -87,9 +95,7 @@ def _solver(o: Reconstruct, cls: type[Solver] | None, task: FileTask, prior: Pri
     if cls is not None:
         return make_solver(cls, o, o.batch_size)
     goal = "mean" if o.num_samples is None else "samples"
-    found = recommend(task.operator, prior, goal)
-    settings = {k: v for k, v in found.settings.items() if k != "batch_size"}
-    return make_solver(type(found), o, o.batch_size, **settings)
+    return adapted_solver(recommend(task.operator, prior, goal), o, o.batch_size)
 
 
 def _takes_volume(o: Reconstruct, cls: type[Solver] | None) -> bool:
@@ -132,7 +138,13 @@ def _share(o: Reconstruct) -> Share:
     return Share() if together else own_share(o.shard)
 
 
-def _run(o: Reconstruct, prior: Prior, cls: type[Solver] | None, job: Job) -> list[Row] | None:
+def _run(
+    o: Reconstruct,
+    prior: Prior,
+    cls: type[Solver] | None,
+    calibration: Calibration | None,
+    job: Job,
+) -> list[Row] | None:
     """Reconstruct one input, write the result on process 0, and return its row of the table."""
     task = build_task(job.file, o.operator, o, prior.channels).on(o.device)
     place = task.source if o.like is None else placed_like(task.source, o.like)
@@ -143,9 +155,12 @@ def _run(o: Reconstruct, prior: Prior, cls: type[Solver] | None, job: Job) -> li
     part, held = sharding.shard(y, physics) if o.volume else (y, physics)
     solver = _solver(o, cls, task, prior)
     usual = 1 if o.volume or solver.deterministic else 4
+    samples = usual if o.num_samples is None else o.num_samples
+    if calibration is not None:
+        calibration.check(task, prior, solver, samples)
     found = solver(
         *(part, held, prior),
-        num_samples=usual if o.num_samples is None else o.num_samples,
+        num_samples=samples,
         seed=o.seed,
         checkpoint=job.checkpoint,
         checkpoint_every=o.checkpoint_every,
@@ -154,6 +169,7 @@ def _run(o: Reconstruct, prior: Prior, cls: type[Solver] | None, job: Job) -> li
     if gathered is None:  # process 0 has the whole result
         return None
     result = task.finished(gathered.cpu())
+    result = result if calibration is None else calibration.applied(result)
     others = {name: image.cpu() for name, image in task.plain().items()}
     path = result.save(job.out, others=others, truth=task.truth)
     written = [path, path.with_suffix(".png"), *place.write(result, job.out)]

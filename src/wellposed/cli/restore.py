@@ -68,7 +68,7 @@ def restore(o: Restore) -> None:
     def run(job: Job) -> list[Row]:
         return _restored((job.file, clean[job.file]), o, operator, restorer, solver)
 
-    failures = run_all(mine, run, lambda job: identity(o, job, weights, str(solver)))
+    failures = run_all(mine, run, lambda job: identity(o, weights, str(solver), files=job.files))
     table = write_table(o.out, jobs)
     if table is not None:
         typer.echo(f"all results: {table}")

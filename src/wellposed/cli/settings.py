@@ -12,13 +12,13 @@ from wellposed.cli.options import argument, needed
 from wellposed.cli.shares import Share, parse_shard
 from wellposed.errors import ArgumentError
 from wellposed.operators.options import OperatorOptions
-from wellposed.priors.training.settings import TrainingSettings
 
 OPTIONS_OF = {
     "inpainting": ("keep", "mask"),
     "super-resolution": ("factor", "kernel"),
     "deblurring": ("blur_sigma", "kernel_file"),
     "mri": ("acceleration", "coils"),
+    "compressed-sensing": ("ratio",),
     "ct": ("views", "arc", "fan", "centre"),
 }
 """Options that only one operator uses."""
@@ -65,6 +65,10 @@ class InputOptions(OperatorOptions):
     volume: bool = setting(
         False, "Reconstruct the whole volume; implied by --slices and by solvers for volumes."
     )
+    bands: bool = setting(
+        False,
+        "INPUT is one image of many bands, (H, W, bands), as of --prior spatio-spectral.",
+    )
     slices: tuple[int, int] | None = field(
         default=None,
         metadata={
@@ -80,8 +84,9 @@ class PriorOptions:
 
     prior: str | None = setting(
         None,
-        "Shipped prior, folder of a trained or diffusers prior, checkpoint file or hub id; "
-        "default: brain-mri for MRI, ct for CT, natural for other operators.",
+        "Shipped prior, folder of a trained or diffusers prior, checkpoint file, hub id, or "
+        "spatio-spectral, fitted to an image of bands (--load rank=5); default: brain-mri "
+        "for MRI, ct for CT, natural for other operators.",
     )
     load: tuple[str, ...] = setting(
         (), "Setting that a checkpoint does not store, e.g. schedule=cosine; repeatable."
@@ -165,6 +170,11 @@ class Reconstruct(
     like: Path | None = setting(
         None, "NIfTI file or DICOM series: the result is written as it, in its place."
     )
+    calibration: Path | None = setting(
+        None,
+        "File of `wellposed calibrate`: adds calibrated standard deviations and intervals; the "
+        "solver and the number of samples are by default those of the file.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +188,7 @@ class Restore(BatchOptions, RunOptions, SolverOptions, PriorOptions, InputOption
     without: ClassVar = (
         *("class_", "guidance", "null_class"),
         *("noise_sigma", "factor", "keep", "acceleration", "coils", "views", "arc", "fan"),
-        *("simulate", "centre", "window", "axis", "slice", "volume", "slices"),
+        *("simulate", "centre", "window", "axis", "slice", "volume", "bands", "slices"),
     )
     inputs: tuple[Path, ...] = argument("Photographs, folders of them, or patterns.", "INPUT...")
     prior: str = needed("Shipped restorer, folder of a trained restorer, or checkpoint file.")
@@ -221,22 +231,8 @@ class Inspect(RunOptions, PriorOptions):
     path: str = argument("Shipped prior, folder, checkpoint file or hub id.", "PATH")
     image: tuple[Path, ...] = setting((), "Clean image to test on; repeatable.")
     size: int = setting(128, "Largest side of the test images; larger ones are cropped.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Validate(SolverOptions):
-    """Measure how far the samples of solvers are from exactly known posteriors.
-
-    Results of other solvers that the folder holds from runs of the same effort are kept.
-    """
-
-    without: ClassVar = ("solver",)
-    solvers: tuple[str, ...] = argument(
-        "Solvers, see `wellposed list`, or MODULE:CLASS; default: all.", "[SOLVER]...", ()
-    )
-    quick: bool = setting(False, "Smaller tests: seconds instead of minutes per solver.")
-    out: Path | None = setting(
-        None, "Folder for posterior.md, .png and .json; results there are kept."
+    geometry: Path | None = setting(
+        None, "Folder for geometry.png: asymmetry and dimension of its Jacobian; a minute."
     )
 
 
@@ -247,17 +243,3 @@ class List:
     solvers: tuple[str, ...] = argument(
         "Solvers, or MODULE:CLASS; default: everything.", "[SOLVER]...", ()
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train(TrainingSettings):
-    """Train a prior on your own images; the same command resumes an interrupted run.
-
-    With --process the prior is a restorer. Its degraded images are made during training, or read
-    from a folder (--degradation pairs).
-
-    On several GPUs: torchrun --nproc-per-node 4 -m wellposed train ... (or accelerate launch).
-    """
-
-    device: str = setting("cpu", "cpu or cuda.")
-    threads: int = setting(0, "CPU threads; 0: chosen by torch.")

@@ -6,7 +6,7 @@ from math import isnan
 from torch import Tensor
 
 from wellposed.figures import format_table
-from wellposed.metrics import SSIM_WINDOW, plane_quality, psnr, ssim
+from wellposed.metrics import SSIM_WINDOW, coverage, plane_quality, psnr, ssim
 from wellposed.reconstruction import Reconstruction
 
 PLANES = {"D": 2, "H": 3, "W": 4}
@@ -41,6 +41,18 @@ def summarize(
     rows += [[f"mean of {count}", *figures(result.mean), "-", *cost]] if count > 1 else []
     header = ["image", *names, "residual", "NFE", "seconds"]
     row = dict(zip(header, rows[-1], strict=True))
+    if result.least_ess is not None and result.log_evidence is not None:
+        own = [f"{result.least_ess:.1f}", f"{float(result.log_evidence[0]):.2f}"]
+        blank = ["-"] * len(own)
+        rows = [[*each, *(blank if each[0] in others else own)] for each in rows]
+        header += ["least ESS", "log evidence"]
+        row = dict(zip(header, rows[-1], strict=True))
+    if result.calibrated is not None and truth is not None:
+        level, _, lower, upper = result.calibrated
+        name, inside = f"within {level:.0%} interval", coverage((lower, upper), truth)
+        rows = [[*each, "-"] for each in rows[:-1]] + [[*rows[-1], f"{float(inside):.1%}"]]
+        header += [name]
+        row[name] = rows[-1][-1]
     row |= {"residual": residual, "solver": result.solver, "seed": str(result.seed)}
     return format_table(header, rows), row
 

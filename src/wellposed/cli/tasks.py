@@ -1,6 +1,6 @@
 """Inverse problems from files, with an operator by name or from another module."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wellposed import operators
 from wellposed.cli.file_task import FileTask
-from wellposed.cli.inputs import TaskInput, task_input
+from wellposed.cli.inputs import TaskInput, read_bands, task_input
 from wellposed.cli.measured import ScanTask
 from wellposed.cli.names import import_class, make, parse_assignments
 from wellposed.cli.scans import kspace_task, scan_task
@@ -53,7 +53,7 @@ def build_task(
     """
     if ":" not in operator:
         _check_name(operator, options)
-    found = read(path)
+    found = read_bands(path) if options.bands else read(path)
     if isinstance(found, Measured):
         return _of_scan(scan_task(found, operator, options), TaskInput(np.empty(0), Units()))
     source = task_input(found, operator, options)
@@ -121,17 +121,32 @@ def task_of(array: np.ndarray, operator: str, o: InputOptions) -> Task:
     if ":" in operator:
         return _outside(array, operator, o)
     image = image_of(array, o.volume)
+    if o.simulate:
+        return simulated(image, operator, o)
     if operator == "inpainting" and o.mask is not None:
         return _masked(image, o.mask, o)
     if operator == "deblurring":
-        return _blurred(image, o)
-    if o.simulate:
-        return presets.simulate(operator, image, o)
+        return presets.measured_deblurring(image, blur_kernel(image.shape, o), o.noise_sigma)
     if operator in UNMEASURED:
         raise ArgumentError(UNMEASURED[operator])
     enlarged = o.factor if operator == "super-resolution" else 1
     size = (*image.shape[1:-2], *(side * enlarged for side in image.shape[-2:]))
     return Task(image, presets.build(operator, size, o), None)
+
+
+def simulated(image: Tensor, operator: str, o: InputOptions) -> Task:
+    """Return the problem of measuring a clean image (1, C, H, W), real or complex."""
+    if ":" in operator:
+        physics = _built(operator, tuple(image.shape[1:]), o)
+        image = image.to(torch.complex64) if getattr(physics, "complex_image", False) else image
+        return Task(_measured(physics, image, o.seed), physics, image)
+    if operator == "inpainting" and o.mask is not None:
+        return _masked(image, o.mask, o)
+    if operator == "deblurring":
+        kernel = blur_kernel(image.shape, o)
+        scene = presets.mirrored(image, kernel)
+        return presets.simulated_deblurring(scene, kernel, o.noise_sigma, o.seed)
+    return presets.simulate(operator, image, o)
 
 
 def _masked(image: Tensor, mask: Path, o: InputOptions) -> Task:
@@ -164,15 +179,24 @@ def blur_kernel(size: Sequence[int], o: InputOptions) -> Tensor:
     return torch.from_numpy(kernel.astype(np.float64) / weight)
 
 
-def _blurred(image: Tensor, o: InputOptions) -> Task:
-    """Return the problem of a photograph that was blurred, or of a clean one blurred around."""
-    kernel = blur_kernel(image.shape, o)
-    if not o.simulate:
-        return presets.measured_deblurring(image, kernel, o.noise_sigma)
-    channels, *depth, height, width = image.shape[1:]
-    blur = operators.Blur(kernel, (channels, height, width), o.noise_sigma)
-    operator: operators.LinearOperator = operators.Stacked(blur, depth[0]) if depth else blur
-    return Task(operator.measure(image, o.seed), operator, image)
+def simulated_draw(
+    draw: Callable[[tuple[int, int]], Tensor], size: tuple[int, int], o: InputOptions, name: str
+) -> tuple[Task, Tensor]:
+    """Return the problem of measuring a draw of a prior, and the draw.
+
+    Args:
+        draw: returns a draw (1, C, h, w) of a size (h, w).
+        size: (H, W) of the truth; the draw is larger if its measurement reaches beyond the frame.
+        o: the options.
+        name: name of the operator, or MODULE:CLASS.
+    """
+    if name != "deblurring":
+        image = draw(size)
+        return simulated(image, name, o), image
+    kernel = blur_kernel(size, o)
+    height, width = (n + k - 1 for n, k in zip(size, kernel.shape, strict=True))
+    scene = draw((height, width))
+    return presets.simulated_deblurring(scene, kernel, o.noise_sigma, o.seed), scene
 
 
 def image_of(array: np.ndarray, volume: bool = False) -> Tensor:
@@ -190,12 +214,11 @@ def _outside(array: np.ndarray, name: str, o: InputOptions) -> Task:
 
     An array of the operator's measurement shape is the measurement; others are images.
     """
-    is_image = o.simulate or (array.ndim in (2, 3) and not np.iscomplexobj(array))
+    if o.simulate:
+        return simulated(image_of(array, o.volume), name, o)
+    is_image = array.ndim in (2, 3) and not np.iscomplexobj(array)
     image = image_of(array, o.volume) if is_image else None
     operator = _built(name, None if image is None else tuple(image.shape[1:]), o)
-    if o.simulate and image is not None:
-        image = image.to(torch.complex64) if getattr(operator, "complex_image", False) else image
-        return Task(_measured(operator, image, o.seed), operator, image)
     if image is None or array.shape == getattr(operator, "measurement_size", None):
         kind = np.complex64 if np.iscomplexobj(array) else np.float32
         return Task(torch.from_numpy(array.astype(kind))[None], operator, None)

@@ -12,24 +12,31 @@ from rich import progress
 from rich.console import Console
 
 from wellposed.checks import require_integer
-from wellposed.cli.settings import Train
+from wellposed.cli.train_settings import Train
 from wellposed.priors import training
 from wellposed.priors.training import TrainingSettings
+from wellposed.priors.training.task import Settings
 
 
 def train(o: Train) -> None:
-    """Train with a progress bar and print the folder; of several processes only the first does."""
+    """Train with a progress bar and print the folder."""
     settings = TrainingSettings(**{f.name: getattr(o, f.name) for f in fields(TrainingSettings)})
+    folder = run_training(settings, o.device, o.threads)
+    if folder is not None:
+        typer.echo(f"wrote the prior to {folder}; use it with --prior {folder}")
+
+
+def run_training(settings: Settings, device: str, threads: int) -> Path | None:
+    """Train with a progress bar and return the folder, in the first of several processes."""
     most = os.cpu_count() or 1
-    require_integer("--threads", o.threads, 0, most)
-    if o.threads > 0:
-        torch.set_num_threads(o.threads)
+    require_integer("--threads", threads, 0, most)
+    if threads > 0:
+        torch.set_num_threads(threads)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if int(os.environ.get("RANK", "0")) > 0:  # only process 0 shows progress
-        training.train(settings, o.device)
-        return
-    folder = _with_progress(lambda report: training.train(settings, o.device, report), o.steps)
-    typer.echo(f"wrote the prior to {folder}; use it with --prior {folder}")
+        training.train(settings, device)
+        return None
+    return _with_progress(lambda report: training.train(settings, device, report), settings.steps)
 
 
 def _with_progress(run: Callable[[Callable[[int, float], None]], Path], total: int) -> Path:

@@ -1,12 +1,16 @@
 """The command ``wellposed validate``."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import typer
 
+from wellposed.cli.consistency import consistency
 from wellposed.cli.names import find_class, make_solver
-from wellposed.cli.settings import Validate
+from wellposed.cli.options import options_of, require_unused
+from wellposed.cli.settings import SolverOptions
+from wellposed.cli.trial_settings import Validate
 from wellposed.errors import FileError, require
 from wellposed.integrity import read_json
 from wellposed.runs.progress import track
@@ -43,7 +47,8 @@ a problem that a solver refuses; "*" an average over the problems it accepts.
 - **order**: slope of the error of the mean against the number of steps, on the first kind of
   problem with antithetic noise; 0 means a bias that more steps do not remove.
 - **VP/VE/flow**: largest difference between the samples of equivalent processes.
-- **NFE**: network evaluations per sample; **seconds**: processor time of these tests.
+- **NFE**: network evaluations per sample; **seconds**: processor time of these tests. Weighted
+  particles are as many as the samples of each test.
 
 Few of these methods are exact by construction. RED-diff seeks a mode, so its spread is small by
 design.
@@ -52,7 +57,10 @@ design.
 
 
 def validate(o: Validate) -> None:
-    """Measure the solvers, and add their results to the folder."""
+    """Measure the solvers, and add their results to the folder; or test self-consistency."""
+    if o.operator is not None:
+        return consistency(o)
+    _refuse_own(o)
     chosen: dict[str, Solver | None] = {"floor": None, **_chosen(o)}
     effort, out = QUICK if o.quick else FULL, o.out
     command = " ".join(["wellposed validate", *(["--quick"] if o.quick else []), f"--out {out}"])
@@ -64,6 +72,13 @@ def validate(o: Validate) -> None:
     typer.echo(summary({name: records[name] for name in chosen}))
     if out is not None:
         typer.echo(f"wrote {out / 'posterior.md'}, .png and .json")
+
+
+def _refuse_own(o: Validate) -> None:
+    """Raise if an option is given that only the test with --operator uses."""
+    used = {"solvers", "quick", "out", *(f.name for f in fields(SolverOptions))}
+    unused = {each.name for each in options_of(Validate)} - used
+    require_unused(o, unused, "only with --operator")
 
 
 def _kept(folder: Path, effort: Effort) -> dict[str, Record]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 State = TypeVar("State", bound="DataclassInstance")
 
+MEMORY = "memory."
+"""Beginning of the names of what a prior has learnt, in the file of a state."""
+
 
 class Facts(TypedDict, total=False):
     """What is told of a run beside its tensors."""
@@ -120,15 +123,25 @@ class RunFolder:
                 "use another folder, or delete this one"
             )
 
-    def save_state(self, state: "DataclassInstance", facts: Facts) -> None:
-        """Write a state, a dataclass of tensors and plain numbers, with facts about the run."""
+    def save_state(
+        self, state: "DataclassInstance", facts: Facts, memory: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Write a state, a dataclass of tensors and plain numbers, with facts about the run.
+
+        ``memory`` is what a prior has learnt during the run, see `Prior.memory`.
+        """
         values = {field.name: getattr(state, field.name) for field in fields(state)}
         tensors = {name: v for name, v in values.items() if isinstance(v, Tensor)}
         plain = {name: v for name, v in values.items() if name not in tensors}
-        self._write_tensors("state", tensors, {**facts, "plain": plain})
+        learnt = {MEMORY + name: value for name, value in (memory or {}).items()}
+        self._write_tensors("state", {**tensors, **learnt}, {**facts, "plain": plain})
 
-    def load_state(self, template: State, batch: int) -> tuple[State, Facts] | None:
-        """Return the saved state of a batch and its facts, or ``None`` if there is none.
+    def load_state(
+        self, template: State, batch: int
+    ) -> tuple[State, Facts, dict[str, Tensor]] | None:
+        """Return the saved state of a batch, its facts and the prior's memory.
+
+        ``None`` if there is none.
 
         Args:
             template: a state of the expected class, shapes and device.
@@ -140,7 +153,9 @@ class RunFolder:
         saved = self._read_tensors("state")
         if saved is None or saved[1]["batch"] != batch:
             return None
-        tensors, facts = saved
+        (found_tensors, facts), length = saved, len(MEMORY)
+        learnt = {k[length:]: v for k, v in found_tensors.items() if k.startswith(MEMORY)}
+        tensors = {k: v for k, v in found_tensors.items() if not k.startswith(MEMORY)}
         wanted = {f.name: getattr(template, f.name) for f in fields(template)}
         kinds = {n: _kind(v) for n, v in wanted.items()}
         found = {n: _kind(v) for n, v in (tensors | facts["plain"]).items()}
@@ -148,21 +163,22 @@ class RunFolder:
             raise CheckpointError(
                 f"checkpoint: {str(self.path)!r} has a state of {found}, accepted: {kinds}"
             )
-        moved = {name: value.to(wanted[name].device) for name, value in tensors.items()}
-        return replace(template, **moved, **facts["plain"]), facts
+        # Copied: matrix products may differ in rounding where memory is not aligned, as in a file.
+        moved = {n: value.to(wanted[n].device, copy=True) for n, value in tensors.items()}
+        return replace(template, **moved, **facts["plain"]), facts, learnt
 
-    def save_samples(self, batch: int, u: Tensor, evaluations: int) -> None:
-        """Write a finished batch of samples, and delete its state."""
-        self._write_tensors(f"samples-{batch}", {"u": u}, {"evaluations": evaluations})
+    def save_samples(self, batch: int, found: Mapping[str, Tensor], evaluations: int) -> None:
+        """Write a finished batch, its samples ``u`` and what else there is; delete its state."""
+        self._write_tensors(f"samples-{batch}", found, {"evaluations": evaluations})
         if self.part.rank == 0:
             (self.path / "state.safetensors").unlink(missing_ok=True)
 
-    def load_samples(self, batch: int, like: Tensor) -> tuple[Tensor, int] | None:
+    def load_samples(self, batch: int, like: Tensor) -> tuple[dict[str, Tensor], int] | None:
         """Return a finished batch and its evaluations, or ``None`` if there is none.
 
         Args:
             batch: its number.
-            like: of the shape, dtype and device that is expected.
+            like: of the shape, dtype and device that is expected of the samples ``u``.
 
         Raises:
             CheckpointError: the file was damaged, or has another shape or dtype.
@@ -170,12 +186,14 @@ class RunFolder:
         saved = self._read_tensors(f"samples-{batch}")
         if saved is None:
             return None
-        found = {name: _kind(value) for name, value in saved[0].items()}
-        if found != {"u": _kind(like)}:
+        tensors = saved[0]
+        found = _kind(tensors["u"]) if "u" in tensors else "none"
+        if found != _kind(like):
             raise CheckpointError(
                 f"checkpoint: {str(self.path)!r} holds samples of {found}, accepted: {_kind(like)}"
             )
-        return saved[0]["u"].to(like.device), saved[1]["evaluations"]
+        moved = {name: value.to(like.device) for name, value in tensors.items()}
+        return moved, saved[1]["evaluations"]
 
     def _write_tensors(self, name: str, tensors: Mapping[str, Tensor], facts: Facts) -> None:
         tensors = {key: self.part.gather(value) for key, value in tensors.items()}

@@ -133,19 +133,21 @@ class MemoryPlan:
         )
 
 
-def check_samples(num_samples: int, images: Tensor) -> None:
+def check_samples(count: int, images: Tensor, name: str = "num_samples", arrays: int = 1) -> None:
     """Raise, before the run, if so many samples of images exceed the free memory.
 
     Args:
-        num_samples: the number of samples of each image.
+        count: the number of samples of each image.
         images: (B, ...), of the shape, dtype and device of the images.
+        name: the argument that is this number.
+        arrays: arrays of the size of the image that each sample takes.
 
     Raises:
         ArgumentError: they exceed it.
     """
-    most = free_bytes(images.device) // images.nbytes
+    most = free_bytes(images.device) // (arrays * images.nbytes)
     what = f"at most {most}, which fill the free memory of {images.device}"
-    require(num_samples <= most, "num_samples", num_samples, what)
+    require(count <= most, name, count, what)
 
 
 def plan(

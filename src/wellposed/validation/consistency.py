@@ -37,7 +37,7 @@ def mean_errors(
             y, operator, prior = gaussian_problem(process("vp"), seed)
             exact = prior.posterior(y, operator)
             noise = BatchNoise(seed, antithetic=True)
-            samples = draw_samples(finer, (y, operator, prior), 2 * pairs, noise)
+            samples = draw_samples(finer, (y, operator, prior), 2 * pairs, noise)[:, 0]
             error = samples.mean(0) - exact.mean[0]
             squares.append(float(error.square().sum() / exact.covariance().trace()))
         errors.append(math.sqrt(np.mean(squares)))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, NonFiniteError, require
 from wellposed.priors.adapters.autoencoder import Latent
+from wellposed.priors.adapters.channelwise import Channelwise
 from wellposed.priors.adapters.guided import Guided
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import parameters_in_millions
@@ -66,7 +67,7 @@ def describe(prior: Prior) -> dict[str, str]:
         f"{highest:.4g}",
         "parameters": f"{parameters_in_millions(prior):.1f} M",
     }
-    inner = prior.prior if isinstance(prior, (Guided, Latent)) else prior
+    inner = prior.prior if isinstance(prior, (Channelwise, Guided, Latent)) else prior
     if prior.anchor is not None:
         facts["degraded images"] = f"enlarged {prior.upsample} x"
     if isinstance(inner, NetworkPrior):
@@ -92,6 +93,10 @@ def diagnose(prior: Prior, images: Tensor | None = None, seed: int = 0) -> Diagn
         ArgumentError: a latent prior, or no images for a prior of any number of channels.
         NonFiniteError: the prior returns NaN or infinite values.
     """
+    if isinstance(prior, Channelwise):
+        inner = prior.prior
+        given = None if images is None else inner.to_public(prior.to_units(images))
+        return diagnose(inner, given, seed)
     latent = f"{type(prior).__name__}, whose units are an autoencoder's"
     fits = prior.is_affine or prior.anchor is not None
     require(fits, "prior", latent, "a prior on images; or test its inner prior")

@@ -15,7 +15,8 @@ from wellposed.operators.image.inpainting import Inpainting, random_mask
 from wellposed.operators.image.kernels import gaussian_kernel
 from wellposed.operators.image.super_resolution import SuperResolution
 from wellposed.operators.matrix import MatrixOperator
-from wellposed.priors.analytic import Covariance, Diagonal, Full, GaussianPrior, Stationary
+from wellposed.priors.analytic import GaussianPrior
+from wellposed.priors.covariance import Covariance, Diagonal, Full, Stationary
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
 from wellposed.solvers.base import Solver
@@ -121,7 +122,7 @@ class BatchNoise:
     """
 
     def __init__(self, seed: int, antithetic: bool = False) -> None:
-        self._rng = item_generator(seed, (), SAMPLING)
+        self.seed, self._rng = seed, item_generator(seed, (), SAMPLING)
         self._antithetic = antithetic
         self.position = 0
 
@@ -137,10 +138,16 @@ class BatchNoise:
 def draw_samples(
     solver: Solver, problem: tuple[Tensor, LinearOperator, Prior], count: int, noise: BatchNoise
 ) -> Tensor:
-    """Return samples (count, ...) of a problem with one measurement, run as one batch."""
+    """Return samples (count, B, ...) of a problem, all run as one batch.
+
+    Weighted particles are populations of this number.
+    """
     y, operator, prior = problem
-    repeated = y.expand(count, *y.shape[1:])
-    return solver(repeated, operator, prior, noise=noise).samples[0]
+    if solver.most_samples is not None:
+        population = solver.populated(count)
+        return population(y, operator, prior, num_samples=count, seed=noise.seed).samples
+    run = solver(y.repeat(count, *[1] * (y.ndim - 1)), operator, prior, noise=noise)
+    return run.samples[0].view(count, len(y), *run.samples.shape[2:])
 
 
 def gaussian_errors(
@@ -163,7 +170,7 @@ def gaussian_errors(
     for seed in range(problems):
         y, operator, prior = build(process(name), seed)
         exact = prior.posterior(y, operator)
-        samples = draw_samples(solver, (y, operator, prior), num_samples, BatchNoise(seed))
+        samples = draw_samples(solver, (y, operator, prior), num_samples, BatchNoise(seed))[:, 0]
         errors.append(compare(samples, exact.mean, exact.covariance()))
     return average(errors)
 

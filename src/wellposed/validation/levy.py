@@ -14,10 +14,11 @@ from torch import Tensor
 from wellposed.errors import require_choice
 from wellposed.noise import MEASUREMENT, item_generator
 from wellposed.operators.matrix import MatrixOperator
-from wellposed.priors.analytic import Full, GaussianPrior
+from wellposed.priors.analytic import GaussianPrior
+from wellposed.priors.covariance import Full
 from wellposed.solvers.base import Solver
 from wellposed.validation.errors import expected_region_coverage
-from wellposed.validation.gaussian import BatchNoise, process
+from wellposed.validation.gaussian import BatchNoise, draw_samples, process
 
 LENGTH, VARIANCE, SNR = 64, 0.25, 25.0
 """Signal length, variance of an increment, and median signal-to-noise ratio in dB."""
@@ -103,9 +104,8 @@ def levy_errors(
         z = torch.from_numpy(rng.standard_normal((num_samples, signals, LENGTH)))
         samples = mean + z @ torch.linalg.cholesky(spread).T
     else:
-        # All samples of all signals are one batch.
-        run = solver(y.repeat(num_samples, 1), operator, prior, noise=BatchNoise(0))
-        samples = run.samples.reshape(num_samples, signals, LENGTH)
+        samples = draw_samples(solver, (y, operator, prior), num_samples, BatchNoise(0))
+        samples = samples.reshape(num_samples, signals, LENGTH)
     excess = (samples.mean(0) - mean).square().sum(1).mean() / spread.trace()
     covered = [
         expected_region_coverage(samples[:, i], mean[i], spread, 0.9) for i in range(signals)

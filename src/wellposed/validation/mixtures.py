@@ -13,8 +13,9 @@ from torch import Tensor
 
 from wellposed.errors import require
 from wellposed.metrics import sliced_wasserstein
-from wellposed.noise import MEASUREMENT, item_generator
+from wellposed.noise import MEASUREMENT, NoiseSource, item_generator
 from wellposed.operators.matrix import MatrixOperator
+from wellposed.priors.analytic import draw_components
 from wellposed.priors.anchor import Condition
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.schedule import Schedule, Tabulated
@@ -49,6 +50,13 @@ class UnitMixture(Prior):
         log_weight = gain * (x @ means.T - 0.5 * alpha * means.square().sum(1))
         weight = torch.softmax(self.weights.to(x).log() + log_weight, 1)
         return ((1 - gain * alpha) * (weight @ means) + gain * x).reshape(x_t.shape)
+
+    def draw_noisy(self, like: Tensor, t: float, noise: NoiseSource) -> Tensor:
+        """Return exact draws of ``x_t``, of the shape, dtype and device of ``like``."""
+        alpha, sigma = (broadcast(v, like) for v in self.schedule(t))
+        means = self.means.to(like)[draw_components(self.weights, like, noise)]
+        # The sum of the unit variance and of the noise.
+        return alpha * means.reshape(like.shape) + torch.hypot(alpha, sigma) * noise.draw(like)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Remembered(nn.Module):
 def remembered(prior: Prior) -> Prior:
     """Return a prior whose network is `Remembered`; priors without a network as they are."""
     if isinstance(prior, Guided):
-        return Guided(remembered(prior.prior), prior.condition, prior.guidance, prior.null)
+        return prior.again(remembered(prior.prior))
     if isinstance(prior, NetworkPrior):
         return _changed(prior, "network", Remembered(prior.network))
     return prior
@@ -96,7 +96,7 @@ def other_readings(prior: Prior, kinds: tuple[str, ...]) -> Iterator[Reading]:
     """
     if isinstance(prior, Guided):
         for reading in other_readings(prior.prior, kinds):
-            again = Guided(reading.prior, prior.condition, prior.guidance, prior.null)
+            again = prior.again(reading.prior)
             yield replace(reading, prior=again)
     if not isinstance(prior, NetworkPrior):
         return

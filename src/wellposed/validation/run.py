@@ -120,7 +120,10 @@ def _run_facts(solver: Solver | None, effort: Effort) -> Facts:
     errors = _attempt(solver, case, lambda: mean_errors(solver, effort.steps, effort.problems))
     found = [errors] * len(names) if isinstance(errors, str) else errors
     return {
-        "nfe": _attempt(solver, case, lambda: solver(*case, seed=0).nfe),
+        # Weighted particles cost the same for any number of samples up to all of them.
+        "nfe": _attempt(
+            solver, case, lambda: solver(*case, num_samples=solver.most_samples or 1, seed=0).nfe
+        ),
         "steps": dict(zip(names, found, strict=True)),
         "order": errors if isinstance(errors, str) else order(effort.steps, errors),
         "process_gap": _attempt(solver, case, lambda: process_gap(solver)),

@@ -17,7 +17,8 @@ from wellposed.noise import ItemNoise
 from wellposed.operators.image.inpainting import Denoising
 from wellposed.operators.superposition import Superposition
 from wellposed.priors.adapters.product import Product
-from wellposed.priors.analytic import Full, GaussianPrior
+from wellposed.priors.analytic import GaussianPrior
+from wellposed.priors.covariance import Full
 from wellposed.priors.schedule import VE, Schedule
 from wellposed.solvers.base import Solver
 from wellposed.solvers.dps import DPS

@@ -1,0 +1,118 @@
+"""Covariances of Gaussian priors, as functions of their eigenvalues."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from wellposed.checks import Checked, NonNegative, Positive, RealTensor
+from wellposed.errors import DtypeError, ShapeError, require
+
+SpectralFunction = Callable[[Tensor], Tensor]
+
+
+class Covariance(Checked, ABC):
+    """A symmetric positive covariance acting on images (B, C, ...)."""
+
+    @abstractmethod
+    def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
+        """Return ``f(C) x``, the function applied to the eigenvalues."""
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """Return ``C x``."""
+        return self.spectral(x, lambda values: values)
+
+
+class Diagonal(Covariance):
+    """Independent pixels, with variances broadcastable to one image."""
+
+    def __init__(self, variance: RealTensor | Positive) -> None:
+        exact = None if isinstance(variance, Tensor) else torch.float64
+        self.variance = torch.as_tensor(variance, dtype=exact)
+        require(bool((self.variance > 0).all()), "variance", "values <= 0", "positive values")
+
+    def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
+        """Return ``f(C) x``."""
+        return function(self.variance.to(x.real.dtype).to(x.device)) * x
+
+
+class Full(Covariance):
+    """Any covariance matrix over the flattened image, (n, n)."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        if not (matrix.is_floating_point() or matrix.is_complex()):
+            raise DtypeError(f"matrix: got {matrix.dtype}, accepted: floating-point or complex")
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise ShapeError(f"matrix: got {tuple(matrix.shape)}, accepted: (n, n)")
+        off = float((matrix - matrix.mH).abs().max())
+        hermitian = off <= 1e-4 * float(matrix.abs().max())  # up to rounding in single precision
+        require(hermitian, "matrix", f"one that is {off:.3g} from Hermitian", "a Hermitian one")
+        self.values: Tensor
+        self.vectors: Tensor
+        self.values, self.vectors = torch.linalg.eigh(matrix)
+        definite = bool((self.values > 0).all())
+        require(definite, "matrix", "an indefinite matrix", "a positive definite matrix")
+
+    def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
+        """Return ``f(C) x``."""
+        V = self.vectors.to(x.dtype).to(x.device)
+        # In the shape of one image, so that the function may have a factor per item.
+        values = self.values.to(x.real.dtype).to(x.device).reshape(1, *x.shape[1:])
+        return ((x.flatten(1) @ V.conj() * function(values).flatten(1)) @ V.T).reshape(x.shape)
+
+
+class Stationary(Covariance):
+    """A stationary field: ``C = F^H diag(spectrum) F`` with the orthonormal 2-D transform.
+
+    Args:
+        spectrum: power spectrum, broadcastable to (C, H, W), in FFT order; symmetric under
+            frequency negation for real images.
+    """
+
+    def __init__(self, spectrum: RealTensor) -> None:
+        require(bool((spectrum > 0).all()), "spectrum", "values <= 0", "positive values")
+        self.spectrum = spectrum
+
+    def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
+        """Return ``f(C) x``."""
+        values = function(self.spectrum.to(x.real.dtype).to(x.device))
+        out: Tensor = torch.fft.ifft2(values * torch.fft.fft2(x))
+        return out if x.is_complex() else out.real
+
+
+class LowRank(Covariance):
+    """``C = U diag(l) U^H + rest (1 - U U^H)``: some components, and one variance for the rest.
+
+    Args:
+        components: orthonormal images (k, C, ...), the columns of U.
+        values: their variances (k,), not negative.
+        rest: variance of everything else.
+
+    Raises:
+        ShapeError: not one value for each component.
+        ArgumentError: components that are not orthonormal, or negative values.
+    """
+
+    def __init__(self, components: Tensor, values: RealTensor, rest: NonNegative = 0.0) -> None:
+        if components.ndim < 2 or values.ndim != 1 or len(components) != len(values):
+            raise ShapeError(
+                f"components: got {tuple(components.shape)} for values {tuple(values.shape)}, "
+                "accepted: (k, C, ...) and (k,)"
+            )
+        require(bool((values >= 0).all()), "values", "values < 0", "values of at least 0")
+        flat = components.flatten(1)
+        off = float((flat.conj() @ flat.T - torch.eye(len(flat)).to(flat)).abs().max())
+        accepted = "orthonormal images, of which there are at most as many as numbers in one"
+        require(off <= 1e-4, "components", f"ones that are {off:.3g} from orthonormal", accepted)
+        self.components, self.values, self.rest = components, values, float(rest)
+
+    def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
+        """Return ``f(C) x``."""
+        one = [1] * (x.ndim - 1)
+        kind = torch.promote_types(x.dtype, self.components.dtype)
+        U = self.components.flatten(1).to(kind if kind.is_complex else x.dtype).to(x.device)
+        values = self.values.to(x.real.dtype).to(x.device).view(1, -1, *one[1:])
+        rest = function(values.new_full((1, *one), self.rest))
+        gain = (function(values) - rest).flatten(1)
+        return rest * x + ((x.flatten(1).to(U.dtype) @ U.mH * gain) @ U).reshape(x.shape)

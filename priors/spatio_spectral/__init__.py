@@ -1,0 +1,1 @@
+"""Priors that are fitted to one image of many bands while it is sampled."""

@@ -1,0 +1,127 @@
+"""``wellposed validate --operator``: ranks of truths drawn from the prior among samples."""
+
+import json
+from pathlib import Path
+
+import typer
+
+from wellposed.cli.batch import identity
+from wellposed.cli.known import draw_image, of_draw, sampler
+from wellposed.cli.names import use_device
+from wellposed.cli.priors import load_prior
+from wellposed.cli.reconstruct import PRIORS
+from wellposed.cli.tasks import check_options_of
+from wellposed.cli.trial_settings import Validate
+from wellposed.errors import FileError, require
+from wellposed.figures import format_table, write_figure
+from wellposed.integrity import read_json
+from wellposed.metrics import coverage
+from wellposed.priors import Prior
+from wellposed.runs.fingerprint import fingerprint
+from wellposed.runs.progress import track
+from wellposed.validation.rank_figure import draw_ranks
+from wellposed.validation.ranks import QUANTITIES, ranks_of, uniformity
+from wellposed.writing import make_folder, write_text
+
+RANKS, PICTURE = "ranks.json", "ranks.png"
+
+Found = dict[str, float]
+"""The ranks of an image, and the coverage of its pixels."""
+
+
+def consistency(o: Validate) -> None:
+    """Draw images, reconstruct them, and test their ranks."""
+    operator = _checked(o)
+    name = PRIORS.get(operator, "natural") if o.prior is None else o.prior
+    prior = load_prior(name, o).to(use_device(o.device))
+    weights = fingerprint(prior)
+    settings = identity(o, weights)
+    found = [] if o.out is None else _kept(o.out, settings)
+    for index in track(range(len(found), o.images), "images"):
+        found.append(_ranked(o, prior, weights, index))
+        if o.out is not None:
+            content = {"settings": settings, "images": found}
+            write_text(o.out / RANKS, json.dumps(content, indent=1) + "\n", "--out")
+    _report(found[: o.images], o)
+
+
+def _checked(o: Validate) -> str:
+    """Return the operator; raise if options do not fit this test."""
+    assert o.operator is not None
+    check_options_of(o.operator, o)
+    require(not o.quick, "--quick", o.quick, "--images and --steps with --operator")
+    require(len(o.solvers) <= 1, "SOLVER", " ".join(o.solvers), "one solver with --operator")
+    require(o.images >= 1, "--images", o.images, "a positive number")
+    require(o.num_samples >= 2, "--num-samples", o.num_samples, "2 or more")
+    return o.operator
+
+
+def _ranked(o: Validate, prior: Prior, weights: str, index: int) -> Found:
+    """Return the ranks of an image, which is whole, as the prior has drawn it."""
+    known, truth = of_draw(prior, weights, o, index)
+    solver = sampler(o, o.solvers[0] if o.solvers else None, known)
+    result = known.solved(solver, o.num_samples)
+    height, width = truth.shape[-2:]
+    point = draw_image(prior, o, index, (height, width), number=1)
+    place = (known.task.y.cpu(), known.task.operator.cpu())
+    ranks = ranks_of(truth, result.samples[:, 0], *place, point, known.seed)
+    inside = float(coverage(result.interval(_level(o.num_samples)), truth).mean())
+    return {**{name: float(rank) for name, rank in ranks.items()}, "coverage": inside}
+
+
+def _level(num_samples: int) -> float:
+    """Return the probability of the range of the samples, in which no interpolation is needed."""
+    return (num_samples - 1) / (num_samples + 1)
+
+
+def _kept(folder: Path, settings: str) -> list[Found]:
+    """Return what an interrupted run has found.
+
+    Raises:
+        FileError: the folder holds results of other settings.
+    """
+    make_folder(folder, "--out")
+    path = folder / RANKS
+    if not path.exists():
+        return []
+    try:
+        stored = read_json(path)
+        same, found = stored["settings"] == settings, stored["images"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileError(f"--out: cannot add to {str(path)!r}: {error}") from error
+    if not same:
+        raise FileError(
+            f"--out: {str(path)!r} holds ranks of other settings, accepted: an empty folder, or "
+            "ranks of the same options, files and prior"
+        )
+    kept: list[Found] = found
+    return kept
+
+
+def _report(found: list[Found], o: Validate) -> None:
+    ranks = {name: [int(each[name]) for each in found] for name in QUANTITIES}
+    typer.echo(_table(ranks, o.num_samples))
+    inside = sum(each["coverage"] for each in found) / len(found)
+    typer.echo(
+        f"Pixels inside the range of their samples: {inside:.1%}, of exact samples "
+        f"{_level(o.num_samples):.1%}. Variances above 1: samples too narrow."
+    )
+    if o.out is not None:
+        write_figure(draw_ranks(ranks, o.num_samples), o.out / PICTURE)
+        typer.echo(f"wrote {o.out / RANKS} and {o.out / PICTURE}")
+
+
+def _table(ranks: dict[str, list[int]], num_samples: int) -> str:
+    tests = {name: uniformity(values, num_samples) for name, values in ranks.items()}
+    rows = [
+        [name, QUANTITIES[name], f"{t.p_value:.3g}", f"{t.mean:.3f}", f"{t.variance:.2f}"]
+        for name, t in tests.items()
+    ]
+    header = ["rank of", "which is", "p", "mean (.5)", "variance (1)"]
+    least = min(1.0, len(tests) * min(t.p_value for t in tests.values()))
+    count = len(next(iter(ranks.values())))
+    return (
+        f"{format_table(header, rows)}\n{count} images of {num_samples} samples: smallest p times "
+        f"{len(tests)} tests is {least:.3g}; below .05 the samples are not those of the prior's "
+        "posterior."
+    )

@@ -1,0 +1,14 @@
+__all__: list[str]
+
+from .base import Code as Code
+from .base import Inversion as Inversion
+from .bdia import BDIA as BDIA
+from .ddcm import DDCM as DDCM
+from .ddim import DDIM as DDIM
+from .edict import EDICT as EDICT
+from .edit_friendly import EditFriendly as EditFriendly
+from .files import load as load
+from .fixed_point import FixedPoint as FixedPoint
+from .gradient import generate as generate
+from .midpoint import Midpoint as Midpoint
+from .whiteness import Whiteness as Whiteness
