@@ -238,6 +238,7 @@ def test_posterior_is_that_of_dense_linear_algebra(name, measured):
     close(prior.posterior(y, operator).mean, posterior.mean, 1e-6)  # the operator's own, float32
 
 
+@pytest.mark.slow
 def test_posterior_of_complex_multi_coil_mri():
     """On 4 x 4 images, against the conditioning of their real and imaginary parts."""
     spectrum = 1 / (1 + 3 * normal(1, 4, 4, seed=2).square())

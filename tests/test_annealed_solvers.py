@@ -650,6 +650,7 @@ def test_fields_out_of_range_are_named():
             solver(**{field: value})
 
 
+@pytest.mark.slow
 def test_projection_is_no_posterior_but_pnp_dm_beats_it():
     """The reference is told from a plain method by every measure."""
     good = posterior_errors(PnPDM(steps=60, prior_steps=5, rho_min=0.05), 300, 1)

@@ -74,6 +74,7 @@ def data_folder(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_no_image_serves_for_tuning_and_for_the_table(tmp_path):
     folder = data_folder(tmp_path)
     for name in ("sr4", "mri4", "ct30"):
@@ -108,6 +109,7 @@ def test_draws_fill_their_ranges_evenly():
 
 
 @pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.slow
 def test_methods_keep_to_the_budget(name):
     result = methods.METHODS[name].run(case("inpaint-random", 2), {}, 10)
     assert 9 <= result.nfe <= 10
@@ -135,6 +137,7 @@ def fake(found, errors, published=0.5):
     )
 
 
+@pytest.mark.slow
 def test_search_finds_the_best_settings():
     found = case("sr4")
     best = tune.search(fake(found, (2.0, 0.1)), found, nfe=10, trials=3)
@@ -151,6 +154,7 @@ def test_search_tells_refusal_from_a_wrong_range():
         tune.search(fake(found, (-1.0,)), found, nfe=10, trials=2)
 
 
+@pytest.mark.slow
 def test_tuning_goes_on_where_it_stopped(tmp_path, monkeypatch):
     found, out = case("mri4"), tmp_path / "tuned.json"
     names = ("DDS", "DDRM")
@@ -217,6 +221,7 @@ def test_the_headline_compares_at_no_less_quality(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "per_step"), [("DDS", 0), ("DPS", 1), ("MMPS", 3)])
+@pytest.mark.slow
 def test_the_stopwatch_counts_calls_and_gradients(name, per_step):
     found = case("mri4")
     watch = overhead.Stopwatch(found.prior.network)

@@ -118,6 +118,7 @@ def result_of(samples, solver="DDS", **settings):
     return Reconstruction(samples, torch.ones(samples.shape[:2]), 5, 0.1, solver, settings)
 
 
+@pytest.mark.slow
 def test_coverage_of_exact_and_of_narrow_gaussian_samples_is_restored(tmp_path):
     truth, _, _, exact, samples = gaussian(200, seed=3)
     new, _, _, new_exact, new_samples = gaussian(200, seed=7)
@@ -309,6 +310,7 @@ def test_the_command_refuses_what_does_not_fit(files, tmp_path, options, more, m
     assert not (tmp_path / "out" / "reconstruction.h5").exists()
 
 
+@pytest.mark.slow
 def test_maps_are_written_with_the_geometry_of_a_volume(files, tmp_path):
     out = tmp_path / "cal.json"
     words = ("calibrate", files / "volume.nii.gz", "--slices", "0:4", "--axis", 0)
@@ -433,6 +435,7 @@ def test_measured_kspace_is_calibrated_with_complete_kspace(files, tmp_path):
     assert done.exit_code == 2 and "--calibration: got measured" in done.stderr
 
 
+@pytest.mark.slow
 def test_blurred_photographs_are_calibrated_with_sharp_ones(files, tmp_path):
     """Photographs go on outside the frame, in simulations too."""
     words = ("calibrate", files / "images", *common(files, operator="deblurring"))

@@ -244,6 +244,7 @@ def test_adm_is_what_diffusers_computes(tmp_path, resampling, scale_shift, block
     assert (prior.channels, prior.data_range, prior.is_complex) == (3, (0.0, 1.0), False)
 
 
+@pytest.mark.slow
 def test_heads_matter_and_default_to_64_channels(tmp_path):
     """The tiny network's widths 64 and 96 in heads of 32 channels; as one head it differs."""
     weights = adm_weights(adm_unet())
@@ -578,6 +579,7 @@ def without(state, key):
 
 
 @every_family
+@pytest.mark.sampled
 def test_weights_that_do_not_fit_are_listed(tmp_path, weights, family):
     def fails(state, *parts):
         path = saved(tmp_path, state, "damaged.pt")

@@ -80,6 +80,7 @@ JOBS = {
 
 
 @pytest.mark.parametrize(("name", "operator", "prior", "more"), JOBS.values(), ids=JOBS.keys())
+@pytest.mark.sampled
 def test_reconstruct_writes_result_and_panel(files, tmp_path, name, operator, prior, more):
     done = run(
         *("reconstruct", files / name, "--operator", operator, "--prior", files / prior),

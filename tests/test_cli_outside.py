@@ -123,6 +123,7 @@ def test_an_operator_from_outside_takes_measurements(at, tmp_path):
     assert (found[:, ::2] - y).norm() < 0.35 * (found[:, ::2].mean() - y).norm()
 
 
+@pytest.mark.slow
 def test_an_operator_from_outside_measures_each_slice(at, tmp_path):
     words = [*EVERY, "--simulate", "--volume", "--prior", "ct"]
     done = reconstruct(tmp_path, *words, file="volume.npy")

@@ -152,6 +152,7 @@ def test_the_middle_row_is_a_fan():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.sampled
 def test_operator_properties(dtype, device):
     op = ConeBeamCT((4, 7, 6), 5, 20.0, 30.0).to(device)
     assert check_operator(op, dtype=dtype).passes(1e-5 if dtype == torch.float32 else 1e-12)

@@ -49,6 +49,7 @@ def test_the_start_finds_mean_and_spectrum():
         assert 0.7 < float(found[band].mean() / spectrum[band].mean()) < 1.4
 
 
+@pytest.mark.slow
 def test_the_start_is_that_of_complex_images_too():
     x = torch.complex(*(normal(40, 1, 8, 8, seed=s) for s in (0, 1)))
     operator = SingleCoilMRI(torch.ones(8, 8), noise_sigma=1e-3)

@@ -29,6 +29,7 @@ def alexnet(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_lpips_is_that_of_torchmetrics(alexnet, monkeypatch):
     from torchmetrics.functional.image import (
         learned_perceptual_image_patch_similarity as reference,

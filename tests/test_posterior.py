@@ -69,6 +69,7 @@ def test_the_default_spacing_suits_every_process(name):
     assert 0.5 < errors.spread < 1.2
 
 
+@pytest.mark.slow
 def test_dds_without_data_samples_the_prior():
     """With a useless measurement and many steps, DDS must return the prior."""
     y, operator, prior = gaussian_problem(process("vp"), seed=0, noise_sigma=0.1)

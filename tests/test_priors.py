@@ -488,6 +488,7 @@ def test_dds_with_a_deepinv_denoiser_is_dds_with_the_exact_prior():
 
 
 @pytest.mark.parametrize("denoiser", ["TVDenoiser", "MedianFilter"])
+@pytest.mark.sampled
 def test_dds_runs_with_deepinvs_own_denoisers(denoiser):
     ramp = torch.linspace(0.2, 0.8, 16)
     clean = (ramp[:, None] * ramp).sqrt().expand(1, 1, 16, 16).contiguous()

@@ -90,6 +90,7 @@ def test_a_command_without_a_solver_gives_one_estimate(photo, tmp_path):
     assert solved(tmp_path / "s") == ("MMPS", True)
 
 
+@pytest.mark.slow
 def test_a_command_takes_solvers_without_a_prior(photo, tmp_path):
     done = reconstruct(photo, tmp_path / "o", "--solver", "total-variation")
     assert done.exit_code == 0, done.output

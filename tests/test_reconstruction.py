@@ -35,6 +35,7 @@ def test_mean_and_std_are_those_of_the_samples(complex_):
 
 
 @pytest.mark.parametrize("complex_", [False, True])
+@pytest.mark.sampled
 def test_saved_and_loaded_results_are_equal(tmp_path, complex_):
     r = result(complex_)
     path = r.save(tmp_path / "new" / "folder", others={"FBP": r.mean}, truth=r.samples[0])

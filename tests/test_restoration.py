@@ -193,6 +193,7 @@ def flow_error(schedule=UNSHIFTED, **options):
 
 
 @pytest.mark.parametrize("parametrization", ["data", "noise"])
+@pytest.mark.sampled
 def test_the_mr_sampler_has_the_orders_it_claims(parametrization):
     slopes = []
     # The published one has half of D2, and lambda linear between times, which are many here.

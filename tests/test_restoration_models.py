@@ -639,6 +639,7 @@ def test_rddm_trainer_files(tmp_path, averaged):
 @pytest.mark.parametrize(
     ("names", "predicts"), [(("unet0.", "unet1."), None), (("unet0.",), "noise")]
 )
+@pytest.mark.sampled
 def test_rddm_of_ddim_coefficients_is_told_its_progress(tmp_path, names, predicts):
     """Processes converted from DDIM's are partially path-independent: labels are sums times T."""
     alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
@@ -712,6 +713,7 @@ def test_resshift_restorer():
     assert relative(restorer.denoise(x, t, degraded), expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_steps_are_read_off_the_published_names_or_asked_for(tmp_path):
     _, state = tiny_resshift(halvings=0)
     code = saved(tmp_path, TINY_CODE, "code.pth")
@@ -1011,6 +1013,7 @@ def test_rddm_refuses_predictions_of_other_networks(tmp_path):
         priors.load(path, prediction="residual+noise")
 
 
+@pytest.mark.slow
 def test_resshift_needs_its_autoencoder(tmp_path):
     _, state = tiny_resshift(halvings=0)
     path, code = saved(tmp_path, state, "resshift_s4.pth"), saved(tmp_path, TINY_CODE, "code.pth")

@@ -106,6 +106,7 @@ def test_folders_of_all_kinds_and_sizes(photos, deblur, tmp_path):
     torch.testing.assert_close(mean, (one + two) / 2, rtol=0, atol=1.01 / 255)
 
 
+@pytest.mark.slow
 def test_the_truth_adds_figures(photos, x4, tmp_path):
     options = ["--num-samples", 2, "--steps", 2, "--truth", photos / "clean"]
     done = run(photos / "small", "--prior", x4, "--out", tmp_path, *options)

@@ -119,6 +119,7 @@ def reconstruct(path, out, *options) -> tuple[Reconstruction, str]:
     return Reconstruction.load(out / "reconstruction.h5"), found.output
 
 
+@pytest.mark.slow
 def test_noise_on_the_command_line_is_in_the_units_of_the_measurement(tmp_path):
     y, _ = mri()
     np.save(tmp_path / "k.npy", y[0].numpy())
