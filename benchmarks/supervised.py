@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from wellposed.datasets.images.crops import random_phase
+from wellposed.linalg import as_channels, from_channels
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.plain import plain_image
 from wellposed.priors.networks.conv_unet import ConvUNet
@@ -65,7 +66,7 @@ def train(task: str, data: Path, path: Path, steps: int) -> None:
         seen = inputs(operator.measure(truth, seed=step), operator)
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 200) * min(1, 2 * (1 - step / steps))
-        loss = (seen + network(seen, torch.zeros(batch)) - channels(truth)).square().mean()
+        loss = (seen + network(seen, torch.zeros(batch)) - as_channels(truth)).square().mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -84,7 +85,7 @@ def restore(path: Path, task: str, y: Tensor, operator: LinearOperator) -> Tenso
     seen = inputs(y, operator)
     with torch.no_grad():
         found = seen + network(seen, torch.zeros(len(seen)))
-    return torch.complex(*found.chunk(2, 1)) if operator.complex_image else found
+    return from_channels(found) if operator.complex_image else found
 
 
 def build(prior: str) -> ConvUNet:
@@ -96,12 +97,7 @@ def build(prior: str) -> ConvUNet:
 
 def inputs(y: Tensor, operator: LinearOperator) -> Tensor:
     """Return the plain image of a measurement as real channels."""
-    return channels(plain_image(y, operator)[1].detach())
-
-
-def channels(image: Tensor) -> Tensor:
-    """Return complex images as two real channels."""
-    return torch.cat([image.real, image.imag], 1) if image.is_complex() else image
+    return as_channels(plain_image(y, operator)[1].detach())
 
 
 def draws(task: str, data: Path) -> tuple[Draw, int, int]:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from wellposed.figures import format_table, write_png
 from wellposed.learning import ForwardModelSampler, forward_model_losses
 from wellposed.learning.forward_models import Forward
+from wellposed.linalg import as_channels, from_channels
 from wellposed.metrics import psnr, ssim
 from wellposed.noise import ItemNoise
 from wellposed.operators import SingleCoilMRI, uniform_random_lines
@@ -45,23 +46,18 @@ class Network(nn.Module):
 
     def guess(self, context: Tensor) -> Tensor:
         """Return an image (B, 1, H, W) from the zero-filled context."""
-        channels = self.plain(parts(context), context.real.new_zeros(len(context)))
-        return context + torch.complex(*channels.chunk(2, 1))
+        channels = self.plain(as_channels(context), context.real.new_zeros(len(context)))
+        return context + from_channels(channels)
 
     def estimate(
         self, context: Tensor, z_t: Tensor, forward: "Whitened", t: Tensor, rendered: Tensor
     ) -> Tensor:
         """Return the image from the context and the noisy k-space of another mask."""
         seen = torch.cat(
-            [parts(v) for v in (context, forward.back(z_t), forward.back(rendered))], 1
+            [as_channels(v) for v in (context, forward.back(z_t), forward.back(rendered))], 1
         )
         label = SCHEDULE.ratio(t).log().to(seen.dtype) / 4
-        return context + torch.complex(*self.noisy(seen, label)[:, :2].chunk(2, 1))
-
-
-def parts(x: Tensor) -> Tensor:
-    """Return real and imaginary parts as channels."""
-    return torch.cat([x.real, x.imag], 1)
+        return context + from_channels(self.noisy(seen, label)[:, :2])
 
 
 @dataclass(frozen=True)

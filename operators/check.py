@@ -89,6 +89,26 @@ def require_operator(operator: "Physics | None", y: Tensor) -> "Physics":
     return operator
 
 
+def noise_levels(operator: "Physics | None", count: int) -> Tensor:
+    """Return the noise level of the operator's measurements, (1,) or one per item; 0 without.
+
+    Args:
+        operator: the operator.
+        count: number of items.
+
+    Raises:
+        ShapeError: neither one noise level nor one per item.
+    """
+    sigma = getattr(getattr(operator, "noise_model", None), "sigma", None)
+    levels = torch.zeros(1) if sigma is None else torch.as_tensor(sigma).flatten()
+    if len(levels) not in (1, count):
+        raise ShapeError(
+            f"operator: got {len(levels)} noise levels, accepted: 1, or one for each of {count} "
+            "items"
+        )
+    return levels
+
+
 def warn_of_noise(y: Tensor, operator: "Physics") -> None:
     """Warn of a noise level that the measurement, which holds the noise, is too small for."""
     sigma = getattr(getattr(operator, "noise_model", None), "sigma", None)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wellposed.errors import ShapeError, require
 from wellposed.linalg import as_real
+from wellposed.operators.check import noise_levels
 from wellposed.operators.physics import Forward
 
 FLOOR = 1e-6
@@ -195,14 +196,8 @@ def checked_noise(operator: Forward, y: Tensor) -> Tensor:
     Raises:
         ArgumentError, ShapeError: no noise level, one of 0, or neither one nor N.
     """
-    sigma = torch.as_tensor(getattr(getattr(operator, "noise_model", None), "sigma", 0.0))
-    sigma = sigma.flatten().double()
+    sigma = noise_levels(operator, len(y)).double()
     positive = bool((sigma > 0).all()) and math.isfinite(float(sigma.sum()))
     accepted = "positive noise levels of y; set noise_sigma of the operator"
     require(positive, "operator", f"the noise levels {sigma.tolist()[:4]}", accepted)
-    if len(sigma) not in (1, len(y)):
-        raise ShapeError(
-            f"operator: got {len(sigma)} noise levels, accepted: 1, or one for each of {len(y)} "
-            "items"
-        )
     return sigma.expand(len(y)).to(y.device)

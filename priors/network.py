@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from wellposed.checks import Count, Fraction, Positive
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
+from wellposed.linalg import as_channels, from_channels
 from wellposed.priors.anchor import Anchor, Condition, Degraded, degraded_of
 from wellposed.priors.labels import Label, class_labels
 from wellposed.priors.prediction import (
@@ -104,8 +105,7 @@ class NetworkPrior(Prior):
         For a class-conditional network ``condition`` is the class, or one class per item (B,).
         """
         if x_t.is_complex():
-            x0 = self.denoise_channels(torch.cat([x_t.real, x_t.imag], 1), t, condition)
-            return torch.complex(*x0.chunk(2, dim=1))
+            return from_channels(self.denoise_channels(as_channels(x_t), t, condition))
         return self.denoise_channels(x_t, t, condition)
 
     def check_image(self, x: Tensor) -> None:

@@ -22,6 +22,7 @@ from wellposed.errors import ArgumentError, ShapeError, check_finite
 from wellposed.linalg import WHOLE, Space
 from wellposed.operators.check import (
     is_linear_operator,
+    noise_levels,
     require_adjoint,
     require_operator,
     warn_of_noise,
@@ -158,14 +159,8 @@ class Problem:
         Raises:
             ShapeError: the operator has neither one noise level nor one per item.
         """
-        sigma = getattr(getattr(self.operator, "noise_model", None), "sigma", None)
         like = self.y.real
-        sigma = torch.zeros(1) if sigma is None else torch.as_tensor(sigma).flatten()
-        if len(sigma) not in (1, len(like)):
-            raise ShapeError(
-                f"operator: got {len(sigma)} noise levels, accepted: 1, or one for each of "
-                f"{len(like)} items"
-            )
+        sigma = noise_levels(self.operator, len(like))
         return sigma.to(like.dtype).to(like.device).expand(len(like)) / self.prior.scale
 
     @property

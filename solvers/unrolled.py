@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from wellposed.checks import Count, Whole
+from wellposed.checks import Whole
 from wellposed.errors import ArgumentError, require
 from wellposed.noise import NoiseSource
 from wellposed.operators import LinearOperator
@@ -33,7 +33,6 @@ class Unrolled(PointEstimate):
     """
 
     steps: Annotated[int, Whole(1, 1)] = 1
-    batch_size: Count | None = None
     weights: str = ""
 
     name: ClassVar[str] = "unrolled"

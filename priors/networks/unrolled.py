@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wellposed.errors import ShapeError
-from wellposed.linalg import largest_eigenvalue, per_item
+from wellposed.linalg import as_channels, from_channels, largest_eigenvalue, per_item
 from wellposed.operators import Decomposable, LinearOperator
 from wellposed.priors.networks.conv_unet import BLOCKS, EMBEDDING, zeroed
 from wellposed.reversible import Coupling, reversible
@@ -57,21 +57,18 @@ class Fidelity:
 
     def start(self) -> Tensor:
         """Return ``A^+ y``."""
-        return self._seen(self.back(self.y))
+        return as_channels(self.back(self.y))
 
     def normal(self, x: Tensor) -> Tensor:
         """Return ``A^+ A x``."""
-        return self._seen(self.back(self.forward(self._image(x))))
+        return as_channels(self.back(self.forward(self._image(x))))
 
     def project(self, x: Tensor) -> Tensor:
         """Return ``x + A^+ (y - A x)``."""
-        return x + self._seen(self.back(self.y - self.forward(self._image(x))))
+        return x + as_channels(self.back(self.y - self.forward(self._image(x))))
 
     def _image(self, x: Tensor) -> Tensor:
-        return torch.complex(*x.chunk(2, 1)) if self.is_complex else x
-
-    def _seen(self, x: Tensor) -> Tensor:
-        return torch.cat([x.real, x.imag], 1) if self.is_complex else x
+        return from_channels(x) if self.is_complex else x
 
 
 class _Block(nn.Module):
@@ -254,4 +251,4 @@ class UnrolledNetwork(nn.Module):
         context = levels, self.labels, back, data, self.look
         x1, x2 = reversible(x, self.second * x, [*self.steps], *context)
         found = x1 + self.merge * x2
-        return torch.complex(*found.chunk(2, 1)) if data.is_complex else found
+        return from_channels(found) if data.is_complex else found

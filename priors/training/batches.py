@@ -1,5 +1,7 @@
 """Training batches: crops, noise levels and noise, which depend only on step and crop number."""
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,8 +17,8 @@ from wellposed.priors.training.unrolled_settings import UnrolledSettings
 Batch = tuple[Tensor, ...]
 
 
-class TrainingBatches(Dataset[Batch]):
-    """The batch of every step: clean crops in units, quantiles of their noise levels, noise.
+class Batches(Dataset[Batch], ABC):
+    """The batch of every step.
 
     Args:
         crops: source of the crops.
@@ -57,6 +59,16 @@ class TrainingBatches(Dataset[Batch]):
         mine = count // self.world
         items = range(self.rank * mine, (self.rank + 1) * mine)
         return self.draw(items, count, step, size)
+
+    @abstractmethod
+    def draw(self, items: range, count: int, step: int, size: int) -> Batch:
+        """Return some items of a batch of ``count`` crops of a size."""
+
+
+class TrainingBatches(Batches):
+    """The batch of every step: clean crops in units, quantiles of their noise levels, noise."""
+
+    settings: TrainingSettings
 
     def draw(self, items: range, count: int, step: int, size: int) -> Batch:
         """Return (x0, u, eps) of some items of a batch of ``count``.
@@ -113,7 +125,7 @@ def draw_noise(
 def reading_of(settings: TrainingSettings | UnrolledSettings) -> Reading:
     """Return the settings for reading the run's data as images."""
     own = {k: getattr(settings, k) for k in Reading.__dataclass_fields__}
-    return Reading(**own | ({"data_range": None} if settings.channel_ranges else {}))
+    return Reading(**own | {"data_range": settings.file_range})
 
 
 def to_units(x: Tensor, data_range: tuple[float, float]) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from wellposed.datasets.images.crops import Crops
 from wellposed.datasets.images.image_files import Collection
+from wellposed.linalg import from_channels
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.sampling import sample
 from wellposed.priors.stored.config import Config
@@ -113,4 +114,4 @@ class Denoising(PriorTask):
 
     def _shown(self, x: Tensor) -> Tensor:
         """Return real channels in units as pictures; complex ones show their magnitude."""
-        return torch.complex(*x.chunk(2, 1)) if self.settings.complex_phase else (x + 1) / 2
+        return from_channels(x) if self.settings.complex_phase else (x + 1) / 2

@@ -15,7 +15,7 @@ from wellposed.errors import FileError, ShapeError
 from wellposed.operators import presets
 from wellposed.operators.options import OperatorOptions
 from wellposed.priors.anchor import enlarged
-from wellposed.priors.training.batches import TrainingBatches, draw_noise, draw_places
+from wellposed.priors.training.batches import Batches, draw_noise, draw_places
 from wellposed.priors.training.settings import TrainingSettings
 
 Degradation = Callable[[Tensor, np.random.Generator], Tensor]
@@ -161,7 +161,7 @@ def shrinkage(pair: PairedStack) -> int:
     return factor
 
 
-class PairBatches(TrainingBatches):
+class PairBatches(Batches):
     """The batch of every step: clean and degraded crops, quantiles of their times, noise.
 
     Crops are degraded with a margin around them, so that a crop shows no border effects inside an

@@ -59,6 +59,11 @@ class ImageSettings:
     gain: tuple[float, float] = setting((1.0, 1.0), "Random intensity factor.")
     foreground: float = setting(0.0, "Mean below which a crop counts as empty.")
 
+    @property
+    def file_range(self) -> tuple[float, float] | None:
+        """The range that files are expected to have."""
+        return self.data_range
+
     def check_images(self) -> None:
         """Raise if a setting is invalid."""
         for name in ("window", "data_range", "zoom", "gain"):
@@ -189,6 +194,17 @@ class RunSettings:
         require(0 <= self.ema < 1, "ema", self.ema, "a number in [0, 1)")
         require(0 <= self.decay <= 1, "decay", self.decay, "a number from 0 to 1")
 
+    def decisive(self) -> dict[str, Any]:
+        """Return the settings that determine the trained weights, JSON-serialisable."""
+        kept = {k: v for k, v in asdict(self).items() if k not in (*FREE, *FOLDERS, *self._unused)}
+        decisive: dict[str, Any] = json.loads(json.dumps(kept))
+        return decisive
+
+    @property
+    def _unused(self) -> set[str]:
+        """Settings that this kind of training does not have."""
+        return set()
+
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate: a ramp, a plateau, and a linear fall over the last steps.
 
@@ -277,16 +293,15 @@ class TrainingSettings(
             fits = size % self.upsample == 0
             require(fits, "image_size", size, f"a multiple of factor, {self.factor}")
 
-    def decisive(self) -> dict[str, Any]:
-        """Return the settings that determine the trained weights, JSON-serialisable."""
-        other = {
-            f.name
-            for group in (ANCHORED if self.process is None else PLAIN)
-            for f in fields(group)
-        }
-        kept = {k: v for k, v in asdict(self).items() if k not in (*FREE, *FOLDERS, *other)}
-        decisive: dict[str, Any] = json.loads(json.dumps(kept))
-        return decisive
+    @property
+    def _unused(self) -> set[str]:
+        groups = ANCHORED if self.process is None else PLAIN
+        return {f.name for group in groups for f in fields(group)}
+
+    @property
+    def file_range(self) -> tuple[float, float] | None:
+        """The range that files are expected to have; None of several."""
+        return None if self.channel_ranges else self.data_range
 
 
 DEFAULT_OF = {f.name: f.default for f in fields(TrainingSettings)}

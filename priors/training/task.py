@@ -14,7 +14,7 @@ from wellposed.priors.network import NetworkPrior
 from wellposed.priors.prior import Prior, broadcast
 from wellposed.priors.stored.config import Config
 from wellposed.priors.stored.store import build_prior
-from wellposed.priors.training.batches import Batch, TrainingBatches
+from wellposed.priors.training.batches import Batch, Batches
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.priors.training.unrolled_settings import UnrolledSettings
 
@@ -46,8 +46,8 @@ class Task(ABC, Generic[M]):
     """
 
     settings: Settings
-    batches: TrainingBatches
-    held: TrainingBatches
+    batches: Batches
+    held: Batches
     curve: tuple[str, ...]
     autoencoder: DiffusersAutoencoder | None = None
 

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from dataclasses import MISSING, fields
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,16 @@ from wellposed.priors.stored.store import load_network, make_network, save_prior
 from wellposed.priors.training.batches import Batch, reading_of
 from wellposed.priors.training.denoiser import Denoising
 from wellposed.priors.training.restorer import Restoring
-from wellposed.priors.training.settings import TrainingSettings
+from wellposed.priors.training.settings import DEFAULT_OF
 from wellposed.priors.training.task import Settings, Task
 from wellposed.priors.training.unrolled import Unrolling
 from wellposed.priors.training.unrolled_settings import UnrolledSettings
 from wellposed.writing import replacing
 
 DEFAULTS = {
-    f.name: json.loads(json.dumps(f.default))
-    for f in fields(TrainingSettings)
-    if f.default is not MISSING
+    name: json.loads(json.dumps(default))
+    for name, default in DEFAULT_OF.items()
+    if default is not MISSING
 }
 """Settings of runs that older versions have started."""
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from wellposed.datasets.images.crops import Crops
 from wellposed.datasets.images.image_files import Collection
-from wellposed.linalg import as_real
+from wellposed.linalg import as_real, from_channels
 from wellposed.metrics import psnr
 from wellposed.operators import LinearOperator, presets
 from wellposed.operators.options import OperatorOptions
 from wellposed.priors.networks.unrolled import Fidelity, UnrolledNetwork
 from wellposed.priors.stored.config import Config
-from wellposed.priors.training.batches import Batch, TrainingBatches
+from wellposed.priors.training.batches import Batch, Batches
 from wellposed.priors.training.task import PICTURES, VALIDATION_CROPS, Task
 from wellposed.priors.training.unrolled_settings import UnrolledSettings
 
@@ -23,7 +23,7 @@ TRAINED, HELD = 6, 7
 """Last words of the seeds of operators: none of training is ever met in validation."""
 
 
-class CleanBatches(TrainingBatches):
+class CleanBatches(Batches):
     """The batch of every step: clean crops, 1 at the top of the range, and the step's number."""
 
     def draw(self, items: range, count: int, step: int, size: int) -> Batch:
@@ -93,23 +93,23 @@ class Unrolling(Task[UnrolledNetwork]):
         found: LinearOperator = built.to(self.device)
         return found
 
-    def reconstructed(
-        self, network: UnrolledNetwork, x: Tensor, step: int, kind: int, ratio: float
-    ) -> tuple[Tensor, Tensor]:
-        """Return the plain and the network's reconstruction of clean images (B, C, H, W)."""
+    def measured(self, x: Tensor, step: int, kind: int, ratio: float) -> Fidelity:
+        """Return the data of clean images (B, C, H, W)."""
         operator = self.operator(step, x.shape[-1], kind, ratio)
-        data = Fidelity.of(operator.measure(x, step), operator)
+        return Fidelity.of(operator.measure(x, step), operator)
+
+    def reconstructed(self, network: UnrolledNetwork, data: Fidelity) -> Tensor:
+        """Return the network's reconstruction (B, C, H, W)."""
         with self.autocast():
-            found = network(data)
-        return data.back(data.y), found
+            found: Tensor = network(data)
+        return found
 
     def loss(self, network: UnrolledNetwork, batch: Batch) -> Tensor:
         """Return the mean absolute error of a batch; the ratios take turns."""
         x, step = self._images(batch[0]), int(batch[1])
-        ratio = self.settings.ratios[
-            step // len(self.settings.image_size) % len(self.settings.ratios)
-        ]
-        found = self.reconstructed(network, x, step, TRAINED, ratio)[1]
+        s = self.settings
+        ratio = s.ratios[step // len(s.image_size) % len(s.ratios)]
+        found = self.reconstructed(network, self.measured(x, step, TRAINED, ratio))
         return as_real(found - x).abs().mean()
 
     @torch.no_grad()
@@ -118,9 +118,11 @@ class Unrolling(Task[UnrolledNetwork]):
         x = self._images(self.first_held(VALIDATION_CROPS, 0)[0])
         losses, gains = [], list[float]()
         for ratio in self.settings.ratios:
-            plain, found = self.reconstructed(network, x, 0, HELD, ratio)
+            data = self.measured(x, 0, HELD, ratio)
+            found = self.reconstructed(network, data)
             losses.append(float(as_real(found - x).abs().mean()))
-            gains += [float(psnr(image.abs(), x.abs(), 1.0).mean()) for image in (plain, found)]
+            both = (data.back(data.y), found)
+            gains += [float(psnr(image.abs(), x.abs(), 1.0).mean()) for image in both]
         return sum(losses) / len(losses), *gains
 
     @torch.no_grad()
@@ -129,9 +131,10 @@ class Unrolling(Task[UnrolledNetwork]):
         x = self._images(self.first_held(PICTURES, 1)[0])
         rows = [x]
         for ratio in self.settings.ratios:
-            rows += self.reconstructed(network, x, 1, HELD, ratio)
+            data = self.measured(x, 1, HELD, ratio)
+            rows += [data.back(data.y), self.reconstructed(network, data)]
         return {"reconstructed": rows}
 
     def _images(self, x: Tensor) -> Tensor:
         x = x.to(self.device)
-        return torch.complex(*x.chunk(2, 1)) if self.settings.complex_phase else x
+        return from_channels(x) if self.settings.complex_phase else x

@@ -1,13 +1,12 @@
 """The settings of `wellposed train-unrolled`."""
 
-import json
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from wellposed.checks import require_integer, setting
 from wellposed.errors import require, require_choice
-from wellposed.priors.training.settings import FREE, ImageSettings, RunSettings
+from wellposed.priors.training.settings import ImageSettings, RunSettings
 
 MEASURED = ("compressed-sensing", "inpainting", "mri")
 """Operators that unrolled networks are trained for."""
@@ -35,9 +34,6 @@ class UnrolledSettings(RunSettings, ImageSettings):
     )
     flips: str = setting("all", "Flips used for augmentation: all, sideways or none.")
 
-    image_noise: ClassVar[float] = 0.0
-    channel_ranges: ClassVar[tuple[float, ...]] = ()
-    ranges: ClassVar[tuple[tuple[float, float], ...]] = ()
     criterion: ClassVar[str] = "l1"
 
     def __post_init__(self) -> None:
@@ -60,9 +56,3 @@ class UnrolledSettings(RunSettings, ImageSettings):
             fits = width % 4 ** (level + 1) == 0
             accepted = f"a multiple of {4 ** (level + 1)} for level {level + 1}"
             require(fits, "widths", width, accepted)
-
-    def decisive(self) -> dict[str, Any]:
-        """Return the settings that determine the trained weights, JSON-serialisable."""
-        kept = {k: v for k, v in asdict(self).items() if k not in (*FREE, "init_from")}
-        decisive: dict[str, Any] = json.loads(json.dumps(kept))
-        return decisive

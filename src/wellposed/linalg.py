@@ -25,6 +25,16 @@ def like(x: Tensor, reference: Tensor) -> Tensor:
     return torch.view_as_complex(x) if reference.is_complex() else x
 
 
+def as_channels(x: Tensor) -> Tensor:
+    """Return complex images (B, C, ...) as real ones (B, 2 C, ...), and real ones unchanged."""
+    return torch.cat([x.real, x.imag], 1) if x.is_complex() else x
+
+
+def from_channels(x: Tensor) -> Tensor:
+    """Return the complex images (B, C, ...) of which `as_channels` made real ones."""
+    return torch.complex(*x.chunk(2, 1))
+
+
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """Return Re <a, b> of each item, (B,), the inner product that Hermitian systems need."""
     if a.is_complex() != b.is_complex():

@@ -86,14 +86,9 @@ class Reconstruction:
 
     def cpu(self) -> "Reconstruction":
         """Return a copy in host memory."""
-        return replace(
-            self,
-            samples=self.samples.cpu(),
-            residual=self.residual.cpu(),
-            measured=None if self.measured is None else self.measured.cpu(),
-            log_evidence=None if self.log_evidence is None else self.log_evidence.cpu(),
-            ess=None if self.ess is None else self.ess.cpu(),
-        )
+        present = ((name, getattr(self, name)) for name in OPTIONAL)
+        moved = {name: value.cpu() for name, value in present if value is not None}
+        return replace(self, samples=self.samples.cpu(), residual=self.residual.cpu(), **moved)
 
     def quantile(self, q: float) -> Tensor:
         """Return Weibull's ``q``-quantile per pixel, (B, C, ...), of magnitudes if complex."""

@@ -7,6 +7,7 @@ keep their defaults.
 
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, Field, field, fields
+from functools import partial
 from importlib import import_module
 from inspect import Parameter, Signature, get_annotations
 from types import SimpleNamespace
@@ -132,9 +133,7 @@ def _value(each: "Field[object]", kind: object, value: object) -> object:
 
 def _parser(each: "Field[object]", kind: object) -> Callable[[str, str], object] | None:
     """Return the function of name and text that parses an option, or ``None`` if Typer does."""
-    if kind == tuple[float, ...]:
-        return numbers
-    return integers if kind == tuple[int, ...] else each.metadata.get("parse")
+    return LISTS.get(kind) or each.metadata.get("parse")
 
 
 def _spelled(each: "Field[object]") -> str:
@@ -145,19 +144,16 @@ def _is_repeatable(kind: object) -> bool:
     return get_origin(kind) is tuple and get_args(kind)[1:] == (...,)
 
 
-def integers(option: str, text: str) -> tuple[int, ...]:
-    """Return integers spelled ``1,2,3``."""
+def _listed(kind: type, accepted: str, option: str, text: str) -> tuple[float, ...]:
+    """Return numbers of a kind spelled ``1,2,3``."""
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise ArgumentError(f"{option}: got {text!r}, accepted: integers, e.g. 64,128") from None
+        raise ArgumentError(f"{option}: got {text!r}, accepted: {accepted}") from None
 
 
-def numbers(option: str, text: str) -> tuple[float, ...]:
-    """Return numbers spelled ``0,1.5,2``."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ArgumentError(
-            f"{option}: got {text!r}, accepted: numbers, e.g. 0,1,-1000,1000"
-        ) from None
+LISTS: dict[object, Callable[[str, str], object]] = {
+    tuple[int, ...]: partial(_listed, int, "integers, e.g. 64,128"),
+    tuple[float, ...]: partial(_listed, float, "numbers, e.g. 0,1,-1000,1000"),
+}
+"""Parsers of options that are lists, by their type."""

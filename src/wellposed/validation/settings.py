@@ -25,10 +25,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "NoisyProjection": {},
         "NoisyProjection, shared noise": {"noise": "shared"},
     },
-    "PiGDM": {
-        "PiGDM": {},
-        "PiGDM, by the score": {"guidance": "score"},
-    },
+    "PiGDM": {"PiGDM": {}, "PiGDM, by the score": {"guidance": "score"}},
     "PnPDM": {"PnPDM": {}, "PnPDM, rho_min .05": {"prior_steps": 10, "rho_min": 0.05}},
     "DDIMProjection": {"DDIMProjection": {"steps": 50}},
     "RePaint": {"RePaint": {"steps": 25, "jump_length": 5, "jump_repeats": 4}},
