@@ -91,7 +91,8 @@ class Twisted(Solver):
         variance: ``rho^2`` of "isotropic" by the "trace" of the Jacobian (one random probe), or as
             for data of variance 1, "unit".
         ess_threshold: share of the particles below which the effective size leads to resampling.
-        start: x_T is "noise", or drawn from the "prior", which analytic priors can do exactly.
+        start: x_T is "noise", or drawn from the "prior", which analytic priors can do exactly;
+            "auto" takes the prior where it can.
         batch_size: particles that are computed together; ``None``: all.
     """
 
@@ -100,7 +101,7 @@ class Twisted(Solver):
     covariance: Annotated[str, Choice("auto", "tweedie", "isotropic")] = "auto"
     variance: Annotated[str, Choice("trace", "unit")] = "trace"
     ess_threshold: Fraction = 0.5
-    start: Annotated[str, Choice("noise", "prior")] = "noise"
+    start: Annotated[str, Choice("auto", "noise", "prior")] = "auto"
 
     name: ClassVar[str] = "twisted"
     linear_only: ClassVar[bool] = True
@@ -128,9 +129,9 @@ class Twisted(Solver):
         require(whole, "operator", "a volume shared by processes", "a whole one by Twisted")
         for one in each_item(problem):
             self._check_item(one)
-        exact = self.start == "noise" or isinstance(problem.prior, SupportsNoisyDraws)
+        possible = self.start != "prior" or isinstance(problem.prior, SupportsNoisyDraws)
         accepted = '"noise", or a prior that draws x_T, as GaussianPrior and GaussianMixturePrior'
-        require(exact, "start", f"{self.start} with {type(problem.prior).__name__}", accepted)
+        require(possible, "start", f"{self.start} with {type(problem.prior).__name__}", accepted)
 
     def _check_item(self, one: Problem) -> None:
         few, arrays = self._is_few(one), ARRAYS
@@ -169,8 +170,7 @@ class Twisted(Solver):
         """Draw ``x_T`` and weigh it by its twist."""
         schedule, t = problem.prior.schedule, self.times(problem)[0]
         zeros = problem.repeated(self.particles).zeros()
-        if self.start == "prior":
-            assert isinstance(problem.prior, SupportsNoisyDraws)
+        if self.start != "noise" and isinstance(problem.prior, SupportsNoisyDraws):
             x = problem.prior.draw_noisy(zeros, t, noise)
         else:
             x = starting_std(schedule, t) * noise.draw(zeros)

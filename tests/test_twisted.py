@@ -120,7 +120,10 @@ def test_the_evidence_is_unbiased_for_the_chain_of_any_number_of_steps(covarianc
     means = torch.tensor([[-1.0, 0.5], [1.0, 0.0]], dtype=torch.float64).reshape(2, 1, 1, 2)
     prior = GaussianMixturePrior(rand(2), means, 0.1 * torch.ones(2).double(), VE(1.5, 0.7))
     operator = MatrixOperator(torch.tensor([[0.8, 0.6]], dtype=torch.float64), (1, 1, 2), 0.3)
-    y, few = torch.tensor([[0.4]], dtype=torch.float64), {"steps": 2, "ess_threshold": 1}
+    y, few = (
+        torch.tensor([[0.4]], dtype=torch.float64),
+        {"steps": 2, "ess_threshold": 1, "start": "noise"},
+    )
     rule = "unit" if covariance == "isotropic" else "trace"
     solver = Twisted(particles=200, covariance=covariance, variance=rule, **few)
     times = solver.times(Problem.create(y, operator, prior))
@@ -222,11 +225,12 @@ def test_a_start_from_the_prior_is_exact_where_noise_is_not():
     operator = MatrixOperator(torch.ones(1, 1).double(), (1, 1, 1), 5.0)
     y = torch.zeros(1, 1).double()
     shares = {}
-    for start in ("prior", "noise"):
+    for start in ("prior", "auto", "noise"):
         solver = Twisted(particles=2000, steps=2, start=start)
         found = solver(y, operator, prior, num_samples=2000, seed=0)
         shares[start] = float((found.samples > 0).double().mean())
     assert shares["prior"] == pytest.approx(0.8, abs=0.04)
+    assert shares["auto"] == shares["prior"]
     assert shares["noise"] < 0.7
 
 
@@ -402,7 +406,7 @@ def test_copies_of_a_particle_part():
 def test_many_measurements_warn_of_copies():
     problem, _ = gaussian(64, 64)
     with pytest.warns(UserWarning, match="the samples are copies of few"):
-        found = Twisted(particles=8, steps=10)(*problem, seed=0)
+        found = Twisted(particles=8, steps=5)(*problem, seed=0)
     assert found.ess.min() < 2
 
 
