@@ -404,9 +404,9 @@ def test_copies_of_a_particle_part():
 
 
 def test_many_measurements_warn_of_copies():
-    problem, _ = gaussian(64, 64)
+    problem, _ = gaussian(64, 64, sigma=0.03)
     with pytest.warns(UserWarning, match="the samples are copies of few"):
-        found = Twisted(particles=8, steps=5)(*problem, seed=0)
+        found = Twisted(particles=4, steps=10)(*problem, seed=0)
     assert found.ess.min() < 2
 
 
