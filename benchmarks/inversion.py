@@ -51,7 +51,9 @@ METHODS: dict[str, Inversion] = {
 STEPS = (25, 50, 100, 200)
 PHASE: dict[str, tuple[Solver, int]] = {
     "DPS, 200 steps": (DPS(steps=200, zeta=0.4), 4),
-    "NoiseMAP, 100 steps": (NoiseMAP(steps=100, levels=4), 1),
+    "NoiseMAP": (NoiseMAP(), 1),
+    "NoiseMAP, one start": (NoiseMAP(starts=1), 1),
+    "NoiseMAP, 8 levels, one start": (NoiseMAP(levels=8, starts=1), 1),
 }
 """Solvers of phase retrieval, and the samples of which the one that fits best is taken."""
 PHOTO = Path(__file__).parents[1] / "tests" / "data" / "held_out" / "kodak_08.png"
@@ -195,25 +197,39 @@ def skips(priors: dict[str, tuple[Prior, Tensor]]) -> None:
                 )
 
 
-def phase(images: Tensor, prior: Prior) -> None:
-    """Tabulate NoiseMAP and DPS on phase retrieval; images are known up to a turn."""
+def phase(images: Tensor, prior: Prior, folder: Path) -> None:
+    """Tabulate and draw NoiseMAP and DPS on phase retrieval; images are known up to a turn."""
     operator = PhaseRetrieval(tuple(images.shape[1:]), noise_sigma=0.01)
     generator = torch.Generator().manual_seed(0)
     clean = operator.A(images)
     y = clean + 0.01 * torch.randn(clean.shape, generator=generator)
+    shown = {"truth": images}
     for name, (solver, count) in PHASE.items():
         started = time.perf_counter()
         found = solver(y, operator, prior, seed=None if count == 1 else 0, num_samples=count)
         seconds = time.perf_counter() - started
-        best = found.residual.reshape(count, -1).argmin(0)
+        residual, best = found.residual.reshape(count, -1).min(0)
         chosen = found.samples[best, torch.arange(len(images))]
-        either = torch.stack([psnr(v, images) for v in (chosen, chosen.flip(-2, -1))]).amax(0)
+        turns = torch.stack([chosen, chosen.flip(-2, -1)])
+        either, turn = torch.stack([psnr(v, images) for v in turns]).max(0)
+        shown[name] = turns[turn, torch.arange(len(images))]
         each = " ".join(f"{v:.1f}" for v in either.tolist())
-        residual = float(found.residual.reshape(count, -1).amin(0).mean())
-        print(
-            f"phase | {name} | best of {count} | {each} | {residual:.2f} | {seconds:.0f} s",
-            flush=True,
-        )
+        facts = f"{each} | {float(residual.mean()):.2f} | {count * found.nfe} | {seconds:.0f} s"
+        print(f"phase | {name} | best of {count} | {facts}", flush=True)
+    draw_columns(shown, folder / "inversion-phase.png")
+
+
+def draw_columns(shown: dict[str, Tensor], path: Path) -> None:
+    """Draw batches of images, each a column."""
+    rows = len(next(iter(shown.values())))
+    canvas = figure(1.6 * len(shown), 1.6 * rows + 0.3)
+    grid = canvas.subplots(rows, len(shown))
+    for column, (name, images) in zip(grid.T, shown.items(), strict=True):
+        column[0].set_title(name, fontsize=6)
+        for axes, image in zip(column, images, strict=True):
+            axes.imshow(displayable(image), vmin=0, vmax=1)
+            axes.set_axis_off()
+    write_figure(canvas, path)
 
 
 def main(folder: Path, names: Sequence[str]) -> None:
@@ -228,7 +244,7 @@ def main(folder: Path, names: Sequence[str]) -> None:
         "memory": partial(memory, ct, folder),
         "geometry": partial(curves, both, folder),
         "skips": partial(skips, both),
-        "phase": partial(phase, torch.cat([images[natural], photograph()]), natural),
+        "phase": partial(phase, torch.cat([images[natural], photograph()]), natural, folder),
     }
     for name in names or parts:
         parts[name]()

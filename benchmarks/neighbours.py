@@ -1,6 +1,6 @@
 """How many network calls a neighbouring slice, or the frame before, saves as a warm start.
 
-    python benchmarks/neighbours.py --data studyforrest_t1.nii.gz
+    python benchmarks/neighbours.py --data studyforrest_t1.nii.gz --out docs
 
 Slices of a head, 8 x undersampled k-space of four coils, one after another: each starts from the
 reconstruction of the slice before by `priors.Skip.near`; the first one, which has none, is not
@@ -11,11 +11,12 @@ import argparse
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from wellposed import datasets, operators, priors, solvers
 from wellposed.datasets.images.crops import central_crop, random_phase
-from wellposed.figures import format_table
+from wellposed.figures import format_table, write_figure
 from wellposed.metrics import psnr
 
 COILS, NOISE, LINES = 4, 0.01, (8, 0.04)
@@ -69,6 +70,17 @@ def sequence(x: Tensor, steps: int, spread: float | None) -> tuple[float, float]
     return sum(quality[1:]) / len(quality[1:]), sum(calls[1:]) / len(calls[1:])
 
 
+def draw(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
+    """Draw the PSNR over the network calls of each slice."""
+    canvas = Figure(figsize=(4.2, 3), dpi=96, layout="constrained")
+    axes = canvas.subplots()
+    for name, points in curves.items():
+        axes.plot(*zip(*points, strict=True), marker="o", label=f"from {name}")
+    axes.set(xlabel="network calls of a slice", title="PSNR in dB", xlim=(0, None))
+    axes.legend(fontsize=7)
+    write_figure(canvas, path)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -78,17 +90,22 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=4)
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--steps", type=int, nargs="+", default=[5, 8, 12, 20])
+    parser.add_argument("--out", type=Path, help="folder of the figure")
     o = parser.parse_args()
     x, rows = slices(o), []
     apart = float((x[1:] - x[:-1]).abs().square().mean().sqrt())
     starts = {"noise": None, "slice before": apart}
+    curves: dict[str, list[tuple[float, float]]] = {name: [] for name in starts}
     print(f"neighbours differ by {apart:.3f}, root mean square")
     for steps in o.steps:
         for name, spread in starts.items():
             quality, calls = sequence(x, steps, spread)
+            curves[name].append((calls, quality))
             rows.append([str(steps), name, f"{calls:.0f}", f"{quality:.2f}"])
             print(" | ".join(rows[-1]), flush=True)
     print(format_table(["steps", "start", "calls", "PSNR"], rows))
+    if o.out:
+        draw(curves, o.out / "inversion-neighbours.png")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from wellposed.linalg import as_real, inner, per_item
+from wellposed.linalg import as_real, inner, per_item, squares
 from wellposed.priors.transition import Levels
 from wellposed.solvers.corrected import Estimate
 from wellposed.solvers.data import noise_level
@@ -78,11 +78,6 @@ class Twist(Protocol):
 def likelihood(x: Tensor, problem: Problem) -> Tensor:
     """Return ``log p(y | x)`` of clean images without its constant, (P,)."""
     return -0.5 * squares(problem.y - problem.A(x)) / noise_level(problem).double() ** 2
-
-
-def squares(a: Tensor) -> Tensor:
-    """Return the sum of squares of each item, (B,), in double precision."""
-    return as_real(a).flatten(1).double().square().sum(1)
 
 
 def parts_of(x: Tensor) -> int:

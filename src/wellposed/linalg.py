@@ -53,6 +53,11 @@ def per_item(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
+def squares(a: Tensor) -> Tensor:
+    """Return the sum of squares of each item, (B,), in double precision."""
+    return as_real(a).flatten(1).double().square().sum(1)
+
+
 def alone(values: Tensor) -> Tensor:
     """Return per-item numbers summed over all processes, if there is one process."""
     return values
