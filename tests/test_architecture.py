@@ -36,6 +36,7 @@ ORDER = (
     ("solvers",),
     ("learning",),
     ("validation",),
+    ("benchmark",),
     ("cli",),
 )
 """Modules and wings of ``wellposed``, each importing from its own row and the rows above it."""

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from wellposed import __version__
-from wellposed.cli import settings, train_settings, trial_settings
+from wellposed.cli import comparison_settings, settings, train_settings, trial_settings
 from wellposed.cli.options import add_command
 
 app = typer.Typer(
@@ -33,6 +33,8 @@ COMMANDS = {
     "dehaze": (settings.Dehaze, "dehaze:dehaze"),
     "inspect": (settings.Inspect, "inspect:inspect"),
     "validate": (trial_settings.Validate, "validate:validate"),
+    "benchmark": (comparison_settings.Benchmark, "compare:benchmark"),
+    "compare": (comparison_settings.Compare, "compare:compare"),
     "train": (train_settings.Train, "train:train"),
     "train-unrolled": (train_settings.TrainUnrolled, "train_unrolled:train_unrolled"),
     "train-measured": (train_settings.TrainMeasured, "train_measured:train_measured"),

@@ -16,6 +16,7 @@ from wellposed.noise import MEASUREMENT, item_generator
 from wellposed.operators.matrix import MatrixOperator
 from wellposed.priors.analytic import GaussianPrior
 from wellposed.priors.covariance import Full
+from wellposed.reconstruction import Reconstruction
 from wellposed.solvers.base import Solver
 from wellposed.validation.errors import expected_region_coverage
 from wellposed.validation.gaussian import BatchNoise, draw_samples, process
@@ -106,8 +107,29 @@ def levy_errors(
     else:
         samples = draw_samples(solver, (y, operator, prior), num_samples, BatchNoise(0))
         samples = samples.reshape(num_samples, signals, LENGTH)
+    return _errors(samples, mean, spread)
+
+
+def levy_scores(name: str, signals: int, found: Reconstruction) -> dict[str, float]:
+    """Return the errors of a reconstruction of all signals of a problem, by name.
+
+    Args:
+        name: name of the operator, see `MATRICES`.
+        signals: number of signals.
+        found: samples of all of them.
+    """
+    y, operator, prior = levy_problem(name, signals)
+    posterior = prior.posterior(y, operator)
+    samples = found.samples.reshape(len(found.samples), signals, LENGTH)
+    errors = _errors(samples, posterior.mean.flatten(1), posterior.covariance())
+    return {"gap in dB": errors.gap, "coverage of regions": errors.coverage}
+
+
+def _errors(samples: Tensor, mean: Tensor, spread: Tensor) -> LevyErrors:
+    """Return the errors of samples (N, signals, L) of posteriors of these means and covariance."""
     excess = (samples.mean(0) - mean).square().sum(1).mean() / spread.trace()
     covered = [
-        expected_region_coverage(samples[:, i], mean[i], spread, 0.9) for i in range(signals)
+        expected_region_coverage(samples[:, i], mean[i], spread, 0.9)
+        for i in range(samples.shape[1])
     ]
     return LevyErrors(10 * math.log10(1 + float(excess)), float(np.mean(covered)))

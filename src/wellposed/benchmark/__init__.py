@@ -1,0 +1,9 @@
+"""Frozen tasks, on which solvers are compared: cards, their problems, scores and records."""
+
+from wellposed.benchmark.card import Card as Card
+from wellposed.benchmark.card import card_names as card_names
+from wellposed.benchmark.card import read_card as read_card
+from wellposed.benchmark.instance import Instance as Instance
+from wellposed.benchmark.problems import instances as instances
+from wellposed.benchmark.record import Record as Record
+from wellposed.benchmark.record import measured as measured

@@ -1,0 +1,187 @@
+"""The problems of a card, refused if they are not those that it was frozen with.
+
+A measurement is identified by the sha256 of its bytes. As another processor may round otherwise, a
+sketch of it, its products with four fixed noise images, is kept too: it decides within a relative
+`TOLERANCE`.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellposed import operators
+from wellposed.benchmark.card import Card, Data, Frozen
+from wellposed.benchmark.instance import Instance, image_pictures, image_scores
+from wellposed.datasets.files import READABLE_SUFFIXES, read_array, suffix_of
+from wellposed.datasets.images.crops import central_crop, random_phase
+from wellposed.errors import ArgumentError, FileError, ShapeError, require, require_choice
+from wellposed.integrity import bytes_of
+from wellposed.linalg import as_real
+from wellposed.metrics import sliced_wasserstein
+from wellposed.noise import MEASUREMENT, ItemNoise, item_generator
+from wellposed.operators.plain import plain_image
+from wellposed.priors import Prior, load
+from wellposed.reconstruction import Reconstruction
+from wellposed.runs.fingerprint import fingerprint
+from wellposed.validation.levy import levy_problem, levy_scores
+from wellposed.validation.mixtures import MixtureProblem, mixture_problem
+
+DATA = Path(__file__).parent / "data"
+"""Images of the package."""
+
+SKETCH, TOLERANCE = 4, 1e-4
+
+
+def instances(card: Card, folder: Path | None = None) -> list[Instance]:
+    """Return the problems of a card.
+
+    Args:
+        card: the card.
+        folder: other images for it, such as the published test set; by default the package's.
+
+    Raises:
+        FileError: images are missing or unreadable.
+        ArgumentError: images, prior or measurements are not those of the card.
+    """
+    if card.kind == "mixture":
+        return list(_mixtures(card))
+    if card.kind == "levy":
+        return [_walks(card, name) for name in card.cells]
+    assert card.data is not None and card.prior is not None
+    prior, kept = load(card.prior.name), card.frozen if folder is None else None
+    if card.frozen is not None:
+        _require_weights(card, prior)
+    paths = [DATA / name for name in card.data.files] if folder is None else _others(folder)
+    if kept is not None:
+        _require_files(kept)
+    operator, found = built(card.operator), []
+    for index, path in enumerate(paths):
+        truth = _image(path, card.data, prior, index)
+        y = operator.measure(truth, seed=card.noise_seed + index)
+        if kept is not None:
+            _require_same(f"{card.name}: {path.name}", kept.measurements[index], y)
+        pictures = partial(image_pictures, truth, 1.0, dict([plain_image(y, operator)]))
+        score = partial(image_scores, truth, 1.0)
+        found.append(Instance(path.stem, y, operator, prior, score, pictures))
+    return found
+
+
+def _require_weights(card: Card, prior: Prior) -> None:
+    assert card.frozen is not None and card.prior is not None
+    found = fingerprint(prior)
+    got, accepted = (
+        f"{card.prior.name} with the weights {found}",
+        f"{card.frozen.prior} of the card",
+    )
+    require(found == card.frozen.prior, f"{card.name}: prior", got, accepted)
+
+
+def _require_files(kept: Frozen) -> None:
+    for name, wanted in kept.files.items():
+        path = DATA / name
+        if not path.is_file():
+            raise FileError(f"data: the package has no file {name!r}; install it again")
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        require(found == wanted, f"data: sha256 of {name}", found, wanted)
+
+
+def built(made: Any) -> Any:
+    """Return what a table with the key "make" describes; other values are themselves."""
+    if isinstance(made, list):
+        return [built(value) for value in made]
+    if not (isinstance(made, dict) and "make" in made):
+        return tuple(made) if isinstance(made, tuple) else made
+    name = require_choice("make", made["make"], dir(operators))
+    arguments = {key: built(value) for key, value in made.items() if key != "make"}
+    try:
+        return getattr(operators, name)(**arguments)
+    except TypeError as error:
+        raise ArgumentError(f"make: {name}: {error}") from error
+
+
+def sketch(y: Tensor) -> list[float]:
+    """Return the products of a measurement with fixed noise, over the norm of the noise."""
+    flat = as_real(y).reshape(1, -1).double()
+    noise = ItemNoise(0, [(n,) for n in range(SKETCH)], MEASUREMENT)
+    kernels = noise.draw(flat.expand(SKETCH, -1))
+    return [float(v) for v in (kernels @ flat[0]) / flat.shape[1] ** 0.5]
+
+
+def frozen(y: Tensor) -> dict[str, Any]:
+    """Return what a card keeps of a measurement."""
+    return {"sha256": hashlib.sha256(bytes_of(y)).hexdigest(), "sketch": sketch(y)}
+
+
+def _require_same(place: str, kept: Mapping[str, Any], y: Tensor) -> None:
+    if frozen(y)["sha256"] == kept["sha256"]:
+        return
+    found, wanted = torch.tensor(sketch(y)), torch.tensor(kept["sketch"])
+    size = as_real(y).square().mean().sqrt()
+    if bool(((found - wanted).abs() > TOLERANCE * size).any()):
+        raise ArgumentError(
+            f"{place}: got a measurement with the sketch {_rounded(found)}, accepted: "
+            f"{_rounded(wanted)}; the operator has changed since the card was frozen"
+        )
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(v, 4) for v in values.tolist()]
+
+
+def _others(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise FileError(f"--data: no such folder {str(folder)!r}")
+    paths = sorted(p for p in folder.iterdir() if suffix_of(p) in READABLE_SUFFIXES)
+    require(len(paths) > 0, "--data", str(folder), f"a folder of {', '.join(READABLE_SUFFIXES)}")
+    return paths
+
+
+def _image(path: Path, data: Data, prior: Prior, index: int) -> Tensor:
+    """Return an image (1, C, H, W) in the units of the card; complex for a complex prior."""
+    array = np.asarray(read_array(path), dtype=np.float32)
+    pixels = torch.from_numpy(array)
+    pixels = pixels[None] if array.ndim == 2 else pixels.permute(2, 0, 1)
+    low, high = data.window
+    image = ((pixels - low) / (high - low))[None].contiguous()
+    if data.crop:
+        least = min(image.shape[-2:])
+        if least < data.crop:
+            got = tuple(image.shape[-2:])
+            raise ShapeError(f"{path.name}: got {got}, accepted: {data.crop} pixels or more")
+        image = central_crop(image, data.crop)
+    return random_phase(image, seed=index) if prior.is_complex else image
+
+
+def _mixtures(card: Card) -> Iterator[Instance]:
+    for d, measured in card.cells:
+        for seed in range(card.problems):
+            case = mixture_problem(d, measured, seed)
+            score = partial(_distance, case, (d, measured), seed)
+            name = f"{d}, {measured}: {seed}"
+            yield Instance(name, case.y, case.operator, case.prior, score, _nothing)
+
+
+def _distance(
+    case: MixtureProblem, cell: tuple[int, int], seed: int, found: Reconstruction
+) -> dict[str, float]:
+    """Return the sliced Wasserstein distance to exact samples, and that of exact samples."""
+    samples = found.samples[:, 0].flatten(1)
+    rng = item_generator(seed, (*cell, 1), MEASUREMENT)
+    exact, second = (case.posterior_samples(len(samples), rng) for _ in range(2))
+    own, floor = (float(sliced_wasserstein(x, exact, 1000, seed)) for x in (samples, second))
+    return {"distance": own, "floor": floor}
+
+
+def _walks(card: Card, name: str) -> Instance:
+    y, operator, prior = levy_problem(name, card.problems)
+    return Instance(name, y, operator, prior, partial(levy_scores, name, card.problems), _nothing)
+
+
+def _nothing(_: Reconstruction) -> dict[str, Tensor]:
+    return {}

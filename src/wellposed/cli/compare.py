@@ -1,0 +1,110 @@
+"""``wellposed benchmark`` and ``wellposed compare``: solvers side by side."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import typer
+
+from wellposed.benchmark import Instance, Record, card_names, instances, measured, read_card
+from wellposed.benchmark import table as tables
+from wellposed.benchmark.instance import Pictures, Scores, image_pictures, image_scores
+from wellposed.benchmark.record import Sampling, place_of, read_record
+from wellposed.cli.comparison_settings import Benchmark, Compare
+from wellposed.cli.entrants import entrants
+from wellposed.cli.known import KnownImage, file_images
+from wellposed.cli.names import use_device
+from wellposed.cli.priors import load_prior
+from wellposed.cli.reconstruct import PRIORS
+from wellposed.cli.shares import own_share
+from wellposed.cli.tasks import check_options_of
+from wellposed.errors import require
+from wellposed.figures import format_table
+from wellposed.reconstruction import Reconstruction
+from wellposed.runs.progress import track
+from wellposed.writing import require_writable
+
+
+def benchmark(o: Benchmark) -> None:
+    """Run the solvers on a card, or list the cards."""
+    if o.card is None:
+        rows = [[name, read_card(name).title] for name in card_names()]
+        typer.echo(format_table(["card", "task"], rows))
+        return
+    require(o.solvers is not None, "--solvers", None, "names of solvers, e.g. hqs,mmps")
+    require(o.out is not None, "--out", None, "a folder")
+    assert o.solvers is not None and o.out is not None
+    card, solvers = read_card(o.card), entrants(o.solvers)
+    count = card.num_samples if o.num_samples is None else o.num_samples
+    device = use_device(o.device)
+    problems = [moved(each, device) for each in instances(card, o.data)]
+    title = f"{card.title} ({card.name}{f', images of {o.data.name}' if o.data else ''})"
+    found = _run(solvers, {p.name: partial(_same, p) for p in problems}, count, card.seed, o)
+    _tell(o.out, title, found, card.evaluations)
+    frozen = o.data is None and count == card.num_samples
+    for line in tables.deviations(card, found) if frozen else []:
+        typer.echo(f"warning: differs from the card: {line}", err=True)
+
+
+def compare(o: Compare) -> None:
+    """Run the solvers on images of the user."""
+    check_options_of(o.operator, o)
+    solvers, device = entrants(o.solvers), use_device(o.device)
+    name = PRIORS.get(o.operator, "natural") if o.prior is None else o.prior
+    images = file_images(load_prior(name, o).to(device), o)
+    problems: dict[str, Callable[[], Instance]] = {}
+    for image in images:
+        known = image()
+        problems[known.name] = partial(_of_file, known)
+    title = f"{o.operator} of {', '.join(path.name for path in o.inputs)}"
+    found = _run(solvers, problems, o.num_samples, o.seed, o)
+    _tell(o.out, title, found, None)
+
+
+def _same(instance: Instance) -> Instance:
+    return instance
+
+
+def moved(instance: Instance, device: str) -> Instance:
+    """Return a problem on a device."""
+    if device == "cpu":
+        return instance
+    parts = {n: getattr(instance, n).to(device) for n in ("y", "operator", "prior")}
+    return replace(instance, **parts)
+
+
+def _of_file(known: KnownImage) -> Instance:
+    task, peak = known.task, known.task.peak
+    truth = known.truth
+
+    def score(found: Reconstruction) -> Scores:
+        return image_scores(truth, peak, task.finished(found))
+
+    def pictures(found: Reconstruction) -> Pictures:
+        return image_pictures(truth, peak, task.plain(), task.finished(found))
+
+    return Instance(known.name, task.y, task.operator, known.prior, score, pictures)
+
+
+def _run(
+    solvers: Mapping[str, Sampling],
+    problems: Mapping[str, Callable[[], Instance]],
+    count: int,
+    seed: int,
+    o: Compare | Benchmark,
+) -> list[Record]:
+    """Return the records of all solvers on all problems, those of other processes too."""
+    assert o.out is not None
+    require_writable(o.out, "--out")
+    pairs = [(label, name) for name in problems for label in solvers]
+    for label, name in track(own_share(o.shard).of(pairs), "runs"):
+        measured(problems[name](), label, solvers[label], count, seed, o.out)
+    kept = [read_record(place_of(o.out, label, name)) for label in solvers for name in problems]
+    return [record for record in kept if record is not None]
+
+
+def _tell(out: Path, title: str, found: list[Record], allowed: int | None) -> None:
+    path = tables.write(out, title, found, allowed)
+    typer.echo(tables.text(found, allowed))
+    typer.echo(f"wrote {path}")
