@@ -53,7 +53,6 @@ PHASE: dict[str, tuple[Solver, int]] = {
     "DPS, 200 steps": (DPS(steps=200, zeta=0.4), 4),
     "NoiseMAP": (NoiseMAP(), 1),
     "NoiseMAP, one start": (NoiseMAP(starts=1), 1),
-    "NoiseMAP, 8 levels, one start": (NoiseMAP(levels=8, starts=1), 1),
 }
 """Solvers of phase retrieval, and the samples of which the one that fits best is taken."""
 PHOTO = Path(__file__).parents[1] / "tests" / "data" / "held_out" / "kodak_08.png"
@@ -227,7 +226,7 @@ def draw_columns(shown: dict[str, Tensor], path: Path) -> None:
     for column, (name, images) in zip(grid.T, shown.items(), strict=True):
         column[0].set_title(name, fontsize=6)
         for axes, image in zip(column, images, strict=True):
-            axes.imshow(displayable(image), vmin=0, vmax=1)
+            axes.imshow(displayable(image).clip(0, 1))
             axes.set_axis_off()
     write_figure(canvas, path)
 

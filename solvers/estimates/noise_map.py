@@ -31,6 +31,10 @@ class _Flow(NamedTuple):
         return self.problem.denoise(x_t, t)
 
 
+RISE = 20
+"""Steps in which the learning rate rises. Full first steps, which Adam takes for all pixels alike,
+overshoot the mean of the image: intensities then lead to the negative image, which has them too."""
+
 DESCENT = ("x", "x0", "first", "second", "objective")
 """What the state holds of a descent."""
 
@@ -172,7 +176,8 @@ class NoiseMAP(PointEstimate):
         first = 0.9 * state.first + 0.1 * g
         second = 0.99 * state.second + 0.01 * g**2
         deviation = (second / (1 - 0.99**count)).sqrt() + 1e-12
-        rate = self.learning_rate * min(1.0, 2 - 2 * count / (self.steps + 1))  # falls to 0
+        falling = 2 - 2 * count / (self.steps + 1)  # to 0
+        rate = self.learning_rate * min(1.0, count / RISE, falling)
         update = rate / (1 - 0.9**count) * first / deviation
         moved = state.x - like(update.to(gradient.real.dtype), gradient)
         return replace(state, x=moved, first=first, second=second)

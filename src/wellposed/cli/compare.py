@@ -32,10 +32,11 @@ def benchmark(o: Benchmark) -> None:
         rows = [[name, read_card(name).title] for name in card_names()]
         typer.echo(format_table(["card", "task"], rows))
         return
+    card = read_card(o.card)
     require(o.solvers is not None, "--solvers", None, "names of solvers, e.g. hqs,mmps")
     require(o.out is not None, "--out", None, "a folder")
     assert o.solvers is not None and o.out is not None
-    card, solvers = read_card(o.card), entrants(o.solvers)
+    solvers = entrants(o.solvers)
     count = card.num_samples if o.num_samples is None else o.num_samples
     device = use_device(o.device)
     problems = [moved(each, device) for each in instances(card, o.data)]
