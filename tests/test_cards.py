@@ -104,7 +104,7 @@ def test_a_changed_operator_fails_loudly():
     other = replace(card, operator={**card.operator, "noise_sigma": 0.03})
     with pytest.raises(errors.ArgumentError, match="the operator has changed since"):
         instances(other)
-    with pytest.raises(errors.ArgumentError, match="prior: got .natural with the weights"):
+    with pytest.raises(errors.ArgumentError, match=r"prior: got .natural with the weights"):
         instances(replace(card, frozen=replace(card.frozen, prior="NetworkPrior 0")))
     files = dict.fromkeys(card.frozen.files, "0")
     with pytest.raises(errors.ArgumentError, match=r"sha256 of kodak_04\.png"):

@@ -32,8 +32,9 @@ class _Flow(NamedTuple):
 
 
 RISE = 20
-"""Steps in which the learning rate rises. Full first steps, which Adam takes for all pixels alike,
-overshoot the mean of the image: intensities then lead to the negative image, which has them too."""
+"""Steps in which the learning rate rises. Adam's first steps are alike in all pixels: full ones
+overshoot the mean of the image, and intensities then lead to the negative image, which has the
+same."""
 
 DESCENT = ("x", "x0", "first", "second", "objective")
 """What the state holds of a descent."""
