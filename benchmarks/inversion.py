@@ -52,7 +52,8 @@ STEPS = (25, 50, 100, 200)
 PHASE: dict[str, tuple[Solver, int]] = {
     "DPS, 200 steps": (DPS(steps=200, zeta=0.4), 4),
     "NoiseMAP": (NoiseMAP(), 1),
-    "NoiseMAP, one start": (NoiseMAP(starts=1), 1),
+    "NoiseMAP, 3 levels": (NoiseMAP(levels=3), 1),
+    "NoiseMAP, 3 levels, one start": (NoiseMAP(levels=3, starts=1), 1),
 }
 """Solvers of phase retrieval, and the samples of which the one that fits best is taken."""
 PHOTO = Path(__file__).parents[1] / "tests" / "data" / "held_out" / "kodak_08.png"

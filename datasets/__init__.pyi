@@ -15,6 +15,8 @@ from .images.photograph import read_photograph as read_photograph
 from .images.photograph import write_photograph as write_photograph
 from .images.photos import ImageFolder as ImageFolder
 from .images.photos import load_images as load_images
+from .mri.bart import read_cfl as read_cfl
+from .mri.bart import write_cfl as write_cfl
 from .mri.encoding import center_crop as center_crop
 from .mri.encoding import crop_readout as crop_readout
 from .mri.fastmri import FastMRI as FastMRI

@@ -11,6 +11,7 @@ import numpy as np
 from wellposed.checks import checked
 from wellposed.datasets.checks import as_complex, reading, require_file
 from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES, read_photograph
+from wellposed.datasets.mri.bart import read_cfl
 from wellposed.errors import FileError
 from wellposed.integrity import check_claim
 
@@ -21,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 KEYED_SUFFIXES = (".h5", ".hdf5", ".mat")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-VOLUME_SUFFIXES = (".npy", *KEYED_SUFFIXES, *NIFTI_SUFFIXES)
+VOLUME_SUFFIXES = (".npy", ".cfl", *KEYED_SUFFIXES, *NIFTI_SUFFIXES)
 READABLE_SUFFIXES = PHOTOGRAPH_SUFFIXES + VOLUME_SUFFIXES
 
 
@@ -47,7 +48,7 @@ def read_array(
     returned as stored.
 
     Args:
-        path: a PNG, JPEG, BMP, TIFF, WebP, NPY, HDF5, MAT or NIfTI file.
+        path: a PNG, JPEG, BMP, TIFF, WebP, NPY, CFL (see `read_cfl`), HDF5, MAT or NIfTI file.
         key: data set inside an HDF5 or MAT file; by default the only or largest data set.
         min_axes: data sets with fewer axes are ignored.
         page: which page of a TIFF, or frame of an animation.
@@ -62,6 +63,7 @@ def read_array(
     readers: dict[str, Callable[[Path], np.ndarray]] = {
         **dict.fromkeys(PHOTOGRAPH_SUFFIXES, lambda p: _read_image(p, page)),
         ".npy": _read_npy,
+        ".cfl": read_cfl,
         **dict.fromkeys((".h5", ".hdf5"), lambda p: _read_hdf5(p, key, min_axes)),
         ".mat": lambda p: _read_mat(p, key, min_axes),
         **dict.fromkeys(NIFTI_SUFFIXES, lambda p: open_nifti(p)[1]),

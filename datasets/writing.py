@@ -1,13 +1,16 @@
 """Writing of results in the format of the input."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from wellposed.datasets.files import suffix_of
 from wellposed.datasets.images.photograph import Photograph, write_photograph
+from wellposed.datasets.mri.bart import write_cfl
 from wellposed.datasets.reading import Source
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.results import write_result
@@ -24,10 +27,10 @@ def write_like(
 ) -> tuple[Path, ...]:
     """Write a result in the format of its source.
 
-    The files are ``mean.png`` for photographs, of the same depth and channels; ``mean.npy`` for
-    arrays; ``mean.nii.gz`` and ``std.nii.gz``, or two DICOM series, for volumes, and the
-    calibrated maps if the result has them. Values are in the unit of the file, see `Units`. A
-    standard deviation is written for two or more samples.
+    The files are ``mean.png`` for photographs, of the same depth and channels; ``mean.npy`` or
+    ``mean.cfl`` for arrays; ``mean.nii.gz`` and ``std.nii.gz``, or two DICOM series, for volumes,
+    and the calibrated maps if the result has them. Values are in the unit of the file, see
+    `Units`. A standard deviation is written for two or more samples.
 
     Args:
         result: result for one image (N, 1, C, H, W) or volume (N, 1, 1, D, H, W).
@@ -93,9 +96,12 @@ def _write_photograph(
 
 def _write_array(result: Reconstruction, folder: Path, file: Path) -> tuple[Path, ...]:
     """Write (H, W), (H, W, C) or (D, H, W); nothing for files of several arrays."""
-    if suffix_of(file) != ".npy":
+    writers: dict[str, Callable[[Path, np.ndarray], None]]
+    writers = {".npy": write_array, ".cfl": write_cfl}
+    suffix, mean = suffix_of(file), result.units.stored(result.mean)[0]
+    if suffix not in writers:
         return ()
-    path, mean = folder / "mean.npy", result.units.stored(result.mean)[0]
     make_folder(folder)
-    write_array(path, mean.numpy()[0] if len(mean) == 1 else mean.movedim(0, -1).numpy())
+    path = folder / f"mean{suffix}"
+    writers[suffix](path, mean.numpy()[0] if len(mean) == 1 else mean.movedim(0, -1).numpy())
     return (path,)

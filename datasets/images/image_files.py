@@ -238,6 +238,7 @@ def find_files(path: Path) -> list[Path]:
     files = sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
     read = {p for p in files if suffix_of(p) in READABLE_SUFFIXES}
     series = {p.parent for p in {*files}.difference(read) if is_dicom(p)}
-    others = [p for p in files if p not in read and p.parent not in series]
+    headers = {p.with_suffix(".hdr") for p in read if suffix_of(p) == ".cfl"}
+    others = [p for p in files if p not in read | headers and p.parent not in series]
     report_skipped(path, others)
     return sorted({*series, *read})
