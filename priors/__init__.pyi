@@ -45,5 +45,6 @@ from .skip import unexplained as unexplained
 from .spatio_spectral.factors import ConvMaps as ConvMaps
 from .spatio_spectral.factors import FreeMaps as FreeMaps
 from .spatio_spectral.prior import SpatioSpectral as SpatioSpectral
+from .stored.publishing import publish as publish
 from .stored.registry import available as available
 from .stored.registry import load as load

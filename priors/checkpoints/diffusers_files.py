@@ -32,7 +32,7 @@ def read_pipeline(
 ) -> tuple[nn.Module, dict[str, object], nn.Module | None]:
     """Return network, scheduler config and autoencoder; ``None`` for a missing part."""
     local = Path(path).is_dir()
-    folder = Path(path) if local else _fetch(path, CONFIGS)
+    folder = Path(path) if local else fetch(path, CONFIGS)
     unet, scheduler = (
         folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler")
     )
@@ -43,9 +43,9 @@ def read_pipeline(
         _check_kind(latent, "AutoencoderKL", "VQModel")
     config = _read_json(scheduler, "scheduler_config.json")
     if not local:
-        _fetch(path, WEIGHTS)
+        fetch(path, WEIGHTS)
         if not any(unet.glob("*.safetensors")):
-            _fetch(path, BIN_WEIGHTS)
+            fetch(path, BIN_WEIGHTS)
     return _load(unet), config, None if latent is None else _load(latent)
 
 
@@ -75,7 +75,7 @@ def _other_parts(folder: Path, accepted: tuple[str, ...]) -> list[str]:
     return others
 
 
-def _fetch(path: str | Path, patterns: list[str]) -> Path:
+def fetch(path: str | Path, patterns: list[str]) -> Path:
     """Return the cached folder of a hub repository with the files that match ``patterns``."""
     if not isinstance(path, str) or not HUB_ID.fullmatch(path):
         raise CheckpointError(

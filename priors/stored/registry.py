@@ -9,7 +9,7 @@ from wellposed.errors import UnknownNameError, require, unknown_name
 from wellposed.integrity import read_json
 from wellposed.priors.checkpoints import identify
 from wellposed.priors.checkpoints.diffusers import load_diffusers
-from wellposed.priors.checkpoints.diffusers_files import HUB_ID
+from wellposed.priors.checkpoints.diffusers_files import HUB_ID, fetch
 from wellposed.priors.checkpoints.family import Options, check_options
 from wellposed.priors.checkpoints.reading import REFUSED, SUFFIXES, read_state
 from wellposed.priors.prior import Prior
@@ -56,7 +56,7 @@ def load(source: str | Path, /, **options: Unpack[Options]) -> Prior:
         source: a shipped prior's name; a folder written by `wellposed train` or by diffusers; a
             checkpoint file of guided-diffusion (ADM), DDPM, EDM, deepinv, lucidrains, ResShift,
             IR-SDE, Refusion or RDDM, recognised by its weights; or a Hugging Face hub id of a
-            diffusers model.
+            diffusers model or of a prior that `publish` has uploaded.
         options: settings that a checkpoint does not store, if the defaults of its family are
             wrong: ``data_range`` and ``is_complex``; for files also ``schedule``, those listed by
             the family's ``build``, and ``weights``, the name of one of several sets of weights in
@@ -81,7 +81,11 @@ def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkp
     if path.is_dir() and _is_ours(path):
         require(not options, "options", options, "no options, as config.json has all settings")
         return Checkpoint("wellposed", load_prior(path))
-    if path.is_dir() or (isinstance(source, str) and HUB_ID.fullmatch(source)):
+    on_hub = isinstance(source, str) and bool(HUB_ID.fullmatch(source)) and not path.is_dir()
+    if on_hub and _is_ours(fetch(source, ["config.json", "model_index.json"])):
+        require(not options, "options", options, "no options, as config.json has all settings")
+        return Checkpoint("wellposed", load_prior(fetch(source, ["config.json", "*.safetensors"])))
+    if path.is_dir() or on_hub:
         check_options(options, "data_range", "is_complex")
         data_range, is_complex = options.get("data_range"), options.get("is_complex", False)
         prior = load_diffusers(source, data_range=data_range, is_complex=is_complex)
