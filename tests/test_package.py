@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import wellposed
-from wellposed import datasets, inversion, operators, priors, solvers
+from wellposed import datasets, errors, inversion, operators, priors, solvers
+from wellposed.priors.stored import registry
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,28 +63,46 @@ def test_the_folder_datasets_refuses_its_bare_name():
     assert "wellposed.datasets" in done.stderr
 
 
+def wheel(source, folder):
+    """Build a wheel and return it."""
+    pip = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(source))
+    subprocess.run(pip, check=True)
+    return next(folder.glob("*.whl"))
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_everything_and_nothing_else(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "-w",
-        str(tmp_path),
-        str(ROOT),
-    ]
-    subprocess.run(command, check=True)
-    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    path = wheel(ROOT, tmp_path)
+    names = zipfile.ZipFile(path).namelist()
     assert all(name.startswith("wellposed") for name in names)
     for folder in ("solvers", "operators", "priors", "datasets"):
         sources = {p.name for p in (ROOT / folder).glob("*.py")}
         held = {Path(n).name for n in names if n.startswith(f"wellposed/{folder}/")}
         assert sources <= held
     assert "wellposed/py.typed" in names
-    assert any(n.endswith("brain-mri/model.safetensors") for n in names)
+    held = {Path(n).parent.name for n in names if n.endswith("model.safetensors")}
+    assert held == {"natural", "brain-mri", "ct"}
+    assert any(n.endswith("benchmark/cards/mri-4x.toml") for n in names)
+    assert path.stat().st_size < 40e6
+
+
+@pytest.mark.slow
+def test_the_other_priors_are_found_where_their_wheel_is_installed(tmp_path, monkeypatch):
+    path = wheel(ROOT / "packaging" / "priors", tmp_path)
+    assert importlib.metadata.version("wellposed") in path.name
+    with zipfile.ZipFile(path) as content:
+        content.extractall(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path / "none")
+    assert set(registry.shipped()) == set(registry.APART)
+    assert priors.load("haze-rf").channels == 1
+
+
+def test_a_prior_that_is_not_installed_names_its_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(registry, "OTHERS", "no_such_package")
+    with pytest.raises(errors.FileError, match="pip install wellposed-priors"):
+        priors.load("haze-rf")
 
 
 def test_the_version_and_the_dependencies_are_the_same_everywhere():

@@ -1,11 +1,12 @@
 """Loading of priors by a shipped name, from a folder, a checkpoint file or a hub id."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Unpack
 
 from wellposed.checks import checked, require_path
-from wellposed.errors import UnknownNameError, require, unknown_name
+from wellposed.errors import FileError, UnknownNameError, require, unknown_name
 from wellposed.integrity import read_json
 from wellposed.priors.checkpoints import identify
 from wellposed.priors.checkpoints.diffusers import load_diffusers
@@ -18,6 +19,12 @@ from wellposed.priors.stored.store import load_prior
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
+OTHERS = "wellposed_priors"
+"""Package of more weights, which a distribution of its own installs."""
+
+APART = ("haze-rf", "tissue-rf", "irsde-deblur", "resshift-x4")
+"""The priors in it."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -28,9 +35,11 @@ class Checkpoint:
 
 
 def shipped() -> dict[str, Path]:
-    """Return the folders of the shipped priors by name; restorers have their own folder."""
-    patterns = ("*/config.json", "restorers/*/config.json")
-    return {p.parent.name: p.parent for pattern in patterns for p in sorted(WEIGHTS.glob(pattern))}
+    """Return the folders of the installed priors by name; restorers have their own folder."""
+    patterns, found = ("*/config.json", "restorers/*/config.json"), find_spec(OTHERS)
+    places = [WEIGHTS, *map(Path, (found.submodule_search_locations or ()) if found else ())]
+    configs = [p for place in places for pattern in patterns for p in sorted(place.glob(pattern))]
+    return {path.parent.name: path.parent for path in configs}
 
 
 def available() -> dict[str, str]:
@@ -63,6 +72,7 @@ def load(source: str | Path, /, **options: Unpack[Options]) -> Prior:
             a file. ResShift needs ``autoencoder``, the file of its autoencoder.
 
     Raises:
+        FileError: a shipped prior whose package is not installed.
         UnknownNameError: not a shipped name, a path or a hub id; the nearest name is suggested.
         CheckpointError: an unreadable or truncated file, a pickle with code (never executed), an
             unknown family, keys or shapes that do not fit, or non-finite weights.
@@ -90,6 +100,11 @@ def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkp
         data_range, is_complex = options.get("data_range"), options.get("is_complex", False)
         prior = load_diffusers(source, data_range=data_range, is_complex=is_complex)
         return Checkpoint("diffusers", prior)
+    if str(source) in APART:
+        raise FileError(
+            f"prior: {source} is not installed; it is in the package wellposed-priors "
+            "(pip install wellposed-priors)"
+        )
     raise UnknownNameError(unknown_name("prior", str(source), shipped()))
 
 
