@@ -48,19 +48,14 @@ def records_page(
         allowed: evaluations that a sample may take; more are marked by "!".
     """
     anchors = {name: f"problem-{k + 1}" for k, name in enumerate(_names(records))}
-    summary = Table(
-        title="Means by solver",
-        header=tables.header(records),
-        rows=tables.rows(records, allowed),
-        note=f"Of {len(anchors)} problems; ! marks more than {allowed} evaluations."
-        if allowed is not None
-        else f"Of {len(anchors)} problems.",
-    )
+    header, rows = tables.whole(records, allowed)
+    limit = "" if allowed is None else f"; ! marks more than {allowed} evaluations of a sample"
+    count = f"Of {len(anchors)} problems{limit}."
     albums = [partial(_album, name, at, records, folder) for name, at in anchors.items()]
     shown = [each for each in albums if each().images]
     linked = {each.args[0]: each.args[1] for each in shown}
     parts = [
-        summary,
+        Table(title="Means by solver", header=header, rows=rows, note=count),
         *_curves(records),
         *_fit(records),
         *_worst(records, linked),
@@ -171,7 +166,7 @@ def _worst(records: Sequence[Record], anchors: Mapping[str, str]) -> list[Part]:
             [label, f"{k + 1}", _link(r.instance, anchors), tables.number(score, r.scores[score])]
             for k, r in enumerate(scored[:WORST])
         ]
-    header = ["solver", "from the worst", "problem", score]
+    header = ["solver", "rank", "problem", score]
     title = f"Worst {WORST} problems of each solver by {score}"
     return [Table(title=title, header=header, rows=rows)]
 

@@ -9,11 +9,15 @@ WIDTH, HEIGHT = 480, 320
 LEFT, RIGHT, TOP, BOTTOM = 58, 466, 12, 268
 """The frame of the axes in a picture of `WIDTH` by `HEIGHT`."""
 
-LETTER, LINE, LONGEST = 6.6, 15, 30
+LETTER, LINE, LONGEST = 7.4, 15, 30
 """Width of a letter, height of a line, and letters of the longest name."""
 
 WIDE = 20.0
 """Positive values with a larger ratio have a logarithmic axis."""
+
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom."""
 
 
 class Point(NamedTuple):
@@ -32,7 +36,7 @@ class Tick(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A point on the picture, and the start (or end) of its name."""
+    """A point on the picture, and the start (or end) of its name, which may stand away from it."""
 
     point: Point
     x: float
@@ -41,6 +45,7 @@ class Mark(NamedTuple):
     label_x: float
     label_y: float
     anchor: str
+    away: bool
 
 
 class Axis(NamedTuple):
@@ -115,7 +120,7 @@ def _decades(low: float, high: float) -> list[float]:
     return [f * 10.0**p for p in powers for f in factors if low <= f * 10.0**p <= high]
 
 
-def _labelled(point: Point, x: float, y: float, taken: list[tuple[float, ...]]) -> Mark:
+def _labelled(point: Point, x: float, y: float, taken: list[Box]) -> Mark:
     """Return a point with its name at the first free place, which is then taken."""
     name = point.name if len(point.name) <= LONGEST else f"{point.name[: LONGEST - 1]}…"
     width = LETTER * len(name)
@@ -123,12 +128,12 @@ def _labelled(point: Point, x: float, y: float, taken: list[tuple[float, ...]]) 
     free = [b for b in boxes if _inside(b) and not any(_overlap(b, other) for other in taken)]
     left, top, right, bottom = (free or boxes)[0]
     taken.append((left, top, right, bottom))
-    after = left >= x
-    label_x = left if after else right
-    return Mark(point, x, y, name, round(label_x, 1), bottom - 4, "start" if after else "end")
+    anchor, label_x = ("start", left) if left >= x else ("end", right)
+    away = not top < y < bottom
+    return Mark(point, x, y, name, round(label_x, 1), round(bottom - 4, 1), anchor, away)
 
 
-def _candidates(x: float, y: float, width: float) -> Iterator[tuple[float, float, float, float]]:
+def _candidates(x: float, y: float, width: float) -> Iterator[Box]:
     for step in range(8):
         for shift in {step * LINE: 0, -step * LINE: 0}:
             top = y + shift - LINE / 2
@@ -136,9 +141,9 @@ def _candidates(x: float, y: float, width: float) -> Iterator[tuple[float, float
             yield x - 8 - width, top, x - 8, top + LINE
 
 
-def _inside(box: tuple[float, ...]) -> bool:
-    return box[0] > LEFT and box[2] < WIDTH and box[1] > 0 and box[3] < BOTTOM
+def _inside(box: Box) -> bool:
+    return box[0] > LEFT and box[2] < WIDTH - 2 and box[1] > 0 and box[3] < BOTTOM
 
 
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -75,7 +75,7 @@
     }
   }
 
-  const LENS = 128;
+  const [STAGE, LENS] = [544, 128];
 
   class Viewer {
     constructor(root) {
@@ -104,7 +104,8 @@
       slice.max = this.numbers.length - 1;
       one(this.root, ".depth").hidden = this.numbers.length < 2;
       const { width, height } = this.pictures[0];
-      [this.stage.width, this.stage.height] = [width, height];
+      const enlarged = Math.max(1, Math.round(STAGE / Math.max(width, height)));
+      [this.stage.width, this.stage.height] = [width * enlarged, height * enlarged];
       this.lenses = this.pictures.map((picture) => {
         const figure = document.createElement("figure");
         const canvas = document.createElement("canvas");
@@ -149,7 +150,7 @@
       divider.value = 0.5;
       [from.value, to.value] = this.window;
       slice.value = Math.floor(this.numbers.length / 2);
-      zoom.value = 5;
+      zoom.value = 8;
       this.place = [0.5, 0.5];
       this.draw();
     }
@@ -168,7 +169,7 @@
       const move = moves[event.key];
       if (!move) return;
       event.preventDefault();
-      const { width, height } = this.stage;
+      const { width, height } = this.pictures[0];
       const [u, v] = this.place;
       this.place = [within(u + move[0] / width, 0, 1), within(v + move[1] / height, 0, 1)];
       this.show();
@@ -203,7 +204,7 @@
     }
 
     get span() {
-      return Math.max(4, Math.max(this.stage.width, this.stage.height) / Number(this.control.zoom.value) / 2);
+      return Math.max(this.stage.width, this.stage.height) / Number(this.control.zoom.value);
     }
 
     compare() {
@@ -212,6 +213,7 @@
       const { width, height } = this.stage;
       const cut = Math.round(Number(divider.value) * width);
       const [a, b] = [left, right].map((list) => this.pictures[Number(list.value)].canvas);
+      pen.imageSmoothingEnabled = false;
       pen.clearRect(0, 0, width, height);
       pen.drawImage(a, 0, 0, width, height);
       const scale = b.width / width;
