@@ -190,6 +190,8 @@ def _scores(records: Sequence[Record], anchors: Mapping[str, str]) -> Table:
         for r in records
     ]
     header = ["problem", "solver", *names, "evaluations", "seconds", "note"]
+    if not any(r.error for r in records):
+        header, rows = header[:-1], [row[:-1] for row in rows]
     return Table(title="Scores of every problem", header=header, rows=rows)
 
 
