@@ -58,6 +58,7 @@
       this.canvas.setAttribute("role", "img");
       this.canvas.setAttribute("aria-label", this.title);
       this.image.hidden = true;
+      figure.classList.remove("sheet");
       this.image.after(this.canvas);
       this.pen = this.canvas.getContext("2d", { willReadFrequently: true });
     }
