@@ -9,6 +9,7 @@ import subprocess
 import threading
 from html.parser import HTMLParser
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,6 +177,8 @@ def test_facts_of_all_cards():
         facts = card_facts(read_card(name))
         assert facts["Card"]["card"] == name
         assert all(isinstance(v, str) for each in facts.values() for v in each.values())
+    other = card_facts(read_card("photographs-random-inpainting"), Path("mine"))
+    assert other["Data"] == {"source": "images of mine"} and "Hashes (sha256)" not in other
 
 
 def decoded(uri):

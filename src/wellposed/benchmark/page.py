@@ -51,15 +51,15 @@ def records_page(
     header, rows = tables.whole(records, allowed)
     limit = "" if allowed is None else f"; ! marks more than {allowed} evaluations of a sample"
     count = f"Of {len(anchors)} problems{limit}."
-    albums = [partial(_album, name, at, records, folder) for name, at in anchors.items()]
-    shown = [each for each in albums if each().images]
-    linked = {each.args[0]: each.args[1] for each in shown}
+    drawn = {r.instance for r in records if _pictures(r, folder).is_file()}
+    linked = {name: anchor for name, anchor in anchors.items() if name in drawn}
+    albums = [partial(_album, *each, records, folder) for each in linked.items()]
     parts = [
         Table(title="Means by solver", header=header, rows=rows, note=count),
         *_curves(records),
         *_fit(records),
         *_worst(records, linked),
-        *([gallery("Pictures", shown)] if shown else []),
+        *([gallery("Pictures", albums)] if albums else []),
         _scores(records, linked),
         Group(title="Settings", parts=_settings(records)),
         Group(title="Provenance", parts=[Facts(title=n, facts=f) for n, f in facts.items()]),
@@ -68,19 +68,26 @@ def records_page(
     return Page(title=title, parts=parts)
 
 
-def card_facts(card: Card) -> dict[str, dict[str, str]]:
-    """Return where the problems of a card are from, under headings."""
+def card_facts(card: Card, folder: Path | None = None) -> dict[str, dict[str, str]]:
+    """Return where the problems of a card are from, under headings.
+
+    Args:
+        card: the card.
+        folder: other images that are used for it.
+    """
     own = {
         "card": card.id,
         "version": f"{card.version}",
         "protocol": card.protocol,
         "seed of the solvers": f"{card.seed}",
         "seed of the noise": f"{card.noise_seed}",
-        "samples": f"{card.num_samples}",
+        "samples of a problem": f"{card.num_samples}",
         "evaluations of a sample": f"{card.evaluations} at most",
     }
     found = {"Card": own}
-    if card.data is not None:
+    if folder is not None:
+        found["Data"] = {"source": f"images of {folder.name}"}
+    elif card.data is not None:
         names = ("source", "licence", "split", "units")
         found["Data"] = {name: getattr(card.data, name) for name in names}
     if card.prior is not None:
@@ -88,6 +95,7 @@ def card_facts(card: Card) -> dict[str, dict[str, str]]:
         found["Prior"] = {"name": card.prior.name, "trained on images of the card": seen}
     if card.frozen is not None:
         found.setdefault("Prior", {})["fingerprint"] = card.frozen.prior
+    if card.frozen is not None and folder is None:
         marks = (m["sha256"] for m in card.frozen.measurements)
         found["Hashes (sha256)"] = dict(card.frozen.files) | {
             f"measurement {k + 1}": mark for k, mark in enumerate(marks)
@@ -216,6 +224,10 @@ def _identities(records: Sequence[Record]) -> Table:
     )
 
 
+def _pictures(record: Record, folder: Path) -> Path:
+    return place_of(folder, record.solver, record.instance).with_suffix(".npz")
+
+
 def _album(name: str, anchor: str, records: Sequence[Record], folder: Path) -> Album:
     """Return the pictures of a problem, each once."""
     images: dict[str, np.ndarray] = {}
@@ -223,7 +235,7 @@ def _album(name: str, anchor: str, records: Sequence[Record], folder: Path) -> A
     for record in records:
         if record.instance != name or record.error:
             continue
-        found = read_pictures(place_of(folder, record.solver, name).with_suffix(".npz"))
+        found = read_pictures(_pictures(record, folder))
         for what, array in found.items():
             own = what in OWN or what in MAPS
             target = maps if what in MAPS else images

@@ -45,7 +45,7 @@ def benchmark(o: Benchmark) -> None:
     problems = [moved(each, device) for each in instances(card, o.data)]
     title = f"{card.title} ({card.name}{f', images of {o.data.name}' if o.data else ''})"
     found = _run(solvers, {p.name: partial(_same, p) for p in problems}, count, card.seed, o)
-    facts = card_facts(card) | {"Run": run_facts()}
+    facts = card_facts(card, o.data) | {"Run": run_facts()}
     _tell(o.out, title, found, facts, card.evaluations)
     frozen = o.data is None and count == card.num_samples
     for line in tables.deviations(card, found) if frozen else []:
