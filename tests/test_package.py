@@ -84,6 +84,7 @@ def test_the_wheel_holds_everything_and_nothing_else(tmp_path):
         assert sources <= held
     assert "wellposed/py.typed" in names
     assert any(n.endswith("brain-mri/model.safetensors") for n in names)
+    assert {f"wellposed/report/report.{kind}" for kind in ("html.j2", "css", "js")} <= set(names)
 
 
 def test_the_version_and_the_dependencies_are_the_same_everywhere():

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import numpy as np
 from torch import Tensor
 
 from wellposed import metrics
@@ -40,7 +39,7 @@ def reconstruction_page(
         title=title,
         parts=[
             *tables,
-            *([_consistency(found, truth)]),
+            _consistency(found, truth),
             gallery("Pictures", [album]),
             Facts(title="Settings", facts=_settings(found)),
             Facts(title="Provenance", facts=facts),
@@ -64,7 +63,14 @@ def _consistency(found: Reconstruction, truth: Tensor | None) -> Table:
 
 
 def _settings(found: Reconstruction) -> dict[str, str]:
-    return found._facts() | {name: str(value) for name, value in found.settings.items()}
+    facts: dict[str, object] = {
+        "solver": found.solver,
+        "samples": len(found.samples),
+        "network evaluations of a sample": found.nfe,
+        "seconds": f"{found.seconds:.1f}",
+        "seed": found.seed,
+    }
+    return {name: str(value) for name, value in (facts | found.settings).items()}
 
 
 def _album(found: Reconstruction, others: Mapping[str, Tensor], truth: Tensor | None) -> Album:
@@ -82,7 +88,7 @@ def _album(found: Reconstruction, others: Mapping[str, Tensor], truth: Tensor | 
         maps["error"] = metrics.absolute_error(found.mean, truth)
     units = found.units
     shown = {name: units.stored(image[0]).numpy() for name, image in images.items()}
-    window = units.shown(np.asarray(next(iter(reversed(shown.values())))))
+    window = units.shown(shown["truth"] if truth is not None else list(shown.values())[-1])
     spread = {name: (abs(units.scale) * each[0]).numpy() for name, each in maps.items()}
     return Album(
         title="Images",
