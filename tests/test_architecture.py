@@ -24,6 +24,7 @@ ORDER = (
         "reconstruction",
         "figures",
         "panel",
+        "report",
         "results",
         "units",
     ),

@@ -509,6 +509,7 @@ def test_the_ranks_of_a_prior_and_an_operator_are_tested_and_resumed(files, tmp_
     second = json.loads((tmp_path / "ranks.json").read_text())["images"]
     assert second[:2] == first and len(second) == 4 and set(first[0]) == {*QUANTITIES, "coverage"}
     assert (tmp_path / "ranks.png").stat().st_size > 10_000
+    assert "4 images of 3 samples" in (tmp_path / "report.html").read_text()
     done = validate(4, "--seed", 1)
     assert done.exit_code == 2 and "ranks of other settings" in done.stderr
     assert validate(4, "--batch-size", 2).exit_code == 0

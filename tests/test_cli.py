@@ -94,6 +94,32 @@ def test_reconstruct_writes_result_and_panel(files, tmp_path, name, operator, pr
     assert ("PSNR" in done.output) == ("--simulate" in more)
 
 
+@pytest.mark.parametrize("name", ["photo.png", "kspace.npy"])
+def test_reconstruct_writes_a_report_if_asked(files, tmp_path, name):
+    operator, prior, *more = {n: (o, p, *m) for n, o, p, m in JOBS.values()}[name]
+    done = run(
+        *("reconstruct", files / name, "--operator", operator, "--prior", files / prior),
+        *("--out", tmp_path, "--steps", 2, "--num-samples", 2, "--report", *more),
+    )
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "report.html").read_text()
+    assert "mean of 2" in text and f"<td>{name}</td>" in text
+    assert (">error<" in text) == ("--simulate" in more)
+    assert str(files) not in text
+
+
+def test_compare_writes_a_report(files, tmp_path):
+    compared = ("dds steps=2", "diffpir steps=2")
+    done = run(
+        *("compare", files / "photo.png", "--operator", "inpainting", "--prior", files / "rgb"),
+        *("--solvers", ",".join(compared), "--num-samples", 2, "--out", tmp_path),
+    )
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "report.html").read_text()
+    assert all(f"{name}: mean" in text for name in compared)
+    assert text.count("fingerprint of the prior") == 1
+
+
 @pytest.mark.parametrize("solver", ["dds", "red-diff", "dps", "ddim-projection"])
 def test_every_solver_is_offered_and_seeded(files, tmp_path, solver):
     outputs = []

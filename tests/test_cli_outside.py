@@ -201,6 +201,7 @@ def test_a_solver_from_outside_is_validated(at, tmp_path):
     done = run("validate", "theirs:Mine", "--set", "strength=2", "--quick", "--out", tmp_path)
     assert done.exit_code == 0, done.output
     assert "| Mine, strength 2 " in (tmp_path / "posterior.md").read_text()
+    assert "<td>Mine, strength 2</td>" in (tmp_path / "report.html").read_text()
 
 
 def test_settings_of_ones_own_are_validated():

@@ -83,6 +83,7 @@ def test_the_wheel_holds_everything_and_nothing_else(tmp_path):
     held = {Path(n).parent.name for n in names if n.endswith("model.safetensors")}
     assert held == {"natural", "brain-mri", "ct"}
     assert any(n.endswith("benchmark/cards/mri-4x.toml") for n in names)
+    assert {f"wellposed/report/report.{kind}" for kind in ("html.j2", "css", "js")} <= set(names)
     assert path.stat().st_size < 40e6
 
 

@@ -69,12 +69,19 @@ def header(records: Sequence[Record]) -> list[str]:
     return ["solver", *columns(records), "samples", "evaluations", "seconds", "note"]
 
 
-def text(records: Sequence[Record], evaluations: int | None = None) -> str:
-    """Return the table in Markdown; without the column of notes if there are none."""
+def whole(
+    records: Sequence[Record], evaluations: int | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Return the names of the columns and the rows, without notes if there are none."""
     lines, head = rows(records, evaluations), header(records)
-    if not any(line[-1] for line in lines):
-        lines, head = [line[:-1] for line in lines], head[:-1]
-    return format_table(head, lines)
+    if any(line[-1] for line in lines):
+        return head, lines
+    return head[:-1], [line[:-1] for line in lines]
+
+
+def text(records: Sequence[Record], evaluations: int | None = None) -> str:
+    """Return the table in Markdown."""
+    return format_table(*whole(records, evaluations))
 
 
 def write(folder: Path, title: str, records: Sequence[Record], allowed: int | None = None) -> Path:

@@ -10,6 +10,7 @@ import typer
 from wellposed.benchmark import Instance, Record, card_names, instances, measured, read_card
 from wellposed.benchmark import table as tables
 from wellposed.benchmark.instance import Pictures, Scores, image_pictures, image_scores
+from wellposed.benchmark.page import card_facts, records_page
 from wellposed.benchmark.record import Sampling, place_of, read_record
 from wellposed.cli.comparison_settings import Benchmark, Compare
 from wellposed.cli.entrants import entrants
@@ -17,11 +18,14 @@ from wellposed.cli.known import KnownImage, file_images
 from wellposed.cli.names import use_device
 from wellposed.cli.priors import load_prior
 from wellposed.cli.reconstruct import PRIORS
+from wellposed.cli.reports import REPORT, run_facts
 from wellposed.cli.shares import own_share
 from wellposed.cli.tasks import check_options_of
 from wellposed.errors import require
 from wellposed.figures import format_table
 from wellposed.reconstruction import Reconstruction
+from wellposed.report import write_page
+from wellposed.runs.fingerprint import fingerprint
 from wellposed.runs.progress import track
 from wellposed.writing import require_writable
 
@@ -42,7 +46,8 @@ def benchmark(o: Benchmark) -> None:
     problems = [moved(each, device) for each in instances(card, o.data)]
     title = f"{card.title} ({card.name}{f', images of {o.data.name}' if o.data else ''})"
     found = _run(solvers, {p.name: partial(_same, p) for p in problems}, count, card.seed, o)
-    _tell(o.out, title, found, card.evaluations)
+    facts = card_facts(card, o.data) | {"Run": run_facts()}
+    _tell(o.out, title, found, facts, card.evaluations)
     frozen = o.data is None and count == card.num_samples
     for line in tables.deviations(card, found) if frozen else []:
         typer.echo(f"warning: differs from the card: {line}", err=True)
@@ -53,14 +58,17 @@ def compare(o: Compare) -> None:
     check_options_of(o.operator, o)
     solvers, device = entrants(o.solvers), use_device(o.device)
     name = PRIORS.get(o.operator, "natural") if o.prior is None else o.prior
-    images = file_images(load_prior(name, o).to(device), o)
+    prior = load_prior(name, o).to(device)
+    images = file_images(prior, o)
     problems: dict[str, Callable[[], Instance]] = {}
     for image in images:
         known = image()
         problems[known.name] = partial(_of_file, known)
     title = f"{o.operator} of {', '.join(path.name for path in o.inputs)}"
     found = _run(solvers, problems, o.num_samples, o.seed, o)
-    _tell(o.out, title, found, None)
+    facts = {"operator": o.operator, "prior": name, "fingerprint of the prior": fingerprint(prior)}
+    own = {"seed of the solvers": f"{o.seed}", "samples": f"{o.num_samples}"}
+    _tell(o.out, title, found, {"Problems": facts | own, "Run": run_facts()})
 
 
 def _same(instance: Instance) -> Instance:
@@ -105,7 +113,14 @@ def _run(
     return [record for record in kept if record is not None]
 
 
-def _tell(out: Path, title: str, found: list[Record], allowed: int | None) -> None:
+def _tell(
+    out: Path,
+    title: str,
+    found: list[Record],
+    facts: Mapping[str, Mapping[str, str]],
+    allowed: int | None = None,
+) -> None:
     path = tables.write(out, title, found, allowed)
+    page = records_page(title, found, out, facts, allowed)
     typer.echo(tables.text(found, allowed))
-    typer.echo(f"wrote {path}")
+    typer.echo(f"wrote {path} and {write_page(out / REPORT, page)}")

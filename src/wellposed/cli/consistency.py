@@ -1,6 +1,7 @@
 """``wellposed validate --operator``: ranks of truths drawn from the prior among samples."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import typer
@@ -10,6 +11,7 @@ from wellposed.cli.known import draw_image, of_draw, sampler
 from wellposed.cli.names import use_device
 from wellposed.cli.priors import load_prior
 from wellposed.cli.reconstruct import PRIORS
+from wellposed.cli.reports import REPORT, run_facts
 from wellposed.cli.tasks import check_options_of
 from wellposed.cli.trial_settings import Validate
 from wellposed.errors import FileError, require
@@ -17,13 +19,15 @@ from wellposed.figures import format_table, write_figure
 from wellposed.integrity import read_json
 from wellposed.metrics import coverage
 from wellposed.priors import Prior
+from wellposed.report import Facts, Figure, Page, Table, write_page
 from wellposed.runs.fingerprint import fingerprint
 from wellposed.runs.progress import track
 from wellposed.validation.rank_figure import draw_ranks
-from wellposed.validation.ranks import QUANTITIES, ranks_of, uniformity
+from wellposed.validation.ranks import QUANTITIES, Uniformity, ranks_of, uniformity
 from wellposed.writing import make_folder, write_text
 
 RANKS, PICTURE = "ranks.json", "ranks.png"
+HEADER = ["rank of", "which is", "p", "mean (.5)", "variance (1)"]
 
 Found = dict[str, float]
 """The ranks of an image, and the coverage of its pixels."""
@@ -100,28 +104,33 @@ def _kept(folder: Path, settings: str) -> list[Found]:
 
 def _report(found: list[Found], o: Validate) -> None:
     ranks = {name: [int(each[name]) for each in found] for name in QUANTITIES}
-    typer.echo(_table(ranks, o.num_samples))
-    inside = sum(each["coverage"] for each in found) / len(found)
-    typer.echo(
-        f"Pixels inside the range of their samples: {inside:.1%}, of exact samples "
-        f"{_level(o.num_samples):.1%}. Variances above 1: samples too narrow."
-    )
-    if o.out is not None:
-        write_figure(draw_ranks(ranks, o.num_samples), o.out / PICTURE)
-        typer.echo(f"wrote {o.out / RANKS} and {o.out / PICTURE}")
+    tests = {name: uniformity(values, o.num_samples) for name, values in ranks.items()}
+    rows, note = _rows(tests), _note(tests, found, o.num_samples)
+    typer.echo(f"{format_table(HEADER, rows)}\n{note}")
+    if o.out is None:
+        return
+    write_figure(draw_ranks(ranks, o.num_samples), o.out / PICTURE)
+    picture = Figure.of_file("Ranks", o.out / PICTURE, "Histograms of the ranks, and TARP's curve")
+    table = Table(title="Tests of the ranks", header=HEADER, rows=rows, note=note)
+    facts = Facts(title="Provenance", facts=run_facts())
+    page = Page(title=f"Self-consistency: {o.operator}", parts=[table, picture, facts])
+    written = write_page(o.out / REPORT, page)
+    typer.echo(f"wrote {o.out / RANKS}, {o.out / PICTURE} and {written}")
 
 
-def _table(ranks: dict[str, list[int]], num_samples: int) -> str:
-    tests = {name: uniformity(values, num_samples) for name, values in ranks.items()}
-    rows = [
+def _rows(tests: Mapping[str, Uniformity]) -> list[list[str]]:
+    return [
         [name, QUANTITIES[name], f"{t.p_value:.3g}", f"{t.mean:.3f}", f"{t.variance:.2f}"]
         for name, t in tests.items()
     ]
-    header = ["rank of", "which is", "p", "mean (.5)", "variance (1)"]
+
+
+def _note(tests: Mapping[str, Uniformity], found: list[Found], num_samples: int) -> str:
     least = min(1.0, len(tests) * min(t.p_value for t in tests.values()))
-    count = len(next(iter(ranks.values())))
+    inside = sum(each["coverage"] for each in found) / len(found)
     return (
-        f"{format_table(header, rows)}\n{count} images of {num_samples} samples: smallest p times "
-        f"{len(tests)} tests is {least:.3g}; below .05 the samples are not those of the prior's "
-        "posterior."
+        f"{len(found)} images of {num_samples} samples: smallest p times {len(tests)} tests is "
+        f"{least:.3g}; below .05 the samples are not those of the prior's posterior.\n"
+        f"Pixels inside the range of their samples: {inside:.1%}, of exact samples "
+        f"{_level(num_samples):.1%}. Variances above 1: samples too narrow."
     )

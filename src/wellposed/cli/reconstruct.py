@@ -20,6 +20,7 @@ from wellposed.cli.names import (
     use_device,
 )
 from wellposed.cli.priors import SPATIO_SPECTRAL, load_prior
+from wellposed.cli.reports import report_reconstruction
 from wellposed.cli.settings import Reconstruct
 from wellposed.cli.shares import Share, own_share
 from wellposed.cli.summary import summarize
@@ -27,6 +28,7 @@ from wellposed.cli.tasks import build_task, check_options_of
 from wellposed.datasets.reading import inputs_of, matched
 from wellposed.datasets.writing import require_free
 from wellposed.errors import ArgumentError, require
+from wellposed.figures import format_table
 from wellposed.parallel import sharding
 from wellposed.priors import Flat, Prior, Slicewise
 from wellposed.runs.fingerprint import fingerprint
@@ -59,7 +61,7 @@ def reconstruct(o: Reconstruct) -> None:
     _show_log()
     weights = fingerprint(prior)
     calibration = None if conformal is None else Calibration(conformal, weights)
-    run = partial(_run, o, prior, cls, calibration)
+    run = partial(_run, o, prior, cls, weights, calibration)
     failures = run_all(mine, run, lambda job: identity(o, weights, files=job.files))
     table = write_table(o.out, jobs)
     if len(jobs) > 1 and table is not None:
@@ -142,6 +144,7 @@ def _run(
     o: Reconstruct,
     prior: Prior,
     cls: type[Solver] | None,
+    weights: str,
     calibration: Calibration | None,
     job: Job,
 ) -> list[Row] | None:
@@ -173,12 +176,16 @@ def _run(
     others = {name: image.cpu() for name, image in task.plain().items()}
     path = result.save(job.out, others=others, truth=task.truth)
     written = [path, path.with_suffix(".png"), *place.write(result, job.out)]
-    table, row = summarize(result, others, task.truth, task.peak)
+    summary = summarize(result, others, task.truth, task.peak)
+    if o.report:
+        facts = {"fingerprint of the prior": weights}
+        images = (others, task.truth)
+        written.append(report_reconstruction(o, job, result, images, summary, facts))
     if cls is None:
         typer.echo(f"{solver.name}, {solver.steps} steps; --solver takes another")
-    typer.echo(table)
+    typer.echo(format_table(summary.header, summary.rows))
     typer.echo(f"wrote {' and '.join(map(str, written))}")
-    return [row]
+    return [summary.row]
 
 
 def _show_log() -> None:

@@ -175,6 +175,7 @@ class Reconstruct(
         "File of `wellposed calibrate`: adds calibrated standard deviations and intervals; the "
         "solver and the number of samples are by default those of the file.",
     )
+    report: bool = setting(False, "Also write report.html: pictures to compare, scores, settings.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,22 @@
 
 from collections.abc import Mapping
 from math import isnan
+from typing import NamedTuple
 
 from torch import Tensor
 
-from wellposed.figures import format_table
 from wellposed.metrics import SSIM_WINDOW, coverage, plane_quality, psnr, ssim
 from wellposed.reconstruction import Reconstruction
 
 PLANES = {"D": 2, "H": 3, "W": 4}
+
+
+class Summary(NamedTuple):
+    """A table, and its last row with facts of the run, by column."""
+
+    header: list[str]
+    rows: list[list[str]]
+    row: dict[str, str]
 
 
 def summarize(
@@ -17,8 +25,8 @@ def summarize(
     others: Mapping[str, Tensor],
     truth: Tensor | None,
     peak: float = 1.0,
-) -> tuple[str, dict[str, str]]:
-    """Return a table of residual, cost and, if the truth is known, quality; and its last row.
+) -> Summary:
+    """Return a table of residual, cost and, if the truth is known, quality.
 
     Args:
         result: samples of one image or volume.
@@ -54,7 +62,7 @@ def summarize(
         header += [name]
         row[name] = rows[-1][-1]
     row |= {"residual": residual, "solver": result.solver, "seed": str(result.seed)}
-    return format_table(header, rows), row
+    return Summary(header, rows, row)
 
 
 def quality(image: Tensor, truth: Tensor, peak: float = 1.0) -> list[str]:

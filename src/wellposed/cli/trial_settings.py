@@ -73,6 +73,6 @@ class Validate(RunOptions, SolverOptions, PriorOptions, DrawOptions, InputOption
     quick: bool = setting(False, "Smaller tests: seconds instead of minutes per solver.")
     out: Path | None = setting(
         None,
-        "Folder for posterior.md, .png and .json, or with --operator for ranks.json and .png; "
-        "results there are kept.",
+        "Folder for report.html and posterior.md, .png and .json, or with --operator ranks.json "
+        "and .png; results there are kept.",
     )

@@ -9,12 +9,16 @@ import typer
 from wellposed.cli.consistency import consistency
 from wellposed.cli.names import find_class, make_solver
 from wellposed.cli.options import options_of, require_unused
+from wellposed.cli.reports import REPORT, run_facts
 from wellposed.cli.settings import SolverOptions
 from wellposed.cli.trial_settings import Validate
 from wellposed.errors import FileError, require
+from wellposed.figures import format_table
 from wellposed.integrity import read_json
+from wellposed.report import write_page
 from wellposed.runs.progress import track
 from wellposed.solvers import Solver
+from wellposed.validation.page import posterior_page
 from wellposed.validation.report import details, summary, write_plot
 from wellposed.validation.run import FULL, QUICK, Effort, Record, measure
 from wellposed.validation.settings import BUDGET, recorded_solvers
@@ -71,7 +75,7 @@ def validate(o: Validate) -> None:
             _write(records, effort, command, out)
     typer.echo(summary({name: records[name] for name in chosen}))
     if out is not None:
-        typer.echo(f"wrote {out / 'posterior.md'}, .png and .json")
+        typer.echo(f"wrote {out / 'posterior.md'}, .png and .json, and {out / REPORT}")
 
 
 def _refuse_own(o: Validate) -> None:
@@ -127,7 +131,8 @@ def _chosen(o: Validate) -> dict[str, Solver]:
 
 
 def _write(records: dict[str, Record], effort: Effort, command: str, folder: Path) -> None:
-    sections = [f"## {title}\n\n{table}\n" for title, table in details(records).items()]
+    tables = {title: format_table(*table) for title, table in details(records).items()}
+    sections = [f"## {title}\n\n{table}\n" for title, table in tables.items()]
     text = TEXT.format(
         command=command,
         table=summary(records),
@@ -139,6 +144,8 @@ def _write(records: dict[str, Record], effort: Effort, command: str, folder: Pat
     stored = {"effort": _plain(effort), "solvers": records}
     write_text(folder / RECORDS, json.dumps(stored, indent=1) + "\n", "--out")
     write_plot(records, folder / "posterior.png")
+    facts = {name: str(value) for name, value in vars(effort).items()} | run_facts()
+    write_page(folder / REPORT, posterior_page(records, folder / "posterior.png", facts))
 
 
 def rounded(record: Record) -> Record:

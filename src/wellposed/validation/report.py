@@ -23,14 +23,18 @@ HEADER = (
 
 
 def summary(records: dict[str, Record]) -> str:
+    """Return the table of `summary_rows` in Markdown."""
+    return format_table(list(HEADER), summary_rows(records))
+
+
+def summary_rows(records: dict[str, Record]) -> list[list[str]]:
     """Return one row per solver: each number averaged over the problems it did not refuse.
 
     Args:
         records: records by name; the record of exact samples is named "floor".
     """
     floor = records["floor"]["mixture"]
-    rows = [[name, *_row(record, _ratios(record, floor))] for name, record in records.items()]
-    return format_table(list(HEADER), rows)
+    return [[name, *_row(record, _ratios(record, floor))] for name, record in records.items()]
 
 
 def _ratios(record: Record, floor: Mapping[str, Cell]) -> list[Cell]:
@@ -72,8 +76,8 @@ def _average(cells: Iterable[Cell], field: str, style: str) -> str:
     return format(fmean(numbers), style) + ("" if len(numbers) == len(cells) else "*")
 
 
-def details(records: dict[str, Record]) -> dict[str, str]:
-    """Return the tables of single problems by title."""
+def details(records: dict[str, Record]) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """Return the tables of single problems by title: names of the columns, and rows."""
 
     def pair(first: str, second: str, between: str) -> Callable[[Mapping[str, float]], str]:
         return lambda cell: f"{cell[first]:.2f}{between}{cell[second]:.2f}"
@@ -95,14 +99,16 @@ def details(records: dict[str, Record]) -> dict[str, str]:
     }
 
 
-def _table(cells: Mapping[str, Mapping[str, T | str]], show: Callable[[T], str]) -> str:
+def _table(
+    cells: Mapping[str, Mapping[str, T | str]], show: Callable[[T], str]
+) -> tuple[list[str], list[list[str]]]:
     """Return a row for each solver, whose cells are shown where they are no words."""
     names = list(cells["floor"])
     rows = [
         [solver, *(c if isinstance(c := of[name], str) else show(c) for name in names)]
         for solver, of in cells.items()
     ]
-    return format_table(["solver", *names], rows)
+    return ["solver", *names], rows
 
 
 def write_plot(records: dict[str, Record], path: Path) -> None:
