@@ -93,15 +93,11 @@ def test_more_steps_of_deterministic_dds_converge():
     assert errors[0] > 1.5 * errors[1] > 1.5 * 1.5 * errors[2]
 
 
-AWAITED = ("DDS, drawn", "MMPS, drawn", "Twisted")
-"""Rows that take hours at full effort, still to be measured; their quick records are above."""
-
-
 def test_the_published_table_is_of_all_solvers_at_full_effort():
     docs = Path(__file__).parents[1] / "docs"
     stored = json.loads((docs / "posterior.json").read_text())
     assert stored["effort"] == json.loads(json.dumps(vars(FULL)))
-    assert {*stored["solvers"], *AWAITED} == {"floor", *recorded_solvers()}
+    assert set(stored["solvers"]) == {"floor", *recorded_solvers()}
     text = (docs / "posterior.md").read_text()
     assert summary(stored["solvers"]) in text
     assert "wellposed validate --out" in text
