@@ -81,7 +81,8 @@ def differences(
     """Yield the name, the found and the expected value of conditions of both that differ.
 
     Args:
-        expected, found: the conditions.
+        expected: some conditions.
+        found: others.
         tolerances: how much numbers may differ, by name.
     """
     for name in (name for name in expected if name in found):

@@ -131,7 +131,7 @@ def recipe_settings(solver: Solver) -> dict[str, object]:
     """Return the settings of a solver, as a recipe has them.
 
     Raises:
-        ArgumentError: a recipe cannot name the solver, or a setting is more than numbers and texts.
+        ArgumentError: a recipe cannot name the solver, or a setting is another object.
     """
     name, cls = solver.name, type(solver)
     require(named_solvers().get(name) is cls, "solver", cls.__name__, "a solver of the package")

@@ -16,6 +16,7 @@ from wellposed.benchmark.recipe import Recipe, recipe_settings
 from wellposed.benchmark.record import measured
 from wellposed.checks import Count, Seed, checked
 from wellposed.errors import ArgumentError, SamplingError, require_choice
+from wellposed.priors import Flat
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers.base import Solver
 from wellposed.solvers.problem import Problem
@@ -68,8 +69,8 @@ def tune(
         ImportError: Optuna is not installed.
     """
     require_choice("objective", objective, OBJECTIVES)
-    settings, first = recipe_settings(solver), problems[0]
-    problem = Problem.create(first.y, first.operator, first.prior)
+    settings, problem = recipe_settings(solver), problem_for(solver, problems[0])
+    weights = problems[0].weights if solver.uses_prior else None
     ranges = default_ranges(type(solver), problem) if ranges is None else ranges
     require_ranges(type(solver), ranges)
     proposals = Proposals(type(solver), ranges, seed)
@@ -87,12 +88,18 @@ def tune(
         image_size=problem.image_shape[1:],
         default=default,
         num_samples=count,
-        conditions=task_conditions(problem, first.weights),
+        conditions=task_conditions(problem, weights),
         evaluations=trials.budget.spent,
         trials=trials.number,
         failed=len(trials.failures),
         seed=seed,
     )
+
+
+def problem_for(solver: Solver, instance: Instance) -> Problem:
+    """Return the problem that a solver has to solve, whose prior is flat if it uses none."""
+    prior = instance.prior if solver.uses_prior else Flat()
+    return Problem.create(instance.y, instance.operator, prior)
 
 
 @dataclass
