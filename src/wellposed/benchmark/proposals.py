@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from wellposed.benchmark.ranges import Ranges, Searched, Values, is_whole
+from wellposed.errors import ArgumentError
 from wellposed.solvers.base import Solver
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Proposals:
         seed: of the proposals.
 
     Raises:
-        ImportError: Optuna is not installed.
+        ArgumentError: Optuna is not installed.
     """
 
     def __init__(self, cls: type[Solver], ranges: Ranges, seed: int) -> None:
@@ -116,8 +117,8 @@ def _package() -> ModuleType:
     try:
         return import_module("optuna")
     except ImportError as error:
-        raise ImportError(
-            "tune needs the package optuna: pip install 'wellposed[tune]'"
+        raise ArgumentError(
+            "tune: got no package optuna, accepted: version 4 or later; pip install 'wellposed[tune]'"
         ) from error
 
 

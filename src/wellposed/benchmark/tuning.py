@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from wellposed.benchmark.budget import Budget
 from wellposed.benchmark.instance import Instance, Pictures
 from wellposed.benchmark.proposals import Proposals
 from wellposed.benchmark.ranges import Searched, default_ranges, require_ranges
@@ -63,10 +64,9 @@ def tune(
 
     Raises:
         UnknownNameError: no such objective or hyper-parameter.
-        ArgumentError: a range that the solver does not accept, or too few evaluations for the
-            settings of ``solver``.
+        ArgumentError: a range that the solver does not accept, too few evaluations for the
+            settings of ``solver``, or Optuna is not installed.
         SamplingError: all settings failed.
-        ImportError: Optuna is not installed.
     """
     require_choice("objective", objective, OBJECTIVES)
     settings, problem = recipe_settings(solver), problem_for(solver, problems[0])
@@ -75,7 +75,7 @@ def tune(
     require_ranges(type(solver), ranges)
     proposals = Proposals(type(solver), ranges, seed)
     count = 1 if solver.deterministic else num_samples
-    trials = _Trials(problems, objective, count, seed, folder, _Budget(evaluations, count))
+    trials = _Trials(problems, objective, count, seed, folder, Budget(evaluations, count))
     default = trials.first(solver)
     trials.search(solver, proposals)
     value, best = trials.best()
@@ -102,36 +102,6 @@ def problem_for(solver: Solver, instance: Instance) -> Problem:
     return Problem.create(instance.y, instance.operator, prior)
 
 
-@dataclass
-class _Budget:
-    """Network evaluations.
-
-    Attributes:
-        total, spent: those that may be spent, and those that are.
-        rate: most that an image took per step; a guess until one is known.
-        known: whether it is.
-    """
-
-    total: int
-    rate: float
-    spent: int = 0
-    known: bool = False
-
-    def expected(self, solver: Solver, images: int) -> int:
-        """Return what settings will cost on some images."""
-        return math.ceil(self.rate * solver.steps) * images
-
-    def affords(self, solver: Solver, images: int) -> bool:
-        """Tell whether settings can be tried on some images; the first cost what they cost."""
-        return not self.spent or self.spent + self.expected(solver, images) <= self.total
-
-    def spend(self, solver: Solver, cost: int) -> None:
-        """Count the evaluations of an image."""
-        rate = cost / solver.steps
-        self.rate, self.known = max(rate, self.rate) if self.known else rate, True
-        self.spent += cost
-
-
 class _Spent(Exception):
     """Settings cannot be tried on all images with the evaluations that are left."""
 
@@ -156,7 +126,7 @@ class _Trials:
     num_samples: int
     seed: int
     folder: Path | None
-    budget: _Budget
+    budget: Budget
     number: int = 0
     failures: list[str] = field(default_factory=list)
     found: list[tuple[float, Mapping[str, object]]] = field(default_factory=list)
