@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tests.helpers import normal, run
 from tests.test_cli import tiny_prior
@@ -58,7 +57,7 @@ def recipe():
 
 def test_the_best_weight_is_found():
     """``y / (1 + w)`` of white images has the least error at ``1 + w = <y, y> / <x, y>``."""
-    prior = GaussianPrior(0.0, torch.eye(SIDE**2, dtype=torch.float64))
+    prior = GaussianPrior(0.0, 1.0)
     found = problems(1, keep=1.0, noise=1.0, prior=prior)
     truth = prior.draw(normal(1, 1, SIDE, SIDE))
     best = float(found[0].y.square().sum() / (truth * found[0].y).sum()) - 1
@@ -101,12 +100,14 @@ def test_an_interrupted_search_goes_on(tmp_path, recipe):
 
 
 def test_settings_that_fail_are_worst():
-    found = tune(FlowChef(steps=3), problems(2), {"step_size": Values((1e30, 0.3))})
+    found = tune(FlowChef(steps=3), problems(2), {"step_size": Values((1e200, 0.3))})
     assert found.failed == 1 and found.settings["step_size"] in (0.04, 0.3)
     refused = tune(PnPDM(steps=2), problems(1), {"rho_min": Values((0.5, 20.0))}, evaluations=300)
     assert refused.failed == 1
     with pytest.raises(SamplingError, match="all 3 settings failed"):
-        tune(FlowChef(steps=3, step_size=1e30), problems(1), {"step_size": Values((1e31, 1e32))})
+        tune(
+            FlowChef(steps=3, step_size=1e200), problems(1), {"step_size": Values((1e201, 1e202))}
+        )
 
 
 def test_ranges_that_are_exhausted_end_the_search():
@@ -146,7 +147,7 @@ class Mine(DDS):
         ({"ranges": {"lambda_": (0, 1)}}, "ranges: lambda_: got"),
         ({"evaluations": 0}, "evaluations: got 0"),
         ({"evaluations": 5}, "at least 6"),
-        ({"objective": "psnr"}, "Did you mean 'PSNR'"),
+        ({"objective": "psnr"}, "unknown name 'psnr'"),
         ({"objective": "CRPS"}, "unknown name 'CRPS'"),
         ({"num_samples": 0}, "num_samples: got 0"),
         ({"seed": -1}, "seed: got -1"),
@@ -302,7 +303,7 @@ def test_the_command_writes_a_recipe_that_others_read(files, tmp_path):
         (("--solver", "hqq"), "Did you mean 'hqs'"),
         (("--solver", "m.py:M"), "--solver: got 'm.py:M'"),
         (("--solver", "dds-3d"), "a solver of images"),
-        (("--solver", "fbp"), "--range: got 'none for fbp'"),
+        (("--solver", "twisted"), "--range: got 'none for twisted'"),
         (("--range", "lambda_"), "--range: got 'lambda_', accepted: name=value"),
         (("--range", "lambda_=1"), "--range lambda_: got '1', accepted: LOW:HIGH"),
         (("--range", "lamda_=1:2"), "Did you mean 'lambda_'"),

@@ -118,7 +118,7 @@ def _package() -> ModuleType:
         return import_module("optuna")
     except ImportError as error:
         raise ArgumentError(
-            "tune: got no package optuna, accepted: version 4 or later; pip install 'wellposed[tune]'"
+            "tune: got no optuna, accepted: version 4 or later; pip install 'wellposed[tune]'"
         ) from error
 
 

@@ -100,6 +100,7 @@ def require_ranges(cls: type[Solver], ranges: Ranges, place: str = "ranges") -> 
     require(len(ranges) > 0, place, f"none for {cls.name}", accepted)
     for name, searched in ranges.items():
         require_choice(place, name, settings_of(cls))
+        require(isinstance(searched, Searched), f"{place}: {name}", searched, "Span or Values")
         for value in _ends(searched, is_whole(cls, name)):
             if name in kinds and not kinds[name].admits(value):
                 raise kinds[name].error(f"{place}: {name}", value)
