@@ -12,7 +12,9 @@ from tests.test_cli import tiny_prior
 
 from wellposed.benchmark import Instance, Recipe, Span, Values, tune
 from wellposed.benchmark.ranges import default_ranges, range_of, require_ranges
+from wellposed.cli.comparison_settings import Tune
 from wellposed.cli.entrants import entrant
+from wellposed.cli.tune import _ranges
 from wellposed.errors import ArgumentError, FileError, SamplingError, UnknownNameError
 from wellposed.operators import Inpainting, random_mask
 from wellposed.priors import GaussianPrior
@@ -61,10 +63,10 @@ def test_the_best_weight_is_found():
     found = problems(1, keep=1.0, noise=1.0, prior=prior)
     truth = prior.draw(normal(1, 1, SIDE, SIDE))
     best = float(found[0].y.square().sum() / (truth * found[0].y).sum()) - 1
-    tuned = tune(Tikhonov(steps=1), found, WEIGHT, evaluations=40)
+    tuned = tune(Tikhonov(steps=1), found, WEIGHT, evaluations=25)
     assert tuned.settings["weight"] == pytest.approx(best, rel=0.3)
     assert tuned.default is not None and tuned.value > tuned.default
-    assert tuned.evaluations == tuned.trials == 40
+    assert tuned.evaluations == tuned.trials == 25
 
 
 @pytest.mark.parametrize("solver", [HQS(steps=4), DDS(steps=4)])
@@ -81,8 +83,8 @@ def test_the_evaluations_are_counted_and_the_defaults_are_no_better(solver):
 
 
 def test_settings_that_fall_behind_are_stopped():
-    found = tune(Tikhonov(steps=1), problems(4), WEIGHT, evaluations=60)
-    assert found.trials > 60 / 4
+    found = tune(Tikhonov(steps=1), problems(4), WEIGHT, evaluations=40)
+    assert found.trials > 40 / 4
 
 
 def test_the_same_seed_gives_the_same_recipe(recipe):
@@ -197,6 +199,15 @@ def test_ranges_are_read(text, expected):
 def test_other_ranges_are_refused(text):
     with pytest.raises(ArgumentError, match="gamma: got"):
         range_of("gamma", text)
+
+
+def test_ranges_of_options_go_before_those_of_a_card():
+    own = {"hqs": {"lambda_": "0.1:1:log", "start": [0.3, 0.4]}}
+    options = Tune(solver="hqs", out="x.json", card="mri-4x", range=("start=1,2",))
+    found = _ranges(options, HQS(), problems(1)[0], own)
+    assert found == {"lambda_": Span(0.1, 1.0, log=True), "start": Values((1, 2))}
+    with pytest.raises(ArgumentError, match="tuning: start: got 'low'"):
+        _ranges(options, HQS(), problems(1)[0], {"hqs": {"start": "low"}})
 
 
 # Recipes
