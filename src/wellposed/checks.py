@@ -65,7 +65,7 @@ def check_fields(settings: "DataclassInstance") -> None:
     Raises:
         ArgumentError: names the first field that does not fit, its value and what is accepted.
     """
-    for name, kind in _kinds(type(settings)).items():
+    for name, kind in declared_kinds(type(settings)).items():
         value = getattr(settings, name)
         if not kind.admits(value):
             raise kind.error(name, value)
@@ -77,7 +77,7 @@ def check_fields(settings: "DataclassInstance") -> None:
 _DECLARED: dict[type, dict[str, Kind]] = {}
 
 
-def _kinds(cls: "type[DataclassInstance]") -> dict[str, Kind]:
+def declared_kinds(cls: "type[DataclassInstance]") -> dict[str, Kind]:
     """Return the kinds that the fields of a dataclass declare, by name."""
     if cls not in _DECLARED:
         hints = get_type_hints(cls, include_extras=True)

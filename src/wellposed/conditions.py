@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from wellposed.errors import ArgumentError, ShapeError
@@ -35,6 +35,9 @@ SCANS = {
 }
 """Numbers that differ a little between scans of one kind."""
 
+TASKS = {MEASURED: Tolerance(0.5, 0.0), NOISE: Tolerance(0.5, 0.0)}
+"""Numbers that differ by a factor of two at most between tasks of one kind."""
+
 
 def solver_conditions(
     solver: str, settings: Conditions, num_samples: int, size: Sequence[int]
@@ -64,16 +67,34 @@ def require_same(argument: str, expected: Conditions, found: Conditions) -> None
         ShapeError: another size.
         ArgumentError: another condition differs; the message names it and both values.
     """
+    for name, got, accepted in differences(expected, found):
+        error = ShapeError if name == "size" else ArgumentError
+        raise error(
+            f"{argument}: got {name} {_short(got)}, accepted: {_short(accepted)} as in the "
+            "calibration; calibrate again for another"
+        )
+
+
+def differences(
+    expected: Conditions, found: Conditions, tolerances: Mapping[str, Tolerance] = SCANS
+) -> Iterator[tuple[str, object, object]]:
+    """Yield the name, the found and the expected value of conditions of both that differ.
+
+    Args:
+        expected: some conditions.
+        found: others.
+        tolerances: how much numbers may differ, by name.
+    """
     for name in (name for name in expected if name in found):
         # Stored values have lists in place of tuples.
-        got, accepted = (json.loads(json.dumps(of[name])) for of in (found, expected))
-        same = got == accepted or (name in SCANS and _near(SCANS[name], got, accepted))
-        if not same:
-            error = ShapeError if name == "size" else ArgumentError
-            raise error(
-                f"{argument}: got {name} {_short(got)}, accepted: {_short(accepted)} as in the "
-                "calibration; calibrate again for another"
-            )
+        got, wanted = (json.loads(json.dumps(of[name])) for of in (found, expected))
+        if got != wanted and not (name in tolerances and _near(tolerances[name], got, wanted)):
+            yield name, got, wanted
+
+
+def in_words(name: str, got: object, expected: object) -> str:
+    """Return a difference in words."""
+    return f"{name} {_short(got)} instead of {_short(expected)}"
 
 
 def require_all(argument: str, stored: Conditions, needed: Iterable[str]) -> None:

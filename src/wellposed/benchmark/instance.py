@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Self
 
 import torch
 from deepinv.physics import Physics
 from torch import Tensor
 
 from wellposed import metrics
+from wellposed.operators.plain import plain_image
 from wellposed.priors.prior import Prior
 from wellposed.reconstruction import Reconstruction
 
@@ -26,6 +29,7 @@ class Instance:
         prior: the prior in its units.
         score: the scores of a reconstruction, by name.
         pictures: images (C, H, W) of a reconstruction that reports show, by name.
+        weights: fingerprint of the prior, if it was since fitted to the units of a scan.
     """
 
     name: str
@@ -34,6 +38,24 @@ class Instance:
     prior: Prior
     score: Callable[[Reconstruction], Scores]
     pictures: Callable[[Reconstruction], Pictures]
+    weights: str | None = None
+
+    @classmethod
+    def known(
+        cls, name: str, truth: Tensor, y: Tensor, operator: Physics, prior: Prior, peak: float = 1
+    ) -> Self:
+        """Return the problem of an image (1, C, H, W) that is known.
+
+        Args:
+            name: what it is called.
+            truth: the image.
+            y: the measurement (1, ...).
+            operator: what made it.
+            prior: the prior in its units.
+            peak: value of white.
+        """
+        pictures = partial(image_pictures, truth, peak, dict([plain_image(y, operator)]))
+        return cls(name, y, operator, prior, partial(image_scores, truth, peak), pictures)
 
 
 def shown(image: Tensor) -> Tensor:
@@ -49,16 +71,18 @@ def image_scores(truth: Tensor, peak: float, found: Reconstruction) -> Scores:
     "residual" is `Reconstruction.residual`. Complex images are compared by magnitude.
     """
     clean, mean, one = shown(truth), shown(found.mean), shown(found.samples[0])
+    # SSIM looks through a window, which must fit in.
+    wide = min(clean.shape[-2:]) >= metrics.SSIM_WINDOW
     values = {
         "PSNR": metrics.psnr(mean, clean, peak),
-        "SSIM": metrics.ssim(mean, clean, peak),
+        **({"SSIM": metrics.ssim(mean, clean, peak)} if wide else {}),
         "residual": found.residual.mean(),
     }
     if len(found.samples) > 1:
         samples = shown(found.samples)
         values |= {
             "PSNR, sample": metrics.psnr(one, clean, peak),
-            "SSIM, sample": metrics.ssim(one, clean, peak),
+            **({"SSIM, sample": metrics.ssim(one, clean, peak)} if wide else {}),
             "CRPS": metrics.crps(samples, clean),
             "coverage": found.coverage(clean),
         }

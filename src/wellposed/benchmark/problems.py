@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wellposed import operators
 from wellposed.benchmark.card import Card, Data, Frozen
-from wellposed.benchmark.instance import Instance, image_pictures, image_scores
+from wellposed.benchmark.instance import Instance
 from wellposed.datasets.files import READABLE_SUFFIXES, read_array, suffix_of
 from wellposed.datasets.images.crops import central_crop, random_phase
 from wellposed.errors import ArgumentError, FileError, ShapeError, require, require_choice
@@ -25,7 +25,6 @@ from wellposed.integrity import bytes_of
 from wellposed.linalg import as_real
 from wellposed.metrics import sliced_wasserstein
 from wellposed.noise import MEASUREMENT, ItemNoise, item_generator
-from wellposed.operators.plain import plain_image
 from wellposed.priors import Prior, load
 from wellposed.reconstruction import Reconstruction
 from wellposed.runs.fingerprint import fingerprint
@@ -66,9 +65,7 @@ def instances(card: Card, folder: Path | None = None) -> list[Instance]:
         y = operator.measure(truth, seed=card.noise_seed + index)
         if kept is not None:
             _require_same(f"{card.name}: {path.name}", kept.measurements[index], y)
-        pictures = partial(image_pictures, truth, 1.0, dict([plain_image(y, operator)]))
-        score = partial(image_scores, truth, 1.0)
-        found.append(Instance(path.stem, y, operator, prior, score, pictures))
+        found.append(Instance.known(path.stem, truth, y, operator, prior))
     return found
 
 

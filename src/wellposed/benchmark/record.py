@@ -70,7 +70,12 @@ def _plain(name: str) -> str:
 
 
 def measured(
-    instance: Instance, label: str, solver: Sampling, num_samples: int, seed: int, folder: Path
+    instance: Instance,
+    label: str,
+    solver: Sampling,
+    num_samples: int,
+    seed: int,
+    folder: Path | None = None,
 ) -> Record:
     """Return the record of a solver on a problem, made now or kept in a folder.
 
@@ -82,14 +87,15 @@ def measured(
         solver: the solver.
         num_samples: posterior samples; point estimates return one image.
         seed: of the solver.
-        folder: where records are kept.
+        folder: where records are kept; None keeps none.
 
     Raises:
         FileError: the folder cannot be written.
     """
     solver, count = _fitted(solver, num_samples)
-    mark, path = _identity(instance, solver, count, seed), place_of(folder, label, instance.name)
-    kept = read_record(path)
+    mark = _identity(instance, solver, count, seed)
+    path = None if folder is None else place_of(folder, label, instance.name)
+    kept = None if path is None else read_record(path)
     if kept is not None and kept.identity == mark and not kept.error:
         return kept
     record = Record(solver=label, instance=instance.name, identity=mark)
@@ -113,9 +119,11 @@ def measured(
             method=found.solver,
             settings=found.settings,
         )
-        write_pictures(path.with_suffix(".npz"), instance.pictures(found))
-    make_folder(path.parent)
-    write_text(path, json.dumps(asdict(record), indent=1, default=str) + "\n")
+        if path is not None:
+            write_pictures(path.with_suffix(".npz"), instance.pictures(found))
+    if path is not None:
+        make_folder(path.parent)
+        write_text(path, json.dumps(asdict(record), indent=1, default=str) + "\n")
     return record
 
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "validate": (trial_settings.Validate, "validate:validate"),
     "benchmark": (comparison_settings.Benchmark, "compare:benchmark"),
     "compare": (comparison_settings.Compare, "compare:compare"),
+    "tune": (comparison_settings.Tune, "tune:tune"),
     "train": (train_settings.Train, "train:train"),
     "train-unrolled": (train_settings.TrainUnrolled, "train_unrolled:train_unrolled"),
     "train-measured": (train_settings.TrainMeasured, "train_measured:train_measured"),

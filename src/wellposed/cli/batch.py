@@ -27,9 +27,9 @@ RECORD = "record.json"
 
 INCIDENTAL = (
     *("inputs", "images", "out", "device", "batch_size"),
-    *("checkpoint", "checkpoint_every", "shard"),
+    *("checkpoint", "checkpoint_every", "shard", "recipe"),
 )
-"""Options that do not affect the result of an image."""
+"""Options that do not affect the result of an image; a recipe does through other options."""
 
 BESIDE = ("mask", "like", "kernel_file", "calibration")
 """Options that are files; their content affects the result."""

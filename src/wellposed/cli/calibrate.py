@@ -10,6 +10,7 @@ from wellposed.cli.known import KnownImage, known_images, sampler, slices_of
 from wellposed.cli.names import use_device
 from wellposed.cli.options import require_unused
 from wellposed.cli.priors import load_prior
+from wellposed.cli.recipes import as_tuned
 from wellposed.cli.reconstruct import PRIORS
 from wellposed.cli.tasks import check_options_of
 from wellposed.cli.trial_settings import DRAWN, READ, Calibrate
@@ -25,11 +26,14 @@ from wellposed.writing import require_writable
 def calibrate(o: Calibrate) -> None:
     """Reconstruct the images, find the factor, and write it."""
     _check(o)
+    o, recipe = as_tuned(o)
     device = use_device(o.device)
     name = PRIORS.get(o.operator, "natural") if o.prior is None else o.prior
     images = known_images(load_prior(name, o).to(device), o)
     # Before the first run.
     conditions = common([_named(image()) for image in track(images, "conditions")])
+    if recipe is not None:
+        recipe.warn_of(conditions)
     results, truths = [], []
     for image in track(images, "images"):
         known = image()

@@ -63,7 +63,7 @@ def compare(o: Compare) -> None:
     problems: dict[str, Callable[[], Instance]] = {}
     for image in images:
         known = image()
-        problems[known.name] = partial(_of_file, known)
+        problems[known.name] = partial(instance_of, known)
     title = f"{o.operator} of {', '.join(path.name for path in o.inputs)}"
     found = _run(solvers, problems, o.num_samples, o.seed, o)
     facts = {"operator": o.operator, "prior": name, "fingerprint of the prior": fingerprint(prior)}
@@ -83,7 +83,8 @@ def moved(instance: Instance, device: str) -> Instance:
     return replace(instance, **parts)
 
 
-def _of_file(known: KnownImage) -> Instance:
+def instance_of(known: KnownImage) -> Instance:
+    """Return the problem of an image, scored as its result is written."""
     task, peak = known.task, known.task.peak
     truth = known.truth
 
@@ -93,7 +94,8 @@ def _of_file(known: KnownImage) -> Instance:
     def pictures(found: Reconstruction) -> Pictures:
         return image_pictures(truth, peak, task.plain(), task.finished(found))
 
-    return Instance(known.name, task.y, task.operator, known.prior, score, pictures)
+    problem = (task.y, task.operator, known.prior)
+    return Instance(known.name, *problem, score, pictures, known.weights)
 
 
 def _run(

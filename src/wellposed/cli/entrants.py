@@ -1,14 +1,16 @@
 """Solvers of a comparison, as the command line names them."""
 
 import re
+from pathlib import Path
 
 from wellposed.benchmark.record import Sampling
 from wellposed.cli.names import find_class, make, parse_assignments
+from wellposed.cli.recipes import read_recipe
 from wellposed.errors import ArgumentError, require
 from wellposed.solvers import Solver, from_deepinv
 from wellposed.solvers.catalogue import named_solvers
 
-FOREIGN = "deepinv:"
+FOREIGN, TUNED = "deepinv:", "recipe:"
 
 
 def entrants(text: str) -> dict[str, Sampling]:
@@ -37,6 +39,8 @@ def entrant(words: str) -> Sampling:
     if name.startswith(FOREIGN):
         found: Sampling = from_deepinv(name.removeprefix(FOREIGN), **settings)
         return found
+    if name.startswith(TUNED):
+        return read_recipe(Path(name.removeprefix(TUNED)), "--solvers").solver(**settings)
     cls = find_class("--solvers", name, named_solvers(), Solver)
     if cls.volumes_only or cls.operators:
         raise ArgumentError(f"--solvers: got {name}, accepted: solvers of images")

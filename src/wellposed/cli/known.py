@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from wellposed.cli.comparison_settings import Compare
+from wellposed.cli.comparison_settings import Compare, Tune
 from wellposed.cli.file_task import FileTask
 from wellposed.cli.inputs import TaskInput
 from wellposed.cli.names import adapted_solver, find_class, make_solver
@@ -72,7 +72,7 @@ def known_images(prior: Prior, o: Calibrate) -> list[Callable[[], KnownImage]]:
     return [cache(partial(_drawn, prior, weights, o, index)) for index in range(o.images)]
 
 
-def file_images(prior: Prior, o: Calibrate | Compare) -> list[Callable[[], KnownImage]]:
+def file_images(prior: Prior, o: Calibrate | Compare | Tune) -> list[Callable[[], KnownImage]]:
     """Return functions that read the images of files."""
     weights = fingerprint(prior)
     return [partial(of_file, prior, weights, o, *each) for each in enumerate(slices_of(o))]
@@ -107,7 +107,11 @@ def draw_image(
 
 
 def of_file(
-    prior: Prior, weights: str, o: Calibrate | Compare, index: int, place: tuple[Path, int | None]
+    prior: Prior,
+    weights: str,
+    o: Calibrate | Compare | Tune,
+    index: int,
+    place: tuple[Path, int | None],
 ) -> KnownImage:
     """Return the image of a file, measured with noise of a seed of its own.
 
@@ -116,6 +120,7 @@ def of_file(
     """
     file, number = place
     own = replace(o, slice=number, slices=None, seed=_seed(o, index))
+    assert o.operator is not None
     task = build_task(file, o.operator, own, prior.channels).on(o.device)
     accepted = "a clean image, or complete measured data"
     require(task.truth is not None, "INPUT", f"{file.name} without a truth", accepted)
@@ -123,11 +128,11 @@ def of_file(
     return KnownImage(name, task, task.fitted(prior), weights, own.seed)
 
 
-def _seed(o: Calibrate | Validate | Compare, index: int) -> int:
+def _seed(o: Calibrate | Validate | Compare | Tune, index: int) -> int:
     return item_seed(o.seed, (index, 0), DRAWS)
 
 
-def slices_of(o: Calibrate | Compare) -> list[tuple[Path, int | None]]:
+def slices_of(o: Calibrate | Compare | Tune) -> list[tuple[Path, int | None]]:
     """Return the files, each with every slice of the options."""
     numbers = [o.slice] if o.slices is None else list(range(*o.slices))
     require(len(numbers) > 0, "--slices", o.slices, "A:B with A < B")

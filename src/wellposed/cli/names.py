@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import Parameter, signature
@@ -180,15 +180,22 @@ def use_device(device: str) -> str:
 
 def parse_assignments(option: str, assignments: Iterable[str]) -> dict[str, Any]:
     """Return the values of ``name=value`` strings by name; other strings raise `ArgumentError`."""
-    words = {"inf": math.inf, "true": True, "false": False, "none": None}
-    settings = {}
+    return {name: parse_value(text) for name, text in split_assignments(option, assignments)}
+
+
+def split_assignments(option: str, assignments: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the parts of ``name=value`` strings; other strings raise `ArgumentError`."""
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ArgumentError(f"{option}: got {assignment!r}, accepted: name=value")
-        try:
-            word = text.lower()
-            settings[name] = words[word] if word in words else ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            settings[name] = text
-    return settings
+        yield name, text
+
+
+def parse_value(text: str) -> Any:
+    """Return the number, list or word that a text spells, or the text."""
+    words = {"inf": math.inf, "true": True, "false": False, "none": None}
+    try:
+        return words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

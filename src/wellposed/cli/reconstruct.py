@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from wellposed.benchmark import Recipe
 from wellposed.cli.batch import RECORD, Job, Row, identity, report, run_all, write_table
 from wellposed.cli.calibration import Calibration, as_calibrated, read_calibration
 from wellposed.cli.file_task import FileTask
@@ -20,6 +21,7 @@ from wellposed.cli.names import (
     use_device,
 )
 from wellposed.cli.priors import SPATIO_SPECTRAL, load_prior
+from wellposed.cli.recipes import as_tuned, warn_of_other
 from wellposed.cli.reports import report_reconstruction
 from wellposed.cli.settings import Reconstruct
 from wellposed.cli.shares import Share, own_share
@@ -44,6 +46,7 @@ def reconstruct(o: Reconstruct) -> None:
     check_options_of(o.operator, o)
     used = o.checkpoint is not None or o.checkpoint_every == Reconstruct.checkpoint_every
     require(used, "--checkpoint-every", o.checkpoint_every, "only with --checkpoint FOLDER")
+    o, recipe = as_tuned(o)
     conformal = None if o.calibration is None else read_calibration(o.calibration)
     o = o if conformal is None else as_calibrated(o, conformal)
     device, cls = use_device(o.device), _solver_class(o)
@@ -58,10 +61,10 @@ def reconstruct(o: Reconstruct) -> None:
     if not mine:
         return
     prior = _prior(o, cls).to(device)
-    _show_log()
+    show_log()
     weights = fingerprint(prior)
     calibration = None if conformal is None else Calibration(conformal, weights)
-    run = partial(_run, o, prior, cls, weights, calibration)
+    run = partial(_run, o, prior, cls, weights, calibration, recipe)
     failures = run_all(mine, run, lambda job: identity(o, weights, files=job.files))
     table = write_table(o.out, jobs)
     if len(jobs) > 1 and table is not None:
@@ -146,6 +149,7 @@ def _run(
     cls: type[Solver] | None,
     weights: str,
     calibration: Calibration | None,
+    recipe: Recipe | None,
     job: Job,
 ) -> list[Row] | None:
     """Reconstruct one input, write the result on process 0, and return its row of the table."""
@@ -153,6 +157,8 @@ def _run(
     place = task.source if o.like is None else placed_like(task.source, o.like)
     if place.source is not None:
         require_free(job.out, place.source)
+    if recipe is not None:
+        warn_of_other(recipe, task, prior)
     prior, y, physics = task.fitted(prior), task.y, task.operator
     prior = Slicewise(prior) if o.volume else prior
     part, held = sharding.shard(y, physics) if o.volume else (y, physics)
@@ -188,7 +194,7 @@ def _run(
     return [summary.row]
 
 
-def _show_log() -> None:
+def show_log() -> None:
     """Write the package's log messages, such as memory plans and progress, to stderr."""
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("wellposed").setLevel(logging.INFO)

@@ -16,10 +16,12 @@ from wellposed.cli.names import (
     use_device,
 )
 from wellposed.cli.priors import load_prior
+from wellposed.cli.recipes import as_tuned
 from wellposed.cli.settings import RESTORED_OPERATORS, InputOptions, Restore
 from wellposed.cli.shares import own_share
 from wellposed.cli.summary import quality
 from wellposed.cli.tasks import blur_kernel, check_options_of, image_of, task_of
+from wellposed.conditions import PRIOR
 from wellposed.datasets.files import files_below, suffix_of
 from wellposed.datasets.images.photograph import (
     PHOTOGRAPH_SUFFIXES,
@@ -53,6 +55,7 @@ Pair = tuple[Path, Path | None]
 
 def restore(o: Restore) -> None:
     """Restore all images and report their quality."""
+    o, recipe = as_tuned(o)
     operator = _operator(o)
     pairs = _paired(_images_of(o.inputs), o.truth)
     _check_folder(o.out, [path for pair in pairs for path in pair if path is not None])
@@ -64,6 +67,8 @@ def restore(o: Restore) -> None:
     solver = _solver(o, restorer)
     jobs, clean = _jobs(pairs, o.out), dict(pairs)
     mine, weights = own_share(o.shard).of(jobs), fingerprint(restorer)
+    if recipe is not None:
+        recipe.warn_of({PRIOR: weights})
 
     def run(job: Job) -> list[Row]:
         return _restored((job.file, clean[job.file]), o, operator, restorer, solver)

@@ -109,6 +109,9 @@ class SolverOptions:
     set: tuple[str, ...] = setting(
         (), "Hyper-parameter, e.g. gamma=5, see `wellposed list SOLVER`; repeatable."
     )
+    recipe: Path | None = setting(
+        None, "File of `wellposed tune`: solver and hyper-parameters; --steps and --set go before."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +218,7 @@ class Dehaze(RunOptions, SolverOptions, PriorOptions):
     it.
     """
 
-    without: ClassVar = ("prior",)
+    without: ClassVar = ("prior", "recipe")
     input: Path = argument("RF frames: HDF5 with the data set 'rf', or MetaImage.", "INPUT")
     out: Path = needed("Folder for the result.")
     tissue: str = setting("tissue-rf", "Prior of tissue: a shipped prior or a folder.")

@@ -61,7 +61,7 @@ class Validate(RunOptions, SolverOptions, PriorOptions, DrawOptions, InputOption
     uniform (simulation-based calibration and TARP). An interrupted run with --out goes on.
     """
 
-    without: ClassVar = ("solver", "simulate", "volume", *READ)
+    without: ClassVar = ("solver", "recipe", "simulate", "volume", *READ)
     operator: str | None = setting(
         None, "Test self-consistency with this operator, see `wellposed list`, or MODULE:CLASS."
     )

@@ -31,15 +31,19 @@ def problem_conditions(problem: Problem, weights: str | None = None) -> Conditio
         problem: the problem.
         weights: fingerprint of the prior before it was fitted to the range of a scan.
     """
+    missed = {MISSED: missed_detail(problem)} if problem.is_linear else {}
+    return {**task_conditions(problem, weights), **missed}
+
+
+def task_conditions(problem: Problem, weights: str | None = None) -> Conditions:
+    """Return the conditions of `problem_conditions` that need no calculation."""
     image = problem.zeros()
     numbers = image[0].numel() * (2 if image.is_complex() else 1)
-    missed = {MISSED: missed_detail(problem)} if problem.is_linear else {}
     return {
         PRIOR: fingerprint(problem.prior) if weights is None else weights,
         OPERATOR: type(problem.known).__name__,
         MEASURED: float(measured_numbers(problem).mean()) / numbers,
         NOISE: float(problem.noise_sigma.mean()),
-        **missed,
     }
 
 
