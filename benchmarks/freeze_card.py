@@ -1,43 +1,90 @@
-"""Freeze cards: write the weights' fingerprint and the measurements of their problems into them.
+"""Freeze cards: write the weights' fingerprint, the measurements and reference rows into them.
 
-    python benchmarks/freeze_card.py src/wellposed/benchmark/cards/*.toml
+    python benchmarks/freeze_card.py src/wellposed/benchmark/cards/*.toml [--rows out/bench]
 
-Raise the version of a card whose measurements change. What is frozen stands below the line
-``# frozen``, and is written anew.
+With ``--rows`` the reference rows are those of ``wellposed benchmark CARD --out out/bench/CARD``;
+without it the rows of a card stay. Raise the version of a card whose measurements change. What is
+frozen stands below a line of its own, and is written anew.
 """
 
+import argparse
 import hashlib
-import sys
+import json
 from pathlib import Path
 
-from wellposed.benchmark import instances, read_card
+from wellposed.benchmark import Card, instances, read_card
 from wellposed.benchmark.problems import DATA, frozen
+from wellposed.benchmark.record import Record, read_record
+from wellposed.benchmark.table import means
 from wellposed.priors import load
 from wellposed.runs.fingerprint import fingerprint
 
 LINE = "# frozen by benchmarks/freeze_card.py"
+TOLERANCES = {"PSNR": 0.1, "SSIM": 0.005}
+"""Scores of reference rows, and what other processors may change in them."""
 
 
-def freeze(path: Path) -> None:
+def freeze(path: Path, rows: Path | None) -> None:
     """Write the frozen part of a card."""
-    text = path.read_text().partition(LINE)[0].rstrip() + "\n"
-    path.write_text(text)
-    card = read_card(path)
-    if card.data is None or card.prior is None:
-        return
+    old = read_card(path)
+    text = path.read_text(encoding="utf-8").partition(LINE)[0].rstrip() + "\n"
     lines = ["", LINE]
-    mark = fingerprint(load(card.prior.name))
-    lines += ["[frozen]", f'prior = "{mark}"', "[frozen.files]"]
-    for name in card.data.files:
-        lines.append(f'"{name}" = "{hashlib.sha256((DATA / name).read_bytes()).hexdigest()}"')
-    for problem in instances(card):
-        facts = frozen(problem.y)
-        numbers = ", ".join(f"{v:.9g}" for v in facts["sketch"])
-        lines += ["[[frozen.measurements]]", f'sha256 = "{facts["sha256"]}"']
-        lines += [f"sketch = [{numbers}]"]
-    path.write_text(text + "\n".join(lines) + "\n")
+    if rows is not None:
+        lines += reference_rows(old, rows / old.id)
+    else:
+        for row in old.reference:
+            lines += reference(row.solver, dict(row.scores), dict(row.tolerance))
+    path.write_text(text, encoding="utf-8")  # what it froze before does not count any more
+    card = read_card(path)
+    if card.data is not None and card.prior is not None:
+        mark = fingerprint(load(card.prior.name))
+        lines += ["[frozen]", f'prior = "{mark}"', "[frozen.files]"]
+        for name in card.data.files:
+            lines.append(f'"{name}" = "{hashlib.sha256((DATA / name).read_bytes()).hexdigest()}"')
+        for problem in instances(card):
+            facts = frozen(problem.y)
+            numbers = ", ".join(f"{v:.9g}" for v in facts["sketch"])
+            lines += ["[[frozen.measurements]]", f'sha256 = "{facts["sha256"]}"']
+            lines += [f"sketch = [{numbers}]"]
+    path.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def reference_rows(card: Card, folder: Path) -> list[str]:
+    """Return the rows of the solvers that a folder of a run holds."""
+    found: dict[str, list[Record]] = {}
+    for path in sorted((folder / "records").rglob("*.json")):
+        record = read_record(path)
+        if record is not None and not record.error:
+            found.setdefault(record.solver, []).append(record)
+    lines = []
+    for solver, records in found.items():
+        scores = {name: v for name, v in means(records).items() if name in TOLERANCES}
+        if scores:
+            lines += reference(solver, scores, {name: TOLERANCES[name] for name in scores})
+    return lines
+
+
+def reference(solver: str, scores: dict[str, float], tolerance: dict[str, float]) -> list[str]:
+    """Return the lines of a row."""
+
+    def table(values: dict[str, float]) -> str:
+        return ", ".join(f"{name} = {value:.5g}" for name, value in values.items())
+
+    row = ["[[reference]]", f"solver = {json.dumps(solver)}", f"scores = {{ {table(scores)} }}"]
+    return [*row, f"tolerance = {{ {table(tolerance)} }}"]
+
+
+def main() -> None:
+    """Freeze the cards."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cards", type=Path, nargs="+")
+    parser.add_argument("--rows", type=Path, help="folder with the results of each card")
+    o = parser.parse_args()
+    for path in o.cards:
+        freeze(path, o.rows)
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        freeze(Path(name))
+    main()

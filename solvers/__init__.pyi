@@ -19,6 +19,7 @@ from .estimates.total_variation import TotalVariation as TotalVariation
 from .flowchef import FlowChef as FlowChef
 from .from_deepinv import as_reconstructor as as_reconstructor
 from .from_deepinv import from_deepinv as from_deepinv
+from .from_spandrel import from_spandrel as from_spandrel
 from .mmps import MMPS as MMPS
 from .pigdm import PiGDM as PiGDM
 from .pnp_dm import PnPDM as PnPDM

@@ -162,6 +162,8 @@ NEEDED = {
 LEFT_OUT = {
     "available": "takes nothing",
     "load": "of files, in test_hostile_files",
+    "publish": "of the hub, in test_publishing",
+    "from_spandrel": "of files, in test_spandrel",
     "dehaze": "of minutes, in test_dehazing",
     "Problem": "made by Problem.create, which checks",
     "Code": "made by Inversion.encode, in test_inversion",
@@ -213,6 +215,7 @@ SIGNED = ("-1", "-0.5", "0", *REAL)
 VALUES = ("0-d tensor", "one", "many axes", "negative", "zeros", "integers")
 
 RIGHTLY = {
+    ("Unrolled", "weights"): ("text",),  # a folder, read when it is needed
     "noise_sigma": ("0-d tensor", "one", "integers", *("0", *REAL)),
     "seed": ("list of zeros",),
     "kernel": ("negative", "integers"),

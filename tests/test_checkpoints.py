@@ -634,8 +634,10 @@ def test_folders_of_ours_and_of_diffusers_are_loaded_too(tmp_path):
         load(tmp_path, num_heads=2)
 
 
-def test_hub_ids_go_to_diffusers_and_lost_files_do_not(monkeypatch):
+def test_hub_ids_go_to_diffusers_and_lost_files_do_not(monkeypatch, tmp_path):
     asked = []
+    (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
+    monkeypatch.setattr(loading, "fetch", lambda path, patterns: tmp_path)
     monkeypatch.setattr(
         loading, "load_diffusers", lambda path, **options: asked.append((path, options))
     )

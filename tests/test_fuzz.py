@@ -19,7 +19,7 @@ import torch
 from tests.fuzz_calls import CALLS, LEFT_OUT, RIGHTLY, WINGS
 
 from wellposed import errors
-from wellposed.checks import _kinds, _kinds_of
+from wellposed.checks import _kinds_of, declared_kinds
 from wellposed.kinds import Choice, Either, Instance, Range, Whole, kind_of
 
 NAN, INF = math.nan, math.inf
@@ -78,7 +78,7 @@ HOSTILE = {
 def kinds_of(function):
     """Return what the arguments of a call declare, by name."""
     if is_dataclass(function):
-        return _kinds(function)
+        return declared_kinds(function)
     classes = function.__mro__ if isinstance(function, type) else ()
     found = {}
     for cls in classes[::-1]:

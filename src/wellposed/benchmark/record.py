@@ -130,7 +130,7 @@ def measured(
 def _fitted(solver: Sampling, count: int) -> tuple[Sampling, int]:
     """Return the solver and the number of its samples: 1 of a point estimate."""
     if not isinstance(solver, Solver):
-        return solver, count
+        return solver, 1 if getattr(solver, "deterministic", False) else count
     few = solver.most_samples is not None and solver.most_samples < count
     return (solver.populated(count) if few else solver), 1 if solver.deterministic else count
 

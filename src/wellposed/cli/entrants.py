@@ -7,10 +7,10 @@ from wellposed.benchmark.record import Sampling
 from wellposed.cli.names import find_class, make, parse_assignments
 from wellposed.cli.recipes import read_recipe
 from wellposed.errors import ArgumentError, require
-from wellposed.solvers import Solver, from_deepinv
+from wellposed.solvers import Solver, from_deepinv, from_spandrel
 from wellposed.solvers.catalogue import named_solvers
 
-FOREIGN, TUNED = "deepinv:", "recipe:"
+FOREIGN, TUNED, SUPERVISED = "deepinv:", "recipe:", "spandrel:"
 
 
 def entrants(text: str) -> dict[str, Sampling]:
@@ -36,6 +36,9 @@ def entrant(words: str) -> Sampling:
     """Return a solver named with its hyper-parameters, as in ``dds steps=50``."""
     name, *assignments = words.split(" ")
     settings = parse_assignments("--solvers", assignments)
+    if name.startswith(SUPERVISED):
+        require(not settings, "--solvers", words, "no settings of a trained network")
+        return from_spandrel(name.removeprefix(SUPERVISED))
     if name.startswith(FOREIGN):
         found: Sampling = from_deepinv(name.removeprefix(FOREIGN), **settings)
         return found
