@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+import torch
 from torch import Tensor
 
 from wellposed.checks import Count, Fraction, PositiveOrInfinite, Whole
@@ -22,6 +23,13 @@ ISOTROPIC_SHARE = 0.1
 
 ISOTROPIC_STEPS = 20
 """Conjugate-gradient steps inside a preconditioner; none of them calls the network."""
+
+MOST = 2.0
+"""Misfit of the corrected estimate over that of the estimate, above which V is isotropic.
+
+The exact correction lowers the misfit. Few CG steps may raise it a little; a network's Jacobian
+that is far from symmetric can throw a sample to any distance.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +62,12 @@ class MomentMatching(Correction):
             z = noise.draw(found.x0)
             u = tweedie_draw(found, z, level, self.spread_steps, problem.space)
             found, problem = perturbed(found, u, problem, problem.noise_sigma, noise)
-        return self._matched(found, level, problem)
+        corrected = self._matched(found, level, problem)
+        apart = _norm_of_gap(problem, corrected) > MOST * _norm_of_gap(problem, found.x0)
+        if not bool(apart.any()):
+            return corrected
+        other = DataSteps().correct(found, level, problem, noise)
+        return torch.where(per_item(apart, other), other, corrected)
 
     def _isotropic(
         self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
@@ -86,6 +99,11 @@ class MomentMatching(Correction):
         )
         assert solved.image is not None  # V A^T v, the sum of the products of all steps
         return found.x0 + solved.image
+
+
+def _norm_of_gap(problem: Problem, x: Tensor) -> Tensor:
+    """Return ``||y - A x||`` of each item."""
+    return problem.space.norm(problem.y - problem.A(x))
 
 
 def _isotropic(level: Levels, problem: Problem) -> Callable[[Tensor], Tensor]:
@@ -122,6 +140,9 @@ class MMPS(Corrected):
     ``J`` is symmetric for an exact denoiser and is applied as ``J^T``: one network evaluation and
     one vector-Jacobian product for each CG step. Exact for Gaussian data, up to the step size and
     the convergence of CG.
+
+    Where the Jacobian is so far from symmetric that a correction doubles the misfit, as happens
+    with networks at high noise, V is isotropic in this step; the published method may diverge.
 
     At high noise the products change little. ``isotropic_above=0.3`` takes V as a multiple of the
     identity there, as `DDS` does with its matched weight, in less than half of the time.

@@ -31,7 +31,7 @@ from wellposed.operators.check import dense_matrix
 from wellposed.priors import GaussianPrior
 from wellposed.priors.covariance import Full
 from wellposed.priors.transition import levels, renoise
-from wellposed.solvers import DDNM, DDRM, MMPS, DiffPIR, PiGDM, Problem, State
+from wellposed.solvers import DDNM, DDRM, MMPS, DiffPIR, PiGDM, Problem, State, mmps
 from wellposed.solvers.data import proximal
 from wellposed.solvers.ddnm import by_coordinates, by_gradients
 from wellposed.solvers.diffpir import gradient_step
@@ -154,6 +154,26 @@ def test_mmps_is_exact_for_any_covariance(operator, name):
             torch.testing.assert_close(found, exact, rtol=close, atol=close)
         few = one_step(MMPS(cg_steps=1), y, op, prior, x_t, t)
         assert (few - exact).norm() > 1e-4
+
+
+class Turning(GaussianPrior):
+    """A denoiser whose Jacobian is nearly antisymmetric, as no exact one is."""
+
+    def denoise(self, x_t, t, condition=None):
+        x = super().denoise(x_t, t)
+        a, b = x.chunk(2, 1)
+        return 0.02 * x + torch.cat([b, -a], 1)
+
+
+def test_mmps_does_not_diverge_where_the_jacobian_is_not_symmetric(monkeypatch):
+    prior, operator = Turning(0.0, 0.5), Denoising((2, 4, 4), 0.02)
+    y = operator.measure(torch.zeros(1, 2, 4, 4, dtype=torch.float64), 0)
+    sizes = {}
+    for most in (mmps.MOST, math.inf):
+        monkeypatch.setattr(mmps, "MOST", most)
+        found = MMPS(steps=20, spacing="karras")(y, operator, prior, seed=0)
+        sizes[most] = float(found.samples.abs().max())
+    assert sizes[math.inf] > 100 > 2 > sizes.pop(2.0)
 
 
 def test_preconditioning_saves_jacobian_products():
