@@ -11,7 +11,6 @@ Writes ``coverage.md``, ``.json`` and ``.png``.
 """
 
 import argparse
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from wellposed.datasets import load_nifti, read_array
 from wellposed.datasets.images.crops import random_phase
 from wellposed.errors import FileError
 from wellposed.figures import write_figure
+from wellposed.integrity import file_sha256
 from wellposed.noise import MEASUREMENT, item_generator
 from wellposed.runs.fingerprint import fingerprint
 from wellposed.runs.progress import track
@@ -63,16 +63,11 @@ class Setting:
         files = sorted(folder.glob("*.png")) if place is None else [self.data / place]
         return {
             **{name: str(value) for name, value in asdict(self).items() if name != "data"},
-            "data": " ".join(_digest(file) for file in files),
+            "data": " ".join(file_sha256(file)[:8] for file in files),
             "solver": str(self.solver(task)),
             "prior": fingerprint(priors.load(TASKS[task].prior)),
             "version": __version__,
         }
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:8]
 
 
 def main() -> None:

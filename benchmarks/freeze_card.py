@@ -8,14 +8,14 @@ frozen stands below a line of its own, and is written anew.
 """
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 
 from wellposed.benchmark import Card, instances, read_card
 from wellposed.benchmark.problems import DATA, frozen
-from wellposed.benchmark.record import Record, read_record
-from wellposed.benchmark.table import means
+from wellposed.benchmark.record import read_record
+from wellposed.benchmark.table import done, means
+from wellposed.integrity import file_sha256
 from wellposed.priors import load
 from wellposed.runs.fingerprint import fingerprint
 
@@ -40,7 +40,7 @@ def freeze(path: Path, rows: Path | None) -> None:
         mark = fingerprint(load(card.prior.name))
         lines += ["[frozen]", f'prior = "{mark}"', "[frozen.files]"]
         for name in card.data.files:
-            lines.append(f'"{name}" = "{hashlib.sha256((DATA / name).read_bytes()).hexdigest()}"')
+            lines.append(f'"{name}" = "{file_sha256(DATA / name)}"')
         for problem in instances(card):
             facts = frozen(problem.y)
             numbers = ", ".join(f"{v:.9g}" for v in facts["sketch"])
@@ -51,13 +51,9 @@ def freeze(path: Path, rows: Path | None) -> None:
 
 def reference_rows(card: Card, folder: Path) -> list[str]:
     """Return the rows of the solvers that a folder of a run holds."""
-    found: dict[str, list[Record]] = {}
-    for path in sorted((folder / "records").rglob("*.json")):
-        record = read_record(path)
-        if record is not None and not record.error:
-            found.setdefault(record.solver, []).append(record)
-    lines = []
-    for solver, records in found.items():
+    kept = map(read_record, sorted((folder / "records").rglob("*.json")))
+    lines: list[str] = []
+    for solver, records in done(record for record in kept if record is not None).items():
         scores = {name: v for name, v in means(records).items() if name in TOLERANCES}
         if scores:
             lines += reference(solver, scores, {name: TOLERANCES[name] for name in scores})

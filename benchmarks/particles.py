@@ -124,12 +124,17 @@ class Rows:
         return min(max(alpha * most * share, 1e-9 * most), most)
 
 
+def blocks(weights: Tensor, side: int, shift: int) -> Tensor:
+    """Return the weights (P, n, n) of blocks from those of pixels (P, H, W)."""
+    moved = weights.roll((-shift, -shift), (-2, -1))[:, None]
+    return avg_pool2d(moved, side)[:, 0] * side**2
+
+
 def resampled(
-    weights: Tensor, arrays: list[Tensor], side: int, shift: int, generator: torch.Generator
+    block: Tensor, arrays: list[Tensor], shift: int, generator: torch.Generator
 ) -> list[Tensor]:
-    """Return arrays (P, ...) whose blocks are resampled by the weights of pixels (P, H, W)."""
-    n = SIDE // side
-    block = avg_pool2d(weights.roll((-shift, -shift), (-2, -1))[:, None], side)[:, 0] * side**2
+    """Return arrays (P, ...) whose blocks are resampled by their weights (P, n, n)."""
+    n = block.shape[-1]
     u = torch.rand(n, n, generator=generator, dtype=torch.float64)
     pairs = zip(block.flatten(1).T, u.flatten(), strict=True)
     chosen = torch.stack([systematic(w, v) for w, v in pairs], -1)
@@ -195,9 +200,9 @@ def particles(case: Case, method: str, count: int, steps: int) -> tuple[Tensor, 
             w = tempered(weights[:, 0].double()) if temper else weights[:, 0].double()
             shift = int(torch.randint(0, side, (1,), generator=generator)) // FACTOR * FACTOR
             shift = 0 if side == SIDE else shift
-            blocks = avg_pool2d(w.roll((-shift, -shift), (-2, -1))[:, None], side) * side**2
-            sizes.append(float(effective_size(blocks).mean()))
-            x, *others = resampled(w, [x, *look[:3]], side, shift, generator)
+            block = blocks(w, side, shift)
+            sizes.append(float(effective_size(block).mean()))
+            x, *others = resampled(block, [x, *look[:3]], shift, generator)
             look = Look(*others, look.rho2)
     return problem.to_public(x), sum(sizes) / len(sizes) if sizes else math.nan
 

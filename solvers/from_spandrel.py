@@ -1,6 +1,5 @@
 """Supervised restorers of other projects as solvers, for comparisons."""
 
-import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from wellposed.checks import checked, require_path
 from wellposed.errors import ArgumentError, FileError, SamplingError, ShapeError, require
+from wellposed.integrity import file_sha256
 from wellposed.priors.flat import Flat
 from wellposed.priors.prior import Prior
 from wellposed.reconstruction import Reconstruction
@@ -55,9 +55,7 @@ def from_spandrel(path: str | Path) -> "SpandrelRestorer":
     accepted = "a network from an image to an image"
     require(isinstance(network, ImageModelDescriptor), "path", path.name, accepted)
     assert isinstance(network, ImageModelDescriptor)
-    with path.open("rb") as file:
-        mark = hashlib.file_digest(file, "sha256").hexdigest()
-    return SpandrelRestorer(path.name, mark, network.eval())
+    return SpandrelRestorer(path.name, file_sha256(path), network.eval())
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,10 @@ class MomentMatching(Correction):
             z = noise.draw(found.x0)
             u = tweedie_draw(found, z, level, self.spread_steps, problem.space)
             found, problem = perturbed(found, u, problem, problem.noise_sigma, noise)
-        corrected = self._matched(found, level, problem)
-        apart = _norm_of_gap(problem, corrected) > MOST * _norm_of_gap(problem, found.x0)
+        gap = problem.y - problem.A(found.x0)
+        corrected = found.x0 + self._shift(found, gap, level, problem)
+        size = problem.space.norm
+        apart = size(problem.y - problem.A(corrected)) > MOST * size(gap)
         if not bool(apart.any()):
             return corrected
         other = DataSteps().correct(found, level, problem, noise)
@@ -79,8 +81,8 @@ class MomentMatching(Correction):
         rho2 = REMAINING * unit_variance(level).to(problem.noise_sigma)
         return isotropic_draw(found, rho2.expand(len(found.x0)), problem, noise)
 
-    def _matched(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
-        """Return the estimate corrected by Tweedie's covariance."""
+    def _shift(self, found: Estimate, gap: Tensor, level: Levels, problem: Problem) -> Tensor:
+        """Return ``V A^T v`` of Tweedie's covariance, for ``gap = y - A x0``."""
         sigma2 = per_item(problem.noise_sigma**2, problem.y)
 
         def spread(v: Tensor) -> Tensor:
@@ -92,18 +94,13 @@ class MomentMatching(Correction):
 
         solved = conjugate_gradient(
             apply,
-            problem.y - problem.A(found.x0),
+            gap,
             iterations=self.cg_steps,
             preconditioner=_isotropic(level, problem) if self.preconditioned else None,
             space=problem.space,
         )
-        assert solved.image is not None  # V A^T v, the sum of the products of all steps
-        return found.x0 + solved.image
-
-
-def _norm_of_gap(problem: Problem, x: Tensor) -> Tensor:
-    """Return ``||y - A x||`` of each item."""
-    return problem.space.norm(problem.y - problem.A(x))
+        assert solved.image is not None  # the sum of the products of all steps
+        return solved.image
 
 
 def _isotropic(level: Levels, problem: Problem) -> Callable[[Tensor], Tensor]:

@@ -270,7 +270,7 @@ def test_held_out_images_are_covered_and_measured_once(tmp_path, monkeypatch):
         return np.stack([rng.random((1, 24, 24)), np.full((1, 24, 24), 0.1), score])
 
     monkeypatch.setattr(held, "solved", solved)
-    monkeypatch.setattr(held, "_digest", str)
+    monkeypatch.setattr(held, "file_sha256", str)
     words = ["--data", ".", "--known", "12", "--held-out", "4", "--tasks", "mri4", "sr4"]
     places = ["--keep", str(tmp_path / "keep"), "--out", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["coverage.py", *words, *places])

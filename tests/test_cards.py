@@ -272,3 +272,13 @@ def test_compare_scores_images_of_the_user(small, tmp_path):
     assert result.exit_code == 0, result.output
     assert "dds steps=2" in result.output
     assert (out / "scores.csv").read_text().count("\n") == 5
+
+
+def test_images_of_one_name_are_refused(small, tmp_path):
+    """Records are kept by the name of the image."""
+    files = small.parent / "images" / "a.png"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.png").write_bytes(files.read_bytes())
+    words = ("--operator", "deblurring", "--solvers", "tikhonov", "--out", tmp_path / "out")
+    result = run("compare", files, tmp_path / "other" / "a.png", *words)
+    assert "several files are named 'a.png'" in result.stderr

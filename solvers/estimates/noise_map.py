@@ -142,7 +142,7 @@ class NoiseMAP(PointEstimate):
     ) -> NoiseState:
         """Take one step of Adam, and return the image of the noise before it."""
         assert isinstance(state, NoiseState)
-        total = len(self.times(problem)) - 1
+        total = int(self.times(problem)[0])
         number, last = total - int(t), total - self.steps  # of the step, where the last start is
         if 0 < number <= last and number % self._trial == 0:
             state = state.with_the_best().started(noise.draw(state.x))

@@ -99,6 +99,12 @@ def _facts(value: object, place: str) -> Iterator[bytes | memoryview]:
         yield f"{place} {value!r}".encode()
 
 
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def bytes_of(value: Tensor) -> memoryview:
     """Return the memory of a tensor's values."""
     flat = value.detach().cpu().resolve_conj().contiguous().reshape(-1)

@@ -18,6 +18,11 @@ Scores = dict[str, float]
 Pictures = dict[str, Tensor]
 
 
+def no_pictures(_: Reconstruction) -> Pictures:
+    """Return none."""
+    return {}
+
+
 @dataclass(frozen=True, eq=False)
 class Instance:
     """A measurement whose truth, or posterior, is known.
@@ -37,7 +42,7 @@ class Instance:
     operator: Physics
     prior: Prior
     score: Callable[[Reconstruction], Scores]
-    pictures: Callable[[Reconstruction], Pictures]
+    pictures: Callable[[Reconstruction], Pictures] = no_pictures
     weights: str | None = None
 
     @classmethod

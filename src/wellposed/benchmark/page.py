@@ -18,9 +18,6 @@ OWN = ("estimate", "mean", "sample")
 MAPS = ("deviation", "error")
 """Pictures that each solver has of its own; the others of a problem are the same for all."""
 
-LARGER = ("PSNR", "SSIM", "PSNR, sample", "SSIM, sample", "coverage", "coverage of regions")
-"""Scores of which larger values are better."""
-
 WORST = 5
 LEVEL = 0.9
 """Probability of the intervals whose coverage is a score."""
@@ -107,18 +104,6 @@ def _names(records: Iterable[Record]) -> list[str]:
     return list(dict.fromkeys(r.instance for r in records))
 
 
-def _by_solver(records: Iterable[Record]) -> dict[str, list[Record]]:
-    found: dict[str, list[Record]] = {}
-    for record in records:
-        found.setdefault(record.solver, []).append(record)
-    return found
-
-
-def _done(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Return the records that have scores, by solver."""
-    return _by_solver(r for r in records if not r.error)
-
-
 def _curves(records: Sequence[Record]) -> list[Part]:
     """Return the first score against evaluations and against seconds."""
     score = next(iter(tables.columns(records)), None)
@@ -130,7 +115,7 @@ def _curves(records: Sequence[Record]) -> list[Part]:
             max(r.evaluations for r in own),
             fmean(r.seconds for r in own),
         )
-        for label, own in _done(records).items()
+        for label, own in tables.done(records).items()
     }
     cost = {
         "network evaluations of a sample": [Point(n, x, y) for n, (y, x, _) in means.items()],
@@ -147,7 +132,7 @@ def _fit(records: Sequence[Record]) -> list[Part]:
     """Return chi-square and coverage of each solver beside what is expected."""
     values = {
         label: [(r.scores.get("residual", nan) ** 2, r.scores.get("coverage", nan)) for r in own]
-        for label, own in _done(records).items()
+        for label, own in tables.done(records).items()
     }
     rows = [[n, *(_mean(each) for each in zip(*own, strict=True))] for n, own in values.items()]
     if all(cells[1:] == ["-", "-"] for cells in rows):
@@ -167,9 +152,9 @@ def _worst(records: Sequence[Record], anchors: Mapping[str, str]) -> list[Part]:
     if score is None:
         return []
     rows: list[list[str | Link]] = []
-    for label, own in _done(records).items():
+    for label, own in tables.done(records).items():
         scored = [r for r in own if score in r.scores]
-        scored.sort(key=lambda r: r.scores[score], reverse=score not in LARGER)
+        scored.sort(key=lambda r: r.scores[score], reverse=score not in tables.LARGER)
         rows += [
             [label, f"{k + 1}", _link(r.instance, anchors), tables.number(score, r.scores[score])]
             for k, r in enumerate(scored[:WORST])
@@ -210,7 +195,7 @@ def _settings(records: Sequence[Record]) -> list[Facts]:
             facts={"method": own[0].method, "samples": f"{own[0].samples}"}
             | {name: str(value) for name, value in own[0].settings.items()},
         )
-        for label, own in _done(records).items()
+        for label, own in tables.done(records).items()
     ]
 
 

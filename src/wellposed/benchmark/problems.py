@@ -21,7 +21,7 @@ from wellposed.benchmark.instance import Instance
 from wellposed.datasets.files import READABLE_SUFFIXES, read_array, suffix_of
 from wellposed.datasets.images.crops import central_crop, random_phase
 from wellposed.errors import ArgumentError, FileError, ShapeError, require, require_choice
-from wellposed.integrity import bytes_of
+from wellposed.integrity import bytes_of, file_sha256
 from wellposed.linalg import as_real
 from wellposed.metrics import sliced_wasserstein
 from wellposed.noise import MEASUREMENT, ItemNoise, item_generator
@@ -84,7 +84,7 @@ def _require_files(kept: Frozen) -> None:
         path = DATA / name
         if not path.is_file():
             raise FileError(f"data: the package has no file {name!r}; install it again")
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = file_sha256(path)
         require(found == wanted, f"data: sha256 of {name}", found, wanted)
 
 
@@ -93,7 +93,7 @@ def built(made: Any) -> Any:
     if isinstance(made, list):
         return [built(value) for value in made]
     if not (isinstance(made, dict) and "make" in made):
-        return tuple(made) if isinstance(made, tuple) else made
+        return made
     name = require_choice("make", made["make"], dir(operators))
     arguments = {key: built(value) for key, value in made.items() if key != "make"}
     try:
@@ -161,7 +161,7 @@ def _mixtures(card: Card) -> Iterator[Instance]:
             case = mixture_problem(d, measured, seed)
             score = partial(_distance, case, (d, measured), seed)
             name = f"{d}, {measured}: {seed}"
-            yield Instance(name, case.y, case.operator, case.prior, score, _nothing)
+            yield Instance(name, case.y, case.operator, case.prior, score)
 
 
 def _distance(
@@ -177,8 +177,4 @@ def _distance(
 
 def _walks(card: Card, name: str) -> Instance:
     y, operator, prior = levy_problem(name, card.problems)
-    return Instance(name, y, operator, prior, partial(levy_scores, name, card.problems), _nothing)
-
-
-def _nothing(_: Reconstruction) -> dict[str, Tensor]:
-    return {}
+    return Instance(name, y, operator, prior, partial(levy_scores, name, card.problems))

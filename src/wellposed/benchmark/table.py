@@ -1,7 +1,6 @@
 """The table of a comparison: the mean of each score over the problems, by solver."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -18,6 +17,22 @@ ORDER = (
 
 DIGITS = {"PSNR": 2, "PSNR, sample": 2, "CRPS": 4, "SSIM": 3, "SSIM, sample": 3}
 """Digits after the point; 2 of other scores."""
+
+LARGER = ("PSNR", "SSIM", "PSNR, sample", "SSIM, sample", "coverage", "coverage of regions")
+"""Scores of which larger values are better."""
+
+
+def by_solver(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Return the records of each solver, in the order in which they come."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.solver, []).append(record)
+    return found
+
+
+def done(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Return the records that have scores, by solver."""
+    return by_solver(r for r in records if not r.error)
 
 
 def columns(records: Sequence[Record]) -> list[str]:
@@ -44,24 +59,21 @@ def rows(records: Sequence[Record], evaluations: int | None = None) -> list[list
         records: of all solvers and problems.
         evaluations: those that a sample may take; more are marked by "!".
     """
-    labels, names = list(dict.fromkeys(r.solver for r in records)), columns(records)
-    return [
-        _row(label, [r for r in records if r.solver == label], names, evaluations)
-        for label in labels
-    ]
+    names = columns(records)
+    return [_row(label, own, names, evaluations) for label, own in by_solver(records).items()]
 
 
 def _row(label: str, own: list[Record], names: list[str], allowed: int | None) -> list[str]:
-    done = [record for record in own if not record.error]
-    if not done:
+    ended = [record for record in own if not record.error]
+    if not ended:
         return [label, *["-"] * (len(names) + 3), own[0].error]
-    found, most = means(done), max(record.evaluations for record in done)
+    found, most = means(ended), max(record.evaluations for record in ended)
     scores = [number(n, found[n]) if n in found else "-" for n in names]
     over = "!" if allowed is not None and most > allowed else ""
-    failed = len(own) - len(done)
+    failed = len(own) - len(ended)
     note = f"failed on {failed}: {next(r.error for r in own if r.error)}" if failed else ""
-    seconds = fmean(record.seconds for record in done)
-    return [label, *scores, str(done[0].samples), f"{most}{over}", f"{seconds:.1f}", note]
+    seconds = fmean(record.seconds for record in ended)
+    return [label, *scores, str(ended[0].samples), f"{most}{over}", f"{seconds:.1f}", note]
 
 
 def header(records: Sequence[Record]) -> list[str]:
@@ -103,19 +115,11 @@ def write(folder: Path, title: str, records: Sequence[Record], allowed: int | No
 
 def deviations(card: Card, records: Sequence[Record]) -> list[str]:
     """Return a line for each score that differs from its reference row by more than allowed."""
-    lines = []
+    lines, ended = [], done(records)
     for row in card.reference:
-        own = [r for r in records if r.solver == row.solver and not r.error]
-        found = means(own) if own else {}
+        found = means(ended.get(row.solver, []))
         for name, wanted in row.scores.items():
             if name in found and abs(found[name] - wanted) > row.tolerance[name]:
                 limit = f"{wanted:g} within {row.tolerance[name]:g}"
                 lines.append(f"{row.solver}: {name} {found[name]:.4g}, the card has {limit}")
     return lines
-
-
-def as_json(records: Sequence[Record]) -> str:
-    """Return the means by solver as JSON, for other programs."""
-    labels = dict.fromkeys(r.solver for r in records)
-    found = {label: means([r for r in records if r.solver == label]) for label in labels}
-    return json.dumps(found, indent=1)

@@ -10,26 +10,26 @@ from statistics import fmean
 from typing import Any
 
 from wellposed.benchmark.budget import Budget
-from wellposed.benchmark.instance import Instance, Pictures
+from wellposed.benchmark.instance import Instance, no_pictures
 from wellposed.benchmark.proposals import Proposals
 from wellposed.benchmark.ranges import Searched, default_ranges, require_ranges
 from wellposed.benchmark.recipe import Recipe, recipe_settings
 from wellposed.benchmark.record import measured
+from wellposed.benchmark.table import LARGER
 from wellposed.checks import Count, Seed, checked
 from wellposed.errors import ArgumentError, SamplingError, require_choice
 from wellposed.priors import Flat
-from wellposed.reconstruction import Reconstruction
 from wellposed.solvers.base import Solver
 from wellposed.solvers.problem import Problem
 from wellposed.validation.conditions import task_conditions
 
 _log = logging.getLogger(__name__)
 
-OBJECTIVES = {
-    **{"PSNR": 1, "SSIM": 1, "PSNR, sample": 1, "SSIM, sample": 1},
-    **{"CRPS": -1, "distance": -1, "gap in dB": -1},
-}
-"""Scores that can be tuned: 1 where more is better, -1 where less is."""
+OBJECTIVES = (
+    *("PSNR", "SSIM", "PSNR, sample", "SSIM, sample"),
+    *("CRPS", "distance", "gap in dB"),
+)
+"""Scores that can be tuned."""
 
 
 @checked
@@ -134,7 +134,7 @@ class _Trials:
     @property
     def sign(self) -> int:
         """1 if more is better, else -1."""
-        return OBJECTIVES[self.objective]
+        return 1 if self.objective in LARGER else -1
 
     def best(self) -> tuple[float, Mapping[str, object]]:
         """Return the best objective and settings, of equal ones the first."""
@@ -209,7 +209,7 @@ class _Trials:
     def _value(self, solver: Solver, told: str, problem: Instance) -> float:
         with warnings.catch_warnings():  # of settings that are tried; the best are seen again
             warnings.simplefilter("ignore", UserWarning)
-            plain = replace(problem, pictures=_nothing)
+            plain = replace(problem, pictures=no_pictures)
             record = measured(plain, told, solver, self.num_samples, self.seed, self.folder)
         if record.error:
             raise _Failed(record.error)
@@ -225,7 +225,3 @@ def _changed(base: Solver, settings: Mapping[str, Any]) -> Solver:
         return replace(base, **settings)
     except ArgumentError as error:
         raise _Failed(str(error)) from error
-
-
-def _nothing(_: Reconstruction) -> Pictures:
-    return {}

@@ -9,9 +9,8 @@ from torch import Tensor
 from wellposed.cli.known import KnownImage, known_images, sampler, slices_of
 from wellposed.cli.names import use_device
 from wellposed.cli.options import require_unused
-from wellposed.cli.priors import load_prior
+from wellposed.cli.priors import load_prior, prior_name
 from wellposed.cli.recipes import as_tuned
-from wellposed.cli.reconstruct import PRIORS
 from wellposed.cli.tasks import check_options_of
 from wellposed.cli.trial_settings import DRAWN, READ, Calibrate
 from wellposed.conditions import SCANS, Conditions, require_same
@@ -28,7 +27,7 @@ def calibrate(o: Calibrate) -> None:
     _check(o)
     o, recipe = as_tuned(o)
     device = use_device(o.device)
-    name = PRIORS.get(o.operator, "natural") if o.prior is None else o.prior
+    name = prior_name(o.operator, o)
     images = known_images(load_prior(name, o).to(device), o)
     # Before the first run.
     conditions = common([_named(image()) for image in track(images, "conditions")])

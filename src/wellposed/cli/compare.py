@@ -1,8 +1,7 @@
 """``wellposed benchmark`` and ``wellposed compare``: solvers side by side."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import typer
@@ -12,17 +11,17 @@ from wellposed.benchmark import table as tables
 from wellposed.benchmark.instance import Pictures, Scores, image_pictures, image_scores
 from wellposed.benchmark.page import card_facts, records_page
 from wellposed.benchmark.record import Sampling, place_of, read_record
-from wellposed.cli.comparison_settings import Benchmark, Compare
+from wellposed.cli.comparison_settings import Benchmark, Compare, Tune
 from wellposed.cli.entrants import entrants
 from wellposed.cli.known import KnownImage, file_images
-from wellposed.cli.names import use_device
-from wellposed.cli.priors import load_prior
-from wellposed.cli.reconstruct import PRIORS
+from wellposed.cli.names import require_distinct, use_device
+from wellposed.cli.priors import load_prior, prior_name
 from wellposed.cli.reports import REPORT, run_facts
 from wellposed.cli.shares import own_share
 from wellposed.cli.tasks import check_options_of
 from wellposed.errors import require
 from wellposed.figures import format_table
+from wellposed.priors import Prior
 from wellposed.reconstruction import Reconstruction
 from wellposed.report import write_page
 from wellposed.runs.fingerprint import fingerprint
@@ -45,7 +44,7 @@ def benchmark(o: Benchmark) -> None:
     device = use_device(o.device)
     problems = [moved(each, device) for each in instances(card, o.data)]
     title = f"{card.title} ({card.name}{f', images of {o.data.name}' if o.data else ''})"
-    found = _run(solvers, {p.name: partial(_same, p) for p in problems}, count, card.seed, o)
+    found = _run(solvers, problems, count, card.seed, o)
     facts = card_facts(card, o.data) | {"Run": run_facts()}
     _tell(o.out, title, found, facts, card.evaluations)
     frozen = o.data is None and count == card.num_samples
@@ -57,22 +56,14 @@ def compare(o: Compare) -> None:
     """Run the solvers on images of the user."""
     check_options_of(o.operator, o)
     solvers, device = entrants(o.solvers), use_device(o.device)
-    name = PRIORS.get(o.operator, "natural") if o.prior is None else o.prior
+    name = prior_name(o.operator, o)
     prior = load_prior(name, o).to(device)
-    images = file_images(prior, o)
-    problems: dict[str, Callable[[], Instance]] = {}
-    for image in images:
-        known = image()
-        problems[known.name] = partial(instance_of, known)
+    problems = file_instances(prior, o)
     title = f"{o.operator} of {', '.join(path.name for path in o.inputs)}"
     found = _run(solvers, problems, o.num_samples, o.seed, o)
     facts = {"operator": o.operator, "prior": name, "fingerprint of the prior": fingerprint(prior)}
     own = {"seed of the solvers": f"{o.seed}", "samples": f"{o.num_samples}"}
     _tell(o.out, title, found, {"Problems": facts | own, "Run": run_facts()})
-
-
-def _same(instance: Instance) -> Instance:
-    return instance
 
 
 def moved(instance: Instance, device: str) -> Instance:
@@ -83,7 +74,18 @@ def moved(instance: Instance, device: str) -> Instance:
     return replace(instance, **parts)
 
 
-def instance_of(known: KnownImage) -> Instance:
+def file_instances(prior: Prior, o: Compare | Tune) -> list[Instance]:
+    """Return the problems of the images of files.
+
+    Raises:
+        ArgumentError: two have the same name, which stands for their records.
+    """
+    images = [image() for image in file_images(prior, o)]
+    require_distinct([each.name for each in images])
+    return [_instance_of(each) for each in images]
+
+
+def _instance_of(known: KnownImage) -> Instance:
     """Return the problem of an image, scored as its result is written."""
     task, peak = known.task, known.task.peak
     truth = known.truth
@@ -100,7 +102,7 @@ def instance_of(known: KnownImage) -> Instance:
 
 def _run(
     solvers: Mapping[str, Sampling],
-    problems: Mapping[str, Callable[[], Instance]],
+    problems: Sequence[Instance],
     count: int,
     seed: int,
     o: Compare | Benchmark,
@@ -108,10 +110,10 @@ def _run(
     """Return the records of all solvers on all problems, those of other processes too."""
     assert o.out is not None
     require_writable(o.out, "--out")
-    pairs = [(label, name) for name in problems for label in solvers]
-    for label, name in track(own_share(o.shard).of(pairs), "runs"):
-        measured(problems[name](), label, solvers[label], count, seed, o.out)
-    kept = [read_record(place_of(o.out, label, name)) for label in solvers for name in problems]
+    pairs = [(problem, label) for problem in problems for label in solvers]
+    for problem, label in track(own_share(o.shard).of(pairs), "runs"):
+        measured(problem, label, solvers[label], count, seed, o.out)
+    kept = [read_record(place_of(o.out, label, p.name)) for label in solvers for p in problems]
     return [record for record in kept if record is not None]
 
 

@@ -9,8 +9,7 @@ import typer
 from wellposed.cli.batch import identity
 from wellposed.cli.known import draw_image, of_draw, sampler
 from wellposed.cli.names import use_device
-from wellposed.cli.priors import load_prior
-from wellposed.cli.reconstruct import PRIORS
+from wellposed.cli.priors import load_prior, prior_name
 from wellposed.cli.reports import REPORT, run_facts
 from wellposed.cli.tasks import check_options_of
 from wellposed.cli.trial_settings import Validate
@@ -36,7 +35,7 @@ Found = dict[str, float]
 def consistency(o: Validate) -> None:
     """Draw images, reconstruct them, and test their ranks."""
     operator = _checked(o)
-    name = PRIORS.get(operator, "natural") if o.prior is None else o.prior
+    name = prior_name(operator, o)
     prior = load_prior(name, o).to(use_device(o.device))
     weights = fingerprint(prior)
     settings = identity(o, weights)

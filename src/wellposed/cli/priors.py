@@ -9,6 +9,14 @@ from wellposed.priors.stored.registry import Checkpoint, read_checkpoint
 SPATIO_SPECTRAL = "spatio-spectral"
 """Name of the prior that is fitted to the input itself."""
 
+DEFAULTS = {"mri": "brain-mri", "ct": "ct"}
+"""Default priors of operators; the default of the others is natural."""
+
+
+def prior_name(operator: str, o: PriorOptions) -> str:
+    """Return the prior of the options, by default that of an operator."""
+    return DEFAULTS.get(operator, "natural") if o.prior is None else o.prior
+
 
 def load_prior(source: str, o: PriorOptions) -> Prior:
     """Return a prior as the options have it; see `registry.load` and `of_class`.

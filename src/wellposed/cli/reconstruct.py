@@ -20,7 +20,7 @@ from wellposed.cli.names import (
     make_solver,
     use_device,
 )
-from wellposed.cli.priors import SPATIO_SPECTRAL, load_prior
+from wellposed.cli.priors import SPATIO_SPECTRAL, load_prior, prior_name
 from wellposed.cli.recipes import as_tuned, warn_of_other
 from wellposed.cli.reports import report_reconstruction
 from wellposed.cli.settings import Reconstruct
@@ -36,9 +36,6 @@ from wellposed.priors import Flat, Prior, Slicewise
 from wellposed.runs.fingerprint import fingerprint
 from wellposed.solvers import Solver, recommend
 from wellposed.solvers.catalogue import named_solvers
-
-PRIORS = {"mri": "brain-mri", "ct": "ct"}
-"""Default priors of operators; the default of the others is natural."""
 
 
 def reconstruct(o: Reconstruct) -> None:
@@ -88,8 +85,7 @@ def _solver_class(o: Reconstruct) -> type[Solver] | None:
 def _prior(o: Reconstruct, cls: type[Solver] | None) -> Prior:
     """Return the prior, by default that of the operator."""
     if cls is None or cls.uses_prior:
-        name = PRIORS.get(o.operator, "natural") if o.prior is None else o.prior
-        return load_prior(name, o)
+        return load_prior(prior_name(o.operator, o), o)
     accepted = f"none with --solver {cls.name}, which uses no prior"
     require(o.prior is None, "--prior", o.prior, accepted)
     return Flat()

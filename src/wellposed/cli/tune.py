@@ -1,6 +1,5 @@
 """``wellposed tune``: hyper-parameters that suit a kind of task, written as a recipe."""
 
-import hashlib
 from collections.abc import Mapping
 
 import typer
@@ -9,9 +8,8 @@ from wellposed.benchmark import Card, Instance, Recipe, instances, read_card
 from wellposed.benchmark import tune as search
 from wellposed.benchmark.ranges import Searched, default_ranges, range_of, require_ranges
 from wellposed.benchmark.tuning import problem_for
-from wellposed.cli.compare import instance_of, moved
+from wellposed.cli.compare import file_instances, moved
 from wellposed.cli.comparison_settings import Tune
-from wellposed.cli.known import file_images
 from wellposed.cli.names import (
     find_class,
     make_solver,
@@ -20,12 +18,13 @@ from wellposed.cli.names import (
     use_device,
 )
 from wellposed.cli.options import options_of, require_unused
-from wellposed.cli.priors import load_prior
-from wellposed.cli.reconstruct import PRIORS, show_log
+from wellposed.cli.priors import load_prior, prior_name
+from wellposed.cli.reconstruct import show_log
 from wellposed.cli.settings import InputOptions, PriorOptions
 from wellposed.cli.tasks import check_options_of
 from wellposed.errors import ArgumentError, require
 from wellposed.figures import format_table
+from wellposed.integrity import file_sha256
 from wellposed.solvers import Solver
 from wellposed.solvers.catalogue import named_solvers
 from wellposed.writing import require_writable
@@ -87,7 +86,7 @@ def _of_card(card: Card, o: Tune) -> list[Instance]:
         raise ArgumentError(f"--data: got None, accepted: {accepted}")
     kept = {} if card.frozen is None else {sha: name for name, sha in card.frozen.files.items()}
     for path in sorted(o.data.iterdir()) if o.data.is_dir() else ():
-        sha = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        sha = file_sha256(path) if path.is_file() else ""
         accepted = "images that are not those of the test"
         require(sha not in kept, "--data", f"{path.name}, a test image of {card.name}", accepted)
     device = use_device(o.device)
@@ -101,9 +100,8 @@ def _of_files(o: Tune) -> list[Instance]:
     require(len(o.inputs) > 0, "INPUT", "none", "validation images, or --card")
     assert o.operator is not None
     check_options_of(o.operator, o)
-    name = PRIORS.get(o.operator, "natural") if o.prior is None else o.prior
-    images = file_images(load_prior(name, o).to(use_device(o.device)), o)
-    return [instance_of(image()) for image in images]
+    name = prior_name(o.operator, o)
+    return file_instances(load_prior(name, o).to(use_device(o.device)), o)
 
 
 def _ranges(
