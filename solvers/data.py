@@ -12,6 +12,7 @@ from wellposed.linalg import conjugate_gradient, largest_eigenvalue, per_item
 from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.operators.check import is_linear_operator
 from wellposed.operators.physics import Forward
+from wellposed.priors.transition import Levels
 from wellposed.solvers.problem import Problem
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ REMAINING = 0.25
 
 EXACT, ROUGH = 1e-6, 1e-3
 """Relative residuals at which a proximal solution ends, ROUGH inside an iteration."""
+
+LEAST_NOISE = 1e-6
+"""Noise of the last image of a run, in units, against that of the data."""
 
 PROXIMAL_STEPS = 100
 """Largest number of conjugate-gradient steps of a data term."""
@@ -93,6 +97,15 @@ def proximal(
         return x0 + operator.V(kept * s / (s.square() + per_item(weight, gap)) * gap)
     b = problem.back_projection - problem.normal(x0)
     return x0 + damped_inverse(problem, b, weight, iterations)
+
+
+def noised_weight(level: Levels, problem: Problem) -> Tensor:
+    """Return the weight of x_s against data of the same noise, ``(alpha_s sigma_y / sigma_s)^2``.
+
+    `proximal` with it takes over what the data show better than x_s, whose noise is ``sigma_s``;
+    what is noisier in ``alpha_s y`` stays. It is 0 for noise-free data, (B,).
+    """
+    return (level.alpha_s / level.sigma_s.clamp(min=LEAST_NOISE) * problem.noise_sigma) ** 2
 
 
 def damped_inverse(

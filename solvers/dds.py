@@ -94,6 +94,9 @@ class DDS(Corrected):
     ``CG_M(A^H A, A^H y; start x0)``. The equations hold for variance-preserving,
     variance-exploding and flow priors.
 
+    Without fresh noise (``eta=0``) each step adds its share of the noise in y. The error grows
+    with the number of steps, to 10 dB above the least one on convolved random walks.
+
     A step from the mean of x_0 makes the samples too narrow, the more the fewer the steps
     (docs/posterior.md). With ``draws="sample"`` x0' is a draw of x_0 given x_t and y
     (`wellposed.solvers.spread`), without any gradient: the variance of a pixel is what the

@@ -3,15 +3,16 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
+from torch import Tensor
 
 from wellposed.checks import Count
 from wellposed.errors import require
+from wellposed.linalg import per_item
 from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, levels, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.corrected import Corrected
-from wellposed.solvers.data import proximal
+from wellposed.solvers.data import noised_weight, proximal
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.time_travel import travel_back, walk
 
@@ -24,13 +25,17 @@ class RePaint(Corrected):
 
         x0  = E[x_0 | x_t]
         x_s = alpha_s x0 + sqrt(sigma_s^2 - v) eps + sqrt(v) z
-        x_s <- x_s + A^+ (alpha_s y + sigma_s A z' - A x_s)
+        x_s <- x_s + A^H (A A^H + w)^-1 (alpha_s (y + sigma_y n) + sigma_s A z' - A x_s)
 
-    For inpainting the last line sets the known pixels to ``alpha_s y + sigma_s z'``, as
-    published; the same line serves every linear operator. After each stretch of ``jump_length``
-    steps the image is noised back to the start of the stretch, which is then taken again. The
-    jump is drawn at once, not in ``jump_length`` parts; the distribution is the same. For
-    noise-free data; noise in y goes straight into the image.
+    with standard normal ``z``, ``z'`` and ``n``, and ``w = (alpha_s sigma_y / sigma_s)^2``. The
+    published method is for noise-free inpainting: there ``w = 0``, and the last line sets the
+    known pixels to ``alpha_s y + sigma_s z'``. The same line serves every linear operator and
+    noisy data: what the data show better than x_s is replaced, and the rest is left. The noise
+    ``n`` keeps the variance of x_s at ``sigma_s^2``.
+
+    After each stretch of ``jump_length`` steps the image is noised back to the start of the
+    stretch, which is then taken again. The jump is drawn at once, not in ``jump_length`` parts;
+    the distribution is the same.
 
     Reference: "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", CVPR 2022,
     arXiv 2201.09865, algorithm 1 and appendix on jumps.
@@ -57,7 +62,7 @@ class RePaint(Corrected):
         """Return the times of the run, which go up between stretches."""
         return walk(super().times(problem), self.jump_length, self.jump_repeats)
 
-    def fresh(self, level: Levels) -> torch.Tensor:
+    def fresh(self, level: Levels) -> Tensor:
         """DDPM's variance."""
         return variance("markov", level)
 
@@ -69,8 +74,14 @@ class RePaint(Corrected):
             return travel_back(state, t, s, problem, noise)
         level = levels(problem.prior.schedule, t, s)
         state = super().step(state, t, s, problem, noise)
-        known = level.alpha_s * problem.y
-        if s > 0:
-            known = known + level.sigma_s * problem.A(noise.draw(state.x))
-        x = proximal(replace(problem, y=known), state.x, torch.zeros_like(problem.noise_sigma))
+        x = replaced(state.x, level, problem, noise)
         return State(x, state.x0 if s > 0 else x)
+
+
+def replaced(x: Tensor, level: Levels, problem: Problem, noise: NoiseSource) -> Tensor:
+    """Return ``x_s`` with what the data show better, at the same noise; see `RePaint`."""
+    y = problem.y + per_item(problem.noise_sigma, problem.y) * noise.draw(problem.y)
+    known = level.alpha_s * y
+    if level.sigma_s > 0:
+        known = known + level.sigma_s * problem.A(noise.draw(x))
+    return proximal(replace(problem, y=known), x, noised_weight(level, problem))

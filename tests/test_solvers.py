@@ -238,9 +238,20 @@ def test_other_linear_operators_work(solver, kind):
 
 @pytest.mark.parametrize("name", ["dds-hard", "ddim-projection"])
 def test_hard_consistency_meets_noise_free_data(name):
-    y, operator, prior = inpainting(2)
+    _, operator, prior = inpainting(2)
+    operator = Inpainting(operator.mask)
     y = operator.A(rand(2, 3, 12, 10))
     assert SOLVERS[name](y, operator, prior, seed=0).residual.max() < 1e-6
+
+
+@pytest.mark.parametrize("sigma", [(0.0, 0.02), (0.02, 0.0)])
+def test_each_item_of_a_projection_follows_its_own_noise(sigma):
+    y, operator, prior = inpainting(2)
+    both = Inpainting(operator.mask, noise_sigma=torch.tensor(sigma))
+    alone = Inpainting(operator.mask[:1], noise_sigma=sigma[0])
+    solver = SOLVERS["ddim-projection"]
+    mixed = solver(y, both, prior, seed=0).samples[:, :1]
+    assert torch.allclose(mixed, solver(y[:1], alone, prior, seed=0).samples, atol=1e-10)
 
 
 class Squared(deepinv.physics.Physics):
