@@ -59,8 +59,8 @@ class Scope:
         name, prior = type(self).__name__, problem.prior
         if self.latent_only and not prior.is_latent:
             raise ArgumentError(
-                f"prior: {type(prior).__name__} is a prior on images, accepted by {name}: a latent "
-                "prior, see priors.Latent"
+                f"prior: {type(prior).__name__} is a prior on images, accepted by {name}: a "
+                "latent prior, see priors.Latent"
             )
         if self.encodes and not prior.has_encoder:
             raise ArgumentError(

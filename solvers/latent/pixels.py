@@ -7,7 +7,7 @@ from wellposed.solvers.problem import Problem
 
 
 def pixels(problem: Problem) -> Problem:
-    """Return the problem on decoded images, in the autoencoder's units [-1, 1]; made once a run."""
+    """Return the problem on decoded images, in the autoencoder's units; made once a run."""
     return problem.once(_in_pixels)
 
 

@@ -25,12 +25,12 @@ class ReSample(Corrected):
         z0   = E[z_0 | z_t],   z' = DDIM step from (z_t, z0)
         z0y  = E( argmin_x ||y - A(x)||^2 from D(z0) )        in the middle of the run
                argmin_z ||y - A(D(z))||^2 from z0             towards its end and in the last step
-        z_s  ~ N( (v alpha_s z0y + sigma_s^2 z') / (v + sigma_s^2),  v sigma_s^2 / (v + sigma_s^2) )
+        z_s  ~ N( (v alpha_s z0y + u z') / (v + u),  v u / (v + u) )
 
-    with ``v = gamma`` times DDPM's variance; steps that are not selected end with z'. The minimiser
-    nearest to the start is found by conjugate gradients, which stop at the misfit of the noise;
-    the published code uses Adam until the mean square is 1e-6. Without noise the result fits the
-    data as far as the decoder can. No gradient passes through the network. Works for nonlinear
+    with ``u = sigma_s^2`` and ``v = gamma`` times DDPM's variance; steps that are not selected end
+    with z'. The minimiser nearest to the start is found by conjugate gradients, which stop at the
+    misfit of the noise; the published code uses Adam until the mean square is 1e-6. Without noise
+    the result fits the data as far as the decoder can. No gradient passes through the network. Works for nonlinear
     operators. The published code also takes a `DPS` step, through the network, at every t.
 
     Reference: "Solving Inverse Problems with Latent Diffusion Models via Hard Data Consistency",
