@@ -30,7 +30,8 @@ def descend(problem: Problem, x: Tensor, steps: int) -> Tensor:
     ask for it. For others it is the method of Polak and Ribiere with the step that is best for the
     linearised measurement, halved whenever the misfit has grown.
     """
-    space, enough = problem.space, problem.noise_sigma**2 * measured_numbers(problem).to(x.real)
+    space, count = problem.space, problem.once(measured_numbers).to(x.real)
+    enough = problem.noise_sigma**2 * count
     gap, g = _gap(problem, x)
     misfit, d, trust = space.inner(gap, gap), g, torch.ones_like(enough)
     for _ in range(steps):
