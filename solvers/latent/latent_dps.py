@@ -25,7 +25,8 @@ class LatentDPS(Corrected):
 
     in variance-preserving coordinates. ``alpha_t`` is the Jacobian of z0 for standard normal
     latents, to which autoencoders of diffusions are scaled; for them the method is `DPS`. It saves
-    the backward pass of the network and its memory. Works for nonlinear operators.
+    the backward pass of the network and its memory. Works for nonlinear operators. On Gaussian
+    latents the mean is about .4 posterior standard deviations from the exact one.
 
     Reference: Chung et al., "Diffusion Posterior Sampling for General Noisy Inverse Problems",
     ICLR 2023, arXiv 2209.14687, algorithm 1. Gradients at the clean estimate are those of He et

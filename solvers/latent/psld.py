@@ -31,7 +31,8 @@ class PSLD(Corrected):
     ``A A^T = 1``, so A^T is divided by ``||A||^2``. The gradient passes through network, decoder
     and encoder. The norms are per item; the published code takes them over the whole batch. Both
     weights refer to variance-preserving coordinates, as ``zeta`` of `DPS` does. ``gamma=0`` and
-    ``eta=1`` give `DPS`.
+    ``eta=1`` give `DPS`. On Gaussian latents the mean is about .4 posterior standard deviations
+    from the exact one (docs/guide/latent.md), as that of DPS: the weights know no noise level.
 
     Reference: "Solving Linear Inverse Problems Provably via Posterior Sampling with Latent
     Diffusion Models", NeurIPS 2023, arXiv 2307.00619, algorithm 2. The paper has squared norms and

@@ -31,7 +31,8 @@ class ReSample(Corrected):
     with z'. The minimiser nearest to the start is found by conjugate gradients, which stop at the
     misfit of the noise; the published code uses Adam until the mean square is 1e-6. Without noise
     the result fits the data as far as the decoder can. No gradient passes through the network.
-    Works for nonlinear operators. The published code also takes a `DPS` step, through the network,
+    Works for nonlinear operators. On Gaussian latents the mean is .3 posterior standard deviations
+    from the exact one, and .15 with ``every=1``, whose samples have half the exact variance. The published code also takes a `DPS` step, through the network,
     at every t.
 
     Reference: "Solving Inverse Problems with Latent Diffusion Models via Hard Data Consistency",
