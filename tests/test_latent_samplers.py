@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -196,7 +197,7 @@ def test_descent_lowers_any_misfit_item_by_item():
     z, problem = draws(5)(3, 1, 4, 4), Problem.create(y, operator, prior)
     misfit = lambda u: (problem.A(u) - problem.y).flatten(1).norm(dim=1)  # noqa: E731
     found = [descend(problem, z, steps) for steps in (0, 1, 2, 8)]
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         assert bool((misfit(after) <= misfit(before)).all())
     alone = descend(Problem.create(y[:1], operator, prior), z[:1], 8)
     torch.testing.assert_close(found[-1][:1], alone, rtol=0, atol=1e-9)
@@ -341,7 +342,7 @@ def test_other_integrators_take_the_pixel_step():
 def test_priors_on_images_are_refused(name):
     y, operator = masked()
     with pytest.raises(
-        errors.ArgumentError, match="GaussianPrior is a prior on images, accepted by .*Latent"
+        errors.ArgumentError, match=r"GaussianPrior is a prior on images, accepted by .*Latent"
     ):
         SOLVERS[name](y, operator, pair()[0])
 

@@ -64,8 +64,8 @@ class LatentDDS(Corrected):
     other samplers: ``MRSampler(order=2, correction=LatentDDS().correction)``.
 
     Reference: Chung, Lee and Ye, "Decomposed Diffusion Sampler for Accelerating Large-Scale
-    Inverse Problems", ICLR 2024, arXiv 2303.05754; the step in pixels is that of Song et al.,
-    arXiv 2307.08123, section 3.2.
+    Inverse Problems", ICLR 2024, arXiv 2303.05754; data consistency in pixels and
+    encoding are those of ReSample, arXiv 2307.08123.
 
     Args:
         eta: share of fresh noise, 0 (deterministic) to 1.

@@ -32,11 +32,11 @@ class ReSample(Corrected):
     misfit of the noise; the published code uses Adam until the mean square is 1e-6. Without noise
     the result fits the data as far as the decoder can. No gradient passes through the network.
     Works for nonlinear operators. On Gaussian latents the mean is .3 posterior standard deviations
-    from the exact one, and .15 with ``every=1``, whose samples have half the exact variance. The published code also takes a `DPS` step, through the network,
-    at every t.
+    from the exact one, and .15 with ``every=1``, whose samples have half the exact variance. The
+    published code also takes a `DPS` step, through the network, at every t.
 
     Reference: "Solving Inverse Problems with Latent Diffusion Models via Hard Data Consistency",
-    ICLR 2024, arXiv 2307.08123, algorithm 1, equation 12.
+    ICLR 2024, arXiv 2307.08123, algorithm 1.
 
     Args:
         steps: 500 as published.
