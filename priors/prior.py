@@ -59,6 +59,12 @@ class Prior(Presented, Checked, nn.Module):
     factor: int = 1
     """Sides of an image over the sides in units."""
 
+    is_latent: bool = False
+    """Whether units are the code of an autoencoder."""
+
+    has_encoder: bool = True
+    """Whether `to_units` is known; not for an autoencoder that only decodes."""
+
     axes: tuple[int, ...] = ()
     """Axes of volumes whose slices it denoises one by one, see `Slicewise`."""
 
@@ -275,6 +281,7 @@ class Adapter(Prior):
         schedule = schedule or prior.schedule
         super().__init__(schedule, prior.channels, prior.is_complex, prior.data_range)
         self.prior, self.factor, self.has_range = prior, prior.factor, prior.has_range
+        self.is_latent, self.has_encoder = prior.is_latent, prior.has_encoder
 
     def with_range(self, low: float, high: float) -> Self:
         twin = super().with_range(low, high)

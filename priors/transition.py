@@ -27,6 +27,11 @@ class Levels(NamedTuple):
     alpha_s: Tensor
     sigma_s: Tensor
 
+    @property
+    def sizes(self) -> tuple[Tensor, Tensor]:
+        """``sqrt(alpha^2 + sigma^2)`` at t and s; ``x / size`` is variance preserving."""
+        return torch.hypot(self.alpha_t, self.sigma_t), torch.hypot(self.alpha_s, self.sigma_s)
+
 
 def levels(schedule: Schedule, t: float, s: float) -> Levels:
     """Return the schedule at ``t`` and ``s``."""

@@ -16,10 +16,15 @@ from .estimates.plug_and_play import HQS as HQS
 from .estimates.plug_and_play import PnPADMM as PnPADMM
 from .estimates.tikhonov import Tikhonov as Tikhonov
 from .estimates.total_variation import TotalVariation as TotalVariation
+from .flow_dps import FlowDPS as FlowDPS
 from .flowchef import FlowChef as FlowChef
 from .from_deepinv import as_reconstructor as as_reconstructor
 from .from_deepinv import from_deepinv as from_deepinv
 from .from_spandrel import from_spandrel as from_spandrel
+from .latent.latent_dds import LatentDDS as LatentDDS
+from .latent.latent_dps import LatentDPS as LatentDPS
+from .latent.psld import PSLD as PSLD
+from .latent.resample import ReSample as ReSample
 from .mmps import MMPS as MMPS
 from .pigdm import PiGDM as PiGDM
 from .pnp_dm import PnPDM as PnPDM

@@ -4,15 +4,14 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from wellposed.checks import Count, Fraction, Positive
-from wellposed.linalg import per_item
 from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
 from wellposed.solvers.data import proximal
+from wellposed.solvers.descent import gradient_step
 from wellposed.solvers.problem import Problem
 
 
@@ -75,26 +74,3 @@ class DiffPIR(Corrected):
     def fresh(self, level: Levels) -> Tensor:
         """The share zeta of the noise variance."""
         return variance("fresh", level, math.sqrt(self.zeta))
-
-
-def gradient_step(x0: Tensor, weight: Tensor, problem: Problem) -> Tensor:
-    """Return the best ``x = x0 + tau g`` for ``||y - A(x)||^2 + weight ||x - x0||^2``.
-
-    ``g = A'^T (y - A(x0))`` is the descent direction at ``x0``, with the derivative ``A'``
-    there, and ``tau = ||g||^2 / (||A' g||^2 + weight ||g||^2)`` of each item.
-    """
-    space = problem.space
-    with torch.enable_grad():
-        x = x0.detach().requires_grad_()
-        measured = problem.A(x)
-    g = torch.autograd.grad(measured, x, problem.y - measured.detach())[0]
-    # A' g by a finite difference: attention in decoders has no forward-mode derivative.
-    small = torch.finfo(g.dtype).eps ** (1 / 3)
-    reach = small * (1 + space.norm(x0)) / space.norm(g).clamp(min=1e-12)
-    h = per_item(reach, measured)
-    ahead, behind = (problem.A(x0 + sign * per_item(reach, g) * g) for sign in (1, -1))
-    along = (ahead - behind) / (2 * h)
-    square = space.inner(g, g)
-    objective = space.inner(along, along) + weight * square
-    tau = torch.where(objective > 0, square / objective, 0)
-    return x0 + per_item(tau, x0) * g

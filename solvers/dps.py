@@ -79,10 +79,9 @@ class DPS(Corrected):
             return x0
 
         found = estimate(look, state.x, problem, differentiable=True)
-        gradient = found.vjp(_gradient(found.x0, problem))
-        # x^VP = x / size, size^2 = alpha^2 + sigma^2: grad^VP = size_t grad, x_s = size_s x_s^VP.
-        size_t = (level.alpha_t**2 + level.sigma_t**2).sqrt()
-        size_s = (level.alpha_s**2 + level.sigma_s**2).sqrt()
+        gradient = found.vjp(norm_gradient(found.x0, problem))
+        # x^VP = x / size: grad^VP = size_t grad, x_s = size_s x_s^VP.
+        size_t, size_s = level.sizes
         z = self.draw(found.x0, s, noise)
         if self.variance == "learned" and s > 0:
             # beta / beta~ is the square of sigma_t / sigma_s in variance-preserving coordinates.
@@ -101,7 +100,7 @@ class DPS(Corrected):
         return x0.clamp(-1, 1) if self.clip else x0, share
 
 
-def _gradient(x0: Tensor, problem: Problem) -> Tensor:
+def norm_gradient(x0: Tensor, problem: Problem) -> Tensor:
     """Return the gradient of ``||y - A(x0)||_2`` with respect to ``x0``."""
     with torch.enable_grad():
         x0 = x0.detach().requires_grad_()

@@ -13,21 +13,30 @@ class Scope:
 
     Attributes:
         linear_only: the measurement must be linear in units.
+        linear_operator: the operator must be linear; a latent prior's decoder need not be.
         decomposable_only: the operator must be `Decomposable`.
         differentiates: the prior must be differentiable, as networks are.
         operators: names of the accepted operator classes; empty: all.
         volumes_only: images must be volumes (B, C, D, H, W).
+        latent_only: the prior must be latent.
+        encodes: a latent prior must have an encoder, not only a decoder.
     """
 
     linear_only: ClassVar[bool] = False
+    linear_operator: ClassVar[bool] = False
     decomposable_only: ClassVar[bool] = False
     differentiates: ClassVar[bool] = False
     operators: ClassVar[tuple[str, ...]] = ()
     volumes_only: ClassVar[bool] = False
+    latent_only: ClassVar[bool] = False
+    encodes: ClassVar[bool] = False
 
     def check(self, problem: Problem) -> None:
         """Raise if the method cannot solve the problem."""
         name, kind = type(self).__name__, type(problem.operator)
+        self._check_prior(problem)
+        if self.linear_operator:
+            require_linear_operator(problem, name)
         if self.linear_only:
             require_linear(problem, name)
         if self.decomposable_only and not is_decomposable(problem.operator):
@@ -45,14 +54,23 @@ class Scope:
                 "volumes (B, C, D, H, W); see operators.Stacked"
             )
 
+    def _check_prior(self, problem: Problem) -> None:
+        """Raise unless the prior is as latent as the method asks."""
+        name, prior = type(self).__name__, problem.prior
+        if self.latent_only and not prior.is_latent:
+            raise ArgumentError(
+                f"prior: {type(prior).__name__} is a prior on images, accepted by {name}: a "
+                "latent prior, see priors.Latent"
+            )
+        if self.encodes and not prior.has_encoder:
+            raise ArgumentError(
+                f"prior: the autoencoder of {type(prior).__name__} has no encode, accepted by "
+                f"{name}: one that encodes; DPS, REDDiff and LatentDPS only decode"
+            )
 
-def require_linear(problem: Problem, method: str) -> None:
-    """Raise unless the measurement is linear in units.
 
-    Args:
-        problem: the problem.
-        method: name of the method, for the message.
-    """
+def require_linear_operator(problem: Problem, method: str) -> None:
+    """Raise unless the operator is linear; see `require_linear`."""
     operator = problem.operator
     if operator is None:
         raise ArgumentError(f"operator: got None, accepted by {method}: a linear operator")
@@ -61,8 +79,18 @@ def require_linear(problem: Problem, method: str) -> None:
             f"operator: {type(operator).__name__} is not linear, accepted by {method}: a linear "
             "operator"
         )
+
+
+def require_linear(problem: Problem, method: str) -> None:
+    """Raise unless the measurement is linear in units.
+
+    Args:
+        problem: the problem.
+        method: name of the method, for the message.
+    """
+    require_linear_operator(problem, method)
     if not problem.is_linear:
         raise ArgumentError(
             f"prior: {type(problem.prior).__name__} decodes its units with a network, accepted by "
-            f"{method}: a prior on images; DPS and REDDiff accept latent priors"
+            f"{method}: a prior on images; DPS, REDDiff and LatentDDS accept latent priors"
         )

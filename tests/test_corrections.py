@@ -87,7 +87,8 @@ def test_methods_declare_what_their_corrections_ask():
     assert len(methods) >= 4
     for method in methods:
         asked = method().correction
-        for need in ("linear_only", "differentiates", "decomposable_only", "operators"):
+        needs = ("linear_only", "differentiates", "decomposable_only", "operators")
+        for need in (*needs, "latent_only", "encodes"):
             assert getattr(method, need) == getattr(asked, need), (method, need)
 
 

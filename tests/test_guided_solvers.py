@@ -34,7 +34,7 @@ from wellposed.priors.transition import levels, renoise
 from wellposed.solvers import DDNM, DDRM, MMPS, DiffPIR, PiGDM, Problem, State, mmps
 from wellposed.solvers.data import proximal
 from wellposed.solvers.ddnm import by_coordinates, by_gradients
-from wellposed.solvers.diffpir import gradient_step
+from wellposed.solvers.descent import gradient_step
 from wellposed.validation.gaussian import (
     PROCESSES,
     gaussian_errors,

@@ -51,7 +51,7 @@ def test_the_table_of_solvers_says_what_they_declare():
     assert len(said) >= 13
     for name, operators in said.items():
         cls = getattr(solvers, name)
-        declared = "linear" if cls.linear_only else "any"
+        declared = "linear" if cls.linear_only or cls.linear_operator else "any"
         declared = "`Decomposable`" if cls.decomposable_only else declared
         # What depends on a setting is checked by the solver itself.
         assert operators == declared or name == "NoisyProjection", name

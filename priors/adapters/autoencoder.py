@@ -1,10 +1,14 @@
 """Diffusions in the latent space of an autoencoder."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from wellposed.checks import Count
 from wellposed.errors import ShapeError, require
 from wellposed.priors.anchor import Condition
 from wellposed.priors.prediction import Components
@@ -100,16 +104,23 @@ class Latent(Prior):
         prior: the prior on scaled latents; its ``data_range`` is not used.
         autoencoder: the autoencoder, e.g. a `DiffusersAutoencoder`.
         data_range: public values of the autoencoder's -1 and 1.
+        chunk: images that the autoencoder takes together; None: all. With several chunks only the
+            activations of one are stored, as each is evaluated again in the backward pass. It does
+            not change the result, up to rounding.
 
     Raises:
         ArgumentError: not an autoencoder, or a prior that does not fit its latents.
     """
+
+    is_latent = True
+    incidental: ClassVar[frozenset[str]] = frozenset({"chunk"})
 
     def __init__(
         self,
         prior: Prior,
         autoencoder: Autoencoder,
         data_range: tuple[float, float] = (0.0, 1.0),
+        chunk: Count | None = None,
     ) -> None:
         known = callable(getattr(autoencoder, "decode", None)) and hasattr(autoencoder, "factor")
         accepted = "an Autoencoder, e.g. a diffusers model in DiffusersAutoencoder(...)"
@@ -122,7 +133,12 @@ class Latent(Prior):
         super().__init__(prior.schedule, autoencoder.image_channels, data_range=data_range)
         self.prior, self.autoencoder = prior, autoencoder
         self.anchor, self.prediction = prior.anchor, prior.prediction
-        self.factor = autoencoder.factor
+        self.factor, self.chunk = autoencoder.factor, chunk
+        self.has_encoder = callable(getattr(autoencoder, "encode", None))
+
+    def in_chunks(self, chunk: int | None) -> "Latent":
+        """Return this prior with another chunk."""
+        return Latent(self.prior, self.autoencoder, self.data_range, chunk)
 
     @property
     def is_affine(self) -> bool:
@@ -141,11 +157,19 @@ class Latent(Prior):
 
     def to_units(self, x: Tensor) -> Tensor:
         """Encode public images (B, C, H, W) to scaled latents (B, c, h, w)."""
-        return self.autoencoder.encode(super().to_units(x))
+        return self._chunked(self.autoencoder.encode, super().to_units(x))
 
     def to_public(self, u: Tensor) -> Tensor:
         """Decode scaled latents (B, c, h, w) to public images."""
-        return super().to_public(self.autoencoder.decode(u))
+        return super().to_public(self._chunked(self.autoencoder.decode, u))
+
+    def _chunked(self, coder: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Return ``coder(x)``, computed chunk by chunk."""
+        if self.chunk is None or len(x) <= self.chunk:
+            return coder(x)
+        if torch.is_grad_enabled():
+            coder = partial(checkpoint, coder, use_reentrant=False, preserve_rng_state=False)
+        return torch.cat([coder(part) for part in x.split(self.chunk)])
 
     def unit_shape(self, image_shape: torch.Size) -> torch.Size:
         """Return the shape (B, c, h, w) of the latents of images (B, C, H, W).

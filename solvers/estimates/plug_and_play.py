@@ -12,7 +12,7 @@ from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.parallel.part import Part
 from wellposed.solvers.base import State
 from wellposed.solvers.data import noise_level, proximal
-from wellposed.solvers.diffpir import gradient_step
+from wellposed.solvers.descent import gradient_step
 from wellposed.solvers.estimates.base import PointEstimate
 from wellposed.solvers.problem import Problem
 

@@ -49,8 +49,10 @@ def recorded_solvers() -> dict[str, Solver]:
     recorded: dict[str, Solver] = {}
     for cls in named_solvers().values():
         # Point estimates have no distribution; samplers of restorers use the data as a condition;
-        # others are for one operator.
-        if cls.volumes_only or cls.restores or cls.deterministic or cls.operators:
+        # others are for one operator, or for latents.
+        if cls.volumes_only or cls.restores or cls.deterministic:
+            continue
+        if cls.operators or cls.latent_only:
             continue
         for label, settings in SETTINGS.get(cls.__name__, {cls.__name__: {}}).items():
             fields: dict[str, Any] = {"steps": BUDGET, "spacing": "karras"} | settings
