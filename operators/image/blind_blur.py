@@ -124,7 +124,8 @@ class KernelBlur(LinearOperator):
     def adjoint_map(self, y: Tensor) -> Tensor:
         spectrum = torch.fft.rfft2(y)
         canvas = _back((self.spectrum.conj().to(spectrum.dtype) * spectrum).sum(1, True), y)
-        return torch.fft.fftshift(canvas, dim=(-2, -1)) * self.inside.to(y)
+        centred: Tensor = torch.fft.fftshift(canvas, dim=(-2, -1))
+        return centred * self.inside.to(y)
 
 
 def _transfer(canvas: Tensor) -> Tensor:
