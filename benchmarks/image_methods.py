@@ -124,6 +124,12 @@ METHODS = {
     "FlowChef": Method(
         solvers.FlowChef, {"step_size": Log(0.01, 0.9, lambda case: 1 / case.norm2)}
     ),
+    "Flower": Method(solvers.Flower, {"gamma": Share()}),
+    "PnPFlow": Method(
+        solvers.PnPFlow,
+        {"step_size": Log(0.1, 1.9), "alpha": Log(0.01, 2.0)},
+        budget=lambda nfe: {"steps": nfe // 5, "averages": 5},
+    ),
     "DAPS": Method(
         solvers.DAPS,
         {"tau": Log(0.1, 3.0, lambda case: case.sigma), "learning_rate": Log(0.03, 1.0)},

@@ -1,4 +1,5 @@
 from .base import LinearOperator as LinearOperator
+from .bilinear import Bilinear as Bilinear
 from .check import OperatorReport as OperatorReport
 from .check import check_operator as check_operator
 from .companded import Companded as Companded
@@ -16,6 +17,7 @@ from .ct.counts import to_line_integrals as to_line_integrals
 from .decomposable import Decomposable as Decomposable
 from .decomposable import Separable as Separable
 from .function import FunctionOperator as FunctionOperator
+from .image.blind_blur import BlindBlur as BlindBlur
 from .image.blur import Blur as Blur
 from .image.blur import PaddedBlur as PaddedBlur
 from .image.blur import SeparableBlur as SeparableBlur
@@ -29,6 +31,7 @@ from .image.inpainting import random_mask as random_mask
 from .image.jpeg import JPEG as JPEG
 from .image.kernels import gaussian_kernel as gaussian_kernel
 from .image.kernels import motion_kernel as motion_kernel
+from .image.kernels import random_kernels as random_kernels
 from .image.kernels import uniform_kernel as uniform_kernel
 from .image.nonlinear import NonlinearOperator as NonlinearOperator
 from .image.nonlinear import PhaseRetrieval as PhaseRetrieval

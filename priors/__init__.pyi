@@ -19,6 +19,7 @@ from .covariance import Diagonal as Diagonal
 from .covariance import Full as Full
 from .covariance import LowRank as LowRank
 from .covariance import Stationary as Stationary
+from .examples import Examples as Examples
 from .flat import Flat as Flat
 from .geometry import Geometry as Geometry
 from .geometry import geometry as geometry

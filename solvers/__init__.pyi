@@ -18,6 +18,7 @@ from .estimates.tikhonov import Tikhonov as Tikhonov
 from .estimates.total_variation import TotalVariation as TotalVariation
 from .flow_dps import FlowDPS as FlowDPS
 from .flowchef import FlowChef as FlowChef
+from .flower import Flower as Flower
 from .from_deepinv import as_reconstructor as as_reconstructor
 from .from_deepinv import from_deepinv as from_deepinv
 from .from_spandrel import from_spandrel as from_spandrel
@@ -28,6 +29,7 @@ from .latent.resample import ReSample as ReSample
 from .mmps import MMPS as MMPS
 from .pigdm import PiGDM as PiGDM
 from .pnp_dm import PnPDM as PnPDM
+from .pnp_flow import PnPFlow as PnPFlow
 from .problem import Problem as Problem
 from .recommend import recommend as recommend
 from .red_diff import REDDiff as REDDiff

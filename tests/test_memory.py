@@ -30,9 +30,11 @@ from wellposed.solvers import (
     DDIMProjection,
     DiffPIR,
     FlowChef,
+    Flower,
     NoisyProjection,
     PiGDM,
     PnPDM,
+    PnPFlow,
     Problem,
     REDDiff,
 )
@@ -191,10 +193,12 @@ SOLVERS = [
     DiffPIR(steps=3),
     DPS(steps=3),
     FlowChef(steps=3),
+    Flower(steps=3, gamma=1.0),
     MMPS(steps=3),
     NoisyProjection(steps=3),
     PiGDM(steps=3),
     PnPDM(steps=3, prior_steps=2),
+    PnPFlow(steps=3, averages=2),
     REDDiff(steps=3),
 ]
 

@@ -14,6 +14,7 @@ from tests.helpers import kind, maps, mask, random, relative
 from wellposed import errors, operators
 from wellposed.operators import (
     JPEG,
+    BlindBlur,
     Blur,
     Channels,
     Companded,
@@ -169,6 +170,7 @@ PER_ITEM = {
 }
 NONLINEAR = {
     "jpeg": lambda: JPEG((3, 9, 8), 50),
+    "blind blur": lambda: BlindBlur((1, 8, 6), 3),
     "phase retrieval": lambda: PhaseRetrieval((1, 8, 6)),
     "companded": lambda: Companded(Blur(KERNEL, (1, 6, 7))),
     "companded sum": lambda: Companded(Superposition([Denoising((1, 4, 5))] * 2)),

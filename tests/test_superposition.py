@@ -44,8 +44,10 @@ from wellposed.solvers import (
     DDIMProjection,
     DiffPIR,
     FlowChef,
+    Flower,
     PiGDM,
     PnPDM,
+    PnPFlow,
     Problem,
     REDDiff,
 )
@@ -70,6 +72,8 @@ SOLVERS = {
     "daps": DAPS(steps=5, ode_steps=1, langevin_steps=3),
     "daps-exact": DAPS(steps=5, ode_steps=1, draw="exact"),
     "flowchef": FlowChef(steps=5),
+    "flower": Flower(steps=5, gamma=0.5),
+    "pnp-flow": PnPFlow(steps=5, averages=1),
     "pnp-dm": PnPDM(steps=5, prior_steps=1, rho_decay_rate=0.5, langevin_steps=10),
     "red-diff": REDDiff(steps=5, reduction="sum"),
     "pigdm": PiGDM(steps=5),
@@ -80,7 +84,16 @@ SOLVERS = {
     "noisy-projection": NoisyProjection(steps=5),
     "noisy-projection-shared": NoisyProjection(steps=5, noise="shared", start=2.0),
 }
-NONLINEAR = ("dps", "daps", "flowchef", "pnp-dm", "red-diff", "diffpir", "noisy-projection-shared")
+NONLINEAR = (
+    "dps",
+    "daps",
+    "flowchef",
+    "pnp-dm",
+    "pnp-flow",
+    "red-diff",
+    "diffpir",
+    "noisy-projection-shared",
+)
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
 
 

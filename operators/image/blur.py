@@ -18,42 +18,38 @@ BRIGHTEST = 1.5
 """Sum of a kernel from which on it is likely that of a picture with values to 255."""
 
 
-class Blur(Decomposable):
-    """Circular convolution with a known kernel, diagonal in Fourier space.
+class FourierFilter(Decomposable):
+    """A circular filter of real images, given by its transfer function.
 
     Its coordinates are the half spectrum (B, C, H, W // 2 + 1) of a real image. ``U`` contains the
-    phase of the kernel's transform, and the singular values are its magnitude.
+    phase of the transfer function, and the singular values are its magnitude.
 
     Args:
-        kernel: (h, w), at most as large as the image; its centre is pixel (h // 2, w // 2).
+        transfer: complex (H, W // 2 + 1), or (B, 1, H, W // 2 + 1) for one filter of each item.
         image_size: (C, H, W).
         noise_sigma: noise level in ``y``.
         cutoff: Fourier components with ``|K| <= cutoff max|K|`` are set to zero in ``A_dagger``.
     """
 
+    _of_items = ("singular_values", "phase")
     phase: Tensor
 
     def __init__(
         self,
-        kernel: Tensor,
+        transfer: Tensor,
         image_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
         cutoff: float = 1e-3,
     ) -> None:
-        kernel = _kernel_for(kernel, image_size)
         require(0 <= cutoff < 1, "cutoff", cutoff, "a fraction in [0, 1)")
-        super().__init__(image_size, image_size, noise_sigma)
-        sides = self.img_size[-2:]
-        padded = torch.zeros(sides, dtype=torch.float64)
-        padded[: kernel.shape[0], : kernel.shape[1]] = kernel
-        padded = padded.roll((-(kernel.shape[0] // 2), -(kernel.shape[1] // 2)), (0, 1))
-        transfer = torch.fft.rfft2(padded)
+        items = len(transfer) if transfer.ndim == 4 else 1
+        super().__init__(image_size, image_size, noise_sigma, items=items)
         self.register_buffer("singular_values", transfer.abs())
         self.register_buffer(
             "phase", torch.polar(torch.ones_like(transfer.real), transfer.angle())
         )
         self.cutoff = cutoff
-        self.to(kernel.device)
+        self.to(transfer.device)
 
     def V(self, coordinates: Tensor) -> Tensor:
         image: Tensor = torch.fft.irfft2(coordinates, s=self.img_size[-2:], norm="ortho")
@@ -74,6 +70,31 @@ class Blur(Decomposable):
         # The other half of the spectrum mirrors the columns from 1 to (W - 1) // 2.
         mirrored = values[..., 1 : (self.img_size[-1] + 1) // 2]
         return super().trace(values) + super().trace(mirrored)
+
+
+class Blur(FourierFilter):
+    """Circular convolution with a known kernel, diagonal in Fourier space; see `FourierFilter`.
+
+    Args:
+        kernel: (h, w), at most as large as the image; its centre is pixel (h // 2, w // 2).
+        image_size: (C, H, W).
+        noise_sigma: noise level in ``y``.
+        cutoff: Fourier components with ``|K| <= cutoff max|K|`` are set to zero in ``A_dagger``.
+    """
+
+    def __init__(
+        self,
+        kernel: Tensor,
+        image_size: Sequence[Count],
+        noise_sigma: float | Tensor = 0.0,
+        cutoff: float = 1e-3,
+    ) -> None:
+        kernel = _kernel_for(kernel, image_size)
+        padded = torch.zeros(image_sides(image_size)[-2:], dtype=torch.float64)
+        padded[: kernel.shape[0], : kernel.shape[1]] = kernel
+        padded = padded.roll((-(kernel.shape[0] // 2), -(kernel.shape[1] // 2)), (0, 1))
+        transfer = torch.fft.rfft2(padded).to(kernel.device)
+        super().__init__(transfer, image_size, noise_sigma, cutoff)
 
 
 class SeparableBlur(Separable):

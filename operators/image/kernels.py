@@ -29,6 +29,25 @@ def uniform_kernel(size: Count = 9) -> Tensor:
 
 
 @checked
+def random_kernels(count: Count, size: Count = 21, seed: Seed = 0) -> Tensor:
+    """Return different kernels (count, size, size), sum 1: Gaussian and camera shake in turn.
+
+    Standard deviations are from .5 pixels to a sixth of the size, shakes of any length up to the
+    size. They are examples for a prior of unknown kernels, see `priors.Examples`.
+    """
+    rng, kernels = np.random.default_rng((seed, 3)), torch.zeros(count, size, size).double()
+    for index in range(count):
+        if index % 2 == 0:
+            kernels[index] = gaussian_kernel(rng.uniform(0.5, max(0.5, size / 6)), size)
+            continue
+        side = int(rng.integers(1, size + 1))
+        shake = motion_kernel(side, rng.uniform(0.1, 1), int(rng.integers(2**31)))
+        corner = size // 2 - side // 2
+        kernels[index, corner : corner + side, corner : corner + side] = shake
+    return kernels
+
+
+@checked
 def motion_kernel(size: Count = 61, intensity: float = 0.5, seed: Seed = 0) -> Tensor:
     """Return a (size, size) random camera-shake kernel, sum 1.
 

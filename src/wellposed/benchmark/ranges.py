@@ -159,6 +159,11 @@ def _table(norm2: float, sigma: float) -> dict[str, dict[str, Searched]]:
         "ddnm": {"eta": SHARE},
         "ddrm": {"eta": SHARE, "eta_b": SHARE},
         "pigdm": {"eta": SHARE, "guidance": Values(("published", "score"))},
+        "flower": {"gamma": SHARE, "steps": Span(10, 100, log=True)},
+        "pnp-flow": {
+            "step_size": Span(0.1, 1.9, log=True),
+            "alpha": Span(0.01, 2.0, log=True),
+        },
         "flowchef": {"step_size": Span(0.01 / norm2, 0.9 / norm2, log=True)},
         "daps": {
             "tau": Span(0.1 * sigma, 3 * sigma, log=True),

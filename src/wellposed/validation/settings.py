@@ -20,6 +20,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "DPS": {"DPS": {}, "DPS, zeta 1": {"zeta": 1.0}},
     "DDRM": {"DDRM": {"steps": 20}},
     "DiffPIR": {"DiffPIR": {}, "DiffPIR, lambda 1": {"lambda_": 1.0}},
+    "Flower": {"Flower": {}, "Flower, gamma 1": {"gamma": 1.0}},
     "MMPS": {"MMPS": {}, "MMPS, drawn": {"spread_steps": 2}},
     "NoisyProjection": {
         "NoisyProjection": {},
@@ -27,6 +28,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "PiGDM": {"PiGDM": {}, "PiGDM, by the score": {"guidance": "score"}},
     "PnPDM": {"PnPDM": {}, "PnPDM, rho_min .05": {"prior_steps": 10, "rho_min": 0.05}},
+    "PnPFlow": {"PnPFlow": {}, "PnPFlow, alpha .01": {"alpha": 0.01}},
     "DDIMProjection": {"DDIMProjection": {"steps": 50}},
     "RePaint": {"RePaint": {"steps": 25, "jump_length": 5, "jump_repeats": 4}},
 }

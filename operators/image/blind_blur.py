@@ -1,0 +1,143 @@
+"""Circular convolution with an unknown kernel."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from wellposed.checks import Count, image_sides, require_integer
+from wellposed.errors import ShapeError, require
+from wellposed.operators.base import LinearOperator
+from wellposed.operators.bilinear import Bilinear
+from wellposed.operators.image.blur import FourierFilter
+from wellposed.operators.linear_map import check_batch
+
+
+class BlindBlur(Bilinear):
+    """``y = k * x + n``: circular convolution of an image with an unknown kernel.
+
+    The kernel is a further channel of the unknown, a canvas (1, H, W) with the kernel's centre at
+    pixel (H // 2, W // 2); `canvas` and `window` convert. `A` uses the `normalised` kernel, so
+    that image and kernel cannot exchange their brightness.
+
+    Args:
+        image_size: (C, H, W).
+        kernel_size: side of the window that the kernel fills, at most that of the image.
+        noise_sigma: noise level in ``y``.
+
+    Raises:
+        ArgumentError: a window that is larger than the image.
+    """
+
+    inside: Tensor
+
+    def __init__(
+        self,
+        image_size: Sequence[Count],
+        kernel_size: Count,
+        noise_sigma: float | Tensor = 0.0,
+    ) -> None:
+        size = image_sides(image_size)
+        require_integer("kernel_size", kernel_size)
+        fits = kernel_size <= min(size[1:])
+        require(fits, "kernel_size", kernel_size, f"at most {min(size[1:])}, as the image")
+        super().__init__(size, 1, size, noise_sigma)
+        self.kernel_size = kernel_size
+        ones = torch.ones(1, 1, kernel_size, kernel_size)
+        self.register_buffer("inside", self.canvas(ones), persistent=False)
+
+    def canvas(self, kernels: Tensor) -> Tensor:
+        """Return kernels (B, 1, h, w) or (h, w) as canvases (B, 1, H, W)."""
+        side, (height, width) = self.kernel_size, self.img_size[-2:]
+        if kernels.ndim not in (2, 4) or tuple(kernels.shape[-2:]) != (side, side):
+            raise ShapeError(
+                f"kernels: got {tuple(kernels.shape)}, accepted: ({side}, {side}) or "
+                f"(B, 1, {side}, {side})"
+            )
+        kernels = kernels.reshape(-1, 1, side, side)
+        canvas = kernels.new_zeros(len(kernels), 1, height, width)
+        self.window(canvas).copy_(kernels)
+        return canvas
+
+    def window(self, canvas: Tensor) -> Tensor:
+        """Return the kernels (B, 1, h, w) on canvases (B, 1, H, W)."""
+        side = self.kernel_size
+        top, left = (n // 2 - side // 2 for n in self.img_size[-2:])
+        return canvas[..., top : top + side, left : left + side]
+
+    def normalised(self, parameter: Tensor) -> Tensor:
+        """Return kernels without negative values and with sum 1; flat ones if nothing is left."""
+        inside = self.inside.to(parameter)
+        kernel = parameter.clamp(min=0) * inside
+        total = kernel.sum((-2, -1), keepdim=True)
+        flat = inside / inside.sum()
+        return torch.where(total > 0, kernel / total.clamp(min=1e-12), flat)
+
+    def given_parameter(self, parameter: Tensor) -> LinearOperator:
+        """Return the blur with kernels (B, 1, H, W), which are not normalised here."""
+        transfer = _transfer(parameter.double() * self.inside.double())
+        size = (self.channels[0], *self.img_size[1:])
+        return FourierFilter(transfer, size, self.noise_model.sigma)
+
+    def given_image(self, image: Tensor) -> LinearOperator:
+        """Return the map from a kernel's canvas to the blurred ``image`` (B, C, H, W)."""
+        return KernelBlur(image, self.inside, self.noise_model.sigma)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        image, kernel = self.split(x)
+        return _convolved(image, _transfer(self.normalised(kernel)))
+
+    def A_adjoint(self, y: Tensor, **kwargs: object) -> Tensor:
+        """Return the measurement as image, and a flat kernel."""
+        check_batch("y", y, self.measurement_size)
+        return self.join(y, self.normalised(torch.zeros_like(y[:, :1])))
+
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
+        """Return a start for solvers: see `A_adjoint`."""
+        return self.A_adjoint(y)
+
+
+class KernelBlur(LinearOperator):
+    """``k -> k * x``: the convolution of known images as a map of the kernel.
+
+    Args:
+        image: (B, C, H, W), one for each item or one for all.
+        inside: (1, 1, H, W), 1 where the kernel can be.
+        noise_sigma: noise level in ``y``.
+    """
+
+    _of_items = ("spectrum",)
+    spectrum: Tensor
+    inside: Tensor
+
+    def __init__(self, image: Tensor, inside: Tensor, noise_sigma: float | Tensor = 0.0) -> None:
+        size = tuple(image.shape[1:])
+        super().__init__((1, *size[1:]), size, noise_sigma, items=len(image))
+        self.register_buffer("spectrum", torch.fft.rfft2(image.double()))
+        self.register_buffer("inside", inside.double())
+        self.to(image.device)
+
+    def forward_map(self, x: Tensor) -> Tensor:
+        spectrum = _transfer(x * self.inside.to(x))
+        return _back(self.spectrum.to(spectrum.dtype) * spectrum, x)
+
+    def adjoint_map(self, y: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft2(y)
+        canvas = _back((self.spectrum.conj().to(spectrum.dtype) * spectrum).sum(1, True), y)
+        centred: Tensor = torch.fft.fftshift(canvas, dim=(-2, -1))
+        return centred * self.inside.to(y)
+
+
+def _transfer(canvas: Tensor) -> Tensor:
+    """Return the transform of kernels whose centre is the middle of the canvas."""
+    spectrum: Tensor = torch.fft.rfft2(torch.fft.ifftshift(canvas, dim=(-2, -1)))
+    return spectrum
+
+
+def _convolved(image: Tensor, transfer: Tensor) -> Tensor:
+    return _back(torch.fft.rfft2(image) * transfer, image)
+
+
+def _back(spectrum: Tensor, like: Tensor) -> Tensor:
+    image: Tensor = torch.fft.irfft2(spectrum, s=like.shape[-2:])
+    return image
