@@ -68,8 +68,8 @@ def spectral_mixtures(
     """Return cubes of smooth spectra that are mixed in each pixel, in sharp regions.
 
     The linear mixing model of hyperspectral images (Bioucas-Dias et al. 2012, "Hyperspectral
-    unmixing overview", arXiv 1202.6294): ``b(p) sum_k a_k(p) s_k`` with abundances ``a_k`` that sum
-    to 1 in each pixel, spectra ``s_k`` of a few broad bumps, and a brightness ``b`` of the light.
+    unmixing overview", arXiv 1202.6294): ``b(p) sum_k a_k(p) s_k`` with abundances ``a_k`` that
+    sum to 1 in each pixel, spectra ``s_k`` of a few broad bumps, and a brightness ``b`` of the light.
     Abundances and brightness are `dead_leaves`.
 
     Args:
@@ -85,7 +85,9 @@ def spectral_mixtures(
     require(bands >= 2, "bands", bands, "an integer of at least 2")
     leaves = dead_leaves(count, materials + 1, size, seed)
     contrast = (SHARPNESS * (leaves[:, :-1] - leaves[:, :-1].mean(1, keepdim=True))).softmax(1)
-    spectra = [_spectra(np.random.default_rng((seed, n, 1)), materials, bands) for n in range(count)]
+    spectra = [
+        _spectra(np.random.default_rng((seed, n, 1)), materials, bands) for n in range(count)
+    ]
     mixed = torch.einsum("nkhw,nkb->nbhw", contrast, torch.from_numpy(np.stack(spectra)))
     return (0.5 + 0.5 * leaves[:, -1:]) * mixed
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wellposed.errors import FileError
+from wellposed.errors import FileError, require_package
 from wellposed.integrity import check_claim
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ def read_header(file: Path, pixels: bool = False) -> "Dataset":
 
     Raises:
         FileError: it cannot be read; names it.
+        MissingPackageError: pydicom is not installed.
     """
+    require_package("pydicom", "dicom", f"path: {file.name}")
     import pydicom
     from pydicom.uid import UID
 

@@ -12,7 +12,7 @@ from deepinv.physics import Physics
 from torch import Tensor
 
 from wellposed.benchmark.card import Card, Data
-from wellposed.benchmark.instance import Instance, Pictures, Scores, image_pictures, image_scores
+from wellposed.benchmark.instance import Instance, Pictures, Scores, image_scores
 from wellposed.datasets.files import READABLE_SUFFIXES, read_array, suffix_of
 from wellposed.datasets.images.crops import central_crop, random_phase
 from wellposed.datasets.images.hyperspectral import load_hyperspectral
@@ -185,7 +185,9 @@ def _echoes(data: Data, folder: Path | None) -> Iterator[Truth]:
         stored = load_recording(path)
         known = dict(stored.known)
         if "tissue" not in known:
-            raise FileError(f"{path.name}: no data set 'tissue', accepted: RF whose truth is known")
+            raise FileError(
+                f"{path.name}: no data set 'tissue', accepted: RF whose truth is known"
+            )
         tissue = known.pop("tissue")
         for n, (rf, clean) in enumerate(zip(stored.rf.split(1), tissue.split(1), strict=True)):
             regions = {name: mask[n : n + 1] for name, mask in known.items()}
