@@ -45,7 +45,9 @@ def test_the_demo_beats_its_baselines(monkeypatch, tmp_path, capsys):
 
 
 def test_the_table_of_solvers_says_what_they_declare():
-    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", (ROOT / "docs/solvers.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*\| ([^|]*) \|$", (ROOT / "docs/solvers.md").read_text(), re.M
+    )
     said = {name: operators.split("; ")[0] for name, operators in rows if hasattr(solvers, name)}
     said = {n: text for n, text in said.items() if not getattr(solvers, n).restores}
     assert len(said) >= 13

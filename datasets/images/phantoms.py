@@ -84,11 +84,11 @@ def spectral_mixtures(
     """
     require(bands >= 2, "bands", bands, "an integer of at least 2")
     leaves = dead_leaves(count, materials + 1, size, seed)
-    contrast = (SHARPNESS * (leaves[:, :-1] - leaves[:, :-1].mean(1, keepdim=True))).softmax(1)
-    spectra = [
-        _spectra(np.random.default_rng((seed, n, 1)), materials, bands) for n in range(count)
-    ]
-    mixed = torch.einsum("nkhw,nkb->nbhw", contrast, torch.from_numpy(np.stack(spectra)))
+    shares = leaves[:, :-1] - leaves[:, :-1].mean(1, keepdim=True)
+    abundances = (SHARPNESS * shares).softmax(1)
+    sources = [np.random.default_rng((seed, n, 1)) for n in range(count)]
+    spectra = np.stack([_spectra(rng, materials, bands) for rng in sources])
+    mixed = torch.einsum("nkhw,nkb->nbhw", abundances, torch.from_numpy(spectra))
     return (0.5 + 0.5 * leaves[:, -1:]) * mixed
 
 
@@ -97,5 +97,5 @@ def _spectra(rng: np.random.Generator, materials: int, bands: int) -> np.ndarray
     place = np.linspace(0, 1, bands)
     centre, height = rng.random((2, materials, BUMPS, 1))
     width = rng.uniform(0.05, 0.3, (materials, BUMPS, 1))
-    spectra = (height * np.exp(-0.5 * ((place - centre) / width) ** 2)).sum(1)
-    return (spectra / spectra.max(1, keepdims=True)).astype(np.float32)
+    spectra: np.ndarray = (height * np.exp(-0.5 * ((place - centre) / width) ** 2)).sum(1)
+    return np.asarray(spectra / spectra.max(1, keepdims=True), np.float32)
