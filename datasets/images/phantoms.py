@@ -69,8 +69,8 @@ def spectral_mixtures(
 
     The linear mixing model of hyperspectral images (Bioucas-Dias et al. 2012, "Hyperspectral
     unmixing overview", arXiv 1202.6294): ``b(p) sum_k a_k(p) s_k`` with abundances ``a_k`` that
-    sum to 1 in each pixel, spectra ``s_k`` of a few broad bumps, and a brightness ``b`` of the light.
-    Abundances and brightness are `dead_leaves`.
+    sum to 1 in each pixel, spectra ``s_k`` of a few broad bumps, and a brightness ``b`` of the
+    light. Abundances and brightness are `dead_leaves`.
 
     Args:
         count: number of cubes.
