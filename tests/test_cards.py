@@ -216,13 +216,13 @@ def test_cubes_are_scored_by_bands_and_measured_ones_take_their_place(tmp_path):
 
 
 def test_echoes_are_scored_by_their_tissue(tmp_path):
-    card, sector = read_card("dehazing"), Sector(depths=592, beams=16, beam_width=1.0)
+    card, sector = read_card("dehazing"), Sector(depths=256, beams=64, centre_mhz=0.45)
     write_hazy_frames(tmp_path / "heart.h5", 1, -34.0, sector=sector)
     prior = Product([GaussianPrior(0.0, 0.08)] * 2, (1, 1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("wellposed.benchmark.problems.prior_of", lambda facts: prior)
         (problem,) = instances(replace(card, frozen=None), tmp_path)
-    assert problem.y.shape == (1, 1, 592, 16)
+    assert problem.y.shape == (1, 1, 256, 64)
     solver = entrant("variance-sharing steps=3 rms=[0.29,0.26]")
     record = measured(problem, "shared", solver, 1, 0, tmp_path)
     assert set(record.scores) == {"PSNR", "PSNR, B-mode", "gCNR", "KS"}

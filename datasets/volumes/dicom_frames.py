@@ -58,9 +58,9 @@ def frames_of(file: Path) -> list[Frame]:
     Raises:
         FileError: it cannot be read; names it.
     """
+    header = read_header(file)
     from pydicom.uid import UID
 
-    header = read_header(file)
     if not header.get("Rows") or not header.get("Columns"):
         kinds = (header.get("SOPClassUID"), header.file_meta.get("MediaStorageSOPClassUID"))
         if any(UID(kind or "").name.endswith("Image Storage") for kind in kinds):
