@@ -12,7 +12,7 @@ from wellposed.checks import checked
 from wellposed.datasets.checks import as_complex, reading, require_file
 from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES, read_photograph
 from wellposed.datasets.mri.bart import read_cfl
-from wellposed.errors import FileError
+from wellposed.errors import FileError, require_package
 from wellposed.integrity import check_claim
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ def _choose(path: Path, found: Mapping[str, np.ndarray], key: str | None, min_ax
 
 def open_nifti(path: Path) -> "tuple[SpatialImage, np.ndarray]":
     """Return a nibabel NIfTI image, and its values after the file's scaling."""
+    require_package("nibabel", "nifti", f"path: {path.name}")
     import nibabel
     from nibabel.spatialimages import SpatialImage
 

@@ -4,8 +4,10 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from PIL import Image
 from typer.testing import CliRunner
@@ -13,13 +15,18 @@ from typer.testing import CliRunner
 from wellposed import errors
 from wellposed.benchmark import card_names, instances, measured, read_card
 from wellposed.benchmark import table as tables
+from wellposed.benchmark.card import OF_IMAGES
 from wellposed.benchmark.problems import DATA, built, frozen, sketch
 from wellposed.benchmark.record import place_of, read_pictures
 from wellposed.cli.app import app
 from wellposed.cli.entrants import entrant, entrants
+from wellposed.datasets.ultrasound import Sector, write_hazy_frames
+from wellposed.priors import GaussianPrior, Product
 from wellposed.solvers import DDRM, Tikhonov, Twisted
 
 pytestmark = pytest.mark.usefixtures("single_thread")
+
+SHAPE = {"channels": 3, "height": 4, "width": 5}
 
 CARD = """
 id = "small"
@@ -77,9 +84,11 @@ def test_cards_say_what_is_needed(name):
     assert card.version >= 1
     assert card.protocol
     assert card.evaluations >= 1
-    if card.kind == "images":
+    if card.kind in OF_IMAGES:
         assert card.data is not None and card.frozen is not None and card.prior is not None
-        assert len(card.frozen.measurements) == len(card.data.files) > 0
+        assert len(card.frozen.measurements) > 0
+        assert bool(card.data.files) != bool(card.data.simulated)
+        assert not card.data.files or len(card.data.files) == len(card.frozen.measurements)
         assert all((DATA / file).is_file() for file in card.data.files)
         assert not card.prior.saw_test_data
 
@@ -87,16 +96,18 @@ def test_cards_say_what_is_needed(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=[pytest.mark.slow] if n.startswith(("ct", "rest")) else [])
+        pytest.param(n, marks=[pytest.mark.slow] if n.startswith(("ct", "de", "rest")) else [])
         for n in card_names()
-        if read_card(n).kind == "images"
+        if read_card(n).kind in OF_IMAGES
     ],
 )
 @pytest.mark.sampled
 def test_the_problems_of_a_card_are_those_that_were_frozen(name):
     card = read_card(name)
     found = instances(card)
-    assert [one.name for one in found] == [Path(file).stem for file in card.data.files]
+    assert len(found) == len(card.frozen.measurements)
+    stems = [Path(file).stem for file in card.data.files]
+    assert [one.name for one in found] == (stems or [one.name for one in found])
 
 
 def test_a_changed_operator_fails_loudly():
@@ -189,6 +200,41 @@ def test_random_problems_are_scored_against_their_posteriors(tmp_path):
     assert set(record.scores) == {"gap in dB", "coverage of regions"}
 
 
+def test_cubes_are_scored_by_bands_and_measured_ones_take_their_place(tmp_path):
+    card = read_card("hyperspectral-denoising")
+    cube = np.random.default_rng(0).random((12, 14, 5))
+    scipy.io.savemat(tmp_path / "field.mat", {"cube": cube})
+    (problem,) = instances(card, tmp_path)
+    assert problem.name == "field" and problem.y.shape == (1, 5, 12, 14)
+    record = measured(problem, "tikhonov", Tikhonov(weight=0.1), 1, 0, tmp_path)
+    assert {"PSNR", "MPSNR", "MSSIM", "SAM"} <= set(record.scores)
+    pictures = read_pictures(place_of(tmp_path, "tikhonov", "field").with_suffix(".npz"))
+    assert pictures["truth"].shape == (3, 12, 14)
+    wrong = replace(card, data=replace(card.data, simulated={"cubes": 1}))
+    with pytest.raises(errors.ArgumentError, match=r"data: simulated: .*'cubes'"):
+        instances(wrong)
+
+
+def test_echoes_are_scored_by_their_tissue(tmp_path):
+    card, sector = read_card("dehazing"), Sector(depths=256, beams=64, centre_mhz=0.45)
+    write_hazy_frames(tmp_path / "heart.h5", 1, -34.0, sector=sector)
+    prior = Product([GaussianPrior(0.0, 0.08)] * 2, (1, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wellposed.benchmark.problems.prior_of", lambda facts: prior)
+        (problem,) = instances(replace(card, frozen=None), tmp_path)
+    assert problem.y.shape == (1, 1, 256, 64)
+    solver = entrant("variance-sharing steps=3 rms=[0.29,0.26]")
+    record = measured(problem, "shared", solver, 1, 0, tmp_path)
+    assert set(record.scores) == {"PSNR", "PSNR, B-mode", "gCNR", "KS"}
+    assert record.scores["PSNR"] > 20
+    refused = measured(problem, "tikhonov", Tikhonov(), 1, 0, tmp_path)
+    assert "Companded is not linear" in refused.error
+    with h5py.File(tmp_path / "heart.h5", "a") as file:
+        del file["tissue"]
+    with pytest.raises(errors.FileError, match="no data set 'tissue'"):
+        instances(replace(card, frozen=None), tmp_path)
+
+
 def test_reference_rows_are_compared(tmp_path):
     text = CARD + '\n[[reference]]\nsolver = "x"\nscores = { PSNR = 30.0 }\n'
     card_text = text + "tolerance = { PSNR = 0.1 }\n"
@@ -250,6 +296,8 @@ def test_only_the_operators_of_the_package_are_made():
     with pytest.raises(errors.UnknownNameError):
         built({"make": "os.system", "command": "true"})
     assert built({"make": "gaussian_kernel", "sigma": 1.0, "size": 5}).shape == (5, 5)
+    made = built({"make": "Denoising", "image_size": ["channels", 2, "width"]}, SHAPE)
+    assert tuple(made.img_size) == (3, 2, 5)
 
 
 def test_missing_arguments_of_the_command_are_named(small, tmp_path):

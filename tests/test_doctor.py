@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from wellposed import errors, priors
-from wellposed.datasets.images.phantoms import dead_leaves
+from wellposed.datasets.images.phantoms import dead_leaves, spectral_mixtures
 from wellposed.priors import VE, Flow, GaussianPrior, NetworkPrior, Stationary, Tabulated
 from wellposed.priors.labels import LogNoiseLabel
 from wellposed.priors.named_schedules import SCHEDULES
@@ -212,6 +212,19 @@ def test_dead_leaves_are_images_of_many_scales():
     # Not of one scale: halving the resolution keeps the spread, as it would not of noise.
     halved = torch.nn.functional.avg_pool2d(a, 2)
     assert float(halved.std() / a.std()) > 0.9
+
+
+def test_spectral_mixtures_are_cubes_of_a_low_rank():
+    a = spectral_mixtures(2, 12, 32, materials=3)
+    assert a.shape == (2, 12, 32, 32)
+    assert 0 <= float(a.min()) < float(a.max()) <= 1
+    assert torch.equal(a[:1], spectral_mixtures(1, 12, 32, materials=3))
+    assert not torch.equal(a, spectral_mixtures(2, 12, 32, materials=3, seed=1))
+    values = torch.linalg.svdvals(a.flatten(2))
+    assert bool((values[:, 2] > 1e-3 * values[:, 0]).all())
+    assert bool((values[:, 3] < 1e-5 * values[:, 0]).all())
+    with pytest.raises(errors.ArgumentError, match="bands: got 1"):
+        spectral_mixtures(1, 1, 32)
 
 
 @pytest.mark.parametrize(

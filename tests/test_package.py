@@ -44,6 +44,42 @@ def test_solvers_and_priors_do_not_import_deepinv_diffusers_or_matplotlib():
     assert python(code).stdout.strip() == "[]"
 
 
+WITHOUT = "import sys; sys.modules.update(dict.fromkeys({names}))\n"
+
+
+def test_the_core_does_without_the_extras():
+    """Every public name is there, and the list of the command, without what extras hold."""
+    names = ("nibabel", "pydicom", "pylibjpeg", "gdcm", "accelerate")
+    listed = "sys.argv[1:] = ['list']; from wellposed.__main__ import main; main()"
+    done = python(WITHOUT.format(names=names) + listed)
+    assert "brain-mri" in done.stdout, done.stderr
+    loaded = "from wellposed import datasets as d; print(*(getattr(d, n) for n in d.__all__))"
+    done = python(WITHOUT.format(names=(*names, "typer", "rich")) + loaded)
+    assert "load_nifti" in done.stdout, done.stderr
+
+
+def test_what_is_not_installed_names_its_extra(tmp_path, monkeypatch):
+    from wellposed.priors.training import Trainer
+
+    for package in ("nibabel", "pydicom", "accelerate", "typer"):
+        monkeypatch.setitem(sys.modules, package, None)
+    for name, content in (("a.nii.gz", b""), ("a.dcm", b"\0" * 128 + b"DICM")):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(
+        errors.MissingPackageError, match=r"a\.nii\.gz: needs nibabel; .*\[nifti\]"
+    ):
+        datasets.load_nifti(tmp_path / "a.nii.gz")
+    with pytest.raises(ImportError, match=r"a\.dcm: needs pydicom; .*\[dicom\]"):
+        datasets.read_dicom_series(tmp_path / "a.dcm")
+    with pytest.raises(
+        errors.MissingPackageError, match=r"training: needs accelerate; .*\[train\]"
+    ):
+        Trainer(None)
+    done = python(WITHOUT.format(names=("typer",)) + "from wellposed.__main__ import main; main()")
+    assert done.returncode == 1
+    assert "needs typer; pip install 'wellposed[cli]'" in done.stderr
+
+
 def test_every_public_name_resolves():
     for module in (wellposed, inversion, operators, priors, solvers, datasets):
         for name in module.__all__:
@@ -113,7 +149,10 @@ def test_the_version_and_the_dependencies_are_the_same_everywhere():
     assert f'version: "{wellposed.__version__}"\n' in recipe
     elsewhere = {"torch": "pytorch", "python-gdcm": "gdcm", "matplotlib": "matplotlib-base"}
     elsewhere["huggingface-hub"] = "huggingface_hub"
-    wanted = [re.match(r"([a-z0-9-]+)(.*)", each).groups() for each in project["dependencies"]]
+    extras = project["optional-dependencies"]
+    needed = [n for name in ("cli", "dicom", "nifti", "train") for n in extras[name]]
+    needed = [*project["dependencies"], *needed]
+    wanted = [re.match(r"([a-z0-9-]+)(.*)", each).groups() for each in needed]
     run = recipe.split("  run:\n")[1].split("tests:")[0]
     found = [line.strip(" -") for line in run.splitlines() if ">=" in line]
     assert found[1:] == [f"{elsewhere.get(name, name)} {bound}" for name, bound in wanted]

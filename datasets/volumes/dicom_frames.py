@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wellposed.errors import FileError
+from wellposed.errors import FileError, require_package
 from wellposed.integrity import check_claim
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def frames_of(file: Path) -> list[Frame]:
     Raises:
         FileError: it cannot be read; names it.
     """
+    header = read_header(file)
     from pydicom.uid import UID
 
-    header = read_header(file)
     if not header.get("Rows") or not header.get("Columns"):
         kinds = (header.get("SOPClassUID"), header.file_meta.get("MediaStorageSOPClassUID"))
         if any(UID(kind or "").name.endswith("Image Storage") for kind in kinds):
@@ -79,7 +79,9 @@ def read_header(file: Path, pixels: bool = False) -> "Dataset":
 
     Raises:
         FileError: it cannot be read; names it.
+        MissingPackageError: pydicom is not installed.
     """
+    require_package("pydicom", "dicom", f"path: {file.name}")
     import pydicom
     from pydicom.uid import UID
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nibabel
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +15,8 @@ from wellposed.errors import FileError, require
 from wellposed.writing import replacing
 
 if TYPE_CHECKING:
-    from nibabel.spatialimages import SpatialHeader
+    import nibabel
+    from nibabel.spatialimages import SpatialHeader, SpatialImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,7 @@ def load_nifti(path: str | Path, *, nan: float | None = None) -> NiftiVolume:
         FileError: the file is missing, truncated or of another kind, or has NaN or infinite values
             or a singular affine; names the file.
         ArgumentError: ``nan`` is not a finite number.
+        MissingPackageError: nibabel is not installed.
     """
     path = require_path("path", path)
     number = nan is None or (Range().admits(nan) and np.isfinite(nan))
@@ -68,7 +69,7 @@ def load_nifti(path: str | Path, *, nan: float | None = None) -> NiftiVolume:
         image, stored = open_nifti(path)
         header = image.header.copy()
         affine = _affine(path, header, image.affine)
-        if isinstance(image, nibabel.Minc1Image) and stored.ndim == 4:
+        if _is_minc(image) and stored.ndim == 4:
             stored = np.moveaxis(stored, 0, -1)  # MINC has time first
     stored = stored.reshape(stored.shape[:4]) if set(stored.shape[4:]) == {1} else stored
     if stored.dtype.kind not in "biufc" or not 2 <= stored.ndim <= 4:
@@ -82,12 +83,20 @@ def load_nifti(path: str | Path, *, nan: float | None = None) -> NiftiVolume:
     kind = np.complex64 if stored.dtype.kind == "c" else np.float32
     volume = torch.from_numpy(np.ascontiguousarray(values.T, kind))[None]
     affine[:3] *= _millimetres(header)
-    w, h, d = (float(size) for size in nibabel.affines.voxel_sizes(affine))
+    w, h, d = (float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))
     return NiftiVolume(volume, affine, (d, h, w), header)
+
+
+def _is_minc(image: "SpatialImage") -> bool:
+    import nibabel
+
+    return isinstance(image, nibabel.Minc1Image)
 
 
 def _affine(path: Path, header: "SpatialHeader", affine: np.ndarray | None) -> np.ndarray:
     """Return the affine of a file in its units; an sform of zeros is removed from its header."""
+    import nibabel
+
     if isinstance(header, nibabel.Nifti1Header):
         if not header.get_sform()[:3, :3].any():
             header.set_sform(None, 0)
@@ -100,6 +109,8 @@ def _affine(path: Path, header: "SpatialHeader", affine: np.ndarray | None) -> n
 
 def _millimetres(header: "SpatialHeader") -> float:
     """Return the unit of a file's lengths in mm."""
+    import nibabel
+
     unit = header.get_xyzt_units()[0] if isinstance(header, nibabel.Nifti1Header) else "mm"
     return {"meter": 1e3, "micron": 1e-3}.get(unit, 1.0)
 
@@ -127,11 +138,13 @@ def write_nifti(path: str | Path, volume: Tensor | np.ndarray, reference: NiftiV
     values = as_stored(volume, (channels, *size)).astype(np.float32).T
     image = _image(values[..., 0] if channels == 1 else values, reference)
     with replacing(path) as part:
-        nibabel.save(image, part)
+        image.to_filename(part)
 
 
-def _image(values: np.ndarray, reference: NiftiVolume) -> nibabel.Nifti1Image:
+def _image(values: np.ndarray, reference: NiftiVolume) -> "nibabel.Nifti1Image":
     """Return a nibabel image with both forms of the reference, and their codes."""
+    import nibabel
+
     kind: type[nibabel.Nifti1Image] = nibabel.Nifti1Image
     if isinstance(reference.header, nibabel.Nifti2Header):
         kind = nibabel.Nifti2Image
@@ -152,9 +165,11 @@ def _image(values: np.ndarray, reference: NiftiVolume) -> nibabel.Nifti1Image:
 
 
 def _nifti_header(
-    header: "SpatialHeader", kind: type[nibabel.Nifti1Header]
-) -> nibabel.Nifti1Header:
+    header: "SpatialHeader", kind: "type[nibabel.Nifti1Header]"
+) -> "nibabel.Nifti1Header":
     """Return the header of a file of any format as a NIfTI header, in mm if it was another."""
+    import nibabel
+
     if isinstance(header, nibabel.Nifti1Header):
         copied: nibabel.Nifti1Header = kind.from_header(header, check=False)
         return copied

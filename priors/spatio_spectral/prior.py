@@ -21,6 +21,9 @@ from wellposed.priors.spatio_spectral.factors import (
     values_of,
 )
 
+NAME = "spatio-spectral"
+"""Of the prior where priors are named: on the command line and in cards."""
+
 
 class SpatioSpectral(Prior):
     r"""DDS2M: few maps times few spectra, fitted to the one image that is sampled; not trained.

@@ -1,7 +1,8 @@
 """Training of plain priors: estimating clean images from noisy ones."""
 
+from typing import TYPE_CHECKING
+
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from wellposed.datasets.images.crops import Crops
@@ -21,6 +22,9 @@ from wellposed.priors.training.task import (
     noisy,
 )
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 VALIDATION_LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 """Levels of sigma / alpha at which the denoising error on held-out crops is recorded."""
 
@@ -36,7 +40,7 @@ class Denoising(PriorTask):
     curve = tuple(f"mse_at_{v:g}" for v in VALIDATION_LEVELS)
 
     def __init__(
-        self, settings: TrainingSettings, collection: Collection, accelerator: Accelerator
+        self, settings: TrainingSettings, collection: Collection, accelerator: "Accelerator"
     ) -> None:
         super().__init__(settings, collection, accelerator)
         s = settings

@@ -1,5 +1,6 @@
 """The training loop: steps, checkpoints, records and pictures."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -7,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate.logging import get_logger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -17,7 +17,7 @@ from wellposed.priors.training.task import Settings
 from wellposed.priors.training.trainer import Trainer
 from wellposed.writing import write_csv
 
-logger = get_logger(__name__)  # only the first process writes
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -56,7 +56,7 @@ def _run(trainer: Trainer, out: Path, progress: Callable[[int, float], None] | N
     _on_first_process(trainer, lambda: (out / "images").mkdir(parents=True, exist_ok=True))
     if checkpoint.exists():
         trainer.load_checkpoint(checkpoint)
-        logger.info("resumed at step %d", trainer.step)
+        _tell(trainer, "resumed at step %d", trainer.step)
     # Checkpoints are written together with a row of the history, which has the running mean.
     mean = trainer.history[-1][1] if trainer.history else float("nan")
     started, first = time.monotonic(), trainer.step
@@ -70,8 +70,8 @@ def _run(trainer: Trainer, out: Path, progress: Callable[[int, float], None] | N
         if last or trainer.step % settings.save_every == 0:
             trainer.history.append((trainer.step, mean, *trainer.validate()))
             seconds = (time.monotonic() - started) / (trainer.step - first)
-            logger.info("step %d loss %.5f held-out %.5f", *trainer.history[-1][:3])
-            logger.info("%.2f s/step", seconds)
+            _tell(trainer, "step %d loss %.5f held-out %.5f", *trainer.history[-1][:3])
+            _tell(trainer, "%.2f s/step", seconds)
             _on_first_process(trainer, lambda: trainer.save_checkpoint(checkpoint))
         if not last and trainer.step % settings.image_every == 0:
             _on_first_process(trainer, lambda: export(trainer, out))
@@ -90,6 +90,12 @@ def _batches(trainer: Trainer) -> Iterable[tuple[Tensor, ...]]:
         # Without its own generator the loader would use the global one.
         generator=torch.Generator(),
     )
+
+
+def _tell(trainer: Trainer, text: str, *values: float) -> None:
+    """Write a line to the log of the first process."""
+    if trainer.accelerator.is_main_process:
+        _log.info(text, *values)
 
 
 def _on_first_process(trainer: Trainer, write: Callable[[], None]) -> None:

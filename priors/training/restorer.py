@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from wellposed.datasets.images.crops import Crops, Images
@@ -30,6 +30,9 @@ from wellposed.priors.training.task import (
     noisy,
 )
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 PLACES = (0.1, 0.25, 0.5, 0.75, 1.0)
 """Times, as fractions of T, from which held-out crops are estimated in one step."""
 
@@ -43,7 +46,7 @@ class Restoring(PriorTask):
     curve = ("psnr_degraded", *(f"psnr_from_{v:g}" for v in PLACES))
 
     def __init__(
-        self, settings: TrainingSettings, collection: Collection, accelerator: Accelerator
+        self, settings: TrainingSettings, collection: Collection, accelerator: "Accelerator"
     ) -> None:
         super().__init__(settings, collection, accelerator)
         s = settings

@@ -1,10 +1,9 @@
 """Training tasks: the images, the loss and the validation."""
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from wellposed.datasets.images.image_files import Collection
@@ -17,6 +16,9 @@ from wellposed.priors.stored.store import build_prior
 from wellposed.priors.training.batches import Batch, Batches
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.priors.training.unrolled_settings import UnrolledSettings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 VALIDATION_CROPS = 32
 """Number of held-out crops for validation."""
@@ -52,7 +54,7 @@ class Task(ABC, Generic[M]):
     autoencoder: DiffusersAutoencoder | None = None
 
     def __init__(
-        self, settings: Settings, collection: Collection, accelerator: Accelerator
+        self, settings: Settings, collection: Collection, accelerator: "Accelerator"
     ) -> None:
         self.settings, self.collection = settings, collection
         self.device = accelerator.device

@@ -4,15 +4,14 @@ import copy
 import json
 from dataclasses import MISSING
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from wellposed.checks import require_integer
 from wellposed.datasets.images.image_files import Collection
-from wellposed.errors import CheckpointError, DeviceError, require_device
+from wellposed.errors import CheckpointError, DeviceError, require_device, require_package
 from wellposed.figures import write_png
 from wellposed.integrity import all_finite, checksum
 from wellposed.priors.networks.conv_unet import parameters_in_millions
@@ -27,6 +26,9 @@ from wellposed.priors.training.task import Settings, Task
 from wellposed.priors.training.unrolled import Unrolling
 from wellposed.priors.training.unrolled_settings import UnrolledSettings
 from wellposed.writing import replacing
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 DEFAULTS = {
     name: json.loads(json.dumps(default))
@@ -215,7 +217,7 @@ class Trainer:
         self.changes = [*state.get("changes", []), *([[state["step"], values]] if values else [])]
 
 
-def _task(settings: Settings, collection: Collection, accelerator: Accelerator) -> Task[Any]:
+def _task(settings: Settings, collection: Collection, accelerator: "Accelerator") -> Task[Any]:
     """Return the task of a run."""
     if isinstance(settings, UnrolledSettings):
         return Unrolling(settings, collection, accelerator)
@@ -223,12 +225,16 @@ def _task(settings: Settings, collection: Collection, accelerator: Accelerator) 
     return kind(settings, collection, accelerator)
 
 
-def _accelerator(device: str) -> Accelerator:
+def _accelerator(device: str) -> "Accelerator":
     """Return the accelerator of this process, which has one device during its lifetime.
 
     Raises:
         DeviceError: neither cpu nor cuda, no CUDA device, or another device than before.
+        MissingPackageError: accelerate is not installed.
     """
+    require_package("accelerate", "train", "training")
+    from accelerate import Accelerator
+
     require_device("device", device)
     accelerator = Accelerator(cpu=device == "cpu")
     if accelerator.device.type != device:

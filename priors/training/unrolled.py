@@ -1,10 +1,10 @@
 """Training of unrolled networks: clean crops, measured by operators drawn anew in every batch."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from wellposed.datasets.images.crops import Crops
@@ -18,6 +18,9 @@ from wellposed.priors.stored.config import Config
 from wellposed.priors.training.batches import Batch, Batches
 from wellposed.priors.training.task import PICTURES, VALIDATION_CROPS, Task
 from wellposed.priors.training.unrolled_settings import UnrolledSettings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 TRAINED, HELD = 6, 7
 """Last words of the seeds of operators: none of training is ever met in validation."""
@@ -41,7 +44,7 @@ class Unrolling(Task[UnrolledNetwork]):
     settings: UnrolledSettings
 
     def __init__(
-        self, settings: UnrolledSettings, collection: Collection, accelerator: Accelerator
+        self, settings: UnrolledSettings, collection: Collection, accelerator: "Accelerator"
     ) -> None:
         super().__init__(settings, collection, accelerator)
         s = settings

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,10 @@ class FileError(WellposedError, OSError):
     """A file is missing, truncated or not of the expected format."""
 
 
+class MissingPackageError(WellposedError, ImportError):
+    """An optional package is not installed; names the extra that has it."""
+
+
 class CheckpointError(WellposedError):
     """A checkpoint does not fit: family, keys, shapes or values."""
 
@@ -82,6 +87,18 @@ def require(condition: bool, argument: str, got: object, accepted: str) -> None:
     """Raise `ArgumentError` naming ``argument`` unless ``condition`` holds."""
     if not condition:
         raise ArgumentError(f"{argument}: got {got!r}, accepted: {accepted}")
+
+
+def require_package(package: str, extra: str, what: str) -> None:
+    """Raise `MissingPackageError` unless an optional package is installed.
+
+    Args:
+        package: the name by which it is imported.
+        extra: the extra of wellposed that has it.
+        what: what needs it.
+    """
+    if find_spec(package) is None:
+        raise MissingPackageError(f"{what}: needs {package}; pip install 'wellposed[{extra}]'")
 
 
 def require_choice(argument: str, name: str, known: Iterable[str]) -> str:

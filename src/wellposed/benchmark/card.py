@@ -11,6 +11,9 @@ from wellposed.errors import ArgumentError, FileError, require, require_choice
 CARDS = Path(__file__).parent / "cards"
 """Cards of the package."""
 
+OF_IMAGES, RANDOM = ("images", "cubes", "echoes"), ("mixture", "levy")
+"""Kinds of cards: those of images, and random problems whose posterior is known."""
+
 T = TypeVar("T")
 
 
@@ -24,6 +27,9 @@ class Data:
         window: values of the files that become 0 and 1.
         crop: side of the central crop in pixels; 0 takes whole images.
         files: names of the package's images.
+        simulated: what simulates images in place of files: the arguments of
+            `phantoms.spectral_mixtures` for cubes; hearts ("items"), their "split" and haze
+            "levels" in dB for echoes.
     """
 
     source: str
@@ -33,6 +39,7 @@ class Data:
     window: tuple[float, float] = (0.0, 1.0)
     crop: int = 0
     files: tuple[str, ...] = ()
+    simulated: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +47,16 @@ class PriorFacts:
     """The prior of a card.
 
     Attributes:
-        name: of a shipped prior.
+        name: of a shipped prior, or "spatio-spectral", which is fitted to each image.
         saw_test_data: whether it was trained on images of the card.
+        others: shipped priors of the further components of a sum.
+        settings: of "spatio-spectral".
     """
 
     name: str
     saw_test_data: bool
+    others: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +96,15 @@ class Card:
     Attributes:
         id, version: its name; any change of what is computed needs another version.
         title, protocol: what it is, in a line, and the published protocol that it follows.
-        kind: "images", "mixture" or "levy", see `problems`.
+        kind: "images", "cubes" of many bands or "echoes" of ultrasound, see `truths`; "mixture" or
+            "levy", which are random problems with a known posterior, see `problems`.
         evaluations: network evaluations that a sample may take; rows beyond are marked.
         num_samples: posterior samples of each image.
         seed: of all solvers.
         data: the images; ``None`` for random problems.
         operator: "make" names a class of `wellposed.operators`; other keys are its arguments,
-            which may be made by functions of that package in the same way.
+            which may be made by functions of that package in the same way. The texts "channels",
+            "height" and "width" stand for the shape of the image.
         noise_seed: of the noise in the measurements.
         prior: the prior; ``None`` if the random problem has its own.
         cells: of random problems.
@@ -149,10 +162,10 @@ def read_card(name: str | Path) -> Card:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FileError(f"card: cannot read {text!r}: {error}") from error
     card = _filled(Card, content, path.name)
-    require_choice(f"{path.name}: kind", card.kind, ("images", "mixture", "levy"))
-    images = card.kind == "images"
-    complete = not images or (card.data is not None and card.prior is not None and card.operator)
-    require(bool(complete), path.name, "images without data, operator or prior", "all three")
+    require_choice(f"{path.name}: kind", card.kind, (*OF_IMAGES, *RANDOM))
+    complete = card.data is not None and card.prior is not None and card.operator
+    usable = card.kind in RANDOM or bool(complete)
+    require(usable, path.name, "images without data, operator or prior", "all three")
     return card
 
 

@@ -89,7 +89,8 @@ def card_facts(card: Card, folder: Path | None = None) -> dict[str, dict[str, st
         found["Data"] = {name: getattr(card.data, name) for name in names}
     if card.prior is not None:
         seen = "yes" if card.prior.saw_test_data else "no"
-        found["Prior"] = {"name": card.prior.name, "trained on images of the card": seen}
+        name = ", ".join((card.prior.name, *card.prior.others))
+        found["Prior"] = {"name": name, "trained on images of the card": seen}
     if card.frozen is not None:
         found.setdefault("Prior", {})["fingerprint"] = card.frozen.prior
     if card.frozen is not None and folder is None:

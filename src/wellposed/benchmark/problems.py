@@ -7,32 +7,31 @@ sketch of it, its products with four fixed noise images, is kept too: it decides
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wellposed import operators
-from wellposed.benchmark.card import Card, Data, Frozen
+from wellposed.benchmark.card import Card, Frozen, PriorFacts
 from wellposed.benchmark.instance import Instance
-from wellposed.datasets.files import READABLE_SUFFIXES, read_array, suffix_of
-from wellposed.datasets.images.crops import central_crop, random_phase
-from wellposed.errors import ArgumentError, FileError, ShapeError, require, require_choice
+from wellposed.benchmark.truths import DATA, truths
+from wellposed.errors import ArgumentError, FileError, require, require_choice
 from wellposed.integrity import bytes_of, file_sha256
 from wellposed.linalg import as_real
 from wellposed.metrics import sliced_wasserstein
 from wellposed.noise import MEASUREMENT, ItemNoise, item_generator
-from wellposed.priors import Prior, load
+from wellposed.priors import Prior, Product, SpatioSpectral, load
+from wellposed.priors.spatio_spectral.prior import NAME as SPATIO_SPECTRAL
 from wellposed.reconstruction import Reconstruction
 from wellposed.runs.fingerprint import fingerprint
 from wellposed.validation.levy import levy_problem, levy_scores
 from wellposed.validation.mixtures import MixtureProblem, mixture_problem
 
-DATA = Path(__file__).parent / "data"
-"""Images of the package."""
+SIDES = ("channels", "height", "width")
+"""Names that stand for the shape of an image in the arguments of an operator."""
 
 SKETCH, TOLERANCE = 4, 1e-4
 
@@ -52,21 +51,33 @@ def instances(card: Card, folder: Path | None = None) -> list[Instance]:
         return list(_mixtures(card))
     if card.kind == "levy":
         return [_walks(card, name) for name in card.cells]
-    assert card.data is not None and card.prior is not None
-    prior, kept = load(card.prior.name), card.frozen if folder is None else None
+    assert card.prior is not None
+    prior, kept = prior_of(card.prior), card.frozen if folder is None else None
     if card.frozen is not None:
         _require_weights(card, prior)
-    paths = [DATA / name for name in card.data.files] if folder is None else _others(folder)
     if kept is not None:
         _require_files(kept)
-    operator, found = built(card.operator), []
-    for index, path in enumerate(paths):
-        truth = _image(path, card.data, prior, index)
-        y = operator.measure(truth, seed=card.noise_seed + index)
+
+    @cache
+    def operator(*shape: int) -> Any:
+        return built(card.operator, dict(zip(SIDES, shape, strict=True)))
+
+    found = []
+    for index, truth in enumerate(truths(card, prior, folder)):
+        own = operator(*truth.image.shape[1:])
+        y = own.measure(truth.image, seed=card.noise_seed + index)
         if kept is not None:
-            _require_same(f"{card.name}: {path.name}", kept.measurements[index], y)
-        found.append(Instance.known(path.stem, truth, y, operator, prior))
+            _require_same(f"{card.name}: {truth.name}", kept.measurements[index], y)
+        found.append(truth.problem(y, own, prior))
     return found
+
+
+def prior_of(facts: PriorFacts) -> Prior:
+    """Return the prior of a card: a shipped one, their product, or one fitted to each image."""
+    if facts.name == SPATIO_SPECTRAL:
+        return SpatioSpectral(**facts.settings)
+    blocks = [load(name) for name in (facts.name, *facts.others)]
+    return Product(blocks) if facts.others else blocks[0]
 
 
 def _require_weights(card: Card, prior: Prior) -> None:
@@ -88,14 +99,22 @@ def _require_files(kept: Frozen) -> None:
         require(found == wanted, f"data: sha256 of {name}", found, wanted)
 
 
-def built(made: Any) -> Any:
-    """Return what a table with the key "make" describes; other values are themselves."""
+def built(made: Any, sides: Mapping[str, int] | None = None) -> Any:
+    """Return what a table with the key "make" describes; other values are themselves.
+
+    Args:
+        made: a table, a list of them, or another value.
+        sides: numbers in place of names, see `SIDES`.
+    """
+    known = sides or {}
     if isinstance(made, list):
-        return [built(value) for value in made]
+        return [built(value, known) for value in made]
+    if isinstance(made, str):
+        return known.get(made, made)
     if not (isinstance(made, dict) and "make" in made):
         return made
     name = require_choice("make", made["make"], dir(operators))
-    arguments = {key: built(value) for key, value in made.items() if key != "make"}
+    arguments = {key: built(value, known) for key, value in made.items() if key != "make"}
     try:
         return getattr(operators, name)(**arguments)
     except TypeError as error:
@@ -129,30 +148,6 @@ def _require_same(place: str, kept: Mapping[str, Any], y: Tensor) -> None:
 
 def _rounded(values: Tensor) -> list[float]:
     return [round(v, 4) for v in values.tolist()]
-
-
-def _others(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise FileError(f"--data: no such folder {str(folder)!r}")
-    paths = sorted(p for p in folder.iterdir() if suffix_of(p) in READABLE_SUFFIXES)
-    require(len(paths) > 0, "--data", str(folder), f"a folder of {', '.join(READABLE_SUFFIXES)}")
-    return paths
-
-
-def _image(path: Path, data: Data, prior: Prior, index: int) -> Tensor:
-    """Return an image (1, C, H, W) in the units of the card; complex for a complex prior."""
-    array = np.asarray(read_array(path), dtype=np.float32)
-    pixels = torch.from_numpy(array)
-    pixels = pixels[None] if array.ndim == 2 else pixels.permute(2, 0, 1)
-    low, high = data.window
-    image = ((pixels - low) / (high - low))[None].contiguous()
-    if data.crop:
-        least = min(image.shape[-2:])
-        if least < data.crop:
-            got = tuple(image.shape[-2:])
-            raise ShapeError(f"{path.name}: got {got}, accepted: {data.crop} pixels or more")
-        image = central_crop(image, data.crop)
-    return random_phase(image, seed=index) if prior.is_complex else image
 
 
 def _mixtures(card: Card) -> Iterator[Instance]:

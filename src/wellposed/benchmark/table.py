@@ -11,14 +11,18 @@ from wellposed.writing import make_folder, write_csv, write_text
 
 ORDER = (
     *("PSNR", "SSIM", "PSNR, sample", "SSIM, sample", "CRPS", "coverage", "residual"),
+    *("PSNR, B-mode", "gCNR", "KS", "MPSNR", "MSSIM", "SAM"),
     *("distance", "floor", "gap in dB", "coverage of regions"),
 )
 """Order of the columns; scores that are not named here follow."""
 
-DIGITS = {"PSNR": 2, "PSNR, sample": 2, "CRPS": 4, "SSIM": 3, "SSIM, sample": 3}
+DIGITS = {"CRPS": 4, "SSIM": 3, "SSIM, sample": 3, "MSSIM": 3, "KS": 3}
 """Digits after the point; 2 of other scores."""
 
-LARGER = ("PSNR", "SSIM", "PSNR, sample", "SSIM, sample", "coverage", "coverage of regions")
+LARGER = (
+    *("PSNR", "SSIM", "PSNR, sample", "SSIM, sample", "coverage", "coverage of regions"),
+    *("PSNR, B-mode", "gCNR", "MPSNR", "MSSIM"),
+)
 """Scores of which larger values are better."""
 
 

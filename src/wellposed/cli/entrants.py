@@ -45,7 +45,7 @@ def entrant(words: str) -> Sampling:
     if name.startswith(TUNED):
         return read_recipe(Path(name.removeprefix(TUNED)), "--solvers").solver(**settings)
     cls = find_class("--solvers", name, named_solvers(), Solver)
-    if cls.volumes_only or cls.operators:
+    if cls.volumes_only:
         raise ArgumentError(f"--solvers: got {name}, accepted: solvers of images")
     solver: Solver = make("--solvers", cls, settings, "--solvers")
     return solver

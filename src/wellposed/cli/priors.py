@@ -4,10 +4,8 @@ from wellposed.cli.names import make, parse_assignments
 from wellposed.cli.settings import PriorOptions
 from wellposed.errors import ArgumentError, require
 from wellposed.priors import Guided, Prior, SpatioSpectral
+from wellposed.priors.spatio_spectral.prior import NAME as SPATIO_SPECTRAL
 from wellposed.priors.stored.registry import Checkpoint, read_checkpoint
-
-SPATIO_SPECTRAL = "spatio-spectral"
-"""Name of the prior that is fitted to the input itself."""
 
 DEFAULTS = {"mri": "brain-mri", "ct": "ct"}
 """Default priors of operators; the default of the others is natural."""

@@ -20,7 +20,7 @@ from wellposed.cli.names import (
     make_solver,
     use_device,
 )
-from wellposed.cli.priors import SPATIO_SPECTRAL, load_prior, prior_name
+from wellposed.cli.priors import load_prior, prior_name
 from wellposed.cli.recipes import as_tuned, warn_of_other
 from wellposed.cli.reports import report_reconstruction
 from wellposed.cli.settings import Reconstruct

@@ -6,6 +6,7 @@ import typer
 
 from wellposed.benchmark import Card, Instance, Recipe, instances, read_card
 from wellposed.benchmark import tune as search
+from wellposed.benchmark.card import OF_IMAGES
 from wellposed.benchmark.ranges import Searched, default_ranges, range_of, require_ranges
 from wellposed.benchmark.tuning import problem_for
 from wellposed.cli.compare import file_instances, moved
@@ -61,7 +62,7 @@ def _solver(o: Tune) -> Solver:
     """Return the solver whose settings are tried first."""
     require(":" not in o.solver, "--solver", o.solver, "a solver of `wellposed list`")
     cls = find_class("--solver", o.solver, named_solvers(), Solver)
-    require(not (cls.volumes_only or cls.operators), "--solver", o.solver, "a solver of images")
+    require(not cls.volumes_only, "--solver", o.solver, "a solver of images")
     return make_solver(cls, o)
 
 
@@ -71,7 +72,7 @@ def _card(o: Tune) -> Card:
     task = {each.name for cls in (InputOptions, PriorOptions) for each in options_of(cls)}
     require_unused(o, {*task, *FREE}, "only without --card")
     card = read_card(o.card)
-    require(card.kind == "images", "--card", o.card, "a card of images")
+    require(card.kind in OF_IMAGES, "--card", o.card, "a card of images")
     return card
 
 

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -17,18 +18,18 @@ _log = logging.getLogger(__name__)
 def track(items: Sequence[Item], label: str, done: int = 0) -> Iterator[Item]:
     """Yield the steps of a run and report steps done, seconds per step and remaining time.
 
-    On a terminal (stderr) a bar shows them and disappears at the end; in a notebook a line below
-    the cell does; otherwise, e.g. in batch jobs, they are written to the log (level INFO), at most
-    once a minute.
+    On a terminal (stderr) a bar shows them and disappears at the end, if rich is installed;
+    without rich, and in a notebook, a line does. Otherwise, e.g. in batch jobs, they are written
+    to the log (level INFO), at most once a minute.
 
     Args:
         items: the remaining steps.
         label: name of the run.
         done: steps that an earlier run has done.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and find_spec("rich"):
         yield from _with_bar(items, label, done)
-    elif in_notebook():
+    elif sys.stderr.isatty() or in_notebook():
         yield from _with_line(items, label, done)
     else:
         yield from _with_log(items, label, done)
