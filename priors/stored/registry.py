@@ -16,6 +16,8 @@ from wellposed.priors.checkpoints.reading import REFUSED, SUFFIXES, read_state
 from wellposed.priors.prior import Prior
 from wellposed.priors.stored.config import Config, read_config
 from wellposed.priors.stored.store import load_prior
+from wellposed.priors.text.files import text_pipeline
+from wellposed.priors.text.loading import load_text
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -95,6 +97,11 @@ def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkp
     if on_hub and _is_ours(fetch(source, ["config.json", "model_index.json"])):
         require(not options, "options", options, "no options, as config.json has all settings")
         return Checkpoint("wellposed", load_prior(fetch(source, ["config.json", "*.safetensors"])))
+    pipeline = text_pipeline(source) if path.is_dir() or on_hub else None
+    if pipeline is not None:
+        return Checkpoint(pipeline.name, load_text(source, pipeline, options))
+    told = [name for name in ("prompt", "negative_prompt", "guidance") if name in options]
+    require(not told, ", ".join(told), "text", "none, as this model takes no text")
     if path.is_dir() or on_hub:
         check_options(options, "data_range", "is_complex")
         data_range, is_complex = options.get("data_range"), options.get("is_complex", False)
