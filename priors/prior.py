@@ -264,9 +264,7 @@ class Prior(Presented, Checked, nn.Module):
             raise ShapeError("prior: made for real images, but the operator's images are complex")
         device = self.device
         if device is not None and device != x.device:
-            raise DeviceError(
-                f"prior: is on {device} but y on {x.device}; move one with .to()"
-            )
+            raise DeviceError(f"prior: is on {device} but y on {x.device}; move one with .to()")
 
 
 class Adapter(Prior):

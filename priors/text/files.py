@@ -1,7 +1,8 @@
 """Files of text-conditioned pipelines: found, checked and read; nothing in them is executed."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,19 +143,32 @@ def read_text_part(folder: Path, kind: str, dtype: torch.dtype) -> Any:
     try:
         if kind in TOKENIZERS:
             return load(str(folder), local_files_only=True)
-        encoder, info = load(
-            str(folder),
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _quiet(transformers.utils.logging):
+            encoder, info = load(
+                str(folder),
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except Exception as error:  # transformers raises many kinds of errors
         raise CheckpointError(f"path: cannot load a {kind} in {str(folder)!r}: {error}") from error
     wrong = [*info["missing_keys"], *info["mismatched_keys"]]
     if wrong:
         raise CheckpointError(f"path: weights in {str(folder)!r} do not fit: {wrong[:5]}")
     return encoder.eval().requires_grad_(False)
+
+
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """Show no bars of progress meanwhile."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def scheduler_config(folder: Path) -> Mapping[str, Any]:

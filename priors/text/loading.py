@@ -121,9 +121,7 @@ def _usual_size(plan: TextNetwork, factor: int) -> tuple[int, int]:
     return int(side) * factor, int(side) * factor
 
 
-def _conditions(
-    o: TextOptions, plan: TextNetwork, text: TextEncoder
-) -> tuple[TextCondition, ...]:
+def _conditions(o: TextOptions, plan: TextNetwork, text: TextEncoder) -> tuple[TextCondition, ...]:
     """Return the condition, and the null condition unless the network is told its guidance."""
     if not plan.is_guided:
         return text(o.prompt, o.negative_prompt)
@@ -149,10 +147,11 @@ def _facts(folder: Path, text: TextEncoder, size: tuple[int, int]) -> dict[str, 
     """Return what was found, for users."""
     kinds = text_parts(folder, text.pipeline)
     encoders = [kind for part, kind in kinds.items() if part.startswith("text")]
+    scheduler = scheduler_config(folder)
     return {
         "pipeline": text.pipeline.name,
-        "scheduler": f"{scheduler_config(folder).get('_class_name')}, its times are those of "
-        f"spacing {text.pipeline.spacing!r}",
+        "scheduler": str(scheduler.get("_class_name")),
+        "spacing": str(scheduler.get("timestep_spacing", text.pipeline.spacing)),
         "text encoders": ", ".join(encoders),
         "images": "made for {} x {}".format(*size),
         "licence": licence(folder, text.pipeline),

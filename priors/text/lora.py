@@ -102,4 +102,6 @@ class Lora:
         return any(name.startswith(f"{part}.") for name in self.state)
 
     def _unfit(self, error: Exception) -> CheckpointError:
-        return CheckpointError(f"lora: {self.path!r} does not fit the {self.pipeline.name}: {error}")
+        return CheckpointError(
+            f"lora: {self.path!r} does not fit the {self.pipeline.name}: {error}"
+        )

@@ -28,7 +28,7 @@ class TextPipeline:
         encoders: number of its text encoders.
         optional: a text encoder that may be missing.
         encode: how it encodes prompts.
-        spacing: spacing of its own sampler's times.
+        spacing: spacing of its sampler's times, unless the scheduler's config names one.
         licence: usual licences of its models.
         zeroed: whether its condition without a prompt is zero, unless its index says otherwise.
         scale: guidance scale that its networks are told if none is given, as in diffusers.
