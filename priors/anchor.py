@@ -35,7 +35,7 @@ class Degraded(NamedTuple):
 
 
 Condition = Degraded | TextCondition | Tensor | int | None
-"""What priors ask for besides ``x_t`` and ``t``: a degraded image, its anchor alone, text, classes."""
+"""What priors ask for besides ``x_t`` and ``t``: a degraded image or its anchor, text, classes."""
 
 
 @dataclass(frozen=True)

@@ -267,10 +267,8 @@ def test_two_prompts_share_a_network(loaded):
     close(source.conditioned_on(target.condition).denoise(x, 500), found)
     close(target.conditioned(source.condition).denoise(x, 500), source.denoise(x, 500))
     unguided = source.conditioned(source.condition, guidance=1.0)
-    close(
-        unguided.denoise(x, 500),
-        source.conditioned(source.null, guidance=0.0, null=source.condition).denoise(x, 500),
-    )
+    swapped = source.conditioned(source.null, source.condition, 0.0)
+    close(unguided.denoise(x, 500), swapped.denoise(x, 500))
     both = source.with_prompt(["a cat", "a dog"], NEGATIVE)
     assert len(both.condition) == 2
     two = item_noise(2, 4, 8, 8)
@@ -492,7 +490,7 @@ def test_options_that_do_not_fit(pipes, tmp_path):
     _, folder = pipes("sd")
     for options, message in (
         ({"prompt": 3}, "prompt: got 3, accepted: a string or"),
-        ({"prompt": []}, "prompt: got no prompts"),
+        ({"prompt": []}, r"prompt: got \[\]"),
         ({"negative_prompt": [None]}, "negative_prompt: got"),
         ({"guidance": -1.0}, "guidance: got -1"),
         ({"dtype": "int8"}, "dtype: 'int8'|dtype: got 'int8'"),
@@ -506,7 +504,7 @@ def test_options_that_do_not_fit(pipes, tmp_path):
         with pytest.raises(errors.ArgumentError, match=message):
             priors.load(folder, **options)
     for name in TOLD:
-        with pytest.raises(errors.ArgumentError, match="negative_prompt: .*told its guidance"):
+        with pytest.raises(errors.ArgumentError, match=r"negative_prompt: .*told its guidance"):
             priors.load(pipes(name)[1], prompt=PROMPT, negative_prompt=NEGATIVE)
 
 

@@ -28,9 +28,10 @@ class Guided(Adapter):
     """A conditional prior with a fixed condition and classifier-free guidance.
 
     ``D = D_0 + w (D_c - D_0)`` with the estimates for the condition c and for the null condition,
-    which replaced it in a part of the training. It costs two evaluations of the network, of text
-    in one batch of twice the size, or one if w = 1. With ``rescale`` phi the result is ``phi std(D_c) / std(D) D + (1 - phi) D``, the
-    deviations of each item: a large w makes images too bright and too dark.
+    which replaced it in a part of the training. It costs two evaluations of the network, for text
+    in one batch of twice the size, or one if w = 1. With ``rescale`` phi the result is
+    ``phi std(D_c) / std(D) D + (1 - phi) D``, the deviations of each item: a large w makes images
+    too bright and too dark.
 
     "Classifier-Free Diffusion Guidance", 2022, arXiv 2207.12598, whose weight is w - 1; Lin et
     al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2023, arXiv 2305.08891.

@@ -71,7 +71,8 @@ def _other_parts(folder: Path, accepted: tuple[str, ...]) -> list[str]:
         also = f", and {' or '.join(accepted)}" if accepted else " only, a pixel diffusion"
         raise CheckpointError(
             f"path: the pipeline in {str(folder)!r} also has {', '.join(refused)}, accepted: a "
-            f"pipeline without text or image input: unet and scheduler{also}"
+            f"pipeline without text or image input: unet and scheduler{also}; or one of the "
+            "text-conditioned pipelines that the docs name"
         )
     return others
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,8 +49,8 @@ class TextCondition:
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "TextCondition":
         """Return the condition with all its tensors changed."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return TextCondition(**{k: None if v is None else change(v) for k, v in parts.items()})
+        parts: dict[str, Any] = {k: change(v) for k, v in self._parts().items()}
+        return replace(self, **parts)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "TextCondition":
         """Return the condition on a device; sizes and scales keep their precision."""
@@ -65,7 +66,8 @@ class TextCondition:
         """
         if len(self) not in (1, items):
             raise ShapeError(
-                f"condition: got {len(self)} prompts, accepted: 1, or one for each of {items} items"
+                f"condition: got {len(self)} prompts, accepted: 1, or one for each of {items} "
+                "items"
             )
         return self.each(lambda part: part.expand(items, *part.shape[1:]))
 
@@ -82,11 +84,14 @@ class TextCondition:
         if not self.is_like(other):
             got, accepted = other._shapes(), self._shapes()
             raise ArgumentError(f"condition: got shapes {got}, accepted: {accepted}")
-        parts = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
-        return TextCondition(
-            **{k: None if a is None else torch.cat([a, b.to(a)]) for k, (a, b) in parts.items()}
-        )
+        own, others = self._parts(), other._parts()
+        parts: dict[str, Any] = {k: torch.cat([v, others[k].to(v)]) for k, v in own.items()}
+        return replace(self, **parts)
+
+    def _parts(self) -> dict[str, Tensor]:
+        """Return the parts that there are."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {k: tuple(v.shape[1:]) for k, v in parts.items() if v is not None}
+        return {name: tuple(part.shape[1:]) for name, part in self._parts().items()}

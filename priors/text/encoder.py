@@ -101,9 +101,8 @@ class TextEncoder:
     def _unused(self, kind: type) -> dict[str, object]:
         """Return what a pipeline asks for besides: nothing, or the network without weights."""
         taken = inspect.signature(kind).parameters
-        unused = {
-            n: None for n, p in taken.items() if p.default is p.empty and p.kind != p.VAR_KEYWORD
-        }
+        needed = [name for name, each in taken.items() if each.default is each.empty]
+        unused: dict[str, object] = dict.fromkeys(needed)
         flags = {"requires_safety_checker": False, "add_watermarker": False}
         unused |= {n: value for n, value in flags.items() if n in taken}
         if self.pipeline.optional:  # for the width of the embeddings of the encoder that may lack

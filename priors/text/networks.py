@@ -77,7 +77,11 @@ def _width(part: Tensor | None) -> int:
 
 
 class TextUNet(TextNetwork):
-    """``UNet2DConditionModel`` of Stable Diffusion 1 and 2, SDXL and latent consistency models."""
+    """``UNet2DConditionModel`` of Stable Diffusion 1 and 2, SDXL and latent consistency models.
+
+    SDXL is also told sizes: Podell et al., "SDXL: Improving Latent Diffusion Models for
+    High-Resolution Image Synthesis", 2023, arXiv 2307.01952, section 2.2.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
