@@ -244,7 +244,7 @@ class Prior(Presented, Checked, nn.Module):
         return (alpha * self.denoise(x_t, t) - x_t) / sigma**2
 
     @property
-    def device(self) -> torch.device | None:
+    def computes_on(self) -> torch.device | None:
         """Device of the weights; None without any."""
         weight = next(self.parameters(), None)
         return None if weight is None else weight.device
@@ -262,7 +262,7 @@ class Prior(Presented, Checked, nn.Module):
             )
         if x.is_complex() and not self.is_complex:
             raise ShapeError("prior: made for real images, but the operator's images are complex")
-        device = self.device
+        device = self.computes_on
         if device is not None and device != x.device:
             raise DeviceError(f"prior: is on {device} but y on {x.device}; move one with .to()")
 

@@ -78,11 +78,10 @@ def packs(name, x):
 # Exactness
 
 
-@pytest.mark.parametrize("steps", [3, 5])
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux"])
-def test_a_whole_run_is_the_pipelines(name, steps, loaded):
+def test_a_whole_run_is_the_pipelines(name, loaded):
     pipe, prior = loaded(name)
-    noise = item_noise(1, 4, 8, 8)
+    noise, steps = item_noise(1, 4, 8, 8), 3
     size = {"height": 16, "width": 16, "guidance_scale": WEIGHTS[name]}
     negative = {} if name in TOLD else {"negative_prompt": NEGATIVE}
     if name == "flux":  # its times depend on the size
@@ -402,6 +401,7 @@ def test_offloaded_networks_compute_on_the_device(how, pipes, loaded):
         close(prior.denoise(u.cuda(), 500).cpu(), plain.denoise(u, 500), tolerance=1e-3)
 
 
+@pytest.mark.slow
 def test_three_encoders_may_be_two(tmp_path):
     """Stable Diffusion 3 without T5, whose embeddings are zero."""
     pipe = made("sd3", with_t5=False)
@@ -411,6 +411,7 @@ def test_three_encoders_may_be_two(tmp_path):
     assert prior.found["text encoders"].count("CLIPTextModelWithProjection") == 2
 
 
+@pytest.mark.slow
 def test_flux_without_a_guidance_scale_is_guided_by_two_conditions(tmp_path):
     made("flux", is_guided=False).save_pretrained(tmp_path)
     prior = priors.load(tmp_path, prompt=PROMPT, negative_prompt=NEGATIVE, guidance=2.0)
@@ -432,7 +433,7 @@ DAMAGE = {
     "no tokenizer": (lambda p: shutil.rmtree(p / "tokenizer"), r"has no tokenizer, accepted: "),
     "an empty tokenizer": (
         lambda p: [file.unlink() for file in (p / "tokenizer").iterdir()],
-        "cannot load a CLIPTokenizer in",
+        "tokenizer' has no vocabulary, accepted: tokenizer.json",
     ),
     "no network": (lambda p: shutil.rmtree(p / "unet"), "has no unet, accepted"),
     "no safetensors": (
@@ -461,7 +462,7 @@ DAMAGE = {
     ),
     "another scheduler": (
         lambda p: changed(p / "scheduler/scheduler_config.json", prediction_type="x"),
-        "prediction_type: got 'x'",
+        "prediction_type: unknown name 'x'",
     ),
 }
 
@@ -475,6 +476,7 @@ def test_damaged_pipelines_are_refused(damage, pipes, tmp_path):
         priors.load(folder, prompt=PROMPT)
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_refused(pipes, tmp_path):
     folder = copied(pipes, "sd", tmp_path)
     for part in ("unet", "vae", "text_encoder"):
@@ -493,8 +495,8 @@ def test_options_that_do_not_fit(pipes, tmp_path):
         ({"prompt": []}, r"prompt: got \[\]"),
         ({"negative_prompt": [None]}, "negative_prompt: got"),
         ({"guidance": -1.0}, "guidance: got -1"),
-        ({"dtype": "int8"}, "dtype: 'int8'|dtype: got 'int8'"),
-        ({"dtype": torch.float64}, "dtype: .*float64"),
+        ({"dtype": "int8"}, "dtype: unknown name 'int8'. Known: float32, float16, bfloat16"),
+        ({"dtype": torch.float64}, "dtype: unknown name 'float64'"),
         ({"device": "abacus"}, "device: got 'abacus', accepted: an available device"),
         ({"offload": "model"}, "device: got 'cpu', accepted: an accelerator"),
         ({"image_size": (0, 8)}, "image_size: got"),

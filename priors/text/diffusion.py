@@ -40,9 +40,9 @@ class TextDiffusion(NetworkPrior):
         self.runs_on = device
 
     @property
-    def device(self) -> torch.device | None:
+    def computes_on(self) -> torch.device | None:
         """Device on which the network computes."""
-        return self.runs_on or super().device
+        return self.runs_on or super().computes_on
 
     def require_condition(self, condition: object, name: str = "condition") -> None:
         """Raise unless the network can be told the condition, see `TextNetwork`."""

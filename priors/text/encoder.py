@@ -62,7 +62,7 @@ class TextEncoder:
     def _encoded(self, pipe: Any, prompts: list[str] | None) -> TextCondition:
         try:
             found = self.pipeline.encode(pipe, prompts or [""], self.device)
-        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        except (IndexError, OverflowError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"path: the tokenizers and text encoders in {str(self.folder)!r} do not fit: "
                 f"{error}"

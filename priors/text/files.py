@@ -23,6 +23,7 @@ INDEX = "model_index.json"
 CONFIGS = [INDEX, "README.md", "*/config.json", "*/scheduler_config.json", "tokenizer*/*"]
 
 ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerFast")
 
 
@@ -86,8 +87,9 @@ def text_parts(folder: Path, pipeline: TextPipeline) -> dict[str, str]:
 
 def _class_of(entry: object) -> object:
     """Return the class of an entry ``[library, class]`` of the index."""
-    named = isinstance(entry, list) and len(entry) == 2 and entry[0] == "transformers"
-    return entry[1] if named else None
+    if isinstance(entry, list) and len(entry) == 2 and entry[0] == "transformers":
+        return entry[1]
+    return None
 
 
 def _check_folders(folder: Path, parts: tuple[str, ...]) -> None:
@@ -140,6 +142,11 @@ def read_text_part(folder: Path, kind: str, dtype: torch.dtype) -> Any:
             "path: models with text need transformers: pip install 'wellposed[text]'"
         ) from error
     load = getattr(transformers, kind).from_pretrained
+    words = kind not in TOKENIZERS or any((folder / name).is_file() for name in VOCABULARIES)
+    if not words:  # transformers would make a tokenizer without words
+        raise CheckpointError(
+            f"path: {str(folder)!r} has no vocabulary, accepted: {' or '.join(VOCABULARIES)}"
+        )
     try:
         if kind in TOKENIZERS:
             return load(str(folder), local_files_only=True)

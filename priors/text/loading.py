@@ -110,7 +110,8 @@ def load_text(source: str | Path, pipeline: TextPipeline, options: Options) -> P
         tokens = math.prod(n // (autoencoder.factor * plan.patch) for n in size)
         diffusion = _diffusion(folder, pipeline, dtype, lora, tokens)
         weight = 1.0 if plan.is_guided or o.guidance is None else o.guidance
-        guided = Guided(diffusion, conditions[0], weight, *conditions[1:])
+        given, null = conditions[0], None if plan.is_guided else conditions[1]
+        guided = Guided(diffusion, given, weight, null)
         prior = Prompted(guided, autoencoder, text, o.data_range, _facts(folder, text, size))
     return _placed(prior, o)
 

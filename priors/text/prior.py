@@ -37,6 +37,7 @@ class Prompted(Latent):
     """
 
     prior: Guided
+    autoencoder: DiffusersAutoencoder
 
     def __init__(
         self,
@@ -69,9 +70,9 @@ class Prompted(Latent):
         return self.prior.null
 
     @property
-    def device(self) -> torch.device | None:
+    def computes_on(self) -> torch.device | None:
         """Device on which the networks compute."""
-        return self.diffusion.device
+        return self.diffusion.computes_on
 
     def conditioned(
         self,
@@ -121,9 +122,11 @@ class Prompted(Latent):
             CheckpointError: the encoders cannot be read any more.
         """
         if negative_prompt is None:
-            return self.conditioned(*self.encode(prompt))
+            (given,) = self.encode(prompt)
+            return self.conditioned(given)
         self.diffusion.network.require_negative(negative_prompt)
-        return self.conditioned(*self.encode(prompt, negative_prompt))
+        given, null = self.encode(prompt, negative_prompt)
+        return self.conditioned(given, null)
 
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Return ``E[z | x_t]`` of scaled latents, for the held condition or another one."""

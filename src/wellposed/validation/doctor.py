@@ -145,7 +145,7 @@ def latent_gains(prior: Latent, images: Tensor, seed: int = 0) -> dict[float, fl
         images: clean images (B, C, H, W) in public values.
         seed: seed of the noise.
     """
-    images = images.to(prior.device)
+    images = images.to(prior.computes_on)
     prior.check_image(images)
     return Denoising(prior.to_units(images), seed).gains(prior.prior)
 
