@@ -49,3 +49,5 @@ from .spatio_spectral.prior import SpatioSpectral as SpatioSpectral
 from .stored.publishing import publish as publish
 from .stored.registry import available as available
 from .stored.registry import load as load
+from .text.condition import TextCondition as TextCondition
+from .text.prior import Prompted as Prompted

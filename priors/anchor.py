@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wellposed.checks import Choice, Count, check_fields
 from wellposed.errors import ArgumentError
+from wellposed.priors.text.condition import TextCondition
 
 INPUTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "plain": lambda x_t, m, sigma: x_t,
@@ -33,8 +34,8 @@ class Degraded(NamedTuple):
     image: Tensor
 
 
-Condition = Degraded | Tensor | int | None
-"""What priors ask for besides ``x_t`` and ``t``: a degraded image, its anchor alone, classes."""
+Condition = Degraded | TextCondition | Tensor | int | None
+"""What priors ask for besides ``x_t`` and ``t``: a degraded image or its anchor, text, classes."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from wellposed.priors.prediction import (
 )
 from wellposed.priors.prior import Images, Prior, broadcast, require_one_each
 from wellposed.priors.schedule import Schedule, Tabulated
+from wellposed.priors.text.condition import TextCondition
 
 
 class NetworkPrior(Prior):
@@ -94,6 +95,14 @@ class NetworkPrior(Prior):
             require(not self.is_complex, "is_complex", True, "False with an anchor")
             require(num_classes is None, "num_classes", num_classes, "None with an anchor")
             require_fitting(prediction, schedule)
+
+    def require_condition(self, condition: object, name: str = "condition") -> None:
+        """Raise unless the network can be told a condition, a class.
+
+        Raises:
+            ArgumentError: an unknown class, or an unconditional network; ``name`` is the argument.
+        """
+        class_labels(condition, self.num_classes, self.null_class, name)
 
     def extra_repr(self) -> str:
         """Return the content of `repr`."""
@@ -245,8 +254,8 @@ class NetworkPrior(Prior):
 
     def _told(
         self, condition: Condition, x_t: Tensor, dtype: torch.dtype
-    ) -> tuple[Degraded | Tensor, ...]:
-        """Return the network's third argument, if any: degraded images or classes."""
+    ) -> tuple[Degraded | TextCondition | Tensor, ...]:
+        """Return the network's third argument, if any: degraded images, text or classes."""
         if self.anchor is not None:
             return (Degraded(*(v.to(dtype) for v in degraded_of(condition))),)
         if self.num_classes is None:

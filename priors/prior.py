@@ -249,6 +249,12 @@ class Prior(Presented, Checked, nn.Module):
         alpha, sigma = (broadcast(v, x_t) for v in self.schedule(t))
         return (alpha * self.denoise(x_t, t) - x_t) / sigma**2
 
+    @property
+    def computes_on(self) -> torch.device | None:
+        """Device of the weights; None without any."""
+        weight = next(self.parameters(), None)
+        return None if weight is None else weight.device
+
     def check_image(self, x: Tensor) -> None:
         """Raise unless the prior accepts images like ``x``: channels, dtype and device."""
         channels = x.shape[1]
@@ -262,11 +268,9 @@ class Prior(Presented, Checked, nn.Module):
             )
         if x.is_complex() and not self.is_complex:
             raise ShapeError("prior: made for real images, but the operator's images are complex")
-        weight = next(self.parameters(), None)
-        if weight is not None and weight.device != x.device:
-            raise DeviceError(
-                f"prior: is on {weight.device} but y on {x.device}; move one with .to()"
-            )
+        device = self.computes_on
+        if device is not None and device != x.device:
+            raise DeviceError(f"prior: is on {device} but y on {x.device}; move one with .to()")
 
 
 class Adapter(Prior):

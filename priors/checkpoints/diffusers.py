@@ -1,27 +1,17 @@
 """Diffusers models as priors."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from wellposed.errors import ArgumentError, CheckpointError, ShapeError, require, require_choice
+from wellposed.errors import CheckpointError, ShapeError, require
 from wellposed.priors.adapters.autoencoder import DiffusersAutoencoder, Latent
 from wellposed.priors.checkpoints.diffusers_files import AUTOENCODERS, read_pipeline
-from wellposed.priors.labels import Label, LogNoiseLabel
+from wellposed.priors.checkpoints.diffusers_schedulers import Config, diffusion_of
 from wellposed.priors.network import NetworkPrior
-from wellposed.priors.schedule import VE, Flow, Schedule, Tabulated
-
-PREDICTION_TYPES = {"epsilon": "noise", "sample": "sample", "v_prediction": "velocity"}
-Config = Mapping[str, float | str]
-"""Settings of a network or a scheduler, as diffusers names them."""
-
-# Signs of the preconditioned network F of Karras et al.; both types predict F up to its sign.
-EDM_SIGNS = {"epsilon": 1.0, "v_prediction": -1.0}
 
 
 class _Call(nn.Module):
@@ -65,7 +55,7 @@ class DiffusersPrior(NetworkPrior):
         data_range: tuple[float, float] | None = None,
         is_complex: bool = False,
     ) -> None:
-        diffusion = _diffusion(scheduler)
+        diffusion = diffusion_of(scheduler)
         network: Any = unet.config
         _check_network(network)
         channels = int(network.in_channels)
@@ -106,7 +96,7 @@ class DiffusersPrior(NetworkPrior):
             CheckpointError: see `load_diffusers`.
         """
         unet, scheduler, _ = read_pipeline(path, ())
-        with _blamed_on(path):
+        with blamed_on(path):
             return cls(unet, scheduler, data_range, is_complex)
 
 
@@ -134,7 +124,7 @@ def load_diffusers(
             ``AutoencoderKL`` or ``VQModel``; or damaged or unsuitable weights.
     """
     unet, scheduler, autoencoder = read_pipeline(path, AUTOENCODERS)
-    with _blamed_on(path):
+    with blamed_on(path):
         if autoencoder is None:
             return DiffusersPrior(unet, scheduler, data_range, is_complex)
         require(not is_complex, "is_complex", is_complex, "False for a latent prior")
@@ -144,7 +134,8 @@ def load_diffusers(
 
 
 @contextmanager
-def _blamed_on(path: str | Path) -> Iterator[None]:
+def blamed_on(path: str | Path) -> Iterator[None]:
+    """Turn errors of building a prior into a `CheckpointError` that names its path."""
     try:
         yield
     except (TypeError, ValueError) as error:  # our errors, or those of a corrupt config
@@ -162,68 +153,3 @@ def _check_network(config: Config) -> None:
     require(classes is None, "unet", f"class_embed_type {classes!r}", by_number)
     accepted = "sinusoidal or Fourier embeddings of time"
     require(times != "learned", "unet", "learned embeddings of time", accepted)
-
-
-@dataclass(frozen=True)
-class _Diffusion:
-    """Settings of a `NetworkPrior` from a scheduler; ``sign`` multiplies the network's output."""
-
-    schedule: Schedule
-    prediction: str
-    label: Callable[[Tensor], Tensor] | None = None
-    sigma_data: float | None = None
-    sign: float = 1.0
-    data_range: tuple[float, float] = (0.0, 1.0)
-
-
-def _diffusion(scheduler: object) -> _Diffusion:
-    config = getattr(scheduler, "config", scheduler)
-    if not isinstance(config, Mapping):
-        got = type(scheduler).__name__
-        raise ArgumentError(f"scheduler: got {got}, accepted: a diffusers scheduler or its config")
-    name = str(config.get("_class_name", type(scheduler).__name__))
-    for family, read in FAMILIES.items():
-        if family in name:
-            return read(config)
-    kind = str(config.get("prediction_type", "epsilon"))
-    require_choice("prediction_type", kind, PREDICTION_TYPES)
-    discrete = config.get("timestep_type", "discrete") == "discrete"
-    require(discrete, "timestep_type", config.get("timestep_type"), "'discrete'")
-    return _Diffusion(Tabulated.from_diffusers(scheduler), PREDICTION_TYPES[kind])
-
-
-def _flow(config: Config) -> _Diffusion:
-    train_steps = float(config.get("num_train_timesteps", 1000))
-    return _Diffusion(Flow(), "flow", Label(scale=train_steps))
-
-
-def _edm(config: Config) -> _Diffusion:
-    kind = str(config.get("prediction_type", "epsilon"))
-    require_choice("prediction_type", kind, EDM_SIGNS)
-    schedule = VE(float(config.get("sigma_max", 80.0)), float(config.get("sigma_min", 2e-3)))
-    sigma_data = float(config.get("sigma_data", 0.5))
-    return _Diffusion(schedule, "edm", LogNoiseLabel(schedule), sigma_data, EDM_SIGNS[kind])
-
-
-def _score_ve(config: Config) -> _Diffusion:
-    low, high = float(config.get("sigma_min", 0.01)), float(config.get("sigma_max", 1348.0))
-    # The network divides by its label, the noise level, and takes its logarithm.
-    return _Diffusion(VE(high, low), "score", Label(least=low), data_range=(-1.0, 1.0))
-
-
-def _score_vp(config: Config) -> _Diffusion:
-    low, high = float(config.get("beta_min", 0.1)), float(config.get("beta_max", 20.0))
-    u = torch.linspace(0, 1, 1001, dtype=torch.float64)
-    log_alpha = -0.25 * u**2 * (high - low) - 0.5 * u * low
-    sigma = (-torch.expm1(2 * log_alpha)).sqrt()
-    # Trained on times u in (0, 1]; the label is 999 u.
-    table = Tabulated(log_alpha.exp(), sigma, terminal_std=1.0)
-    return _Diffusion(table, "noise", Label(scale=0.999))
-
-
-FAMILIES: dict[str, Callable[[Config], _Diffusion]] = {
-    "Flow": _flow,
-    "EDM": _edm,
-    "ScoreSdeVe": _score_ve,
-    "ScoreSdeVp": _score_vp,
-}

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from wellposed.errors import CheckpointError
@@ -38,15 +39,15 @@ def read_pipeline(
     )
     # The configs are checked before any weights are downloaded.
     latent = next((folder / name for name in _other_parts(folder, autoencoders)), None)
-    _check_kind(unet, "UNet2DModel")
+    check_kind(unet, "UNet2DModel")
     if latent is not None:
-        _check_kind(latent, "AutoencoderKL", "VQModel")
-    config = _read_json(scheduler, "scheduler_config.json")
+        check_kind(latent, "AutoencoderKL", "VQModel")
+    config = read_settings(scheduler, "scheduler_config.json")
     if not local:
         fetch(path, WEIGHTS)
         if not any(unet.glob("*.safetensors")):
             fetch(path, BIN_WEIGHTS)
-    return _load(unet), config, None if latent is None else _load(latent)
+    return load_model(unet), config, None if latent is None else load_model(latent)
 
 
 def load_autoencoder(folder: Path) -> nn.Module:
@@ -55,22 +56,23 @@ def load_autoencoder(folder: Path) -> nn.Module:
     Raises:
         CheckpointError: no such folder, another kind of model, or weights that do not fit.
     """
-    _check_kind(folder, "AutoencoderKL", "VQModel")
-    return _load(folder)
+    check_kind(folder, "AutoencoderKL", "VQModel")
+    return load_model(folder)
 
 
 def _other_parts(folder: Path, accepted: tuple[str, ...]) -> list[str]:
     """Return the parts of a pipeline besides network and scheduler, if all are accepted."""
     parts = {name for name in AUTOENCODERS if (folder / name).is_dir()}
     if (folder / "model_index.json").is_file():
-        parts |= {k for k in _read_json(folder, "model_index.json") if not k.startswith("_")}
+        parts |= {k for k in read_settings(folder, "model_index.json") if not k.startswith("_")}
     others = sorted(parts - {"unet", "scheduler"})
     refused = [name for name in others if name not in accepted]
     if refused:
         also = f", and {' or '.join(accepted)}" if accepted else " only, a pixel diffusion"
         raise CheckpointError(
             f"path: the pipeline in {str(folder)!r} also has {', '.join(refused)}, accepted: a "
-            f"pipeline without text or image input: unet and scheduler{also}"
+            f"pipeline without text or image input: unet and scheduler{also}; or one of the "
+            "text-conditioned pipelines that the docs name"
         )
     return others
 
@@ -93,15 +95,17 @@ def fetch(path: str | Path, patterns: list[str]) -> Path:
         ) from error
 
 
-def _check_kind(folder: Path, *accepted: str) -> None:
-    kind = _read_json(folder, "config.json").get("_class_name")
+def check_kind(folder: Path, *accepted: str) -> None:
+    """Raise unless the config in a folder is that of one of the accepted classes."""
+    kind = read_settings(folder, "config.json").get("_class_name")
     if kind not in accepted:
         raise CheckpointError(
             f"path: {str(folder)!r} contains {kind}, accepted: {' or '.join(accepted)}"
         )
 
 
-def _read_json(folder: Path, name: str) -> dict[str, object]:
+def read_settings(folder: Path, name: str) -> dict[str, object]:
+    """Return the content of a JSON file, or raise a `CheckpointError` that names it."""
     try:
         return dict(read_json(folder / name))
     except FileNotFoundError as error:
@@ -113,11 +117,16 @@ def _read_json(folder: Path, name: str) -> dict[str, object]:
         raise CheckpointError(f"path: cannot read {str(folder / name)!r}: {error}") from error
 
 
-def _load(folder: Path) -> nn.Module:
-    """Load a network; raise unless the file holds exactly its weights."""
+def load_model(folder: Path, dtype: torch.dtype | None = None) -> nn.Module:
+    """Return the network in a folder, or raise unless the file holds exactly its weights.
+
+    Args:
+        folder: a folder with ``config.json`` and weights.
+        dtype: dtype of the weights, which are then read without a second copy in memory.
+    """
     import diffusers
 
-    kind = str(_read_json(folder, "config.json")["_class_name"])
+    kind = str(read_settings(folder, "config.json")["_class_name"])
     safe = any(folder.glob("*.safetensors")) or not any(folder.glob("*.bin"))
     try:
         network: nn.Module
@@ -125,8 +134,9 @@ def _load(folder: Path) -> nn.Module:
             str(folder),
             use_safetensors=safe,  # else .bin, which diffusers reads with weights_only
             local_files_only=True,
-            low_cpu_mem_usage=False,
+            low_cpu_mem_usage=dtype is not None,
             output_loading_info=True,
+            torch_dtype=dtype,
         )
     except Exception as error:  # diffusers raises many kinds of errors
         raise CheckpointError(

@@ -1,7 +1,7 @@
 """Families of checkpoints, and the common steps of building their priors."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, TypeVar
@@ -34,14 +34,24 @@ class Options(TypedDict, total=False):
 
     autoencoder: Autoencoder | str | Path
     data_range: tuple[float, float]
+    device: str
+    dtype: torch.dtype | str
+    guidance: float
+    image_size: tuple[int, int]
     is_complex: bool
     label: str
+    lora: str | Path
+    negative_prompt: str | Sequence[str]
     num_head_channels: int
     num_heads: int
+    offload: str
     prediction: str
+    prompt: str | Sequence[str]
     schedule: Schedule | str | None
     sigma_data: float
+    slicing: bool
     steps: int
+    tiling: bool
     upsample: int
     weights: str | None
 

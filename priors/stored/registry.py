@@ -16,6 +16,8 @@ from wellposed.priors.checkpoints.reading import REFUSED, SUFFIXES, read_state
 from wellposed.priors.prior import Prior
 from wellposed.priors.stored.config import Config, read_config
 from wellposed.priors.stored.store import load_prior
+from wellposed.priors.text.files import text_pipeline
+from wellposed.priors.text.loading import load_text
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -65,17 +67,25 @@ def load(source: str | Path, /, **options: Unpack[Options]) -> Prior:
         source: a shipped prior's name; a folder written by `wellposed train` or by diffusers; a
             checkpoint file of guided-diffusion (ADM), DDPM, EDM, deepinv, lucidrains, ResShift,
             IR-SDE, Refusion or RDDM, recognised by its weights; or a Hugging Face hub id of a
-            diffusers model or of a prior that `publish` has uploaded.
+            diffusers model or of a prior that `publish` has uploaded. Of diffusers also
+            text-conditioned pipelines, see `Prompted`.
         options: settings that a checkpoint does not store, if the defaults of its family are
             wrong: ``data_range`` and ``is_complex``; for files also ``schedule``, those listed by
             the family's ``build``, and ``weights``, the name of one of several sets of weights in
-            a file. ResShift needs ``autoencoder``, the file of its autoencoder.
+            a file. ResShift needs ``autoencoder``, the file of its autoencoder. For pipelines with
+            text: ``prompt`` and ``negative_prompt``, each a text, or one for each image;
+            ``guidance``, the weight of guidance, 1 by default, or the scale of networks that are
+            told it; ``lora``, a file, folder or hub id; ``dtype``, float32, float16 or bfloat16;
+            ``device``; ``offload``, none, model or sequential; ``slicing`` and ``tiling`` of the
+            autoencoder; ``image_size``, (height, width) that SDXL is told and that the times of
+            FLUX depend on.
 
     Raises:
         FileError: a shipped prior whose package is not installed.
         UnknownNameError: not a shipped name, a path or a hub id; the nearest name is suggested.
         CheckpointError: an unreadable or truncated file, a pickle with code (never executed), an
-            unknown family, keys or shapes that do not fit, or non-finite weights.
+            unknown family, keys or shapes that do not fit, or non-finite weights; transformers
+            is not installed for a model with text.
         ArgumentError: an unknown option, or an invalid value.
     """
     return read_checkpoint(source, **options).prior
@@ -95,6 +105,11 @@ def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkp
     if on_hub and _is_ours(fetch(source, ["config.json", "model_index.json"])):
         require(not options, "options", options, "no options, as config.json has all settings")
         return Checkpoint("wellposed", load_prior(fetch(source, ["config.json", "*.safetensors"])))
+    pipeline = text_pipeline(source) if path.is_dir() or on_hub else None
+    if pipeline is not None:
+        return Checkpoint(pipeline.name, load_text(source, pipeline, options))
+    told = [name for name in ("prompt", "negative_prompt", "guidance") if name in options]
+    require(not told, ", ".join(told), "text", "none, as this model takes no text")
     if path.is_dir() or on_hub:
         check_options(options, "data_range", "is_complex")
         data_range, is_complex = options.get("data_range"), options.get("is_complex", False)

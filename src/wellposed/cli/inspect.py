@@ -14,8 +14,8 @@ from wellposed.datasets.images.crops import central_crop, random_phase
 from wellposed.datasets.images.image_files import Collection
 from wellposed.errors import require
 from wellposed.figures import format_table
-from wellposed.priors import Latent, Prior
-from wellposed.validation.doctor import describe, diagnose, usual_range
+from wellposed.priors import Latent, Prior, Prompted
+from wellposed.validation.doctor import describe, diagnose, latent_gains, usual_range
 from wellposed.validation.geometry import geometry_section
 from wellposed.writing import require_writable
 
@@ -30,6 +30,8 @@ def inspect(o: Inspect) -> None:
     facts = [("family", checkpoint.family), *describe(checkpoint.prior).items()]
     typer.echo(format_table(["", o.path], [list(fact) for fact in facts]) + "\n")
     prior = checkpoint.prior.to(device)
+    if isinstance(prior, Prompted):
+        return _inspect_prompted(prior, o)
     if prior.anchor is None and isinstance(prior, Latent):  # tested in its own space
         prior = prior.prior
     prior = of_class(prior, o)
@@ -38,9 +40,7 @@ def inspect(o: Inspect) -> None:
         require(prior.anchor is None, "--geometry", o.geometry, "none of a restorer")
         require_writable(o.geometry, "--geometry")
     diagnosis = diagnose(prior, images)
-    gains = [f"{gain:+.1f}" for gain in diagnosis.gains.values()]
-    heads = [diagnosis.axis, *map(str, diagnosis.gains)]
-    typer.echo(format_table(heads, [["gain in dB", *gains]]) + "\n")
+    typer.echo(_gains_table(diagnosis.axis, diagnosis.gains) + "\n")
     if o.geometry is not None:
         typer.echo(geometry_section(prior, images, o.geometry) + "\n")
     low, high = diagnosis.sample_range
@@ -50,6 +50,23 @@ def inspect(o: Inspect) -> None:
     if diagnosis.warnings:
         raise typer.Exit(1)
     typer.echo("nothing looks wrong")
+
+
+def _gains_table(axis: str, gains: dict[float, float]) -> str:
+    found = [f"{gain:+.1f}" for gain in gains.values()]
+    return format_table([axis, *map(str, gains)], [["gain in dB", *found]])
+
+
+def _inspect_prompted(prior: Prompted, o: Inspect) -> None:
+    """Test whether a text-conditioned prior denoises the latents of the images, if there are any.
+
+    Its network is large, and made for latents of photographs, of which simulated ones are none.
+    """
+    require(o.geometry is None, "--geometry", o.geometry, "none of a model with text")
+    images = _test_images(prior, o.image, o.size)
+    if images is None:
+        return typer.echo("not tested: give photographs with --image, and their prompt")
+    typer.echo(_gains_table("sigma / alpha", latent_gains(prior, images)))
 
 
 def _test_images(prior: Prior, paths: tuple[Path, ...], size: int) -> Tensor | None:

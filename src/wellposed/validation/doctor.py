@@ -14,10 +14,11 @@ from torch import Tensor
 from wellposed.errors import ArgumentError, NonFiniteError, require
 from wellposed.priors.adapters.autoencoder import Latent
 from wellposed.priors.adapters.channelwise import Channelwise
-from wellposed.priors.adapters.guided import Guided
+from wellposed.priors.adapters.guided import innermost
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.networks.conv_unet import parameters_in_millions
 from wellposed.priors.prior import Prior
+from wellposed.priors.text.prior import Prompted
 from wellposed.validation.readings import Reading, other_readings, remembered
 from wellposed.validation.self_tests import Denoising, Restoring, is_signal, synthetic
 
@@ -67,7 +68,7 @@ def describe(prior: Prior) -> dict[str, str]:
         f"{highest:.4g}",
         "parameters": f"{parameters_in_millions(prior):.1f} M",
     }
-    inner = prior.prior if isinstance(prior, (Channelwise, Guided, Latent)) else prior
+    inner = innermost(prior.prior if isinstance(prior, Latent) else prior)
     if prior.anchor is not None:
         facts["degraded images"] = f"enlarged {prior.upsample} x"
     if isinstance(inner, NetworkPrior):
@@ -75,7 +76,22 @@ def describe(prior: Prior) -> dict[str, str]:
         facts["prediction"] = inner.prediction
         facts["input"] = plain if inner.sigma_data is None else f"{plain} scaled to unit variance"
         facts["classes"] = "none" if inner.num_classes is None else str(inner.num_classes)
-    return facts
+    return facts | (_told_by_text(prior) if isinstance(prior, Prompted) else {})
+
+
+def _told_by_text(prior: Prompted) -> dict[str, str]:
+    """Return what was found in a text-conditioned pipeline."""
+    code, tokens = prior.autoencoder, prior.condition.embeddings.shape[1]
+    told = prior.condition.guidance
+    guidance = prior.prior.guidance if told is None else f"{float(told[0]):g}, told to the network"
+    return {
+        **prior.found,
+        "condition": f"{tokens} tokens",
+        "guidance": str(guidance),
+        "latents": f"{code.latent_channels} channels, sides divided by {code.factor}, times "
+        f"{code.scaling_factor:g} after {code.shift_factor:g} is subtracted",
+        "dtype": str(next(prior.diffusion.parameters()).dtype).removeprefix("torch."),
+    }
 
 
 @torch.no_grad()
@@ -118,6 +134,20 @@ def diagnose(prior: Prior, images: Tensor | None = None, seed: int = 0) -> Diagn
     else:
         warnings += _range_warning(prior, low, high)
     return Diagnosis(test.axis, gains, (low, high), tuple(warnings))
+
+
+@torch.no_grad()
+def latent_gains(prior: Latent, images: Tensor, seed: int = 0) -> dict[float, float]:
+    """Return the noise reduction in dB of latents, at each level of ``sigma / alpha``.
+
+    Args:
+        prior: a latent prior.
+        images: clean images (B, C, H, W) in public values.
+        seed: seed of the noise.
+    """
+    images = images.to(prior.computes_on)
+    prior.check_image(images)
+    return Denoising(prior.to_units(images), seed).gains(prior.prior)
 
 
 def _better_reading(prior: Prior, test: Denoising | Restoring) -> str | None:

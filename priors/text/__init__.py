@@ -1,0 +1,1 @@
+"""Latent diffusions conditioned on text: their conditions, networks, encoders and loading."""
