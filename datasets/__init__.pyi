@@ -75,4 +75,13 @@ from .volumes.nifti import (
     write_nifti as write_nifti,
 )
 from .volumes.results import write_result as write_result
+from .volumes.zarr_stores import (
+    ZarrVolume as ZarrVolume,
+)
+from .volumes.zarr_stores import (
+    load_zarr as load_zarr,
+)
+from .volumes.zarr_stores import (
+    write_zarr as write_zarr,
+)
 from .writing import write_like as write_like
