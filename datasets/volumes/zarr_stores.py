@@ -56,7 +56,8 @@ class ZarrVolume:
     @property
     def dtype(self) -> np.dtype:
         """The kind of the stored values."""
-        return np.dtype(self.array.dtype)
+        kind: np.dtype = np.dtype(self.array.dtype)
+        return kind
 
     @property
     def spacing(self) -> tuple[float, ...]:
