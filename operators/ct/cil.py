@@ -71,8 +71,10 @@ def _orbit(geometry: Any) -> Orbit:
     columns, rows = (int(n) for n in panel.num_pixels)
     turns = _turns(geometry.config.angles)
     flip = np.array([1.0, -1.0, 1.0])
-    turned = [np.einsum("vij,j->vi", turns, flip * part) for part in (beam, centre, u, v)]
-    return Orbit(*turned, (1 if planar else rows, columns), parallel)  # type: ignore[misc]
+    beam, centre, u, v = (
+        np.einsum("vij,j->vi", turns, flip * part) for part in (beam, centre, u, v)
+    )
+    return Orbit(beam, centre, u, v, (1 if planar else rows, columns), parallel)
 
 
 def _vector(stored: Sequence[float]) -> np.ndarray:
