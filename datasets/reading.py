@@ -6,7 +6,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from wellposed.checks import require_path
 from wellposed.datasets.checks import located, reading
 from wellposed.datasets.ct.htc import HTCScan, load_htc2022
 from wellposed.datasets.ct.mat import read_mat
@@ -28,12 +26,13 @@ from wellposed.datasets.images.photograph import (
 )
 from wellposed.datasets.mri.fastmri import FastMRI, is_fastmri, load_fastmri
 from wellposed.datasets.mri.ismrmrd import RawScan, load_ismrmrd
+from wellposed.datasets.patterns import matched
 from wellposed.datasets.volumes.dicom import DicomSeries, read_dicom_series
 from wellposed.datasets.volumes.dicom_frames import is_dicom
 from wellposed.datasets.volumes.nifti import NiftiVolume, load_nifti
 from wellposed.datasets.volumes.zarr_stores import ZarrVolume, is_zarr, load_zarr
 from wellposed.errors import DtypeError, FileError
-from wellposed.remote import is_folder, matches, url_of
+from wellposed.remote import is_folder
 from wellposed.units import HOUNSFIELD
 
 if TYPE_CHECKING:
@@ -148,32 +147,8 @@ def inputs_of(paths: Sequence[str | Path]) -> list[Path]:
     Raises:
         FileError: a pattern or folder without a readable file.
     """
-    found = [part for path in matched(paths) for part in _readable(path)]
+    found = [part for path in matched("INPUT", paths) for part in _readable(path)]
     return list(dict.fromkeys(found))
-
-
-def matched(paths: Sequence[str | Path]) -> list[Path]:
-    """Return paths, and the matches of patterns, e.g. ``scans/*.h5``.
-
-    Raises:
-        FileError: a pattern without a match.
-    """
-    found = []
-    for path in (require_path("INPUT", each) for each in paths):
-        pattern = has_magic(str(path)) and not path.exists()
-        fitting = _fitting(path) if pattern else [path]
-        if not fitting:
-            raise FileError(f"INPUT: no file matches {str(path)!r}")
-        found += fitting
-    return found
-
-
-def _fitting(pattern: Path) -> list[Path]:
-    url = url_of(pattern)
-    if url is None:
-        return sorted(map(Path, glob(str(pattern), recursive=True)))
-    # An address of the web may have a question mark.
-    return [pattern] if url.startswith("http") else matches("INPUT", pattern)
 
 
 def _readable(path: Path) -> list[Path]:

@@ -159,9 +159,13 @@ def _named(argument: str, url: str, verb: str) -> Iterator[None]:
 
 def _cache(url: str) -> Path:
     """Return the folder of the copies of a folder's files."""
+    return cache_folder(hashlib.sha256(url.encode()).hexdigest()[:16])
+
+
+def cache_folder(name: str) -> Path:
+    """Return a folder of the cache, which may not exist yet."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    root = Path(os.environ.get(CACHE) or Path(home) / "wellposed")
-    return root / hashlib.sha256(url.encode()).hexdigest()[:16]
+    return Path(os.environ.get(CACHE) or Path(home) / "wellposed") / name
 
 
 def _copied(system: Any, place: str, local: Path) -> Path:
