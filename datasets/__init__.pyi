@@ -23,6 +23,7 @@ from .mri.fastmri import FastMRI as FastMRI
 from .mri.fastmri import load_fastmri as load_fastmri
 from .mri.ismrmrd import RawScan as RawScan
 from .mri.ismrmrd import load_ismrmrd as load_ismrmrd
+from .mri.mrpro import from_mrpro as from_mrpro
 from .reading import Image as Image
 from .reading import Measured as Measured
 from .reading import read as read
@@ -74,5 +75,15 @@ from .volumes.nifti import (
 from .volumes.nifti import (
     write_nifti as write_nifti,
 )
+from .volumes.parametric_map import write_std_map as write_std_map
 from .volumes.results import write_result as write_result
+from .volumes.zarr_stores import (
+    ZarrVolume as ZarrVolume,
+)
+from .volumes.zarr_stores import (
+    load_zarr as load_zarr,
+)
+from .volumes.zarr_stores import (
+    write_zarr as write_zarr,
+)
 from .writing import write_like as write_like

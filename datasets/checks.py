@@ -18,9 +18,20 @@ from wellposed.errors import (
     check_finite,
 )
 from wellposed.integrity import check_held
+from wellposed.remote import fetched
 
 if TYPE_CHECKING:
     import h5py
+
+
+def located(argument: str, path: str | Path) -> Path:
+    """Return the path of a file or folder on this machine, that of its copy if it is at a URL.
+
+    Raises:
+        FileError: no file could have that name, or there is nothing at the URL.
+        ArgumentError: ``path`` is not a path.
+    """
+    return fetched(argument, require_path(argument, path))
 
 
 def require_file(argument: str, path: str | Path) -> Path:
@@ -30,7 +41,7 @@ def require_file(argument: str, path: str | Path) -> Path:
         FileError: the file does not exist, or no file could have that name.
         ArgumentError: ``path`` is not a path.
     """
-    path = require_path(argument, path)
+    path = located(argument, path)
     if not path.is_file():
         raise FileError(f"{argument}: no such file {str(path)!r}")
     return path
@@ -45,12 +56,19 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         kind: expected kind of the file, for the message.
     """
     require_file("path", path)
+    with translating(path, kind):
+        yield
+
+
+@contextmanager
+def translating(path: Path, kind: str, verb: str = "read") -> Iterator[None]:
+    """Convert all errors within into a `FileError` that names a file or folder."""
     try:
         yield
     except WellposedError:
         raise
     except Exception as error:  # every reader has its own exceptions, without the file's name
-        raise FileError(f"path: cannot read {str(path)!r} as {kind}: {error}") from error
+        raise FileError(f"path: cannot {verb} {str(path)!r} as {kind}: {error}") from error
 
 
 def stored_array(

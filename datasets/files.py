@@ -1,4 +1,4 @@
-"""Reading of images and volumes from common files: PNG, JPEG, NPY, HDF5, MAT, NIfTI."""
+"""Reading of images and volumes from common files: PNG, JPEG, NPY, zarr, HDF5, MAT, NIfTI."""
 
 import logging
 import math
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wellposed.checks import checked
-from wellposed.datasets.checks import as_complex, reading, require_file
+from wellposed.datasets.checks import as_complex, located, reading, require_file
 from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES, read_photograph
 from wellposed.datasets.mri.bart import read_cfl
+from wellposed.datasets.volumes.zarr_stores import is_zarr, load_zarr
 from wellposed.errors import FileError, require_package
 from wellposed.integrity import check_claim
 
@@ -48,8 +49,9 @@ def read_array(
     returned as stored.
 
     Args:
-        path: a PNG, JPEG, BMP, TIFF, WebP, NPY, CFL (see `read_cfl`), HDF5, MAT or NIfTI file.
-        key: data set inside an HDF5 or MAT file; by default the only or largest data set.
+        path: a PNG, JPEG, BMP, TIFF, WebP, NPY, CFL (see `read_cfl`), HDF5, MAT or NIfTI file, or
+            a zarr store, see `load_zarr`.
+        key: data set inside an HDF5 or MAT file or a store; by default the only or largest one.
         min_axes: data sets with fewer axes are ignored.
         page: which page of a TIFF, or frame of an animation.
 
@@ -58,8 +60,10 @@ def read_array(
             photograph with transparent pixels.
         ArgumentError: a photograph of several pages without ``page``, or no such page.
     """
-    path = require_file("path", path)
-    suffix = suffix_of(path)
+    path = located("path", path)
+    if is_zarr(path):
+        return load_zarr(path, key=key).values
+    path, suffix = require_file("path", path), suffix_of(path)
     readers: dict[str, Callable[[Path], np.ndarray]] = {
         **dict.fromkeys(PHOTOGRAPH_SUFFIXES, lambda p: _read_image(p, page)),
         ".npy": _read_npy,

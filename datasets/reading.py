@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,7 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from wellposed.checks import require_path
-from wellposed.datasets.checks import reading
+from wellposed.datasets.checks import located, reading
 from wellposed.datasets.ct.htc import HTCScan, load_htc2022
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.datasets.ct.tomopy import ParallelScan, load_tomopy
@@ -27,17 +26,20 @@ from wellposed.datasets.images.photograph import (
 )
 from wellposed.datasets.mri.fastmri import FastMRI, is_fastmri, load_fastmri
 from wellposed.datasets.mri.ismrmrd import RawScan, load_ismrmrd
+from wellposed.datasets.patterns import matched
 from wellposed.datasets.volumes.dicom import DicomSeries, read_dicom_series
 from wellposed.datasets.volumes.dicom_frames import is_dicom
 from wellposed.datasets.volumes.nifti import NiftiVolume, load_nifti
+from wellposed.datasets.volumes.zarr_stores import ZarrVolume, is_zarr, load_zarr
 from wellposed.errors import DtypeError, FileError
+from wellposed.remote import is_folder
 from wellposed.units import HOUNSFIELD
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 Scan = FastMRI | RawScan | HTCScan | ParallelScan
-Source = Photograph | NiftiVolume | DicomSeries | Path
+Source = Photograph | NiftiVolume | DicomSeries | ZarrVolume | Path
 """Model for the file of a result: loaded data, or the file of an array."""
 
 COMPANIONS = ("_recon_fbp.mat", "_recon_fbp_seg.mat")
@@ -49,10 +51,9 @@ class Image:
     """An image, a volume or another array, as stored.
 
     Attributes:
-        path: the file, or the folder of a DICOM series.
-        kind: "photograph", "array", "nifti" or "dicom".
-        values: (H, W) or (H, W, 3) in [0, 1] for photographs; (D, H, W) in the unit of the file
-            for NIfTI and DICOM; real or complex arrays of any shape.
+        path: the file, or the folder of a DICOM series or zarr store.
+        kind: "photograph", "array", "nifti", "dicom" or "ome-zarr".
+        stored: the values, or the zarr store that they are read from when needed.
         source: model for the file of a result, see `write_like`.
         spacing: size of a voxel in mm along (D, H, W); empty if unknown.
         unit: unit of the values, e.g. "HU"; empty if unknown.
@@ -61,11 +62,24 @@ class Image:
 
     path: Path
     kind: str
-    values: np.ndarray
+    stored: np.ndarray | ZarrVolume
     source: Source
     spacing: tuple[float, ...] = ()
     unit: str = ""
     window: tuple[float, float] | None = None
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """The values: (H, W) or (H, W, 3) in [0, 1] for photographs; (D, H, W) in the unit of the
+        file for NIfTI, DICOM and OME-NGFF; real or complex arrays of any shape.
+        """
+        return self.stored if isinstance(self.stored, np.ndarray) else self.stored.values
+
+    def rows(self, axis: int, first: int, end: int) -> np.ndarray:
+        """Return the rows ``first`` to ``end`` along an axis; a zarr store is read no further."""
+        if isinstance(self.stored, ZarrVolume):
+            return self.stored.cut(axis, first, end).values
+        return np.take(self.stored, range(first, end), axis)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,21 +101,23 @@ class Measured:
 
 
 def read(path: str | Path, key: str | None = None) -> Image | Measured:
-    """Read a file of any supported format, or the DICOM series of a folder.
+    """Read a file of any supported format, the DICOM series of a folder, or a zarr store.
 
-    Photographs, NIfTI, DICOM, NPY, HDF5 and MATLAB files are images or arrays; the layouts of
-    fastMRI, ISMRMRD, tomopy (data exchange) and the Helsinki Tomography Challenge are recognised
-    by content and are measurements.
+    Photographs, NIfTI, DICOM, OME-NGFF, NPY, zarr, HDF5 and MATLAB files are images or arrays; the
+    layouts of fastMRI, ISMRMRD, tomopy (data exchange) and the Helsinki Tomography Challenge are
+    recognised by content and are measurements. Values of zarr stores are read when needed.
 
     Args:
         path: the file or folder.
-        key: data set inside an HDF5 or MAT file, which is then read as an array.
+        key: data set inside an HDF5 or MAT file or a zarr store, which is then read as an array.
 
     Raises:
         FileError: the file is missing, unreadable or of another kind; names the file.
         DtypeError: the array does not contain numbers.
     """
-    path = require_path("path", path)
+    path = located("path", path)
+    if is_zarr(path):
+        return _zarr(path, key)
     if path.is_dir() or (path.is_file() and is_dicom(path)):
         return _dicom(path)
     if suffix_of(path) in PHOTOGRAPH_SUFFIXES:
@@ -131,29 +147,15 @@ def inputs_of(paths: Sequence[str | Path]) -> list[Path]:
     Raises:
         FileError: a pattern or folder without a readable file.
     """
-    found = [part for path in matched(paths) for part in _readable(path)]
+    found = [part for path in matched("INPUT", paths) for part in _readable(path)]
     return list(dict.fromkeys(found))
 
 
-def matched(paths: Sequence[str | Path]) -> list[Path]:
-    """Return paths, and the matches of patterns, e.g. ``scans/*.h5``.
-
-    Raises:
-        FileError: a pattern without a match.
-    """
-    found = []
-    for path in (require_path("INPUT", each) for each in paths):
-        pattern = has_magic(str(path)) and not path.exists()
-        fitting = sorted(map(Path, glob(str(path), recursive=True))) if pattern else [path]
-        if not fitting:
-            raise FileError(f"INPUT: no file matches {str(path)!r}")
-        found += fitting
-    return found
-
-
 def _readable(path: Path) -> list[Path]:
-    """Return the path of a file itself, or the readable files of a folder."""
-    if not path.is_dir():
+    """Return the path of a file or store itself, or the readable files of a folder."""
+    if is_folder("INPUT", path):
+        path = located("INPUT", path)
+    if not path.is_dir() or is_zarr(path):
         return [path]
     files = [file for file in find_files(path) if not file.name.endswith(COMPANIONS)]
     if not files:
@@ -167,6 +169,17 @@ def _photograph(path: Path) -> Image:
     return Image(
         path, "photograph", pixels[..., 0] if pixels.shape[-1] == 1 else pixels, photograph
     )
+
+
+def _zarr(path: Path, key: str | None) -> Image:
+    """Return a volume of which nothing is read yet, or an image."""
+    volume = load_zarr(path, key=key)
+    if volume.dtype.kind not in "biufc":
+        raise DtypeError(f"input: {path.name} has {volume.dtype}, accepted: numbers")
+    if volume.scene is None:
+        return Image(path, "array", volume, path)
+    flat = len(volume.shape) == 3 and volume.shape[0] == 1  # as NIfTI of one slice
+    return Image(path, "ome-zarr", volume.values[0] if flat else volume, volume, volume.spacing)
 
 
 def _dicom(path: Path) -> Image:

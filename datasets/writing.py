@@ -13,9 +13,12 @@ from wellposed.datasets.images.photograph import Photograph, write_photograph
 from wellposed.datasets.mri.bart import write_cfl
 from wellposed.datasets.reading import Source
 from wellposed.datasets.volumes.dicom import DicomSeries
+from wellposed.datasets.volumes.nifti import NiftiVolume
 from wellposed.datasets.volumes.results import write_result
+from wellposed.datasets.volumes.zarr_stores import ZarrVolume, is_zarr, write_zarr
 from wellposed.errors import FileError
 from wellposed.reconstruction import CALIBRATED, Reconstruction
+from wellposed.remote import is_folder, url_of
 from wellposed.results import Calibrated
 from wellposed.writing import make_folder, write_array
 
@@ -27,10 +30,11 @@ def write_like(
 ) -> tuple[Path, ...]:
     """Write a result in the format of its source.
 
-    The files are ``mean.png`` for photographs, of the same depth and channels; ``mean.npy`` or
-    ``mean.cfl`` for arrays; ``mean.nii.gz`` and ``std.nii.gz``, or two DICOM series, for volumes,
-    and the calibrated maps if the result has them. Values are in the unit of the file, see
-    `Units`. A standard deviation is written for two or more samples.
+    The files are ``mean.png`` for photographs, of the same depth and channels; ``mean.npy``,
+    ``mean.cfl`` or ``mean.zarr`` for arrays; ``mean.nii.gz`` and ``std.nii.gz``, two DICOM series,
+    or ``mean.zarr`` and ``std.zarr`` for volumes, and the calibrated maps if the result has them.
+    Values are in the unit of the file, see `Units`. A standard deviation is written for two or
+    more samples.
 
     Args:
         result: result for one image (N, 1, C, H, W) or volume (N, 1, 1, D, H, W).
@@ -51,12 +55,19 @@ def write_like(
     if isinstance(source, Path):
         return _write_array(result, folder, source)
     volume = _as_volume(result, axis)
-    wanted = source.values.shape if isinstance(source, DicomSeries) else source.volume.shape[2:]
-    if tuple(volume.mean.shape[2:]) != tuple(wanted):
-        got = tuple(volume.mean.shape[2:])
+    got, wanted = tuple(volume.mean.shape[2:]), _size(source)
+    if got != wanted:
         _log.info("no volume is written: %s voxels, but the input has %s", got, wanted)
         return ()
     return write_result(volume, folder, source)
+
+
+def _size(source: NiftiVolume | DicomSeries | ZarrVolume) -> tuple[int, ...]:
+    """Return (D, H, W) of a source."""
+    if isinstance(source, NiftiVolume):
+        return tuple(source.volume.shape[2:])
+    shape = source.values.shape if isinstance(source, DicomSeries) else source.shape
+    return (1,) * (3 - len(shape)) + tuple(shape)
 
 
 def require_free(folder: Path, source: Source) -> None:
@@ -66,7 +77,9 @@ def require_free(folder: Path, source: Source) -> None:
         FileError: the folder has the DICOM series of an earlier result.
     """
     there = folder / "mean"
-    if isinstance(source, DicomSeries) and there.is_dir() and any(there.iterdir()):
+    if not isinstance(source, DicomSeries) or not is_folder("--out", there):
+        return
+    if url_of(there) is not None or any(there.iterdir()):
         raise FileError(
             f"--out: {str(there)!r} has the series of another result, accepted: a new folder"
         )
@@ -97,8 +110,9 @@ def _write_photograph(
 def _write_array(result: Reconstruction, folder: Path, file: Path) -> tuple[Path, ...]:
     """Write (H, W), (H, W, C) or (D, H, W); nothing for files of several arrays."""
     writers: dict[str, Callable[[Path, np.ndarray], None]]
-    writers = {".npy": write_array, ".cfl": write_cfl}
-    suffix, mean = suffix_of(file), result.units.stored(result.mean)[0]
+    writers = {".npy": write_array, ".cfl": write_cfl, ".zarr": write_zarr}
+    suffix = ".zarr" if is_zarr(file) else suffix_of(file)
+    mean = result.units.stored(result.mean)[0]
     if suffix not in writers:
         return ()
     make_folder(folder)

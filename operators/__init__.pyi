@@ -8,12 +8,15 @@ from .ct import Detector as Detector
 from .ct import FanBeamCT as FanBeamCT
 from .ct import Panel as Panel
 from .ct import ParallelBeamCT as ParallelBeamCT
+from .ct.astra import from_astra as from_astra
+from .ct.cil import from_cil as from_cil
 from .ct.counts import MU_WATER as MU_WATER
 from .ct.counts import from_hounsfield as from_hounsfield
 from .ct.counts import line_integral_noise as line_integral_noise
 from .ct.counts import simulate_counts as simulate_counts
 from .ct.counts import to_hounsfield as to_hounsfield
 from .ct.counts import to_line_integrals as to_line_integrals
+from .ct.orbits import ForeignScan as ForeignScan
 from .decomposable import Decomposable as Decomposable
 from .decomposable import Separable as Separable
 from .function import FunctionOperator as FunctionOperator

@@ -94,6 +94,17 @@ NEEDED = {
         "center_fraction": 0.1,
         "seed": 0,
     },
+    "from_astra": {
+        "proj_geom": {
+            "type": "fanflat",
+            "DetectorWidth": 1.0,
+            "DetectorCount": 24,
+            "ProjectionAngles": [0.0, 1.0],
+            "DistanceOriginSource": 30.0,
+            "DistanceOriginDetector": 20.0,
+        },
+        "vol_geom": {"GridRowCount": 8, "GridColCount": 8},
+    },
     "from_hounsfield": {"hounsfield": FRAMES},
     "gaussian_kernel": {"sigma": 1.0},
     "gaussian_random_2d": {"height": 16, "width": 16, "acceleration": 4.0},
@@ -160,6 +171,8 @@ NEEDED = {
 }
 
 LEFT_OUT = {
+    "from_cil": "of objects of another package, in test_foreign_scans",
+    "ForeignScan": "made by from_astra and from_cil",
     "available": "takes nothing",
     "load": "of files, in test_hostile_files",
     "publish": "of the hub, in test_publishing",

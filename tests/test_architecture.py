@@ -13,7 +13,7 @@ MAPPED = ("solvers", "operators", "priors", "datasets")
 
 ORDER = (
     (
-        *("errors", "kinds", "checks", "integrity", "writing"),
+        *("errors", "kinds", "checks", "remote", "integrity", "writing"),
         *("linalg", "fixed_points", "autograd", "reversible", "noise", "presentation"),
     ),
     (

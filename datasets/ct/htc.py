@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import checked, require_path
-from wellposed.datasets.checks import finite
+from wellposed.checks import checked
+from wellposed.datasets.checks import finite, located
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.errors import FileError
 
@@ -83,7 +83,7 @@ def load_htc2022(path: str | Path) -> HTCScan:
         FileError: missing or unreadable, another layout, lengths not in mm, NaN or infinite
             values, or sizes that contradict each other; names the file.
     """
-    path = require_path("path", path)
+    path = located("path", path)
     content = read_mat(path)
     scan = next((content[key] for key in content if key.startswith("CtData")), None)
     if not isinstance(scan, dict) or not {"sinogram", "parameters"} <= scan.keys():

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import h5py
 
-from wellposed.checks import require_path
-from wellposed.datasets.checks import as_complex, reading
+from wellposed.datasets.checks import as_complex, located, reading
 from wellposed.datasets.files import load_mat
 from wellposed.integrity import check_claim
 
@@ -18,7 +17,7 @@ def read_mat(path: str | Path) -> dict[str, object]:
     Raises:
         FileError: the file is missing or unreadable.
     """
-    path = require_path("path", path)
+    path = located("path", path)
     with reading(path, "MAT"):
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:

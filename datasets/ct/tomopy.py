@@ -8,8 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import checked, require_path
-from wellposed.datasets.checks import finite, one_or_all, reading, stored_array
+from wellposed.checks import checked
+from wellposed.datasets.checks import (
+    finite,
+    located,
+    one_or_all,
+    reading,
+    stored_array,
+)
 from wellposed.errors import FileError, require, warn
 
 DEGREES, RADIANS = ("deg", "degree", "degrees"), ("rad", "radian", "radians")
@@ -56,7 +62,7 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
         UserWarning: dead pixels, whose white is not above the dark, were interpolated.
     """
     require(0 <= floor < 1, "floor", floor, "a number in [0, 1)")
-    path = require_path("path", path)
+    path = located("path", path)
     with reading(path, "HDF5"), h5py.File(path, "r") as file:
         data, white, dark = (
             stored_array(path, file, f"exchange/{key}", (3,))

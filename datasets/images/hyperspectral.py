@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import checked, require_path
-from wellposed.datasets.checks import finite
+from wellposed.checks import checked
+from wellposed.datasets.checks import finite, located
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.errors import FileError, ShapeError
 
@@ -51,7 +51,7 @@ def load_hyperspectral(
             values, or values that cannot be scaled to [0, 1], such as zeros; names the file.
         ShapeError: the size does not fit.
     """
-    path = require_path("path", path)
+    path = located("path", path)
     content = read_mat(path)
     values = _choose(path, content, key)
     if values.ndim == 2:

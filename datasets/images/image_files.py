@@ -3,18 +3,21 @@
 import itertools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from wellposed.checks import require_path
+from wellposed.datasets.checks import located
 from wellposed.datasets.files import READABLE_SUFFIXES, report_skipped, suffix_of
 from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES, photograph_shape
 from wellposed.datasets.images.reading import FAR, Reading, has_keys
+from wellposed.datasets.images.shards import is_shard, unpacked
+from wellposed.datasets.patterns import matched
 from wellposed.datasets.volumes.dicom_frames import is_dicom
+from wellposed.datasets.volumes.zarr_stores import is_zarr
 from wellposed.errors import FileError, ShapeError, WellposedError, require, warn
 
 CACHE_BYTES = 4 * 2**30
@@ -80,8 +83,8 @@ class Collection:
     """Image files, cached in memory as far as they fit.
 
     Args:
-        paths: files, or folders with files; a folder of DICOM files is one volume. Duplicates are
-            ignored.
+        paths: files, folders with files, or patterns; a folder of DICOM files is one volume, a tar
+            file as of webdataset a folder. Duplicates are ignored.
         reading: conversion of arrays to images.
         cache_bytes: memory for cached images; others are read again when needed.
         skip_broken: leave out files that cannot be read, each with a warning; all are then read
@@ -101,7 +104,8 @@ class Collection:
     _cache: dict[int, np.ndarray] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        found = [file for path in self.paths for file in find_files(require_path("data", path))]
+        named = (located("data", path) for path in matched("data", self.paths))
+        found = [file for path in named for file in find_files(path)]
         # A duplicate file could be both held out and trained on.
         self.files = list({file.resolve(): file for file in found}.values())
         if not self.files:
@@ -228,17 +232,32 @@ def _runs(labels: np.ndarray) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield the files and zarr stores in a folder and below."""
+    for path in folder.iterdir():
+        if path.is_file() or is_zarr(path):
+            yield path
+        elif path.is_dir() and not path.is_symlink():
+            yield from _below(path)
+
+
 def find_files(path: Path) -> list[Path]:
-    """Return a file, or the readable files in a folder and below; DICOM folders stay folders.
+    """Return a file, or the readable files in a folder and below.
+
+    DICOM folders and zarr stores stay folders; tar files are unpacked, see `shards`.
 
     A warning lists the others; hidden files do not count.
     """
-    if not path.is_dir():
+    if is_shard(path):
+        return find_files(unpacked(path))
+    if not path.is_dir() or is_zarr(path):
         return [path]
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
-    read = {p for p in files if suffix_of(p) in READABLE_SUFFIXES}
+    files = sorted(p for p in _below(path) if p.name[0] != ".")
+    read = {p for p in files if suffix_of(p) in READABLE_SUFFIXES or p.is_dir()}
     series = {p.parent for p in {*files}.difference(read) if is_dicom(p)}
     headers = {p.with_suffix(".hdr") for p in read if suffix_of(p) == ".cfl"}
-    others = [p for p in files if p not in read | headers and p.parent not in series]
-    report_skipped(path, others)
-    return sorted({*series, *read})
+    shards = [p for p in files if is_shard(p)]
+    known = read | headers | {*shards}
+    report_skipped(path, [p for p in files if p not in known and p.parent not in series])
+    inside = (file for shard in shards for file in find_files(unpacked(shard)))
+    return sorted({*series, *read, *inside})

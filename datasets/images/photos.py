@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import checked, require_integer, require_path
+from wellposed.checks import checked, require_integer
+from wellposed.datasets.checks import located
 from wellposed.datasets.files import files_below, read_array
 from wellposed.datasets.images.crops import central_crop
 from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES
@@ -42,7 +43,7 @@ def load_images(folder: str | Path, size: int | None = None) -> ImageFolder:
     """
     if size is not None:
         require_integer("size", size)
-    folder = require_path("folder", folder)
+    folder = located("folder", folder)
     if not folder.is_dir():
         raise FileError(f"folder: no such folder {str(folder)!r}")
     files = files_below(folder, PHOTOGRAPH_SUFFIXES)

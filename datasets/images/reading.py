@@ -8,6 +8,7 @@ import numpy as np
 from wellposed.datasets.files import KEYED_SUFFIXES, read_array, suffix_of
 from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES
 from wellposed.datasets.volumes.dicom import read_dicom_series
+from wellposed.datasets.volumes.zarr_stores import is_zarr
 from wellposed.errors import FileError, ShapeError, require
 
 BRIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)
@@ -70,7 +71,8 @@ class Reading:
                 a positive value to scale by, or far outside ``data_range``.
             ShapeError: it has neither an image nor a volume.
         """
-        stored = read_dicom_series(path).values if path.is_dir() else read_array(path, self.key)
+        is_series = path.is_dir() and not is_zarr(path)
+        stored = read_dicom_series(path).values if is_series else read_array(path, self.key)
         if stored.dtype.kind not in "biuf":
             raise FileError(f"data: {str(path)!r} has {stored.dtype}, accepted: real numbers")
         images = _as_stack(stored.astype(np.float32), path, self.channel_axis)

@@ -8,8 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import checked, require_path
-from wellposed.datasets.checks import as_complex, finite, one_or_all, reading, stored_array
+from wellposed.checks import checked
+from wellposed.datasets.checks import (
+    as_complex,
+    finite,
+    located,
+    one_or_all,
+    reading,
+    stored_array,
+)
 from wellposed.datasets.mri.encoding import Encoding, parse_header
 from wellposed.errors import FileError
 
@@ -62,7 +69,7 @@ def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
             or sizes or a mask inconsistent with the k-space; names the file.
         ArgumentError: no such slice.
     """
-    path = require_path("path", path)
+    path = located("path", path)
     with reading(path, "HDF5"), h5py.File(path, "r") as file:
         stored = stored_array(path, file, "kspace", (3, 4))
         chosen = one_or_all("slice", slice, len(stored))

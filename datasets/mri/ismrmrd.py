@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import checked, require_path
-from wellposed.datasets.checks import finite, reading, stored_array
+from wellposed.checks import checked
+from wellposed.datasets.checks import finite, located, reading, stored_array
 from wellposed.datasets.mri.encoding import CARTESIAN, Encoding, parse_header
 from wellposed.datasets.mri.ismrmrd_sorting import (
     Acquisition,
@@ -106,7 +106,7 @@ def load_ismrmrd(
             infinite values, calibration for other slices only, acquisitions inconsistent with
             the header or each other, or a trajectory in no known unit; names the file.
     """
-    path = require_path("path", path)
+    path = located("path", path)
     space, every = _read(path, group, encoding)
     noise = [a for a in every if _has(a, "ACQ_IS_NOISE_MEASUREMENT")]
     image, calibration = _split([a for a in every if a.encoding_space_ref == encoding])

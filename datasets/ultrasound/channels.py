@@ -10,8 +10,8 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from wellposed.checks import checked, require_path
-from wellposed.datasets.checks import finite
+from wellposed.checks import checked
+from wellposed.datasets.checks import finite, located
 from wellposed.datasets.ct.mat import read_mat
 from wellposed.errors import FileError, ShapeError, require
 
@@ -59,7 +59,7 @@ def load_pymust(path: str | Path, time_to_peak_us: float = 0.0) -> ChannelData:
     """
     finite_time = math.isfinite(time_to_peak_us)
     require(finite_time, "time_to_peak_us", time_to_peak_us, "a finite number")
-    path = require_path("path", path)
+    path = located("path", path)
     content = read_mat(path)
     param, rf = content.get("param"), content.get("RF")
     needed = {"fs", "fc", "pitch", "c"}

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import checked, require_path
-from wellposed.datasets.checks import finite, reading
+from wellposed.checks import checked
+from wellposed.datasets.checks import finite, located, reading
 from wellposed.errors import FileError
 from wellposed.integrity import check_claim
 
@@ -53,7 +53,7 @@ def load_rf_metaimage(path: str | Path) -> RFFrames:
         FileError: the file is missing, unreadable, truncated, of another kind, not finite, or all
             zero; names the file.
     """
-    path = require_path("path", path)
+    path = located("path", path)
     with reading(path, "MetaImage"):
         header, offset = _header(path)
         source = header["ElementDataFile"]

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import checked, require_path
-from wellposed.datasets.checks import finite, reading, stored_array
+from wellposed.checks import checked
+from wellposed.datasets.checks import finite, located, reading, stored_array
 from wellposed.datasets.ultrasound.metaimage import load_rf_metaimage
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.datasets.ultrasound.simulation.simulator import simulate_echoes
@@ -53,7 +53,7 @@ def load_recording(path: str | Path) -> Recording:
         FileError: the file is missing or unreadable, has no ``rf``, is not finite, all zero, or
             has a mask that is empty in a frame; names the file.
     """
-    path = require_path("path", path)
+    path = located("path", path)
     if path.suffix in (".mha", ".mhd"):
         stored = load_rf_metaimage(path)
         return Recording(stored.rf, stored.scale, None, {})
@@ -110,7 +110,7 @@ def write_hazy_frames(
             `simulate_echoes`.
         FileError: the file cannot be written.
     """
-    path, grid = require_path("path", path), sector or Sector()
+    path, grid = located("path", path), sector or Sector()
     require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name ending in .h5 or .hdf5")
     require(math.isfinite(level_db), "level_db", level_db, "a finite number of dB")
     echoes = simulate_echoes(range(hearts), split, grid, frames)

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellposed.checks import checked, require_path
+from wellposed.checks import checked
+from wellposed.datasets.checks import located
 from wellposed.datasets.volumes.dicom_choice import Volume, choose
 from wellposed.datasets.volumes.dicom_frames import (
     Frame,
@@ -78,7 +79,7 @@ def read_dicom_series(
             the choices.
         ArgumentError: ``where`` is not a mapping.
     """
-    path = require_path("path", path)
+    path = located("path", path)
     if not path.exists():
         raise FileError(f"path: no such folder {str(path)!r}")
     mapping = where is None or isinstance(where, Mapping)

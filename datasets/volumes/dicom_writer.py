@@ -16,6 +16,7 @@ from wellposed.datasets.checks import as_stored
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.dicom_frames import PIXELS, is_dicom, maps_real_world
 from wellposed.errors import FileError, require
+from wellposed.remote import is_folder, uploading, url_of
 from wellposed.writing import flush
 
 if TYPE_CHECKING:
@@ -121,6 +122,13 @@ def _appearing(folder: Path) -> Iterator[Path]:
     Raises:
         FileError: the folder contains DICOM files or cannot be written; nothing was written.
     """
+    if url_of(folder) is not None:
+        if is_folder("folder", folder):
+            raise FileError(f"folder: {url_of(folder)!r} exists, accepted: a new folder")
+        with uploading("folder", folder) as part:
+            part.mkdir()
+            yield part
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(p.is_file() and is_dicom(p) for p in folder.iterdir()):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import Range, checked, require_path
-from wellposed.datasets.checks import as_stored, finite, reading
+from wellposed.datasets.checks import as_stored, finite, located, reading
 from wellposed.datasets.files import NIFTI_SUFFIXES, open_nifti, suffix_of
 from wellposed.errors import FileError, require
 from wellposed.writing import replacing
@@ -62,7 +62,7 @@ def load_nifti(path: str | Path, *, nan: float | None = None) -> NiftiVolume:
         ArgumentError: ``nan`` is not a finite number.
         MissingPackageError: nibabel is not installed.
     """
-    path = require_path("path", path)
+    path = located("path", path)
     number = nan is None or (Range().admits(nan) and np.isfinite(nan))
     require(number, "nan", nan, "None or a finite number")
     with reading(path, "NIfTI"):

@@ -1,5 +1,6 @@
 """Results written with the geometry of the measured volume."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -8,6 +9,7 @@ from wellposed.checks import checked, require_path
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.dicom_writer import write_dicom_series
 from wellposed.datasets.volumes.nifti import NiftiVolume, write_nifti
+from wellposed.datasets.volumes.zarr_stores import SUFFIX, ZarrVolume, write_zarr
 from wellposed.errors import ArgumentError
 from wellposed.reconstruction import CALIBRATED, Reconstruction
 from wellposed.writing import make_folder
@@ -15,20 +17,20 @@ from wellposed.writing import make_folder
 
 @checked
 def write_result(
-    result: Reconstruction, folder: str | Path, reference: DicomSeries | NiftiVolume
+    result: Reconstruction, folder: str | Path, reference: DicomSeries | NiftiVolume | ZarrVolume
 ) -> tuple[Path, ...]:
     """Write mean and standard deviation with the geometry of the reference.
 
     They are two DICOM series, in the folders ``mean`` and ``std``, or ``mean.nii.gz`` and
-    ``std.nii.gz``, depending on the reference. Values are in the unit of the `Units` of the
-    result; for Hounsfield units instead of attenuation, convert first:
+    ``std.nii.gz``, or ``mean.zarr`` and ``std.zarr``, depending on the reference. Values are in
+    the unit of the `Units` of the result; for Hounsfield units instead of attenuation, convert:
     ``dataclasses.replace(result, samples=to_hounsfield(result.samples))``.
 
     Args:
         result: result for one volume, (N, 1, 1, D, H, W), or for its slices as a batch,
             (N, D, 1, H, W). For complex images the magnitude of the mean is written.
         folder: created if missing.
-        reference: the result of `read_dicom_series` or `load_nifti`.
+        reference: the result of `read_dicom_series`, `load_nifti` or `load_zarr`.
 
     Returns:
         The folders or files; none of the standard deviation of a single sample. Calibrated maps
@@ -46,19 +48,30 @@ def write_result(
         volumes["std"] = abs(result.units.scale) * result.std
     volumes |= _calibrated(result)
     if isinstance(reference, DicomSeries):
-        for name, volume in volumes.items():
-            window = (0.0, float(volume.max()) or 1.0) if "std" in name else None
-            title = f"{result.solver} {name}"
-            write_dicom_series(folder / name, volume, reference, title, window=window)
-        return tuple(folder / name for name in volumes)
-    if not isinstance(reference, NiftiVolume):
+        return _series(volumes, folder, reference, result.solver)
+    if not isinstance(reference, NiftiVolume | ZarrVolume):
         got = type(reference).__name__
-        raise ArgumentError(f"reference: got {got}, accepted: a DicomSeries or a NiftiVolume")
+        accepted = "a DicomSeries, a NiftiVolume or a ZarrVolume"
+        raise ArgumentError(f"reference: got {got}, accepted: {accepted}")
     make_folder(folder)
-    files = tuple(folder / f"{name}.nii.gz" for name in volumes)
+    suffix = SUFFIX if isinstance(reference, ZarrVolume) else ".nii.gz"
+    files = tuple(folder / f"{name}{suffix}" for name in volumes)
     for file, volume in zip(files, volumes.values(), strict=True):
-        write_nifti(file, volume, reference)
+        if isinstance(reference, ZarrVolume):
+            write_zarr(file, volume, reference)
+        else:
+            write_nifti(file, volume, reference)
     return files
+
+
+def _series(
+    volumes: Mapping[str, Tensor], folder: Path, reference: DicomSeries, solver: str
+) -> tuple[Path, ...]:
+    """Write each volume as a series in a folder of its own."""
+    for name, volume in volumes.items():
+        window = (0.0, float(volume.max()) or 1.0) if "std" in name else None
+        write_dicom_series(folder / name, volume, reference, f"{solver} {name}", window=window)
+    return tuple(folder / name for name in volumes)
 
 
 def _calibrated(result: Reconstruction) -> dict[str, Tensor]:

@@ -7,12 +7,14 @@ and equal angles in degrees, which are counter-clockwise in all packages:
 |---|---|---|---|
 | wellposed | (views, bins) | pixel (N-1)/2 | (B-1)/2 |
 | ASTRA, ``parallel`` and ``fanflat`` | (views, bins) | pixel (N-1)/2 | (B-1)/2 |
+| CIL, 2-D | (views, bins) | pixel (N-1)/2 | (B-1)/2 |
 | scikit-image, ``radon(circle=False)`` | (bins, views) | pixel N // 2 | B // 2 |
 | deepinv, ``Tomography``, N + B even | (bins, views) | pixel (N-1)/2 | (B-1)/2 |
 | deepinv, ``Tomography``, N even, B odd | (bins, views) | pixel N/2 | (B-1)/2 |
 | deepinv, ``Tomography``, N odd, B even | (bins, views) | pixel N/2 - 1 | (B-1)/2 |
 
-The angle of deepinv's fan beam is our angle + 90, about pixel (N-1)/2.
+The angle of deepinv's fan beam is our angle + 90, about pixel (N-1)/2. `from_astra` and `from_cil`
+make operators of geometries of ASTRA, tomosipo and CIL.
 """
 
 import torch

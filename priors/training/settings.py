@@ -36,7 +36,9 @@ FOLDERS = ("degraded", "autoencoder", "init_from")  # which may have moved when 
 class ImageSettings:
     """The training images and their crops."""
 
-    data: tuple[str, ...] = field(metadata={"help": "Image file, volume or folder; repeatable."})
+    data: tuple[str, ...] = field(
+        metadata={"help": "Image file, volume, folder, tar of images, or pattern; repeatable."}
+    )
     out: str = field(metadata={"help": "Folder for weights, checkpoint and pictures."})
     name: str = setting("my-prior", "Name for the model card.")
     licence: str = setting("unknown", "Licence of the data, for the model card.")

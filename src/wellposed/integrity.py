@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wellposed.errors import CheckpointError, FileError
+from wellposed.remote import fetched, require_local
 
 LOCK = ".lock"
 """File that a run locks in its folder."""
@@ -53,9 +54,23 @@ def check_claim(path: Path, what: str, size: int) -> None:
     Raises:
         FileError: the file is too small.
     """
+    check_held(path, what, size)
+    check_free(path, what, size)
+
+
+def check_free(path: Path, what: str, size: int) -> None:
+    """Raise, before memory is allocated, if a part of a file exceeds the free memory.
+
+    Args:
+        path: the file.
+        what: the part of the file, for the message.
+        size: its bytes.
+
+    Raises:
+        FileError: it does.
+    """
     import psutil
 
-    check_held(path, what, size)
     free = psutil.virtual_memory().available
     if size > free:
         raise FileError(
@@ -72,7 +87,7 @@ def read_json(path: Path) -> Any:
         OSError: the file cannot be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(fetched("path", path).read_text(encoding="utf-8"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -131,8 +146,9 @@ def locked(folder: Path, argument: str) -> Iterator[None]:
 
     Raises:
         CheckpointError: another run uses the folder.
-        FileError: the folder cannot be written.
+        FileError: the folder cannot be written, or is not on this machine.
     """
+    require_local(argument, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)

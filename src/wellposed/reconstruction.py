@@ -14,6 +14,7 @@ from torch import Tensor
 from wellposed import metrics
 from wellposed.checks import require_integer, require_path
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
+from wellposed.remote import fetched
 from wellposed.results import Calibrated, read_hdf5, write_hdf5
 from wellposed.units import Units
 from wellposed.writing import make_folder
@@ -245,7 +246,7 @@ class Reconstruction:
     @classmethod
     def load(cls, path: str | Path) -> "Reconstruction":
         """Read the HDF5 file that `save` wrote; raises `FileError` for any other file."""
-        path = require_path("path", path)
+        path = fetched("path", require_path("path", path))
         try:
             names = ("samples", "residual", *OPTIONAL, *CALIBRATED.values())
             arrays, facts = read_hdf5(path, names)

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from wellposed.errors import FileError, WellposedError
+from wellposed.remote import require_known, uploading, url_of
 
 
 @contextmanager
 def replacing(path: str | Path, argument: str = "path") -> Iterator[Path]:
     """Yield a temporary path of the same suffix, whose file then replaces ``path`` atomically.
 
-    If the process is killed or the disk is full, the old file remains.
+    If the process is killed or the disk is full, the old file remains. A path may hold a URL, see
+    `wellposed.remote`; the file is then uploaded.
 
     Args:
         path: the file.
@@ -27,6 +29,10 @@ def replacing(path: str | Path, argument: str = "path") -> Iterator[Path]:
         FileError: the file cannot be written; an existing file is left unchanged.
     """
     path = Path(path)
+    if url_of(path) is not None:
+        with uploading(argument, path) as part:
+            yield part
+        return
     try:
         target = path.resolve()  # a link stays one
         part = target.with_name(f".part-{os.getpid()}-{target.name}")
@@ -45,12 +51,43 @@ def replacing(path: str | Path, argument: str = "path") -> Iterator[Path]:
         raise FileError(f"{argument}: cannot write {str(path)!r}: {error}") from error
 
 
+@contextmanager
+def replacing_folder(path: Path, argument: str = "path") -> Iterator[Path]:
+    """Yield a temporary folder beside ``path`` that replaces it as a whole when it is complete.
+
+    Raises:
+        FileError: it cannot be written; an existing folder is left unchanged.
+    """
+    if url_of(path) is not None:
+        with uploading(argument, path) as part:
+            yield part
+        return
+    part, old = (path.with_name(f".{kind}-{os.getpid()}-{path.name}") for kind in ("part", "old"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            yield part
+            if path.exists():
+                path.replace(old)
+            part.replace(path)
+        finally:
+            for left in (part, old):
+                shutil.rmtree(left, ignore_errors=True)
+    except WellposedError:
+        raise
+    except OSError as error:
+        raise FileError(f"{argument}: cannot write {str(path)!r}: {error}") from error
+
+
 def make_folder(folder: Path, argument: str = "folder") -> None:
     """Make a folder, and those above it.
 
     Raises:
         FileError: it cannot be made; names ``argument``.
     """
+    if url_of(folder) is not None:  # stores of objects have no folders
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -63,6 +100,9 @@ def require_writable(folder: Path, argument: str = "folder") -> None:
     Raises:
         FileError: names ``argument``.
     """
+    if url_of(folder) is not None:
+        require_known(argument, folder)
+        return
     there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if not (there.is_dir() and os.access(there, os.W_OK)):
         what = "not a writable folder"

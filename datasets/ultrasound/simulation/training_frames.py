@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from wellposed.checks import checked, require_integer, require_path
+from wellposed.checks import checked, require_integer
+from wellposed.datasets.checks import located
 from wellposed.datasets.ultrasound.sector import Sector
 from wellposed.datasets.ultrasound.simulation.simulator import SPLITS, EchoFrames, simulate_echoes
 from wellposed.errors import require, require_choice
@@ -53,7 +54,7 @@ def write_training_frames(
         ArgumentError: an unknown kind or split, no frames, or a path of another suffix.
         FileError: the file cannot be written.
     """
-    path, grid = require_path("path", path), sector or Sector()
+    path, grid = located("path", path), sector or Sector()
     require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name ending in .h5 or .hdf5")
     require_choice("kind", kind, LEVELS_DB)
     require_choice("split", split, SPLITS)

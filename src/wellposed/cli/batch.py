@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, TypedDict
 import typer
 
 from wellposed import __version__
+from wellposed.datasets.volumes.zarr_stores import is_zarr
 from wellposed.errors import FileError, ProcessLostError, WellposedError
 from wellposed.integrity import read_json
+from wellposed.remote import fetched
 from wellposed.writing import make_folder, replacing, require_writable, write_text
 
 if TYPE_CHECKING:
@@ -96,8 +98,11 @@ def identity(options: "DataclassInstance", *parts: str, files: Iterable[Path] = 
 
 
 def _files(path: Path) -> list[Path]:
+    path = fetched("INPUT", path)
     if not path.exists():
         raise FileError(f"INPUT: no such file {str(path)!r}")
+    if is_zarr(path):
+        return sorted(p for p in path.rglob("*") if p.is_file())
     return sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
 
 

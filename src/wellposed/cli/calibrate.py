@@ -19,7 +19,7 @@ from wellposed.figures import format_table
 from wellposed.reconstruction import Reconstruction
 from wellposed.runs.progress import track
 from wellposed.uncertainty import Conformal, gaussian_factor, require_images, scores_of
-from wellposed.writing import require_writable
+from wellposed.writing import make_folder, require_writable
 
 
 def calibrate(o: Calibrate) -> None:
@@ -40,7 +40,7 @@ def calibrate(o: Calibrate) -> None:
         results.append(known.task.finished(known.solved(solver, o.num_samples)))
         truths.append(known.truth)
     fitted = Conformal.fit(results, truths, o.level, conditions=conditions)
-    o.out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(o.out.parent, "--out")
     fitted.save(o.out)
     typer.echo(_table(fitted, results, truths))
     typer.echo(f"wrote {o.out}")

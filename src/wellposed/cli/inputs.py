@@ -14,6 +14,7 @@ from wellposed.datasets.reading import Image, Source, read
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.dicom_writer import without_window
 from wellposed.datasets.volumes.nifti import NiftiVolume
+from wellposed.datasets.volumes.zarr_stores import ZarrVolume
 from wellposed.datasets.writing import write_like
 from wellposed.errors import NonFiniteError, ShapeError, require
 from wellposed.units import HOUNSFIELD, Units
@@ -82,9 +83,11 @@ def task_input(image: Image, operator: str, options: InputOptions) -> TaskInput:
     """
     first, end = _slices(image, operator, options)
     source: Source | None = image.source
-    array, spacing = image.values, image.spacing
-    if end is not None:
-        array = np.moveaxis(np.take(array, range(first, end), options.axis), options.axis, 0)
+    spacing = image.spacing
+    if end is None:
+        array = image.values
+    else:
+        array = np.moveaxis(image.rows(options.axis, first, end), options.axis, 0)
         source = _cut(image.source, options.axis, first, end)
         spacing = _turned(spacing, options.axis)
         array = array if options.volume else array[0]
@@ -120,27 +123,28 @@ def read_bands(path: Path) -> Image:
 
 def _slices(image: Image, operator: str, o: InputOptions) -> tuple[int, int | None]:
     """Return the slices A to B that are taken; B is None for an array taken as it is."""
-    array, photograph = image.values, image.kind == "photograph"
-    kspace = operator == "mri" and np.iscomplexobj(array)
+    array, photograph = image.stored, image.kind == "photograph"
+    kspace = operator == "mri" and array.dtype.kind == "c"
     if o.volume:
         _check_volume(image, kspace)
         require(0 <= o.axis < 3, "axis", o.axis, "0 to 2")
         return slices_of(array.shape[o.axis], o)
-    colour = array.ndim == 3 and array.shape[-1] == 3 and o.slice is None
+    axes = len(array.shape)
+    colour = axes == 3 and array.shape[-1] == 3 and o.slice is None
     # A measurement of an operator from outside may have any shape.
     own = ":" in operator and not o.simulate and o.slice is None
-    whole = array.ndim == 2 or ((kspace or o.bands) and array.ndim == 3)
+    whole = axes == 2 or ((kspace or o.bands) and axes == 3)
     if photograph or colour or own or whole:
         accepted = f"none, as {image.path.name} is one image"
         require(o.slice is None, "--slice", o.slice, accepted)
         require(o.axis == 0, "--axis", o.axis, accepted)
         return 0, None
-    if array.ndim != 3 + kspace:
+    if axes != 3 + kspace:
         raise ShapeError(
             f"input: {image.path.name} holds an array of shape {array.shape}, accepted for "
             f"{operator}: {2 + kspace} axes, or {3 + kspace} with --slice"
         )
-    require(0 <= o.axis < array.ndim, "axis", o.axis, f"0 to {array.ndim - 1}")
+    require(0 <= o.axis < axes, "axis", o.axis, f"0 to {axes - 1}")
     depth = array.shape[o.axis]
     index = depth // 2 if o.slice is None else o.slice
     require(0 <= index < depth, "slice", index, f"0 to {depth - 1}")
@@ -156,9 +160,9 @@ def slices_of(depth: int, o: InputOptions) -> tuple[int, int]:
 
 
 def _check_volume(image: Image, kspace: bool) -> None:
-    array, photograph = image.values, image.kind == "photograph"
-    real = array.ndim == 3 and not np.iscomplexobj(array)
-    if photograph or not (real or (kspace and array.ndim == 4)):
+    array, photograph = image.stored, image.kind == "photograph"
+    axes, real = len(array.shape), array.dtype.kind != "c"
+    if photograph or not ((axes == 3 and real) or (kspace and axes == 4)):
         raise ShapeError(
             f"input: {image.path.name} holds {array.dtype} of shape {array.shape}, accepted as a "
             "volume: real values (D, H, W), or k-space (D, coils, H, W); for one slice give "
@@ -168,7 +172,7 @@ def _check_volume(image: Image, kspace: bool) -> None:
 
 def _cut(source: Source, axis: int, first: int, end: int) -> Source | None:
     """Return the slices of what a result is written like, or None where these are no volume."""
-    if isinstance(source, NiftiVolume):
+    if isinstance(source, NiftiVolume | ZarrVolume):
         return source.cut(axis, first, end)
     if isinstance(source, DicomSeries) and axis == 0:
         headers = source.headers[first:end]

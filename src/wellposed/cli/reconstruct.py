@@ -27,7 +27,8 @@ from wellposed.cli.settings import Reconstruct
 from wellposed.cli.shares import Share, own_share
 from wellposed.cli.summary import summarize
 from wellposed.cli.tasks import build_task, check_options_of
-from wellposed.datasets.reading import inputs_of, matched
+from wellposed.datasets.patterns import matched
+from wellposed.datasets.reading import inputs_of
 from wellposed.datasets.writing import require_free
 from wellposed.errors import ArgumentError, require
 from wellposed.figures import format_table
@@ -111,7 +112,7 @@ def _takes_volume(o: Reconstruct, cls: type[Solver] | None) -> bool:
 
 def _jobs(o: Reconstruct) -> list[Job]:
     """Return one job per input; each of several has its own folders."""
-    named = matched(o.inputs)
+    named = matched("INPUT", o.inputs)
     files = [f for f in inputs_of(o.inputs) if f in named or not _is_result(f, o.out)]
     accepted = "files that lie outside --out and are no results of earlier runs"
     require(len(files) > 0, "INPUT", "nothing but results", accepted)

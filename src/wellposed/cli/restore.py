@@ -29,7 +29,7 @@ from wellposed.datasets.images.photograph import (
     read_photograph,
     write_photograph,
 )
-from wellposed.datasets.reading import matched
+from wellposed.datasets.patterns import matched
 from wellposed.errors import ArgumentError, FileError, ShapeError, require
 from wellposed.figures import format_table, write_figure
 from wellposed.operators.presets import reflected_blur
@@ -127,7 +127,7 @@ def _operator(o: Restore) -> str | None:
 def _images_of(inputs: tuple[Path, ...]) -> list[Path]:
     """Return the image files, and all image files in the folders and their subfolders."""
     files = []
-    for path in matched(inputs):
+    for path in matched("INPUT", inputs):
         found = files_below(path, PHOTOGRAPH_SUFFIXES) if path.is_dir() else [path]
         if not found:
             raise FileError(f"INPUT: no {', '.join(PHOTOGRAPH_SUFFIXES)} files in {str(path)!r}")

@@ -156,22 +156,23 @@ class Reconstruct(
 ):
     """Reconstruct images or volumes from measurements, measured or simulated (--simulate).
 
-    Results are written in the kind of the input (PNG, NIfTI, DICOM, NPY) and as HDF5. Inputs that
-    are finished with the same options are skipped; those that fail are reported at the end.
+    Results are written in the kind of the input (PNG, NIfTI, DICOM, NPY, zarr) and as HDF5. Inputs
+    that are finished with the same options are skipped; those that fail are reported at the end.
+    Inputs and --out may be URLs, e.g. s3://bucket/scan.h5 (pip install 'wellposed[remote]').
 
     Several processes divide the inputs among them (srun, SLURM job arrays, torchrun, --shard), or
     share the slices of a volume: torchrun --nproc-per-node 4 -m wellposed reconstruct ...
     """
 
     inputs: tuple[Path, ...] = argument(
-        "Files, folders or patterns ('scans/*.h5'): photographs, NIfTI, DICOM, NPY, HDF5, MATLAB, "
-        "fastMRI, ISMRMRD, tomopy, HTC 2022; each is reconstructed separately.",
+        "Files, folders or patterns ('scans/*.h5'): photographs, NIfTI, DICOM, OME-NGFF, NPY, "
+        "zarr, HDF5, MATLAB, fastMRI, ISMRMRD, tomopy, HTC 2022; each is reconstructed alone.",
         "INPUT...",
     )
     operator: str = needed("Forward operator, see `wellposed list`, or MODULE:CLASS.")
     out: Path = needed("Folder for the result; a subfolder per input if there are several.")
     like: Path | None = setting(
-        None, "NIfTI file or DICOM series: the result is written as it, in its place."
+        None, "NIfTI file, DICOM series or OME-NGFF: the result is written as it, in its place."
     )
     calibration: Path | None = setting(
         None,

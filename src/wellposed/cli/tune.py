@@ -28,7 +28,7 @@ from wellposed.figures import format_table
 from wellposed.integrity import file_sha256
 from wellposed.solvers import Solver
 from wellposed.solvers.catalogue import named_solvers
-from wellposed.writing import require_writable
+from wellposed.writing import make_folder, require_writable
 
 FREE = ("inputs", "operator")
 """Options of a task that a card replaces, beside those of inputs and prior."""
@@ -52,7 +52,7 @@ def tune(o: Tune) -> None:
         seed=o.seed,
         folder=o.out.with_suffix(".trials"),
     )
-    o.out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(o.out.parent, "--out")
     found.save(o.out)
     typer.echo(_table(found, solver))
     typer.echo(f"wrote {o.out}")

@@ -16,6 +16,7 @@ from wellposed.checks import require_integer
 from wellposed.errors import CheckpointError, FileError, ProcessLostError
 from wellposed.integrity import all_finite, checksum, locked, read_json
 from wellposed.parallel.part import Part
+from wellposed.remote import require_local
 from wellposed.writing import replacing
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class RunFolder:
 
     Raises:
         ArgumentError: ``every`` is not a positive integer.
+        FileError: the folder is not on this machine.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class RunFolder:
 
     def __post_init__(self) -> None:
         require_integer("checkpoint_every", self.every)
+        require_local("checkpoint", self.path)
 
     @contextmanager
     def held(self) -> Iterator[None]:
