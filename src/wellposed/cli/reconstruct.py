@@ -33,6 +33,7 @@ from wellposed.errors import ArgumentError, require
 from wellposed.figures import format_table
 from wellposed.parallel import sharding
 from wellposed.priors import Flat, Prior, Slicewise
+from wellposed.priors.spatio_spectral.prior import NAME as SPATIO_SPECTRAL
 from wellposed.runs.fingerprint import fingerprint
 from wellposed.solvers import Solver, recommend
 from wellposed.solvers.catalogue import named_solvers
