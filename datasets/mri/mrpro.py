@@ -57,9 +57,9 @@ def from_mrpro(kdata: Any) -> RawScan:
     try:
         places = torch.stack([check_finite("kdata", k).expand(shape) for k in axes], -1)
     except RuntimeError as error:
-        sizes = [tuple(k.shape) for k in axes]
+        shapes = [tuple(k.shape) for k in axes]
         raise ShapeError(
-            f"kdata: got a trajectory of {sizes}, accepted: {shape} as of the data, or sides of 1"
+            f"kdata: got a trajectory of {shapes}, accepted: {shape} of the data, or lengths of 1"
         ) from error
     kspace = data.flatten(0, -5).to(torch.complex64)
     places = places.flatten(0, -5).double()
