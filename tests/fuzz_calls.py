@@ -31,6 +31,7 @@ def shrink(x, sigma):
 
 
 NEEDED = {
+    "BlindBlur": {"image_size": GREY, "kernel_size": 3},
     "Blur": {"kernel": torch.ones(3, 3) / 9, "image_size": GREY},
     "Companded": {"operator": NOISING},
     "CompressedSensing": {"image_size": GREY, "ratio": 0.5, "block": 4},
@@ -122,6 +123,7 @@ NEEDED = {
     "prewhiten": {"kspace": KSPACE[None], "covariance": torch.eye(2, dtype=torch.complex64)},
     "radial_trajectory": {"angles": 4, "samples": 8, "image_size": SIZE},
     "ramp_density": {"trajectory": SPOKES, "image_size": SIZE},
+    "random_kernels": {"count": 2, "size": 5},
     "recommend": {"operator": NOISING},
     "random_mask": {"height": 8, "width": 8, "keep": 0.5},
     "root_sum_of_squares": {"coil_images": KSPACE},
@@ -136,6 +138,7 @@ NEEDED = {
     "geometry": {"prior": GAUSSIAN, "images": FRAMES, "ratios": [1.0]},
     "spectrum": {"prior": GAUSSIAN, "images": FRAMES, "ratio": 1.0},
     "ConvMaps": {"rank": 2, "size": SIZE},
+    "Examples": {"examples": torch.rand(4, 1, 8, 8)},
     "FreeMaps": {"rank": 2, "size": SIZE},
     "DenoiserPrior": {"denoiser": shrink},
     "Channelwise": {"prior": GAUSSIAN, "ranges": [(0.0, 1.0)]},
@@ -166,6 +169,7 @@ NEEDED = {
     "Tabulated": {"alpha": [1.0, 0.5], "sigma": [0.0, 0.5]},
     "rddm_from_ddim": {"betas": [0.1, 0.2]},
     "from_deepinv": {"name": "DiffPIR"},
+    "TextCondition": {"embeddings": torch.ones(1, 3, 4)},
     "as_reconstructor": {"solver": solvers.DDS(steps=2), "prior": GAUSSIAN},
     "State": {"x": FRAMES, "x0": FRAMES},
 }
@@ -187,7 +191,9 @@ LEFT_OUT = {
     "OperatorReport": "a record",
     "Degraded": "a record",
     "Superposition": "made of its parts, in test_superposition",
+    "Bilinear": "a base",
     "Prior": "a base",
+    "Prompted": "made by load, in test_text_priors",
     "DiffusersAutoencoder": "of diffusers' models, in test_latent",
     "DiffusersPrior": "of diffusers' models, in test_checkpoints",
     "Given": "of class-conditional models, in test_checkpoints",
@@ -251,6 +257,8 @@ RIGHTLY = {
     ("simulate_counts", "line_integrals"): VALUES[1:],
     ("to_line_integrals", "photons"): ("1.5", "huge", "one", "integers"),
     ("to_line_integrals", "dark"): (*SIGNED, *VALUES),
+    ("Examples", "examples"): ("many axes",),
+    ("TextCondition", "guidance"): ("one",),
     ("GaussianPrior", "mean"): (*SIGNED, *VALUES, "complex tensor"),
     ("Diagonal", "variance"): ("0-d tensor", "one", "many axes", "integers"),
     ("Stationary", "spectrum"): ("0-d tensor", "one", "many axes", "integers"),
