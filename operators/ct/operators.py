@@ -14,7 +14,8 @@ from wellposed.operators.angles import view_angles
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.ct.fbp import filtered_backprojection
 from wellposed.operators.ct.geometry import Detector, Geometry, is_length
-from wellposed.operators.ct.projectors import apply_pair, make_projector
+from wellposed.operators.ct.pair import apply_pair
+from wellposed.operators.ct.projectors import make_projector
 
 MEMORY = 2e9
 """Largest number of bytes of a stored matrix and its transpose."""
