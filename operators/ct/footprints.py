@@ -16,8 +16,8 @@ from torch import Tensor
 
 from wellposed.operators.ct.geometry import Geometry
 
-NEGLIGIBLE = 1e-12
-"""Weights below this share of a pixel come from rounding of cos and sin at axis-aligned views."""
+NEGLIGIBLE = 1e-7
+"""Weights below this share of a pixel are rounding errors in single precision."""
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,7 @@ class Geometry:
 
     @property
     def middle(self) -> float:
-        """Where the ray through the rotation centre hits, in bins from the detector's first edge.
-        """
+        """Where the ray through the rotation centre hits, in bins from the detector's first edge."""
         return self.bins / 2 - self.detector.offset / self.bin_size
 
     def pixel_axes(

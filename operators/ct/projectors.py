@@ -15,7 +15,9 @@ LARGEST = 2**35
 """Bytes of a matrix and its transpose beyond which 32-bit indices do not suffice."""
 
 
-def make_projector(geometry: Geometry, memory: float, cache: Path | None = None) -> PlannedProjector:
+def make_projector(
+    geometry: Geometry, memory: float, cache: Path | None = None
+) -> PlannedProjector:
     """Return a projector that stores its weights if they fit into ``memory`` bytes.
 
     Otherwise it stores those of the first angles, and computes the others at each product.
@@ -27,7 +29,9 @@ def make_projector(geometry: Geometry, memory: float, cache: Path | None = None)
     """
     plan, memory = make_plan(geometry), min(memory, LARGEST)
     if matrix_bytes(geometry, plan) <= memory:
-        return PlannedProjector(geometry, plan, [StoredWeights(geometry, plan.rows, plan.angles, cache)])
+        return PlannedProjector(
+            geometry, plan, [StoredWeights(geometry, plan.rows, plan.angles, cache)]
+        )
     plan = make_plan(geometry, halves=False)
     needed, count = matrix_bytes(geometry, plan), len(plan.angles)
     stored = min(int(memory / needed * count), count - 1)

@@ -100,7 +100,7 @@ def _matrix(geometry: Geometry, rows: Count, angles: tuple[float, ...]) -> csr_a
     """Return the matrix (angles rows, pixels) in compressed rows, one view after the other."""
     lengths, end, size = [], 0, math.prod(geometry.image_size)
     # Filled in place, as lists of the views would double the memory.
-    pixels = np.empty(3 * size * len(angles), np.int32)
+    pixels = np.empty(3 * size * len(angles) * rows // geometry.bins + 1, np.int32)
     weights = np.empty(pixels.size, np.float32)
     for angle in torch.tensor(angles, dtype=torch.float64).split(1):
         count, *entries = _view_rows(geometry, rows, angle)
@@ -117,7 +117,7 @@ def _view_rows(
     geometry: Geometry, rows: int, angle: Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the number of pixels, the pixels and the weights of the first bins of a view."""
-    found = footprints(geometry, angle)
+    found = footprints(geometry, angle, dtype=torch.float32)
     taps, size = len(found.weights), found.first.numel()
     large = threshold(found.weights[:, 0], NEGLIGIBLE * geometry.pixel_size, 0.0)
     # Bins beyond both ends are cut off below.
