@@ -102,7 +102,7 @@ class Geometry:
 
     @property
     def middle(self) -> float:
-        """Where the ray through the rotation centre hits, in bins from the detector's first edge."""
+        """Where the central ray hits the detector, in bins from its first edge."""
         return self.bins / 2 - self.detector.offset / self.bin_size
 
     def pixel_axes(

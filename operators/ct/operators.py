@@ -36,8 +36,9 @@ class PlanarCT(LinearOperator):
     Images (B, 1, H, W) hold attenuation per unit length, sinograms (B, 1, views, bins) hold its
     dimensionless line integrals. ``A`` and its exact transpose use a sparse matrix of a few views,
     built once per geometry, and obtain the other views by symmetry. Of a matrix that would exceed
-    ``memory`` they store a part, and compute the other weights at each product. Half-precision tensors are multiplied in
-    single precision. Half and full turns, limited and irregular angles are all supported.
+    ``memory`` they store a part, and compute the other weights at each product. Half-precision
+    tensors are multiplied in single precision. Half and full turns, limited and irregular angles
+    are all supported.
 
     Args:
         geometry: the scan; see `geometry` for all conventions.
@@ -47,8 +48,8 @@ class PlanarCT(LinearOperator):
             checked when they are read, and a damaged one is replaced.
 
     Warns:
-        UserWarning: a file of the cache is damaged; the data are truncated: rays through the ellipse inscribed in the image miss
-            the detector from both sides. Angles look like radians.
+        UserWarning: the data are truncated: rays through the ellipse inscribed in the image miss
+            the detector from both sides. Angles look like radians. A file of the cache is damaged.
     """
 
     _spectrum: Tensor | None
@@ -198,7 +199,7 @@ class FanBeamCT(PlanarCT):
         Balter, 2010, https://doi.org/10.1109/TMI.2010.2050898 (separable footprints as weights)
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the scanner's settings are its signature
         self,
         image_size: Count | Sequence[Count],
         angles: RealTensor | Sequence[float] | Count,
