@@ -122,7 +122,7 @@ def test_operator_properties(name, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_computed_weights_are_matched_too(dtype, monkeypatch):
-    monkeypatch.setattr(computed, "CHUNK", 40)  # several parts of rows and of views
+    monkeypatch.setattr(computed, "CHUNK", 300)  # several parts of rows and of views
     op = FanBeamCT(11, 8, 30.0, 50.0, Detector(40, 1.0, offset=-0.7), memory=0)
     assert check_operator(op, dtype=dtype).passes(1e-5 if dtype == torch.float32 else 1e-13)
 

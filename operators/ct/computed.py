@@ -128,7 +128,8 @@ class ComputedWeights(nn.Module):
 
     def _reversed(self, rays: Tensor) -> Tensor:
         """Return the bins of each view in reverse order."""
-        return rays.unflatten(0, (-1, self.geometry.bins)).flip(1).flatten(0, 1)
+        by_view = torch.unflatten(rays, 0, (-1, self.geometry.bins))
+        return by_view.flip(1).flatten(0, 1)
 
     def _parts(self, like: Tensor) -> Iterator[_Part]:
         """Yield the parts of the matrix, in the dtype and on the device of a tensor."""

@@ -132,11 +132,11 @@ def _corners(
     # Pixels share edges: these are sorted once.
     near, far = places[..., :-1], places[..., 1:]
     low, high = torch.minimum(near, far), torch.maximum(near, far)
-    middle = torch.maximum(low[:, :-1], low[:, 1:]), torch.minimum(high[:, :-1], high[:, 1:])
+    inner = torch.maximum(low[:, :-1], low[:, 1:]), torch.minimum(high[:, :-1], high[:, 1:])
     return (
         torch.minimum(low[:, :-1], low[:, 1:]),
-        torch.minimum(*middle),
-        torch.maximum(*middle),
+        torch.minimum(*inner),
+        torch.maximum(*inner),
         torch.maximum(high[:, :-1], high[:, 1:]),
     )
 

@@ -1,6 +1,7 @@
 """Projection of a few views, from which symmetry gives the others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ class PlannedProjector(nn.Module):
 
     def __init__(self, geometry: Geometry, plan: Plan, weights: Sequence[Weights]) -> None:
         super().__init__()
-        self.geometry, self.plan, self.weights = geometry, plan, nn.ModuleList(weights)
+        self.geometry, self.plan = geometry, plan
+        self.weights = nn.ModuleList(weights)
         self._places = [part.places for part in weights]
         self.shapes = (geometry.image_size, (len(geometry.angles), geometry.bins))
         posed = plan.posed_pixels(geometry.image_size)
@@ -47,6 +49,10 @@ class PlannedProjector(nn.Module):
         ):
             buffer = torch.from_numpy(index.astype(np.int32))
             self.register_buffer(name, buffer, persistent=False)
+
+    @property
+    def _parts(self) -> Iterator[Weights]:
+        return iter(cast("Iterable[Weights]", self.weights))
 
     def project(self, images: Tensor) -> Tensor:
         """Return the sinograms of images, float32 or float64."""
@@ -64,7 +70,7 @@ class PlannedProjector(nn.Module):
         count, poses = len(images), len(self.plan.poses)
         pixels = images.flatten(1).T.contiguous()  # (pixels, B)
         posed = pixels.index_select(0, self._posed).view(-1, poses * count)
-        rays = torch.cat([part.rays(posed) for part in self.weights])  # (angles rows, poses B)
+        rays = torch.cat([part.rays(posed) for part in self._parts])  # (angles rows, poses B)
         data = rays.view(-1, count).index_select(0, self._rays)  # (views bins, B)
         return data.T.reshape(count, *self.shapes[1])
 
@@ -72,7 +78,7 @@ class PlannedProjector(nn.Module):
         count, poses = len(sinograms), len(self.plan.poses)
         data = nn.functional.pad(sinograms.flatten(1).T, (0, 0, 0, 1))  # zero where no datum is
         rays = _sum_rows(data, self._data).view(-1, poses * count)
-        parts = zip(self.weights, rays.split(self._places), strict=True)
+        parts = zip(self._parts, rays.split(self._places), strict=True)
         posed = torch.stack([part.pixels(own) for part, own in parts]).sum(0)  # (pixels, poses B)
         pixels = _sum_rows(posed.view(-1, count), self._upright)
         return pixels.T.reshape(count, *self.shapes[0])
