@@ -1,5 +1,6 @@
 """Linear operators and their algebra: products, sums, multiples and adjoints."""
 
+from collections.abc import Callable
 from typing import ClassVar, NoReturn
 
 import torch
@@ -205,6 +206,10 @@ class Scaled(LinearOperator):
         """Return ``|c|^2 A^H A x``, with the operator's ``A_adjoint_A``."""
         normal: Tensor = self.operator.A_adjoint_A(x)
         return abs(self.factor) ** 2 * normal
+
+    def preconditioner(self, weight: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Return the operator's own for ``weight / |c|^2``, which differs by a factor."""
+        return self.operator.preconditioner(weight / abs(self.factor) ** 2)
 
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the operator's pseudo-inverse of ``y / c``."""

@@ -1,6 +1,7 @@
 """A planar operator on every slice of a volume."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -82,6 +83,15 @@ class Stacked(LinearOperator):
         """Return ``A^H A x``, with the operator's ``A_adjoint_A``."""
         self._check("x", x, self.img_size, self.complex_image)
         return self.by_slice(x, self.operator.A_adjoint_A)
+
+    def preconditioner(self, weight: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Return the slices' approximate inverses, if the operator has one for all slices."""
+        alike = weight.ndim == 0 or weight.numel() == len(weight)  # one weight for each volume
+        if self.operator.items > 1 or not alike:
+            return None
+        each = weight if weight.ndim == 0 else weight.flatten().repeat_interleave(self.slices)
+        inverse = self.operator.preconditioner(each if each.ndim == 0 else each.view(-1, 1, 1, 1))
+        return None if inverse is None else partial(self.by_slice, apply=inverse)
 
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return each slice's pseudo-inverse."""

@@ -14,7 +14,7 @@ from wellposed.operators.base import LinearOperator
 from wellposed.operators.ct.fbp import ramp_filter, single_or_double
 from wellposed.operators.ct.joseph import ConeGeometry, JosephProjector, Panel
 from wellposed.operators.ct.operators import require_distances, require_length, scan_angles
-from wellposed.operators.ct.projectors import apply_pair
+from wellposed.operators.ct.pair import apply_pair
 
 
 class ConeBeamCT(LinearOperator):

@@ -56,6 +56,11 @@ class Coverage:
         lack = math.ceil(2 * abs(offset) / bin_size - 1e-9)
         return (lack, 0) if offset > 0 else (0, lack)
 
+    @property
+    def from_all_sides(self) -> bool:
+        """Whether no wedge of views is missing, see `WEDGE`."""
+        return not bool(self._wedges.any())
+
     @cached_property
     def view_weights(self) -> Tensor:
         """The angle each view stands for, in radians, float64 (views,): half the gap to each side.

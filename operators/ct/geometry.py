@@ -26,9 +26,6 @@ from torch import Tensor
 from wellposed.checks import Count, Positive, check_fields
 from wellposed.operators.ct.coverage import Coverage
 
-# Weights below this share of a pixel come from rounding of cos and sin at axis-aligned views.
-NEGLIGIBLE = 1e-12
-
 
 @dataclass(frozen=True)
 class Detector:
@@ -103,14 +100,26 @@ class Geometry:
         t = t / self.detector_distance
         return t if self.detector.curved else t.atan()
 
-    def pixel_centres(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-        """Return (X, Y) of all pixels, row by row, each float64 (H W,)."""
-        height, width = self.image_size
+    @property
+    def middle(self) -> float:
+        """Where the central ray hits the detector, in bins from its first edge."""
+        return self.bins / 2 - self.detector.offset / self.bin_size
+
+    def pixel_axes(
+        self, device: torch.device | None = None, corners: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return X of the columns (W,) and Y of the rows (H,), float64; one more of corners."""
+        height, width = (side + corners for side in self.image_size)
         columns = torch.arange(width, dtype=torch.float64, device=device)
         rows = torch.arange(height, dtype=torch.float64, device=device)
         x = (columns - (width - 1) / 2) * self.pixel_size
         y = ((height - 1) / 2 - rows) * self.pixel_size
-        return x.repeat(height), y.repeat_interleave(width)
+        return x, y
+
+    def pixel_centres(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """Return (X, Y) of all pixels, row by row, each float64 (H W,)."""
+        x, y = self.pixel_axes(device)
+        return x.repeat(len(y)), y.repeat_interleave(len(x))
 
     def bin_centres(self, device: torch.device | None = None) -> Tensor:
         """Return the positions of the bins along the detector, float64 (bins,)."""
@@ -130,54 +139,6 @@ class Geometry:
         if self.detector.curved:
             return self.detector_distance * torch.atan2(along, depth)
         return self.detector_distance * along / depth
-
-    def footprint(
-        self,
-        theta: float,
-        device: torch.device | None = None,
-        dtype: torch.dtype = torch.float64,
-    ) -> tuple[Tensor, Tensor]:
-        """Return each pixel's first bin, int64 (n,), and its weights in the bins from there.
-
-        A weight, (taps, n), is the integral of a unit pixel along a ray, averaged over the bin. A
-        pixel's footprint is a trapezoid between the projections of its corners, with the chord of
-        the ray through its centre as height. This is exact for parallel beams; for fan beams it is
-        the separable footprint of Long, Fessler and Balter (2010, 10.1109/TMI.2010.2050898).
-        """
-        x, y = self.pixel_centres(device)
-        half = self.pixel_size / 2
-        shifts = [(a * half, b * half) for a in (-1, 1) for b in (-1, 1)]
-        corners = torch.stack([self.project(x + a, y + b, theta) for a, b in shifts])
-        places = (corners.sort(0).values - self.detector.offset) / self.bin_size + self.bins / 2
-        first = places[0].floor()
-        # Only positions need double precision; relative to the first bin they are small.
-        places = (places - first).to(dtype)
-        taps = math.ceil(float(places[3].max()))
-        below = torch.stack([_area_below(places.new_tensor(k), places) for k in range(taps + 1)])
-        weights = below.diff(dim=0) * self._chord(x, y, theta).to(dtype)
-        weights[weights < NEGLIGIBLE * self.pixel_size] = 0
-        return first.long(), weights
-
-    def _chord(self, x: Tensor, y: Tensor, theta: float) -> Tensor:
-        """Return the length within its pixel of the ray through each pixel's centre."""
-        cos, sin = math.cos(theta), math.sin(theta)
-        if self.is_parallel:
-            return torch.full_like(x, self.pixel_size / max(abs(cos), abs(sin)))
-        # The ray runs from the source at source_distance (sin, -cos).
-        dx, dy = x - self.source_distance * sin, y + self.source_distance * cos
-        return self.pixel_size * torch.hypot(dx, dy) / torch.maximum(dx.abs(), dy.abs())
-
-
-def _area_below(u: Tensor, corners: Tensor) -> Tensor:
-    """Return the area below ``u`` of trapezoids of height 1 with sorted corners (4, n)."""
-    a, b, c, d = corners
-    tiny = torch.finfo(u.dtype).tiny
-    rise, flat = (u - a).clamp(min=0).minimum(b - a), (u - b).clamp(min=0).minimum(c - b)
-    fall = (u - c).clamp(min=0).minimum(d - c)
-    # Products of ratios avoid cancellation at steep slopes.
-    up = rise * (rise / (b - a).clamp(min=tiny)) / 2
-    area: Tensor = up + flat + fall * (1 - fall / (d - c).clamp(min=tiny) / 2)
-    return area
 
 
 def is_length(value: object) -> bool:

@@ -1,20 +1,30 @@
 """Computed tomography in the plane: parallel and fan beams, and stacks of slices."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, NonNegative, Positive, RealTensor, require_integer
+from wellposed.checks import (
+    Count,
+    NonNegative,
+    Positive,
+    RealTensor,
+    require_integer,
+    require_path,
+)
 from wellposed.errors import require, warn
 from wellposed.linalg import conjugate_gradient
 from wellposed.operators.angles import view_angles
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.ct.fbp import filtered_backprojection
 from wellposed.operators.ct.geometry import Detector, Geometry, is_length
-from wellposed.operators.ct.projectors import apply_pair, make_projector
+from wellposed.operators.ct.pair import apply_pair
+from wellposed.operators.ct.projectors import make_projector
+from wellposed.operators.ct.ramp import RampInverse, ramp_spectrum
 
 MEMORY = 2e9
 """Largest number of bytes of a stored matrix and its transpose."""
@@ -25,22 +35,31 @@ class PlanarCT(LinearOperator):
 
     Images (B, 1, H, W) hold attenuation per unit length, sinograms (B, 1, views, bins) hold its
     dimensionless line integrals. ``A`` and its exact transpose use a sparse matrix of a few views,
-    built once per geometry, and obtain the other views by symmetry. If the matrix would exceed
-    ``memory``, they compute the weights view by view. Half-precision tensors are multiplied in
-    single precision. Half and full turns, limited and irregular angles are all supported.
+    built once per geometry, and obtain the other views by symmetry. Of a matrix that would exceed
+    ``memory`` they store a part, and compute the other weights at each product. Half-precision
+    tensors are multiplied in single precision. Half and full turns, limited and irregular angles
+    are all supported.
 
     Args:
         geometry: the scan; see `geometry` for all conventions.
         noise_sigma: standard deviation of the noise in the line integrals.
         memory: largest number of bytes of the matrix and its transpose.
+        cache: folder that keeps the matrix for later operators of the same scan; files are
+            checked when they are read, and a damaged one is replaced.
 
     Warns:
         UserWarning: the data are truncated: rays through the ellipse inscribed in the image miss
-            the detector from both sides. Angles look like radians.
+            the detector from both sides. Angles look like radians. A file of the cache is damaged.
     """
 
+    _spectrum: Tensor | None
+
     def __init__(
-        self, geometry: Geometry, noise_sigma: float | Tensor = 0.0, memory: NonNegative = MEMORY
+        self,
+        geometry: Geometry,
+        noise_sigma: float | Tensor = 0.0,
+        memory: NonNegative = MEMORY,
+        cache: str | Path | None = None,
     ) -> None:
         height, width = geometry.image_size
         size = (1, len(geometry.angles), geometry.bins)
@@ -48,7 +67,9 @@ class PlanarCT(LinearOperator):
         _warn_of_truncation(geometry)
         self.geometry = geometry
         self.register_buffer("angles", torch.tensor(geometry.angles, dtype=torch.float64))
-        self._projector = make_projector(geometry, memory)
+        folder = None if cache is None else require_path("cache", cache)
+        self._projector = make_projector(geometry, memory, folder)
+        self.register_buffer("_spectrum", ramp_spectrum(geometry), persistent=False)
 
     def forward_map(self, x: Tensor) -> Tensor:
         """Return the sinograms of images (B, 1, H, W)."""
@@ -57,6 +78,17 @@ class PlanarCT(LinearOperator):
     def adjoint_map(self, y: Tensor) -> Tensor:
         """Return the unfiltered back-projection of sinograms, by the exact transpose."""
         return apply_pair(self._projector, y, transpose=True)
+
+    def preconditioner(self, weight: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """Return about ``(A^H A + weight)^-1``, a ramp filter, if views come from all sides.
+
+        Conjugate gradients then take two or three times fewer steps. None for a weight of 0, for
+        which their steps regularise.
+        """
+        alike = weight.ndim == 0 or weight.numel() == len(weight)  # no map of weights
+        if self._spectrum is None or not alike or not bool((weight > 0).all()):
+            return None
+        return RampInverse(self._spectrum, weight)
 
     def fbp(self, y: Tensor) -> Tensor:
         """Return the filtered back-projection of sinograms, (B, 1, H, W), in 1 / length.
@@ -102,8 +134,9 @@ class ParallelBeamCT(PlanarCT):
             columns coincide at 0 degrees.
         pixel_size: side of a pixel, in any unit of length, e.g. mm.
         noise_sigma: standard deviation of the noise in the line integrals.
-        memory: largest number of bytes of the matrix and its transpose; for larger matrices
-            products take a hundred times as long.
+        memory: largest number of bytes of the matrix and its transpose; larger ones are stored
+            in part, and products take several times as long.
+        cache: folder that keeps the matrix for later operators of the same scan, see `PlanarCT`.
 
     Raises:
         ArgumentError: a size, the number of bins or views, or ``pixel_size`` is not positive, or
@@ -125,6 +158,7 @@ class ParallelBeamCT(PlanarCT):
         noise_sigma: float | Tensor = 0.0,
         *,
         memory: NonNegative = MEMORY,
+        cache: str | Path | None = None,
     ) -> None:
         shape, detector = image_shape(image_size), as_detector(detector)
         require(not detector.curved, "detector", detector, "a straight detector")
@@ -134,7 +168,8 @@ class ParallelBeamCT(PlanarCT):
         bins = detector.bins or covering_bins(shadow / bin_size, shape[1])
         detector = replace(detector, bins=int(bins), bin_size=float(bin_size))
         views = scan_angles(angles, span=180.0)
-        super().__init__(Geometry(shape, views, float(pixel_size), detector), noise_sigma, memory)
+        scan = Geometry(shape, views, float(pixel_size), detector)
+        super().__init__(scan, noise_sigma, memory, cache)
 
 
 class FanBeamCT(PlanarCT):
@@ -150,8 +185,9 @@ class FanBeamCT(PlanarCT):
             and cover the whole image.
         pixel_size: side of a pixel, in any unit of length, e.g. mm.
         noise_sigma: standard deviation of the noise in the line integrals.
-        memory: largest number of bytes of the matrix and its transpose; for larger matrices
-            products take a hundred times as long.
+        memory: largest number of bytes of the matrix and its transpose; larger ones are stored
+            in part, and products take several times as long.
+        cache: folder that keeps the matrix for later operators of the same scan, see `PlanarCT`.
 
     Raises:
         ArgumentError: a size or distance is not positive, the source is inside the image, or the
@@ -163,7 +199,7 @@ class FanBeamCT(PlanarCT):
         Balter, 2010, https://doi.org/10.1109/TMI.2010.2050898 (separable footprints as weights)
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the scanner's settings are its signature
         self,
         image_size: Count | Sequence[Count],
         angles: RealTensor | Sequence[float] | Count,
@@ -174,6 +210,7 @@ class FanBeamCT(PlanarCT):
         noise_sigma: float | Tensor = 0.0,
         *,
         memory: NonNegative = MEMORY,
+        cache: str | Path | None = None,
     ) -> None:
         shape, detector = image_shape(image_size), as_detector(detector)
         require_length("pixel_size", pixel_size)
@@ -196,6 +233,7 @@ class FanBeamCT(PlanarCT):
             ),
             noise_sigma,
             memory,
+            cache,
         )
 
 

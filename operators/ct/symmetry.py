@@ -58,17 +58,22 @@ class Plan:
         return len(self.angles) * self.rows * (len(self.poses) + 4)
 
 
-def make_plan(geometry: Geometry) -> Plan:
-    """Return the cheapest plan for a scan."""
+def make_plan(geometry: Geometry, halves: bool = True) -> Plan:
+    """Return the cheapest plan for a scan.
+
+    Args:
+        geometry: the scan.
+        halves: whether the bins of a view may be few while others see the pixels, see `_plan`.
+    """
     height, width = geometry.image_size
     mirrors = [False, True] if geometry.detector.offset == 0 else [False]
     # A parallel beam from the opposite side has the same rays in reverse order.
-    halves = mirrors if geometry.is_parallel else [False]
+    opposite = mirrors if geometry.is_parallel and halves else [False]
     plans = [
         _plan(geometry, step, mirror, half)
         for step in ([1, 2, 4] if height == width else [2, 4])
         for mirror in mirrors
-        for half in (halves if step < 4 else [False])
+        for half in (opposite if step < 4 else [False])
     ]
     return min(plans, key=lambda plan: plan.cost)
 
