@@ -95,9 +95,9 @@ def test_another_condition_moves_by_the_difference_of_the_means(name):
     """Of Gaussians that differ in their mean alone; their flows are translates."""
     source, target, x0 = told(seed=1), told(seed=2), images()
     move = (target.condition.embeddings - source.condition.embeddings).reshape(1, *SHAPE)
-    steps = 40 if name == "BDIA" else 200
+    steps = 40 if name == "BDIA" else 100
     found = replace(EXACT[name], steps=steps).edit(x0, source, target)
-    torch.testing.assert_close(found, x0 + move, atol=0.03, rtol=0)
+    torch.testing.assert_close(found, x0 + move, atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("name", EXACT | OTHERS)
@@ -156,7 +156,7 @@ def test_the_controlled_flow_of_a_gaussian():
     """
     s2, g, x0 = 0.3, 0.4, images(1)
     prior = GaussianPrior(0.0, s2, Flow())
-    pulled = RFInversion(steps=3, gamma=1.0, start=4.0).encode(x0, prior)
+    pulled = RFInversion(steps=12, gamma=1.0, start=4.0).encode(x0, prior)
     top, bottom = pulled.levels[-1], pulled.levels[0]
     t0, t1 = bottom / (1 + bottom), top / (1 + top)
     start = (1 - t0) * x0
@@ -166,14 +166,14 @@ def test_the_controlled_flow_of_a_gaussian():
         return math.sqrt((1 - t) ** 2 * s2 + t**2) ** (1 - g) * (1 - t) ** g
 
     gaps = []
-    for steps in (200, 400):
+    for steps in (60, 120):
         code = RFInversion(steps=steps, gamma=g, start=4.0).encode(x0, prior)
         t1 = code.levels[-1] / (1 + code.levels[-1])
         t0 = code.levels[0] / (1 + code.levels[0])
         share = quad(lambda t: 1 / ((1 - t) * h(t)), t0, t1)[0]
         exact = h(t1) * ((1 - t0) * x0 / h(t0) + g * y * share)
         gaps.append(relative(code.states[0], exact))
-    assert gaps[1] < 0.02
+    assert gaps[1] < 0.05
     assert math.log2(gaps[0] / gaps[1]) > 0.7
 
 
@@ -190,7 +190,7 @@ def test_flowchef_edits_as_the_solver_of_the_identity():
     """A kept half stays, and the other one becomes what the target knows."""
     keep = torch.ones(4, 4, dtype=F64)
     keep[:, :2] = 0
-    x0, operator = images(), operators.Inpainting(keep)
+    x0, operator = images(), operators.Inpainting(keep, channels=1)
     target = GaussianPrior(0.5, 1e-12, Flow())
     solver = solvers.FlowChef(steps=10, step_size=0.5)
     found = solver(operator.A(x0), operator, target).samples[0]
@@ -229,8 +229,8 @@ def test_the_noises_of_the_target_have_the_statistics_of_the_source():
 @pytest.mark.parametrize("method", [NullText, PromptTuning])
 def test_a_tuned_embedding_returns_the_image_of_guided_steps(method):
     prior, x0 = told(guidance=3.0), images()
-    code = method(steps=8, iterations=60, rate=0.05).encode(x0, prior)
-    before = method(steps=8, iterations=1, rate=1e-9).encode(x0, prior)
+    code = method(steps=4, iterations=40, rate=0.05).encode(x0, prior)
+    before = method(steps=4, iterations=1, rate=1e-9).encode(x0, prior)
     assert float(before.residual.min()) > 0.05
     assert float(code.residual.max()) < 0.02
     torch.testing.assert_close(code.round_trip(x0, prior), code.residual, rtol=1e-6, atol=1e-9)
@@ -239,7 +239,7 @@ def test_a_tuned_embedding_returns_the_image_of_guided_steps(method):
 def test_the_tuned_null_condition_is_the_one_that_closes_the_gap():
     """The step is affine in it, so that the best one of the noisiest level is known."""
     prior, x0 = told(guidance=3.0), images()
-    method = NullText(steps=4, iterations=300, rate=0.02)
+    method = NullText(steps=2, iterations=150, rate=0.03)
     code = method.encode(x0, prior)
     chain = method._chain(prior)
     plain = replace_guidance(prior, 1.0)

@@ -24,10 +24,10 @@ class RFInversion(Inversion):
 
         D <- (1 - eta) D + eta x_0,   e <- (1 - eta) e + eta (x_t - alpha_t x_0) / sigma_t
 
-    These are the controlled velocities of the paper, in the endpoints ``D`` and ``e`` of a straight
-    path, which serve for every schedule. gamma = 1 ends at z and says nothing of the image;
-    gamma = 0 and eta = 0 are DDIM. eta = 1 down to ``until = 0`` returns the image under any
-    target: between, eta trades faithfulness for the edit. The last step is that to ``x_0``.
+    These are the controlled velocities of the paper, in the endpoints ``D`` and ``e`` of a
+    straight path, which serve for every schedule. gamma = 1 ends at z and says nothing of the
+    image; gamma = 0 and eta = 0 are DDIM. eta = 1 down to ``until = 0`` returns the image under
+    any target: between, eta trades faithfulness for the edit. The last step is that to ``x_0``.
 
     Rout et al., "Semantic Image Inversion and Editing using Rectified Stochastic Differential
     Equations", 2024, arXiv 2410.10792.

@@ -19,7 +19,8 @@ def adain(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     Args:
         x: (B, C, ...), real or complex; noises, latents or images.
-        mean, std: of each channel, (B, C, 1, ...), as `channel_statistics` returns them.
+        mean: mean of each channel, (B, C, 1, ...), see `channel_statistics`.
+        std: deviation of each channel, likewise.
 
     Raises:
         ShapeError: statistics of other items or channels.
@@ -47,12 +48,12 @@ def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 class RIVAL(Inversion):
     """DDIM with the means and deviations of the inverted chain's noises, channel by channel.
 
-    The code keeps mean and deviation of each channel of the noises ``e(x_t)`` that the source finds
-    on its path of DDIM upwards. Downwards, while the noise-to-signal ratio is above ``until``, the
-    target's noises get them: ``e <- adain(e, mean_t, std_t)``, and ``D = (x_t - sigma_t e) /
-    alpha_t``. This holds colours and contrast, which a strong guidance changes. One call a step;
-    as exact as `DDIM`. The published attention to the source's chain is not part of it, as priors
-    have none in general.
+    The code keeps mean and deviation of each channel of the noises ``e(x_t)`` that the source
+    finds on its path of DDIM upwards. Downwards, while the noise-to-signal ratio is above
+    ``until``, the target's noises get them: ``e <- adain(e, mean_t, std_t)``, and
+    ``D = (x_t - sigma_t e) / alpha_t``. This holds colours and contrast, which a strong guidance
+    changes. One call a step; as exact as `DDIM`. The published attention to the source's chain is
+    not part of it, as priors have none in general.
 
     Zhang et al., "Real-World Image Variation by Aligning Diffusion Inversion Chain", 2023, arXiv
     2305.18729.
