@@ -14,8 +14,6 @@ from .gradient import generate as generate
 from .midpoint import Midpoint as Midpoint
 from .rf import RFInversion as RFInversion
 from .rival import RIVAL as RIVAL
-from .rival import adain as adain
-from .rival import channel_statistics as channel_statistics
 from .tuned import NullText as NullText
 from .tuned import PromptTuning as PromptTuning
 from .whiteness import Whiteness as Whiteness

@@ -96,8 +96,7 @@ class Inversion(ABC):
             source: the prior under the condition of the image, see `priors.Guided`.
             target: the prior under the wanted condition, of the same noise levels.
 
-        Raises:
-            ArgumentError, SamplingError: see `encode`.
+        Raises: see `encode`.
         """
         _require_plain(source, "source")
         _require_plain(target, "target")
