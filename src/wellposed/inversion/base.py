@@ -54,7 +54,7 @@ class Inversion(ABC):
     Args:
         steps: noise levels; the network is called once or twice for each but one of them.
         spacing: spacing of the levels, see `Schedule.times`.
-        start: noise-to-signal ratio up to which images are carried; ``math.inf``: all levels.
+        start: noise-to-signal ratio up to which images are carried; by default all levels.
     """
 
     steps: Steps = 50
@@ -87,6 +87,21 @@ class Inversion(ABC):
         std = starting_std(prior.schedule, chain.times[-1])
         facts = _levels(chain), tuple(chain.times), std, chain.scale[-1], image.dtype
         return Code(found.states, self, found.residual, chain.calls, *facts)
+
+    def edit(self, image: Tensor, source: Prior, target: Prior) -> Tensor:
+        """Return images under another condition: encoded with the source, decoded with the target.
+
+        Args:
+            image: (B, C, ...), in public values.
+            source: the prior under the condition of the image, see `priors.Guided`.
+            target: the prior under the wanted condition, of the same noise levels.
+
+        Raises: see `encode`.
+        """
+        _require_plain(source, "source")
+        _require_plain(target, "target")
+        _require_levels("target", self._chain(target), _levels(self._chain(source)))
+        return self.encode(image, source).decode(target)
 
     @abstractmethod
     def up(self, x_m: Tensor, chain: Chain) -> Found:
@@ -161,17 +176,14 @@ class Code:
     def decode(self, prior: Prior) -> Tensor:
         """Return the images (B, C, ...) of the code in public values.
 
-        Under the prior of the inversion it is the image itself, under the same prior with another
-        condition an edited one.
+        Under the prior of the inversion it is the image, under another condition an edited one.
 
         Raises:
             ArgumentError: a restorer, or a prior with another schedule.
         """
         _require_plain(prior)
         chain = self.method._chain(prior)
-        same = len(chain.times) == len(self.levels) and _close(_levels(chain), self.levels)
-        accepted = "one with the noise levels of the inversion's prior"
-        require(same, "prior", f"the schedule {type(prior.schedule).__name__}", accepted)
+        _require_levels("prior", chain, self.levels)
         u = self.method.clean(self.method.down(self.states, chain), chain)
         return public(u, prior, self.dtype)
 
@@ -275,7 +287,13 @@ def _close(found: tuple[float, ...], wanted: tuple[float, ...]) -> bool:
     return len(found) == len(wanted) and all(math.isclose(a, b, rel_tol=1e-6) for a, b in pairs)
 
 
-def _require_plain(prior: Prior) -> None:
+def _require_levels(name: str, chain: Chain, levels: tuple[float, ...]) -> None:
+    got = f"the schedule {type(chain.prior.schedule).__name__}"
+    accepted = "one with the noise levels of the inversion's prior"
+    require(_close(_levels(chain), levels), name, got, accepted)
+
+
+def _require_plain(prior: Prior, name: str = "prior") -> None:
     kind = type(prior).__name__
-    require(isinstance(prior, Prior), "prior", kind, "a wellposed Prior")
-    require(prior.anchor is None, "prior", f"{kind} with an anchor", "a plain prior")
+    require(isinstance(prior, Prior), name, kind, "a wellposed Prior")
+    require(prior.anchor is None, name, f"{kind} with an anchor", "a plain prior")

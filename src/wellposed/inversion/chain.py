@@ -58,15 +58,21 @@ class Chain:
         """The noisiest level."""
         return len(self.times) - 1
 
-    def look(self, x: Tensor, level: int) -> Look:
-        """Return clean image and noise of ``x`` at a level, with one call."""
-        return self.look_at(x, self.times[level])
+    def look(self, x: Tensor, level: int, prior: Denoising | None = None) -> Look:
+        """Return clean image and noise of ``x`` at a level, with one call.
 
-    def look_at(self, x: Tensor, t: float) -> Look:
-        """Return clean image and noise of ``x`` at any time, with one call."""
+        Args:
+            x: the image at the level.
+            level: the level.
+            prior: another prior of the same schedule; by default the chain's own.
+        """
+        return self.look_at(x, self.times[level], prior)
+
+    def look_at(self, x: Tensor, t: float, prior: Denoising | None = None) -> Look:
+        """Return clean image and noise of ``x`` at any time, with one call; see `look`."""
         self.calls += 1
         alpha, sigma, scale = scaled(self.prior, t)
-        x0 = self.prior.denoise(scale * x, t)
+        x0 = (prior or self.prior).denoise(scale * x, t)
         return Look(x0, (x - alpha * x0) / sigma)
 
     def place(self, look: Look, level: int) -> Tensor:

@@ -10,15 +10,21 @@ from wellposed.errors import FileError, WellposedError
 from wellposed.inversion.base import Code, Inversion
 from wellposed.inversion.bdia import BDIA
 from wellposed.inversion.ddim import DDIM
+from wellposed.inversion.direct import DirectInversion
 from wellposed.inversion.edict import EDICT
 from wellposed.inversion.edit_friendly import EditFriendly
 from wellposed.inversion.fixed_point import FixedPoint
 from wellposed.inversion.midpoint import Midpoint
+from wellposed.inversion.rf import RFInversion
+from wellposed.inversion.rival import RIVAL
+from wellposed.inversion.tuned import NullText, PromptTuning
 from wellposed.results import read_hdf5
 
-METHODS: dict[str, type[Inversion]] = {
-    cls.__name__: cls for cls in (BDIA, DDIM, EDICT, EditFriendly, FixedPoint, Midpoint)
-}
+KINDS: tuple[type[Inversion], ...] = (
+    *(BDIA, DDIM, DirectInversion, EDICT, EditFriendly, FixedPoint, Midpoint),
+    *(NullText, PromptTuning, RFInversion, RIVAL),
+)
+METHODS: dict[str, type[Inversion]] = {cls.__name__: cls for cls in KINDS}
 MOST_STATES = 10**6
 
 

@@ -24,7 +24,10 @@ class FixedPoint(Euler):
     named in a warning: use more iterations or steps.
 
     Pan et al., "Effective Real Image Editing with Accelerated Iterative Diffusion Inversion",
-    2023, arXiv 2309.04907.
+    2023, arXiv 2309.04907. SPDInv asks the same of each step, to free the noise from the
+    source's prompt, and descends along the gradient of the residual instead: Li et al., "Source
+    Prompt Disentangled Inversion for Boosting Image Editability with Diffusion Models", 2024,
+    arXiv 2403.11105.
 
     Args:
         iterations: most calls for one step.
