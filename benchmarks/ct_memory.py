@@ -13,12 +13,14 @@ their time for 256^3 and 360 views, as sides to the fourth power.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from wellposed.figures import format_table
 from wellposed.linalg import conjugate_gradient
-from wellposed.operators import ConeBeamCT, FanBeamCT, ParallelBeamCT, PlanarCT
+from wellposed.operators import ConeBeamCT, FanBeamCT, ParallelBeamCT
+from wellposed.operators.ct import PlanarCT
 
 CONES, CONE_VIEWS = (64, 96), 12
 
@@ -50,7 +52,8 @@ def seconds(call: Callable[[], object]) -> float:
 
 def least(calls: list[Callable[[], object]], repeats: int) -> list[float]:
     """Return the least processor time of each call, all taken in turn."""
-    return [min(times) for times in zip(*([*map(seconds, calls)] for _ in range(repeats)))]
+    taken = [[seconds(call) for call in calls] for _ in range(repeats)]
+    return [min(times) for times in zip(*taken, strict=True)]
 
 
 def matrix_bytes(op: PlanarCT) -> int:
@@ -71,8 +74,8 @@ def products(size: int, views: int, repeats: int) -> None:
         for batch in (1, 8):
             x = torch.rand(batch, *whole.img_size)
             y = whole.A(x)
-            times = least([lambda op=op: op.A(x) for op in ops], repeats)
-            back = least([lambda op=op: op.A_adjoint(y) for op in ops], repeats)
+            times = least([partial(op.A, x) for op in ops], repeats)
+            back = least([partial(op.A_adjoint, y) for op in ops], repeats)
             ratios = [f"{t / ts[0]:.1f}" for ts in (times, back) for t in ts[1:]]
             rows.append([name, f"{setup:.2f}", str(batch), f"{1e3 * times[0]:.1f}", *ratios])
     header = ["", "set-up s", "batch", "A ms", "A, half stored", "A, none"]
@@ -109,7 +112,7 @@ def cones(repeats: int) -> None:
         op = ConeBeamCT((side, side, side), CONE_VIEWS, 2.0 * side, 4.0 * side)
         x = torch.rand(1, *op.img_size)
         y = op.A(x)
-        times = least([lambda op=op, x=x: op.A(x), lambda op=op, y=y: op.A_adjoint(y)], repeats)
+        times = least([partial(op.A, x), partial(op.A_adjoint, y)], repeats)
         whole = [t * (256 / side) ** 4 * 360 / CONE_VIEWS / 60 for t in times]
         rows.append([f"{side}^3", *(f"{t:.2f}" for t in times), *(f"{t:.1f}" for t in whole)])
     print(format_table(["", "A s", "A^T s", "A min, 256^3", "A^T min, 256^3"], rows))

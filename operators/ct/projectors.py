@@ -41,7 +41,7 @@ def make_projector(
         weights.insert(0, first)
     logger.info(
         "the matrix of this scan needs %.3g GB and memory allows %.3g GB: the weights of %d of %d "
-        "angles are computed at each product, which takes up to ten times as long",
+        "angles are computed at each product, which takes several times as long",
         needed / 1e9,
         memory / 1e9,
         count - stored,
