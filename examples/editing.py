@@ -29,7 +29,7 @@ SIDE, STEPS, GUIDANCE = 8, 25, 2.0
 
 
 class Described(Prior):
-    """Mixtures ``(N(M e + p, v) + N(M e - p, v)) / 2`` of an embedding e; counts its calls."""
+    """Mixtures ``(N(M e + p, v) + N(M e - p, v)) / 2`` of an embedding e; counts the images."""
 
     has_range = False
 
@@ -47,7 +47,7 @@ class Described(Prior):
 
     def denoise(self, x_t: Tensor, t: float, condition: TextCondition) -> Tensor:
         """Return ``E[x_0 | x_t]`` under a description."""
-        self.calls += 1 if len(condition) < 2 * len(x_t) else 2
+        self.calls += len(x_t)
         alpha, sigma = self.schedule(t)
         v, middle = self.variance, self.centre_of(condition)
         total = alpha**2 * v + sigma**2
@@ -104,7 +104,13 @@ def main() -> None:
         share = (change * move).sum((1, 2, 3), keepdim=True) / move.square().sum()
         rest = float((change - share * move).norm() / image.norm())
         rows.append(
-            [name, str(prior.calls), f"{returned:.1e}", f"{share.mean():.2f}", f"{rest:.2f}"]
+            [
+                name,
+                str(prior.calls // len(image)),
+                f"{returned:.1e}",
+                f"{share.mean():.2f}",
+                f"{rest:.2f}",
+            ]
         )
     print(format_table(["method", "calls", "returned", "moved", "rest"], rows))
 
