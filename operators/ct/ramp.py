@@ -34,7 +34,9 @@ class RampInverse:
     def __call__(self, x: Tensor) -> Tensor:
         """Return the inverse applied to images (B, 1, H, W)."""
         size = x.shape[-2:]
-        filtered = torch.fft.rfft2(x) / (self.spectrum.to(x) + self.weight)
+        # One by one: in a batch, MKL rounds some sizes in another way.
+        found = torch.cat([torch.fft.rfft2(image) for image in x.split(1)])
+        filtered = found / (self.spectrum.to(x) + self.weight)
         image: Tensor = torch.fft.irfft2(filtered, s=size)
         return image
 
