@@ -47,6 +47,7 @@ def test_solvers_and_priors_do_not_import_deepinv_diffusers_or_matplotlib():
 WITHOUT = "import sys; sys.modules.update(dict.fromkeys({names}))\n"
 
 
+@pytest.mark.slow
 def test_the_core_does_without_the_extras():
     """Every public name is there, and the list of the command, without what extras hold."""
     names = ("nibabel", "pydicom", "pylibjpeg", "gdcm", "accelerate")
