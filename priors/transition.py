@@ -66,6 +66,16 @@ def variance(rule: str, level: Levels, eta: float = 1.0) -> Tensor:
     return eta**2 * sigma_s**2 if rule == "fresh" else torch.zeros_like(sigma_s)
 
 
+def kept_noise(level: Levels, v: Tensor) -> Tensor:
+    """Return ``sqrt(sigma_s^2 - v)``, the weight of the kept noise in ``x_s``."""
+    return (level.sigma_s**2 - v).clamp(min=0).sqrt()
+
+
+def share_of_image(level: Levels, v: Tensor) -> Tensor:
+    """Return by how much ``x_s`` moves with ``x0``, if the noise is the implied one."""
+    return level.alpha_s - level.alpha_t * kept_noise(level, v) / level.sigma_t
+
+
 def implied_noise(x_t: Tensor, x0: Tensor, level: Levels, anchor: float | Tensor = 0.0) -> Tensor:
     """Return ``eps = (x_t - m - alpha_t (x0 - m)) / sigma_t``."""
     return (x_t - anchor - level.alpha_t * (x0 - anchor)) / level.sigma_t
@@ -89,7 +99,7 @@ def transition(
         v: variance of the fresh noise, from `variance`.
         anchor: ``m``: 0 for plain diffusions, the degraded image for restoration processes.
     """
-    kept = (level.sigma_s**2 - v).clamp(min=0).sqrt()
+    kept = kept_noise(level, v)
     return anchor + level.alpha_s * (x0 - anchor) + kept * eps + v.sqrt() * z
 
 

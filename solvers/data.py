@@ -99,6 +99,14 @@ def proximal(
     return x0 + damped_inverse(problem, b, weight, iterations)
 
 
+def noised(problem: Problem, sigma: Tensor, noise: NoiseSource) -> Problem:
+    """Return the problem with noise of a level (B,) added to ``y``, where y is measured."""
+    n = per_item(sigma, problem.y) * noise.draw(problem.y)
+    restrict = getattr(problem.operator, "restrict", None)
+    n = n if restrict is None else restrict(n)  # what is not measured has no noise
+    return replace(problem, y=problem.y + n)
+
+
 def noised_weight(level: Levels, problem: Problem) -> Tensor:
     """Return the weight of x_s against data of the same noise, ``(alpha_s sigma_y / sigma_s)^2``.
 
@@ -205,9 +213,8 @@ class GaussianCoupling:
         "Gaussian sampling by local perturbations" (Papandreou and Yuille, NeurIPS 2010).
         """
         z = self.centre + self.rho * noise.draw(self.centre)
-        y = self.problem.y
-        y = y + per_item(self.sigma, y) * noise.draw(y)
-        return proximal(replace(self.problem, y=y), z, (self.sigma / self.rho) ** 2)
+        measured = noised(self.problem, self.sigma, noise)
+        return proximal(measured, z, (self.sigma / self.rho) ** 2)
 
     def langevin(
         self, z: Tensor, noise: NoiseSource, steps: int, learning_rate: float, norm2: Tensor

@@ -11,7 +11,7 @@ from wellposed.checks import Count, Fraction
 from wellposed.errors import require
 from wellposed.linalg import per_item
 from wellposed.noise import NoiseSource
-from wellposed.priors.transition import Levels, levels, variance
+from wellposed.priors.transition import Levels, levels, share_of_image, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.corrected import Corrected
 from wellposed.solvers.data import (
@@ -100,8 +100,7 @@ class DDNM(Corrected):
         found = self.estimate(state.x, t, problem)
         z = self.draw(found.x0, s, noise)
         v = self.fresh(level)
-        kept = (level.sigma_s**2 - v).sqrt()
-        budget = v.sqrt() / (level.alpha_s - kept * level.alpha_t / level.sigma_t)  # sqrt(v) / a
+        budget = v.sqrt() / share_of_image(level, v)  # sqrt(v) / a
         if is_decomposable(problem.operator):
             x0, z = by_coordinates(found.x0, z, budget, problem)
         else:

@@ -1,18 +1,17 @@
 """Flower: refining the destination of a flow by the data (Pourya, El Rawas and Unser 2025)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from wellposed.checks import Count, Fraction
-from wellposed.linalg import per_item
 from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
 from wellposed.solvers.data import proximal
 from wellposed.solvers.problem import Problem
+from wellposed.solvers.spread import perturbed, unit_variance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +30,13 @@ class Refinement(Correction):
         self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
     ) -> Tensor:
         """Solve the proximal problem; a draw perturbs its centre and the data."""
-        nu = level.sigma_t / torch.hypot(level.alpha_t, level.sigma_t)
-        weight, x0, y = (problem.noise_sigma / nu) ** 2, found.x0, problem.y
+        variance_of_x0 = unit_variance(level)
+        weight = problem.noise_sigma**2 / variance_of_x0
         if self.gamma > 0:
-            spread = self.gamma**0.5
-            x0 = x0 + spread * nu * noise.draw(x0)
-            y = y + spread * per_item(problem.noise_sigma, y) * noise.draw(y)
-        return proximal(replace(problem, y=y), x0, weight)
+            u = (self.gamma * variance_of_x0).sqrt() * noise.draw(found.x0)
+            sigma = self.gamma**0.5 * problem.noise_sigma
+            found, problem = perturbed(found, u, problem, sigma, noise)
+        return proximal(problem, found.x0, weight)
 
 
 @dataclass(frozen=True, kw_only=True)

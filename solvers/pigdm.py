@@ -9,7 +9,7 @@ from torch import Tensor
 from wellposed.checks import Choice, Count, Fraction
 from wellposed.linalg import per_item
 from wellposed.noise import NoiseSource
-from wellposed.priors.transition import Levels, levels, variance
+from wellposed.priors.transition import Levels, levels, share_of_image, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
 from wellposed.solvers.data import proximal
@@ -76,7 +76,7 @@ class PiGDM(Corrected):
     Where the variance of x_0 given x_t exceeds r_t^2, as it does for data of larger variance, both
     weights overshoot. On the random walks of docs/posterior.md the published runs diverge, to 78
     and 537 dB above the least error. A shift of x0 that would more than double the misfit is
-    therefore shortened to where it doubles it, at the cost of one application of A. Other shifts
+    therefore shortened to where it doubles it, at the cost of two applications of A. Other shifts
     are those of the paper.
 
     Reference: "Pseudoinverse-Guided Diffusion Models for Inverse Problems", ICLR 2023,
@@ -118,8 +118,6 @@ class PiGDM(Corrected):
             return State(x_s, x0)
         if level.alpha_t == 0:
             return State(x_s, x0)
-        move = level.alpha_t * torch.hypot(level.alpha_s, level.sigma_s)
-        move = move * pull(found, level, problem)
-        kept = (level.sigma_s**2 - self.fresh(level)).clamp(min=0).sqrt() / level.sigma_t
-        per_x0 = level.alpha_s - level.alpha_t * kept  # of x_s
-        return State(x_s + per_item(share(move / per_x0, found, problem), move) * move, x0)
+        move = level.alpha_t * level.sizes[1] * pull(found, level, problem)
+        shift = move / share_of_image(level, self.fresh(level))  # of x0
+        return State(x_s + per_item(share(shift, found, problem), move) * move, x0)

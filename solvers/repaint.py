@@ -7,12 +7,11 @@ from torch import Tensor
 
 from wellposed.checks import Count
 from wellposed.errors import require
-from wellposed.linalg import per_item
 from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, levels, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.corrected import Corrected
-from wellposed.solvers.data import noised_weight, proximal
+from wellposed.solvers.data import noised, noised_weight, proximal
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.time_travel import travel_back, walk
 
@@ -80,8 +79,7 @@ class RePaint(Corrected):
 
 def replaced(x: Tensor, level: Levels, problem: Problem, noise: NoiseSource) -> Tensor:
     """Return ``x_s`` with what the data show better, at the same noise; see `RePaint`."""
-    y = problem.y + per_item(problem.noise_sigma, problem.y) * noise.draw(problem.y)
-    known = level.alpha_s * y
+    known = level.alpha_s * noised(problem, problem.noise_sigma, noise).y
     if level.sigma_s > 0:
         known = known + level.sigma_s * problem.A(noise.draw(x))
     return proximal(replace(problem, y=known), x, noised_weight(level, problem))

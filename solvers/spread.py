@@ -12,7 +12,6 @@ samples are too narrow, by an amount that falls only with the number of steps.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from wellposed.linalg import WHOLE, Space, as_real, like, per_item
 from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.priors.transition import Levels
 from wellposed.solvers.corrected import Estimate
-from wellposed.solvers.data import noise_level, proximal
+from wellposed.solvers.data import noise_level, noised, proximal
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import measured_numbers
 
@@ -46,10 +45,7 @@ def perturbed(
         sigma: noise level of the data that the correction assumes, (B,).
         noise: source of the noise of the data.
     """
-    n = per_item(sigma, problem.y) * noise.draw(problem.y)
-    restrict = getattr(problem.operator, "restrict", None)
-    n = n if restrict is None else restrict(n)  # what is not measured has no noise
-    return found._replace(x0=found.x0 + u), replace(problem, y=problem.y + n)
+    return found._replace(x0=found.x0 + u), noised(problem, sigma, noise)
 
 
 def tweedie_draw(

@@ -13,7 +13,14 @@ from wellposed.checks import Choice, Fraction, Whole
 from wellposed.errors import ArgumentError, SamplingError, require
 from wellposed.noise import NoiseSource
 from wellposed.priors.analytic import SupportsNoisyDraws
-from wellposed.priors.transition import Levels, levels, starting_std, variance
+from wellposed.priors.transition import (
+    Levels,
+    kept_noise,
+    levels,
+    share_of_image,
+    starting_std,
+    variance,
+)
 from wellposed.runs.memory import MemoryPlan, check_samples
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.batches import Batch
@@ -204,8 +211,7 @@ class Twisted(Solver):
     ) -> tuple[Tensor, Tensor]:
         """Return ``x_s`` and ``log p(x_s) / q(x_s)`` of each particle, from fresh noise z."""
         v = variance("markov", level)
-        k = (level.sigma_s**2 - v).clamp(min=0).sqrt() / level.sigma_t
-        c = level.alpha_s - k * level.alpha_t
+        k, c = kept_noise(level, v) / level.sigma_t, share_of_image(level, v)
         mean = level.alpha_s * state.x0 + k * (state.x - level.alpha_t * state.x0)
         shift, twist = c * (state.corrected - state.x0), self.twist(problem)
         moves, gains = [], []

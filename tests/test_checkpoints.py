@@ -22,7 +22,6 @@ from wellposed.priors.networks.adm import ADMUNet
 from wellposed.priors.networks.ddpm import DDPMConfig, DDPMUNet
 from wellposed.priors.stored import registry as loading
 from wellposed.priors.stored.registry import WEIGHTS
-from wellposed.priors.text import files as text_files
 from wellposed.solvers import DDS
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -638,8 +637,7 @@ def test_folders_of_ours_and_of_diffusers_are_loaded_too(tmp_path):
 def test_hub_ids_go_to_diffusers_and_lost_files_do_not(monkeypatch, tmp_path):
     asked = []
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
-    for module in (loading, text_files):
-        monkeypatch.setattr(module, "fetch", lambda path, patterns: tmp_path)
+    monkeypatch.setattr(loading, "fetch", lambda path, patterns: tmp_path)
     monkeypatch.setattr(
         loading, "load_diffusers", lambda path, **options: asked.append((path, options))
     )

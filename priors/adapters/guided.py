@@ -93,9 +93,8 @@ class Guided(Adapter):
     def _estimates(self, x_t: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
         """Return the estimates for the null condition and for the condition."""
         null, given = self.null, self.condition
-        if not isinstance(null, TextCondition) or not isinstance(given, TextCondition):
-            return self.prior.denoise(x_t, t, null), self.prior.denoise(x_t, t, given)
-        if not null.is_like(given):
+        kind = TextCondition
+        if not (isinstance(null, kind) and isinstance(given, kind) and null.is_like(given)):
             return self.prior.denoise(x_t, t, null), self.prior.denoise(x_t, t, given)
         both = null.repeated(len(x_t)).beside(given.repeated(len(x_t)))
         times = t.repeat(2) if isinstance(t, Tensor) and t.ndim > 0 and len(t) > 1 else t

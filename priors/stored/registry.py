@@ -98,19 +98,19 @@ def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkp
         state = read_state(path, options.pop("weights", None))
         family = identify(state, path)
         return Checkpoint(family.name, family.build(state, f"path: {str(path)!r}", options))
-    if path.is_dir() and _is_ours(path):
-        require(not options, "options", options, "no options, as config.json has all settings")
-        return Checkpoint("wellposed", load_prior(path))
     on_hub = isinstance(source, str) and bool(HUB_ID.fullmatch(source)) and not path.is_dir()
-    if on_hub and _is_ours(fetch(source, ["config.json", "model_index.json"])):
+    folder = fetch(source, ["config.json", "model_index.json"]) if on_hub else path
+    described = on_hub or path.is_dir()
+    if described and _is_ours(folder):
         require(not options, "options", options, "no options, as config.json has all settings")
-        return Checkpoint("wellposed", load_prior(fetch(source, ["config.json", "*.safetensors"])))
-    pipeline = text_pipeline(source) if path.is_dir() or on_hub else None
+        whole = fetch(source, ["config.json", "*.safetensors"]) if on_hub else folder
+        return Checkpoint("wellposed", load_prior(whole))
+    pipeline = text_pipeline(folder) if described else None
     if pipeline is not None:
         return Checkpoint(pipeline.name, load_text(source, pipeline, options))
     told = [name for name in ("prompt", "negative_prompt", "guidance") if name in options]
     require(not told, ", ".join(told), "text", "none, as this model takes no text")
-    if path.is_dir() or on_hub:
+    if described:
         check_options(options, "data_range", "is_complex")
         data_range, is_complex = options.get("data_range"), options.get("is_complex", False)
         prior = load_diffusers(source, data_range=data_range, is_complex=is_complex)

@@ -11,7 +11,6 @@ from torch import nn
 
 from wellposed.errors import CheckpointError
 from wellposed.priors.checkpoints.diffusers_files import (
-    HUB_ID,
     check_kind,
     fetch,
     load_model,
@@ -27,14 +26,8 @@ VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerFast")
 
 
-def text_pipeline(source: str | Path) -> TextPipeline | None:
-    """Return the class of a folder or hub id if it is a text-conditioned pipeline, else None."""
-    if Path(source).is_dir():
-        folder = Path(source)
-    elif isinstance(source, str) and HUB_ID.fullmatch(source):
-        folder = fetch(source, [INDEX])
-    else:
-        return None
+def text_pipeline(folder: Path) -> TextPipeline | None:
+    """Return the class of a folder if it is a text-conditioned pipeline, else None."""
     if not (folder / INDEX).is_file():
         return None
     return TEXT_PIPELINES.get(str(read_settings(folder, INDEX).get("_class_name")))

@@ -8,7 +8,7 @@ from torch import Tensor
 from wellposed.checks import Choice, Count, Fraction
 from wellposed.noise import NoiseSource
 from wellposed.priors.prediction import TWO_HEADS, Components
-from wellposed.priors.transition import Levels, variance
+from wellposed.priors.transition import Levels, kept_noise, variance
 from wellposed.solvers.base import State
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.restoration.base import Restoration, has_range, remaining_noise
@@ -99,8 +99,7 @@ class RDDM(Restoration):
         if self.eta > 0:
             eps = remaining_noise(x, x0, r, level)
         v = self.fresh(level)
-        kept = (level.sigma_s**2 - v).clamp(min=0).sqrt()
-        x = x - (level.alpha_s - level.alpha_t) * r - (level.sigma_t - kept) * eps
+        x = x - (level.alpha_s - level.alpha_t) * r - (level.sigma_t - kept_noise(level, v)) * eps
         return State(x + v.sqrt() * noise.draw(x) if self.eta > 0 else x, x0)
 
 
