@@ -1,14 +1,12 @@
 """Estimates and samplers without tuning, on images of 256 pixels; with and without calibration.
 
-    python benchmarks/full_size.py --data FOLDER [--keep FOLDER] [--images 10] [--methods HQS MMPS]
+    python benchmarks/full_size.py --data FOLDER [--images 8] [--methods HQS MMPS]
 
 Settings are those of `solvers.recommend` or as published; nothing is chosen by looking at images.
 Problems are those of `image_problems`, of full size. Writes `docs/full_size.md` and the figures
 behind it, `benchmarks/full_size.json`; what is there already is not run again, so the run may be
-interrupted at any time. ``--keep`` holds each pixel's error over its standard deviation, from
-which intervals are calibrated: those of an image by the other images. Seconds are the processor's,
-of one thread. ``--lpips`` adds LPIPS with torchvision's file of AlexNet, ``--st-lpips`` the shift
-tolerant one.
+interrupted at any time. Seconds are the processor's, of one thread. ``--lpips`` adds LPIPS with
+torchvision's file of AlexNet, ``--st-lpips`` the shift tolerant one.
 """
 
 import argparse
@@ -21,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from image_problems import TASKS, Case, build_case
 from supervised import restore
 from torch import Tensor
@@ -37,7 +34,7 @@ from wellposed.priors import Prior
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
-from wellposed.uncertainty import gaussian_factor, scores_of, smallest_factor
+from wellposed.uncertainty import gaussian_factor, scores_of
 from wellposed.writing import write_text
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -45,6 +42,9 @@ LEVEL = 0.9
 """Of intervals."""
 
 GAUSSIAN = gaussian_factor(LEVEL)
+
+FACTORS = np.geomspace(0.5, 50, 60)
+"""Half-widths of intervals in standard deviations, for which coverage is kept."""
 
 EVALUATIONS = 30
 """Of an estimate or a sample; DPS and RED-diff, which fail with so few, have 100."""
@@ -56,8 +56,9 @@ gives them, others as published but for the number of evaluations, {EVALUATIONS}
 100). Means over {{images}} images that no prior was trained on: photographs (Kodak, at half
 resolution) with noise .025 in [0, 1], multi-coil MRI (studyforrest, 8 coils, noise .01) and CT
 (andrei_abdomen, 30 views, noise of 1 %). Intervals of 90 % are mean +- {GAUSSIAN:.3f} standard
-deviations of 8 samples, then with the factor that `uncertainty.Conformal` finds on the other
-images of the task. "supervised" is a network as large as the prior's, trained for this operator.
+deviations of 8 samples; "calibrated" intervals have the width that covers 90 % of the pixels of
+the other images of the task. "supervised" is a network as large as the prior's, trained for this
+operator.
 
 PSNR in dB of the estimate, or of one sample / the mean of all:
 """
@@ -90,10 +91,12 @@ METHODS = {
     "DDS": Row(lambda case: solvers.DDS(eta=1.0, **KARRAS), 8),
     "MMPS": Row(lambda case: solvers.recommend(case.operator, case.prior, "samples"), 8),
     "DDRM": Row(lambda case: solvers.DDRM(**KARRAS), 8),
-    "DiffPIR": Row(lambda case: solvers.DiffPIR(**KARRAS), 2),
-    "DPS": Row(lambda case: solvers.DPS(steps=100), 2),
-    "deepinv DiffPIR": Row(lambda case: solvers.from_deepinv("DiffPIR", max_iter=EVALUATIONS), 2),
-    "deepinv DPS": Row(lambda case: solvers.from_deepinv("DPS", num_steps=100), 2),
+    "DiffPIR": Row(lambda case: solvers.DiffPIR(**KARRAS)),
+    "PnPFlow": Row(lambda case: solvers.PnPFlow(steps=EVALUATIONS, averages=1)),
+    "Flower": Row(lambda case: solvers.Flower(steps=EVALUATIONS)),
+    "DPS": Row(lambda case: solvers.DPS(steps=100)),
+    "deepinv DiffPIR": Row(lambda case: solvers.from_deepinv("DiffPIR", max_iter=EVALUATIONS)),
+    "deepinv DPS": Row(lambda case: solvers.from_deepinv("DPS", num_steps=100)),
 }
 """By the name in the tables."""
 
@@ -105,11 +108,10 @@ def main() -> None:
     """Run what is missing, one image of all tasks after the other, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=10)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--keep", type=Path, default=Path("out") / "full-size")
     parser.add_argument("--supervised", type=Path, help="folder of networks of `supervised.py`")
     parser.add_argument("--lpips", type=Path, help="torchvision's file of AlexNet")
     parser.add_argument("--st-lpips", action="store_true")
@@ -126,9 +128,8 @@ def main() -> None:
             for method in methods:
                 if str(index) not in read(args.out).get(task, {}).get(method, {}):
                     found = figures(case.only(index), methods[method], index, perceptual)
-                    kept = args.keep / f"{task}-{method}-{index}.npy"
-                    add(args.out, (task, method, str(index)), found, kept)
-    args.table.write_text(document(read(args.out), args.keep, args.images))
+                    add(args.out, (task, method, str(index)), found)
+        args.table.write_text(document(read(args.out)))
 
 
 def supervised(folder: Path | None, task: str) -> dict[str, Row]:
@@ -148,10 +149,8 @@ def supervised(folder: Path | None, task: str) -> dict[str, Row]:
     return {SUPERVISED: Row(lambda case: solve)}
 
 
-def figures(
-    case: Case, row: Row, index: int, perceptual: dict[str, Any]
-) -> tuple[dict[str, Any], Tensor | None]:
-    """Return the figures of a method on one image, and its errors over standard deviations."""
+def figures(case: Case, row: Row, index: int, perceptual: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a method on one image."""
     started = time.process_time()
     try:
         solver = row.make(case)
@@ -159,7 +158,7 @@ def figures(
         options = {"num_samples": row.samples, "seed": None if drawn else index}
         result = solver(case.y, case.operator, case.prior, **options)
     except (ArgumentError, SamplingError) as error:
-        return {"refused": str(error)[:200]}, None
+        return {"refused": str(error)[:200]}
     seconds = (time.process_time() - started) / row.samples
     one, mean = result.samples[0], result.mean
     measures = {"psnr": psnr, "ssim": ssim, **perceptual}
@@ -169,11 +168,18 @@ def figures(
         for name, measure in measures.items()
     }
     found |= {"residual": float(result.residual.mean()), "nfe": result.nfe, "seconds": seconds}
-    scores = None
     if row.samples > 2:
         scores = scores_of(result, case.truth)
         found["coverage"] = float((scores <= GAUSSIAN).double().mean())
-    return {key: round(value, 5) for key, value in found.items()}, scores
+    rounded = {key: round(value, 5) for key, value in found.items()}
+    return rounded | ({"within": within(scores)} if row.samples > 2 else {})
+
+
+def within(scores: Tensor) -> str:
+    """Return the share of scores up to each factor, in words of one line."""
+    ordered = np.sort(scores.flatten().numpy())
+    shares = np.searchsorted(ordered, FACTORS, side="right") / len(ordered)
+    return " ".join(f"{share:.4f}" for share in shares)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -181,35 +187,28 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def add(
-    path: Path, place: tuple[str, str, str], row: tuple[dict[str, Any], Tensor | None], kept: Path
-) -> None:
-    """Keep the scores, then add the figures to the file, which is written as a whole."""
-    found, scores = row
-    if scores is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        np.save(kept, scores.half().numpy())
+def add(path: Path, place: tuple[str, str, str], found: dict[str, Any]) -> None:
+    """Add figures to the file, which is written as a whole."""
     record, (task, method, index) = read(path), place
     record.setdefault(task, {}).setdefault(method, {})[index] = found
     write_text(path, json.dumps(record, indent=1) + "\n")
     print(*place, found, flush=True)
 
 
-def calibrated(keep: Path, task: str, method: str, images: int) -> float | None:
-    """Return the mean coverage with the factor of the other images, if all scores were kept."""
-    files = [keep / f"{task}-{method}-{index}.npy" for index in range(images)]
-    if images < 10 or not all(file.exists() for file in files):
+def calibrated(rows: dict[str, dict[str, Any]]) -> float | None:
+    """Return the mean coverage of each image with the factor that suits the others."""
+    shares = [np.array(row["within"].split(), float) for row in rows.values() if "within" in row]
+    if len(shares) < 2:
         return None
-    scores = [torch.from_numpy(np.load(file)).float().flatten() for file in files]
-    held = []
-    for index, own in enumerate(scores):
-        others = torch.cat(scores[:index] + scores[index + 1 :])
-        factor = smallest_factor(others, images - 1, LEVEL)
-        held.append(float((own <= factor).double().mean()))
-    return math.fsum(held) / images
+    found = []
+    for index, own in enumerate(shares):
+        others = np.mean(shares[:index] + shares[index + 1 :], axis=0)
+        log_factor = np.interp(LEVEL, others, np.log(FACTORS))
+        found.append(float(np.interp(log_factor, np.log(FACTORS), own)))
+    return math.fsum(found) / len(found)
 
 
-def document(record: dict[str, Any], keep: Path, images: int) -> str:
+def document(record: dict[str, Any]) -> str:
     """Return the tables of a record, in Markdown."""
     counts = [len(rows) for task in record.values() for rows in task.values()]
     text = [SUMMARY.format(images=min(counts, default=0))]
@@ -222,7 +221,7 @@ def document(record: dict[str, Any], keep: Path, images: int) -> str:
         "norm (1 for a posterior sample), coverage and seconds for a sample, task by task:"
     )
     for name, task in record.items():
-        text.append(f"\n## {name}\n\n{task_table(name, task, keep, images)}")
+        text.append(f"\n## {name}\n\n{task_table(task)}")
     return "\n".join(text) + "\n"
 
 
@@ -230,7 +229,7 @@ def _means(rows: dict[str, dict[str, Any]] | None) -> dict[str, float] | None:
     """Return the means over images, or None if the method refused one."""
     if not rows or any("refused" in row for row in rows.values()):
         return None
-    keys = next(iter(rows.values()))
+    keys = next(iter(rows.values())).keys() - {"within"}
     return {key: math.fsum(row[key] for row in rows.values()) / len(rows) for key in keys}
 
 
@@ -242,7 +241,7 @@ def _pair(rows: dict[str, dict[str, Any]] | None) -> str:
     return f"{one:.2f}" if one == mean else f"{one:.2f} / {mean:.2f}"
 
 
-def task_table(name: str, task: dict[str, Any], keep: Path, images: int) -> str:
+def task_table(task: dict[str, Any]) -> str:
     """Return the table of one task."""
     measures = {"psnr": ("PSNR", ".2f"), "ssim": ("SSIM", ".3f")}
     measures |= {"lpips": ("LPIPS", ".3f"), "st_lpips": ("ST-LPIPS", ".4f")}
@@ -260,7 +259,7 @@ def task_table(name: str, task: dict[str, Any], keep: Path, images: int) -> str:
             for which in ("one", "mean")
             for key, (_, form) in shown.items()
         ]
-        after = calibrated(keep, name, method, images)
+        after = calibrated(task[method])
         held = [f"{found['coverage']:.2f}" if "coverage" in found else "-"]
         held.append("-" if after is None else f"{after:.2f}")
         cost = [f"{found['nfe']:.0f}", f"{found['seconds']:.1f}"]

@@ -242,7 +242,7 @@ def test_untuned_methods_are_measured_once(tmp_path, monkeypatch):
     monkeypatch.setattr(full, "METHODS", rows)
     monkeypatch.setattr(full, "build_case", lambda name, *args: case(name, items=2))
     out, table = tmp_path / "full.json", tmp_path / "full.md"
-    paths = ["--out", str(out), "--table", str(table), "--keep", str(tmp_path / "keep")]
+    paths = ["--out", str(out), "--table", str(table)]
     command = ["full_size.py", "--data", ".", "--images", "2", "--tasks", "sr4", "mri4", *paths]
     monkeypatch.setattr("sys.argv", command)
     full.main()
@@ -287,13 +287,11 @@ def test_held_out_images_are_covered_and_measured_once(tmp_path, monkeypatch):
         held.main()
 
 
-def test_intervals_are_calibrated_by_the_other_images(tmp_path):
-    scores = torch.randn(10, 4000, generator=torch.Generator().manual_seed(0)).abs() * 3
-    for index, own in enumerate(scores):
-        np.save(tmp_path / f"sr4-DDS-{index}.npy", own.half().numpy())
-    assert full.calibrated(tmp_path, "sr4", "DDS", 10) == pytest.approx(0.99, abs=0.01)
-    assert full.calibrated(tmp_path, "sr4", "MMPS", 10) is None
-    assert full.calibrated(tmp_path, "sr4", "DDS", 9) is None
+def test_intervals_are_calibrated_by_the_other_images():
+    scores = torch.randn(8, 40_000, generator=torch.Generator().manual_seed(0)).abs().double() * 3
+    rows = {str(index): {"within": full.within(own)} for index, own in enumerate(scores)}
+    assert full.calibrated(rows) == pytest.approx(0.9, abs=0.005)
+    assert full.calibrated({"0": {"coverage": 0.5}, "1": {"coverage": 0.5}}) is None
 
 
 # Restorers
