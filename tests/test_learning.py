@@ -16,7 +16,7 @@ from wellposed.learning import (
     stationary_start,
 )
 from wellposed.noise import ItemNoise
-from wellposed.operators import Denoising, Inpainting, SingleCoilMRI
+from wellposed.operators import Denoising, Inpainting, ParallelBeamCT, SingleCoilMRI
 from wellposed.priors import GaussianPrior, Stationary, load
 from wellposed.solvers import DDS, HQS
 
@@ -57,6 +57,21 @@ def test_the_start_is_that_of_complex_images_too():
         [Measurement(str(k), operator.A(x[k : k + 1]), operator) for k in range(40)]
     )
     assert found.is_complex and abs(float(found.covariance.spectrum.mean()) - 1) < 0.1
+
+
+def test_the_start_does_not_depend_on_the_scale_of_the_operator():
+    """The back-projection of CT is a hundred times as bright as the image."""
+    x, _ = field(3)
+    angles = [torch.arange(6) * 30.0 + 5 * k for k in range(3)]
+    parts = [
+        (image[None].float(), ParallelBeamCT(x.shape[-1], a, noise_sigma=0.2))
+        for image, a in zip(x, angles, strict=True)
+    ]
+    found = stationary_start(
+        [Measurement(str(k), op.A(image), op) for k, (image, op) in enumerate(parts)], rounds=1
+    )
+    power = float(x.square().mean())
+    assert 0.3 < float(found.covariance.spectrum.mean()) / power < 3
 
 
 def test_normalised_measurements_are_of_images_up_to_one():

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from wellposed.checks import Count, Seed, checked
 from wellposed.errors import ShapeError
+from wellposed.linalg import inner, per_item, squares
 from wellposed.learning.measurements import Measurement
 from wellposed.priors.analytic import GaussianPrior
 from wellposed.priors.covariance import Stationary
@@ -23,7 +24,8 @@ def stationary_start(
     """Return a Gaussian with one mean for each channel and a power spectrum, from measurements.
 
     Rounds of expectation maximisation: one exact posterior sample of every image, then their mean
-    and their mean spectrum, from white noise as bright as the back-projections.
+    and their mean spectrum, from white noise as bright as the back-projections, each times the
+    factor that fits its measurement best.
 
     Args:
         measurements: of images of one shape, (1, C, H, W).
@@ -52,13 +54,16 @@ def stationary_start(
 
 
 def _image(measurement: Measurement, size: tuple[int, ...]) -> Tensor:
+    """Return the back-projection times the factor that fits the measurement best."""
     image = measurement.image
     if tuple(image.shape[1:]) != size:
         raise ShapeError(
             f"measurements: got images {tuple(image.shape[1:])} in {measurement.name} and {size} "
             "before, accepted: images of one shape"
         )
-    return image
+    seen = measurement.operator.A(image)
+    factor = inner(seen, measurement.y) / squares(seen).clamp(min=1e-30).to(image.real)
+    return image * per_item(factor, image)
 
 
 def _sample(measurement: Measurement, prior: GaussianPrior, place: tuple[int, ...]) -> Tensor:
