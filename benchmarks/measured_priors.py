@@ -12,8 +12,8 @@ differs from slice to slice. The same small network is trained on
 - k-space by ambient diffusion, and by GSURE projected on what was measured (MRI only),
 
 with as many steps each. Slices of patients without any part in this are denoised, at two noise
-levels of values in [-1, 1], and reconstructed by `HQS` from measurements of the same kind. A killed
-run goes on with the same command.
+levels of values in [-1, 1], and reconstructed by `HQS` from measurements of the same kind. A
+killed run goes on with the same command.
 """
 
 import argparse
@@ -203,7 +203,7 @@ def rounds(setting: Setting, measurements: Sequence[Measurement], number: int, o
     """Return the prior after some rounds of expectation maximisation."""
     training = settings_of(setting, out, out, STEPS)
     solver = MMPS(steps=20, spacing="karras", isotropic_above=0.3, preconditioned=True)
-    chosen = RoundSettings(rounds=number, solver=solver)
+    chosen = RoundSettings(rounds=number, start_rounds=3, solver=solver)
     return load(learn_from_measurements(measurements, training, chosen))
 
 

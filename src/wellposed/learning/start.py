@@ -8,8 +8,8 @@ from torch import Tensor
 
 from wellposed.checks import Count, Seed, checked
 from wellposed.errors import ShapeError
-from wellposed.linalg import inner, per_item, squares
 from wellposed.learning.measurements import Measurement
+from wellposed.linalg import inner, per_item, squares
 from wellposed.priors.analytic import GaussianPrior
 from wellposed.priors.covariance import Stationary
 
