@@ -51,6 +51,17 @@ class Bilinear(NonlinearOperator):
         """Return parameters (B, P, H, W) with what the data cannot tell set; unchanged here."""
         return parameter
 
+    def centred(self, image: Tensor, parameter: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both without the shift against each other that the data cannot tell, if any."""
+        return image, parameter
+
+    def prefiltered(self, values: Tensor) -> Tensor:
+        """Return images or measurements as they are compared to fit a parameter; unchanged here.
+
+        A filter must commute with A. It should make errors of images about white.
+        """
+        return values
+
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return image (B, C, H, W) and parameter (B, P, H, W) of an unknown."""
         image, parameter = torch.split(x, self.channels, 1)

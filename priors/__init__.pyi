@@ -34,6 +34,7 @@ from .processes import rddm_from_ddim as rddm_from_ddim
 from .processes import resshift as resshift
 from .proximal import NuclearNorm as NuclearNorm
 from .proximal import Proximal as Proximal
+from .proximal import Simplex as Simplex
 from .proximal import TotalVariation as TotalVariation
 from .scaling import fit_range as fit_range
 from .schedule import VE as VE

@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from wellposed.checks import Choice, Count, NonNegative, Steps, check_fields
+from wellposed.checks import Choice, Count, NonNegative, RealTensor, Steps, check_fields
 from wellposed.errors import ShapeError, require
 from wellposed.linalg import per_item
 from wellposed.parallel.part import Part
@@ -138,6 +138,55 @@ class TotalVariation:
             after = (1 + math.sqrt(1 + 4 * t**2)) / 2
             q, previous, t = dual + (t - 1) / after * (dual - previous), dual, after
         return z - _divergence(previous)
+
+
+@dataclass(frozen=True, eq=False)
+class Simplex:
+    """``R(x) = weight ||x - mean||^2 / 2`` on images x >= 0 that sum to 1, such as blur kernels.
+
+    Its proximal operator projects ``(z + gamma weight mean) / (1 + gamma weight)`` to such images,
+    as in Held, Wolfe and Crowder, "Validation of subgradient optimization", 1974, doi
+    10.1007/BF01580223.
+
+    Args:
+        mean: values of at least 0 with sum 1, (H, W); where they are 0, images are 0. For kernels
+            e.g. ``operator.canvas(gaussian_kernel(size / 6, size))[0, 0]``.
+        weight: weight, at least 0; ``1 / weight`` is about the variance of a value.
+
+    Raises:
+        ShapeError: a mean that is not (H, W).
+        ArgumentError: one with negative values or another sum.
+    """
+
+    mean: RealTensor
+    weight: NonNegative = 1000.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.mean.ndim != 2:
+            raise ShapeError(f"mean: got {tuple(self.mean.shape)}, accepted: (H, W)")
+        total = float(self.mean.sum())
+        fits = bool((self.mean >= 0).all()) and abs(total - 1) < 1e-4
+        require(fits, "mean", f"sum {total:.4g}", "values of at least 0 with sum 1")
+
+    def __call__(self, z: Tensor, gamma: Tensor) -> Tensor:
+        """Return the proximal solution; see `Prox`."""
+        if z.shape[-2:] != self.mean.shape:
+            raise ShapeError(f"z: got {tuple(z.shape)}, accepted: (..., {tuple(self.mean.shape)})")
+        mean, pull = self.mean.to(z), per_item(gamma.to(z.real.dtype), z) * self.weight
+        inside = mean > 0
+        x = torch.zeros_like(z)
+        x[..., inside] = _on_simplex(((z + pull * mean) / (1 + pull))[..., inside])
+        return x
+
+
+def _on_simplex(z: Tensor) -> Tensor:
+    """Return the vectors along the last axis of at least 0 and sum 1 that are closest to z."""
+    falling = z.sort(dim=-1, descending=True).values
+    count = torch.arange(1, z.shape[-1] + 1, device=z.device)
+    excess = (falling.cumsum(-1) - 1) / count
+    kept = (falling > excess).sum(-1, keepdim=True)
+    return (z - excess.gather(-1, kept - 1)).clamp(min=0)
 
 
 def _gradient(x: Tensor) -> Tensor:

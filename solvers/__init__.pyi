@@ -9,6 +9,7 @@ from .ddrm import DDRM as DDRM
 from .dds import DDS as DDS
 from .diffpir import DiffPIR as DiffPIR
 from .dps import DPS as DPS
+from .estimates.blind_hqs import BlindHQS as BlindHQS
 from .estimates.direct import FBP as FBP
 from .estimates.direct import BackProjection as BackProjection
 from .estimates.noise_map import NoiseMAP as NoiseMAP

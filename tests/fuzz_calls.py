@@ -161,6 +161,7 @@ NEEDED = {
     "Proximal": {"prox": shrink},
     "Reflected": {"prior": GAUSSIAN, "weak": GAUSSIAN, "times": [900.0, 400.0]},
     "Rescheduled": {"prior": GAUSSIAN, "schedule": LINEAR},
+    "Simplex": {"mean": torch.ones(8, 8) / 64},
     "Skip": {"gaussian": GAUSSIAN, "ratio": 2.0},
     "Skipping": {"prior": GAUSSIAN, "skip": priors.Skip(GAUSSIAN, 2.0)},
     "Slicewise": {"prior": GAUSSIAN},

@@ -1,14 +1,36 @@
 """Blind problems: bilinear operators, priors of examples, equality with the known operator."""
 
 import pytest
+import skimage.data
 import torch
 from tests.helpers import rand, random
 
 from wellposed import errors
+from wellposed.metrics import psnr
 from wellposed.noise import ItemNoise
-from wellposed.operators import BlindBlur, Blur, check_operator, gaussian_kernel, random_kernels
-from wellposed.priors import Examples, GaussianMixturePrior, GaussianPrior, Product, Tabulated
-from wellposed.solvers import DPS
+from wellposed.operators import (
+    BlindBlur,
+    Blur,
+    Denoising,
+    check_operator,
+    gaussian_kernel,
+    motion_kernel,
+    random_kernels,
+)
+from wellposed.priors import (
+    VE,
+    Examples,
+    GaussianMixturePrior,
+    GaussianPrior,
+    Product,
+    Proximal,
+    Simplex,
+    Stationary,
+    Tabulated,
+    load,
+)
+from wellposed.solvers import DPS, HQS, BlindHQS
+from wellposed.solvers.estimates.blind_hqs import most_probable
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 SIZE = (2, 12, 11)
@@ -110,6 +132,119 @@ def test_kernels_are_those_of_their_seed_and_of_sum_one():
     torch.testing.assert_close(kernels.sum((1, 2)), torch.ones(6).double())
 
 
+@pytest.mark.parametrize(("size", "side"), [((2, 12, 11), 5), ((1, 8, 9), 8), ((3, 6, 16), 4)])
+def test_the_normal_map_of_kernels_is_exact_in_windows_of_any_size(size, side):
+    operator = BlindBlur(size, side)
+    A, canvas = operator.given_image(rand(2, *size)), random(2, 1, *size[1:])
+    torch.testing.assert_close(A.A_adjoint_A(canvas), A.A_adjoint(A.A(canvas)))
+
+
+def test_centring_changes_no_measurement_and_puts_kernels_in_the_middle():
+    operator, x, canvas = blind()
+    moved = operator.canvas(operator.window(canvas.roll((1, -1), (-2, -1))))
+    image, kernel = operator.centred(x, moved)
+    both = operator.join(image, kernel), operator.join(x, moved)
+    torch.testing.assert_close(operator.A(both[0]), operator.A(both[1]))
+    for axis, side in ((-2, 12), (-1, 11)):
+        places = torch.arange(side).double() - side // 2
+        means = kernel.sum(-3 - axis)[:, 0] @ places / kernel.sum((1, 2, 3))
+        assert means.abs().max() <= 0.5 + 1e-9
+
+
+def test_differences_commute_with_the_blur():
+    operator, x, canvas = blind()
+    y = operator.A(operator.join(x, canvas))
+    found = operator.given_image(operator.prefiltered(x)).A(canvas)
+    torch.testing.assert_close(found, operator.prefiltered(y))
+
+
+def test_the_simplex_is_met_where_the_conditions_of_its_optimum_hold():
+    """Kuhn-Tucker: one multiplier where x > 0, and no descent from where x = 0."""
+    mean = torch.zeros(6, 7).double()
+    mean[1:5, 2:6] = gaussian_kernel(1.0, 4)
+    z, gamma = 0.3 * random(3, 2, 6, 7), torch.tensor([1e-3, 0.5, 20.0]).double()
+    x = Simplex(mean, 2.0)(z, gamma)
+    assert (x[..., mean == 0] == 0).all()
+    assert (x >= 0).all()
+    torch.testing.assert_close(x.sum((-2, -1)), torch.ones(3, 2).double())
+    slope = (x - z + 2 * gamma.view(-1, 1, 1, 1) * (x - mean))[..., mean > 0]
+    x = x[..., mean > 0]
+    multiplier = slope.where(x > 0, -torch.inf).amax(-1, keepdim=True)
+    torch.testing.assert_close(slope.where(x > 0, multiplier), multiplier.expand_as(x))
+    assert (slope >= multiplier - 1e-9).all()
+
+
+def test_the_parameter_of_a_known_image_is_that_of_the_closed_form():
+    _, x, canvas = blind()
+    falling = 1 / (1 + torch.fft.fftfreq(12)[:, None] ** 2 * 50 + torch.fft.fftfreq(11) ** 2 * 50)
+    prior = GaussianPrior(0.02, Stationary(0.01 * falling.double()), VE(50.0, 1e-4))
+    A = BlindBlur(SIZE, 11, 0.05).given_image(x - 0.5)
+    y = A.measure(canvas)
+    sigma = torch.full((3,), 0.05).double()
+    found = most_probable(A, y, sigma, prior, 0 * canvas, 1000)
+    exact = torch.cat([prior.posterior(y[i : i + 1], A.item(i)).mean for i in range(3)])
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-5)
+
+
+def kernel_prior(operator, kernel, weight=1000.0):
+    simplex = Simplex(operator.canvas(kernel)[0, 0], weight)
+    return Proximal(simplex, data_range=(-0.1, 0.1), channels=1)
+
+
+def blind_problem(noise_sigma=0.05, items=2):
+    operator = BlindBlur(SIZE, 5, noise_sigma)
+    kernels = operator.canvas(random_kernels(items, 5)[:, None])
+    blocks = [GaussianPrior(0.5, 0.1), kernel_prior(operator, gaussian_kernel(1.0, 5))]
+    prior = Product(blocks, channels=[2, 1])
+    return operator.measure(operator.join(rand(items, *SIZE), kernels)), operator, prior
+
+
+def test_blind_hqs_with_a_certain_kernel_is_hqs():
+    kernel, smooth = motion_kernel(5, seed=2), GaussianPrior(0.5, 0.1)
+    operator, known = BlindBlur(SIZE, 5, 0.05), Blur(kernel, SIZE, 0.05)
+    y = known.measure(rand(2, *SIZE))
+    prior = Product([smooth, kernel_prior(operator, kernel, 1e12)], channels=[2, 1])
+    result = BlindHQS(steps=3, starts=2, image_steps=10)(y, operator, prior, seed=0)
+    image, found = operator.split(result.mean)
+    canvas = operator.canvas(kernel).expand(found.shape)
+    torch.testing.assert_close(found, canvas, atol=1e-7, rtol=0)
+    expected = HQS(steps=10)(y, known, smooth).mean
+    torch.testing.assert_close(image, expected, atol=1e-6, rtol=0)
+
+
+def test_a_blind_item_is_the_same_alone_and_in_a_batch():
+    y, operator, prior = blind_problem(torch.tensor([0.02, 0.05, 0.1]), items=3)
+    solver = BlindHQS(steps=6, starts=2, image_steps=2, fit_steps=5)
+    batch = solver(y, operator, prior, seed=1)
+    alone = solver(y[1:2], BlindBlur(SIZE, 5, 0.05), prior, noise=ItemNoise(1, [(0, 1)]))
+    torch.testing.assert_close(batch.samples[0, 1:2], alone.samples[0], rtol=0, atol=1e-6)
+    assert batch.nfe == 14
+
+
+def test_the_start_that_explains_the_data_best_is_kept():
+    y, operator, prior = blind_problem(items=3)
+    states = []
+    solver = BlindHQS(steps=4, starts=3, image_steps=1, fit_steps=5)
+    solver(y, operator, prior, seed=1, callback=lambda _, state: states.append(state))
+    ends = [states[i] for i in (3, 7, 11)]
+    misfits = torch.stack([end.misfit for end in ends])
+    chosen = torch.stack([end.mean for end in ends])[misfits.argmin(0), torch.arange(3)]
+    assert len(misfits.argmin(0).unique()) > 1
+    assert torch.equal(states[-1].best, chosen)
+
+
+@pytest.mark.slow
+def test_a_photograph_is_found_without_its_kernel():
+    x = torch.from_numpy(skimage.data.astronaut()[20:212:2, 140:332:2] / 255).permute(2, 0, 1)
+    x, kernel = x[None].float(), motion_kernel(9, 0.3, seed=1)
+    operator, known = BlindBlur(x.shape[1:], 9, 0.01), Blur(kernel, x.shape[1:], 0.01)
+    y, photos = known.measure(x), load("natural")
+    prior = Product([photos, kernel_prior(operator, gaussian_kernel(1.5, 9))])
+    image, _ = operator.split(BlindHQS(starts=2)(y, operator, prior, seed=0).mean)
+    assert psnr(image, x) > psnr(y, x) + 3
+    assert psnr(image, x) > psnr(HQS(steps=15)(y, known, photos).mean, x) - 5
+
+
 def test_what_does_not_fit_is_refused():
     operator, x, _ = blind()
     with pytest.raises(errors.ArgumentError, match="kernel_size"):
@@ -118,5 +253,20 @@ def test_what_does_not_fit_is_refused():
         operator.canvas(torch.ones(3, 3))
     with pytest.raises(errors.ShapeError, match="x: got"):
         operator.A(x)
+    y = operator.A_adjoint(rand(1, *SIZE))[:, :2]
+    with pytest.raises(errors.ArgumentError, match="accepted by BlindHQS: Bilinear"):
+        BlindHQS()(y, Denoising(SIZE, 0.1), GaussianPrior(0.5, 0.2))
+    with pytest.raises(errors.ArgumentError, match=r"prior: got GaussianPrior.*Product"):
+        BlindHQS()(y, operator, GaussianPrior(0.5, 0.2))
+    with pytest.raises(errors.ArgumentError, match="starts: got 0"):
+        BlindHQS(starts=0)
+    with pytest.raises(errors.ArgumentError, match="stop: got 3"):
+        BlindHQS(stop=3.0)
+    with pytest.raises(errors.ArgumentError, match=r"mean: got .sum 9"):
+        Simplex(torch.ones(3, 3))
+    with pytest.raises(errors.ShapeError, match="mean: got"):
+        Simplex(torch.ones(1, 1, 1))
+    with pytest.raises(errors.ShapeError, match="z: got"):
+        Simplex(torch.ones(2, 2) / 4)(torch.ones(1, 1, 3, 3), torch.ones(1))
     with pytest.raises(errors.ShapeError, match="examples"):
         Examples(torch.ones(3, 3))

@@ -239,6 +239,18 @@ def test_the_residual_is_one_for_the_truth():
     assert residual(denoising(ones, 0.2), 0.9 * ones) == pytest.approx(0.5, rel=1e-4)
 
 
+def test_a_photograph_is_deblurred_without_its_kernel(monkeypatch, capsys, tmp_path):
+    short = ["--out", str(tmp_path), "--side", "32", "--steps", "2", "--starts", "1"]
+    monkeypatch.setattr("sys.argv", ["blind_deblurring.py", *short])
+    runpy.run_path(str(EXAMPLES / "blind_deblurring.py"), run_name="__main__")
+    table = capsys.readouterr().out
+    assert (tmp_path / "table.md").read_text() == table
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == [
+        *("blurred", "TV, Gaussian kernel", "BlindHQS", "TV, true kernel", "HQS, true kernel")
+    ]
+    assert (tmp_path / "blind.png").exists()
+
+
 def test_images_are_compared_in_the_region_alone(capsys, tmp_path):
     import comparison
 

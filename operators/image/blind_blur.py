@@ -1,6 +1,7 @@
 """Circular convolution with an unknown kernel."""
 
 from collections.abc import Sequence
+from types import EllipsisType
 
 import torch
 from torch import Tensor
@@ -61,9 +62,7 @@ class BlindBlur(Bilinear):
 
     def window(self, canvas: Tensor) -> Tensor:
         """Return the kernels (B, 1, h, w) on canvases (B, 1, H, W)."""
-        side = self.kernel_size
-        top, left = (n // 2 - side // 2 for n in self.img_size[-2:])
-        return canvas[..., top : top + side, left : left + side]
+        return canvas[_middle([self.kernel_size] * 2, self.img_size[-2:])]
 
     def normalised(self, parameter: Tensor) -> Tensor:
         """Return kernels without negative values and with sum 1; flat ones if nothing is left."""
@@ -73,6 +72,30 @@ class BlindBlur(Bilinear):
         flat = inside / inside.sum()
         return torch.where(total > 0, kernel / total.clamp(min=1e-12), flat)
 
+    def centred(self, image: Tensor, parameter: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both shifted by whole pixels such that the kernels' means are in the middle."""
+        weights = self.normalised(parameter)[:, 0]
+        pairs = [
+            (x.roll(shift, (-2, -1)), k.roll([-n for n in shift], (-2, -1)))
+            for x, k, shift in zip(image, parameter, self._means(weights), strict=True)
+        ]
+        images, kernels = zip(*pairs, strict=True)
+        return torch.stack(images), torch.stack(kernels)
+
+    def _means(self, weights: Tensor) -> list[list[int]]:
+        """Return the mean place of weights (B, H, W) from the middle, in whole pixels, (B, 2)."""
+        places = [torch.arange(side).to(weights) - side // 2 for side in self.img_size[1:]]
+        means = [weights.sum(2) @ places[0], weights.sum(1) @ places[1]]
+        found: list[list[int]] = torch.stack(means, 1).round().long().tolist()
+        return found
+
+    def prefiltered(self, values: Tensor) -> Tensor:
+        """Return the differences of neighbours along rows and columns, as further channels.
+
+        Errors of images are mostly of low frequency, as images are; those of differences are not.
+        """
+        return torch.cat([values - values.roll(1, axis) for axis in (-2, -1)], 1)
+
     def given_parameter(self, parameter: Tensor) -> LinearOperator:
         """Return the blur with kernels (B, 1, H, W), which are not normalised here."""
         transfer = _transfer(parameter.double() * self.inside.double())
@@ -81,7 +104,7 @@ class BlindBlur(Bilinear):
 
     def given_image(self, image: Tensor) -> LinearOperator:
         """Return the map from a kernel's canvas to the blurred ``image`` (B, C, H, W)."""
-        return KernelBlur(image, self.inside, self.noise_model.sigma)
+        return KernelBlur(image, self.kernel_size, self.noise_model.sigma)
 
     def forward_map(self, x: Tensor) -> Tensor:
         image, kernel = self.split(x)
@@ -102,30 +125,69 @@ class KernelBlur(LinearOperator):
 
     Args:
         image: (B, C, H, W), one for each item or one for all.
-        inside: (1, 1, H, W), 1 where the kernel can be.
+        kernel_size: side of the window that the kernel fills.
         noise_sigma: noise level in ``y``.
     """
 
-    _of_items = ("spectrum",)
+    _of_items = ("spectrum", "correlation")
     spectrum: Tensor
-    inside: Tensor
+    correlation: Tensor
 
-    def __init__(self, image: Tensor, inside: Tensor, noise_sigma: float | Tensor = 0.0) -> None:
+    def __init__(
+        self, image: Tensor, kernel_size: Count, noise_sigma: float | Tensor = 0.0
+    ) -> None:
         size = tuple(image.shape[1:])
         super().__init__((1, *size[1:]), size, noise_sigma, items=len(image))
-        self.register_buffer("spectrum", torch.fft.rfft2(image.double()))
-        self.register_buffer("inside", inside.double())
+        self._window = _middle([kernel_size] * 2, size[1:])
+        # Sides of a transform in which the differences of any two window pixels are distinct.
+        self._sides = [min(2 * kernel_size - 1, side) for side in size[1:]]
+        spectrum = torch.fft.rfft2(image.double())
+        self.register_buffer("spectrum", spectrum)
+        self.register_buffer("correlation", self._correlation(spectrum))
         self.to(image.device)
 
     def forward_map(self, x: Tensor) -> Tensor:
-        spectrum = _transfer(x * self.inside.to(x))
+        spectrum = _transfer(self._masked(x))
         return _back(self.spectrum.to(spectrum.dtype) * spectrum, x)
 
     def adjoint_map(self, y: Tensor) -> Tensor:
         spectrum = torch.fft.rfft2(y)
         canvas = _back((self.spectrum.conj().to(spectrum.dtype) * spectrum).sum(1, True), y)
-        centred: Tensor = torch.fft.fftshift(canvas, dim=(-2, -1))
-        return centred * self.inside.to(y)
+        return self._masked(torch.fft.fftshift(canvas, dim=(-2, -1)))
+
+    def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
+        """Return ``A^H A x`` by transforms of about twice the window, not of the image."""
+        self._check("x", x, self.img_size, False)
+        kernel = x[self._window]
+        spectrum = torch.fft.rfft2(kernel, s=self._sides) * self.correlation.to(x.dtype)
+        height, width = kernel.shape[-2:]
+        found = torch.zeros_like(x)
+        back = torch.fft.irfft2(spectrum, s=self._sides)
+        found[self._window] = back[..., :height, :width]
+        return found
+
+    def _correlation(self, spectrum: Tensor) -> Tensor:
+        """Return the transform of the image's autocorrelation at the window's differences."""
+        sides, power = self.img_size[1:], spectrum.abs().square().sum(1, keepdim=True)
+        whole = torch.fft.fftshift(torch.fft.irfft2(power, s=sides), dim=(-2, -1))
+        near = whole[_middle(self._sides, sides)]
+        found: Tensor = torch.fft.rfft2(torch.fft.ifftshift(near, dim=(-2, -1))).real
+        return found
+
+    def _masked(self, canvas: Tensor) -> Tensor:
+        """Return a canvas with zeros outside the window."""
+        masked = torch.zeros_like(canvas)
+        masked[self._window] = canvas[self._window]
+        return masked
+
+
+def _middle(extents: Sequence[int], sides: Sequence[int]) -> tuple[EllipsisType, slice, slice]:
+    """Return the window of some extents whose middle is that of an image's sides."""
+    rows, columns = (
+        slice(side // 2 - n // 2, side // 2 - n // 2 + n)
+        for n, side in zip(extents, sides, strict=True)
+    )
+    return ..., rows, columns
 
 
 def _transfer(canvas: Tensor) -> Tensor:
