@@ -41,6 +41,7 @@ from .image.nonlinear import PhaseRetrieval as PhaseRetrieval
 from .image.super_resolution import SuperResolution as SuperResolution
 from .joint import Joint as Joint
 from .matrix import MatrixOperator as MatrixOperator
+from .mri.blind_mri import BlindMRI as BlindMRI
 from .mri.calibration import find_calibration as find_calibration
 from .mri.cartesian import DynamicMRI as DynamicMRI
 from .mri.cartesian import MultiCoilMRI as MultiCoilMRI

@@ -26,6 +26,7 @@ class Bilinear(NonlinearOperator):
         parameter_channels: channels of the parameter, whose sides are those of the image.
         measurement_size: shape of one measurement.
         noise_sigma: noise level in ``y``.
+        is_complex: image and parameter are complex.
     """
 
     def __init__(
@@ -34,9 +35,11 @@ class Bilinear(NonlinearOperator):
         parameter_channels: Count,
         measurement_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
+        is_complex: bool = False,
     ) -> None:
         channels, *sides = image_size
-        super().__init__((channels + parameter_channels, *sides), measurement_size, noise_sigma)
+        joint = (channels + parameter_channels, *sides)
+        super().__init__(joint, measurement_size, noise_sigma, is_complex)
         self.channels = [channels, parameter_channels]
 
     @abstractmethod

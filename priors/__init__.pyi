@@ -18,6 +18,7 @@ from .checkpoints.diffusers import DiffusersPrior as DiffusersPrior
 from .covariance import Diagonal as Diagonal
 from .covariance import Full as Full
 from .covariance import LowRank as LowRank
+from .covariance import Matern as Matern
 from .covariance import Stationary as Stationary
 from .examples import Examples as Examples
 from .flat import Flat as Flat

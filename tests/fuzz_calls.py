@@ -32,6 +32,7 @@ def shrink(x, sigma):
 
 NEEDED = {
     "BlindBlur": {"image_size": GREY, "kernel_size": 3},
+    "BlindMRI": {"mask": MASK, "coils": 2},
     "Blur": {"kernel": torch.ones(3, 3) / 9, "image_size": GREY},
     "Companded": {"operator": NOISING},
     "CompressedSensing": {"image_size": GREY, "ratio": 0.5, "block": 4},
@@ -150,6 +151,7 @@ NEEDED = {
         "covariances": torch.eye(4).expand(2, 4, 4),
     },
     "GaussianPrior": {"mean": 0.5, "covariance": 0.1},
+    "Matern": {"size": SIZE, "length": 2.0},
     "LowRank": {"components": torch.eye(64)[:2].reshape(2, 1, 8, 8), "values": torch.ones(2)},
     "MeanReverting": {},
     "NetworkPrior": {"network": NETWORK, "schedule": LINEAR, "channels": 1},

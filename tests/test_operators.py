@@ -15,6 +15,7 @@ from wellposed import errors, operators
 from wellposed.operators import (
     JPEG,
     BlindBlur,
+    BlindMRI,
     Blur,
     Channels,
     Companded,
@@ -171,6 +172,7 @@ PER_ITEM = {
 NONLINEAR = {
     "jpeg": lambda: JPEG((3, 9, 8), 50),
     "blind blur": lambda: BlindBlur((1, 8, 6), 3),
+    "blind mri": lambda: BlindMRI(mask(8, 6), 2),
     "phase retrieval": lambda: PhaseRetrieval((1, 8, 6)),
     "companded": lambda: Companded(Blur(KERNEL, (1, 6, 7))),
     "companded sum": lambda: Companded(Superposition([Denoising((1, 4, 5))] * 2)),

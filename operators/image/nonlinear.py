@@ -15,7 +15,7 @@ from wellposed.operators.physics import GaussianPhysics
 
 
 class NonlinearOperator(GaussianPhysics):
-    """``y = A(x) + n`` with a differentiable ``A`` on real images and Gaussian noise.
+    """``y = A(x) + n`` with a differentiable ``A`` and Gaussian noise.
 
     Subclasses implement ``forward_map``, and ``A_adjoint`` and ``A_dagger``, which map a
     measurement to an image: a rough one, and the best one at low cost.
@@ -24,6 +24,7 @@ class NonlinearOperator(GaussianPhysics):
         image_size: (C, H, W).
         measurement_size: shape of one measurement, without the batch axis.
         noise_sigma: standard deviation of the noise in ``y``; a number or one per item.
+        complex_image: images are complex.
     """
 
     def __init__(
@@ -31,8 +32,10 @@ class NonlinearOperator(GaussianPhysics):
         image_size: Sequence[Count],
         measurement_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
+        complex_image: bool = False,
     ) -> None:
         super().__init__(noise_sigma)
+        self.complex_image = complex_image
         self.img_size = image_sides(image_size)
         self.measurement_size = tuple(measurement_size)
 
@@ -46,7 +49,7 @@ class NonlinearOperator(GaussianPhysics):
 
     def A(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return ``A(x)``, noise-free; ``x`` has shape (B, C, H, W)."""
-        check_batch("x", x, self.img_size)
+        check_batch("x", x, self.img_size, self.complex_image)
         return self.forward_map(x)
 
 
