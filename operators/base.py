@@ -14,7 +14,7 @@ from wellposed.operators.compatible import (
     require_same_image,
     summed_level,
 )
-from wellposed.operators.linear_map import LinearMap
+from wellposed.operators.linear_map import LinearMap, Spectral
 
 
 class LinearOperator(LinearMap):
@@ -210,6 +210,11 @@ class Scaled(LinearOperator):
     def preconditioner(self, weight: Tensor) -> Callable[[Tensor], Tensor] | None:
         """Return the operator's own for ``weight / |c|^2``, which differs by a factor."""
         return self.operator.preconditioner(weight / abs(self.factor) ** 2)
+
+    def normal_function(self, f: Spectral, b: Tensor) -> Tensor | None:
+        """Return ``f(|c|^2 A^H A) b``, if the operator has such functions."""
+        square = abs(self.factor) ** 2
+        return self.operator.normal_function(lambda values: f(square * values), b)
 
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the operator's pseudo-inverse of ``y / c``."""

@@ -6,6 +6,7 @@ from torch import Tensor
 from wellposed.checks import Count
 from wellposed.errors import DtypeError, ShapeError, check_finite
 from wellposed.operators.base import Adjoint, LinearOperator, Scaled
+from wellposed.operators.linear_map import Spectral
 from wellposed.operators.proximal import as_weight, require_items
 
 
@@ -83,6 +84,15 @@ class Decomposable(LinearOperator):
         gap = self.U_adjoint(y) - s * self.V_adjoint(z)
         weight = as_weight(gamma, gap)
         return z + self.V(weight * s / (1 + weight * s.square()) * gap)
+
+    def normal_function(self, f: Spectral, b: Tensor) -> Tensor | None:
+        """Return ``f(A^H A) b``, in which unmeasured components have the factor ``f(0)``."""
+        coordinates = self.V_adjoint(b)
+        s = self._s(b)
+        values = s.square().view(*[1] * (coordinates.ndim - s.ndim), *s.shape)
+        unmeasured = f(values.new_zeros([1] * coordinates.ndim))
+        measured = self.V((f(values) - unmeasured) * coordinates)
+        return unmeasured.view(-1, *[1] * (b.ndim - 1)) * b + measured
 
     @property
     def H(self) -> LinearOperator:

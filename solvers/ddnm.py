@@ -137,6 +137,8 @@ def by_gradients(
     if budget == 0:  # the last step, which may only use noise-free data
         sigma = problem.noise_sigma
         noisy = per_item(sigma > 0, x0)
+        if bool(noisy.all()):
+            return x0, z
         return torch.where(noisy, x0, proximal(problem, x0, torch.zeros_like(sigma))), z
     damping = (problem.noise_sigma / budget).square()
     x0 = proximal(problem, x0, damping)

@@ -199,6 +199,16 @@ class Problem:
         make = getattr(self.known, "preconditioner", None)
         return None if make is None else make(weight)
 
+    def normal_function(self, f: Callable[[Tensor], Tensor], b: Tensor) -> Tensor | None:
+        """Return ``f(A^H A) b``, if the operator has its eigenvectors at hand.
+
+        Args:
+            f: maps the eigenvalues, (1 or B, ...), to factors that broadcast with them.
+            b: images (B, ...).
+        """
+        apply = getattr(self.known, "normal_function", None)
+        return None if apply is None else apply(f, b)
+
     @cached_property
     def back_projection(self) -> Tensor:
         """``A^H y`` of the measurement."""

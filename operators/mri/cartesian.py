@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wellposed.errors import DtypeError, ShapeError
 from wellposed.operators.base import LinearOperator
-from wellposed.operators.linear_map import as_buffer, binary_mask
+from wellposed.operators.linear_map import Spectral, as_buffer, binary_mask
 from wellposed.operators.mri.coils import root_sum_of_squares
 from wellposed.operators.mri.rows import RowFactors
 
@@ -116,16 +116,26 @@ class CartesianMRI(LinearOperator):
     def preconditioner(self, weight: Tensor) -> Callable[[Tensor], Tensor] | None:
         """Return about ``(A^H A + weight)^-1``, for slices whose mask has lines only.
 
-        Conjugate gradients then take 3 to 10 steps where they would take 20 to several hundred.
+        Conjugate gradients then take 1 to 10 steps where they would take 20 to several hundred.
         """
         if not bool((weight > 0).any()):
             return None
-        dtype = weight.dtype.to_complex()
+        factors = self._row_factors(weight.dtype.to_complex())
+        return None if factors is None else partial(factors.solve, weight=weight)
+
+    def normal_function(self, f: Spectral, b: Tensor) -> Tensor | None:
+        """Return ``f(A^H A) b``, if the mask has lines only and the factors of its rows fit.
+
+        They take ``8 H W^2`` bytes for lines along H, at most 256 MiB.
+        """
+        factors = self._row_factors(b.dtype)
+        return factors.apply(b, f) if factors is not None and factors.exact else None
+
+    def _row_factors(self, dtype: torch.dtype) -> RowFactors | None:
         key = self.device, dtype
         if key not in self._factors:
             self._factors[key] = self._factorised(dtype)
-        factors = self._factors[key]
-        return None if factors is None else partial(factors.solve, weight=weight)
+        return self._factors[key]
 
     def _factorised(self, dtype: torch.dtype) -> RowFactors | None:
         """Return the factors of the normal operator, once for each device and dtype."""

@@ -220,7 +220,9 @@ def conjugate_gradient(
             image = gained if image is None else image + gained
         before, r = r, r.addcmul(per_item(-alpha, r).to(r.dtype), q)
         new = torch.where(active, space.inner(r, r), rr)
-        last = step == iterations - 1  # nothing needs another direction
+        wanted = active if tolerance is None else active & (new > tolerance**2 * bb)
+        # Nothing needs another direction in the end, and without a tolerance nobody looks before.
+        last = step == iterations - 1 or (tolerance is not None and not bool(wanted.any()))
         z = r if preconditioner is None or last else preconditioner(r)
         overlap = new if preconditioner is None else space.inner(r - before, z)
         beta = torch.where(active, overlap / torch.where(active & (rz > 0), rz, 1), 0)
