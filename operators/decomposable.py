@@ -23,6 +23,10 @@ class Decomposable(LinearOperator):
     Subclasses register the buffer ``singular_values`` and define the maps that are not the
     identity.
 
+    Args:
+        image_size, measurement_size, noise_sigma: see `LinearOperator`.
+        complex_image, complex_measurement, items: see `LinearOperator`.
+
     Attributes:
         singular_values: s >= 0, broadcast over coordinates (B, ...).
         cutoff: singular values up to ``cutoff`` times the largest are treated as zero in

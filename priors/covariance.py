@@ -25,7 +25,13 @@ class Covariance(Checked, ABC):
 
 
 class Diagonal(Covariance):
-    """Independent pixels, with variances broadcastable to one image.
+    """Independent pixels.
+
+    Args:
+        variance: of each pixel, broadcastable to one image (C, ...).
+
+    Raises:
+        ArgumentError: variances that are not positive.
 
     Example:
         >>> import torch
@@ -47,7 +53,10 @@ class Diagonal(Covariance):
 
 
 class Full(Covariance):
-    """Any covariance matrix over the flattened image, (n, n).
+    """Any covariance.
+
+    Args:
+        matrix: covariance of the flattened image, (n, n), symmetric and positive.
 
     Example:
         >>> import torch

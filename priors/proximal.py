@@ -33,7 +33,7 @@ class Proximal(DenoiserPrior):
             or your own function, differentiable if the solver requires it.
         schedule: see `DenoiserPrior`; a `Product` uses the schedule of its first block.
         data_range: public values of -1 and 1.
-        images: channels, is_complex, see `Prior`.
+        channels, is_complex: see `Prior`.
 
     Example:
         >>> import torch

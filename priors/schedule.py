@@ -138,6 +138,10 @@ class Tabulated(Schedule):
     ``alpha^2`` and ``sigma^2`` are interpolated linearly between the entries, which preserves
     ``alpha^2 + sigma^2 = 1``.
 
+    Args:
+        alpha, sigma: the tables, (T + 1,).
+        terminal_std: standard deviation at which samplers start; ``sigma[T]`` by default.
+
     Example:
         >>> import torch
         >>> from wellposed import priors

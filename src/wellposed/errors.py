@@ -166,7 +166,15 @@ class SamplingError(WellposedError, RuntimeError):
 
 
 class ProcessLostError(SamplingError):
-    """One of the processes that share a run has died or does not respond."""
+    """One of the processes that share a run has died or does not respond.
+
+    Example:
+        >>> from wellposed.parallel.sharding import spread
+        >>> result = spread(solver, y, operator, prior)  # torchrun # doctest: +SKIP
+        Traceback (most recent call last):
+            ...
+        wellposed.errors.ProcessLostError: ...
+    """
 
 
 def warn(message: str) -> None:

@@ -27,6 +27,10 @@ LEAST_NOISE = 1e-3
 class Span:
     """Numbers from ``low`` to ``high``, uniform or, with ``log``, log-uniform.
 
+    Args:
+        low, high: ends of the range.
+        log: whether the logarithm is uniform.
+
     Raises:
         ArgumentError: no finite numbers with ``low < high``, or ``log`` with ``low <= 0``.
 
@@ -54,6 +58,9 @@ class Span:
 @dataclass(frozen=True)
 class Values:
     """Some values, of which one is taken.
+
+    Args:
+        values: two or more numbers, texts, True, False or None.
 
     Raises:
         ArgumentError: fewer than two, or not numbers, texts, True, False and None.

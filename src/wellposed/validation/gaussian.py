@@ -23,6 +23,8 @@ from wellposed.solvers.base import Solver
 from wellposed.validation.errors import PosteriorErrors, average, compare, gaussian_samples
 
 PROCESSES = ("vp", "ve", "flow")
+"""Names of the processes, see `process`."""
+
 GaussianProblem = tuple[Tensor, LinearOperator, GaussianPrior]
 
 

@@ -85,6 +85,8 @@ class Effort:
 
 
 FULL = Effort()
+"""What `wellposed validate` takes, for the table in docs/posterior.md."""
+
 QUICK = Effort(
     kinds=("random matrix", "field, half the pixels"),
     problems=1,
@@ -98,6 +100,7 @@ QUICK = Effort(
     steps=(10, 20),
     budget=25,
 )
+"""What `wellposed validate --quick` takes, a matter of seconds for a solver."""
 
 
 def measure(solver: Solver | None, effort: Effort) -> Record:
