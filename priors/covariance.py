@@ -56,7 +56,10 @@ class Full(Covariance):
     """Any covariance.
 
     Args:
-        matrix: covariance of the flattened image, (n, n), symmetric and positive.
+        matrix: covariance of the flattened image, (n, n), Hermitian and positive definite.
+
+    Raises:
+        DtypeError, ShapeError, ArgumentError: another matrix.
 
     Example:
         >>> import torch
