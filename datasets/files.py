@@ -59,6 +59,14 @@ def read_array(
         FileError: the file is missing, unreadable, of an unknown kind, or has no such key; a
             photograph with transparent pixels.
         ArgumentError: a photograph of several pages without ``page``, or no such page.
+
+    Example:
+        >>> import h5py, numpy as np
+        >>> from wellposed import datasets
+        >>> with h5py.File("data.h5", "w") as file:
+        ...     file["image"] = np.ones((32, 40))
+        >>> datasets.read_array("data.h5", key="image").shape
+        (32, 40)
     """
     path = located("path", path)
     if is_zarr(path):

@@ -58,6 +58,14 @@ class Image:
         spacing: size of a voxel in mm along (D, H, W); empty if unknown.
         unit: unit of the values, e.g. "HU"; empty if unknown.
         window: values to display as black and white according to the file, or None.
+
+    Example:
+        >>> import numpy as np, nibabel
+        >>> from wellposed import datasets
+        >>> nibabel.save(nibabel.Nifti1Image(np.ones((40, 32, 10)), np.eye(4)), "brain.nii.gz")
+        >>> image = datasets.read("brain.nii.gz")
+        >>> image.kind, image.spacing
+        ('nifti', (1.0, 1.0, 1.0))
     """
 
     path: Path
@@ -92,6 +100,15 @@ class Measured:
         values: k-space (B, coils, ...) or sinograms (B, 1, views, bins), one item per slice, frame
             or row.
         scan: the loaded data, with the geometry and references of the file.
+
+    Example:
+        >>> import h5py, numpy as np
+        >>> from wellposed import datasets
+        >>> with h5py.File("file.h5", "w") as file:  # in the layout of fastMRI
+        ...     file["kspace"] = np.ones((2, 4, 16, 12), "complex64")
+        >>> scan = datasets.read("file.h5")
+        >>> scan.kind, scan.values.shape
+        ('fastmri', torch.Size([2, 4, 16, 12]))
     """
 
     path: Path
@@ -114,6 +131,14 @@ def read(path: str | Path, key: str | None = None) -> Image | Measured:
     Raises:
         FileError: the file is missing, unreadable or of another kind; names the file.
         DtypeError: the array does not contain numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> from wellposed import datasets
+        >>> np.save("slice.npy", np.random.rand(32, 40))
+        >>> image = datasets.read("slice.npy")  # or a photograph, NIfTI, DICOM, fastMRI, ...
+        >>> image.kind, image.stored.shape
+        ('array', (32, 40))
     """
     path = located("path", path)
     if is_zarr(path):

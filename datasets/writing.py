@@ -48,6 +48,17 @@ def write_like(
 
     Raises:
         FileError: the folder cannot be written.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from wellposed import datasets, operators, priors, solvers
+        >>> np.save("slice.npy", np.random.rand(16, 16).astype("float32"))
+        >>> image = datasets.read("slice.npy")
+        >>> operator, prior = operators.Denoising((1, 16, 16), 0.1), priors.GaussianPrior(0.5, 0.1)
+        >>> y = torch.from_numpy(image.stored)[None, None]
+        >>> result = solvers.HQS(steps=5)(y, operator, prior)
+        >>> [path.name for path in datasets.write_like(result, "out", image.source)]
+        ['mean.npy']
     """
     folder = Path(folder)
     if isinstance(source, Photograph):

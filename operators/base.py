@@ -38,6 +38,16 @@ class LinearOperator(LinearMap):
             measurements, of the real and of the imaginary part. A number or one per item.
         complex_image, complex_measurement: whether ``x`` and ``y`` are complex tensors.
         items: batch size of an operator with a mask or maps for each item; 1 for any batch size.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> blur = operators.Blur(operators.uniform_kernel(3), (3, 16, 16), noise_sigma=0.05)
+        >>> smaller = operators.SuperResolution((3, 16, 16), factor=2)
+        >>> operator = smaller @ blur  # first the blur
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> y.shape, operator.H.A(y).shape
+        (torch.Size([1, 3, 8, 8]), torch.Size([1, 3, 16, 16]))
     """
 
     _pattern: ClassVar[str] = ""

@@ -24,10 +24,23 @@ class Decomposable(LinearOperator):
     Subclasses register the buffer ``singular_values`` and define the maps that are not the
     identity.
 
+    Args:
+        image_size, measurement_size, noise_sigma: see `LinearOperator`.
+        complex_image, complex_measurement, items: see `LinearOperator`.
+
     Attributes:
         singular_values: s >= 0, broadcast over coordinates (B, ...).
         cutoff: singular values up to ``cutoff`` times the largest are treated as zero in
             ``A_dagger``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operator = operators.SuperResolution((1, 16, 16), factor=2)  # a Decomposable operator
+        >>> x = torch.rand(1, 1, 16, 16)
+        >>> y = operator.U(operator.singular_values.float() * operator.V_adjoint(x))
+        >>> torch.allclose(y, operator.A(x), atol=1e-5)
+        True
     """
 
     singular_values: Tensor
@@ -178,6 +191,14 @@ class Separable(Decomposable):
         DtypeError, ShapeError, NonFiniteError: ``rows`` or ``columns`` are not a real matrix, or
             contain NaN or infinite values.
         ArgumentError: ``channels`` is not an integer of at least 1.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> rows, columns = torch.rand(8, 16), torch.rand(6, 16)
+        >>> operator = operators.Separable(rows, columns, channels=3)
+        >>> operator.A(torch.rand(1, 3, 16, 16)).shape
+        torch.Size([1, 3, 8, 6])
     """
 
     def __init__(

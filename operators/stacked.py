@@ -25,6 +25,14 @@ class Stacked(LinearOperator):
         slices: number of slices D.
         part: the part of the volume that these slices are, if other processes hold the rest; see
             `wellposed.parallel.sharding`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> scan = operators.ParallelBeamCT(16, angles=12, noise_sigma=0.01)
+        >>> operator = operators.Stacked(scan, slices=4)
+        >>> operator.A(torch.rand(1, 1, 4, 16, 16)).shape
+        torch.Size([1, 1, 4, 12, 24])
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"part", "img_size", "measurement_size"})

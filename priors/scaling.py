@@ -44,6 +44,15 @@ def fit_range(prior: Prior, y: Tensor, operator: "Physics") -> Prior:
 
     Raises:
         ArgumentError: the operator is not linear, or the reconstruction is zero.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors
+        >>> operator = operators.ParallelBeamCT(32, angles=30)
+        >>> sinogram = operator.A(torch.full((1, 1, 32, 32), 500.0))  # in some units
+        >>> prior = priors.fit_range(priors.load("ct"), sinogram, operator)
+        >>> 400 < prior.data_range[1] < 800
+        True
     """
     require_operator(operator, y)
     linear, name = is_linear_operator(operator), type(operator).__name__

@@ -49,6 +49,15 @@ class Solver(Sampler):
         steps, spacing: see `Sampler`.
         batch_size: samples of one item that are computed together; ``None``: all. With more than
             one item, samples are drawn one after another, each of all items.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Denoising((1, 8, 8), noise_sigma=0.1)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> y = operator.measure(torch.rand(2, 1, 8, 8), seed=0)  # two items
+        >>> solvers.DDS(steps=3)(y, operator, prior, num_samples=4, seed=0).samples.shape
+        torch.Size([4, 2, 1, 8, 8])
     """
 
     batch_size: Count | None = None

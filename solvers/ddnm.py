@@ -60,6 +60,16 @@ class DDNM(Corrected):
         eta: share of fresh noise.
         travel_length, travel_repeats: time travel: every ``travel_length`` steps are repeated
             ``travel_repeats`` times, with noise added in between; 1 is no time travel.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.SuperResolution((3, 16, 16), factor=2)  # without noise: A x = y
+        >>> x = torch.rand(1, 3, 16, 16)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> result = solvers.DDNM(steps=10)(operator.A(x), operator, prior, seed=0)
+        >>> torch.allclose(operator.A(result.mean), operator.A(x), atol=1e-4)
+        True
     """
 
     steps: Count = 100

@@ -57,6 +57,15 @@ class Problem:
         image_dtype: dtype of the images.
         is_linear: whether the measurement is linear in units.
         condition: the degraded image for a prior with an anchor; ``None`` for plain priors.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Denoising((1, 8, 8), noise_sigma=0.1)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> problem = solvers.Problem.create(torch.rand(1, 1, 8, 8), operator, prior)
+        >>> problem.is_linear, problem.image_shape
+        (True, torch.Size([1, 1, 8, 8]))
     """
 
     y: Tensor

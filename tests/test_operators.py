@@ -454,12 +454,12 @@ def test_names_are_the_operators_own(name):
     assert {"A", "A_adjoint", "A_dagger", "measure", "restrict", "img_size", "to"} <= shown
     assert all(hasattr(op, n) for n in shown)
     assert not shown & {"compute_norm", "add_module", "sensor_model", "SVD", "state_dict"}
-    assert len(pydoc.render_doc(type(op), renderer=pydoc.plaintext).splitlines()) < 140
+    assert len(pydoc.render_doc(type(op), renderer=pydoc.plaintext).splitlines()) < 150
 
 
 def test_the_help_of_an_operator_is_short():
     text = pydoc.render_doc(MultiCoilMRI, renderer=pydoc.plaintext)
-    assert len(text.splitlines()) < 110
+    assert len(text.splitlines()) < 120  # of which 10 are the example
     for name in ("A_adjoint", "prox_l2", "measure", "restrict", "H", "coil_combined_rss"):
         assert f"|  {name}" in text
 

@@ -29,6 +29,12 @@ class ParallelScan:
         transmission: (data - dark) / (white - dark), float32 (rows, 1, views, bins).
         sinogram: its negative logarithm, the line integrals, of the same shape.
         angles: view angles in degrees, float64 (views,).
+
+    Example:
+        >>> from wellposed import datasets, operators
+        >>> scan = datasets.load_tomopy("tooth.h5", row=0)  # download # doctest: +SKIP
+        >>> bins = scan.sinogram.shape[-1]  # doctest: +SKIP
+        >>> operator = operators.ParallelBeamCT(bins, scan.angles, bins)  # doctest: +SKIP
     """
 
     transmission: Tensor
@@ -60,6 +66,17 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
 
     Warns:
         UserWarning: dead pixels, whose white is not above the dark, were interpolated.
+
+    Example:
+        >>> import h5py, numpy as np
+        >>> from wellposed import datasets
+        >>> with h5py.File("scan.h5", "w") as file:
+        ...     file["exchange/data"] = np.full((90, 3, 64), 370.0)
+        ...     file["exchange/data_white"] = np.full((2, 3, 64), 1000.0)
+        ...     file["exchange/data_dark"] = np.full((2, 3, 64), 0.0)
+        ...     file["exchange/theta"] = np.arange(90) * 2.0
+        >>> datasets.load_tomopy("scan.h5", row=1).sinogram.shape
+        torch.Size([1, 1, 90, 64])
     """
     require(0 <= floor < 1, "floor", floor, "a number in [0, 1)")
     path = located("path", path)

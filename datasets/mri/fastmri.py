@@ -41,6 +41,16 @@ class FastMRI:
             to the task, or ``None``.
         recon_size: (h, w) of the images after cropping.
         encoding: matrix sizes and fields of view in mm from the file's header, or ``None``.
+
+    Example:
+        >>> import h5py, torch
+        >>> from wellposed import datasets, operators
+        >>> maps = operators.simulate_sensitivity_maps(4, 32, 32)
+        >>> kspace = operators.MultiCoilMRI(torch.ones(32), maps).A(maps[None, :1])
+        >>> with h5py.File("file.h5", "w") as file:
+        ...     file["kspace"] = kspace.numpy()
+        >>> scan = datasets.load_fastmri("file.h5")
+        >>> operator = operators.MultiCoilMRI(scan.mask, operators.espirit(scan.kspace), 0.01)
     """
 
     kspace: Tensor
@@ -68,6 +78,15 @@ def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
         FileError: the file is missing or unreadable or has another layout, NaN or infinite values,
             or sizes or a mask inconsistent with the k-space; names the file.
         ArgumentError: no such slice.
+
+    Example:
+        >>> import h5py, numpy as np
+        >>> from wellposed import datasets, operators
+        >>> with h5py.File("file.h5", "w") as file:
+        ...     file["kspace"] = np.ones((2, 4, 32, 24), "complex64")
+        >>> scan = datasets.load_fastmri("file.h5", slice=0)
+        >>> scan.kspace.shape, scan.mask.shape
+        (torch.Size([1, 4, 32, 24]), torch.Size([1, 32, 24]))
     """
     path = located("path", path)
     with reading(path, "HDF5"), h5py.File(path, "r") as file:

@@ -40,6 +40,14 @@ class ZarrVolume:
         box: the rows that are taken along each axis of the stored array.
         scene: axes and place of a volume according to OME-NGFF; None of a plain array.
         leading: number of axes before those of the volume, channel and time.
+
+    Example:
+        >>> import numpy as np
+        >>> from wellposed import datasets
+        >>> datasets.write_zarr("volume.zarr", np.ones((10, 32, 40)))
+        >>> volume = datasets.load_zarr("volume.zarr")  # no value is read yet
+        >>> volume.values.shape
+        (10, 32, 40)
     """
 
     path: Path
@@ -121,6 +129,13 @@ def load_zarr(
         FileError: no store, damaged metadata, several arrays without a key or without axes z, y
             and x, or zarr is not installed; names the store.
         ArgumentError: several channels or times and no choice, or no such index.
+
+    Example:
+        >>> import numpy as np
+        >>> from wellposed import datasets
+        >>> datasets.write_zarr("volume.zarr", np.ones((10, 32, 40)))
+        >>> datasets.load_zarr("volume.zarr").shape
+        (10, 32, 40)
     """
     path = located("path", path)
     if not is_zarr(path):
@@ -197,6 +212,13 @@ def write_zarr(
         DtypeError, ShapeError, NonFiniteError: the volume is not real, finite and of the shape of
             the reference.
         FileError: the store cannot be written, or zarr is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> from wellposed import datasets
+        >>> slabs = (np.full((2, 32, 40), float(k)) for k in range(5))  # one in memory at a time
+        >>> datasets.write_zarr("volume.zarr", np.ones((10, 32, 40)))
+        >>> datasets.write_zarr("brighter.zarr", slabs, datasets.load_zarr("volume.zarr"))
     """
     path, library = require_path("path", path), _library()
     require(not path.exists() or is_zarr(path), "path", str(path), "a new folder, or a store")

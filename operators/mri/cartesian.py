@@ -168,6 +168,16 @@ class MultiCoilMRI(CartesianMRI):
     Raises:
         ShapeError, DtypeError, ArgumentError: mask and maps do not fit each other, maps are not
             complex, or the mask has values other than 0 and 1 or is empty.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> maps = operators.simulate_sensitivity_maps(4, 16, 16)
+        >>> mask = operators.uniform_random_lines(16, acceleration=4)
+        >>> operator = operators.MultiCoilMRI(mask, maps, noise_sigma=0.01)
+        >>> kspace = operator.measure(torch.ones(1, 1, 16, 16, dtype=torch.complex64), seed=0)
+        >>> kspace.shape, operator.A_adjoint(kspace).shape
+        (torch.Size([1, 4, 16, 16]), torch.Size([1, 1, 16, 16]))
     """
 
     def __init__(
@@ -183,6 +193,14 @@ class SingleCoilMRI(MultiCoilMRI):
     Args:
         mask: sampling mask (H, W) or (B, H, W).
         noise_sigma: noise in the real and in the imaginary part of k-space.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> mask = operators.uniform_random_lines(16, acceleration=4).expand(16, 16)
+        >>> operator = operators.SingleCoilMRI(mask, noise_sigma=0.01)
+        >>> operator.measure(torch.ones(1, 1, 16, 16, dtype=torch.complex64), seed=0).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     def __init__(self, mask: Tensor, noise_sigma: float | Tensor = 0.0) -> None:
@@ -210,6 +228,15 @@ class MultiCoilMRI3D(CartesianMRI):
 
     Raises:
         ShapeError, DtypeError, ArgumentError: as `MultiCoilMRI`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> maps = operators.simulate_sensitivity_maps(4, 16, 16)[:, None].expand(-1, 8, -1, -1)
+        >>> mask = operators.poisson_disc_2d(16, 16, acceleration=4)
+        >>> operator = operators.MultiCoilMRI3D(mask, maps, noise_sigma=0.01)
+        >>> operator.A(torch.ones(1, 1, 8, 16, 16, dtype=torch.complex64)).shape
+        torch.Size([1, 4, 8, 16, 16])
     """
 
     def __init__(
@@ -233,6 +260,15 @@ class DynamicMRI(CartesianMRI):
 
     Raises:
         ShapeError, DtypeError, ArgumentError: as `MultiCoilMRI`, or the mask has no frames.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> masks = torch.stack([operators.uniform_random_lines(16, 4, seed=f) for f in range(5)])
+        >>> maps = operators.simulate_sensitivity_maps(4, 16, 16)
+        >>> operator = operators.DynamicMRI(masks[:, None], maps, noise_sigma=0.01)
+        >>> operator.A(torch.ones(1, 1, 5, 16, 16, dtype=torch.complex64)).shape  # 5 frames
+        torch.Size([1, 4, 5, 16, 16])
     """
 
     def __init__(

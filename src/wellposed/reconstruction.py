@@ -55,6 +55,16 @@ class Reconstruction:
         ess: effective number of particles after each step, (steps, B), of the same methods.
         calibrated: calibrated maps, from `uncertainty.Conformal.maps`, that are written beside
             the standard deviation.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import metrics, operators, priors, solvers
+        >>> operator, prior = operators.Denoising((1, 8, 8), 0.1), priors.GaussianPrior(0.5, 0.1)
+        >>> y = operator.measure(torch.rand(1, 1, 8, 8), seed=0)
+        >>> result = solvers.DDS(steps=10)(y, operator, prior, num_samples=8, seed=0)
+        >>> result.mean.shape, result.std.shape, result.residual.shape, result.nfe
+        (torch.Size([1, 1, 8, 8]), torch.Size([1, 1, 8, 8]), torch.Size([8, 1]), 10)
+        >>> lower, upper = result.interval(0.8)
     """
 
     samples: Tensor

@@ -62,6 +62,16 @@ def shard(y: Tensor, operator: Operator) -> tuple[Tensor, Operator]:
     Raises:
         ArgumentError: another kind of operator, or fewer slices than processes.
         ShapeError, DtypeError, DeviceError: ``y`` does not fit the operator.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.parallel.sharding import gather, shard
+        >>> operator = operators.Stacked(operators.Denoising((1, 8, 8), noise_sigma=0.1), slices=4)
+        >>> y, part = shard(torch.rand(1, 1, 4, 8, 8), operator)  # started by torchrun
+        >>> prior = priors.Slicewise(priors.GaussianPrior(0.5, 1 / 12))
+        >>> gather(solvers.DDS(steps=5)(y, part, prior, seed=0), part).mean.shape
+        torch.Size([1, 1, 4, 8, 8])
     """
     if not hasattr(operator, "restricted_to"):
         raise ArgumentError(
@@ -88,6 +98,16 @@ def gather(result: Reconstruction, operator: nn.Module) -> Reconstruction | None
     Args:
         result: result of this process's slices.
         operator: their operator, from `shard`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.parallel.sharding import gather, shard
+        >>> operator = operators.Stacked(operators.Denoising((1, 8, 8), noise_sigma=0.1), slices=4)
+        >>> y, part = shard(torch.rand(1, 1, 4, 8, 8), operator)
+        >>> prior = priors.Slicewise(priors.GaussianPrior(0.5, 0.1))
+        >>> result = solvers.DDS(steps=5)(y, part, prior, seed=0)
+        >>> whole = gather(result, part)  # None but on process 0
     """
     part = part_of(operator)
     samples = part.gather(result.samples)
@@ -119,6 +139,15 @@ def spread(
         ArgumentError: the operator has masks, maps or noise levels per item; also the errors of
             the solver.
         ProcessLostError: a process died.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.parallel.sharding import spread
+        >>> operator = operators.Denoising((1, 8, 8), noise_sigma=0.1)
+        >>> y, prior = torch.rand(6, 1, 8, 8), priors.GaussianPrior(0.5, 1 / 12)
+        >>> spread(solvers.DDS(steps=5), y, operator, prior, seed=0).mean.shape  # of 6 images
+        torch.Size([6, 1, 8, 8])
     """
     batch = isinstance(y, Tensor) and y.ndim > 0
     require(batch, "y", type(y).__name__, "a batch of measurements, (B, ...)")
