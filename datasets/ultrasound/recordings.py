@@ -122,8 +122,8 @@ def write_hazy_frames(
         sector: the grid.
 
     Raises:
-        ArgumentError: no hearts, a level that is not finite, or another suffix; see
-            `simulate_echoes`.
+        ArgumentError: no hearts, a level that is not finite, another suffix, or a sector too
+            narrow to show the heart; see `simulate_echoes`.
         FileError: the file cannot be written.
 
     Example:
@@ -138,6 +138,9 @@ def write_hazy_frames(
     require(math.isfinite(level_db), "level_db", level_db, "a finite number of dB")
     echoes = simulate_echoes(range(hearts), split, grid, frames)
     content = {"rf": echoes.hazy(level_db), **{name: getattr(echoes, name) for name in KNOWN}}
+    seen = all(bool(content[name].flatten(-2).any(-1).all()) for name in KNOWN)
+    accepted = "a sector with enough depths and beams to show the whole heart in each frame"
+    require(seen, "sector", grid, accepted)
     with replacing(path) as part, h5py.File(part, "w") as file:
         file.attrs.update(level_db=level_db, split=split, **asdict(grid))
         for name, values in content.items():

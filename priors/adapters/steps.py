@@ -43,13 +43,13 @@ class CFGPlusPlus(Checked):
     Args:
         scale: l, from 0 to 1; 0.6 is about as strong as a weight of 7.5.
         schedule: the prior's schedule.
-        times: times of the run, e.g. ``schedule.times(50).tolist()``.
+        times: times of the run, e.g. ``schedule.times(50)``.
 
     Example:
         >>> import torch
         >>> from wellposed import priors
         >>> schedule = priors.Tabulated.linear()
-        >>> weight = priors.CFGPlusPlus(0.6, schedule, schedule.times(50).tolist())
+        >>> weight = priors.CFGPlusPlus(0.6, schedule, schedule.times(50))
         >>> [round(float(weight(torch.tensor(t))), 2) for t in (981.0, 501.0, 1.0)]
         [3.37, 5.83, 0.6]
     """
@@ -87,7 +87,7 @@ class Reflected(Adapter):
         >>> import torch
         >>> from wellposed import priors
         >>> strong, weak = priors.GaussianPrior(0.5, 0.1), priors.GaussianPrior(0.5, 0.2)
-        >>> times = strong.schedule.times(10).tolist()
+        >>> times = strong.schedule.times(10)
         >>> prior = priors.Reflected(strong, weak, times)
         >>> prior.denoise(torch.randn(1, 1, 8, 8), times[5]).shape
         torch.Size([1, 1, 8, 8])

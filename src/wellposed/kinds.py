@@ -150,9 +150,11 @@ class Items(Kind):
         listed = isinstance(value, Sequence) or is_vector(value)
         if isinstance(value, str | bytes) or not listed:
             return False
-        count = len(value)  # type: ignore[arg-type]
+        # Items of tensors are tensors, not numbers.
+        items = value.tolist() if is_vector(value) else value
+        count = len(items)  # type: ignore[arg-type]
         fits = 0 < count <= MOST_ITEMS if self.count is None else count == self.count
-        return fits and all(map(self.kind.admits, value))  # type: ignore[call-overload]
+        return fits and all(map(self.kind.admits, items))  # type: ignore[call-overload]
 
     def concerns(self, value: object) -> bool:
         return isinstance(value, list | tuple) and 0 < len(value) <= MOST_ITEMS
@@ -282,7 +284,7 @@ def _class(hint: object) -> Kind | None:
 
 
 def is_vector(value: object) -> bool:
-    """Return whether a value is a NumPy array of one axis."""
+    """Return whether a value is a NumPy array or a tensor of one axis."""
     return hasattr(value, "__array__") and getattr(value, "ndim", 0) == 1
 
 
