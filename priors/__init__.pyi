@@ -10,6 +10,8 @@ from .adapters.rescheduled import Rescheduled as Rescheduled
 from .adapters.slicewise import Slicewise as Slicewise
 from .adapters.steps import CFGPlusPlus as CFGPlusPlus
 from .adapters.steps import Reflected as Reflected
+from .adapters.tuned import Tuned as Tuned
+from .adapters.tuned import tuned as tuned
 from .analytic import GaussianMixturePrior as GaussianMixturePrior
 from .analytic import GaussianPrior as GaussianPrior
 from .anchor import Anchor as Anchor
