@@ -156,7 +156,7 @@ NEEDED = {
     "fit_range": {"prior": BY_CLASS, "y": FRAMES, "operator": NOISING},
     "Guided": {"prior": BY_CLASS, "condition": 1, "null": 0},
     "Itemwise": {"prior": GAUSSIAN},
-    "Tuned": {"prior": GAUSSIAN, "way": "single"},
+    "Tuned": {"prior": BY_CLASS, "way": "single"},
     "Patchwise": {"prior": GAUSSIAN},
     "Product": {"priors": [GAUSSIAN, GAUSSIAN], "channels": [1, 1]},
     "Proximal": {"prox": shrink},

@@ -173,12 +173,17 @@ def _tried(candidate: Tuned, plain: Tuned, x: Tensor, repeats: int) -> Trial:
 
 def _clocked(call: Callable[[], object], x: Tensor) -> float:
     """Return the seconds of a call, with all work that it queues."""
-    synchronise = torch.cuda.synchronize if x.is_cuda else lambda: None
-    synchronise()
+    _synchronise(x)
     started = time.perf_counter()
     call()
-    synchronise()
+    _synchronise(x)
     return time.perf_counter() - started
+
+
+def _synchronise(x: Tensor) -> None:
+    """Wait for the queued work of a GPU."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
 
 
 def _compiled(prior: Prior) -> Prior:

@@ -147,14 +147,12 @@ class Items(Kind):
         self.kind, self.count = kind, count
 
     def admits(self, value: object) -> bool:
-        listed = isinstance(value, Sequence) or is_vector(value)
-        if isinstance(value, str | bytes) or not listed:
-            return False
         # Items of tensors are tensors, not numbers.
-        items = value.tolist() if is_vector(value) else value
-        count = len(items)  # type: ignore[arg-type]
-        fits = 0 < count <= MOST_ITEMS if self.count is None else count == self.count
-        return fits and all(map(self.kind.admits, items))  # type: ignore[call-overload]
+        items = value.tolist() if is_vector(value) else value  # type: ignore[attr-defined]
+        if isinstance(items, str | bytes) or not isinstance(items, Sequence):
+            return False
+        fits = 0 < len(items) <= MOST_ITEMS if self.count is None else len(items) == self.count
+        return fits and all(map(self.kind.admits, items))
 
     def concerns(self, value: object) -> bool:
         return isinstance(value, list | tuple) and 0 < len(value) <= MOST_ITEMS
