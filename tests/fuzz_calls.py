@@ -179,6 +179,7 @@ LEFT_OUT = {
     "from_cil": "of objects of another package, in test_foreign_scans",
     "ForeignScan": "made by from_astra and from_cil",
     "available": "takes nothing",
+    "tuned": "measures for seconds, in test_tuned",
     "load": "of files, in test_hostile_files",
     "publish": "of the hub, in test_publishing",
     "from_spandrel": "of files, in test_spandrel",
