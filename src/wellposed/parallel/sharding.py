@@ -40,6 +40,9 @@ class Sliced(Protocol):
 
 Operator = TypeVar("Operator", bound=Sliced)
 
+ITEM_AXIS = {"samples": 1, "residual": 1, "measured": 0, "log_evidence": 0, "ess": 1}
+"""Axis of the items in each array of a `Reconstruction`."""
+
 
 def shard(y: Tensor, operator: Operator) -> tuple[Tensor, Operator]:
     """Return the measurement and the operator of this process's slices of a volume.
@@ -131,25 +134,17 @@ def spread(
     start, stop = share.starts[share.rank : share.rank + 2]
     if start == stop:
         return None
-    results = [
-        solver(
-            y[start:stop],
-            operator,
-            prior,
-            noise=ItemNoise(seed, [(n, b) for b in range(start, stop)]),
-        )
-        for n in range(num_samples)
-    ]
-    samples, residual = (
-        gathered(torch.cat([getattr(r, name) for r in results]), 1, share)
-        for name in ("samples", "residual")
+    own = range(start, stop)
+    result = solver(
+        *(y[start:stop], operator, prior), num_samples=num_samples, seed=seed, items=own
     )
-    first, seconds = results[0], sum(r.seconds for r in results)
-    measured = None if first.measured is None else gathered(first.measured, 0, share)
-    if share.rank > 0:
-        return None
-    whole = replace(first, samples=samples, residual=residual, measured=measured)
-    return replace(whole, seconds=seconds, seed=seed)
+    present = {name: getattr(result, name) for name in ITEM_AXIS}
+    arrays = {
+        name: gathered(value, ITEM_AXIS[name], share)
+        for name, value in present.items()
+        if value is not None
+    }
+    return replace(result, **arrays) if share.rank == 0 else None
 
 
 def _require_one_for_all(operator: nn.Module) -> None:
