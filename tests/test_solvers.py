@@ -150,7 +150,7 @@ def test_items_are_numbers_one_for_each(items):
     y, operator, prior = inpainting(2)
     with pytest.raises(errors.ArgumentError, match="items: got"):
         DDS(steps=1)(y, operator, prior, items=items)
-    with pytest.raises(errors.ArgumentError, match="items: got .*None with recorded noise"):
+    with pytest.raises(errors.ArgumentError, match=r"items: got .*None with recorded noise"):
         DDS(steps=1)(y, operator, prior, items=[0, 1], noise=ItemNoise(0, [(0, 0), (0, 1)]))
 
 
