@@ -110,8 +110,8 @@ def _open_npy(path: Path) -> LazyArray:
     whole = kind.hasobject or math.prod(shape) == 0  # which cannot be mapped to memory
 
     def values(box: Box) -> np.ndarray:
-        mode = None if whole else "r"
-        return np.array(np.load(path, mmap_mode=mode, allow_pickle=False)[box])
+        array = np.load(path, mmap_mode=None if whole else "r", allow_pickle=False)
+        return np.array(array[box])
 
     return LazyArray(path, shape, kind, values)
 

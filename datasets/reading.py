@@ -136,10 +136,10 @@ def read(path: str | Path, key: str | None = None) -> Image | Measured:
         while values.ndim > 2 and len(values) == 1:
             values = values[0]
         return Image(path, "nifti", values, volume, volume.spacing)
-    values = open_array(path, key)
-    if values.dtype.kind not in "biufc":
-        raise DtypeError(f"input: {path.name} has {values.dtype}, accepted: numbers")
-    return Image(path, "array", values, path)
+    stored = open_array(path, key)
+    if stored.dtype.kind not in "biufc":
+        raise DtypeError(f"input: {path.name} has {stored.dtype}, accepted: numbers")
+    return Image(path, "array", stored, path)
 
 
 def count_parts(path: Path) -> int | None:

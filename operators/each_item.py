@@ -48,7 +48,7 @@ class EachItem(LinearOperator):
         self.operators: Any = nn.ModuleList(operators)
         self.to(first.device)
 
-    def item(self, index: int) -> LinearOperator:  # type: ignore[override]
+    def item(self, index: int) -> LinearOperator:
         """Return the operator of one item."""
         operator: LinearOperator = self.operators[index]
         return operator

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from wellposed.cli.batch import RECORD, Job, finished, run_all, write_table
+from wellposed.cli.batch import RECORD, Job, finished, write_table
+from wellposed.cli.groups import run_all
 from wellposed.cli.names import distinct_names
 from wellposed.cli.shares import Share, own_share, parse_shard
 from wellposed.errors import ArgumentError, FileError

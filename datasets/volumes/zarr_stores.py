@@ -232,7 +232,12 @@ def created(
     if chunks is None:
         chunks = like.chunks if like is not None else (SLAB, *shape[1:])
     fitting = tuple(min(n, size) for n, size in zip(chunks, shape, strict=True))
-    settings = {"shape": tuple(shape), "chunks": fitting, "dtype": kind, "fill_value": 0}
+    settings: dict[str, Any] = {
+        "shape": tuple(shape),
+        "chunks": fitting,
+        "dtype": kind,
+        "fill_value": 0,
+    }
     if version == 2:  # as OME-NGFF wants it
         settings["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
     if like is None or like.scene is None:

@@ -72,9 +72,9 @@ def by_slabs(
     return folder.finish()
 
 
-def require_images(solver: Solver, argument: str = "solver") -> None:
+def require_images(solver: Solver | type[Solver], argument: str = "solver") -> None:
     """Raise unless a solver takes slices one by one."""
-    name = type(solver).__name__
+    name = solver.__name__ if isinstance(solver, type) else type(solver).__name__
     accepted = "a solver of images, e.g. DDS: this one couples slices and needs the whole volume"
     require(not solver.volumes_only, argument, name, accepted)
 

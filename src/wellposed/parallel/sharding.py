@@ -40,9 +40,6 @@ class Sliced(Protocol):
 
 Operator = TypeVar("Operator", bound=Sliced)
 
-ITEM_AXIS = {"samples": 1, "residual": 1, "measured": 0, "log_evidence": 0, "ess": 1}
-"""Axis of the items in each array of a `Reconstruction`."""
-
 
 def shard(y: Tensor, operator: Operator) -> tuple[Tensor, Operator]:
     """Return the measurement and the operator of this process's slices of a volume.
@@ -138,13 +135,8 @@ def spread(
     result = solver(
         *(y[start:stop], operator, prior), num_samples=num_samples, seed=seed, items=own
     )
-    present = {name: getattr(result, name) for name in ITEM_AXIS}
-    arrays = {
-        name: gathered(value, ITEM_AXIS[name], share)
-        for name, value in present.items()
-        if value is not None
-    }
-    return replace(result, **arrays) if share.rank == 0 else None
+    whole = result.by_item(lambda value, axis: gathered(value, axis, share))
+    return whole if share.rank == 0 else None
 
 
 def _require_one_for_all(operator: nn.Module) -> None:
