@@ -3,13 +3,16 @@
 import weakref
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 import torch
-from tests.helpers import C64, Killed, random
+from tests.helpers import C64, Killed, random, run, tiny_prior
+from tests.test_zarr import ome
 
 from wellposed import operators, priors, solvers
 from wellposed.datasets import load_zarr, read
+from wellposed.datasets.volumes.slab_folder import SlabFolder
 from wellposed.errors import ArgumentError, ShapeError
 from wellposed.parallel.slabs import Slabs
 from wellposed.priors.networks.conv_unet import ConvUNet
@@ -174,3 +177,129 @@ def test_what_cannot_be_solved_by_slices_is_refused(store, prior, tmp_path):
 def zarr_of(path):
     zarr.create_array(str(path), data=np.zeros((3, H, W), np.float32), chunks=(1, H, W))
     return path
+
+
+# --- the command ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("priors")
+    tiny_prior(folder / "mri", 2, True)
+    tiny_prior(folder / "grey", 1, False)
+    return folder
+
+
+def reconstruct(path, prior, operator, out, *more):
+    words = ("reconstruct", path, "--operator", operator, "--prior", prior, "--noise-sigma", 0.05)
+    return run(*words, "--solver", "dds", "--steps", 2, "--out", out, *more)
+
+
+def volumes(out, *names):
+    return [load_zarr(out / f"{name}.zarr").values for name in names]
+
+
+def scans(folder):
+    """K-space, sinograms and images in stores and files of parts."""
+    maps, lines = operators.simulate_sensitivity_maps(3, H, W, seed=0), torch.ones(W)
+    lines[[0, 2, 9]] = 0
+    images = random(D, 1, H, W).abs().to(C64)
+    kspace = operators.MultiCoilMRI(lines, maps, 0.01).measure(images).numpy()
+    zarr.create_array(str(folder / "k.zarr"), data=kspace, chunks=(3, 3, H, W))
+    sinograms = np.abs(random(D, 9, 16).float().numpy())
+    with h5py.File(folder / "s.h5", "w") as file:
+        file["sinograms"] = sinograms
+    with h5py.File(folder / "fastmri.h5", "w") as file:
+        file["kspace"] = kspace.astype(np.complex64)
+        file["reconstruction_rss"] = np.abs(kspace[:, 0])
+    with h5py.File(folder / "tomopy.h5", "w") as file:
+        file["exchange/data"] = np.exp(-sinograms).swapaxes(0, 1)
+        file["exchange/data_white"] = np.ones((1, D, 16), np.float32)
+        file["exchange/data_dark"] = np.zeros((1, D, 16), np.float32)
+        file["exchange/theta"] = np.arange(9) * 20.0
+
+
+KINDS = {
+    "k-space": ("k.zarr", "mri"),
+    "fastMRI": ("fastmri.h5", "mri"),
+    "sinograms": ("s.h5", "ct"),
+    "tomopy": ("tomopy.h5", "ct"),
+}
+
+
+@pytest.mark.parametrize(("name", "operator"), KINDS.values(), ids=KINDS)
+def test_the_command_has_the_same_bits_whatever_the_slab(tiny, tmp_path, name, operator):
+    scans(tmp_path)
+    prior, names = tiny / ("mri" if operator == "mri" else "grey"), ("mean", "std", "samples")
+    for slab in (2, D):
+        more = ("--slab", slab, "--num-samples", 2, "--slices", "1:6")
+        done = reconstruct(tmp_path / name, prior, operator, tmp_path / str(slab), *more)
+        assert done.exit_code == 0, done.output
+    for found, whole in zip(*(volumes(tmp_path / n, *names) for n in ("2", "7")), strict=True):
+        assert found.shape[-3] == 5
+        np.testing.assert_array_equal(found, whole)
+    row = (tmp_path / "2" / "results.csv").read_text().splitlines()
+    assert "slices,residual,NFE,seconds,solver,seed,status" in row[0]
+    again = reconstruct(tmp_path / name, prior, operator, tmp_path / "2", *more[2:], "--slab", 2)
+    assert "finished already" in again.output
+
+
+def test_an_interrupted_command_goes_on(tiny, tmp_path, monkeypatch):
+    scans(tmp_path)
+    words = (tmp_path / "s.h5", tiny / "grey", "ct")
+    add, calls = SlabFolder.add, []
+
+    def interrupted(folder, result):
+        calls.append(folder.done)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        add(folder, result)
+
+    monkeypatch.setattr(SlabFolder, "add", interrupted)
+    done = reconstruct(*words, tmp_path / "out", "--slab", 2)
+    assert done.exit_code == 130
+    assert "slabs are kept in" in " ".join(done.output.split())
+    done = reconstruct(*words, tmp_path / "out", "--slab", 2)
+    assert done.exit_code == 0, done.output
+    assert calls == [0, 2, 4, 4, 6]
+    reconstruct(*words, tmp_path / "whole", "--slab", D)
+    assert np.array_equal(*(volumes(tmp_path / n, "mean")[0] for n in ("out", "whole")))
+
+
+def test_a_volume_keeps_its_place_along_any_axis(tiny, tmp_path):
+    array = np.random.default_rng(0).random((D, 12, 16)).astype(np.float32)
+    volume = load_zarr(ome(tmp_path / "a.zarr", array))
+    more = ("--blur-sigma", 1)
+    for axis in (0, 1):
+        for slab in (2, 12):
+            out = tmp_path / f"{axis}-{slab}"
+            own = ("--axis", axis, "--slab", slab, *more)
+            done = reconstruct(tmp_path / "a.zarr", tiny / "grey", "deblurring", out, *own)
+            assert done.exit_code == 0, done.output
+        thin, whole = (load_zarr(tmp_path / f"{axis}-{n}" / "mean.zarr") for n in (2, 12))
+        np.testing.assert_array_equal(thin.values, whole.values)
+        assert (thin.shape, thin.scene) == (volume.shape, whole.scene)
+        assert thin.scene.spacing == volume.spacing
+        assert thin.chunks[axis] == 2
+    assert not np.array_equal(*(volumes(tmp_path / n, "mean")[0] for n in ("0-2", "1-2")))
+
+
+def test_what_has_no_slabs_is_refused(tiny, tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((D, H, W), np.float32))
+    nibabel.save(nibabel.Nifti1Image(np.ones((W, H, D)), np.eye(4)), tmp_path / "a.nii")
+
+    def refused(name, *more):
+        words = (tmp_path / name, tiny / "grey", "deblurring", tmp_path / "out", "--slab", 2)
+        done = reconstruct(*words, *more)
+        assert done.exit_code == 2
+        return " ".join(done.output.split())
+
+    assert "--solver: got 'DDS3D', accepted: a solver of images" in refused(
+        "a.npy", "--solver", "dds-3d"
+    )
+    assert "--simulate: got 'True', accepted: none with --slab" in refused("a.npy", "--simulate")
+    assert "--checkpoint: got" in refused("a.npy", "--checkpoint", tmp_path / "state")
+    assert "a.nii, a file of kind nifti', accepted: OME-NGFF, zarr" in refused("a.nii")
+    assert "--like: got" in refused("a.npy", "--like", tmp_path / "a.nii")
+    assert "slices: got '5:9'" in refused("a.npy", "--slices", "5:9")
+    assert not (tmp_path / "out").exists()
