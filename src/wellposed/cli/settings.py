@@ -176,6 +176,11 @@ class Reconstruct(
     like: Path | None = setting(
         None, "NIfTI file, DICOM series or OME-NGFF: the result is written as it, in its place."
     )
+    std_map: bool = setting(
+        False,
+        "Also write std.dcm, the standard deviation as a DICOM Parametric Map beside a DICOM "
+        "series (pip install 'wellposed[dicom-maps]').",
+    )
     calibration: Path | None = setting(
         None,
         "File of `wellposed calibrate`: adds calibrated standard deviations and intervals; the "

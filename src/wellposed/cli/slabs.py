@@ -29,13 +29,13 @@ from wellposed.solvers import Solver
 from wellposed.solvers.volumes.slabs import require_images
 
 OPTION = "--slab"
-UNUSED = ("simulate", "slice", "bands", "checkpoint", "calibration", "report")
+UNUSED = ("simulate", "slice", "bands", "checkpoint", "calibration", "report", "std_map")
 """Options of whole volumes and of single images."""
 
 
 def check_slab(o: Reconstruct, cls: type[Solver] | None) -> None:
     """Raise unless the options allow to solve slices slab by slab."""
-    require_unused(o, UNUSED, f"none with {OPTION}, of which a killed run goes on by itself")
+    require_unused(o, UNUSED, f"none with {OPTION}")
     if cls is not None:
         require_images(cls, "--solver")
 

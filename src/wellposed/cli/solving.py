@@ -9,7 +9,7 @@ from wellposed.benchmark import Recipe
 from wellposed.cli.batch import Job, Row
 from wellposed.cli.calibration import Calibration
 from wellposed.cli.file_task import FileTask
-from wellposed.cli.inputs import TaskInput, placed_like
+from wellposed.cli.inputs import TaskInput, check_std_map, placed_like
 from wellposed.cli.names import adapted_solver, make_solver
 from wellposed.cli.recipes import warn_of_other
 from wellposed.cli.reports import report_reconstruction
@@ -17,7 +17,7 @@ from wellposed.cli.settings import Reconstruct
 from wellposed.cli.summary import summarize
 from wellposed.cli.tasks import build_task
 from wellposed.cli.together import solved_together, together_key
-from wellposed.datasets.writing import require_free
+from wellposed.datasets.writing import require_free, write_map_like
 from wellposed.figures import format_table
 from wellposed.parallel import sharding
 from wellposed.priors import Prior, Slicewise
@@ -97,6 +97,8 @@ class Setup:
         prior = Slicewise(prior) if o.volume else prior
         solver = self.solver(task, prior)
         samples = self.samples(solver)
+        if o.std_map:
+            check_std_map(place, samples)
         if self.calibration is not None:
             self.calibration.check(task, prior, solver, samples)
         return Prepared(job, task, place, prior, solver, samples)
@@ -133,7 +135,10 @@ class Setup:
         result = result if self.calibration is None else self.calibration.applied(result)
         others = {name: image.cpu() for name, image in task.plain().items()}
         path = result.save(job.out, others=others, truth=task.truth)
-        written = [path, path.with_suffix(".png"), *p.place.write(result, job.out)]
+        series = p.place.write(result, job.out)
+        written = [path, path.with_suffix(".png"), *series]
+        if self.o.std_map and series:
+            written.append(write_map_like(result, job.out, p.place.axis))
         summary = summarize(result, others, task.truth, task.peak)
         if self.o.report:
             facts = {"fingerprint of the prior": self.weights}
