@@ -53,6 +53,7 @@ def fit_range(prior: Prior, y: Tensor, operator: "Physics") -> Prior:
     return _stretched(prior, [_magnitude(y, operator)], 1, 1)
 
 
+@checked
 def fit_range_by_slabs(prior: Prior, slabs: Slabs) -> Prior:
     """Return the prior in the units of a volume that is read slab by slab, see `fit_range`.
 

@@ -163,6 +163,10 @@ def test_what_cannot_be_solved_by_slices_is_refused(store, prior, tmp_path):
     slabs = Slabs(D, 2, part)
     with pytest.raises(ArgumentError, match="solver: got 'DDS3D', accepted: a solver of images"):
         solvers.by_slabs(solvers.DDS3D(), slabs, prior, tmp_path)
+    for change in ({"solver": 3}, {"slabs": 3}, {"prior": 3}, {"seed": -1}, {"num_samples": 0}):
+        given = {"solver": DDS, "slabs": slabs, "prior": prior, "out": tmp_path / "no"} | change
+        with pytest.raises(ArgumentError, match=f"{next(iter(change))}: got"):
+            solvers.by_slabs(**given)
     with pytest.raises(ArgumentError, match="read: got 3"):
         Slabs(D, 2, 3)
     with pytest.raises(ArgumentError, match="thickness: got 0"):

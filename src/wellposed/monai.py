@@ -5,7 +5,7 @@ The module needs the package monai: ``pip install 'wellposed[monai]'``.
 
 from collections.abc import Callable, Hashable, Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from deepinv.physics import Physics
@@ -27,7 +27,7 @@ except ImportError:
         "wellposed.monai: needs monai; pip install 'wellposed[monai]'"
     ) from None
 
-Operator = Physics | Callable[[Tensor], Physics]
+Operator: TypeAlias = Physics | Callable[[Tensor], Physics]
 Method = Callable[..., Reconstruction]
 
 
