@@ -115,6 +115,27 @@ def test_what_fails_does_not_stop_the_others(tmp_path):
         Groups(prepare, solve, lambda job: "x").run_all(jobs[4:5])
 
 
+def test_few_files_of_other_kinds_wait_in_memory(tmp_path):
+    jobs = [Job(tmp_path / f"{n}", tmp_path, record=tmp_path / str(n) / RECORD) for n in range(30)]
+    waiting, most, ran = [], [], []
+
+    def prepare(job):
+        waiting.append(int(job.file.name))
+        most.append(len(waiting))
+        return waiting[-1]
+
+    def solve(group):
+        ran.append(list(group))
+        for n in group:
+            waiting.remove(n)
+        return [[{}] for _ in group]
+
+    Groups(prepare, solve, lambda job: "same", lambda n: n % 10, 2).run_all(jobs)
+    assert max(most) == 8
+    assert sorted(n for group in ran for n in group) == list(range(30))
+    assert all(len({n % 10 for n in group}) == 1 for group in ran)
+
+
 def test_operators_of_items_fit_each_other():
     def made(width, coils=2, sigma=0.1):
         return MultiCoilMRI(torch.ones(width), torch.ones(coils, 4, width, dtype=C64), sigma)

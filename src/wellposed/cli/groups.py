@@ -13,6 +13,9 @@ from wellposed.writing import require_writable
 
 T = TypeVar("T")
 
+HELD = 4
+"""Groups' worth of jobs that wait for others of their kind; more are not kept in memory."""
+
 
 def run_all(
     jobs: Sequence[Job], run: Callable[[Job], list[Row] | None], mark: Callable[[Job], str]
@@ -74,16 +77,19 @@ class Groups(Generic[T]):
         return [f"{job.file.name}: {line}" for job, line in self._failures]
 
     def _joined(self, job: Job) -> list[Ready[T]]:
-        """Prepare a job; return its group if that is complete."""
+        """Prepare a job; return a group that is complete, or that has waited longest."""
         if finished(job, job.mark):
             typer.echo(f"{job.file.name}: finished already, see {job.out}")
             return []
         require_writable(job.out, "--out")
         made = self.prepare(job)
         key = self.key(made)
-        group = self._waiting.setdefault(key, [])
-        group.append(Ready(job, made))
-        return self._waiting.pop(key) if len(group) == self.size else []
+        self._waiting.setdefault(key, []).append(Ready(job, made))
+        if len(self._waiting[key]) == self.size:
+            return self._waiting.pop(key)
+        if sum(map(len, self._waiting.values())) >= HELD * self.size:  # of too many kinds
+            return self._waiting.pop(next(iter(self._waiting)))
+        return []
 
     def _run(self, group: Sequence[Ready[T]], count: int) -> None:
         """Run a group; if that fails, each job alone, to find which it is."""
