@@ -38,6 +38,7 @@ from .proximal import NuclearNorm as NuclearNorm
 from .proximal import Proximal as Proximal
 from .proximal import TotalVariation as TotalVariation
 from .scaling import fit_range as fit_range
+from .scaling import fit_range_by_slabs as fit_range_by_slabs
 from .schedule import VE as VE
 from .schedule import Flow as Flow
 from .schedule import Schedule as Schedule

@@ -23,6 +23,7 @@ from wellposed.operators import (
     Decomposable,
     Denoising,
     DynamicMRI,
+    EachItem,
     FanBeamCT,
     FunctionOperator,
     Inpainting,
@@ -46,6 +47,7 @@ from wellposed.operators import (
     check_operator,
     gaussian_kernel,
     motion_kernel,
+    uniform_random_lines,
 )
 from wellposed.operators.check import dense_matrix
 from wellposed.operators.image.channels import with_gains
@@ -62,6 +64,13 @@ def levels(*shape):
 
 def trajectory(*shape):
     return torch.from_numpy(np.random.default_rng(1).uniform(-2, 2, shape))
+
+
+def own_operators(i):
+    """An operator for each of three items, with masks that vary along one axis or both."""
+    masks = [uniform_random_lines(6, 2, seed=0), mask(5, 6), mask(5, 6, seed=1)]
+    made = [MultiCoilMRI(m, maps(2, 5, 6, seed=n), 0.1) for n, m in enumerate(masks)]
+    return EachItem(made) if i == EVERY else made[i]
 
 
 def running_sum(x):
@@ -166,6 +175,7 @@ PER_ITEM = {
         Inpainting(mask(3, 1, 6, 5)[i]), levels(1, 6, 5)
     ),
     "A @ B per item": lambda i: Inpainting(mask(3, 1, 6, 5)[i]) @ Blur(KERNEL, (1, 6, 5)),
+    "operators of each item": lambda i: own_operators(i),
     "2 * A per item": lambda i: 2 * Inpainting(mask(3, 1, 6, 5)[i]),
 }
 NONLINEAR = {

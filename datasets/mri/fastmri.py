@@ -11,9 +11,9 @@ from torch import Tensor
 from wellposed.checks import checked
 from wellposed.datasets.checks import (
     as_complex,
+    chosen_rows,
     finite,
     located,
-    one_or_all,
     reading,
     stored_array,
 )
@@ -61,7 +61,7 @@ class FastMRI:
 
 
 @checked
-def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
+def load_fastmri(path: str | Path, slice: int | tuple[int, int] | None = None) -> FastMRI:
     """Load a multi-coil or single-coil file in the layout of fastMRI.
 
     ``kspace`` is (slices, coils, H, W) or (slices, H, W); ``mask`` (W,), one of `REFERENCES` and
@@ -72,12 +72,13 @@ def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
 
     Args:
         path: an HDF5 file.
-        slice: a single slice to read, from 0; by default all slices.
+        slice: a single slice to read, from 0, or the slices (first, end) without the last; by
+            default all.
 
     Raises:
         FileError: the file is missing or unreadable or has another layout, NaN or infinite values,
             or sizes or a mask inconsistent with the k-space; names the file.
-        ArgumentError: no such slice.
+        ArgumentError: no such slices.
 
     Example:
         >>> import h5py, numpy as np
@@ -91,7 +92,7 @@ def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
     path = located("path", path)
     with reading(path, "HDF5"), h5py.File(path, "r") as file:
         stored = stored_array(path, file, "kspace", (3, 4))
-        chosen = one_or_all("slice", slice, len(stored))
+        chosen = chosen_rows("slice", slice, len(stored))
         values = as_complex(stored[chosen])
         if values.dtype.kind != "c":
             raise FileError(f"path: 'kspace' in {path.name} is {stored.dtype}, accepted: complex")

@@ -1,6 +1,7 @@
 """Denoising and inpainting: operators that act pixel by pixel."""
 
 from collections.abc import Sequence
+from math import prod
 from numbers import Integral
 
 import numpy as np
@@ -118,8 +119,12 @@ def _in_channels(mask: Tensor, channels: int) -> Tensor:
 
 
 @checked
-def random_mask(height: Count, width: Count, keep: float, seed: Seed = 0) -> Tensor:
+def random_mask(
+    height: Count, width: Count, keep: float, seed: Seed = 0, channels: Count | None = None
+) -> Tensor:
     """Return a mask (H, W) that keeps exactly ``round(keep H W)`` random pixels.
+
+    With ``channels`` it is (C, H, W), each channel with pixels of its own.
 
     Example:
         >>> from wellposed import operators
@@ -127,14 +132,15 @@ def random_mask(height: Count, width: Count, keep: float, seed: Seed = 0) -> Ten
         >>> mask.shape, int(mask.sum())
         (torch.Size([8, 8]), 16)
     """
-    require_integer("height", height)
-    require_integer("width", width)
+    shape = (height, width) if channels is None else (channels, height, width)
+    for name, side in zip(("width", "height", "channels"), shape[::-1], strict=False):
+        require_integer(name, side)
     require(0 < keep <= 1, "keep", keep, "a fraction in (0, 1]")
-    count = max(1, round(keep * height * width))
-    order = np.random.default_rng(seed).permutation(height * width)
-    mask = torch.zeros(height * width)
-    mask[torch.from_numpy(order[:count])] = 1
-    return mask.view(height, width)
+    total = prod(shape)
+    order = np.random.default_rng(seed).permutation(total)
+    mask = torch.zeros(total)
+    mask[torch.from_numpy(order[: max(1, round(keep * total))])] = 1
+    return mask.view(shape)
 
 
 @checked

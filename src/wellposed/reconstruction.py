@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 
 OPTIONAL = ("measured", "log_evidence", "ess")
 """Arrays that not every reconstruction has."""
+
+ITEM_AXIS = {"samples": 1, "residual": 1, "measured": 0, "log_evidence": 0, "ess": 1}
+"""Axis of the items in each array of a reconstruction."""
 
 CALIBRATED = {"std": "calibrated-std", "lower": "lower", "upper": "upper"}
 """Names of the arrays of `Calibrated` in files, by field."""
@@ -100,6 +103,16 @@ class Reconstruction:
         present = ((name, getattr(self, name)) for name in OPTIONAL)
         moved = {name: value.cpu() for name, value in present if value is not None}
         return replace(self, samples=self.samples.cpu(), residual=self.residual.cpu(), **moved)
+
+    def by_item(self, change: Callable[[Tensor, int], Tensor]) -> "Reconstruction":
+        """Return a copy with ``change(array, axis)`` of each array, ``axis`` that of the items."""
+        arrays = {name: (getattr(self, name), axis) for name, axis in ITEM_AXIS.items()}
+        changed: dict[str, Any] = {
+            name: change(value, axis)
+            for name, (value, axis) in arrays.items()
+            if value is not None
+        }
+        return replace(self, **changed)
 
     def quantile(self, q: float) -> Tensor:
         """Return Weibull's ``q``-quantile per pixel, (B, C, ...), of magnitudes if complex."""

@@ -160,25 +160,12 @@ def spread(
     start, stop = share.starts[share.rank : share.rank + 2]
     if start == stop:
         return None
-    results = [
-        solver(
-            y[start:stop],
-            operator,
-            prior,
-            noise=ItemNoise(seed, [(n, b) for b in range(start, stop)]),
-        )
-        for n in range(num_samples)
-    ]
-    samples, residual = (
-        gathered(torch.cat([getattr(r, name) for r in results]), 1, share)
-        for name in ("samples", "residual")
+    own = range(start, stop)
+    result = solver(
+        *(y[start:stop], operator, prior), num_samples=num_samples, seed=seed, items=own
     )
-    first, seconds = results[0], sum(r.seconds for r in results)
-    measured = None if first.measured is None else gathered(first.measured, 0, share)
-    if share.rank > 0:
-        return None
-    whole = replace(first, samples=samples, residual=residual, measured=measured)
-    return replace(whole, seconds=seconds, seed=seed)
+    whole = result.by_item(lambda value, axis: gathered(value, axis, share))
+    return whole if share.rank == 0 else None
 
 
 def _require_one_for_all(operator: nn.Module) -> None:
