@@ -56,7 +56,7 @@ def write_like(
         >>> np.save("slice.npy", np.random.rand(16, 16).astype("float32"))
         >>> image = datasets.read("slice.npy")
         >>> operator, prior = operators.Denoising((1, 16, 16), 0.1), priors.GaussianPrior(0.5, 0.1)
-        >>> y = torch.from_numpy(image.stored)[None, None]
+        >>> y = torch.from_numpy(image.values)[None, None]
         >>> result = solvers.HQS(steps=5)(y, operator, prior)
         >>> [path.name for path in datasets.write_like(result, "out", image.source)]
         ['mean.npy']

@@ -24,6 +24,13 @@ class EachItem(LinearOperator):
         ArgumentError: fewer operators, or one with parameters or noise levels for several items.
         ShapeError, DtypeError: they differ in their images or measurements.
         DeviceError: the operators are on different devices.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> scans = [operators.ParallelBeamCT(16, torch.arange(0.0, 180, 30) + k) for k in (0, 10)]
+        >>> operators.EachItem(scans).A(torch.rand(2, 1, 16, 16)).shape
+        torch.Size([2, 1, 6, 24])
     """
 
     def __init__(self, operators: Sequence[LinearOperator]) -> None:

@@ -74,6 +74,16 @@ def fit_range_by_slabs(prior: Prior, slabs: Slabs) -> Prior:
 
     Raises:
         ArgumentError: see `fit_range`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.parallel.slabs import Slabs
+        >>> operator, y = operators.Denoising((1, 8, 8), 0.1), torch.rand(6, 1, 8, 8)
+        >>> slabs = Slabs(6, 2, lambda first, end: (y[first:end], operator))
+        >>> high = priors.fit_range_by_slabs(priors.load("ct"), slabs).data_range[1]
+        >>> 0.9 < high < 1.0
+        True
     """
     parts = (_magnitude(*slabs.read(*part)) for part in slabs.ranges())
     return _stretched(prior, parts, slabs.depth, min(slabs.thickness, slabs.depth))

@@ -31,6 +31,14 @@ def from_monai(image: Any) -> NiftiVolume:
         ShapeError: another number of axes, as of a batch.
         NonFiniteError: NaN or infinite values.
         MissingPackageError: nibabel is not installed.
+
+    Example:
+        >>> import torch
+        >>> from monai.data import MetaTensor  # monai # doctest: +SKIP
+        >>> from wellposed import datasets
+        >>> image = MetaTensor(torch.rand(1, 24, 32, 8), affine=torch.eye(4))  # doctest: +SKIP
+        >>> datasets.from_monai(image).volume.shape  # doctest: +SKIP
+        torch.Size([1, 1, 8, 32, 24])
     """
     require_package("nibabel", "nifti", "image")
     if not isinstance(image, Tensor) or not hasattr(image, "affine"):

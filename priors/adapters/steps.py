@@ -14,7 +14,8 @@ from wellposed.priors.prior import Adapter, Prior, broadcast
 from wellposed.priors.schedule import Schedule
 
 Times = Annotated[
-    Sequence[float] | Tensor, Items(Range(0, 1e9, "[]", "a time, a number of at least 0"))
+    Sequence[float] | Tensor,
+    Items(Range(0, 1e9, "[]", "a time, a number of at least 0"), tensors=True),
 ]
 
 

@@ -49,6 +49,16 @@ def by_slabs(
         ArgumentError: a solver of volumes.
         ShapeError: the operator measures volumes, or ``like`` has another depth.
         FileError: the stores cannot be written, or zarr is not installed.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.parallel.slabs import Slabs
+        >>> operator, y = operators.Denoising((1, 8, 8), 0.1), torch.rand(6, 1, 8, 8)
+        >>> slabs = Slabs(6, 2, lambda first, end: (y[first:end], operator))
+        >>> solver, prior = solvers.DDS(steps=3), priors.GaussianPrior(0.5, 0.1)
+        >>> [path.name for path in solvers.by_slabs(solver, slabs, prior, "out", num_samples=2)]
+        ['mean.zarr', 'std.zarr', 'samples.zarr']
     """
     require_images(solver)
     depth, thickness = slabs.depth, slabs.thickness

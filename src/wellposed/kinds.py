@@ -140,19 +140,24 @@ class Either(Kind):
 
 
 class Items(Kind):
-    """Sequences of ``count`` values of one kind, by default of one or more."""
+    """Sequences of ``count`` values of one kind, by default of one or more; vectors as well.
 
-    def __init__(self, kind: Kind, count: int | None = None) -> None:
+    Vectors of torch only with ``tensors``, as their items are tensors, not numbers.
+    """
+
+    def __init__(self, kind: Kind, count: int | None = None, tensors: bool = False) -> None:
         super().__init__(f"{count or 'one or more'} values, each {kind.accepted}")
-        self.kind, self.count = kind, count
+        self.kind, self.count, self.tensors = kind, count, tensors
 
     def admits(self, value: object) -> bool:
-        # Items of tensors are tensors, not numbers.
-        items = value.tolist() if is_vector(value) else value  # type: ignore[attr-defined]
-        if isinstance(items, str | bytes) or not isinstance(items, Sequence):
+        if self.tensors and is_vector(value):
+            return self.admits(value.tolist())  # type: ignore[attr-defined]
+        listed = isinstance(value, Sequence) or is_vector(value)
+        if isinstance(value, str | bytes) or not listed:
             return False
-        fits = 0 < len(items) <= MOST_ITEMS if self.count is None else len(items) == self.count
-        return fits and all(map(self.kind.admits, items))
+        count = len(value)  # type: ignore[arg-type]
+        fits = 0 < count <= MOST_ITEMS if self.count is None else count == self.count
+        return fits and all(map(self.kind.admits, value))  # type: ignore[call-overload]
 
     def concerns(self, value: object) -> bool:
         return isinstance(value, list | tuple) and 0 < len(value) <= MOST_ITEMS

@@ -29,6 +29,15 @@ class Slabs:
 
     Raises:
         ArgumentError: a number below 1, or ``read`` is no function.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> from wellposed.parallel.slabs import Slabs
+        >>> operator, y = operators.Denoising((1, 8, 8), 0.1), torch.rand(5, 1, 8, 8)
+        >>> slabs = Slabs(5, 2, lambda first, end: (y[first:end], operator))
+        >>> list(slabs.ranges())
+        [(0, 2), (2, 4), (4, 5)]
     """
 
     depth: int
