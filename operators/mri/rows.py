@@ -100,17 +100,20 @@ class RowFactors:
 
 def _applied(V: Tensor, factors: Tensor, blocks: Tensor) -> Tensor:
     """Return ``V diag(factors) V^H`` times blocks (B, G, r, n); V (G, n, n)."""
-    items, groups, rows, n = blocks.shape
-    x = blocks.transpose(0, 1).reshape(groups, items * rows, n).conj().resolve_conj()
-    factors = factors[:, :, None].expand(blocks.shape).transpose(0, 1).reshape(x.shape)
-    step = max(1, PART // (n * n * V.element_size()))
-    parts = [slice(k, k + step) for k in range(0, groups, step)]
-    # Conjugates of images instead of V, which would be copied.
+    step = max(1, PART // (V.shape[-1] ** 2 * V.element_size()))
+    parts = [slice(k, k + step) for k in range(0, len(V), step)]
+    pairs = list(zip(blocks.conj().resolve_conj(), factors[:, :, None], strict=True))
+    # Item by item, as products round differently in batches of other sizes. Conjugates of images
+    # instead of V, which would be copied.
     applied = [
-        torch.bmm((torch.bmm(x[k], V[k]) * factors[k]).conj().resolve_conj(), V[k].mT)
-        for k in parts
+        torch.stack([_transformed(V[part], f[part], x[part]) for x, f in pairs]) for part in parts
     ]
-    return torch.cat(applied).view(groups, items, rows, n).transpose(0, 1)
+    return torch.cat(applied, 1)
+
+
+def _transformed(V: Tensor, factors: Tensor, conjugate: Tensor) -> Tensor:
+    coordinates = torch.bmm(conjugate, V) * factors
+    return torch.bmm(coordinates.conj().resolve_conj(), V.mT)
 
 
 def _in_blocks(rows: Tensor, blocks: int) -> Tensor:
