@@ -87,7 +87,7 @@ def recommend(
     steps = evaluations or 30
     if prior.axes:
         return DDS(steps=steps, eta=1.0, spacing="karras")
-    return MMPS(steps=steps, spacing="karras", isotropic_above=0.3, preconditioned=True)
+    return MMPS(steps=steps, spacing="karras", isotropic_above=1.0, preconditioned=True)
 
 
 def _without_prior(operator: "Physics") -> Solver:
