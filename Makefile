@@ -30,6 +30,7 @@ typecheck: install
 	cd .typing/wellposed && for part in ../../src/wellposed/* \
 		../../solvers ../../operators ../../priors ../../datasets; do ln -sfn $$part .; done
 	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy examples/gallery/*.py
 
 # The site, in out/docs. Warnings are errors, and links between pages are checked. The examples of the
 # gallery run, unless they have not changed; `make docs-draft` leaves them out.

@@ -5,8 +5,8 @@
 Settings are those of `solvers.recommend` or as published; nothing is chosen by looking at images.
 Problems are those of `image_problems`, of full size. Writes `docs/full_size.md` and the figures
 behind it, `benchmarks/full_size.json`; what is there already is not run again, so the run may be
-interrupted at any time. Seconds are the processor's, of one thread. ``--lpips`` adds LPIPS with
-torchvision's file of AlexNet, ``--st-lpips`` the shift tolerant one.
+interrupted at any time. Seconds are the processor's, of one thread, with networks in bfloat16.
+``--lpips`` adds LPIPS with torchvision's file of AlexNet, ``--st-lpips`` the shift tolerant one.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from wellposed.metrics import psnr, ssim
 from wellposed.operators import LinearOperator
 from wellposed.operators.plain import filtered_back_projection
 from wellposed.perceptual import LPIPS, STLPIPS
-from wellposed.priors import Prior
+from wellposed.priors import Prior, Tuned
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
@@ -58,7 +58,7 @@ resolution) with noise .025 in [0, 1], multi-coil MRI (studyforrest, 8 coils, no
 (andrei_abdomen, 30 views, noise of 1 %). Intervals of 90 % are mean +- {GAUSSIAN:.3f} standard
 deviations of 8 samples; "calibrated" intervals have the width that covers 90 % of the pixels of
 the other images of the task. "supervised" is a network as large as the prior's, trained for this
-operator.
+operator. Networks run in bfloat16.
 
 PSNR in dB of the estimate, or of one sample / the mean of all:
 """
@@ -120,7 +120,9 @@ def main() -> None:
     args = parser.parse_args()
     perceptual = {"lpips": LPIPS(args.lpips)} if args.lpips else {}
     perceptual |= {"st_lpips": STLPIPS()} if args.st_lpips else {}
-    cases = {name: build_case(name, args.data, "full", args.size) for name in args.tasks}
+    cases = {
+        name: in_bfloat16(build_case(name, args.data, "full", args.size)) for name in args.tasks
+    }
     chosen = {name: METHODS[name] for name in args.methods}
     for index in range(args.images):
         for task, case in cases.items():
@@ -130,6 +132,11 @@ def main() -> None:
                     found = figures(case.only(index), methods[method], index, perceptual)
                     add(args.out, (task, method, str(index)), found)
         args.table.write_text(document(read(args.out)))
+
+
+def in_bfloat16(case: Case) -> Case:
+    """Return the case with a prior whose network runs in bfloat16."""
+    return replace(case, prior=Tuned(case.prior, "bfloat16"))
 
 
 def supervised(folder: Path | None, task: str) -> dict[str, Row]:

@@ -66,6 +66,7 @@ from .ultrasound import (
 from .volumes.dicom import DicomSeries as DicomSeries
 from .volumes.dicom import read_dicom_series as read_dicom_series
 from .volumes.dicom_writer import write_dicom_series as write_dicom_series
+from .volumes.meta_tensor import from_monai as from_monai
 from .volumes.nifti import (
     NiftiVolume as NiftiVolume,
 )

@@ -16,6 +16,7 @@ from wellposed.errors import (
     ShapeError,
     WellposedError,
     check_finite,
+    require,
 )
 from wellposed.integrity import check_held
 from wellposed.remote import fetched
@@ -104,11 +105,16 @@ def as_complex(values: np.ndarray) -> np.ndarray:
     return np.asarray(real + 1j * imaginary)
 
 
-def one_or_all(argument: str, index: int | None, count: int) -> slice:
-    """Return the slice of row ``index`` of ``count`` rows, or of all rows for ``None``."""
-    if index is None:
+def chosen_rows(argument: str, chosen: int | tuple[int, int] | None, count: int) -> slice:
+    """Return the slice of a row, of the rows ``first`` to ``end``, or of all ``count`` rows."""
+    if chosen is None:
         return slice(count)
-    first = require_integer(argument, index, 0, count - 1)
+    if isinstance(chosen, tuple):
+        fits = len(chosen) == 2 and all(isinstance(n, int) for n in chosen)
+        fits = fits and 0 <= chosen[0] < chosen[1] <= count
+        require(fits, argument, chosen, f"(first, end) with 0 <= first < end <= {count}")
+        return slice(*chosen)
+    first = require_integer(argument, chosen, 0, count - 1)
     return slice(first, first + 1)
 
 

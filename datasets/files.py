@@ -11,17 +11,19 @@ import numpy as np
 from wellposed.checks import checked
 from wellposed.datasets.checks import as_complex, located, reading, require_file
 from wellposed.datasets.images.photograph import PHOTOGRAPH_SUFFIXES, read_photograph
+from wellposed.datasets.lazy import Box, LazyArray
 from wellposed.datasets.mri.bart import read_cfl
 from wellposed.datasets.volumes.zarr_stores import is_zarr, load_zarr
 from wellposed.errors import FileError, require_package
-from wellposed.integrity import check_claim
+from wellposed.integrity import check_claim, check_held
 
 if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
 
 _log = logging.getLogger(__name__)
 
-KEYED_SUFFIXES = (".h5", ".hdf5", ".mat")
+HDF5_SUFFIXES = (".h5", ".hdf5")
+KEYED_SUFFIXES = (*HDF5_SUFFIXES, ".mat")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 VOLUME_SUFFIXES = (".npy", ".cfl", *KEYED_SUFFIXES, *NIFTI_SUFFIXES)
 READABLE_SUFFIXES = PHOTOGRAPH_SUFFIXES + VOLUME_SUFFIXES
@@ -59,6 +61,14 @@ def read_array(
         FileError: the file is missing, unreadable, of an unknown kind, or has no such key; a
             photograph with transparent pixels.
         ArgumentError: a photograph of several pages without ``page``, or no such page.
+
+    Example:
+        >>> import h5py, numpy as np
+        >>> from wellposed import datasets
+        >>> with h5py.File("data.h5", "w") as file:
+        ...     file["image"] = np.ones((32, 40))
+        >>> datasets.read_array("data.h5", key="image").shape
+        (32, 40)
     """
     path = located("path", path)
     if is_zarr(path):
@@ -66,9 +76,9 @@ def read_array(
     path, suffix = require_file("path", path), suffix_of(path)
     readers: dict[str, Callable[[Path], np.ndarray]] = {
         **dict.fromkeys(PHOTOGRAPH_SUFFIXES, lambda p: _read_image(p, page)),
-        ".npy": _read_npy,
+        ".npy": lambda p: _open_npy(p).values,
         ".cfl": read_cfl,
-        **dict.fromkeys((".h5", ".hdf5"), lambda p: _read_hdf5(p, key, min_axes)),
+        **dict.fromkeys(HDF5_SUFFIXES, lambda p: _open_hdf5(p, key, min_axes).values),
         ".mat": lambda p: _read_mat(p, key, min_axes),
         **dict.fromkeys(NIFTI_SUFFIXES, lambda p: open_nifti(p)[1]),
     }
@@ -76,6 +86,16 @@ def read_array(
         raise FileError(f"path: got {path.name!r}, accepted: {', '.join(READABLE_SUFFIXES)}")
     with reading(path, suffix):
         return readers[suffix](path)
+
+
+def open_array(path: str | Path, key: str | None = None) -> np.ndarray | LazyArray:
+    """Return the array of a file, see `read_array`; those of NPY and HDF5 are not yet read."""
+    path = located("path", path)
+    suffix = suffix_of(path)
+    if suffix not in (".npy", *HDF5_SUFFIXES):
+        return read_array(path, key)
+    with reading(path, suffix):
+        return _open_npy(path) if suffix == ".npy" else _open_hdf5(path, key, 2)
 
 
 def _read_image(path: Path, page: int | None) -> np.ndarray:
@@ -89,16 +109,22 @@ def _read_image(path: Path, page: int | None) -> np.ndarray:
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
-def _read_npy(path: Path) -> np.ndarray:
+def _open_npy(path: Path) -> LazyArray:
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0
         shape, _, kind = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
-    check_claim(path, "the array", math.prod(shape) * kind.itemsize)
-    return np.asarray(np.load(path, allow_pickle=False))
+    check_held(path, "the array", math.prod(shape) * kind.itemsize)
+    whole = kind.hasobject or math.prod(shape) == 0  # which cannot be mapped to memory
+
+    def values(box: Box) -> np.ndarray:
+        array = np.load(path, mmap_mode=None if whole else "r", allow_pickle=False)
+        return np.array(array[box])
+
+    return LazyArray(path, shape, kind, values)
 
 
-def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
+def _open_hdf5(path: Path, key: str | None, min_axes: int) -> LazyArray:
     import h5py
 
     found: dict[str, h5py.Dataset] = {}
@@ -107,15 +133,21 @@ def _read_hdf5(path: Path, key: str | None, min_axes: int) -> np.ndarray:
             lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {})
         )
         name = _choose(path, found, key, min_axes)
-        check_claim(path, repr(name), found[name].nbytes)
-        return as_complex(np.asarray(found[name]))
+        check_held(path, repr(name), found[name].nbytes)
+        shape, kind = found[name].shape, as_complex(np.empty(0, found[name].dtype)).dtype
+
+    def values(box: Box) -> np.ndarray:
+        with h5py.File(path, "r") as file:
+            return as_complex(np.asarray(file[name][box]))
+
+    return LazyArray(path, shape, kind, values)
 
 
 def _read_mat(path: Path, key: str | None, min_axes: int) -> np.ndarray:
     import h5py
 
     if h5py.is_hdf5(path):  # MATLAB 7.3, which stores arrays transposed
-        return _read_hdf5(path, key, min_axes).T
+        return _open_hdf5(path, key, min_axes).values.T
     found = {
         name: value
         for name, value in load_mat(path).items()

@@ -16,15 +16,16 @@ from torch import Tensor
 from wellposed.datasets.checks import located, reading
 from wellposed.datasets.ct.htc import HTCScan, load_htc2022
 from wellposed.datasets.ct.mat import read_mat
-from wellposed.datasets.ct.tomopy import ParallelScan, load_tomopy
-from wellposed.datasets.files import NIFTI_SUFFIXES, read_array, suffix_of
+from wellposed.datasets.ct.tomopy import ParallelScan, count_rows, load_tomopy
+from wellposed.datasets.files import HDF5_SUFFIXES, NIFTI_SUFFIXES, open_array, suffix_of
 from wellposed.datasets.images.image_files import find_files
 from wellposed.datasets.images.photograph import (
     PHOTOGRAPH_SUFFIXES,
     Photograph,
     read_photograph,
 )
-from wellposed.datasets.mri.fastmri import FastMRI, is_fastmri, load_fastmri
+from wellposed.datasets.lazy import LazyArray
+from wellposed.datasets.mri.fastmri import FastMRI, count_slices, is_fastmri, load_fastmri
 from wellposed.datasets.mri.ismrmrd import RawScan, load_ismrmrd
 from wellposed.datasets.patterns import matched
 from wellposed.datasets.volumes.dicom import DicomSeries, read_dicom_series
@@ -53,16 +54,24 @@ class Image:
     Attributes:
         path: the file, or the folder of a DICOM series or zarr store.
         kind: "photograph", "array", "nifti", "dicom" or "ome-zarr".
-        stored: the values, or the zarr store that they are read from when needed.
+        stored: the values, or the file or zarr store that they are read from when needed.
         source: model for the file of a result, see `write_like`.
         spacing: size of a voxel in mm along (D, H, W); empty if unknown.
         unit: unit of the values, e.g. "HU"; empty if unknown.
         window: values to display as black and white according to the file, or None.
+
+    Example:
+        >>> import numpy as np, nibabel
+        >>> from wellposed import datasets
+        >>> nibabel.save(nibabel.Nifti1Image(np.ones((40, 32, 10)), np.eye(4)), "brain.nii.gz")
+        >>> image = datasets.read("brain.nii.gz")
+        >>> image.kind, image.spacing
+        ('nifti', (1.0, 1.0, 1.0))
     """
 
     path: Path
     kind: str
-    stored: np.ndarray | ZarrVolume
+    stored: np.ndarray | LazyArray | ZarrVolume
     source: Source
     spacing: tuple[float, ...] = ()
     unit: str = ""
@@ -76,10 +85,13 @@ class Image:
         return self.stored if isinstance(self.stored, np.ndarray) else self.stored.values
 
     def rows(self, axis: int, first: int, end: int) -> np.ndarray:
-        """Return the rows ``first`` to ``end`` along an axis; a zarr store is read no further."""
-        if isinstance(self.stored, ZarrVolume):
-            return self.stored.cut(axis, first, end).values
-        return np.take(self.stored, range(first, end), axis)
+        """Return the rows ``first`` to ``end`` along an axis.
+
+        Of NPY, HDF5 and zarr nothing else is read.
+        """
+        if isinstance(self.stored, np.ndarray):
+            return np.take(self.stored, range(first, end), axis)
+        return self.stored.rows(axis, first, end)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +104,15 @@ class Measured:
         values: k-space (B, coils, ...) or sinograms (B, 1, views, bins), one item per slice, frame
             or row.
         scan: the loaded data, with the geometry and references of the file.
+
+    Example:
+        >>> import h5py, numpy as np
+        >>> from wellposed import datasets
+        >>> with h5py.File("file.h5", "w") as file:  # in the layout of fastMRI
+        ...     file["kspace"] = np.ones((2, 4, 16, 12), "complex64")
+        >>> scan = datasets.read("file.h5")
+        >>> scan.kind, scan.values.shape
+        ('fastmri', torch.Size([2, 4, 16, 12]))
     """
 
     path: Path
@@ -105,7 +126,8 @@ def read(path: str | Path, key: str | None = None) -> Image | Measured:
 
     Photographs, NIfTI, DICOM, OME-NGFF, NPY, zarr, HDF5 and MATLAB files are images or arrays; the
     layouts of fastMRI, ISMRMRD, tomopy (data exchange) and the Helsinki Tomography Challenge are
-    recognised by content and are measurements. Values of zarr stores are read when needed.
+    recognised by content and are measurements. Values of NPY, HDF5 and zarr arrays are read when
+    needed.
 
     Args:
         path: the file or folder.
@@ -114,6 +136,14 @@ def read(path: str | Path, key: str | None = None) -> Image | Measured:
     Raises:
         FileError: the file is missing, unreadable or of another kind; names the file.
         DtypeError: the array does not contain numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> from wellposed import datasets
+        >>> np.save("slice.npy", np.random.rand(32, 40))
+        >>> image = datasets.read("slice.npy")  # or a photograph, NIfTI, DICOM, fastMRI, ...
+        >>> image.kind, image.stored.shape
+        ('array', (32, 40))
     """
     path = located("path", path)
     if is_zarr(path):
@@ -131,10 +161,23 @@ def read(path: str | Path, key: str | None = None) -> Image | Measured:
         while values.ndim > 2 and len(values) == 1:
             values = values[0]
         return Image(path, "nifti", values, volume, volume.spacing)
-    values = read_array(path, key)
-    if values.dtype.kind not in "biufc":
-        raise DtypeError(f"input: {path.name} has {values.dtype}, accepted: numbers")
-    return Image(path, "array", values, path)
+    stored = open_array(path, key)
+    if stored.dtype.kind not in "biufc":
+        raise DtypeError(f"input: {path.name} has {stored.dtype}, accepted: numbers")
+    return Image(path, "array", stored, path)
+
+
+def count_parts(path: Path) -> int | None:
+    """Return the number of slices or rows that `read_part` reads alone; None for other files."""
+    if is_zarr(path) or path.is_dir():
+        return None
+    count = COUNTS.get(_layout(path) or "")
+    return None if count is None else count(path)
+
+
+def read_part(path: Path, first: int, end: int) -> Measured:
+    """Read the slices or rows ``first`` to ``end`` of a measurement, of which `count_parts` is."""
+    return _measured(path, _layout(path) or "", (first, end))
 
 
 def inputs_of(paths: Sequence[str | Path]) -> list[Path]:
@@ -204,7 +247,7 @@ def _layout(path: Path) -> str | None:
     """Return the name of the scanner layout of a file, or None."""
     if suffix_of(path) == ".mat":
         return "htc" if path.is_file() and _has_htc(path) else None
-    if suffix_of(path) not in (".h5", ".hdf5") or not path.is_file():
+    if suffix_of(path) not in HDF5_SUFFIXES or not path.is_file():
         return None
     with reading(path, "HDF5"), h5py.File(path, "r") as file:
         if "exchange/data" in file:
@@ -218,12 +261,18 @@ def _has_htc(path: Path) -> bool:
     return any(name.startswith("CtData") for name in read_mat(path))
 
 
-def _measured(path: Path, layout: str) -> Measured:
+def _measured(path: Path, layout: str, part: tuple[int, int] | None = None) -> Measured:
     if layout == "htc":
         scan = load_htc2022(path)
         return Measured(path, layout, scan.sinogram, scan)
     if layout == "tomopy":
-        rows = load_tomopy(path)
+        rows = load_tomopy(path, part)
         return Measured(path, layout, rows.sinogram, rows)
-    raw: FastMRI | RawScan = load_fastmri(path) if layout == "fastmri" else load_ismrmrd(path)
+    raw: FastMRI | RawScan = (
+        load_fastmri(path, part) if layout == "fastmri" else load_ismrmrd(path)
+    )
     return Measured(path, layout, raw.kspace, raw)
+
+
+COUNTS = {"fastmri": count_slices, "tomopy": count_rows}
+"""Functions that count the slices or rows of files of which parts are read alone."""

@@ -12,8 +12,9 @@ from wellposed.datasets.files import suffix_of
 from wellposed.datasets.images.photograph import Photograph, write_photograph
 from wellposed.datasets.mri.bart import write_cfl
 from wellposed.datasets.reading import Source
-from wellposed.datasets.volumes.dicom import DicomSeries
+from wellposed.datasets.volumes.dicom import DicomSeries, read_dicom_series
 from wellposed.datasets.volumes.nifti import NiftiVolume
+from wellposed.datasets.volumes.parametric_map import write_std_map
 from wellposed.datasets.volumes.results import write_result
 from wellposed.datasets.volumes.zarr_stores import ZarrVolume, is_zarr, write_zarr
 from wellposed.errors import FileError
@@ -48,6 +49,17 @@ def write_like(
 
     Raises:
         FileError: the folder cannot be written.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from wellposed import datasets, operators, priors, solvers
+        >>> np.save("slice.npy", np.random.rand(16, 16).astype("float32"))
+        >>> image = datasets.read("slice.npy")
+        >>> operator, prior = operators.Denoising((1, 16, 16), 0.1), priors.GaussianPrior(0.5, 0.1)
+        >>> y = torch.from_numpy(image.values)[None, None]
+        >>> result = solvers.HQS(steps=5)(y, operator, prior)
+        >>> [path.name for path in datasets.write_like(result, "out", image.source)]
+        ['mean.npy']
     """
     folder = Path(folder)
     if isinstance(source, Photograph):
@@ -60,6 +72,24 @@ def write_like(
         _log.info("no volume is written: %s voxels, but the input has %s", got, wanted)
         return ()
     return write_result(volume, folder, source)
+
+
+def write_map_like(result: Reconstruction, folder: str | Path, axis: int = 0) -> Path:
+    """Write a standard deviation as a Parametric Map that refers to the series of the mean.
+
+    Args:
+        result: as it was given to `write_like`.
+        folder: where `write_like` wrote the DICOM series ``mean``; the map is ``std.dcm``.
+        axis: as it was given to `write_like`.
+
+    Raises:
+        ArgumentError, FileError: see `write_std_map`.
+    """
+    path, units = Path(folder) / "std.dcm", result.units
+    mean, std = read_dicom_series(Path(folder) / "mean"), _as_volume(result, axis).std
+    name = f"{result.solver} std"
+    write_std_map(path, abs(units.scale) * std, mean, name, unit=units.name)
+    return path
 
 
 def _size(source: NiftiVolume | DicomSeries | ZarrVolume) -> tuple[int, ...]:

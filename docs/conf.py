@@ -53,6 +53,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
+strip_signature_backslash = True  # a name may end in an underscore: lambda_
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples/gallery",

@@ -6,13 +6,15 @@ A name in backticks in a docstring leads to its page where the name is unique.
 
 import builtins
 import re
-from dataclasses import is_dataclass
+import sys
+from dataclasses import fields, is_dataclass
 from inspect import cleandoc, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docutils.nodes import Element, reference
 from sphinx.addnodes import pending_xref
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.nodes import make_refnode
 from sphinx_gallery.scrapers import figure_rst
 
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 OUTSIDE = re.compile(r"(\]\()\.\./((?:\.\./)?)([^)\s]+)")
-RANGE = re.compile(r"(?:~?typing\.)?Annotated\[([\w.]+), <(.*?)>\]")
+RANGE = re.compile(r"(?:~?\w+\.)?Annotated\[((?:(?!Annotated)[^<])+), <(.*?)>\]")
+FUNCTION = re.compile(r"<function (\w+)(?: at 0x\w+)?>")
 RANGED = re.compile(rf"(?:typing\.Optional\[)?{RANGE.pattern}(?: \| None|\])?")
 GALLERY = Path(__file__).parent.parent / "examples" / "gallery"
 LINKED = {"class", "function", "exception", "data", "attribute", "method", "property"}
@@ -33,7 +36,10 @@ def connect(app: "Sphinx", home: str) -> None:
     """Register the hooks of this module."""
     app.connect("source-read", lambda _, page, text: _lead_outside(home, page, text))
     app.connect("autodoc-process-signature", _shorten)
+    app.connect("autodoc-process-docstring", _describe_constants, priority=80)
+    app.connect("autodoc-process-docstring", _describe_forward, priority=80)
     app.connect("autodoc-process-docstring", _escape_stars, priority=90)
+    app.connect("autodoc-process-docstring", _part_attributes, priority=95)
     app.connect("autodoc-process-docstring", _add_ranges, priority=110)
     app.connect("autodoc-process-docstring", _add_fields_of_bases, priority=100)
     app.connect("autodoc-skip-member", _skip_fields_of_tuples)
@@ -60,8 +66,10 @@ def locate(settings: dict[str, Any], script: str) -> None:
 def _shorten(
     app: "Sphinx", what: str, name: str, found: object, options: object, args: str, returned: str
 ) -> tuple[str, str] | None:
-    """Leave the accepted ranges out of a signature; `_add_ranges` states them."""
-    return (RANGE.sub(r"\1", args), returned) if args else None
+    """Leave out the accepted ranges, which `_add_ranges` states, and what is no Python."""
+    if not args:
+        return None
+    return FUNCTION.sub(r"\1", RANGE.sub(r"\1", args)).replace("<factory>", "..."), returned
 
 
 def _add_ranges(
@@ -81,7 +89,51 @@ def _add_ranges(
             ranges.setdefault(match[2], []).append(f"``{parameter.name}``")
     told = [f"{', '.join(names)}: {accepted}" for accepted, names in ranges.items()]
     if told:
-        lines += ["", f"Accepted values: {'; '.join(told)}.", ""]
+        _add(lines, f"Accepted values: {'; '.join(told)}.")
+
+
+def _add(lines: list[str], *more: str) -> None:
+    """Add lines to a docstring, before its example."""
+    place = lines.index("Example:") if "Example:" in lines else len(lines)
+    lines[place:place] = ["", *more, ""]
+
+
+def _describe_constants(
+    app: "Sphinx", what: str, name: str, found: object, options: object, lines: list[str]
+) -> None:
+    """Describe a constant as the module does that defines it, instead of as its type does."""
+    if what != "data":
+        return
+    key = ("", name.rpartition(".")[2])
+    for module in [m for m in sys.modules if m.startswith("wellposed.")]:
+        if getattr(sys.modules[module], key[1], None) is found:
+            told = ModuleAnalyzer.for_module(module).find_attr_docs()
+            lines[:] = told.get(key, lines)
+
+
+def _describe_forward(
+    app: "Sphinx", what: str, name: str, found: object, options: object, lines: list[str]
+) -> None:
+    """Say of the method of a module that it is what ``__call__`` runs."""
+    if what == "method" and name.endswith(".forward"):
+        _add(lines, "Calling the object, ``__call__``, runs this.")
+
+
+def _part_attributes(
+    app: "Sphinx", what: str, name: str, found: object, options: object, lines: list[str]
+) -> None:
+    """Describe each of several attributes that share a line, which Sphinx takes for a type."""
+    if "Attributes:" not in lines:
+        return
+    start = lines.index("Attributes:") + 1
+    end = next((n for n in range(start, len(lines)) if re.match(r"\S", lines[n])), len(lines))
+    entries = re.split(r"^ {4}(?=\S)", "\n".join(lines[start:end]), flags=re.M)
+    parted: list[str] = []
+    for entry in entries:
+        names, colon, told = entry.partition(":")
+        several = re.fullmatch(r"\w+(?:, \w+)+", names)
+        parted += [f"{n}{colon}{told}" for n in names.split(", ")] if several else [entry]
+    lines[start:end] = "    ".join(parted).split("\n")
 
 
 def _skip_fields_of_tuples(
@@ -113,7 +165,8 @@ def _escape_stars(
     app: "Sphinx", what: str, name: str, found: object, options: object, lines: list[str]
 ) -> None:
     """Escape the star of a shape such as (B, *sides), which would begin emphasis."""
-    for number, line in enumerate(lines):
+    text = lines.index("Example:") if "Example:" in lines else len(lines)
+    for number, line in enumerate(lines[:text]):
         parts = re.split(r"(`+[^`]*`+)", line)
         parts[::2] = [re.sub(r"(?<=[ (])\*(?!\*)", r"\*", part) for part in parts[::2]]
         lines[number] = "".join(parts)
@@ -135,8 +188,10 @@ def _add_fields_of_bases(
                     described[field] = text
                     inherited.append(f"    {field}: {text}")
     inherited = [line for line in inherited if ": see `" not in line]
+    helped = {field.name: field.metadata.get("help") for field in fields(cls)}
+    inherited += [f"    {n}: {told}" for n, told in helped.items() if told and n not in described]
     if inherited:
-        lines.extend(["", "Keyword Args:", *inherited, ""])
+        _add(lines, "Keyword Args:", *inherited)
 
 
 def _arguments(text: str) -> dict[str, str]:

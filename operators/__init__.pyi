@@ -19,6 +19,7 @@ from .ct.counts import to_line_integrals as to_line_integrals
 from .ct.orbits import ForeignScan as ForeignScan
 from .decomposable import Decomposable as Decomposable
 from .decomposable import Separable as Separable
+from .each_item import EachItem as EachItem
 from .function import FunctionOperator as FunctionOperator
 from .image.blind_blur import BlindBlur as BlindBlur
 from .image.blur import Blur as Blur

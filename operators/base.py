@@ -14,7 +14,7 @@ from wellposed.operators.compatible import (
     require_same_image,
     summed_level,
 )
-from wellposed.operators.linear_map import LinearMap
+from wellposed.operators.linear_map import LinearMap, Spectral
 
 
 class LinearOperator(LinearMap):
@@ -38,6 +38,16 @@ class LinearOperator(LinearMap):
             measurements, of the real and of the imaginary part. A number or one per item.
         complex_image, complex_measurement: whether ``x`` and ``y`` are complex tensors.
         items: batch size of an operator with a mask or maps for each item; 1 for any batch size.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> blur = operators.Blur(operators.uniform_kernel(3), (3, 16, 16), noise_sigma=0.05)
+        >>> smaller = operators.SuperResolution((3, 16, 16), factor=2)
+        >>> operator = smaller @ blur  # first the blur
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> y.shape, operator.H.A(y).shape
+        (torch.Size([1, 3, 8, 8]), torch.Size([1, 3, 16, 16]))
     """
 
     _pattern: ClassVar[str] = ""
@@ -210,6 +220,11 @@ class Scaled(LinearOperator):
     def preconditioner(self, weight: Tensor) -> Callable[[Tensor], Tensor] | None:
         """Return the operator's own for ``weight / |c|^2``, which differs by a factor."""
         return self.operator.preconditioner(weight / abs(self.factor) ** 2)
+
+    def normal_function(self, f: Spectral, b: Tensor) -> Tensor | None:
+        """Return ``f(|c|^2 A^H A) b``, if the operator has such functions."""
+        square = abs(self.factor) ** 2
+        return self.operator.normal_function(lambda values: f(square * values), b)
 
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return the operator's pseudo-inverse of ``y / c``."""

@@ -27,6 +27,15 @@ class Bilinear(NonlinearOperator):
         measurement_size: shape of one measurement.
         noise_sigma: noise level in ``y``.
         is_complex: image and parameter are complex.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operator = operators.BlindBlur((3, 16, 16), kernel_size=5)  # a Bilinear operator
+        >>> kernel = operator.canvas(operators.gaussian_kernel(1.0, size=5)).float()
+        >>> blur = operator.given_parameter(kernel)  # linear in the image
+        >>> blur.A(torch.rand(1, 3, 16, 16)).shape
+        torch.Size([1, 3, 16, 16])
     """
 
     def __init__(

@@ -42,6 +42,13 @@ class OperatorReport:
             images.
         normal: ``||A^H A x (fused) - A^H (A x)|| / ||A^H A x||``.
         norm: estimate of the spectral norm ``||A||`` by power iterations.
+
+    Example:
+        >>> from wellposed import operators
+        >>> operator = operators.FunctionOperator(lambda x: 2 * x, (1, 8, 8))
+        >>> report = operators.check_operator(operator)
+        >>> round(report.norm, 2)
+        2.0
     """
 
     adjoint: float
@@ -150,6 +157,12 @@ def check_operator(
         ArgumentError: no image size is known, or ``pairs`` is below 1.
         DtypeError: ``dtype`` is not floating-point or complex, or not what ``A_adjoint`` returns.
         ShapeError: ``A_adjoint`` does not return images.
+
+    Example:
+        >>> from wellposed import operators
+        >>> report = operators.check_operator(operators.SuperResolution((3, 16, 16), factor=2))
+        >>> report.adjoint < 1e-4, report.linearity < 1e-4
+        (True, True)
     """
     maps = hasattr(operator, "A") and hasattr(operator, "A_adjoint")
     require(maps, "operator", type(operator).__name__, "a linear operator with A and A_adjoint")

@@ -27,6 +27,14 @@ class Companded(NonlinearOperator):
 
     Raises:
         ArgumentError: ``mu`` is not positive and finite, or the operator not linear and real.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operator = operators.Companded(operators.Denoising((1, 16, 16)), mu=255.0)
+        >>> x = 2 * torch.rand(1, 1, 16, 16) - 1  # companded RF
+        >>> torch.allclose(operator.A(x), x, atol=1e-5)
+        True
     """
 
     def __init__(

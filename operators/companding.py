@@ -24,6 +24,12 @@ def compand(x: Tensor, mu: float = 255.0) -> Tensor:
     Args:
         x: real, any shape; 1 is the strongest echo.
         mu: strength, positive.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.datasets import ultrasound
+        >>> ultrasound.compand(torch.tensor([-1.0, 0.0, 0.01, 1.0]))
+        tensor([-1.0000,  0.0000,  0.2285,  1.0000])
     """
     require(mu > 0, "mu", mu, "a positive number")
     sign, inside, beyond = _parts(x)
@@ -32,7 +38,15 @@ def compand(x: Tensor, mu: float = 255.0) -> Tensor:
 
 
 def expand(v: Tensor, mu: float = 255.0) -> Tensor:
-    """Return the inverse of `compand`: ``sgn(v) ((1 + mu)^|v| - 1) / mu``."""
+    """Return the inverse of `compand`: ``sgn(v) ((1 + mu)^|v| - 1) / mu``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.datasets import ultrasound
+        >>> x = torch.tensor([-0.5, 0.01, 1.0])
+        >>> torch.allclose(ultrasound.expand(ultrasound.compand(x)), x)
+        True
+    """
     require(mu > 0, "mu", mu, "a positive number")
     sign, inside, beyond = _parts(v)
     slope = (1 + mu) * math.log1p(mu) / mu

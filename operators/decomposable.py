@@ -6,6 +6,7 @@ from torch import Tensor
 from wellposed.checks import Count
 from wellposed.errors import DtypeError, ShapeError, check_finite
 from wellposed.operators.base import Adjoint, LinearOperator, Scaled
+from wellposed.operators.linear_map import Spectral
 from wellposed.operators.proximal import as_weight, require_items
 
 
@@ -23,10 +24,23 @@ class Decomposable(LinearOperator):
     Subclasses register the buffer ``singular_values`` and define the maps that are not the
     identity.
 
+    Args:
+        image_size, measurement_size, noise_sigma: see `LinearOperator`.
+        complex_image, complex_measurement, items: see `LinearOperator`.
+
     Attributes:
         singular_values: s >= 0, broadcast over coordinates (B, ...).
         cutoff: singular values up to ``cutoff`` times the largest are treated as zero in
             ``A_dagger``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operator = operators.SuperResolution((1, 16, 16), factor=2)  # a Decomposable operator
+        >>> x = torch.rand(1, 1, 16, 16)
+        >>> y = operator.U(operator.singular_values.float() * operator.V_adjoint(x))
+        >>> torch.allclose(y, operator.A(x), atol=1e-5)
+        True
     """
 
     singular_values: Tensor
@@ -83,6 +97,15 @@ class Decomposable(LinearOperator):
         gap = self.U_adjoint(y) - s * self.V_adjoint(z)
         weight = as_weight(gamma, gap)
         return z + self.V(weight * s / (1 + weight * s.square()) * gap)
+
+    def normal_function(self, f: Spectral, b: Tensor) -> Tensor | None:
+        """Return ``f(A^H A) b``, in which unmeasured components have the factor ``f(0)``."""
+        coordinates = self.V_adjoint(b)
+        s = self._s(b)
+        values = s.square().view(*[1] * (coordinates.ndim - s.ndim), *s.shape)
+        unmeasured = f(values.new_zeros([1] * coordinates.ndim))
+        measured = self.V((f(values) - unmeasured) * coordinates)
+        return unmeasured.view(-1, *[1] * (b.ndim - 1)) * b + measured
 
     @property
     def H(self) -> LinearOperator:
@@ -168,6 +191,14 @@ class Separable(Decomposable):
         DtypeError, ShapeError, NonFiniteError: ``rows`` or ``columns`` are not a real matrix, or
             contain NaN or infinite values.
         ArgumentError: ``channels`` is not an integer of at least 1.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> rows, columns = torch.rand(8, 16), torch.rand(6, 16)
+        >>> operator = operators.Separable(rows, columns, channels=3)
+        >>> operator.A(torch.rand(1, 3, 16, 16)).shape
+        torch.Size([1, 3, 8, 6])
     """
 
     def __init__(

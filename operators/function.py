@@ -34,6 +34,14 @@ class FunctionOperator(LinearOperator):
             differentiated.
         DtypeError, ShapeError: ``f`` does not return a floating-point or complex tensor with as
             many items as its input.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operator = operators.FunctionOperator(lambda x: x.diff(dim=-1), (1, 8, 8), 0.1)
+        >>> y = operator.measure(torch.rand(1, 1, 8, 8), seed=0)
+        >>> y.shape, operator.A_adjoint(y).shape
+        (torch.Size([1, 1, 8, 7]), torch.Size([1, 1, 8, 8]))
     """
 
     def __init__(

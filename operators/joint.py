@@ -26,6 +26,15 @@ class Joint(LinearOperator):
             or with different noise levels.
         ShapeError, DtypeError: the operators do not fit together.
         DeviceError: the operators are on different devices.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> masks = [operators.random_mask(16, 16, 0.3, seed=n) for n in range(2)]
+        >>> scans = [operators.Inpainting(mask, noise_sigma=0.05) for mask in masks]
+        >>> operator = operators.Joint(scans)
+        >>> operator.A(torch.rand(1, 3, 16, 16)).shape  # both measurements
+        torch.Size([1, 6, 16, 16])
     """
 
     def __init__(self, operators: Sequence[LinearOperator]) -> None:

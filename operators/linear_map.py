@@ -22,6 +22,9 @@ from wellposed.linalg import conjugate_gradient
 from wellposed.operators.physics import GaussianPhysics, Noise
 from wellposed.operators.proximal import proximal_by_cg
 
+Spectral = Callable[[Tensor], Tensor]
+"""Maps eigenvalues, (1 or B, ...), to factors that broadcast with them, of as many axes."""
+
 
 class LinearMap(GaussianPhysics, LinearPhysics):
     """A linear map with Gaussian noise that checks its inputs: `LinearOperator` without algebra.
@@ -83,6 +86,15 @@ class LinearMap(GaussianPhysics, LinearPhysics):
 
         Args:
             weight: weight at least 0, that broadcasts over images (B, *image_size).
+        """
+        return None
+
+    def normal_function(self, f: Spectral, b: Tensor) -> Tensor | None:
+        """Return ``f(A^H A) b`` to rounding, where the eigenvectors are at hand, else None.
+
+        Args:
+            f: maps the eigenvalues of ``A^H A`` to factors.
+            b: images (B, *image_size).
         """
         return None
 

@@ -25,6 +25,13 @@ class MatrixOperator(Decomposable):
         ShapeError: the matrix does not fit the image.
         DtypeError: not a floating-point or complex tensor.
         NonFiniteError: it contains NaN or infinite values.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operator = operators.MatrixOperator(torch.rand(10, 64), (1, 8, 8), noise_sigma=0.1)
+        >>> operator.measure(torch.rand(1, 1, 8, 8), seed=0).shape
+        torch.Size([1, 10])
     """
 
     cutoff = 1e-3

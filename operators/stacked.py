@@ -10,6 +10,7 @@ from torch import Tensor
 from wellposed.checks import Count, require_integer
 from wellposed.errors import ArgumentError, require
 from wellposed.operators.base import LinearOperator
+from wellposed.operators.linear_map import Spectral
 from wellposed.parallel.part import Part
 
 
@@ -24,6 +25,14 @@ class Stacked(LinearOperator):
         slices: number of slices D.
         part: the part of the volume that these slices are, if other processes hold the rest; see
             `wellposed.parallel.sharding`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> scan = operators.ParallelBeamCT(16, angles=12, noise_sigma=0.01)
+        >>> operator = operators.Stacked(scan, slices=4)
+        >>> operator.A(torch.rand(1, 1, 4, 16, 16)).shape
+        torch.Size([1, 1, 4, 12, 24])
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"part", "img_size", "measurement_size"})
@@ -92,6 +101,18 @@ class Stacked(LinearOperator):
         each = weight if weight.ndim == 0 else weight.flatten().repeat_interleave(self.slices)
         inverse = self.operator.preconditioner(each if each.ndim == 0 else each.view(-1, 1, 1, 1))
         return None if inverse is None else partial(self.by_slice, apply=inverse)
+
+    def normal_function(self, f: Spectral, b: Tensor) -> Tensor | None:
+        """Return ``f(A^H A) b``, if the operator has its eigenvectors, for all slices alike."""
+        if self.operator.items > 1:
+            return None
+
+        def each(values: Tensor) -> Tensor:
+            found = f(values)
+            return found if len(found) == 1 else found.repeat_interleave(b.shape[2], 0)
+
+        slices = self.operator.normal_function(each, b.transpose(1, 2).flatten(0, 1))
+        return None if slices is None else slices.unflatten(0, (len(b), -1)).transpose(1, 2)
 
     def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
         """Return each slice's pseudo-inverse."""

@@ -34,6 +34,15 @@ class Superposition(LinearOperator):
         ArgumentError: no operators, or operators that cannot be combined; weights that are not
             finite, or another number of weights.
         ShapeError: operators with other images or measurements than the first.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> one = operators.Denoising((1, 16, 16))
+        >>> operator = operators.Superposition([one, one], weights=[1.0, 0.5], noise_sigma=0.01)
+        >>> x = torch.rand(1, 2, 16, 16)  # two images, one measurement
+        >>> operator.A(x).shape, len(operator.split(x))
+        (torch.Size([1, 1, 16, 16]), 2)
     """
 
     def __new__(cls, operators: Sequence[LinearOperator] = (), *_: object, **__: object) -> Self:

@@ -22,6 +22,15 @@ class Whitened(LinearOperator):
         ShapeError: another shape than that of the data, or another number of items than the
             operator has parameters for.
         DtypeError: not a real tensor.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> scan = operators.ParallelBeamCT(16, angles=12)
+        >>> counts = operators.simulate_counts(scan.A(torch.full((1, 1, 16, 16), 0.02)), 1e4)
+        >>> operator = operators.Whitened(scan, operators.line_integral_noise(counts))
+        >>> operator.whiten(operators.to_line_integrals(counts, 1e4)).shape
+        torch.Size([1, 1, 12, 24])
     """
 
     weights: Tensor

@@ -10,6 +10,8 @@ from .adapters.rescheduled import Rescheduled as Rescheduled
 from .adapters.slicewise import Slicewise as Slicewise
 from .adapters.steps import CFGPlusPlus as CFGPlusPlus
 from .adapters.steps import Reflected as Reflected
+from .adapters.tuned import Tuned as Tuned
+from .adapters.tuned import tuned as tuned
 from .analytic import GaussianMixturePrior as GaussianMixturePrior
 from .analytic import GaussianPrior as GaussianPrior
 from .anchor import Anchor as Anchor
@@ -38,6 +40,7 @@ from .proximal import Proximal as Proximal
 from .proximal import Simplex as Simplex
 from .proximal import TotalVariation as TotalVariation
 from .scaling import fit_range as fit_range
+from .scaling import fit_range_by_slabs as fit_range_by_slabs
 from .schedule import VE as VE
 from .schedule import Flow as Flow
 from .schedule import Schedule as Schedule

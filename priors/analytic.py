@@ -90,6 +90,15 @@ class GaussianPrior(Prior):
         covariance: `Diagonal`, `Full`, `Stationary` or `LowRank`; a number means equal variances.
         schedule: DDPM's linear schedule by default.
         is_complex: images are complex tensors.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors
+        >>> prior = priors.GaussianPrior(0.5, 0.04)
+        >>> operator = operators.Denoising((1, 8, 8), noise_sigma=0.1)
+        >>> posterior = prior.posterior(torch.ones(1, 1, 8, 8), operator)
+        >>> posterior.mean[0, 0, 0, 0]  # 0.5 + 0.04 / (0.04 + 0.01) * 0.5
+        tensor(0.9000)
     """
 
     has_range = False
@@ -309,6 +318,15 @@ class GaussianMixturePrior(Prior):
         means: (K, C, H, W).
         covariances: (K, n, n) over the flattened image, or (K,) variances.
         schedule: DDPM's linear schedule by default.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors
+        >>> means = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
+        >>> prior = priors.GaussianMixturePrior(torch.ones(2), means, torch.full((2,), 0.01))
+        >>> operator = operators.Denoising((1, 2, 2), noise_sigma=0.1)
+        >>> prior.posterior(torch.ones(1, 1, 2, 2), operator).weights.round(decimals=3)
+        tensor([[0., 1.]])
     """
 
     has_range = False

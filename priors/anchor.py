@@ -28,6 +28,14 @@ class Degraded(NamedTuple):
         anchor: ``m`` of the kernel, in units, with the shape (B, C, H, W) of the clean image: the
             degraded image, enlarged and encoded.
         image: the original degraded image (B, c, h, w), with values scaled to [-1, 1].
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> restorer = priors.load("irsde-deblur")
+        >>> condition = restorer.degraded(torch.rand(1, 3, 16, 16))
+        >>> condition.anchor.shape, condition.image.shape
+        (torch.Size([1, 3, 16, 16]), torch.Size([1, 3, 16, 16]))
     """
 
     anchor: Tensor
@@ -48,6 +56,13 @@ class Anchor:
 
     Raises:
         ArgumentError: an invalid setting.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> anchor = priors.Anchor("difference", upsample=4)
+        >>> anchor.enlarge(torch.rand(1, 3, 8, 8)).shape
+        torch.Size([1, 3, 32, 32])
     """
 
     input: Annotated[str, Choice(*INPUTS)] = "plain"

@@ -26,7 +26,22 @@ class Covariance(Checked, ABC):
 
 
 class Diagonal(Covariance):
-    """Independent pixels, with variances broadcastable to one image."""
+    """Independent pixels.
+
+    Args:
+        variance: of each pixel, broadcastable to one image (C, ...).
+
+    Raises:
+        ArgumentError: variances that are not positive.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> variance = torch.tensor([0.1, 0.4]).view(1, 1, 2)  # of each column
+        >>> prior = priors.GaussianPrior(0.0, priors.Diagonal(variance))
+        >>> prior.covariance @ torch.ones(1, 1, 1, 2)
+        tensor([[[[0.1000, 0.4000]]]])
+    """
 
     def __init__(self, variance: RealTensor | Positive) -> None:
         exact = None if isinstance(variance, Tensor) else torch.float64
@@ -39,7 +54,21 @@ class Diagonal(Covariance):
 
 
 class Full(Covariance):
-    """Any covariance matrix over the flattened image, (n, n)."""
+    """Any covariance.
+
+    Args:
+        matrix: covariance of the flattened image, (n, n), Hermitian and positive definite.
+
+    Raises:
+        DtypeError, ShapeError, ArgumentError: another matrix.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> covariance = priors.Full(torch.tensor([[1.0, 0.5], [0.5, 1.0]]))  # of two pixels
+        >>> covariance @ torch.tensor([[[[1.0, 0.0]]]])
+        tensor([[[[1.0000, 0.5000]]]])
+    """
 
     def __init__(self, matrix: Tensor) -> None:
         if not (matrix.is_floating_point() or matrix.is_complex()):
@@ -69,6 +98,15 @@ class Stationary(Covariance):
     Args:
         spectrum: power spectrum, broadcastable to (C, H, W), in FFT order; symmetric under
             frequency negation for real images.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> frequencies = torch.fft.fftfreq(16)
+        >>> radius = torch.hypot(frequencies[:, None], frequencies)
+        >>> prior = priors.GaussianPrior(0.5, priors.Stationary(1 / (1 + (radius / 0.1) ** 3)))
+        >>> prior.denoise(torch.randn(1, 1, 16, 16), 500.0).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     def __init__(self, spectrum: RealTensor) -> None:
@@ -137,6 +175,14 @@ class LowRank(Covariance):
     Raises:
         ShapeError: not one value for each component.
         ArgumentError: components that are not orthonormal, or negative values.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> flat = torch.full((1, 1, 4, 4), 0.25)  # of norm 1
+        >>> covariance = priors.LowRank(flat, torch.tensor([4.0]), rest=0.1)
+        >>> (covariance @ torch.ones(1, 1, 4, 4)).mean()
+        tensor(4.)
     """
 
     def __init__(self, components: Tensor, values: RealTensor, rest: NonNegative = 0.0) -> None:

@@ -27,6 +27,14 @@ class Examples(Prior):
 
     Raises:
         ShapeError: not (N, C, ...).
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors
+        >>> kernels = operators.random_kernels(50, size=9, seed=0)
+        >>> prior = priors.Examples(kernels[:, None].float())
+        >>> prior.denoise(torch.randn(2, 1, 9, 9), 500.0).shape
+        torch.Size([2, 1, 9, 9])
     """
 
     examples: Tensor

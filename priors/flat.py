@@ -13,6 +13,15 @@ class Flat(Prior):
     """The improper prior of constant density, for methods that bring no prior of their own.
 
     ``E[x_0 | x_t] = x_t / alpha_t``. Images of any size, real or complex; units are public values.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> prior = priors.Flat()
+        >>> alpha, _ = prior.schedule(0.5)
+        >>> x_t = torch.randn(1, 1, 8, 8)
+        >>> torch.allclose(prior.denoise(x_t, 0.5), x_t / float(alpha))
+        True
     """
 
     has_range = False

@@ -41,6 +41,14 @@ class Geometry:
         lowest: smallest ``v^T J v / v^T v`` of the probes; negative where J is not positive.
         dimension: estimate of the trace of J, of deviation ``sqrt(2 / probes) |J|``.
         size: real numbers in an image.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> prior = priors.GaussianPrior(0.5, 0.1)
+        >>> found = priors.geometry(prior, torch.rand(2, 1, 8, 8), ratios=(1.0, 0.1), probes=2)
+        >>> found.dimension.shape, found.size  # (levels, N) of 64 numbers
+        (torch.Size([2, 2]), 64)
     """
 
     ratios: tuple[float, ...]
@@ -68,6 +76,14 @@ def geometry(
         ratios: noise-to-signal ratios.
         probes: random directions.
         seed: seed of noise and probes.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> prior = priors.GaussianPrior(0.5, 0.1)
+        >>> found = priors.geometry(prior, torch.rand(2, 1, 8, 8), ratios=(1.0, 0.1))
+        >>> bool((found.asymmetry < 1e-4).all())  # the exact denoiser of a Gaussian is symmetric
+        True
     """
     u = _units(prior, images)
     rows = [_at(_noised(prior, u, ratio, seed), u, probes, seed) for ratio in ratios]
@@ -84,6 +100,13 @@ def spectrum(prior: Prior, images: Tensor, ratio: Positive, seed: Seed = 0) -> T
 
     Raises:
         ArgumentError: images of more than `LARGEST_DENSE` real numbers.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> prior = priors.GaussianPrior(0.5, 1.0)
+        >>> priors.spectrum(prior, torch.rand(1, 1, 2, 2), ratio=1.0)  # 1 / (1 + ratio^2)
+        tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
     """
     u = _units(prior, images)
     size = as_real(u)[0].numel()

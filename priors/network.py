@@ -57,6 +57,16 @@ class NetworkPrior(Prior):
 
     Raises:
         ArgumentError: an invalid setting.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> class Network(torch.nn.Module):  # yours, trained to predict the noise
+        ...     def forward(self, x, label):
+        ...         return 0.1 * x
+        >>> prior = priors.NetworkPrior(Network(), priors.Tabulated.linear(), channels=3)
+        >>> prior.denoise(torch.randn(1, 3, 16, 16), 500.0).shape
+        torch.Size([1, 3, 16, 16])
     """
 
     null_class: int | None = None

@@ -45,6 +45,17 @@ class Prior(Presented, Checked, nn.Module):
         channels: channels of its images (complex channels if complex); ``None`` accepts any.
         is_complex: images are complex tensors.
         data_range: public values of -1 and 1.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> class Constant(priors.Prior):  # of a single image, which is 0 in units
+        ...     def denoise(self, x_t, t, condition=None):
+        ...         return torch.zeros_like(x_t)
+        >>> prior = Constant(priors.Tabulated.linear(), channels=1, data_range=(0.0, 1.0))
+        >>> prior.to_public(prior.denoise(torch.randn(1, 1, 2, 2), 500.0))
+        tensor([[[[0.5000, 0.5000],
+                  [0.5000, 0.5000]]]])
     """
 
     anchor: Anchor | None = None
@@ -318,6 +329,16 @@ class Given(Adapter):
     Args:
         prior: the conditional prior.
         condition: passed with every call.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> class Network(torch.nn.Module):  # class-conditional
+        ...     def forward(self, x, label, number):
+        ...         return x * number.view(-1, 1, 1, 1)
+        >>> prior = priors.NetworkPrior(Network(), priors.Tabulated.linear(), num_classes=10)
+        >>> prior.conditioned_on(3).denoise(torch.randn(2, 1, 8, 8), 500.0).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     def __init__(self, prior: Prior, condition: Condition) -> None:

@@ -41,6 +41,12 @@ def resshift(
         min_noise: determines the smallest noise, see above.
         power: exponent of the growth.
         max_noise: sqrt(eta) at T, below 1.
+
+    Example:
+        >>> from wellposed import priors
+        >>> schedule = priors.resshift(T=15, kappa=2.0)
+        >>> [round(float(v), 2) for v in schedule(15)]  # alpha, sigma
+        [0.02, 1.98]
     """
     require(isinstance(T, int) and T >= 2, "T", T, "an integer of at least 2")
     for name, value in (("kappa", kappa), ("power", power)):
@@ -77,6 +83,12 @@ def rddm(
         floor: smallest alpha. Without it alpha is 0 at T, where a network that predicts only noise
             does not determine x_0. The published code has 1e-6 as a divisor only, see ``floor`` of
             `NetworkPrior`.
+
+    Example:
+        >>> from wellposed import priors
+        >>> schedule = priors.rddm(T=1000)
+        >>> [round(float(v), 2) for v in schedule(500)]  # alpha, sigma
+        [0.25, 0.5]
     """
     require(isinstance(T, int) and T >= 2, "T", T, "an integer of at least 2")
     require(0 < sum_scale <= 1, "sum_scale", sum_scale, "a number in (0, 1]")
@@ -102,6 +114,13 @@ def rddm_from_ddim(betas: Table) -> Tabulated:
 
     Args:
         betas: betas of the DDPM, (T,); in RDDM they are linear from 1e-4 to .02.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> schedule = priors.rddm_from_ddim(torch.linspace(1e-4, 0.02, 1000))
+        >>> [round(float(v), 2) for v in schedule(500)]  # alpha, sigma
+        [0.28, 0.96]
     """
     return Tabulated.from_betas(betas)
 
@@ -126,6 +145,12 @@ class MeanReverting(Schedule):
         interpolated: what is linear between integer times: "decay", ``Theta_t dt``, so that
             ``sigma^2 = lambda^2 (1 - alpha^2)`` at all times, or "levels", alpha and sigma each,
             as in the code of the MR Sampler.
+
+    Example:
+        >>> from wellposed import priors
+        >>> schedule = priors.MeanReverting(max_sigma=10.0, T=100)
+        >>> [round(float(v), 3) for v in schedule(100)]  # alpha, sigma
+        [0.005, 0.039]
     """
 
     def __init__(
@@ -195,6 +220,12 @@ class DenoisingProcess(MeanReverting):
         T: number of steps, at least 2.
         eps: ``exp(-Theta_T dt)``, which determines how near sigma comes to lambda.
         theta: see `MeanReverting`.
+
+    Example:
+        >>> from wellposed import priors
+        >>> schedule = priors.DenoisingProcess(max_sigma=75.0, T=100)
+        >>> [round(float(v), 3) for v in schedule(100)]  # alpha, sigma
+        [1.0, 0.294]
     """
 
     def __init__(

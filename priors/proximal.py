@@ -33,7 +33,16 @@ class Proximal(DenoiserPrior):
             or your own function, differentiable if the solver requires it.
         schedule: see `DenoiserPrior`; a `Product` uses the schedule of its first block.
         data_range: public values of -1 and 1.
-        images: channels, is_complex, see `Prior`.
+        channels, is_complex: see `Prior`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> prior = priors.Proximal(priors.TotalVariation(weight=2.0), data_range=(0.0, 1.0))
+        >>> operator = operators.Denoising((1, 16, 16), noise_sigma=0.1)
+        >>> y = operator.measure(torch.full((1, 1, 16, 16), 0.5), seed=0)
+        >>> solvers.HQS(steps=5)(y, operator, prior).mean.shape
+        torch.Size([1, 1, 16, 16])
     """
 
     has_range = False
@@ -72,6 +81,14 @@ class NuclearNorm:
         matrix: "image", each channel is a matrix; "frames", one row for each channel of images or
             slice of volumes; "patches", one row for each patch of a channel.
         patch: side of the patches, which must divide the image's sides.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> prox = priors.NuclearNorm(weight=1.0, matrix="image")
+        >>> prox(torch.diag(torch.tensor([3.0, 0.5]))[None, None], torch.tensor(1.0))
+        tensor([[[[2., 0.],
+                  [0., 0.]]]])
     """
 
     weight: NonNegative = 1.0
@@ -119,6 +136,14 @@ class TotalVariation:
     Args:
         weight: weight, at least 0.
         iterations: number of iterations, the same for every item.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> prox = priors.TotalVariation(weight=1.0, iterations=50)
+        >>> x = torch.randn(1, 1, 16, 16)
+        >>> bool(prox(x, torch.tensor(0.5)).std() < x.std())  # it smoothes
+        True
     """
 
     weight: NonNegative = 1.0

@@ -77,6 +77,14 @@ def restored(prior: Prior, condition: Degraded | Tensor, steps: int = 5, seed: S
         condition: made by ``prior.degraded(image)``, or the anchor alone, see `Prior.denoise`.
         steps: network evaluations, at most the steps of the process.
         seed: seed of the initial noise.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> from wellposed.priors.sampling import restored
+        >>> restorer = priors.load("irsde-deblur")
+        >>> restored(restorer, restorer.degraded(torch.rand(1, 3, 16, 16)), steps=3).shape
+        torch.Size([1, 3, 16, 16])
     """
     m, schedule = degraded_of(condition).anchor, prior.schedule
     times = schedule.times(min(steps, math.ceil(schedule.T)), "trailing").tolist()
@@ -117,6 +125,12 @@ def sample(  # noqa: PLR0913 - the options of a run are its signature
 
     Returns:
         Images (count, C, H, W) in public values.
+
+    Example:
+        >>> from wellposed import priors
+        >>> from wellposed.priors.sampling import sample
+        >>> sample(priors.load("natural"), count=2, image_size=(16, 16), steps=4, seed=0).shape
+        torch.Size([2, 3, 16, 16])
     """
     require(prior.anchor is None, "prior", "a prior with an anchor", "a plain prior")
     accepted = "a prior with a known number of channels"

@@ -1,5 +1,6 @@
 """The prior in the units of a measurement: the one place where scales are found."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +10,7 @@ from wellposed.checks import checked
 from wellposed.errors import require
 from wellposed.linalg import conjugate_gradient
 from wellposed.operators.check import is_linear_operator, require_operator
+from wellposed.parallel.slabs import Slabs
 from wellposed.priors.prior import Prior
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ BRIGHTEST = 0.998
 """Quantile of the magnitudes that becomes 1; priors were trained so too."""
 
 ITERATIONS = 10
+
+LARGEST = 4_000_000
+"""Number of magnitudes, about which the quantile is taken of."""
 
 
 @checked
@@ -44,17 +49,67 @@ def fit_range(prior: Prior, y: Tensor, operator: "Physics") -> Prior:
 
     Raises:
         ArgumentError: the operator is not linear, or the reconstruction is zero.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors
+        >>> operator = operators.ParallelBeamCT(32, angles=30)
+        >>> sinogram = operator.A(torch.full((1, 1, 32, 32), 500.0))  # in some units
+        >>> prior = priors.fit_range(priors.load("ct"), sinogram, operator)
+        >>> 400 < prior.data_range[1] < 800
+        True
     """
-    require_operator(operator, y)
-    linear, name = is_linear_operator(operator), type(operator).__name__
-    require(linear, "operator", name, "a linear operator; for others use prior.with_range")
-    magnitude = _plain_image(y, operator).abs().flatten().double()
-    # torch.quantile refuses more than 16 million values.
-    top = float(torch.quantile(magnitude[:: 1 + len(magnitude) // 4_000_000], BRIGHTEST))
+    return _stretched(prior, [_magnitude(y, operator)], 1, 1)
+
+
+@checked
+def fit_range_by_slabs(prior: Prior, slabs: Slabs) -> Prior:
+    """Return the prior in the units of a volume that is read slab by slab, see `fit_range`.
+
+    There is one scale for the volume: that of `fit_range` for the measurement of all slices.
+
+    Args:
+        prior: see `fit_range`.
+        slabs: the measurement of the slices.
+
+    Raises:
+        ArgumentError: see `fit_range`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.parallel.slabs import Slabs
+        >>> operator, y = operators.Denoising((1, 8, 8), 0.1), torch.rand(6, 1, 8, 8)
+        >>> slabs = Slabs(6, 2, lambda first, end: (y[first:end], operator))
+        >>> high = priors.fit_range_by_slabs(priors.load("ct"), slabs).data_range[1]
+        >>> 0.9 < high < 1.0
+        True
+    """
+    parts = (_magnitude(*slabs.read(*part)) for part in slabs.ranges())
+    return _stretched(prior, parts, slabs.depth, min(slabs.thickness, slabs.depth))
+
+
+def _stretched(prior: Prior, magnitudes: Iterable[Tensor], depth: int, thickness: int) -> Prior:
+    """Return the prior whose range ends at the brightest of images, given slab by slab."""
+    step, kept, seen = 0, [], 0
+    for part in magnitudes:
+        # torch.quantile refuses more than 16 million values.
+        step = step or 1 + len(part) * depth // thickness // LARGEST
+        kept.append(part[-seen % step :: step].clone())  # a view would keep all of the slab
+        seen += len(part)
+    top = float(torch.quantile(torch.cat(kept), BRIGHTEST))
     require(top > 0, "y", "an image of zeros", "a measurement whose reconstruction is not zero")
     low, high = prior.data_range
     stretch = top / max(abs(low), abs(high))
     return prior.with_range(stretch * low, stretch * high)
+
+
+def _magnitude(y: Tensor, operator: "Physics") -> Tensor:
+    """Return the magnitudes of a plain reconstruction."""
+    require_operator(operator, y)
+    linear, name = is_linear_operator(operator), type(operator).__name__
+    require(linear, "operator", name, "a linear operator; for others use prior.with_range")
+    return _plain_image(y, operator).abs().flatten().double()
 
 
 def _plain_image(y: Tensor, operator: "Physics") -> Tensor:

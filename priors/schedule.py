@@ -29,6 +29,14 @@ class Schedule(Checked, ABC):
     Attributes:
         T: the largest time; an integer for tabulated schedules, a float for continuous ones.
         terminal_std: standard deviation of ``x_T - m`` at which samplers start.
+
+    Example:
+        >>> from wellposed import priors
+        >>> schedule = priors.Tabulated.linear()  # of DDPM
+        >>> [round(float(v), 2) for v in schedule(500.0)]  # alpha, sigma
+        [0.28, 0.96]
+        >>> schedule.times(4).tolist()
+        [751.0, 501.0, 251.0, 1.0, 0.0]
     """
 
     T: float
@@ -129,6 +137,18 @@ class Tabulated(Schedule):
     Networks trained on the ``T`` noisy levels with labels ``0..T-1`` have the label ``t - 1``.
     ``alpha^2`` and ``sigma^2`` are interpolated linearly between the entries, which preserves
     ``alpha^2 + sigma^2 = 1``.
+
+    Args:
+        alpha, sigma: the tables, (T + 1,).
+        terminal_std: standard deviation at which samplers start; ``sigma[T]`` by default.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> alpha = torch.linspace(1.0, 0.0, 11)
+        >>> schedule = priors.Tabulated(alpha, (1 - alpha**2).sqrt())
+        >>> schedule.T, [round(float(v), 2) for v in schedule(4)]
+        (10, [0.6, 0.8])
     """
 
     def __init__(self, alpha: Table, sigma: Table, terminal_std: Positive | None = None) -> None:
@@ -252,6 +272,12 @@ class VE(Schedule):
     Args:
         sigma_max: the largest noise level.
         sigma_min: the smallest noise level at which samplers call the network.
+
+    Example:
+        >>> from wellposed import priors
+        >>> schedule = priors.VE(sigma_max=80.0)
+        >>> [float(v) for v in schedule(2.5)]  # alpha, sigma
+        [1.0, 2.5]
     """
 
     def __init__(self, sigma_max: float = 80.0, sigma_min: float = 2e-3) -> None:
@@ -280,6 +306,12 @@ class Flow(Schedule):
     Args:
         T: the time at which samplers start, at most 1.
         min_ratio: smallest ``sigma / alpha`` of the karras spacing.
+
+    Example:
+        >>> from wellposed import priors
+        >>> schedule = priors.Flow()
+        >>> [float(v) for v in schedule(0.25)], schedule.times(4, "trailing").tolist()
+        ([0.75, 0.25], [1.0, 0.75, 0.5, 0.25, 0.0])
     """
 
     def __init__(self, T: float = 1.0, min_ratio: float = 2e-3) -> None:

@@ -33,6 +33,13 @@ class Skip:
 
     Raises:
         ArgumentError: another argument.
+
+    Example:
+        >>> from wellposed import priors
+        >>> from wellposed.priors.sampling import sample
+        >>> skip = priors.Skip(priors.GaussianPrior(0.0, 0.3), ratio=2.0)
+        >>> sample(priors.load("natural"), 1, (16, 16), steps=8, skip=skip).shape
+        torch.Size([1, 3, 16, 16])
     """
 
     gaussian: GaussianPrior
@@ -134,6 +141,15 @@ class Skipping(Adapter):
     Args:
         prior: the prior below the level.
         skip: the Gaussian, in units of the prior, and the level.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> prior = priors.load("natural")
+        >>> skip = priors.Skip.near(torch.rand(1, 3, 16, 16), spread=0.1, prior=prior)
+        >>> warm = skip.applied(prior)  # a warm start for any solver
+        >>> warm.denoise(torch.randn(1, 3, 16, 16), warm.schedule.T).shape
+        torch.Size([1, 3, 16, 16])
     """
 
     def __init__(self, prior: Prior, skip: Skip) -> None:
@@ -173,6 +189,15 @@ def unexplained(
         images: (N, C, ...), in public values.
         ratios: noise-to-signal ratios.
         seed: seed of the noise.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> prior = priors.GaussianPrior(0.5, 0.1)
+        >>> images = torch.rand(2, 1, 8, 8)
+        >>> priors.unexplained(prior, priors.GaussianPrior(0.5, 0.1), images, ratios=[10.0, 1.0])
+        tensor([[0., 0.],
+                [0., 0.]])
     """
     require_batch("images", images)
     u = prior.to_units(images)

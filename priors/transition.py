@@ -20,7 +20,15 @@ VARIANCE_RULES = ("markov", "shift", "fresh", "zero")
 
 
 class Levels(NamedTuple):
-    """Schedule values at both ends of a transition, float64 scalars."""
+    """Schedule values at both ends of a transition, float64 scalars.
+
+    Example:
+        >>> from wellposed import priors
+        >>> from wellposed.priors.transition import levels
+        >>> level = levels(priors.Flow(), t=0.5, s=0.25)
+        >>> float(level.alpha_t), float(level.sigma_t), float(level.alpha_s), float(level.sigma_s)
+        (0.5, 0.5, 0.75, 0.25)
+    """
 
     alpha_t: Tensor
     sigma_t: Tensor
@@ -34,7 +42,15 @@ class Levels(NamedTuple):
 
 
 def levels(schedule: Schedule, t: float, s: float) -> Levels:
-    """Return the schedule at ``t`` and ``s``."""
+    """Return the schedule at ``t`` and ``s``.
+
+    Example:
+        >>> from wellposed import priors
+        >>> from wellposed.priors.transition import levels
+        >>> level = levels(priors.Tabulated.linear(), t=500.0, s=400.0)
+        >>> round(float(level.sigma_t), 3), round(float(level.sigma_s), 3)
+        (0.96, 0.897)
+    """
     return Levels(*schedule(t), *schedule(s))
 
 
@@ -55,6 +71,13 @@ def variance(rule: str, level: Levels, eta: float = 1.0) -> Tensor:
     - ``shift``: ``eta sigma_s^2 (1 - (sigma_s / sigma_t)^2)``; ResShift, RDDM.
     - ``fresh``: ``eta^2 sigma_s^2``; DDS, DiffPIR's zeta.
     - ``zero``: no fresh noise; DDIM at eta = 0, probability flow.
+
+    Example:
+        >>> from wellposed import priors
+        >>> from wellposed.priors.transition import levels, variance
+        >>> level = levels(priors.Flow(), t=0.5, s=0.25)
+        >>> [round(float(variance(rule, level)), 4) for rule in ("markov", "shift", "fresh")]
+        [0.0556, 0.0469, 0.0625]
     """
     require_choice("rule", rule, VARIANCE_RULES)
     require(0 <= eta <= 1, "eta", eta, "a number from 0 to 1")
@@ -77,7 +100,17 @@ def share_of_image(level: Levels, v: Tensor) -> Tensor:
 
 
 def implied_noise(x_t: Tensor, x0: Tensor, level: Levels, anchor: float | Tensor = 0.0) -> Tensor:
-    """Return ``eps = (x_t - m - alpha_t (x0 - m)) / sigma_t``."""
+    """Return ``eps = (x_t - m - alpha_t (x0 - m)) / sigma_t``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> from wellposed.priors.transition import implied_noise, levels
+        >>> level = levels(priors.Flow(), t=0.5, s=0.25)
+        >>> x0, eps = torch.zeros(2), torch.tensor([1.0, -1.0])
+        >>> implied_noise(level.alpha_t * x0 + level.sigma_t * eps, x0, level)
+        tensor([ 1., -1.])
+    """
     return (x_t - anchor - level.alpha_t * (x0 - anchor)) / level.sigma_t
 
 
@@ -98,6 +131,15 @@ def transition(
         level: schedule values at t and s.
         v: variance of the fresh noise, from `variance`.
         anchor: ``m``: 0 for plain diffusions, the degraded image for restoration processes.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> from wellposed.priors.transition import levels, transition, variance
+        >>> level = levels(priors.Flow(), t=0.5, s=0.25)
+        >>> x0, eps, z = torch.ones(2), torch.tensor([1.0, -1.0]), torch.randn(2)
+        >>> transition(x0, eps, z, level, variance("zero", level))  # 0.75 x0 + 0.25 eps
+        tensor([1.0000, 0.5000])
     """
     kept = kept_noise(level, v)
     return anchor + level.alpha_s * (x0 - anchor) + kept * eps + v.sqrt() * z
@@ -112,6 +154,14 @@ def renoise(x_s: Tensor, z: Tensor, level: Levels) -> Tensor:
         x_s: the image at ``s``.
         z: fresh standard normal noise.
         level: schedule values at t and s < t.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> from wellposed.priors.transition import levels, renoise
+        >>> level = levels(priors.VE(80.0), t=5.0, s=3.0)
+        >>> renoise(torch.zeros(2), torch.ones(2), level)  # sqrt(5^2 - 3^2)
+        tensor([4., 4.])
     """
     shrink = level.alpha_t / level.alpha_s
     added = (level.sigma_t**2 - (shrink * level.sigma_s) ** 2).clamp(min=0).sqrt()

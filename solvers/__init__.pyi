@@ -50,3 +50,4 @@ from .twisted import Twisted as Twisted
 from .unrolled import Unrolled as Unrolled
 from .volumes.dds_3d import DDS3D as DDS3D
 from .volumes.diffusion_mbir import DiffusionMBIR as DiffusionMBIR
+from .volumes.slabs import by_slabs as by_slabs

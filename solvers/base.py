@@ -1,14 +1,13 @@
 """The part that all solvers share: the call, its batches and the result."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
-import torch
 from torch import Tensor
 
 from wellposed.autograd import leaving_inference
@@ -23,7 +22,7 @@ from wellposed.reconstruction import Reconstruction
 from wellposed.runs.checkpoint import RunFolder
 from wellposed.runs.fingerprint import digest, fingerprint
 from wellposed.runs.memory import MemoryPlan, check_samples, plan
-from wellposed.solvers.batches import Batch, Results
+from wellposed.solvers.batches import Batch, Results, evidence, item_numbers
 from wellposed.solvers.plausible import warn_of_copies, warn_of_misfit, warn_of_range
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import noisy_numbers
@@ -49,6 +48,15 @@ class Solver(Sampler):
         steps, spacing: see `Sampler`.
         batch_size: samples of one item that are computed together; ``None``: all. With more than
             one item, samples are drawn one after another, each of all items.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Denoising((1, 8, 8), noise_sigma=0.1)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> y = operator.measure(torch.rand(2, 1, 8, 8), seed=0)  # two items
+        >>> solvers.DDS(steps=3)(y, operator, prior, num_samples=4, seed=0).samples.shape
+        torch.Size([4, 2, 1, 8, 8])
     """
 
     batch_size: Count | None = None
@@ -124,6 +132,7 @@ class Solver(Sampler):
         num_samples: int = 1,
         seed: int | None = None,
         noise: NoiseSource | None = None,
+        items: Sequence[int] | None = None,
         callback: Callback | None = None,
         checkpoint: str | PathLike[str] | None = None,
         checkpoint_every: int = 10,
@@ -140,6 +149,8 @@ class Solver(Sampler):
             num_samples: posterior samples per item.
             seed: seed of all draws, which do not depend on the batch; ``None`` draws a seed.
             noise: recorded draws instead of ``seed``; ``num_samples`` must be 1.
+            items: numbers of the items of ``y``, which choose their draws: part ``y[8:16]`` of a
+                batch has the draws of the whole with ``range(8, 16)``; ``None``: from 0.
             callback: called as ``callback(index, state)`` after every step.
             checkpoint: folder of the run, see `RunFolder`; the same call resumes it, bit for bit.
             checkpoint_every: steps between saved states.
@@ -155,6 +166,7 @@ class Solver(Sampler):
         """
         num_samples = require_samples(num_samples)
         self._check_call(num_samples, seed, noise, checkpoint)
+        numbers = item_numbers(items, y, noise)
         if self.deterministic and noise is None:
             seed = 0
         if not self.uses_prior:
@@ -168,11 +180,14 @@ class Solver(Sampler):
         problem, seed, chunk = self._prepare(y, operator, prior, num_samples, seed, saved)
         with nullcontext() if folder is None else folder.held():
             if folder is not None:
-                folder.claim(self.identity(problem, y, num_samples, seed), chunk=chunk)
+                chosen = {} if items is None else {"items": numbers}
+                run = self.identity(problem, y, num_samples, seed) | chosen
+                folder.claim(run, chunk=chunk)
             started, measured = time.perf_counter(), noisy_numbers(problem)
             found = Results(num_samples, self.most_samples is not None, measured)
             for number, batch in enumerate(self._batches(problem, num_samples)):
-                own = ItemNoise(seed, batch[1], first_slice=problem.part.start)
+                drawn = [(n, numbers[b]) for n, b in batch[1]]
+                own = ItemNoise(seed, drawn, first_slice=problem.part.start)
                 source = own if noise is None else noise
                 found.add(batch, self._run_or_load(batch[0], source, callback, folder, number))
         residual, particles = found.residual, found.particles
@@ -188,7 +203,7 @@ class Solver(Sampler):
             settings=self.settings,
             seed=None if noise is not None or self.deterministic else seed,
             measured=measured,
-            log_evidence=None if particles is None else _evidence(particles, problem),
+            log_evidence=None if particles is None else evidence(particles, problem),
             ess=None if particles is None else particles.ess,
         )
 
@@ -286,11 +301,6 @@ def _check_shared(problem: Problem) -> None:
     got = type(prior).__name__ + (f" along axes {prior.axes}" if prior.axes else "")
     fits = problem.part.processes == 1 or prior.axes == (2,)
     require(fits, "prior", got, "Slicewise along axis 2 if processes share a volume")
-
-
-def _evidence(particles: ParticleSummary, problem: Problem) -> Tensor:
-    """Return the log evidence; NaN for noise-free items, whose noise is taken from the prior."""
-    return torch.where(problem.noise_sigma > 0, particles.log_evidence, torch.nan)
 
 
 def describe(solver: type[Solver]) -> str:

@@ -1,10 +1,13 @@
 """The batches of a run, and what they give together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from wellposed.errors import require
+from wellposed.noise import NoiseSource
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import misfit
 from wellposed.solvers.sampler import ParticleSummary, Sampled
@@ -65,3 +68,21 @@ class Results:
             return torch.stack(parts, 1)
         whole = torch.cat(parts) if len(parts) > 1 else parts[0]
         return whole.view(self.num_samples, -1, *whole.shape[1:])
+
+
+def item_numbers(items: Sequence[int] | None, y: Tensor, noise: NoiseSource | None) -> list[int]:
+    """Return the numbers of the items of ``y``."""
+    count = len(y) if isinstance(y, Tensor) and y.ndim else 0  # another kind is refused later
+    if items is None:
+        return list(range(count))
+    require(noise is None, "items", items, "None with recorded noise")
+    listed = isinstance(items, Sequence) and not isinstance(items, str)
+    numbers = listed and all(isinstance(n, int) and n >= 0 for n in items)
+    accepted = f"a number of at least 0 for each of {count} items"
+    require(numbers and len(items) == count, "items", items, accepted)
+    return list(items)
+
+
+def evidence(particles: ParticleSummary, problem: Problem) -> Tensor:
+    """Return the log evidence; NaN for noise-free items, whose noise is taken from the prior."""
+    return torch.where(problem.noise_sigma > 0, particles.log_evidence, torch.nan)

@@ -37,6 +37,14 @@ class Estimate(NamedTuple):
         x0: the clean estimate, ``E[x_0 | x_t]``.
         vjp: ``v -> J^T v`` with the Jacobian ``J`` of x0 with respect to x_t, if requested.
             Complex images are pairs of real numbers: ``J^T`` is the adjoint for ``Re <a, b>``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.solvers.corrected import Estimate
+        >>> x_t = torch.randn(1, 1, 8, 8)
+        >>> found = Estimate(x_t, x0=0.5 * x_t, vjp=lambda v: 0.5 * v)
+        >>> found.vjp(torch.ones_like(x_t)).mean()
+        tensor(0.5000)
     """
 
     x_t: Tensor
@@ -69,7 +77,16 @@ def estimate(
 
 @dataclass(frozen=True, kw_only=True)
 class Correction(Scope, ABC):
-    """A correction of the clean estimate by the data; fields are its settings."""
+    """A correction of the clean estimate by the data; fields are its settings.
+
+    Example:
+        >>> from wellposed import solvers
+        >>> correction = solvers.MMPS(cg_steps=5).correction
+        >>> correction.cg_steps, correction.differentiates
+        (5, True)
+        >>> solvers.MRSampler(order=2, correction=correction).steps  # it serves other samplers too
+        20
+    """
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -94,6 +111,17 @@ class Corrected(Solver):
 
     Attributes:
         keeps_network_noise: keep the network's ``eps`` instead of that implied by ``x0'``.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from wellposed.priors.transition import variance
+        >>> from wellposed.solvers.corrected import Corrected
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Ancestral(Corrected):
+        ...     def fresh(self, level):
+        ...         return variance("markov", level, 1.0)
+        >>> Ancestral(steps=20).steps
+        20
     """
 
     keeps_network_noise: ClassVar[bool] = False

@@ -62,6 +62,16 @@ class DAPS(Solver):
         lr_min_ratio: factor of the learning rate at the last level, reached linearly.
         tau: noise level of the likelihood in units; by default that of the operator, or .01 if it
             is noise-free. Published is .01 for any noise.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.PhaseRetrieval((1, 8, 8), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 1, 8, 8), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> result = solvers.DAPS(steps=5, langevin_steps=10)(y, operator, prior, seed=0)
+        >>> result.mean.shape, result.nfe
+        (torch.Size([1, 1, 8, 8]), 25)
     """
 
     steps: Count = 200

@@ -32,6 +32,9 @@ REMAINING = 0.25
 EXACT, ROUGH = 1e-6, 1e-3
 """Relative residuals at which a proximal solution ends, ROUGH inside an iteration."""
 
+ROUNDING = 8
+"""Errors of eigenvalues, in units of the precision."""
+
 LEAST_NOISE = 1e-6
 """Noise of the last image of a run, in units, against that of the data."""
 
@@ -80,9 +83,9 @@ def proximal(
 
     With ``weight = sigma_y^2 / v`` this is the posterior mean for ``x ~ N(x0, v I)``; with weight
     0 it is the projection ``x0 + A^+ (y - A x0)``. A ``Decomposable`` operator gives it in closed
-    form. Others use conjugate gradients to a relative residual of 1e-6, with a warning if more
-    than 1e-3 remains after `PROXIMAL_STEPS`. There is no warning for a projection: further steps
-    would only fit components that the operator hardly measures.
+    form, and so does MRI along lines. Others use conjugate gradients to a relative residual of
+    1e-6, with a warning if more than 1e-3 remains after `PROXIMAL_STEPS`. There is no warning for
+    a projection: further steps would only fit components that the operator hardly measures.
 
     Args:
         problem: the problem, with ``y`` and ``A``.
@@ -119,8 +122,11 @@ def noised_weight(level: Levels, problem: Problem) -> Tensor:
 def damped_inverse(
     problem: Problem, b: Tensor, weight: Tensor, iterations: int | None = None
 ) -> Tensor:
-    """Return ``(A^H A + weight)^-1 b`` by conjugate gradients; see `proximal`."""
+    """Return ``(A^H A + weight)^-1 b``, by conjugate gradients if need be; see `proximal`."""
     w = per_item(weight, b)
+    direct = problem.normal_function(lambda values: 1 / (values + _least(weight, values)), b)
+    if direct is not None:
+        return direct
     found = conjugate_gradient(
         lambda d: problem.normal(d) + w * d,
         b,
@@ -135,6 +141,12 @@ def damped_inverse(
             "noise_sigma of the operator"
         )
     return found.x
+
+
+def _least(weight: Tensor, values: Tensor) -> Tensor:
+    """Return weights of at least the rounding errors of eigenvalues, which have no inverse."""
+    top = per_item(values.flatten(1).amax(1), values)
+    return per_item(weight, values).clamp(min=ROUNDING * torch.finfo(values.dtype).eps * top)
 
 
 def pseudo_inverse(problem: Problem) -> Tensor:
@@ -221,8 +233,8 @@ class GaussianCoupling:
     ) -> Tensor:
         """Return ``z`` after unadjusted Langevin steps, biased by about ``learning_rate / 2``.
 
-        A ``Decomposable`` operator takes all steps at once: in its coordinates they are
-        autoregressions, Gaussian after any number of steps, with known mean and covariance.
+        An operator with eigenvectors at hand takes all steps at once: in these coordinates they
+        are autoregressions, Gaussian after any number of steps, with known mean and covariance.
 
         Args:
             z: start.
@@ -233,45 +245,51 @@ class GaussianCoupling:
             norm2: ``||A||^2`` of each item, from `squared_norm`.
         """
         length = learning_rate / (norm2 / self.sigma**2 + 1 / self.rho**2)
-        if self.problem.is_linear and is_decomposable(self.problem.operator):
-            return self._langevin_at_once(z, noise.draw(z), steps, length)
+        xi = noise.draw(z)
+        at_once = self._langevin_at_once(z, xi, steps, length) if self.problem.is_linear else None
+        if at_once is not None:
+            return at_once
         h, weight = per_item(length, z), per_item(self.sigma**-2, z)
-        for _ in range(steps):
+        for step in range(steps):
+            xi = noise.draw(z) if step > 0 else xi
             gradient = weight * misfit_gradient(self.problem, z)
             gradient = gradient + (z - self.centre) / self.rho**2
-            z = z - h * gradient + (2 * h).sqrt() * noise.draw(z)
+            z = z - h * gradient + (2 * h).sqrt() * xi
         return z
 
-    def _langevin_at_once(self, z: Tensor, xi: Tensor, steps: int, length: Tensor) -> Tensor:
-        operator = decomposed(self.problem)
-        gap = operator.U_adjoint(self.problem.y - self.problem.A(self.centre))
-        s, _, kept = spectrum(self.problem, gap)
-        s, precision = torch.where(kept, s, 0), 1 / self.rho**2
-        sigma2 = per_item(self.sigma, gap).square()
-        start, h, h_i = z - self.centre, per_item(length, z), per_item(length, gap)
-        everywhere = _autoregression(start, 0.0, h * precision, precision, xi, steps)
-        V_start, V_xi = operator.V_adjoint(start), operator.V_adjoint(xi)
-        alone = _autoregression(V_start, 0.0, h_i * precision, precision, V_xi, steps)
-        curvature = s.square() / sigma2 + precision
-        target = s / sigma2 * gap / curvature
-        seen = _autoregression(V_start, target, h_i * curvature, curvature, V_xi, steps)
-        return self.centre + everywhere + operator.V(seen - alone)
+    def _langevin_at_once(
+        self, z: Tensor, xi: Tensor, steps: int, length: Tensor
+    ) -> Tensor | None:
+        """Return ``z`` after all steps, if the operator has its eigenvectors at hand.
 
+        Each coordinate follows ``x <- x - rate (x - target) + sqrt(2 rate / curvature) noise``;
+        the noise of all steps adds up to ``xi`` times its standard deviation.
+        """
 
-def _autoregression(
-    x: Tensor,
-    target: Tensor | float,
-    rate: Tensor,
-    curvature: Tensor | float,
-    xi: Tensor,
-    steps: int,
-) -> Tensor:
-    """Return ``x`` after steps ``x <- x - rate (x - target) + sqrt(2 rate / curvature) noise``.
+        def curvature(values: Tensor) -> Tensor:
+            return values / per_item(self.sigma, values).square() + 1 / self.rho**2
 
-    The accumulated noise is ``xi`` times its standard deviation.
-    """
-    rate = rate.double()
-    left = (1 - rate) ** steps
-    grown = -torch.expm1(2 * steps * (1 - rate).abs().log())  # 1 - left^2, exact for small rates
-    std = (2 * grown / (curvature * (2 - rate))).sqrt()
-    return target + left.to(xi.real.dtype) * (x - target) + std.to(xi.real.dtype) * xi
+        def rate(values: Tensor) -> Tensor:
+            return per_item(length, values).double() * curvature(values)
+
+        def left(values: Tensor) -> Tensor:
+            kept: Tensor = (1 - rate(values)) ** steps
+            return kept.to(values.dtype)
+
+        def moved(values: Tensor) -> Tensor:
+            data = per_item(self.sigma, values).square() * curvature(values)
+            return (1 - left(values)) / data
+
+        def spread(values: Tensor) -> Tensor:
+            r = rate(values)
+            grown = -torch.expm1(2 * steps * (1 - r).abs().log())  # 1 - left^2, also for small r
+            return (2 * grown / (curvature(values) * (2 - r))).sqrt().to(values.dtype)
+
+        start = self.problem.normal_function(left, z - self.centre)
+        if start is None:
+            return None
+        gap = self.problem.back_projection - self.problem.normal(self.centre)
+        data = self.problem.normal_function(moved, gap)
+        noise = self.problem.normal_function(spread, xi)
+        assert data is not None and noise is not None
+        return self.centre + start + data + noise

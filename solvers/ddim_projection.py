@@ -60,6 +60,16 @@ class DDIMProjection(Corrected):
     Args:
         eta: DDIM's eta: 0 is deterministic, 1 is DDPM.
         cg_steps: conjugate-gradient steps of the solution.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.SuperResolution((3, 16, 16), factor=2, noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> result = solvers.DDIMProjection(steps=10)(y, operator, prior, seed=0)
+        >>> result.mean.shape, result.nfe
+        (torch.Size([1, 3, 16, 16]), 10)
     """
 
     eta: Fraction = 0.0

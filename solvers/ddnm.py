@@ -60,6 +60,16 @@ class DDNM(Corrected):
         eta: share of fresh noise.
         travel_length, travel_repeats: time travel: every ``travel_length`` steps are repeated
             ``travel_repeats`` times, with noise added in between; 1 is no time travel.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.SuperResolution((3, 16, 16), factor=2)  # without noise: A x = y
+        >>> x = torch.rand(1, 3, 16, 16)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> result = solvers.DDNM(steps=10)(operator.A(x), operator, prior, seed=0)
+        >>> torch.allclose(operator.A(result.mean), operator.A(x), atol=1e-4)
+        True
     """
 
     steps: Count = 100
@@ -137,6 +147,8 @@ def by_gradients(
     if budget == 0:  # the last step, which may only use noise-free data
         sigma = problem.noise_sigma
         noisy = per_item(sigma > 0, x0)
+        if bool(noisy.all()):
+            return x0, z
         return torch.where(noisy, x0, proximal(problem, x0, torch.zeros_like(sigma))), z
     damping = (problem.noise_sigma / budget).square()
     x0 = proximal(problem, x0, damping)

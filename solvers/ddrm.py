@@ -42,6 +42,15 @@ class DDRM(Corrected):
         steps: 20 as published.
         eta: share of fresh noise in coordinates that are unmeasured or noisier than ``r_s``.
         eta_b: weight of the measurement in coordinates that are less noisy than ``r_s``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Blur(operators.uniform_kernel(3), (3, 16, 16), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> solvers.DDRM(steps=10)(y, operator, prior, num_samples=4, seed=0).std.shape
+        torch.Size([1, 3, 16, 16])
     """
 
     steps: Count = 20

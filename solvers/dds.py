@@ -117,6 +117,16 @@ class DDS(Corrected):
         renoise_last: re-noise on the step to the last network time, as in the equations; the
             published code does not (``False``).
         draws: x0' is the "mean" of x_0 as published, or a "sample", see above.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> maps = operators.simulate_sensitivity_maps(4, 16, 16)
+        >>> operator = operators.MultiCoilMRI(operators.uniform_random_lines(16, 2), maps, 0.01)
+        >>> y = operator.measure(torch.randn(1, 1, 16, 16, dtype=torch.complex64), seed=0)
+        >>> prior = priors.GaussianPrior(0.0, 0.5, is_complex=True)
+        >>> solvers.DDS(steps=10)(y, operator, prior, num_samples=2, seed=0).samples.shape
+        torch.Size([2, 1, 1, 16, 16])
     """
 
     eta: Fraction = 0.85

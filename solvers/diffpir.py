@@ -58,6 +58,15 @@ class DiffPIR(Corrected):
         steps: 100 as published.
         lambda_: weight of the prior; the paper tunes it for each task.
         zeta: share of fresh noise in the variance, 0 (deterministic) to 1; tuned for each task.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Blur(operators.uniform_kernel(3), (3, 16, 16), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> solvers.DiffPIR(steps=10)(y, operator, prior, num_samples=2, seed=0).samples.shape
+        torch.Size([2, 1, 3, 16, 16])
     """
 
     steps: Count = 100

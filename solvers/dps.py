@@ -42,6 +42,15 @@ class DPS(Corrected):
         variance: of the fresh noise: "markov", DDPM's, or "learned", as in the published code, by
             the network for every pixel, see `NetworkPrior.denoise_with_variance`. The published
             networks for FFHQ and ImageNet (ADM) learned it; real images only.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Inpainting(operators.random_mask(8, 8, 0.5), noise_sigma=0.2)
+        >>> y = operator.measure(torch.rand(1, 3, 8, 8), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> solvers.DPS(steps=50, zeta=0.5)(y, operator, prior, seed=0).mean.shape
+        torch.Size([1, 3, 8, 8])
     """
 
     steps: Count = 1000

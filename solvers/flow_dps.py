@@ -59,6 +59,15 @@ class FlowDPS(Corrected):
         steps: 28 as published.
         spacing: "trailing" starts at pure noise, as published.
         data_steps: conjugate-gradient steps at each time; 3 gradient steps as published.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.SuperResolution((3, 16, 16), factor=2, noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12, priors.Flow())
+        >>> solvers.FlowDPS(steps=10)(y, operator, prior, num_samples=2, seed=0).samples.shape
+        torch.Size([2, 1, 3, 16, 16])
     """
 
     steps: Count = 28

@@ -43,6 +43,15 @@ class FlowChef(Corrected):
         step_size: step on the sum of squares, in the prior's units; with ``||A|| = 1``, 1/2
             removes the whole misfit of x0 in one step, and 1 or more diverges.
         guide_last: take the gradient in the last step too; without it the result is the last x0.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Inpainting(operators.box_mask(16, 16, (6, 6)), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12, priors.Flow())
+        >>> solvers.FlowChef(steps=20, step_size=0.2)(y, operator, prior, seed=0).mean.shape
+        torch.Size([1, 3, 16, 16])
     """
 
     steps: Count = 100

@@ -67,6 +67,15 @@ class Flower(Corrected):
         steps: 100 as published.
         spacing: "trailing" is the published grid of a flow.
         gamma: share of the covariance; 0 as published for images, 1 for posterior draws.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.SuperResolution((3, 16, 16), factor=2, noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12, priors.Flow())
+        >>> solvers.Flower(steps=10)(y, operator, prior, num_samples=5, seed=0).mean.shape
+        torch.Size([1, 3, 16, 16])
     """
 
     steps: Count = 100

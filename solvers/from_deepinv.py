@@ -50,6 +50,15 @@ def from_deepinv(name: str, **options: object) -> "DeepinvSolver":
 
     Raises:
         ArgumentError: an unknown name or option; the nearest is suggested.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Inpainting(operators.random_mask(16, 16, 0.5), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> solver = solvers.from_deepinv("DiffPIR", max_iter=10)
+        >>> solver(y, operator, priors.GaussianPrior(0.5, 1 / 12), seed=0).mean.shape
+        torch.Size([1, 3, 16, 16])
     """
     require_choice("name", name, DENOISER)
     parameters = inspect.signature(getattr(deepinv.sampling, name).__init__).parameters
@@ -208,5 +217,15 @@ def as_reconstructor(
         num_samples: number of samples that are averaged.
         seed: seed of the draws, the same in every call; ``None`` draws a new seed per call,
             which the attribute ``drawn`` of the model tells.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Denoising((1, 8, 8), noise_sigma=0.1)
+        >>> y = operator.measure(torch.rand(1, 1, 8, 8), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> model = solvers.as_reconstructor(solvers.DDS(steps=5), prior, seed=0)
+        >>> model(y, operator).shape
+        torch.Size([1, 1, 8, 8])
     """
     return SolverReconstructor(solver, prior, num_samples, seed)

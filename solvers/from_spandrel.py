@@ -38,6 +38,11 @@ def from_spandrel(path: str | Path) -> "SpandrelRestorer":
     Raises:
         FileError: no such file, or a network that spandrel does not know.
         ArgumentError: spandrel is not installed, or the network does not restore single images.
+
+    Example:
+        >>> from wellposed import solvers
+        >>> solver = solvers.from_spandrel("RealESRGAN_x4plus.pth")  # weights # doctest: +SKIP
+        >>> solver(y, operator).mean  # doctest: +SKIP
     """
     path = require_path("path", path)
     if not path.is_file():

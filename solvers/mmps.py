@@ -157,6 +157,16 @@ class MMPS(Corrected):
         preconditioned: precondition CG by the system of an isotropic V, which needs no network.
             CT, whose rays overlap, then needs 3 steps instead of 10.
         spread_steps: Jacobian products for the spread of x_0, 0 as published for its mean.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Inpainting(operators.random_mask(16, 16, 0.5), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> result = solvers.MMPS(steps=10)(y, operator, prior, num_samples=4, seed=0)
+        >>> result.mean.shape, result.std.shape
+        (torch.Size([1, 3, 16, 16]), torch.Size([1, 3, 16, 16]))
     """
 
     steps: Count = 100

@@ -86,6 +86,15 @@ class PiGDM(Corrected):
         steps: 100 as published.
         eta: DDIM's eta: 0 is deterministic, 1 is DDPM.
         guidance: "published" or "score", see above.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.SuperResolution((3, 16, 16), factor=2, noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> solvers.PiGDM(steps=20)(y, operator, prior, seed=0).mean.shape
+        torch.Size([1, 3, 16, 16])
     """
 
     steps: Count = 100

@@ -45,6 +45,16 @@ class PnPDM(Solver):
         prior_steps: network evaluations of one prior step.
         langevin_steps, learning_rate: for nonlinear operators; the rate is relative to the
             largest curvature, see `GaussianCoupling.langevin`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Inpainting(operators.random_mask(16, 16, 0.5), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> solver = solvers.PnPDM(steps=10, rho_decay_rate=0.5, rho_min=0.05, prior_steps=5)
+        >>> solver(y, operator, prior, num_samples=2, seed=0).samples.shape
+        torch.Size([2, 1, 3, 16, 16])
     """
 
     steps: Count = 100

@@ -39,6 +39,16 @@ class PnPFlow(Solver):
         step_size: step relative to ``1 / ||A||^2``, below 2; 1 as published.
         alpha: exponent with which the steps shrink; the published default.
         averages: noisy images that are denoised in each step; 5 as published.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Inpainting(operators.box_mask(16, 16, (6, 6)), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12, priors.Flow())
+        >>> result = solvers.PnPFlow(steps=10, alpha=0.5)(y, operator, prior, seed=0)
+        >>> result.mean.shape, result.nfe  # 5 noisy images in each step
+        (torch.Size([1, 3, 16, 16]), 50)
     """
 
     steps: Count = 100

@@ -57,6 +57,15 @@ class Problem:
         image_dtype: dtype of the images.
         is_linear: whether the measurement is linear in units.
         condition: the degraded image for a prior with an anchor; ``None`` for plain priors.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Denoising((1, 8, 8), noise_sigma=0.1)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> problem = solvers.Problem.create(torch.rand(1, 1, 8, 8), operator, prior)
+        >>> problem.is_linear, problem.image_shape
+        (True, torch.Size([1, 1, 8, 8]))
     """
 
     y: Tensor
@@ -198,6 +207,16 @@ class Problem:
         """Return about ``(A^H A + weight)^-1``, if the operator has such an inverse."""
         make = getattr(self.known, "preconditioner", None)
         return None if make is None else make(weight)
+
+    def normal_function(self, f: Callable[[Tensor], Tensor], b: Tensor) -> Tensor | None:
+        """Return ``f(A^H A) b``, if the operator has its eigenvectors at hand.
+
+        Args:
+            f: maps the eigenvalues, (1 or B, ...), to factors that broadcast with them.
+            b: images (B, ...).
+        """
+        apply = getattr(self.known, "normal_function", None)
+        return None if apply is None else apply(f, b)
 
     @cached_property
     def back_projection(self) -> Tensor:

@@ -57,6 +57,14 @@ def recommend(
 
     Raises:
         ArgumentError: no operator where one is needed, or samples without a prior.
+
+    Example:
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Denoising((1, 8, 8), noise_sigma=0.1)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> solver = solvers.recommend(operator, prior, goal="samples", evaluations=20)
+        >>> solver.name, solver.steps
+        ('mmps', 20)
     """
     if prior is not None and prior.anchor is not None:
         sampler = default_sampler(prior)
@@ -79,7 +87,7 @@ def recommend(
     steps = evaluations or 30
     if prior.axes:
         return DDS(steps=steps, eta=1.0, spacing="karras")
-    return MMPS(steps=steps, spacing="karras", isotropic_above=0.3, preconditioned=True)
+    return MMPS(steps=steps, spacing="karras", isotropic_above=1.0, preconditioned=True)
 
 
 def _without_prior(operator: "Physics") -> Solver:

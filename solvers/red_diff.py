@@ -90,6 +90,16 @@ class REDDiff(Solver):
         start: "damped", see above; "pseudo-inverse" as published, which for nonlinear operators is
             the same; or "back-projection" A^H y.
         returned: "mu", the last mean, or "x0" as in the published code.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Blur(operators.uniform_kernel(3), (3, 16, 16), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> solver = solvers.REDDiff(steps=20, regularization=None)  # weight by the noise level
+        >>> solver(y, operator, prior, seed=0).mean.shape
+        torch.Size([1, 3, 16, 16])
     """
 
     regularization: NonNegative | None = 0.25

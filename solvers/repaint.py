@@ -43,6 +43,16 @@ class RePaint(Corrected):
         steps: 250 as published. About ``steps * jump_repeats`` network evaluations.
         jump_length: steps of a stretch.
         jump_repeats: times that each stretch is taken; 1 never goes back.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Inpainting(operators.box_mask(16, 16, box=(6, 6)))
+        >>> y = operator.A(torch.rand(1, 3, 16, 16))
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> result = solvers.RePaint(steps=20, jump_repeats=2)(y, operator, prior, seed=0)
+        >>> torch.allclose(operator.A(result.mean), y, atol=1e-4)  # known pixels stay
+        True
     """
 
     steps: Count = 250

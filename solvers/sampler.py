@@ -29,6 +29,16 @@ class State:
     Attributes:
         x: the noisy image ``x_t``, or the iterate of the method, in the prior's units.
         x0: the latest estimate of the clean image, in units.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Denoising((1, 8, 8), noise_sigma=0.1)
+        >>> y, states = torch.rand(1, 1, 8, 8), []
+        >>> solver, prior = solvers.DDS(steps=3), priors.GaussianPrior(0.5, 1 / 12)
+        >>> result = solver(y, operator, prior, seed=0, callback=lambda n, s: states.append(s))
+        >>> len(states), states[0].x0.shape  # a callback sees each state
+        (3, torch.Size([1, 1, 8, 8]))
     """
 
     x: Tensor
@@ -81,6 +91,15 @@ class Sampler(Scope, ABC):
     Args:
         steps: network evaluations.
         spacing: spacing of the times, see `Schedule.times`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Denoising((1, 8, 8), noise_sigma=0.1)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> problem = solvers.Problem.create(torch.rand(1, 1, 8, 8), operator, prior)
+        >>> solvers.DDS(steps=4).times(problem)
+        [751.0, 501.0, 251.0, 1.0, 0.0]
     """
 
     steps: Steps = 50

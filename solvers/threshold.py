@@ -34,6 +34,14 @@ class DynamicThreshold(Correction):
     Args:
         quantile: share of the values that are not clipped, in (0, 1].
         largest: largest ``s``, at least 1.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors, solvers
+        >>> threshold = solvers.DynamicThreshold(quantile=0.99)
+        >>> sampler = solvers.MRSampler(steps=5, correction=threshold)
+        >>> sampler(torch.rand(1, 3, 16, 16), None, priors.load("irsde-deblur"), seed=0).mean.shape
+        torch.Size([1, 3, 16, 16])
     """
 
     quantile: Annotated[float, Range(0, 1, "(]")] = 0.995

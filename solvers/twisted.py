@@ -101,6 +101,16 @@ class Twisted(Solver):
         start: x_T is "noise", or drawn from the "prior", which analytic priors can do exactly;
             "auto" takes the prior where it can.
         batch_size: particles that are computed together; ``None``: all.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.MatrixOperator(torch.eye(3, 16), (1, 4, 4), noise_sigma=0.1)
+        >>> y = operator.measure(torch.rand(1, 1, 4, 4), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> result = solvers.Twisted(steps=10)(y, operator, prior, num_samples=8, seed=0)
+        >>> result.samples.shape, result.log_evidence.shape
+        (torch.Size([8, 1, 1, 4, 4]), torch.Size([1]))
     """
 
     particles: Annotated[int, Whole(2, 10**6)] = 64

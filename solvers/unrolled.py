@@ -30,6 +30,11 @@ class Unrolled(PointEstimate):
     Args:
         steps: 1; the steps of the network are those of its training.
         weights: folder of `wellposed train-unrolled`.
+
+    Example:
+        >>> from wellposed import solvers
+        >>> solver = solvers.Unrolled(weights="out/unrolled")  # of train-unrolled # doctest: +SKIP
+        >>> solver(y, operator).mean  # doctest: +SKIP
     """
 
     steps: Annotated[int, Whole(1, 1)] = 1

@@ -5,6 +5,7 @@ import inspect
 import torch
 
 from wellposed import inversion, operators, priors, solvers
+from wellposed.parallel.slabs import Slabs
 from wellposed.solvers.catalogue import named_solvers
 
 WINGS = (inversion, operators, priors, solvers)
@@ -17,6 +18,7 @@ GREY, SIZE = (1, 8, 8), (8, 8)
 NOISING = operators.Denoising(GREY, 0.1)
 LINEAR = priors.Tabulated.linear()
 GAUSSIAN = priors.GaussianPrior(0.5, 0.1)
+SLABS = Slabs(2, 1, lambda first, end: (FRAMES, NOISING))
 NETWORK = torch.nn.Conv2d(1, 1, 1)
 FRAMES = torch.rand(1, 1, 8, 8)
 BY_CLASS = priors.NetworkPrior(NETWORK, LINEAR, channels=1, num_classes=2)
@@ -55,6 +57,7 @@ NEEDED = {
     "FunctionOperator": {"f": double, "image_size": GREY},
     "Inpainting": {"mask": MASK},
     "JPEG": {"image_size": (3, 16, 16)},
+    "EachItem": {"operators": [NOISING, NOISING]},
     "Joint": {"operators": [NOISING, NOISING]},
     "LinearOperator": {"image_size": GREY, "measurement_size": GREY},
     "MatrixOperator": {"matrix": torch.eye(64), "image_size": GREY},
@@ -156,8 +159,13 @@ NEEDED = {
     "MeanReverting": {},
     "NetworkPrior": {"network": NETWORK, "schedule": LINEAR, "channels": 1},
     "fit_range": {"prior": BY_CLASS, "y": FRAMES, "operator": NOISING},
+    "fit_range_by_slabs": {
+        "prior": BY_CLASS,
+        "slabs": Slabs(2, 1, lambda a, b: (FRAMES, NOISING)),
+    },
     "Guided": {"prior": BY_CLASS, "condition": 1, "null": 0},
     "Itemwise": {"prior": GAUSSIAN},
+    "Tuned": {"prior": BY_CLASS, "way": "single"},
     "Patchwise": {"prior": GAUSSIAN},
     "Product": {"priors": [GAUSSIAN, GAUSSIAN], "channels": [1, 1]},
     "Proximal": {"prox": shrink},
@@ -181,9 +189,11 @@ LEFT_OUT = {
     "from_cil": "of objects of another package, in test_foreign_scans",
     "ForeignScan": "made by from_astra and from_cil",
     "available": "takes nothing",
+    "tuned": "measures for seconds, in test_tuned",
     "load": "of files, in test_hostile_files",
     "publish": "of the hub, in test_publishing",
     "from_spandrel": "of files, in test_spandrel",
+    "by_slabs": "of files, in test_slabs",
     "dehaze": "of minutes, in test_dehazing",
     "Problem": "made by Problem.create, which checks",
     "Code": "made by Inversion.encode, in test_inversion",
@@ -238,6 +248,7 @@ VALUES = ("0-d tensor", "one", "many axes", "negative", "zeros", "integers")
 
 RIGHTLY = {
     ("Unrolled", "weights"): ("text",),  # a folder, read when it is needed
+    "cache": ("text", "number as text", "path"),  # folders
     "noise_sigma": ("0-d tensor", "one", "integers", *("0", *REAL)),
     "seed": ("list of zeros",),
     "kernel": ("negative", "integers"),

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from wellposed.cli.app import app
 from wellposed.noise import MEASUREMENT, ItemNoise
 from wellposed.priors import Anchor, Latent, NetworkPrior
+from wellposed.priors.networks.conv_unet import ConvUNet
+from wellposed.priors.stored.store import save_prior
 from wellposed.priors.training.settings import TrainingSettings
 
 F32, F64, C64, C128 = torch.float32, torch.float64, torch.complex64, torch.complex128
@@ -111,6 +113,26 @@ def anchored(
     anchor = Anchor(input, upsample)
     prior = NetworkPrior(network, schedule, prediction, anchor=anchor, **images, **options)
     return prior if autoencoder is None else Latent(prior, autoencoder, data_range)
+
+
+def tiny_prior(folder, channels, complex_):
+    """Save a prior of a random network, of images in [0, 1] or complex ones."""
+    torch.manual_seed(0)
+    network = ConvUNet(channels, (8, 16), 1)
+    training = {"name": "tiny", "sources": [], "licence": "none", "image_size": [16]}
+    training |= {"steps_done": 0, "batch_size": 1, "zoom": [1, 1], "gain": [1, 1], "history": []}
+    training |= {"curve": [], "millions": 0, "hardware": "none", "noise_levels": "uniform"}
+    config = {
+        "network": network.settings,
+        "schedule": "linear",
+        "prediction": "sample",
+        "sigma_data": None,
+        "channels": 1,
+        "complex": complex_,
+        "data_range": [-1, 1] if complex_ else [0, 1],
+        "training": training,
+    }
+    save_prior(folder, network, config)
 
 
 def tiny_training(data, out, /, **changes):

@@ -35,6 +35,7 @@ ORDER = (
     ("inversion",),
     ("runs",),
     ("solvers",),
+    ("monai",),
     ("learning",),
     ("validation",),
     ("benchmark",),

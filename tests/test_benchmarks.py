@@ -25,11 +25,23 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.usefixtures("single_thread")
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(BENCHMARKS)
-    problems, methods, tune, images, speed, overhead, restoration, report, full, held = (
+    (
+        problems,
+        methods,
+        tune,
+        images,
+        speed,
+        overhead,
+        restoration,
+        report,
+        full,
+        held,
+        scaling,
+    ) = (
         importlib.import_module(name)
         for name in (
             *("image_problems", "image_methods", "tune", "images", "speed", "overhead"),
-            *("restoration", "restoration_report", "full_size", "coverage"),
+            *("restoration", "restoration_report", "full_size", "coverage", "scaling"),
         )
     )
 PROTOCOL = {"nfe": 5, "trials": 3, "size": 32}
@@ -292,6 +304,25 @@ def test_intervals_are_calibrated_by_the_other_images():
     rows = {str(index): {"within": full.within(own)} for index, own in enumerate(scores)}
     assert full.calibrated(rows) == pytest.approx(0.9, abs=0.005)
     assert full.calibrated({"0": {"coverage": 0.5}, "1": {"coverage": 0.5}}) is None
+
+
+# Scaling
+
+
+def test_costs_are_drawn_with_the_power_of_the_size(tmp_path):
+    part = dict.fromkeys(scaling.COLUMNS, 1.0)
+    found = {name: {"64": part, "128": part | {"step": 8.0}} for name in list(scaling.CURVES)[:2]}
+    assert scaling.exponent(next(iter(found.values())), "step") == 3
+    assert "| power | " in scaling.document(found)
+    scaling.draw(found, tmp_path / "scaling.png")
+    assert (tmp_path / "scaling.png").stat().st_size > 5000
+
+
+def test_the_cost_of_a_small_problem_is_measured(single_thread):
+    curve = scaling.Curve("side", (32,), lambda n: scaling.mri(n, 2), "brain-mri")
+    found = scaling.seconds(curve, 32, repeats=1)
+    assert found.keys() == scaling.COLUMNS.keys()
+    assert all(value >= 0 for value in found.values()) and found["network"] > found["normal"]
 
 
 # Restorers

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -376,6 +377,9 @@ def test_files_that_cannot_be_written_are_named(tmp_path):
             written()
     with pytest.raises(errors.ArgumentError, match="level_db: got nan"):
         write_hazy_frames(tmp_path / "a.h5", 1, math.nan, sector=COARSE)
+    narrow = replace(COARSE, beams=8)
+    with pytest.raises(errors.ArgumentError, match=r"sector: got .*enough depths and beams"):
+        write_hazy_frames(tmp_path / "a.h5", 1, sector=narrow)
 
 
 def test_frames_are_written_from_the_command_line(tmp_path):

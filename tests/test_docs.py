@@ -1,8 +1,13 @@
 """The documentation: every public name has a page, examples compile, papers are listed."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from wellposed import datasets, inversion, operators, priors, solvers
 from wellposed.datasets import ultrasound
@@ -55,6 +60,18 @@ def test_examples_of_the_gallery_compile():
         title, underline, *_ = ast.get_docstring(tree).splitlines()
         assert underline == "=" * len(title), script.name
         compile(tree, str(script), "exec")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_an_example_of_the_gallery_runs(script):
+    """`make docs` runs them as well, and fails where one fails."""
+    environment = {**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+    code = [sys.executable, script.name]
+    ran = subprocess.run(
+        code, cwd=script.parent, env=environment, capture_output=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr.decode()[-2000:]
 
 
 def test_all_papers_are_in_the_references():

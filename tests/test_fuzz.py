@@ -75,6 +75,12 @@ HOSTILE = {
 
 
 @cache
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Folders that a call makes, such as caches, are made there."""
+    monkeypatch.chdir(tmp_path)
+
+
 def kinds_of(function):
     """Return what the arguments of a call declare, by name."""
     if is_dataclass(function):

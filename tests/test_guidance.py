@@ -65,7 +65,7 @@ def test_cfgpp_keeps_the_unconditional_noise(name):
 
 
 def test_weights_follow_the_next_lower_time():
-    rule = CFGPlusPlus(0.5, VE(), [4.0, 2.0, 0.5])
+    rule = CFGPlusPlus(0.5, VE(), torch.tensor([4.0, 2.0, 0.5]))
     found = rule(torch.tensor([4.0, 3.0, 2.0, 0.5, 0.1]))
     close(found, 0.5 / (1 - torch.tensor([0.5, 2 / 3, 0.25, 0.0, 0.0], dtype=F64)))
 

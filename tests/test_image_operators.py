@@ -304,6 +304,13 @@ def test_a_mask_of_one_channel_hides_the_same_pixels_in_all(items, channels):
     assert torch.equal(operator.prox_l2(x, x, 2.0), expected.prox_l2(x, x, 2.0))
 
 
+def test_channels_have_random_pixels_of_their_own():
+    mask = random_mask(6, 5, 0.3, seed=2, channels=4)
+    assert mask.shape == (4, 6, 5) and mask.sum() == round(0.3 * 4 * 6 * 5)
+    assert not torch.equal(mask[0], mask[1])
+    assert torch.equal(random_mask(6, 5, 0.3, seed=2, channels=1)[0], random_mask(6, 5, 0.3, 2))
+
+
 def test_a_mask_of_other_channels_is_named():
     with pytest.raises(errors.ShapeError, match=r"^mask: got 2 channels, accepted: 1 or 3"):
         Inpainting(torch.ones(2, 4, 4), channels=3)

@@ -12,7 +12,15 @@ from tests.helpers import mask
 
 from wellposed.errors import ArgumentError, DtypeError, ShapeError
 from wellposed.linalg import conjugate_gradient
-from wellposed.operators import simulate_sensitivity_maps, uniform_random_lines
+from wellposed.operators import (
+    Blur,
+    SingleCoilMRI,
+    Stacked,
+    simulate_sensitivity_maps,
+    uniform_random_lines,
+)
+from wellposed.operators.check import dense_matrix
+from wellposed.operators.mri import rows
 from wellposed.operators.mri.cartesian import DynamicMRI, MultiCoilMRI, MultiCoilMRI3D, fftc, ifftc
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -159,7 +167,45 @@ def test_the_inverse_of_lines_is_exact_row_by_row(name, dtype):
     torch.testing.assert_close(found, x, rtol=0, atol=1e-12 if dtype == C128 else 2e-5)
 
 
-def test_lines_of_smooth_maps_are_inverted_in_a_few_steps():
+def decay(values):
+    """A function of eigenvalues, another for each of two items."""
+    rate = torch.tensor([0.5, 2.0], dtype=values.dtype)
+    return torch.exp(-rate.view(-1, *[1] * (values.ndim - 1)) * values)
+
+
+@pytest.mark.parametrize("name", [*LINES, "scaled", "single coil", "blur", "stacked"])
+def test_functions_of_the_normal_operator_are_those_of_its_matrix(name):
+    make = {
+        "scaled": lambda: 0.5j * LINES["along H"](),
+        "single coil": lambda: SingleCoilMRI(mask(9, 7)[:1].expand(9, 7)),
+        "blur": lambda: Blur(helpers.random(3, 3), (1, 6, 5)),
+        "stacked": lambda: Stacked(LINES["along H"](), 3),
+    }
+    op = (LINES | make)[name]().double()
+    dtype = C128 if op.complex_image else torch.float64
+    x = helpers.random(2, *op.img_size, dtype=dtype)
+    found = op.normal_function(decay, x)
+    one = [op.item(k) if op.items > 1 else op for k in range(2)]
+    for k in range(2):
+        normal = dense_matrix(one[k].A, op.img_size, dtype)
+        normal = normal.mH @ normal
+        expected = torch.linalg.matrix_exp(-(0.5, 2.0)[k] * normal) @ x[k].flatten()
+        torch.testing.assert_close(found[k].flatten(), expected, rtol=0, atol=1e-10)
+
+
+def test_other_operators_have_no_functions_of_their_normal_operator(monkeypatch):
+    x = random(1, 1, 9, 7)
+    assert MultiCoilMRI(mask(9, 7), random(3, 9, 7)).normal_function(decay, x) is None
+    monkeypatch.setattr(rows, "LARGEST", 8 * 7 * 7 * 16)
+    monkeypatch.setattr(rows, "BLOCKS", 4)
+    op = LINES["along H"]()
+    assert op.normal_function(decay, x) is None
+    assert op.preconditioner(torch.ones(1, 1, 1, 1).double()) is not None
+
+
+def test_lines_of_smooth_maps_are_inverted_in_a_few_steps(monkeypatch):
+    """Rows share their factors where memory does not suffice for all."""
+    monkeypatch.setattr(rows, "LARGEST", 2**20)
     maps = simulate_sensitivity_maps(8, 72, 60, seed=0)
     op = MultiCoilMRI(uniform_random_lines(60, 4, seed=0), maps)
     b = op.A_adjoint_A(random(2, 1, 72, 60).to(C64))

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from wellposed.datasets.images.crops import Crops
 from wellposed.datasets.images.image_files import Collection
+from wellposed.datasets.patterns import matched
 from wellposed.errors import FileError
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -56,6 +58,20 @@ def test_images_of_shards_are_those_of_a_folder(tmp_path):
     one = shard(tmp_path / "all.tar", range(6))
     for step in (0, 5):  # in any order, as a function of the step
         assert torch.equal(batch([one], step), batch([tmp_path / "folder"], step))
+
+
+def test_ranges_of_shards_are_expanded(tmp_path):
+    for k in range(8, 12):
+        shard(tmp_path / f"a-{k:03d}.tar", range(2 * k, 2 * k + 2))
+    assert len(Collection([tmp_path / "a-{008..011}.tar"]).files) == 8
+    assert [p.name for p in matched("data", [tmp_path / "{1..2}-{09..10}.tar"])] == [
+        *("1-09.tar", "1-10.tar", "2-09.tar", "2-10.tar")
+    ]
+    assert matched("data", ["s3://a/{0..1}.tar"]) == [Path("s3://a/0.tar"), Path("s3://a/1.tar")]
+    (tmp_path / "{1..2}.tar").touch()
+    assert matched("data", [tmp_path / "{1..2}.tar"]) == [tmp_path / "{1..2}.tar"]
+    with pytest.raises(FileError, match=r"a-012\.tar"):
+        Collection([tmp_path / "a-{011..012}.tar"])
 
 
 def test_a_changed_shard_is_unpacked_again(tmp_path):

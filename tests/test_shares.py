@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
+from tests.helpers import run
 
-from wellposed.cli.batch import RECORD, Job, finished, run_all, write_table
+from wellposed.cli.batch import RECORD, Job, finished, write_table
+from wellposed.cli.groups import run_all
 from wellposed.cli.names import distinct_names
 from wellposed.cli.shares import Share, own_share, parse_shard
 from wellposed.errors import ArgumentError, FileError
@@ -57,28 +60,55 @@ def test_numbers_out_of_range_are_named():
         own_share(None, {"RANK": "x", "WORLD_SIZE": "2"})
 
 
+def test_a_list_of_tasks_is_refused_as_inputs_would_be_left_out():
+    listed = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "2", **ARRAY}
+    with pytest.raises(ArgumentError, match=r"array: got 2 tasks from 3 to 9.*--shard"):
+        own_share(None, listed)
+    assert own_share(Share(2, 4), listed) == Share(2, 4)
+
+
+@pytest.mark.parametrize("task", [3, 6, 9])
+def test_the_tasks_of_an_array_do_all_inputs_once(tmp_path, monkeypatch, task):
+    """As SLURM starts them, one after the other, in any order."""
+    for n in range(5):
+        np.save(tmp_path / f"{n}.npy", np.full((16, 16), 0.1 * n, np.float32))
+    words = ("reconstruct", tmp_path / "*.npy", "--operator", "inpainting", "--simulate")
+    words += ("--noise-sigma", 0.1, "--solver", "tikhonov", "--out", tmp_path / "out")
+    monkeypatch.setattr("wellposed.figures.write_figure", lambda *given: None)
+    for name, value in {**ARRAY, "SLURM_JOB_ID": "1", "SLURM_ARRAY_TASK_COUNT": "3"}.items():
+        monkeypatch.setenv(name, value)
+    for each in (task, *({3, 6, 9} - {task})):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(each))
+        done = run(*words)
+        assert done.exit_code == 0, done.output
+        assert "finished already" not in done.output
+    lines = (tmp_path / "out" / "results.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[0] for line in lines] == [f"{n}.npy" for n in range(5)]
+    assert all(line.endswith("done") for line in lines)
+
+
 def test_finished_jobs_are_skipped_and_failures_collected(tmp_path):
     folders = [tmp_path / "out" / str(n) for n in range(3)]
     jobs = [Job(tmp_path / f"{f.name}.npy", f, record=f / RECORD) for f in folders]
     ran = []
 
-    def run(job):
+    def attempt(job):
         ran.append(job.file.stem)
         if job.file.stem == "1":
             raise FileError("broken")
         return [{"PSNR": "30"}]
 
-    failures = run_all(jobs, run, lambda job: "same")
+    failures = run_all(jobs, attempt, lambda job: "same")
     assert failures == ["1.npy: broken"]
     assert [finished(job, "same") for job in jobs] == [True, False, True]
     assert not finished(jobs[0], "other settings")
-    run_all(jobs, run, lambda job: "same")
+    run_all(jobs, attempt, lambda job: "same")
     assert ran == ["0", "1", "2", "1"]
     lines = write_table(tmp_path / "out", jobs).read_text().splitlines()
     assert lines[0] == "input,PSNR,status"
     assert lines[1:] == ["0.npy,30,done", "1.npy,,failed: broken", "2.npy,30,done"]
     with pytest.raises(FileError):  # a single job says so itself
-        run_all(jobs[1:2], run, lambda job: "same")
+        run_all(jobs[1:2], attempt, lambda job: "same")
     jobs[0].record.write_text(json.dumps([1]))
     assert not finished(jobs[0], "same")
 

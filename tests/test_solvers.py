@@ -140,10 +140,27 @@ def test_an_item_is_the_same_alone_and_in_a_batch(solver, make):
     y, operator, prior = make(5)
     batch = solver(y, operator, prior, seed=3).samples
     for b in (0, 3):
-        alone = solver(
-            y[b : b + 1], item_operator(operator, b), prior, noise=ItemNoise(3, [(0, b)])
-        )
+        one = item_operator(operator, b)
+        alone = solver(y[b : b + 1], one, prior, seed=3, items=[b])
         torch.testing.assert_close(alone.samples[0], batch[0, b : b + 1], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("items", [[0], [0, -1], [0, 0.5], "01", 2])
+def test_items_are_numbers_one_for_each(items):
+    y, operator, prior = inpainting(2)
+    with pytest.raises(errors.ArgumentError, match="items: got"):
+        DDS(steps=1)(y, operator, prior, items=items)
+    with pytest.raises(errors.ArgumentError, match=r"items: got .*None with recorded noise"):
+        DDS(steps=1)(y, operator, prior, items=[0, 1], noise=ItemNoise(0, [(0, 0), (0, 1)]))
+
+
+def test_items_are_part_of_a_run(tmp_path):
+    (y, operator, _), prior = inpainting(1), GaussianPrior(0.5, 0.1)
+    kept = DDS(steps=2)(y, operator, prior, seed=0, items=[4], checkpoint=tmp_path)
+    again = DDS(steps=2)(y, operator, prior, items=[4], checkpoint=tmp_path)
+    assert torch.equal(kept.samples, again.samples)
+    with pytest.raises(errors.CheckpointError, match="belongs to another run: items"):
+        DDS(steps=2)(y, operator, prior, items=[5], checkpoint=tmp_path)
 
 
 @every_solver

@@ -1,8 +1,10 @@
 """Supervised restorers of other projects, on a small network of a known architecture."""
 
+import numpy as np
 import pytest
 import torch
-from tests.helpers import rand
+from PIL import Image
+from tests.helpers import rand, run
 
 from wellposed import errors
 from wellposed.benchmark import instances, measured, read_card
@@ -43,6 +45,16 @@ def test_it_takes_part_in_a_comparison(weights, tmp_path):
     assert record.scores["PSNR"] > 5
     with pytest.raises(errors.ArgumentError, match="no settings"):
         entrant(f"{label} steps=3")
+
+
+def test_the_command_compares_it(weights, tmp_path):
+    Image.fromarray(np.full((40, 36, 3), 128, np.uint8)).save(tmp_path / "a.png")
+    words = ("compare", tmp_path / "a.png", "--operator", "super-resolution", "--factor", 4)
+    solvers = f"spandrel:{weights[0]},tikhonov"
+    done = run(*words, "--noise-sigma", 0.02, "--solvers", solvers, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    rows = [line.split("|")[1:3] for line in done.output.splitlines() if "small.pth" in line]
+    assert rows and all(float(psnr) > 5 for _, psnr in rows)
 
 
 def test_what_does_not_fit_is_refused(weights, tmp_path):

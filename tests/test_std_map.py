@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from tests.helpers import run
 
+from wellposed import Reconstruction
 from wellposed.datasets import read_dicom_series, write_dicom_series, write_std_map
 from wellposed.errors import ArgumentError, FileError, NonFiniteError, ShapeError
 
@@ -98,3 +100,38 @@ def test_a_missing_package_is_named(mean, tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(FileError, match=r"pip install 'wellposed\[dicom-maps\]'"):
         write_std_map(tmp_path / "std.dcm", np.ones(mean.values.shape), mean, "std")
+
+
+def reconstruct(out, *more):
+    words = ("reconstruct", DATA, "--operator", "inpainting", "--simulate", "--solver", "dds")
+    return run(*words, "--steps", 1, "--prior", "ct", "--out", out, "--std-map", *more)
+
+
+def test_the_command_writes_a_map_beside_the_mean(tmp_path):
+    highdicom = pytest.importorskip("highdicom")
+    done = reconstruct(tmp_path, "--slices", "1:2", "--num-samples", 2)
+    assert done.exit_code == 0, done.output
+    assert "std.dcm" in done.output
+    result = Reconstruction.load(tmp_path / "reconstruction.h5")
+    made = highdicom.imread(tmp_path / "std.dcm")
+    assert made.SeriesDescription == "DDS std"
+    (series,) = made.ReferencedSeriesSequence
+    named = {each.ReferencedSOPInstanceUID for each in series.ReferencedInstanceSequence}
+    mean = read_dicom_series(tmp_path / "mean")
+    assert named == {header.SOPInstanceUID for header in mean.headers}
+    wanted = 2000 * result.std[0, 0].numpy()  # in HU
+    np.testing.assert_allclose(sorted(made.pixel_array.flat), sorted(wanted.flat), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (("--num-samples", 1), "--std-map: got '1 sample', accepted: --num-samples of 2"),
+        (("--like", DATA.parent / "held_out" / "kodak_08.png"), "accepted: a DICOM input"),
+    ],
+)
+def test_the_command_says_what_a_map_takes(tmp_path, more, text):
+    done = reconstruct(tmp_path / "out", *more)
+    assert done.exit_code == 2
+    assert text in " ".join(done.output.split())
+    assert not (tmp_path / "out").exists()

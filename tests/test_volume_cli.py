@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from tests.helpers import forks, run, run_in_processes
+from tests.helpers import forks, run, run_in_processes, tiny_prior
 
 from wellposed import Reconstruction
 from wellposed.cli.inputs import AIR_TO_BONE, task_input
@@ -17,32 +17,11 @@ from wellposed.datasets.reading import Image
 from wellposed.errors import ArgumentError, ShapeError
 from wellposed.figures import write_planes
 from wellposed.metrics import plane_quality, psnr, slices_across, ssim
-from wellposed.priors.networks.conv_unet import ConvUNet
-from wellposed.priors.stored.store import save_prior
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
 AFFINE = np.array([[0, 2, 0, 5], [-1.5, 0, 0, 7], [0, 0, 3, -20], [0, 0, 0, 1.0]])
 D, H, W = 6, 16, 20
-
-
-def tiny_prior(folder, channels, complex_):
-    torch.manual_seed(0)
-    network = ConvUNet(channels, (8, 16), 1)
-    training = {"name": "tiny", "sources": [], "licence": "none", "image_size": [16]}
-    training |= {"steps_done": 0, "batch_size": 1, "zoom": [1, 1], "gain": [1, 1], "history": []}
-    training |= {"curve": [], "millions": 0, "hardware": "none", "noise_levels": "uniform"}
-    config = {
-        "network": network.settings,
-        "schedule": "linear",
-        "prediction": "sample",
-        "sigma_data": None,
-        "channels": 1,
-        "complex": complex_,
-        "data_range": [-1, 1] if complex_ else [0, 1],
-        "training": training,
-    }
-    save_prior(folder, network, config)
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,15 @@ class HTCScan:
             of ``geometry.pixel_size``; ``None`` if its file is missing.
         segmentation: segmentation, 0 or 1, float32 of the same shape; ``None`` if its file is
             missing.
+
+    Example:
+        >>> from wellposed import datasets, operators
+        >>> scan = datasets.load_htc2022("htc2022_ta_full.mat")  # download # doctest: +SKIP
+        >>> fan = scan.geometry  # doctest: +SKIP
+        >>> distances = fan.source_distance, fan.detector_distance  # doctest: +SKIP
+        >>> detector = operators.Detector(fan.bins, fan.bin_size)  # doctest: +SKIP
+        >>> shape = (512, fan.angles, *distances, detector, fan.pixel_size)  # doctest: +SKIP
+        >>> operator = operators.FanBeamCT(*shape, noise_sigma=0.01)  # doctest: +SKIP
     """
 
     sinogram: Tensor
@@ -82,6 +91,17 @@ def load_htc2022(path: str | Path) -> HTCScan:
     Raises:
         FileError: missing or unreadable, another layout, lengths not in mm, NaN or infinite
             values, or sizes that contradict each other; names the file.
+
+    Example:
+        >>> import numpy as np, scipy.io
+        >>> from wellposed import datasets
+        >>> scanner = {"distanceSourceOrigin": 400.0, "distanceSourceDetector": 500.0,
+        ...            "distanceUnit": "mm", "angles": np.arange(4) * 90.0,
+        ...            "pixelSizePost": 0.2, "numDetectorsPost": 6}
+        >>> scan = {"type": "2d", "sinogram": np.ones((4, 6)), "parameters": scanner}
+        >>> scipy.io.savemat("htc2022_01a_limited.mat", {"CtDataLimited": scan})
+        >>> datasets.load_htc2022("htc2022_01a_limited.mat").sinogram.shape
+        torch.Size([1, 1, 4, 6])
     """
     path = located("path", path)
     content = read_mat(path)

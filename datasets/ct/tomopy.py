@@ -10,9 +10,9 @@ from torch import Tensor
 
 from wellposed.checks import checked
 from wellposed.datasets.checks import (
+    chosen_rows,
     finite,
     located,
-    one_or_all,
     reading,
     stored_array,
 )
@@ -29,6 +29,12 @@ class ParallelScan:
         transmission: (data - dark) / (white - dark), float32 (rows, 1, views, bins).
         sinogram: its negative logarithm, the line integrals, of the same shape.
         angles: view angles in degrees, float64 (views,).
+
+    Example:
+        >>> from wellposed import datasets, operators
+        >>> scan = datasets.load_tomopy("tooth.h5", row=0)  # download # doctest: +SKIP
+        >>> bins = scan.sinogram.shape[-1]  # doctest: +SKIP
+        >>> operator = operators.ParallelBeamCT(bins, scan.angles, bins)  # doctest: +SKIP
     """
 
     transmission: Tensor
@@ -37,7 +43,9 @@ class ParallelScan:
 
 
 @checked
-def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) -> ParallelScan:
+def load_tomopy(
+    path: str | Path, row: int | tuple[int, int] | None = None, floor: float = 0.0
+) -> ParallelScan:
     """Load an HDF5 file of ``exchange/{data, data_white, data_dark, theta}``.
 
     De Carlo et al., "Scientific data exchange: a schema for HDF5-based storage of raw and
@@ -47,7 +55,8 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
 
     Args:
         path: an HDF5 file; ``data`` is (views, rows, bins), white and dark (frames, rows, bins).
-        row: a single detector row to read, from 0; by default all rows.
+        row: a single detector row to read, from 0, or the rows (first, end) without the last; by
+            default all.
         floor: smaller transmissions are set to this value, e.g. 1e-4; by default none, and a
             transmission that is not positive is an error.
 
@@ -56,10 +65,21 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
             values, inconsistent sizes, a row of white frames not above the dark ones,
             transmissions that are not positive, or a unit of ``theta`` other than degrees and
             radians; names the file and counts the pixels.
-        ArgumentError: no such row, or the floor is not in [0, 1).
+        ArgumentError: no such rows, or the floor is not in [0, 1).
 
     Warns:
         UserWarning: dead pixels, whose white is not above the dark, were interpolated.
+
+    Example:
+        >>> import h5py, numpy as np
+        >>> from wellposed import datasets
+        >>> with h5py.File("scan.h5", "w") as file:
+        ...     file["exchange/data"] = np.full((90, 3, 64), 370.0)
+        ...     file["exchange/data_white"] = np.full((2, 3, 64), 1000.0)
+        ...     file["exchange/data_dark"] = np.full((2, 3, 64), 0.0)
+        ...     file["exchange/theta"] = np.arange(90) * 2.0
+        >>> datasets.load_tomopy("scan.h5", row=1).sinogram.shape
+        torch.Size([1, 1, 90, 64])
     """
     require(0 <= floor < 1, "floor", floor, "a number in [0, 1)")
     path = located("path", path)
@@ -70,7 +90,7 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
         )
         theta = stored_array(path, file, "exchange/theta", (1,))
         _check_sizes(path, data, white, dark, theta)
-        rows = one_or_all("row", row, data.shape[1])
+        rows = chosen_rows("row", row, data.shape[1])
         counts, beam, current = (
             finite(path, d.name, d[:, rows].astype(np.float32)) for d in (data, white, dark)
         )
@@ -79,6 +99,12 @@ def load_tomopy(path: str | Path, row: int | None = None, floor: float = 0.0) ->
     transmission = np.ascontiguousarray(transmission.swapaxes(0, 1)[:, None])
     tensor = torch.from_numpy(transmission)
     return ParallelScan(tensor, -tensor.log(), torch.from_numpy(angles))
+
+
+def count_rows(path: Path) -> int:
+    """Return the number of detector rows in a file of this kind."""
+    with reading(path, "HDF5"), h5py.File(path, "r") as file:
+        return int(stored_array(path, file, "exchange/data", (3,)).shape[1])
 
 
 def _check_sizes(

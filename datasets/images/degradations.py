@@ -77,6 +77,13 @@ class RealWorld:
 
     Args:
         factor: sides of the clean photograph over those of the degraded one.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from wellposed import datasets
+        >>> degrade = datasets.RealWorld(factor=4)
+        >>> degrade(torch.rand(3, 64, 64), np.random.default_rng(0)).shape
+        torch.Size([3, 16, 16])
     """
 
     factor: int = 4

@@ -23,6 +23,14 @@ class HyperspectralCube:
         image: float32 (1, bands, H, W).
         scale: one scale for all bands, so that spectra keep their shape.
         offset: 0, or the smallest value if it is negative.
+
+    Example:
+        >>> import numpy as np, scipy.io
+        >>> from wellposed import datasets
+        >>> scipy.io.savemat("cube.mat", {"cube": 4000.0 * np.random.rand(16, 20, 30)})
+        >>> cube = datasets.load_hyperspectral("cube.mat")
+        >>> cube.image.shape, float(cube.image.max())
+        (torch.Size([1, 30, 16, 20]), 1.0)
     """
 
     image: Tensor
@@ -50,6 +58,13 @@ def load_hyperspectral(
         FileError: the file is missing or unreadable, or has no such variable, NaN or infinite
             values, or values that cannot be scaled to [0, 1], such as zeros; names the file.
         ShapeError: the size does not fit.
+
+    Example:
+        >>> import numpy as np, scipy.io
+        >>> from wellposed import datasets
+        >>> scipy.io.savemat("cube.mat", {"cube": 4000.0 * np.random.rand(16, 20, 30)})
+        >>> datasets.load_hyperspectral("cube.mat", key="cube").image.shape
+        torch.Size([1, 30, 16, 20])
     """
     path = located("path", path)
     content = read_mat(path)

@@ -35,6 +35,14 @@ class Photograph:
         alpha: opacity (H, W) in [0, 1], ``None`` if the file has none.
         depth: bits of each channel, 8 or 16.
         profile: ICC profile of the colours, ``None`` if the file has none.
+
+    Example:
+        >>> import numpy as np
+        >>> from wellposed import datasets
+        >>> photo = datasets.Photograph(np.random.rand(32, 40, 3).astype("float32"), depth=16)
+        >>> datasets.write_photograph(photo, "photo.png")
+        >>> datasets.read_photograph("photo.png").depth
+        16
     """
 
     pixels: np.ndarray
@@ -74,6 +82,14 @@ def read_photograph(path: str | Path, page: int | None = None) -> Photograph:
     Raises:
         FileError: the file is missing, damaged or not a photograph, or has 32-bit pixels.
         ArgumentError: no such page, or several pages and no choice.
+
+    Example:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from wellposed import datasets
+        >>> Image.fromarray(np.zeros((32, 40, 3), np.uint8)).save("photo.jpg")
+        >>> datasets.read_photograph("photo.jpg").pixels.shape
+        (32, 40, 3)
     """
     path = require_file("path", path)
     with _opened(path) as image:
@@ -210,6 +226,12 @@ def write_photograph(photograph: Photograph, path: str | Path) -> None:
 
     Raises:
         FileError: the file cannot be written.
+
+    Example:
+        >>> import numpy as np
+        >>> from wellposed import datasets
+        >>> photo = datasets.Photograph(np.random.rand(32, 40, 1).astype("float32"))  # grey
+        >>> datasets.write_photograph(photo, "photo.png")
     """
     path = Path(path)
     planes = photograph.pixels, photograph.alpha

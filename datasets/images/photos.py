@@ -22,6 +22,16 @@ class ImageFolder:
     Attributes:
         images: float32 (B, C, H, W) in [0, 1], grey or RGB.
         files: the files in the same order.
+
+    Example:
+        >>> import numpy as np
+        >>> from pathlib import Path
+        >>> from wellposed import datasets
+        >>> Path("photos").mkdir()
+        >>> photo = datasets.Photograph(np.random.rand(32, 40, 3).astype("float32"))
+        >>> datasets.write_photograph(photo, "photos/a.png")
+        >>> [path.name for path in datasets.load_images("photos").files]
+        ['a.png']
     """
 
     images: Tensor
@@ -40,6 +50,16 @@ def load_images(folder: str | Path, size: int | None = None) -> ImageFolder:
         FileError: no such folder, no images in it, or an unreadable file; names it.
         ShapeError: images differ in size or channels, or are smaller than ``size``; names one.
         ArgumentError: ``size`` is not an integer of at least 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from pathlib import Path
+        >>> from wellposed import datasets
+        >>> Path("photos").mkdir()
+        >>> photo = datasets.Photograph(np.random.rand(32, 40, 3).astype("float32"))
+        >>> datasets.write_photograph(photo, "photos/a.png")
+        >>> datasets.load_images("photos", size=24).images.shape
+        torch.Size([1, 3, 24, 24])
     """
     if size is not None:
         require_integer("size", size)

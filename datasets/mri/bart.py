@@ -27,6 +27,13 @@ def read_cfl(path: str | Path) -> np.ndarray:
     Raises:
         FileError: a file is missing or damaged, or dimensions beyond the coils, such as maps or
             time, have more than one entry: take one by ``bart slice``.
+
+    Example:
+        >>> import numpy as np
+        >>> from wellposed import datasets
+        >>> datasets.write_cfl("kspace.cfl", np.ones((4, 1, 32, 24), "complex64"))
+        >>> datasets.read_cfl("kspace.cfl").shape  # coils, rows, columns
+        (4, 32, 24)
     """
     path = require_file("path", path)
     dimensions = _dimensions(path.with_suffix(".hdr"), path)
@@ -70,6 +77,13 @@ def write_cfl(path: str | Path, image: np.ndarray) -> None:
     Raises:
         ArgumentError: another number of axes.
         FileError: the file cannot be written.
+
+    Example:
+        >>> import numpy as np
+        >>> from wellposed import datasets
+        >>> datasets.write_cfl("image.cfl", np.random.rand(32, 24))  # for bart toimg image ...
+        >>> datasets.read_cfl("image.cfl").shape
+        (32, 24)
     """
     path = Path(path).with_suffix(".cfl")
     require(2 <= image.ndim <= 4, "image", image.shape, "2 to 4 axes")

@@ -109,6 +109,12 @@ def center_crop(image: Tensor, size: tuple[int, ...]) -> Tensor:
     Args:
         image: (..., H, W), or (..., D, H, W) for three sizes.
         size: lengths of the last axes, e.g. a scan's ``recon_size``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import datasets
+        >>> datasets.center_crop(torch.rand(1, 1, 64, 48), (32, 32)).shape
+        torch.Size([1, 1, 32, 32])
     """
     for axis, length in enumerate(size, start=-len(size)):
         whole = image.shape[axis]
@@ -121,6 +127,13 @@ def crop_readout(kspace: Tensor, rows: int) -> Tensor:
     """Return k-space (..., H, W) without the oversampling of its readout H.
 
     The image is cropped to ``rows`` and transformed back: values of images and noise stay.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import datasets
+        >>> kspace = torch.randn(1, 4, 64, 32, dtype=torch.complex64)
+        >>> datasets.crop_readout(kspace, rows=32).shape
+        torch.Size([1, 4, 32, 32])
     """
     if rows >= kspace.shape[-2]:
         return kspace

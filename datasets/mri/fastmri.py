@@ -11,9 +11,9 @@ from torch import Tensor
 from wellposed.checks import checked
 from wellposed.datasets.checks import (
     as_complex,
+    chosen_rows,
     finite,
     located,
-    one_or_all,
     reading,
     stored_array,
 )
@@ -41,6 +41,16 @@ class FastMRI:
             to the task, or ``None``.
         recon_size: (h, w) of the images after cropping.
         encoding: matrix sizes and fields of view in mm from the file's header, or ``None``.
+
+    Example:
+        >>> import h5py, torch
+        >>> from wellposed import datasets, operators
+        >>> maps = operators.simulate_sensitivity_maps(4, 32, 32)
+        >>> kspace = operators.MultiCoilMRI(torch.ones(32), maps).A(maps[None, :1])
+        >>> with h5py.File("file.h5", "w") as file:
+        ...     file["kspace"] = kspace.numpy()
+        >>> scan = datasets.load_fastmri("file.h5")
+        >>> operator = operators.MultiCoilMRI(scan.mask, operators.espirit(scan.kspace), 0.01)
     """
 
     kspace: Tensor
@@ -51,7 +61,7 @@ class FastMRI:
 
 
 @checked
-def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
+def load_fastmri(path: str | Path, slice: int | tuple[int, int] | None = None) -> FastMRI:
     """Load a multi-coil or single-coil file in the layout of fastMRI.
 
     ``kspace`` is (slices, coils, H, W) or (slices, H, W); ``mask`` (W,), one of `REFERENCES` and
@@ -62,17 +72,27 @@ def load_fastmri(path: str | Path, slice: int | None = None) -> FastMRI:
 
     Args:
         path: an HDF5 file.
-        slice: a single slice to read, from 0; by default all slices.
+        slice: a single slice to read, from 0, or the slices (first, end) without the last; by
+            default all.
 
     Raises:
         FileError: the file is missing or unreadable or has another layout, NaN or infinite values,
             or sizes or a mask inconsistent with the k-space; names the file.
-        ArgumentError: no such slice.
+        ArgumentError: no such slices.
+
+    Example:
+        >>> import h5py, numpy as np
+        >>> from wellposed import datasets, operators
+        >>> with h5py.File("file.h5", "w") as file:
+        ...     file["kspace"] = np.ones((2, 4, 32, 24), "complex64")
+        >>> scan = datasets.load_fastmri("file.h5", slice=0)
+        >>> scan.kspace.shape, scan.mask.shape
+        (torch.Size([1, 4, 32, 24]), torch.Size([1, 32, 24]))
     """
     path = located("path", path)
     with reading(path, "HDF5"), h5py.File(path, "r") as file:
         stored = stored_array(path, file, "kspace", (3, 4))
-        chosen = one_or_all("slice", slice, len(stored))
+        chosen = chosen_rows("slice", slice, len(stored))
         values = as_complex(stored[chosen])
         if values.dtype.kind != "c":
             raise FileError(f"path: 'kspace' in {path.name} is {stored.dtype}, accepted: complex")

@@ -62,6 +62,12 @@ class RawScan:
         directions: unit vectors along readout, phase encoding and slices, as rows, in the same
             coordinates, float32 (B, 3, 3).
         encoding: matrix sizes and fields of view in mm.
+
+    Example:
+        >>> from wellposed import datasets, operators
+        >>> scan = datasets.load_ismrmrd("scan.h5")  # scanner # doctest: +SKIP
+        >>> maps = operators.espirit(scan.kspace, calibration=None)  # doctest: +SKIP
+        >>> operator = operators.MultiCoilMRI(scan.mask, maps, noise_sigma=0.01)  # doctest: +SKIP
     """
 
     kspace: Tensor
@@ -105,6 +111,11 @@ def load_ismrmrd(
         FileError: the file is missing or unreadable, or has another layout, no measurement, NaN or
             infinite values, calibration for other slices only, acquisitions inconsistent with
             the header or each other, or a trajectory in no known unit; names the file.
+
+    Example:
+        >>> from wellposed import datasets
+        >>> scan = datasets.load_ismrmrd("scan.h5")  # scanner # doctest: +SKIP
+        >>> slices = [frame.slice for frame in scan.frames]  # doctest: +SKIP
     """
     path = located("path", path)
     space, every = _read(path, group, encoding)

@@ -37,6 +37,11 @@ def from_mrpro(kdata: Any) -> RawScan:
         ArgumentError: an object of another kind, or samples outside the encoded matrix.
         ShapeError: data and trajectory do not fit each other.
         NonFiniteError: NaN or infinite values.
+
+    Example:
+        >>> from mrpro.data import KData  # mrpro # doctest: +SKIP
+        >>> from wellposed import datasets
+        >>> scan = datasets.from_mrpro(KData.from_file("scan.h5", trajectory))  # doctest: +SKIP
     """
     try:
         data, traj, header = kdata.data, kdata.traj, kdata.header

@@ -30,6 +30,16 @@ class ChannelData:
         speed: speed of sound, mm / us.
         time_to_peak_us: from when an element fires to the peak of the pulse that arrives, the
             delays of transmission and reception together.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import datasets
+        >>> rf = torch.randn(1, 512, 16)
+        >>> data = datasets.ChannelData(
+        ...     rf, sampling_mhz=20.0, centre_mhz=5.0, pitch_mm=0.3, start_us=0.0, speed=1.54
+        ... )
+        >>> datasets.delay_and_sum(data, torch.arange(5.0, 15.0, 0.07)).shape
+        torch.Size([1, 1, 143, 16])
     """
 
     rf: Tensor
@@ -56,6 +66,15 @@ def load_pymust(path: str | Path, time_to_peak_us: float = 0.0) -> ChannelData:
         ArgumentError: a time that is not finite.
         FileError: the file is missing or unreadable, a value is missing or not finite, or the wave
             was steered or focused; names the file.
+
+    Example:
+        >>> import numpy as np, scipy.io
+        >>> from wellposed import datasets
+        >>> param = {"fs": 20e6, "fc": 5e6, "pitch": 3e-4, "c": 1540.0, "t0": 0.0}
+        >>> scipy.io.savemat("plane.mat", {"RF": np.ones((512, 16)), "param": param})
+        >>> data = datasets.load_pymust("plane.mat")
+        >>> data.rf.shape, data.sampling_mhz
+        (torch.Size([1, 512, 16]), 20.0)
     """
     finite_time = math.isfinite(time_to_peak_us)
     require(finite_time, "time_to_peak_us", time_to_peak_us, "a finite number")
@@ -117,6 +136,16 @@ def delay_and_sum(data: ChannelData, depths_mm: Tensor, f_number: float = 1.5) -
     Raises:
         ArgumentError, ShapeError: the depths are not a vector of positive numbers, or
             ``f_number`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import datasets
+        >>> rf = torch.randn(2, 512, 16)  # 2 frames of 16 elements
+        >>> data = datasets.ChannelData(
+        ...     rf, sampling_mhz=20.0, centre_mhz=5.0, pitch_mm=0.3, start_us=0.0, speed=1.54
+        ... )
+        >>> datasets.delay_and_sum(data, torch.arange(5.0, 15.0, 0.07), f_number=2.0).shape
+        torch.Size([2, 1, 143, 16])
     """
     require(f_number > 0, "f_number", f_number, "a positive number")
     if depths_mm.ndim != 1 or len(depths_mm) == 0:

@@ -28,12 +28,22 @@ TYPES = {
 
 @dataclass(frozen=True, eq=False)
 class RFFrames:
-    """Measured RF in [-1, 1]; the stored values are ``rf * scale``.
+    r"""Measured RF in [-1, 1]; the stored values are ``rf * scale``.
 
     Attributes:
         rf: float32 (B, 1, depth, lines).
         scale: largest magnitude in the file, for all frames; there is no offset.
         spacing_mm: distance between samples along a line, and between lines.
+
+    Example:
+        >>> import numpy as np
+        >>> from pathlib import Path
+        >>> from wellposed import datasets
+        >>> head = b"DimSize = 256 16\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+        >>> size = Path("rf.mha").write_bytes(head + np.full((16, 256), 300, np.int16).tobytes())
+        >>> frames = datasets.load_rf_metaimage("rf.mha")
+        >>> float(frames.rf.max()), frames.scale
+        (1.0, 300.0)
     """
 
     rf: Tensor
@@ -43,7 +53,7 @@ class RFFrames:
 
 @checked
 def load_rf_metaimage(path: str | Path) -> RFFrames:
-    """Load beamformed RF frames whose fastest axis is the depth, then lines, then frames.
+    r"""Load beamformed RF frames whose fastest axis is the depth, then lines, then frames.
 
     The format is Kitware's MetaIO, "MetaImage" (itk.org/Wiki/MetaIO/Documentation). Files with two
     or three axes and one component are supported, with the samples in the same or one other file,
@@ -52,6 +62,15 @@ def load_rf_metaimage(path: str | Path) -> RFFrames:
     Raises:
         FileError: the file is missing, unreadable, truncated, of another kind, not finite, or all
             zero; names the file.
+
+    Example:
+        >>> import numpy as np
+        >>> from pathlib import Path
+        >>> from wellposed import datasets
+        >>> head = b"DimSize = 256 16\nElementType = MET_FLOAT\nElementDataFile = LOCAL\n"
+        >>> size = Path("rf.mha").write_bytes(head + np.ones((16, 256), "float32").tobytes())
+        >>> datasets.load_rf_metaimage("rf.mha").rf.shape
+        torch.Size([1, 1, 256, 16])
     """
     path = located("path", path)
     with reading(path, "MetaImage"):

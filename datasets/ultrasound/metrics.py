@@ -33,6 +33,15 @@ def gcnr(image: Tensor, first: Tensor, second: Tensor, bins: int = 256) -> Tenso
 
     Raises:
         ShapeError, DtypeError: a region is empty, not a mask, or does not fit.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.datasets import ultrasound
+        >>> left = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+        >>> left[..., :8] = True
+        >>> image = 0.4 * torch.rand(1, 1, 16, 16) + 0.5 * left
+        >>> ultrasound.gcnr(image, left, ~left)  # a threshold separates them
+        tensor([1.])
     """
     require_integer("bins", bins, 2)
     return _by_regions(lambda a, b: 1 - _overlap(a, b, bins), image, first=first, second=second)
@@ -51,7 +60,17 @@ def _overlap(a: Tensor, b: Tensor, bins: int) -> Tensor:
 
 @checked
 def contrast(envelope: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Return ``20 log10(mean of first / mean of second)`` of envelopes, in dB."""
+    """Return ``20 log10(mean of first / mean of second)`` of envelopes, in dB.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.datasets import ultrasound
+        >>> envelope = torch.ones(1, 1, 8, 8)
+        >>> envelope[..., :4] = 0.1
+        >>> dark = envelope < 0.5
+        >>> ultrasound.contrast(envelope, dark, ~dark).round()  # dB
+        tensor([-20.])
+    """
     return _by_regions(
         lambda a, b: 20 * torch.log10(a.mean() / b.mean()), envelope, first=first, second=second
     )
@@ -62,6 +81,15 @@ def cnr(image: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Return the contrast-to-noise ratio in dB.
 
     ``20 log10(|m_a - m_b| / sqrt((v_a + v_b) / 2))`` with means m and variances v of the regions.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.datasets import ultrasound
+        >>> image = torch.rand(1, 1, 16, 16)
+        >>> left = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+        >>> left[..., :8] = True
+        >>> ultrasound.cnr(image + left, left, ~left).shape
+        torch.Size([1])
     """
 
     def ratio(a: Tensor, b: Tensor) -> Tensor:
@@ -78,6 +106,14 @@ def speckle_snr(envelope: Tensor, region: Tensor) -> Tensor:
     It is 1.91 for fully developed speckle, whose envelope is Rayleigh distributed, and smaller for
     few scatterers per resolution cell. Wagner et al., "Statistics of speckle in ultrasound
     B-scans", 1983, doi 10.1109/T-SU.1983.31404.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.datasets import ultrasound
+        >>> envelope = torch.randn(1, 1, 64, 64, dtype=torch.complex64).abs()
+        >>> region = torch.ones(1, 1, 64, 64, dtype=torch.bool)
+        >>> 1.8 < float(ultrasound.speckle_snr(envelope, region)) < 2.0
+        True
     """
     return _by_regions(lambda a: a.mean() / a.std(correction=0), envelope, region=region)
 
@@ -96,6 +132,13 @@ def ks_statistic(image: Tensor, reference: Tensor, region: Tensor) -> Tensor:
 
     Raises:
         ShapeError, DtypeError: shapes differ, or the region is empty, not a mask, or does not fit.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.datasets import ultrasound
+        >>> image, region = torch.rand(1, 1, 16, 16), torch.ones(1, 1, 16, 16, dtype=torch.bool)
+        >>> ultrasound.ks_statistic(image, image + 2, region)
+        tensor([1.])
     """
     if image.shape != reference.shape:
         raise ShapeError(
@@ -129,6 +172,12 @@ def autocorrelation_width(envelope: Tensor) -> Tensor:
 
     Raises:
         ShapeError: not four axes.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.datasets import ultrasound
+        >>> ultrasound.autocorrelation_width(torch.rand(2, 1, 32, 32)).shape
+        torch.Size([2, 2])
     """
     require_real("envelope", envelope)
     if envelope.ndim != 4:

@@ -31,6 +31,13 @@ def envelope(rf: Tensor) -> Tensor:
 
     Raises:
         DtypeError: ``rf`` is not floating-point.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.datasets import ultrasound
+        >>> rf = torch.cos(torch.arange(128) * 0.8)[:, None]  # one beam
+        >>> round(float(ultrasound.envelope(rf)[64]), 1)
+        1.0
     """
     require_real("rf", rf)
     depth = rf.shape[-2]
@@ -58,6 +65,12 @@ def log_compress(
 
     Raises:
         ArgumentError: a range or reference that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.datasets import ultrasound
+        >>> ultrasound.log_compress(torch.tensor([[1.0, 0.0316228, 1e-6]]), dynamic_range=60.0)
+        tensor([[1.0000, 0.5000, 0.0000]])
     """
     require_real("envelope", envelope)
     require(dynamic_range > 0, "dynamic_range", dynamic_range, "a positive number of dB")
@@ -77,7 +90,15 @@ def log_compress(
 def b_mode(
     rf: Tensor, dynamic_range: float = 60.0, reference: float | Tensor | None = None
 ) -> Tensor:
-    """Return the grey image of RF frames on their grid, in [0, 1]; see `log_compress`."""
+    """Return the grey image of RF frames on their grid, in [0, 1]; see `log_compress`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.datasets import ultrasound
+        >>> grey = ultrasound.b_mode(torch.randn(1, 1, 256, 16), dynamic_range=60.0)
+        >>> grey.shape, float(grey.max())
+        (torch.Size([1, 1, 256, 16]), 1.0)
+    """
     return log_compress(envelope(rf), dynamic_range, reference)
 
 
@@ -96,6 +117,13 @@ def scan_convert(image: Tensor, sector: Sector, height: int = 512, fill: float =
 
     Raises:
         ShapeError: ``image`` is not on that grid.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.datasets import Sector, ultrasound
+        >>> sector = Sector(depths=256, beams=64, depth_mm=40.0)
+        >>> ultrasound.scan_convert(torch.rand(1, 1, 256, 64), sector, height=128).shape
+        torch.Size([1, 1, 128, 156])
     """
     if image.ndim != 4 or tuple(image.shape[-2:]) != (sector.depths, sector.beams):
         raise ShapeError(

@@ -34,6 +34,14 @@ class Recording:
         sector: the grid, if the file has it.
         known: for simulated frames, the clean ``tissue`` and the masks ``cavity`` and
             ``myocardium``.
+
+    Example:
+        >>> from wellposed import datasets
+        >>> sector = datasets.Sector(depths=256, beams=64, centre_mhz=0.45)
+        >>> path = datasets.write_hazy_frames("hazy.h5", hearts=1, sector=sector)
+        >>> recording = datasets.load_recording(path)
+        >>> recording.rf.shape, sorted(recording.known)
+        (torch.Size([1, 1, 256, 64]), ['cavity', 'myocardium', 'tissue'])
     """
 
     rf: Tensor
@@ -52,6 +60,14 @@ def load_recording(path: str | Path) -> Recording:
     Raises:
         FileError: the file is missing or unreadable, has no ``rf``, is not finite, all zero, or
             has a mask that is empty in a frame; names the file.
+
+    Example:
+        >>> import h5py, numpy as np
+        >>> from wellposed import datasets
+        >>> with h5py.File("scan.h5", "w") as file:
+        ...     file["rf"] = np.random.uniform(-1, 1, (2, 256, 16)).astype("float32")
+        >>> datasets.load_recording("scan.h5").rf.shape
+        torch.Size([2, 1, 256, 16])
     """
     path = located("path", path)
     if path.suffix in (".mha", ".mhd"):
@@ -106,15 +122,25 @@ def write_hazy_frames(
         sector: the grid.
 
     Raises:
-        ArgumentError: no hearts, a level that is not finite, or another suffix; see
-            `simulate_echoes`.
+        ArgumentError: no hearts, a level that is not finite, another suffix, or a sector too
+            narrow to show the heart; see `simulate_echoes`.
         FileError: the file cannot be written.
+
+    Example:
+        >>> from wellposed import datasets
+        >>> sector = datasets.Sector(depths=256, beams=64, centre_mhz=0.45)
+        >>> path = datasets.write_hazy_frames("hazy.h5", hearts=1, level_db=-20.0, sector=sector)
+        >>> datasets.load_recording(path).rf.shape
+        torch.Size([1, 1, 256, 64])
     """
     path, grid = located("path", path), sector or Sector()
     require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name ending in .h5 or .hdf5")
     require(math.isfinite(level_db), "level_db", level_db, "a finite number of dB")
     echoes = simulate_echoes(range(hearts), split, grid, frames)
     content = {"rf": echoes.hazy(level_db), **{name: getattr(echoes, name) for name in KNOWN}}
+    seen = all(bool(content[name].flatten(-2).any(-1).all()) for name in KNOWN)
+    accepted = "a sector with enough depths and beams to show the whole heart in each frame"
+    require(seen, "sector", grid, accepted)
     with replacing(path) as part, h5py.File(part, "w") as file:
         file.attrs.update(level_db=level_db, split=split, **asdict(grid))
         for name, values in content.items():

@@ -30,6 +30,14 @@ def dehazing_scores(
 
     Raises:
         ShapeError: shapes differ.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.datasets import ultrasound
+        >>> tissue = torch.randn(1, 1, 256, 16)
+        >>> scores = ultrasound.dehazing_scores(tissue + 0.1, tissue)
+        >>> scores["psnr_rf"].round()
+        tensor([20.], dtype=torch.float64)
     """
     if rf.shape != tissue.shape or rf.ndim != 4:
         raise ShapeError(

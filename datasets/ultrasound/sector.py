@@ -34,6 +34,12 @@ class Sector:
 
     Raises:
         ArgumentError: a value is out of range, or there are too few depths for the pulse.
+
+    Example:
+        >>> from wellposed import datasets
+        >>> sector = datasets.Sector(depths=1024, beams=64, depth_mm=140.0, degrees=75.0)
+        >>> sector.radii().shape, sector.angles().shape
+        (torch.Size([1024]), torch.Size([64]))
     """
 
     depths: int = 1024

@@ -43,6 +43,13 @@ class DicomSeries:
         spacing: distances between slices, rows and columns in mm.
         headers: headers of the slices in the order of the volume, without pixels; those of the
             frames of an enhanced file have its functional groups at the top.
+
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> from wellposed import datasets
+        >>> series = datasets.read_dicom_series(get_testdata_file("CT_small.dcm"))
+        >>> series.values.shape, len(series.headers)
+        ((1, 128, 128), 1)
     """
 
     values: np.ndarray
@@ -78,6 +85,13 @@ def read_dicom_series(
             geometry, missing or duplicate slices, or a tilted gantry; names the file, the gap or
             the choices.
         ArgumentError: ``where`` is not a mapping.
+
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> from wellposed import datasets
+        >>> series = datasets.read_dicom_series(get_testdata_file("CT_small.dcm"))  # or a folder
+        >>> series.values.shape, [round(side, 2) for side in series.spacing]  # in HU and mm
+        ((1, 128, 128), [5.0, 0.66, 0.66])
     """
     path = located("path", path)
     if not path.exists():

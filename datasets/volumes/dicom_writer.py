@@ -92,6 +92,14 @@ def write_dicom_series(
         ArgumentError: the description is empty, too long or has other characters; the reference
             is not a series, or the window not a pair of numbers.
         FileError: the folder contains DICOM files or cannot be written.
+
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> from wellposed import datasets
+        >>> series = datasets.read_dicom_series(get_testdata_file("CT_small.dcm"))
+        >>> files = datasets.write_dicom_series("out", series.values, series, "denoised")
+        >>> datasets.read_dicom_series("out").values.shape
+        (1, 128, 128)
     """
     from pydicom.uid import generate_uid
 

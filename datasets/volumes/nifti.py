@@ -30,6 +30,14 @@ class NiftiVolume:
         affine: maps (w, h, d, 1) to millimetres right, anterior and superior, (4, 4).
         spacing: size of a voxel along D, H and W in mm.
         header: the file's header.
+
+    Example:
+        >>> import nibabel, numpy as np
+        >>> from wellposed import datasets
+        >>> nibabel.save(nibabel.Nifti1Image(np.ones((40, 32, 10)), np.eye(4)), "brain.nii.gz")
+        >>> volume = datasets.load_nifti("brain.nii.gz")
+        >>> volume.volume.shape, volume.spacing
+        (torch.Size([1, 1, 10, 32, 40]), (1.0, 1.0, 1.0))
     """
 
     volume: Tensor
@@ -61,6 +69,13 @@ def load_nifti(path: str | Path, *, nan: float | None = None) -> NiftiVolume:
             or a singular affine; names the file.
         ArgumentError: ``nan`` is not a finite number.
         MissingPackageError: nibabel is not installed.
+
+    Example:
+        >>> import nibabel, numpy as np
+        >>> from wellposed import datasets
+        >>> nibabel.save(nibabel.Nifti1Image(np.ones((40, 32, 10)), np.eye(4)), "brain.nii.gz")
+        >>> datasets.load_nifti("brain.nii.gz").volume.shape  # (1, C, D, H, W)
+        torch.Size([1, 1, 10, 32, 40])
     """
     path = located("path", path)
     number = nan is None or (Range().admits(nan) and np.isfinite(nan))
@@ -130,6 +145,13 @@ def write_nifti(path: str | Path, volume: Tensor | np.ndarray, reference: NiftiV
             of the reference.
         ArgumentError: another suffix, or the reference is not a `NiftiVolume`.
         FileError: the file cannot be written.
+
+    Example:
+        >>> import nibabel, numpy as np
+        >>> from wellposed import datasets
+        >>> nibabel.save(nibabel.Nifti1Image(np.ones((40, 32, 10)), np.eye(4)), "brain.nii.gz")
+        >>> brain = datasets.load_nifti("brain.nii.gz")
+        >>> datasets.write_nifti("brighter.nii.gz", 2 * brain.volume, brain)
     """
     path = require_path("path", path)
     require(suffix_of(path) in NIFTI_SUFFIXES, "path", str(path), " or ".join(NIFTI_SUFFIXES))

@@ -60,6 +60,14 @@ def write_std_map(
             frames of one file.
         FileError: the file cannot be written, the headers of the series are incomplete, or
             highdicom is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> from pydicom.data import get_testdata_file
+        >>> from wellposed import datasets
+        >>> series = datasets.read_dicom_series(get_testdata_file("CT_small.dcm"))
+        >>> std = np.full((1, 128, 128), 5.0)
+        >>> datasets.write_std_map("std.dcm", std, series, "DDS std", unit="HU")
     """
     path = require_path("path", path)
     require(isinstance(reference, DicomSeries), "reference", reference, "a DicomSeries")

@@ -41,6 +41,17 @@ def write_result(
         ShapeError, NonFiniteError: the result does not have the shape of the reference, or
             contains NaN or infinite values.
         FileError: the folder cannot be written, or a series folder already has DICOM files.
+
+    Example:
+        >>> import torch
+        >>> from pydicom.data import get_testdata_file
+        >>> from wellposed import datasets, operators, solvers
+        >>> series = datasets.read_dicom_series(get_testdata_file("CT_small.dcm"))
+        >>> operator = operators.Denoising((1, 128, 128), noise_sigma=20.0)
+        >>> y = torch.from_numpy(series.values)[None]  # one slice in HU
+        >>> result = solvers.TotalVariation(steps=5)(y, operator)
+        >>> [path.name for path in datasets.write_result(result, "out", series)]
+        ['mean']
     """
     folder = require_path("folder", folder)
     volumes = {"mean": result.units.stored(result.mean)}

@@ -40,6 +40,14 @@ class ZarrVolume:
         box: the rows that are taken along each axis of the stored array.
         scene: axes and place of a volume according to OME-NGFF; None of a plain array.
         leading: number of axes before those of the volume, channel and time.
+
+    Example:
+        >>> import numpy as np
+        >>> from wellposed import datasets
+        >>> datasets.write_zarr("volume.zarr", np.ones((10, 32, 40)))
+        >>> volume = datasets.load_zarr("volume.zarr")  # no value is read yet
+        >>> volume.values.shape
+        (10, 32, 40)
     """
 
     path: Path
@@ -91,6 +99,10 @@ class ZarrVolume:
         scene = None if self.scene is None else self.scene.moved(axis, first)
         return replace(self, box=tuple(box), scene=scene)
 
+    def rows(self, axis: int, first: int, end: int) -> np.ndarray:
+        """Return the rows ``first`` to ``end`` along an axis; no other chunks are read."""
+        return self.cut(axis, first, end).values
+
     def slabs(self) -> "Iterator[ZarrVolume]":
         """Yield the volume as slabs of the first axis, each one chunk thick; reads nothing."""
         for first in range(0, self.shape[0], self.chunks[0]):
@@ -121,12 +133,19 @@ def load_zarr(
         FileError: no store, damaged metadata, several arrays without a key or without axes z, y
             and x, or zarr is not installed; names the store.
         ArgumentError: several channels or times and no choice, or no such index.
+
+    Example:
+        >>> import numpy as np
+        >>> from wellposed import datasets
+        >>> datasets.write_zarr("volume.zarr", np.ones((10, 32, 40)))
+        >>> datasets.load_zarr("volume.zarr").shape
+        (10, 32, 40)
     """
     path = located("path", path)
     if not is_zarr(path):
         raise FileError(f"path: {str(path)!r} is not a zarr store, accepted: a folder with one")
     with translating(path, "zarr"):
-        found = _library().open(str(path), mode="r")
+        found = zarr_library().open(str(path), mode="r")
         levels = None if key is not None or not hasattr(found, "keys") else scene_of(path, found)
         array = found[levels[0]] if levels is not None else _array(path, found, key)
         whole = tuple(slice(0, int(n)) for n in array.shape)
@@ -135,7 +154,8 @@ def load_zarr(
         return _placed(ZarrVolume(path, array, whole), levels[1], {"c": channel, "t": time})
 
 
-def _library() -> Any:
+def zarr_library() -> Any:
+    """Return the package zarr; raise if it is not installed."""
     try:
         import zarr
     except ImportError:
@@ -197,15 +217,22 @@ def write_zarr(
         DtypeError, ShapeError, NonFiniteError: the volume is not real, finite and of the shape of
             the reference.
         FileError: the store cannot be written, or zarr is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> from wellposed import datasets
+        >>> slabs = (np.full((2, 32, 40), float(k)) for k in range(5))  # one in memory at a time
+        >>> datasets.write_zarr("volume.zarr", np.ones((10, 32, 40)))
+        >>> datasets.write_zarr("brighter.zarr", slabs, datasets.load_zarr("volume.zarr"))
     """
-    path, library = require_path("path", path), _library()
+    path, _ = require_path("path", path), zarr_library()
     require(not path.exists() or is_zarr(path), "path", str(path), "a new folder, or a store")
     whole = isinstance(volume, Tensor | np.ndarray)
     require(whole or isinstance(volume, Iterator), "volume", volume, "an array or an iterator")
     require(whole or reference is not None, "reference", reference, "a ZarrVolume for slabs")
     shape = reference.shape if reference is not None else tuple(volume.shape)  # type: ignore[union-attr]
     with replacing_folder(path) as part, translating(part, "zarr", "write"):
-        target = _created(library, part, shape, reference)
+        target = created(part, shape, reference)
         parts = _slabs(volume, shape, target.chunks[0]) if whole else volume  # type: ignore[arg-type]
         end = 0
         for slab in parts:
@@ -215,12 +242,24 @@ def write_zarr(
         require(end == shape[0], "volume", f"{end} slices", f"{shape[0]} as of the reference")
 
 
-def _created(library: Any, path: Path, shape: Sequence[int], like: ZarrVolume | None) -> Any:
-    """Return a new array in a store with the metadata of another."""
-    version = 3 if like is None else int(like.array.metadata.zarr_format)
-    stored = like.chunks if like is not None else (SLAB, *shape[1:])
-    chunks = tuple(min(n, size) for n, size in zip(stored, shape, strict=True))
-    settings = {"shape": tuple(shape), "chunks": chunks, "dtype": "float32", "fill_value": 0}
+def created(
+    path: Path,
+    shape: Sequence[int],
+    like: ZarrVolume | None = None,
+    chunks: Sequence[int] | None = None,
+    kind: np.dtype | str = "float32",
+) -> Any:
+    """Return a new array in a store with the metadata of another, by default with its chunks."""
+    library, version = zarr_library(), 3 if like is None else int(like.array.metadata.zarr_format)
+    if chunks is None:
+        chunks = like.chunks if like is not None else (SLAB, *shape[1:])
+    fitting = tuple(min(n, size) for n, size in zip(chunks, shape, strict=True))
+    settings: dict[str, Any] = {
+        "shape": tuple(shape),
+        "chunks": fitting,
+        "dtype": kind,
+        "fill_value": 0,
+    }
     if version == 2:  # as OME-NGFF wants it
         settings["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
     if like is None or like.scene is None:

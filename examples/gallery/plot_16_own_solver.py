@@ -17,6 +17,7 @@ from torch import Tensor
 from wellposed import metrics, operators, priors, solvers
 from wellposed.checks import Count, Fraction
 from wellposed.datasets import read_array
+from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers import Problem
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
@@ -34,7 +35,9 @@ class GradientSteps(Correction):
     count: Count = 3
     linear_only: ClassVar[bool] = True
 
-    def correct(self, found: Estimate, level: Levels, problem: Problem) -> Tensor:
+    def correct(
+        self, found: Estimate, level: Levels, problem: Problem, noise: NoiseSource
+    ) -> Tensor:
         """Return the corrected estimate, in units."""
         x0 = found.x0
         for _ in range(self.count):

@@ -35,6 +35,15 @@ def from_astra(
     Raises:
         ArgumentError: another type, a missing or invalid entry, or a scan that is not a circle
             about the axis of the volume.
+
+    Example:
+        >>> import math
+        >>> from wellposed import operators
+        >>> volume = {"GridRowCount": 32, "GridColCount": 32}  # astra.create_vol_geom(32, 32)
+        >>> beam = {"type": "parallel", "DetectorWidth": 1.0, "DetectorCount": 48}
+        >>> beam["ProjectionAngles"] = [math.pi * view / 60 for view in range(60)]
+        >>> operators.from_astra(beam, volume).operator.measurement_size
+        (1, 60, 48)
     """
     kind = require_choice("proj_geom", str(_entry(proj_geom, "proj_geom", "type")), _READERS)
     try:

@@ -32,6 +32,14 @@ def from_cil(
     Raises:
         ArgumentError: the objects are of another kind, or the scan is not a circle about the
             vertical axis.
+
+    Example:
+        >>> from cil.framework import AcquisitionGeometry  # cil # doctest: +SKIP
+        >>> from wellposed import operators
+        >>> geometry = AcquisitionGeometry.create_Parallel2D()  # doctest: +SKIP
+        >>> geometry = geometry.set_angles(range(180)).set_panel(64)  # doctest: +SKIP
+        >>> operators.from_cil(geometry).operator.measurement_size  # doctest: +SKIP
+        (1, 180, 64)
     """
     try:
         orbit, labels = _orbit(geometry), [str(name) for name in geometry.dimension_labels]

@@ -51,6 +51,16 @@ class ConeBeamCT(LinearOperator):
         UserWarning: the data are truncated: rays through the elliptic cylinder inscribed in the
             volume miss the panel, across the axis (from both sides) or along it. Angles look like
             radians.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> panel = operators.Panel(rows=12, columns=40, cell_size=1.5)
+        >>> operator = operators.ConeBeamCT(
+        ...     (4, 16, 16), angles=12, source_distance=100.0, detector_distance=150.0, panel=panel
+        ... )
+        >>> operator.A(torch.full((1, 1, 4, 16, 16), operators.MU_WATER)).shape
+        torch.Size([1, 1, 12, 12, 40])
     """
 
     def __init__(

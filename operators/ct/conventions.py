@@ -37,13 +37,28 @@ def from_package(package: str, sinogram: Tensor, angles: Tensor, image_side: Cou
 
     Returns:
         (..., views, bins), interpolated in Fourier space by half a bin or .7 bins at most.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.operators.ct.conventions import from_package
+        >>> sinogram, angles = torch.rand(32, 60), 3.0 * torch.arange(60)  # of skimage's radon
+        >>> from_package("scikit-image", sinogram, angles, image_side=32).shape
+        torch.Size([60, 32])
     """
     shift = _shift(package, sinogram.shape[-2], angles, image_side)
     return _moved(sinogram.transpose(-2, -1), shift)
 
 
 def to_package(package: str, sinogram: Tensor, angles: Tensor, image_side: Count) -> Tensor:
-    """Return our sinogram (..., views, bins) as another package's; undoes `from_package`."""
+    """Return our sinogram (..., views, bins) as another package's; undoes `from_package`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.operators.ct.conventions import to_package
+        >>> sinogram, angles = torch.rand(60, 32), torch.arange(60) * 3.0
+        >>> to_package("scikit-image", sinogram, angles, image_side=32).shape
+        torch.Size([32, 60])
+    """
     shift = _shift(package, sinogram.shape[-1], angles, image_side)
     return _moved(sinogram, -shift).transpose(-2, -1)
 

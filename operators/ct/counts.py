@@ -18,14 +18,28 @@ LARGEST = 1e15
 
 @checked
 def to_hounsfield(attenuation: RealTensor, mu_water: Positive = MU_WATER) -> Tensor:
-    """Return Hounsfield units of attenuation in 1/mm: ``1000 (mu / mu_water - 1)``."""
+    """Return Hounsfield units of attenuation in 1/mm: ``1000 (mu / mu_water - 1)``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operators.to_hounsfield(torch.tensor([0.0, operators.MU_WATER]))  # air and water
+        tensor([-1000.,     0.])
+    """
     require(mu_water > 0, "mu_water", mu_water, "a positive attenuation")
     return 1000 * (attenuation / mu_water - 1)
 
 
 @checked
 def from_hounsfield(hounsfield: RealTensor, mu_water: Positive = MU_WATER) -> Tensor:
-    """Return attenuation in 1/mm of Hounsfield units, at least that of vacuum."""
+    """Return attenuation in 1/mm of Hounsfield units, at least that of vacuum.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operators.from_hounsfield(torch.tensor([-1000.0, 0.0]))  # in 1/mm
+        tensor([0.0000, 0.0193])
+    """
     require(mu_water > 0, "mu_water", mu_water, "a positive attenuation")
     return (mu_water * (1 + hounsfield / 1000)).clamp(min=0)
 
@@ -41,6 +55,13 @@ def simulate_counts(line_integrals: RealTensor, photons: Positive, seed: Seed = 
 
     Raises:
         ArgumentError, NonFiniteError: an invalid number of photons, or invalid integrals.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> counts = operators.simulate_counts(torch.ones(1, 1, 60, 46), photons=1e5, seed=0)
+        >>> counts.shape, round(float(counts.mean()) / 1e5, 2)
+        (torch.Size([1, 1, 60, 46]), 0.37)
     """
     require(0 < photons < LARGEST, "photons", photons, f"a positive number, below {LARGEST:g}")
     batch = line_integrals.ndim > 0
@@ -69,6 +90,13 @@ def to_line_integrals(
             were already divided by the flat field.
         NonFiniteError: counts that are not finite.
         ShapeError: fields of another shape.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> counts = torch.tensor([5000.0, 1000.0, 10.0])
+        >>> operators.to_line_integrals(counts, photons=10000.0)
+        tensor([0.6931, 2.3026, 6.9078])
     """
     counts = _floating(check_finite("counts", counts))
     flat, dark = torch.as_tensor(photons).to(counts), torch.as_tensor(dark).to(counts)
@@ -98,5 +126,11 @@ def line_integral_noise(counts: RealTensor) -> Tensor:
 
     This is the first-order approximation (Sauer and Bouman 1993,
     https://doi.org/10.1109/78.193196), with counts of at least 1/2.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operators.line_integral_noise(torch.tensor([10000.0, 100.0]))
+        tensor([0.0100, 0.1000])
     """
     return _floating(counts).clamp(min=0.5).rsqrt()

@@ -38,6 +38,12 @@ class Detector:
         offset: position of the detector's middle relative to the central ray; if the rotation
             centre projects to bin c of B, ``offset = ((B - 1) / 2 - c) bin_size``.
         curved: bins lie on an arc around the source (fan beams) instead of on a line.
+
+    Example:
+        >>> from wellposed import operators
+        >>> detector = operators.Detector(bins=64, offset=0.5)
+        >>> operators.ParallelBeamCT(32, angles=60, detector=detector).measurement_size
+        (1, 60, 64)
     """
 
     bins: Count | None = None

@@ -32,6 +32,12 @@ class Panel:
 
     Raises:
         ArgumentError: a number or size that is not positive, or a shift that is not finite.
+
+    Example:
+        >>> from wellposed import operators
+        >>> panel = operators.Panel(rows=12, columns=40, cell_size=1.5, offset=0.3)
+        >>> operators.ConeBeamCT((4, 16, 16), 12, 100.0, 150.0, panel).measurement_size
+        (1, 12, 12, 40)
     """
 
     rows: Count

@@ -147,6 +147,14 @@ class ParallelBeamCT(PlanarCT):
         Kak and Slaney, Principles of Computerized Tomographic Imaging, 1988, sections 3.1, 3.3
         and 7.1 (line integrals, filtered back-projection, strip areas as weights),
         https://doi.org/10.1137/1.9780898719277
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operator = operators.ParallelBeamCT(32, angles=60, pixel_size=0.8, noise_sigma=0.01)
+        >>> sinogram = operator.measure(torch.full((1, 1, 32, 32), operators.MU_WATER), seed=0)
+        >>> sinogram.shape, operator.fbp(sinogram).shape
+        (torch.Size([1, 1, 60, 46]), torch.Size([1, 1, 32, 32]))
     """
 
     def __init__(
@@ -197,6 +205,16 @@ class FanBeamCT(PlanarCT):
     References:
         Kak and Slaney, 1988, section 3.4 (filtered back-projection of fans); Long, Fessler and
         Balter, 2010, https://doi.org/10.1109/TMI.2010.2050898 (separable footprints as weights)
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> detector = operators.Detector(bins=64, bin_size=1.5)
+        >>> operator = operators.FanBeamCT(
+        ...     32, angles=60, source_distance=100.0, detector_distance=150.0, detector=detector
+        ... )
+        >>> operator.A(torch.full((1, 1, 32, 32), operators.MU_WATER)).shape
+        torch.Size([1, 1, 60, 64])
     """
 
     def __init__(  # noqa: PLR0913 - the scanner's settings are its signature

@@ -142,6 +142,14 @@ class ForeignScan:
         operator: our operator of it. Its images have the package's order of axes and rows.
         order: axes of the package's data in the order of our measurement.
         flips: axes of our measurement that the package counts the other way.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operator = operators.ParallelBeamCT(32, angles=60, detector=48)
+        >>> scan = operators.ForeignScan(operator, order=(1, 0))  # data (bins, views)
+        >>> scan.measurement(torch.rand(48, 60)).shape
+        torch.Size([1, 1, 60, 48])
     """
 
     operator: LinearOperator

@@ -28,6 +28,15 @@ class BlindBlur(Bilinear):
 
     Raises:
         ArgumentError: a window that is larger than the image.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operator = operators.BlindBlur((3, 16, 16), kernel_size=5, noise_sigma=0.01)
+        >>> kernel = operator.canvas(operators.gaussian_kernel(1.0, size=5)).float()
+        >>> image = torch.rand(1, 3, 16, 16)
+        >>> operator.A(torch.cat([image, kernel], 1)).shape  # the unknown is image and kernel
+        torch.Size([1, 3, 16, 16])
     """
 
     inside: Tensor

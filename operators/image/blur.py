@@ -80,6 +80,14 @@ class Blur(FourierFilter):
         image_size: (C, H, W).
         noise_sigma: noise level in ``y``.
         cutoff: Fourier components with ``|K| <= cutoff max|K|`` are set to zero in ``A_dagger``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> kernel = operators.gaussian_kernel(1.0, size=9)
+        >>> operator = operators.Blur(kernel, (3, 16, 16), noise_sigma=0.01)
+        >>> operator.measure(torch.rand(1, 3, 16, 16), seed=0).shape
+        torch.Size([1, 3, 16, 16])
     """
 
     def __init__(
@@ -115,6 +123,15 @@ class SeparableBlur(Separable):
 
     Raises:
         ArgumentError: the kernel is not separable.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> kernel = operators.gaussian_kernel(1.0, size=9)
+        >>> operator = operators.SeparableBlur(kernel, (3, 16, 16), boundary="reflect")
+        >>> y = operator.A(torch.ones(1, 3, 16, 16))
+        >>> torch.allclose(y, torch.ones_like(y))  # reflected edges do not darken
+        True
     """
 
     def __init__(
@@ -152,6 +169,14 @@ class PaddedBlur(LinearOperator):
         noise_sigma: noise level in ``y``.
         boundary: ``zero``, y of size (C, H, W), or ``valid``, y of size
             (C, H - h + 1, W - w + 1).
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> kernel = operators.motion_kernel(size=9, seed=0)
+        >>> operator = operators.PaddedBlur(kernel, (3, 32, 32), boundary="valid")
+        >>> operator.A(torch.rand(1, 3, 32, 32)).shape
+        torch.Size([1, 3, 24, 24])
     """
 
     transfer: Tensor

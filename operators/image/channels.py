@@ -31,6 +31,14 @@ class Channels(LinearOperator):
     Raises:
         ArgumentError: no channels, repeated ones, or ones that the image does not have; complex
             images with a real measurement.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> first = operators.Channels((3, 16, 16), [0])
+        >>> blur = operators.Blur(operators.uniform_kernel(3), (1, 16, 16), noise_sigma=0.05)
+        >>> (blur @ first).A(torch.rand(1, 3, 16, 16)).shape  # the blurred first channel
+        torch.Size([1, 1, 16, 16])
     """
 
     def __init__(

@@ -35,6 +35,13 @@ class CompressedSensing(Decomposable):
     Raises:
         ShapeError: a side is not divisible by ``block``.
         ArgumentError: ``ratio`` or ``block`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operator = operators.CompressedSensing((1, 32, 32), ratio=0.25, block=16)
+        >>> operator.A(torch.rand(1, 1, 32, 32)).shape  # 4 blocks, 64 measurements of each
+        torch.Size([1, 1, 4, 64])
     """
 
     basis: Tensor
@@ -90,6 +97,13 @@ class WalshHadamard(Decomposable):
     Raises:
         ShapeError: a side is not a power of two.
         ArgumentError: ``ratio`` out of range.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operator = operators.WalshHadamard((1, 16, 16), ratio=0.25)
+        >>> operator.A(torch.rand(1, 1, 16, 16)).shape
+        torch.Size([1, 1, 64])
     """
 
     kept: Tensor

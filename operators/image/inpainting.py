@@ -1,6 +1,7 @@
 """Denoising and inpainting: operators that act pixel by pixel."""
 
 from collections.abc import Sequence
+from math import prod
 from numbers import Integral
 
 import numpy as np
@@ -20,6 +21,13 @@ class Denoising(Decomposable):
         image_size: shape of one image, (C, H, W) or (C, D, H, W).
         noise_sigma: noise level in ``y``.
         complex_image: whether images are complex tensors.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operator = operators.Denoising((3, 16, 16), noise_sigma=0.1)
+        >>> operator.measure(torch.rand(1, 3, 16, 16), seed=0).shape
+        torch.Size([1, 3, 16, 16])
     """
 
     def __init__(
@@ -51,6 +59,15 @@ class Inpainting(Decomposable):
 
     Raises:
         ShapeError: the mask has several channels and ``channels`` is another number.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> mask = operators.random_mask(16, 16, keep=0.5)
+        >>> operator = operators.Inpainting(mask, noise_sigma=0.05)
+        >>> x = 1 - torch.rand(1, 3, 16, 16)
+        >>> int((operator.A(x) != 0).sum())  # half of the 768 values are known
+        384
     """
 
     _of_items = ("singular_values",)
@@ -102,23 +119,44 @@ def _in_channels(mask: Tensor, channels: int) -> Tensor:
 
 
 @checked
-def random_mask(height: Count, width: Count, keep: float, seed: Seed = 0) -> Tensor:
-    """Return a mask (H, W) that keeps exactly ``round(keep H W)`` random pixels."""
-    require_integer("height", height)
-    require_integer("width", width)
+def random_mask(
+    height: Count, width: Count, keep: float, seed: Seed = 0, channels: Count | None = None
+) -> Tensor:
+    """Return a mask (H, W) that keeps exactly ``round(keep H W)`` random pixels.
+
+    With ``channels`` it is (C, H, W), each channel with pixels of its own.
+
+    Example:
+        >>> from wellposed import operators
+        >>> mask = operators.random_mask(8, 8, keep=0.25, seed=0)
+        >>> mask.shape, int(mask.sum())
+        (torch.Size([8, 8]), 16)
+    """
+    shape = (height, width) if channels is None else (channels, height, width)
+    for name, side in zip(("width", "height", "channels"), shape[::-1], strict=False):
+        require_integer(name, side)
     require(0 < keep <= 1, "keep", keep, "a fraction in (0, 1]")
-    count = max(1, round(keep * height * width))
-    order = np.random.default_rng(seed).permutation(height * width)
-    mask = torch.zeros(height * width)
-    mask[torch.from_numpy(order[:count])] = 1
-    return mask.view(height, width)
+    total = prod(shape)
+    order = np.random.default_rng(seed).permutation(total)
+    mask = torch.zeros(total)
+    mask[torch.from_numpy(order[: max(1, round(keep * total))])] = 1
+    return mask.view(shape)
 
 
 @checked
 def box_mask(
     height: Count, width: Count, box: tuple[int, int], corner: tuple[int, int] | None = None
 ) -> Tensor:
-    """Return a mask (H, W) that is 0 in a box of size ``(rows, columns)``, centred by default."""
+    """Return a mask (H, W) that is 0 in a box of size ``(rows, columns)``, centred by default.
+
+    Example:
+        >>> from wellposed import operators
+        >>> operators.box_mask(4, 6, box=(2, 2))
+        tensor([[1., 1., 1., 1., 1., 1.],
+                [1., 1., 0., 0., 1., 1.],
+                [1., 1., 0., 0., 1., 1.],
+                [1., 1., 1., 1., 1., 1.]])
+    """
     for name, pair in (("box", box), ("corner", (0, 0) if corner is None else corner)):
         two = isinstance(pair, Sequence) and len(pair) == 2
         two = two and all(isinstance(side, Integral) for side in pair)

@@ -12,7 +12,14 @@ from wellposed.errors import ArgumentError, require
 
 @checked
 def gaussian_kernel(sigma: float, size: Count = 61) -> Tensor:
-    """Return a (size, size) Gaussian kernel of standard deviation ``sigma`` pixels, sum 1."""
+    """Return a (size, size) Gaussian kernel of standard deviation ``sigma`` pixels, sum 1.
+
+    Example:
+        >>> from wellposed import operators
+        >>> kernel = operators.gaussian_kernel(1.5, size=9)
+        >>> kernel.shape, round(float(kernel.sum()), 4)
+        (torch.Size([9, 9]), 1.0)
+    """
     require(0 < sigma < math.inf, "sigma", sigma, "a positive number of pixels")
     require_integer("size", size)
     u = torch.arange(size, dtype=torch.float64) - size // 2
@@ -23,7 +30,14 @@ def gaussian_kernel(sigma: float, size: Count = 61) -> Tensor:
 
 @checked
 def uniform_kernel(size: Count = 9) -> Tensor:
-    """Return a (size, size) kernel of equal weights, sum 1."""
+    """Return a (size, size) kernel of equal weights, sum 1.
+
+    Example:
+        >>> from wellposed import operators
+        >>> operators.uniform_kernel(2)
+        tensor([[0.2500, 0.2500],
+                [0.2500, 0.2500]], dtype=torch.float64)
+    """
     require_integer("size", size)
     return torch.full((size, size), 1 / size**2, dtype=torch.float64)
 
@@ -34,6 +48,13 @@ def random_kernels(count: Count, size: Count = 21, seed: Seed = 0) -> Tensor:
 
     Standard deviations are from .5 pixels to a sixth of the size, shakes of any length up to the
     size. They are examples for a prior of unknown kernels, see `priors.Examples`.
+
+    Example:
+        >>> from wellposed import operators, priors
+        >>> kernels = operators.random_kernels(10, size=9, seed=0)
+        >>> kernels.shape
+        torch.Size([10, 9, 9])
+        >>> prior = priors.Examples(kernels[:, None])  # of an unknown kernel
     """
     rng, kernels = np.random.default_rng((seed, 3)), torch.zeros(count, size, size).double()
     for index in range(count):
@@ -53,6 +74,12 @@ def motion_kernel(size: Count = 61, intensity: float = 0.5, seed: Seed = 0) -> T
 
     It is a smooth random walk of the camera, rendered bilinearly. ``intensity`` in (0, 1] is its
     deviation from a straight line.
+
+    Example:
+        >>> from wellposed import operators
+        >>> kernel = operators.motion_kernel(size=15, intensity=0.5, seed=3)
+        >>> kernel.shape, round(float(kernel.sum()), 4)
+        (torch.Size([15, 15]), 1.0)
     """
     if not 0 < intensity <= 1:
         raise ArgumentError(f"intensity: got {intensity!r}, accepted: a number in (0, 1]")

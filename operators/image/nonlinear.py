@@ -25,6 +25,16 @@ class NonlinearOperator(GaussianPhysics):
         measurement_size: shape of one measurement, without the batch axis.
         noise_sigma: standard deviation of the noise in ``y``; a number or one per item.
         complex_image: images are complex.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> class Gamma(operators.NonlinearOperator):
+        ...     def forward_map(self, x):
+        ...         return x.clamp(min=1e-3) ** 0.45
+        >>> operator = Gamma((1, 16, 16), (1, 16, 16), noise_sigma=0.01)
+        >>> operator.measure(torch.rand(1, 1, 16, 16), seed=0).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     def __init__(
@@ -68,6 +78,13 @@ class PhaseRetrieval(NonlinearOperator):
         image_size: (C, H, W).
         oversampling: oversampling, at least 0.
         noise_sigma: noise level in ``y``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operator = operators.PhaseRetrieval((1, 16, 16), oversampling=2.0, noise_sigma=0.05)
+        >>> operator.measure(torch.rand(1, 1, 16, 16), seed=0).shape
+        torch.Size([1, 1, 24, 24])
     """
 
     def __init__(

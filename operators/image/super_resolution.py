@@ -24,6 +24,14 @@ class SuperResolution(Separable):
         factor: integer of at least 2.
         kernel: ``bicubic`` or ``average``.
         noise_sigma: noise level in ``y``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operator = operators.SuperResolution((3, 32, 32), factor=4, noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 32, 32), seed=0)
+        >>> y.shape, operator.A_dagger(y).shape
+        (torch.Size([1, 3, 8, 8]), torch.Size([1, 3, 32, 32]))
     """
 
     def __init__(

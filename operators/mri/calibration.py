@@ -25,6 +25,14 @@ def find_calibration(kspace: Tensor, limit: Count = 32) -> tuple[int, int]:
         DtypeError, ShapeError: ``kspace`` is not complex or has other axes.
         ArgumentError: nothing was measured at the centre, k-space is not centred, or ``limit`` is
             below 1.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> mask = operators.equispaced_lines(32, acceleration=4, center_fraction=0.25)
+        >>> kspace = mask * torch.ones(4, 32, 32, dtype=torch.complex64)
+        >>> operators.find_calibration(kspace)  # rows, columns
+        (32, 9)
     """
     check_kspace(kspace)
     _check_centred(kspace)

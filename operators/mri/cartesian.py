@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wellposed.errors import DtypeError, ShapeError
 from wellposed.operators.base import LinearOperator
-from wellposed.operators.linear_map import as_buffer, binary_mask
+from wellposed.operators.linear_map import Spectral, as_buffer, binary_mask
 from wellposed.operators.mri.coils import root_sum_of_squares
 from wellposed.operators.mri.rows import RowFactors
 
@@ -116,16 +116,26 @@ class CartesianMRI(LinearOperator):
     def preconditioner(self, weight: Tensor) -> Callable[[Tensor], Tensor] | None:
         """Return about ``(A^H A + weight)^-1``, for slices whose mask has lines only.
 
-        Conjugate gradients then take 3 to 10 steps where they would take 20 to several hundred.
+        Conjugate gradients then take 1 to 10 steps where they would take 20 to several hundred.
         """
         if not bool((weight > 0).any()):
             return None
-        dtype = weight.dtype.to_complex()
+        factors = self._row_factors(weight.dtype.to_complex())
+        return None if factors is None else partial(factors.solve, weight=weight)
+
+    def normal_function(self, f: Spectral, b: Tensor) -> Tensor | None:
+        """Return ``f(A^H A) b``, if the mask has lines only and the factors of its rows fit.
+
+        They take ``8 H W^2`` bytes for lines along H, at most 256 MiB.
+        """
+        factors = self._row_factors(b.dtype)
+        return factors.apply(b, f) if factors is not None and factors.exact else None
+
+    def _row_factors(self, dtype: torch.dtype) -> RowFactors | None:
         key = self.device, dtype
         if key not in self._factors:
             self._factors[key] = self._factorised(dtype)
-        factors = self._factors[key]
-        return None if factors is None else partial(factors.solve, weight=weight)
+        return self._factors[key]
 
     def _factorised(self, dtype: torch.dtype) -> RowFactors | None:
         """Return the factors of the normal operator, once for each device and dtype."""
@@ -158,6 +168,16 @@ class MultiCoilMRI(CartesianMRI):
     Raises:
         ShapeError, DtypeError, ArgumentError: mask and maps do not fit each other, maps are not
             complex, or the mask has values other than 0 and 1 or is empty.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> maps = operators.simulate_sensitivity_maps(4, 16, 16)
+        >>> mask = operators.uniform_random_lines(16, acceleration=4)
+        >>> operator = operators.MultiCoilMRI(mask, maps, noise_sigma=0.01)
+        >>> kspace = operator.measure(torch.ones(1, 1, 16, 16, dtype=torch.complex64), seed=0)
+        >>> kspace.shape, operator.A_adjoint(kspace).shape
+        (torch.Size([1, 4, 16, 16]), torch.Size([1, 1, 16, 16]))
     """
 
     def __init__(
@@ -173,6 +193,14 @@ class SingleCoilMRI(MultiCoilMRI):
     Args:
         mask: sampling mask (H, W) or (B, H, W).
         noise_sigma: noise in the real and in the imaginary part of k-space.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> mask = operators.uniform_random_lines(16, acceleration=4).expand(16, 16)
+        >>> operator = operators.SingleCoilMRI(mask, noise_sigma=0.01)
+        >>> operator.measure(torch.ones(1, 1, 16, 16, dtype=torch.complex64), seed=0).shape
+        torch.Size([1, 1, 16, 16])
     """
 
     def __init__(self, mask: Tensor, noise_sigma: float | Tensor = 0.0) -> None:
@@ -200,6 +228,15 @@ class MultiCoilMRI3D(CartesianMRI):
 
     Raises:
         ShapeError, DtypeError, ArgumentError: as `MultiCoilMRI`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> maps = operators.simulate_sensitivity_maps(4, 16, 16)[:, None].expand(-1, 8, -1, -1)
+        >>> mask = operators.poisson_disc_2d(16, 16, acceleration=4)
+        >>> operator = operators.MultiCoilMRI3D(mask, maps, noise_sigma=0.01)
+        >>> operator.A(torch.ones(1, 1, 8, 16, 16, dtype=torch.complex64)).shape
+        torch.Size([1, 4, 8, 16, 16])
     """
 
     def __init__(
@@ -223,6 +260,15 @@ class DynamicMRI(CartesianMRI):
 
     Raises:
         ShapeError, DtypeError, ArgumentError: as `MultiCoilMRI`, or the mask has no frames.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> masks = torch.stack([operators.uniform_random_lines(16, 4, seed=f) for f in range(5)])
+        >>> maps = operators.simulate_sensitivity_maps(4, 16, 16)
+        >>> operator = operators.DynamicMRI(masks[:, None], maps, noise_sigma=0.01)
+        >>> operator.A(torch.ones(1, 1, 5, 16, 16, dtype=torch.complex64)).shape  # 5 frames
+        torch.Size([1, 4, 5, 16, 16])
     """
 
     def __init__(

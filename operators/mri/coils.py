@@ -27,6 +27,15 @@ def mix_coils(matrix: Tensor, data: Tensor) -> Tensor:
     Raises:
         DtypeError, ShapeError, NonFiniteError: ``data`` is not complex, has too few axes, contains
             NaN or infinite values, or the matrix does not fit it.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> kspace = torch.randn(1, 8, 16, 16, dtype=torch.complex64)
+        >>> _, matrix = operators.compress_coils(kspace, coils=4)
+        >>> maps = operators.simulate_sensitivity_maps(8, 16, 16)
+        >>> operators.mix_coils(matrix, maps[None]).shape  # the maps of the virtual coils
+        torch.Size([1, 4, 16, 16])
     """
     _check_coils("data", data)
     fits = matrix.ndim in (2, 3) and matrix.shape[-1] == data.shape[1]
@@ -59,6 +68,14 @@ def compress_coils(kspace: Tensor, coils: int) -> tuple[Tensor, Tensor]:
     Raises:
         DtypeError, ShapeError, NonFiniteError: as `mix_coils`.
         ArgumentError: ``coils`` is out of range.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> kspace = torch.randn(1, 8, 16, 16, dtype=torch.complex64)
+        >>> virtual, matrix = operators.compress_coils(kspace, coils=4)
+        >>> virtual.shape, matrix.shape
+        (torch.Size([1, 4, 16, 16]), torch.Size([1, 4, 8]))
     """
     _check_coils("kspace", kspace)
     require_integer("coils", coils, 1, kspace.shape[1])
@@ -78,6 +95,13 @@ def noise_covariance(noise: Tensor) -> Tensor:
     Raises:
         DtypeError, ShapeError, NonFiniteError: as `mix_coils`.
         ArgumentError: there are fewer samples than coils.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> noise = torch.randn(1, 8, 1000, dtype=torch.complex64)
+        >>> operators.noise_covariance(noise).shape
+        torch.Size([1, 8, 8])
     """
     _check_coils("noise", noise)
     samples = noise[0, 0].numel()
@@ -107,6 +131,14 @@ def prewhiten(kspace: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         DtypeError, ShapeError, NonFiniteError: as `mix_coils`.
         ArgumentError: the covariance is not Hermitian positive definite.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> noise = 3.0 * torch.randn(1, 8, 1000, dtype=torch.complex64)
+        >>> white, matrix = operators.prewhiten(noise, operators.noise_covariance(noise))
+        >>> white.shape, round(float(white.real.std()), 1)
+        (torch.Size([1, 8, 1000]), 1.0)
     """
     _check_coils("kspace", kspace)
     coils = kspace.shape[1]
@@ -136,6 +168,14 @@ def root_sum_of_squares(coil_images: Tensor) -> Tensor:
 
     Roemer, Edelstein, Hayes, Souza and Mueller, "The NMR phased array", Magnetic Resonance in
     Medicine 16, 1990, doi:10.1002/mrm.1910160203.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> images = operators.simulate_sensitivity_maps(4, 16, 16)[None]
+        >>> combined = operators.root_sum_of_squares(images)
+        >>> combined.shape, round(float(combined.mean()), 3)
+        (torch.Size([1, 1, 16, 16]), 1.0)
     """
     if coil_images.ndim < 2 or not (coil_images.is_floating_point() or coil_images.is_complex()):
         raise ShapeError(f"coil_images: got {shown(coil_images)}, accepted: (B, coils, ...)")

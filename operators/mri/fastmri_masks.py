@@ -58,6 +58,12 @@ def fastmri_lines(
         UnknownNameError: an unknown ``kind``.
         ArgumentError: an argument is out of range, or the centre alone has more lines than
             ``acceleration`` allows, for ``random`` and the two fractions.
+
+    Example:
+        >>> from wellposed import operators
+        >>> seed = tuple(map(ord, "file1000000.h5"))  # as fastMRI's evaluation
+        >>> operators.fastmri_lines("equispaced", 320, 4, center_fraction=0.08, seed=seed).shape
+        torch.Size([320])
     """
     require_choice("kind", kind, KINDS)
     require_integer("width", width)

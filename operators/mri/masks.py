@@ -37,6 +37,12 @@ def uniform_random_lines(
     Raises:
         ArgumentError: an argument out of range, or more lines in the centre than the
             acceleration allows.
+
+    Example:
+        >>> from wellposed import operators
+        >>> mask = operators.uniform_random_lines(64, acceleration=4, center_fraction=0.08, seed=0)
+        >>> mask.shape, int(mask.sum())
+        (torch.Size([64]), 16)
     """
     center = _center_count("width", width, center_fraction)
     total = _total(width, acceleration, center)
@@ -64,6 +70,11 @@ def equispaced_lines(
 
     Raises:
         ArgumentError: an argument out of range.
+
+    Example:
+        >>> from wellposed import operators
+        >>> operators.equispaced_lines(12, acceleration=4, center_fraction=0.2)
+        tensor([1., 0., 0., 0., 1., 1., 1., 0., 1., 0., 0., 0.])
     """
     center = _center_count("width", width, center_fraction)
     require_integer("acceleration", acceleration, 1, width)
@@ -101,6 +112,12 @@ def gaussian_random_2d(
     Raises:
         ArgumentError: an argument out of range, or more points in the central block than the
             acceleration allows.
+
+    Example:
+        >>> from wellposed import operators
+        >>> mask = operators.gaussian_random_2d(32, 32, acceleration=8, seed=0)
+        >>> mask.shape, int(mask.sum())
+        (torch.Size([32, 32]), 128)
     """
     block, total = _center_block(height, width, acceleration, center_fraction)
     require(_positive(spread), "spread", spread, "a positive, finite number")
@@ -144,6 +161,12 @@ def poisson_disc_2d(
     Raises:
         ArgumentError: an argument out of range, or more points in the central block than the
             acceleration allows.
+
+    Example:
+        >>> from wellposed import operators
+        >>> mask = operators.poisson_disc_2d(32, 32, acceleration=8, seed=0)
+        >>> mask.shape, int(mask.sum())
+        (torch.Size([32, 32]), 128)
     """
     block, total = _center_block(height, width, acceleration, center_fraction)
     order = np.random.default_rng(seed).permutation(height * width)

@@ -45,6 +45,16 @@ class NonCartesianMRI(LinearOperator):
         Pruessmann, Weiger, Boernert and Boesiger, "Advances in sensitivity encoding with
         arbitrary k-space trajectories", Magnetic Resonance in Medicine 46, 2001,
         doi:10.1002/mrm.1241
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> spokes = operators.radial_trajectory(8, samples=32, image_size=(16, 16))
+        >>> maps = operators.simulate_sensitivity_maps(4, 16, 16)
+        >>> density = operators.ramp_density(spokes, (16, 16))
+        >>> operator = operators.NonCartesianMRI(spokes, maps, noise_sigma=0.01, density=density)
+        >>> operator.A(torch.ones(1, 1, 16, 16, dtype=torch.complex64)).shape
+        torch.Size([1, 4, 8, 32])
     """
 
     sensitivity_maps: Tensor
@@ -138,6 +148,16 @@ class OffResonanceMRI(NonCartesianMRI):
         Sutton, Noll and Fessler, "Fast, iterative image reconstruction for MRI in the presence
         of field inhomogeneities", IEEE Transactions on Medical Imaging 22, 2003,
         doi:10.1109/TMI.2002.808360
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> spirals = operators.spiral_trajectory(2, samples=200, image_size=(16, 16))
+        >>> maps = operators.simulate_sensitivity_maps(4, 16, 16)
+        >>> field, times = torch.full((16, 16), 50.0), torch.linspace(0.002, 0.012, 200)  # Hz, s
+        >>> operator = operators.OffResonanceMRI(spirals, maps, field, times)
+        >>> operator.A(torch.ones(1, 1, 16, 16, dtype=torch.complex64)).shape
+        torch.Size([1, 4, 2, 200])
     """
 
     _weights: Tensor
@@ -194,6 +214,15 @@ def gridded_kspace(
     Raises:
         ShapeError, DtypeError: ``kspace`` is not complex or does not end in the trajectory's axes;
             also the errors of `NUFFT` for ``trajectory`` and ``image_size``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> spokes = operators.radial_trajectory(30, samples=32, image_size=(16, 16))
+        >>> nufft = operators.NUFFT(spokes, image_size=(16, 16))
+        >>> kspace = nufft(torch.ones(4, 16, 16, dtype=torch.complex64)).view(4, 30, 32)
+        >>> operators.gridded_kspace(kspace, spokes, (16, 16)).shape  # of 4 coils
+        torch.Size([4, 16, 16])
     """
     nufft = NUFFT(trajectory, image_size)
     samples = tuple(trajectory.shape[:-1])

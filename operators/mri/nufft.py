@@ -66,6 +66,15 @@ class NUFFT(Checked, nn.Module):
     References:
         Fessler and Sutton, "Nonuniform fast Fourier transforms using min-max interpolation",
         IEEE Transactions on Signal Processing 51, 2003, doi:10.1109/TSP.2002.807005
+
+    Example:
+        >>> import torch
+        >>> from wellposed.operators import NUFFT
+        >>> frequencies = torch.tensor([[0.0, 0.0], [1.5, -2.25], [3.0, 0.5]])
+        >>> nufft = NUFFT(frequencies, image_size=(16, 16))
+        >>> X = nufft(torch.ones(1, 16, 16, dtype=torch.complex64))
+        >>> X.shape, nufft.adjoint(X).shape
+        (torch.Size([1, 3]), torch.Size([1, 16, 16]))
     """
 
     trajectory: Tensor

@@ -71,6 +71,16 @@ def espirit(
 
     Warns:
         UserWarning: maps are zero where the calibration data have over 5 % of their energy.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> maps = operators.simulate_sensitivity_maps(4, 32, 32)
+        >>> operator = operators.MultiCoilMRI(torch.ones(32), maps)
+        >>> kspace = operator.A(torch.ones(1, 1, 32, 32, dtype=torch.complex64))
+        >>> found = operators.espirit(kspace[0], calibration=16, crop=0.0)
+        >>> found.shape
+        torch.Size([4, 32, 32])
     """
     check_kspace(kspace)
     if kernel is not None:
@@ -108,6 +118,12 @@ def simulate_sensitivity_maps(coils: Count, height: Count, width: Count, seed: S
 
     Raises:
         ArgumentError: a size below 1.
+
+    Example:
+        >>> from wellposed import operators
+        >>> maps = operators.simulate_sensitivity_maps(8, 32, 32, seed=0)
+        >>> maps.shape, round(float(maps.abs().square().sum(0).mean()), 3)
+        (torch.Size([8, 32, 32]), 1.0)
     """
     for name, size in (("coils", coils), ("height", height), ("width", width)):
         require_integer(name, size)

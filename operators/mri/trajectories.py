@@ -31,6 +31,11 @@ def golden_angles(views: Count) -> Tensor:
 
     Raises:
         ArgumentError: ``views`` is not an integer of at least 1.
+
+    Example:
+        >>> from wellposed import operators
+        >>> [round(float(angle), 1) for angle in operators.golden_angles(3)]
+        [0.0, 111.2, 222.5]
     """
     require_integer("views", views)
     return torch.arange(views, dtype=torch.float64) * GOLDEN_ANGLE % 360
@@ -59,6 +64,12 @@ def radial_trajectory(
 
     Warns:
         UserWarning: angles look like radians.
+
+    Example:
+        >>> from wellposed import operators
+        >>> spokes = operators.radial_trajectory(operators.golden_angles(34), 64, (32, 32))
+        >>> spokes.shape
+        torch.Size([34, 64, 2])
     """
     angles = view_angles(angles, span=180.0)
     require_integer("samples", samples)
@@ -84,6 +95,11 @@ def spiral_trajectory(
 
     Raises:
         ArgumentError: an argument out of range.
+
+    Example:
+        >>> from wellposed import operators
+        >>> operators.spiral_trajectory(interleaves=8, samples=500, image_size=(32, 32)).shape
+        torch.Size([8, 500, 2])
     """
     require_integer("interleaves", interleaves)
     require_integer("samples", samples, 2)
@@ -117,6 +133,12 @@ def ramp_density(trajectory: RealTensor, image_size: Sequence[Count]) -> Tensor:
     Raises:
         ShapeError, ArgumentError: the trajectory does not have spokes of two or more samples, or
             all samples of a spoke coincide.
+
+    Example:
+        >>> from wellposed import operators
+        >>> spokes = operators.radial_trajectory(34, samples=64, image_size=(32, 32))
+        >>> operators.ramp_density(spokes, (32, 32)).shape
+        torch.Size([34, 64])
     """
     shape = tuple(trajectory.shape) if isinstance(trajectory, Tensor) else ()
     if len(shape) != 3 or shape[2] != 2 or shape[0] < 1 or shape[1] < 2:
@@ -156,6 +178,12 @@ def pipe_menon_density(
 
     Raises:
         The errors of `NUFFT`, and ArgumentError for ``iterations`` below 1.
+
+    Example:
+        >>> from wellposed import operators
+        >>> spirals = operators.spiral_trajectory(4, samples=200, image_size=(16, 16))
+        >>> operators.pipe_menon_density(spirals, (16, 16), iterations=10).shape
+        torch.Size([4, 200])
     """
     require_integer("iterations", iterations)
     # This kernel, three cycles per field of view wide, has a transform that is broad over the

@@ -49,6 +49,15 @@ class DiffusersAutoencoder(nn.Module):
 
     Raises:
         ArgumentError: another kind of model, or a scaling factor that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from diffusers import AutoencoderKL
+        >>> from wellposed import priors
+        >>> vae = priors.DiffusersAutoencoder(AutoencoderKL(), scaling_factor=0.18215)
+        >>> z = vae.encode(torch.rand(1, 3, 16, 16) * 2 - 1)
+        >>> z.shape, vae.decode(z).shape
+        (torch.Size([1, 4, 16, 16]), torch.Size([1, 3, 16, 16]))
     """
 
     def __init__(
@@ -110,6 +119,16 @@ class Latent(Prior):
 
     Raises:
         ArgumentError: not an autoencoder, or a prior that does not fit its latents.
+
+    Example:
+        >>> import torch
+        >>> from diffusers import AutoencoderKL
+        >>> from wellposed import priors
+        >>> vae = priors.DiffusersAutoencoder(AutoencoderKL(), scaling_factor=0.18215)
+        >>> prior = priors.Latent(priors.GaussianPrior(0.0, 1.0), vae, data_range=(0.0, 1.0))
+        >>> z = prior.to_units(torch.rand(1, 3, 16, 16))
+        >>> z.shape, prior.to_public(z).shape
+        (torch.Size([1, 4, 16, 16]), torch.Size([1, 3, 16, 16]))
     """
 
     is_latent = True

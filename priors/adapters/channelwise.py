@@ -29,6 +29,13 @@ class Channelwise(Adapter):
     Raises:
         ArgumentError: another number of ranges than channels, invalid ones, or a prior that is
             latent, a restorer or of unequal ranges itself.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> prior = priors.Channelwise(priors.load("natural"), [(0, 1), (0, 1), (-1000, 1000)])
+        >>> prior.to_public(torch.zeros(1, 3, 1, 1)).flatten().tolist()
+        [0.5, 0.5, 0.0]
     """
 
     has_range = False

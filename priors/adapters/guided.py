@@ -47,6 +47,17 @@ class Guided(Adapter):
 
     Raises:
         ArgumentError: an unconditional prior, a class that it does not have, or no null class.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> class Network(torch.nn.Module):  # class-conditional
+        ...     def forward(self, x, label, number):
+        ...         return x * number.view(-1, 1, 1, 1)
+        >>> prior = priors.NetworkPrior(Network(), priors.Tabulated.linear(), num_classes=10)
+        >>> guided = priors.Guided(prior, 3, guidance=2.0, null=0)
+        >>> guided.denoise(torch.randn(1, 1, 8, 8), 500.0).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

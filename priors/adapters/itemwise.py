@@ -21,6 +21,13 @@ class Itemwise(Adapter):
 
     Raises:
         ArgumentError: no prior, or a restorer.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> prior, x = priors.Itemwise(priors.load("natural")), torch.randn(2, 3, 16, 16)
+        >>> torch.equal(prior.denoise(x, 0.5)[:1], prior.denoise(x[:1], 0.5))  # the same bits
+        True
     """
 
     def __init__(self, prior: Prior) -> None:

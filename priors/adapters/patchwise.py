@@ -39,6 +39,13 @@ class Patchwise(Adapter):
 
     Raises:
         ArgumentError: a latent prior without an anchor, or an invalid size or overlap.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> prior = priors.Patchwise(priors.GaussianPrior(0.5, 0.1), size=64, overlap=16)
+        >>> prior.denoise(torch.randn(1, 3, 100, 150), 500.0).shape
+        torch.Size([1, 3, 100, 150])
     """
 
     def __init__(

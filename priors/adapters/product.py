@@ -43,6 +43,14 @@ class Product(Prior):
     Raises:
         ArgumentError: no priors, latent priors, or both real and complex ones; unknown channels;
             step weights that are not positive and finite.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> tissue, haze = priors.GaussianPrior(0.0, 0.09), priors.GaussianPrior(0.0, 0.04)
+        >>> prior = priors.Product([tissue, haze], channels=[1, 1])
+        >>> prior.denoise(torch.randn(1, 2, 16, 16), 500.0).shape
+        torch.Size([1, 2, 16, 16])
     """
 
     has_range = False

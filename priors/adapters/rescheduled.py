@@ -20,6 +20,14 @@ class DenoiserPrior(Prior):
             below 1; by default variance exploding up to noise level 50.
         data_range: public values of -1 and 1; deepinv's denoisers expect [0, 1].
         channels, is_complex: see `Prior`.
+
+    Example:
+        >>> import torch
+        >>> from deepinv.models import MedianFilter
+        >>> from wellposed import priors
+        >>> prior = priors.DenoiserPrior(MedianFilter(3), priors.VE(80.0), channels=3)
+        >>> prior.denoise(torch.randn(1, 3, 16, 16), 0.5).shape
+        torch.Size([1, 3, 16, 16])
     """
 
     def __init__(
@@ -55,6 +63,13 @@ class Rescheduled(Adapter):
     Args:
         prior: the trained prior.
         schedule: the schedule to sample with.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> prior = priors.Rescheduled(priors.GaussianPrior(0.5, 0.1), priors.VE(80.0))
+        >>> prior.denoise(torch.randn(1, 3, 16, 16), 2.0).shape  # the time is the noise level
+        torch.Size([1, 3, 16, 16])
     """
 
     def __init__(self, prior: Prior, schedule: Schedule) -> None:

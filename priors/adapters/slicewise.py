@@ -55,6 +55,13 @@ class Slicewise(Adapter):
 
     Raises:
         ArgumentError: not a prior on images, or an invalid option.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> prior = priors.Slicewise(priors.GaussianPrior(0.5, 0.1), axes=(2,), chunk=4)
+        >>> prior.denoise(torch.randn(1, 1, 10, 16, 16), 500.0).shape
+        torch.Size([1, 1, 10, 16, 16])
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"chunk", "device"})

@@ -14,7 +14,8 @@ from wellposed.priors.prior import Adapter, Prior, broadcast
 from wellposed.priors.schedule import Schedule
 
 Times = Annotated[
-    Sequence[float] | Tensor, Items(Range(0, 1e9, "[]", "a time, a number of at least 0"))
+    Sequence[float] | Tensor,
+    Items(Range(0, 1e9, "[]", "a time, a number of at least 0"), tensors=True),
 ]
 
 
@@ -43,7 +44,15 @@ class CFGPlusPlus(Checked):
     Args:
         scale: l, from 0 to 1; 0.6 is about as strong as a weight of 7.5.
         schedule: the prior's schedule.
-        times: times of the run, e.g. ``schedule.times(50, "leading")``.
+        times: times of the run, e.g. ``schedule.times(50)``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> schedule = priors.Tabulated.linear()
+        >>> weight = priors.CFGPlusPlus(0.6, schedule, schedule.times(50))
+        >>> [round(float(weight(torch.tensor(t))), 2) for t in (981.0, 501.0, 1.0)]
+        [3.37, 5.83, 0.6]
     """
 
     def __init__(self, scale: Fraction, schedule: Schedule, times: Times) -> None:
@@ -74,6 +83,15 @@ class Reflected(Adapter):
         strong: the strong prior, by default ``prior``.
         iterations: most calls of the weak prior; 1 as published.
         tolerance: relative residual at which the way up is accepted.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> strong, weak = priors.GaussianPrior(0.5, 0.1), priors.GaussianPrior(0.5, 0.2)
+        >>> times = strong.schedule.times(10)
+        >>> prior = priors.Reflected(strong, weak, times)
+        >>> prior.denoise(torch.randn(1, 1, 8, 8), times[5]).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def __init__(

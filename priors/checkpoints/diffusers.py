@@ -46,6 +46,16 @@ class DiffusersPrior(NetworkPrior):
 
     Raises:
         ArgumentError: a scheduler or network that is not supported.
+
+    Example:
+        >>> import torch
+        >>> from diffusers import DDPMScheduler, UNet2DModel
+        >>> from wellposed import priors
+        >>> blocks = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+        >>> unet = UNet2DModel(16, block_out_channels=[32], **blocks)  # with random weights
+        >>> prior = priors.DiffusersPrior(unet, DDPMScheduler())
+        >>> prior.denoise(torch.randn(1, 3, 16, 16), 500.0).shape
+        torch.Size([1, 3, 16, 16])
     """
 
     def __init__(

@@ -30,6 +30,11 @@ class FreeMaps(Checked, nn.Module):
     Args:
         rank: number of maps.
         size: (H, W).
+
+    Example:
+        >>> from wellposed import priors
+        >>> priors.FreeMaps(rank=5, size=(20, 24))().shape
+        torch.Size([1, 5, 20, 24])
     """
 
     def __init__(self, rank: Count, size: Size) -> None:
@@ -61,6 +66,11 @@ class ConvMaps(Checked, nn.Module):
         rank: number of maps.
         size: (H, W).
         widths: channels of each level.
+
+    Example:
+        >>> from wellposed import priors
+        >>> priors.ConvMaps(rank=5, size=(20, 24), widths=(8, 16))().shape
+        torch.Size([1, 5, 20, 24])
     """
 
     noise: Tensor

@@ -52,6 +52,15 @@ class SpatioSpectral(Prior):
         average: decay of the running mean of c, per evaluation; published: 0.98.
         smoothness: weight of the total variation; published: 0.
         schedule: linear betas from 1e-4 to 5e-3 in 3000 steps, as published, by default.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Denoising((8, 12, 12), noise_sigma=0.1)  # 8 bands
+        >>> y = operator.measure(torch.rand(1, 8, 12, 12), seed=0)
+        >>> prior = priors.SpatioSpectral(rank=3, maps=priors.FreeMaps)
+        >>> solvers.DDRM(steps=10)(y, operator, prior, seed=0).mean.shape
+        torch.Size([1, 8, 12, 12])
     """
 
     def __init__(

@@ -33,6 +33,11 @@ def publish(path: str | Path, repository: str, *, licence: str, private: bool = 
         FileError: a file is missing, or the hub cannot be reached or refuses.
         CheckpointError: the folder holds no prior that can be loaded.
         ArgumentError: a wrong name of a repository or licence.
+
+    Example:
+        >>> from wellposed import priors
+        >>> priors.publish("my-prior", "me/my-prior", licence="cc-by-4.0")  # hub # doctest: +SKIP
+        >>> prior = priors.load("me/my-prior")  # hub # doctest: +SKIP
     """
     folder = require_path("path", path)
     accepted = '"user/name"'

@@ -45,7 +45,13 @@ def shipped() -> dict[str, Path]:
 
 
 def available() -> dict[str, str]:
-    """Return the shipped priors, including restorers, with one line about each."""
+    """Return the shipped priors, including restorers, with one line about each.
+
+    Example:
+        >>> from wellposed import priors
+        >>> sorted(priors.available())[:2]  # names; the values describe them
+        ['brain-mri', 'ct']
+    """
     return {name: _line(read_config(folder)) for name, folder in shipped().items()}
 
 
@@ -87,6 +93,12 @@ def load(source: str | Path, /, **options: Unpack[Options]) -> Prior:
             unknown family, keys or shapes that do not fit, or non-finite weights; transformers
             is not installed for a model with text.
         ArgumentError: an unknown option, or an invalid value.
+
+    Example:
+        >>> from wellposed import priors
+        >>> prior = priors.load("natural")  # shipped; also a folder, a checkpoint file or a hub id
+        >>> prior.channels, prior.data_range
+        (3, (0.0, 1.0))
     """
     return read_checkpoint(source, **options).prior
 

@@ -27,6 +27,13 @@ class TextCondition:
 
     Raises:
         ArgumentError: a part that is not such a tensor, or parts of different n.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> condition = priors.TextCondition(torch.randn(1, 77, 768))
+        >>> condition.embeddings.shape, condition.pooled
+        (torch.Size([1, 77, 768]), None)
     """
 
     embeddings: Tensor

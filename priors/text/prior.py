@@ -34,6 +34,12 @@ class Prompted(Latent):
 
     Raises:
         ArgumentError: a condition or an autoencoder that does not fit the network.
+
+    Example:
+        >>> from wellposed import priors
+        >>> source = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+        >>> prior = priors.load(source, prompt="a cat", guidance=5.0)  # hub # doctest: +SKIP
+        >>> dog = prior.with_prompt("a dog")  # doctest: +SKIP
     """
 
     prior: Guided

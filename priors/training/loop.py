@@ -39,6 +39,11 @@ def train(
         CheckpointError: another run uses the folder, or what it holds is of other settings or
             damaged.
         FileError: the folder cannot be written.
+
+    Example:
+        >>> from wellposed.priors.training import TrainingSettings, train
+        >>> settings = TrainingSettings(data=("photos",), out="my-prior", steps=20000)
+        >>> folder = train(settings, device="cuda")  # GPU # doctest: +SKIP
     """
     out = Path(settings.out)
     if out.exists() and not out.is_dir():

@@ -239,6 +239,12 @@ class TrainingSettings(
 
     Raises:
         ArgumentError: an invalid setting, or a setting that this kind of prior does not have.
+
+    Example:
+        >>> from wellposed.priors.training import TrainingSettings
+        >>> settings = TrainingSettings(data=("photos",), out="my-prior", steps=5000)
+        >>> settings.batch_size, settings.learning_rate
+        (16, 0.0005)
     """
 
     def __post_init__(self) -> None:

@@ -52,6 +52,15 @@ class Trainer:
         averaged: the same with their running average, which is saved.
         history: (step, training loss, held-out loss, the task's curve).
         changes: changed settings of resumed runs: the step, and old and new values.
+
+    Example:
+        >>> import numpy as np
+        >>> from wellposed.priors.training import Trainer, TrainingSettings
+        >>> np.save("images.npy", np.random.rand(8, 16, 16).astype("float32"))
+        >>> settings = TrainingSettings(data=("images.npy",), out="my-prior", image_size=(16,))
+        >>> trainer = Trainer(settings)
+        >>> trainer.step, trainer.averaged.channels
+        (0, 1)
     """
 
     def __init__(self, settings: Settings, device: str = "cpu") -> None:

@@ -37,7 +37,17 @@ class Direct(PointEstimate):
 
 @dataclass(frozen=True, kw_only=True)
 class BackProjection(Direct):
-    """The adjoint image ``A^H y``: of undersampled k-space the zero-filled image."""
+    """The adjoint image ``A^H y``: of undersampled k-space the zero-filled image.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, solvers
+        >>> mask = operators.uniform_random_lines(16, acceleration=2)
+        >>> operator = operators.SingleCoilMRI(mask.expand(16, 16))
+        >>> kspace = operator.A(torch.randn(1, 1, 16, 16, dtype=torch.complex64))
+        >>> solvers.BackProjection()(kspace, operator).mean.shape  # the zero-filled image
+        torch.Size([1, 1, 16, 16])
+    """
 
     name: ClassVar[str] = "back-projection"
     linear_only: ClassVar[bool] = True
@@ -49,7 +59,16 @@ class BackProjection(Direct):
 
 @dataclass(frozen=True, kw_only=True)
 class FBP(Direct):
-    """Filtered back-projection of sinograms; FDK of cone-beam projections."""
+    """Filtered back-projection of sinograms; FDK of cone-beam projections.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, solvers
+        >>> operator = operators.ParallelBeamCT(32, angles=60)
+        >>> y = operator.A(torch.ones(1, 1, 32, 32))
+        >>> solvers.FBP()(y, operator).mean.shape
+        torch.Size([1, 1, 32, 32])
+    """
 
     name: ClassVar[str] = "fbp"
     linear_only: ClassVar[bool] = True

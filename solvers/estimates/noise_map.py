@@ -111,6 +111,15 @@ class NoiseMAP(PointEstimate):
         learning_rate: of Adam.
         starts: random starts of nonlinear measurements.
         trial_steps: steps after which the starts are compared.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Inpainting(operators.random_mask(8, 8, 0.5), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 8, 8), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> solvers.NoiseMAP(steps=20, levels=4)(y, operator, prior).mean.shape
+        torch.Size([1, 3, 8, 8])
     """
 
     steps: Steps = 300

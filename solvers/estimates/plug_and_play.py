@@ -129,6 +129,16 @@ class HQS(PlugAndPlay):
 
     Reference: "Plug-and-Play Image Restoration with Deep Denoiser Prior", TPAMI 2021,
     arXiv 2008.13751, eq. 6 and 7, with its ``lambda = .23``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Blur(operators.uniform_kernel(3), (3, 16, 16), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> result = solvers.HQS(steps=10)(y, operator, prior)
+        >>> result.mean.shape, result.nfe
+        (torch.Size([1, 3, 16, 16]), 10)
     """
 
     name: ClassVar[str] = "hqs"
@@ -169,6 +179,15 @@ class PnPADMM(PlugAndPlay):
 
     Reference: "Plug-and-Play Priors for Model Based Reconstruction", GlobalSIP 2013; with falling
     levels "Plug-and-Play ADMM for Image Restoration", arXiv 1605.01710.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Inpainting(operators.random_mask(16, 16, 0.5), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12)
+        >>> solvers.PnPADMM(steps=10)(y, operator, prior).mean.shape
+        torch.Size([1, 3, 16, 16])
     """
 
     name: ClassVar[str] = "pnp-admm"

@@ -53,6 +53,15 @@ class Tikhonov(PointEstimate):
     Args:
         steps: halvings of the bracket of weights.
         weight: over ``||A||^2``; None chooses it by the noise level of the operator.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, solvers
+        >>> operator = operators.Blur(operators.uniform_kernel(3), (3, 16, 16), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> result = solvers.Tikhonov()(y, operator)  # needs no prior
+        >>> result.mean.shape, round(float(result.residual), 1)
+        (torch.Size([1, 3, 16, 16]), 1.0)
     """
 
     steps: Count = 10

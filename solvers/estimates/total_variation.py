@@ -67,6 +67,15 @@ class TotalVariation(PointEstimate):
         threshold: what one iteration takes away of differences, over the brightness of the
             least-squares image. It decides how fast ADMM converges, not where to.
         cg_steps: conjugate-gradient steps of an iteration.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, solvers
+        >>> operator = operators.Inpainting(operators.random_mask(16, 16, 0.5), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> result = solvers.TotalVariation(steps=50)(y, operator)  # needs no prior
+        >>> result.mean.shape, round(float(result.residual), 1)  # the misfit is that of the noise
+        (torch.Size([1, 3, 16, 16]), 1.0)
     """
 
     steps: Count = 100

@@ -70,6 +70,17 @@ class LatentDDS(Corrected):
     Args:
         eta: share of fresh noise, 0 (deterministic) to 1.
         cg_steps: conjugate-gradient steps at most, until the residual is 1e-3.
+
+    Example:
+        >>> import torch
+        >>> from diffusers import AutoencoderKL
+        >>> from wellposed import operators, priors, solvers
+        >>> vae = priors.DiffusersAutoencoder(AutoencoderKL())  # with random weights
+        >>> prior = priors.Latent(priors.GaussianPrior(0.0, 1.0), vae, (0.0, 1.0))
+        >>> operator = operators.Denoising((3, 16, 16), noise_sigma=0.5)
+        >>> y = torch.rand(1, 3, 16, 16)
+        >>> solvers.LatentDDS(steps=4)(y, operator, prior, seed=0).mean.shape
+        torch.Size([1, 3, 16, 16])
     """
 
     eta: Fraction = 0.85

@@ -35,6 +35,17 @@ class LatentDPS(Corrected):
     Args:
         steps: 1000 as DPS.
         zeta: step size; 1 as PSLD's omega.
+
+    Example:
+        >>> import torch
+        >>> from diffusers import AutoencoderKL
+        >>> from wellposed import operators, priors, solvers
+        >>> vae = priors.DiffusersAutoencoder(AutoencoderKL())  # with random weights
+        >>> prior = priors.Latent(priors.GaussianPrior(0.0, 1.0), vae, (0.0, 1.0))
+        >>> operator = operators.Denoising((3, 16, 16), noise_sigma=0.5)
+        >>> y = torch.rand(1, 3, 16, 16)
+        >>> solvers.LatentDPS(steps=4)(y, operator, prior, seed=0).mean.shape
+        torch.Size([1, 3, 16, 16])
     """
 
     steps: Count = 1000

@@ -43,6 +43,17 @@ class PSLD(Corrected):
         omega: weight of the misfit.
         gamma: weight of the gluing term.
         eta: fresh noise of the DDIM step: 0 as in the published code, 1 as in the paper.
+
+    Example:
+        >>> import torch
+        >>> from diffusers import AutoencoderKL
+        >>> from wellposed import operators, priors, solvers
+        >>> vae = priors.DiffusersAutoencoder(AutoencoderKL())  # with random weights
+        >>> prior = priors.Latent(priors.GaussianPrior(0.0, 1.0), vae, (0.0, 1.0))
+        >>> operator = operators.Denoising((3, 16, 16), noise_sigma=0.5)
+        >>> y = torch.rand(1, 3, 16, 16)
+        >>> solvers.PSLD(steps=4)(y, operator, prior, seed=0).mean.shape
+        torch.Size([1, 3, 16, 16])
     """
 
     steps: Count = 1000

@@ -45,6 +45,17 @@ class ReSample(Corrected):
         pixels_from, latents_from: shares of the run after which steps are made consistent, at
             first in pixels, then in latents; thirds as published.
         data_steps: conjugate-gradient steps at most.
+
+    Example:
+        >>> import torch
+        >>> from diffusers import AutoencoderKL
+        >>> from wellposed import operators, priors, solvers
+        >>> vae = priors.DiffusersAutoencoder(AutoencoderKL())  # with random weights
+        >>> prior = priors.Latent(priors.GaussianPrior(0.0, 1.0), vae, (0.0, 1.0))
+        >>> operator = operators.Denoising((3, 16, 16), noise_sigma=0.5)
+        >>> y = torch.rand(1, 3, 16, 16)
+        >>> solvers.ReSample(steps=4, every=2)(y, operator, prior, seed=0).mean.shape
+        torch.Size([1, 3, 16, 16])
     """
 
     steps: Count = 500

@@ -36,6 +36,15 @@ class Restoration(Corrected):
         gamma: weight of the data, in the prior's units; None follows the noise as in `DDS`,
             infinity is hard consistency.
         correction: a correction instead of the data steps, e.g. ``MMPS().correction``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Blur(operators.uniform_kernel(3), (3, 16, 16), noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> sampler = solvers.IRSDE(steps=5, data_steps=3, gamma=None)  # with the known blur
+        >>> sampler(y, operator, priors.load("irsde-deblur"), seed=0).mean.shape
+        torch.Size([1, 3, 16, 16])
     """
 
     spacing: str = "trailing"

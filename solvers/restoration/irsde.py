@@ -37,6 +37,14 @@ class IRSDE(Restoration):
 
     Args:
         method: "posterior", "sde" or "ode".
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors, solvers
+        >>> restorer = priors.load("irsde-deblur")
+        >>> blurred = torch.rand(1, 3, 16, 16)
+        >>> solvers.IRSDE(steps=5)(blurred, None, restorer, num_samples=2, seed=0).samples.shape
+        torch.Size([2, 1, 3, 16, 16])
     """
 
     steps: Count = 100

@@ -36,6 +36,15 @@ class IRSDEDenoising(Solver):
             out.
         spacing: "linspace" in t; with the T steps of the process all of its times.
         method: "ode" or "sde".
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Denoising((3, 16, 16), noise_sigma=0.2)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12, priors.DenoisingProcess())
+        >>> solvers.IRSDEDenoising()(y, operator, prior).mean.shape
+        torch.Size([1, 3, 16, 16])
     """
 
     steps: Count = 100

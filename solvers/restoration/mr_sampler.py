@@ -87,6 +87,15 @@ class MRSampler(Restoration):
             ``log(alpha / sigma)`` the updates by data add a share of m. Times of "linear-lambda"
             and "karras-n" are linear between those of the table, "trailing" and "karras-t" end at
             T / (N + 1) and at 1, and "leading" starts with the noise of T.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors, solvers
+        >>> restorer = priors.load("irsde-deblur")
+        >>> blurred = torch.rand(1, 3, 16, 16)
+        >>> result = solvers.MRSampler(steps=5, order=2)(blurred, None, restorer, seed=0)
+        >>> result.mean.shape, result.nfe
+        (torch.Size([1, 3, 16, 16]), 5)
     """
 
     steps: Count = 20

@@ -51,6 +51,15 @@ class RDDM(Restoration):
         clip: clip residuals and the result to [-1, 1] units, as published; complex and latent
             images are not clipped.
         path: "joint" or "residual-first".
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.SuperResolution((3, 16, 16), factor=2, noise_sigma=0.05)
+        >>> y = operator.measure(torch.rand(1, 3, 16, 16), seed=0)
+        >>> prior = priors.GaussianPrior(0.5, 1 / 12, priors.rddm())
+        >>> solvers.RDDM(data_steps=3, clip=False)(y, operator, prior, seed=0).mean.shape
+        torch.Size([1, 3, 16, 16])
     """
 
     steps: Count = 5

@@ -29,6 +29,14 @@ class ResShift(Restoration):
     Args:
         clip: clip estimates to [-1, 1] units, as published; complex and latent images are not
             clipped.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors, solvers
+        >>> restorer = priors.load("resshift-x4")
+        >>> small = torch.rand(1, 3, 8, 8)
+        >>> solvers.ResShift(steps=4)(small, None, restorer, seed=0).mean.shape
+        torch.Size([1, 3, 32, 32])
     """
 
     steps: Count = 15

@@ -74,6 +74,15 @@ def restore(
 
     Raises:
         ArgumentError, ShapeError and others: see `Solver.__call__`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> from wellposed.solvers import MRSampler
+        >>> from wellposed.solvers.restoration.restore import restore
+        >>> restorer = priors.load("irsde-deblur")
+        >>> restore(torch.rand(1, 3, 13, 18), restorer, MRSampler(steps=3), seed=0).mean.shape
+        torch.Size([1, 3, 13, 18])
     """
     from wellposed.priors import Patchwise
     from wellposed.priors.networks.layers import pad

@@ -48,6 +48,14 @@ class Dehazing:
 
     Raises:
         ArgumentError: an invalid setting.
+
+    Example:
+        >>> from wellposed import solvers
+        >>> solvers.Dehazing(steps=100, gamma=1.5).gamma  # removes more haze
+        1.5
+        >>> solver = solvers.NoisyProjection(noise="shared", start=1.0)  # the published sampler
+        >>> solvers.Dehazing(solver=solver).method().name
+        'noisy-projection'
     """
 
     steps: int = 50
@@ -81,6 +89,15 @@ class Dehazed:
         spread: standard deviation of the tissue over the samples; ``None`` for a single sample.
         nfe: evaluations of each network per sample and frame.
         seconds: wall time.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors, solvers
+        >>> tissue, haze = priors.GaussianPrior(0.0, 0.09), priors.GaussianPrior(0.0, 0.07)
+        >>> rf = torch.rand(1, 1, 32, 16) - 0.5
+        >>> found = solvers.dehaze(rf, tissue, haze, solvers.Dehazing(steps=5), num_samples=2)
+        >>> found.tissue.shape, found.spread.shape
+        (torch.Size([1, 1, 32, 16]), torch.Size([1, 1, 32, 16]))
     """
 
     tissue: Tensor
@@ -130,6 +147,15 @@ def dehaze(
     Raises:
         ShapeError, ArgumentError, NonFiniteError: ``rf`` has another shape or range, the priors
             do not fit together, or there are no samples.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors, solvers
+        >>> rf = torch.rand(1, 1, 32, 16) - 0.5
+        >>> tissue, haze = priors.GaussianPrior(0.0, 0.09), priors.GaussianPrior(0.0, 0.07)
+        >>> found = solvers.dehaze(rf, tissue, haze, solvers.Dehazing(steps=10), seed=0)
+        >>> torch.allclose(found.tissue + found.haze, rf, atol=1e-3)  # both sum to the measurement
+        True
     """
     how = settings or Dehazing()
     _check_rf(rf)

@@ -47,6 +47,16 @@ class NoisyProjection(WarmStart, Corrected):
         step_size: .5 as published, in the prior's units; stable below ``2 / ||A||^2``.
         noise: noise of the measurement, "fresh" as published or "shared".
         start: see `WarmStart`. Published is 5.16, the level at time .8 of 1.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> one = operators.Denoising((1, 16, 16))
+        >>> operator = operators.Superposition([one, one], noise_sigma=0.05)
+        >>> y = operator.measure(torch.randn(1, 2, 16, 16), seed=0)
+        >>> prior = priors.Product([priors.GaussianPrior(0.0, 1.0)] * 2, channels=[1, 1])
+        >>> solvers.NoisyProjection(steps=20)(y, operator, prior, seed=0).mean.shape
+        torch.Size([1, 2, 16, 16])
     """
 
     steps: Count = 200

@@ -101,6 +101,16 @@ class VarianceSharing(WarmStart, Corrected):
         rms: root mean square of each block, in units.
         zeta: share of fresh noise in the variance, 0 (deterministic) to 1.
         start: see `WarmStart`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> one = operators.Denoising((1, 16, 16))
+        >>> operator = operators.Companded(operators.Superposition([one, one]))
+        >>> y = operator.A(torch.rand(1, 2, 16, 16) - 0.5)
+        >>> prior = priors.Product([priors.GaussianPrior(0.0, 0.09)] * 2, channels=[1, 1])
+        >>> solvers.VarianceSharing(rms=(0.3, 0.3))(y, operator, prior, seed=0).mean.shape
+        torch.Size([1, 2, 16, 16])
     """
 
     steps: Count = 50

@@ -48,6 +48,15 @@ class DDS3D(VolumeSolver, Corrected):
         renoise_last: re-noise on the step to the last network time, as in the equations; the
             published code does not (``False``).
         rho, lam, tv_axes, circular: see `VolumeSolver`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Stacked(operators.ParallelBeamCT(16, 12, noise_sigma=0.1), 4)
+        >>> y = operator.measure(torch.rand(1, 1, 4, 16, 16), seed=0)
+        >>> prior = priors.Slicewise(priors.GaussianPrior(0.5, 1 / 12))
+        >>> solvers.DDS3D(steps=5)(y, operator, prior, seed=0).mean.shape
+        torch.Size([1, 1, 4, 16, 16])
     """
 
     eta: Fraction = 0.85

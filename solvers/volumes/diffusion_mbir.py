@@ -49,6 +49,15 @@ class DiffusionMBIR(VolumeSolver):
             real images, operators without negative entries and measurements with little noise.
             Pixels that are not measured stay as they are.
         rho, lam, tv_axes, circular: see `VolumeSolver`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Stacked(operators.ParallelBeamCT(16, 12, noise_sigma=0.1), 4)
+        >>> y = operator.measure(torch.rand(1, 1, 4, 16, 16), seed=0)
+        >>> prior = priors.Slicewise(priors.GaussianPrior(0.5, 1 / 12, priors.VE(100.0)))
+        >>> solvers.DiffusionMBIR(steps=20)(y, operator, prior, seed=0).mean.shape
+        torch.Size([1, 1, 4, 16, 16])
     """
 
     steps: Count = 2000

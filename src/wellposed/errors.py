@@ -19,54 +19,162 @@ if TYPE_CHECKING:
 
 
 class WellposedError(Exception):
-    """Base of all errors that wellposed raises deliberately."""
+    """Base of all errors that wellposed raises deliberately.
+
+    Example:
+        >>> from wellposed import errors, solvers
+        >>> try:
+        ...     solvers.DDS(steps=0)
+        ... except errors.WellposedError as error:
+        ...     print(error)
+        steps: got 0, accepted: an integer of at least 1
+    """
 
 
 class ArgumentError(WellposedError, ValueError):
-    """An argument has an invalid value."""
+    """An argument has an invalid value.
+
+    Example:
+        >>> from wellposed import solvers
+        >>> solvers.DDS(eta=2.0)
+        Traceback (most recent call last):
+            ...
+        wellposed.errors.ArgumentError: eta: got 2.0, accepted: a number from 0 to 1
+    """
 
 
 class ShapeError(ArgumentError):
-    """A tensor has the wrong shape or number of channels."""
+    """A tensor has the wrong shape or number of channels.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operators.Denoising((1, 8, 8)).A(torch.rand(1, 3, 8, 8))
+        Traceback (most recent call last):
+            ...
+        wellposed.errors.ShapeError: x: got shape (1, 3, 8, 8), accepted: (B >= 1, 1, 8, 8)
+    """
 
 
 class DtypeError(ArgumentError, TypeError):
-    """A tensor has the wrong dtype, or real and complex data are mixed."""
+    """A tensor has the wrong dtype, or real and complex data are mixed.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operators.Denoising((1, 8, 8)).A(torch.rand(1, 1, 8, 8, dtype=torch.complex64))
+        Traceback (most recent call last):
+            ...
+        wellposed.errors.DtypeError: x: got dtype torch.complex64, accepted: a real ...
+    """
 
 
 class DeviceError(ArgumentError):
-    """Tensors that are used together are on different devices."""
+    """Tensors that are used together are on different devices.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> operators.Denoising((1, 8, 8)).A(torch.rand(1, 1, 8, 8, device="meta"))
+        Traceback (most recent call last):
+            ...
+        wellposed.errors.DeviceError: x: is on meta but the Denoising on cpu; move one ...
+    """
 
 
 class NonFiniteError(ArgumentError):
-    """Data contain NaN or infinite values."""
+    """Data contain NaN or infinite values.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> y = torch.full((1, 1, 8, 8), torch.nan)
+        >>> operator, prior = operators.Denoising((1, 8, 8)), priors.GaussianPrior(0.5, 0.1)
+        >>> solvers.DDS()(y, operator, prior)
+        Traceback (most recent call last):
+            ...
+        wellposed.errors.NonFiniteError: y: 64 of 64 values are NaN or infinite
+    """
 
 
 class UnknownNameError(ArgumentError, KeyError):
-    """A name is unknown; the message suggests the nearest known name."""
+    """A name is unknown; the message suggests the nearest known name.
+
+    Example:
+        >>> from wellposed import priors
+        >>> priors.load("brain")
+        Traceback (most recent call last):
+            ...
+        wellposed.errors.UnknownNameError: prior: unknown name 'brain'. Did you mean 'brain-mri'...
+    """
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class FileError(WellposedError, OSError):
-    """A file is missing, truncated or not of the expected format."""
+    """A file is missing, truncated or not of the expected format.
+
+    Example:
+        >>> from wellposed import datasets
+        >>> datasets.read_photograph("missing.png")
+        Traceback (most recent call last):
+            ...
+        wellposed.errors.FileError: path: no such file 'missing.png'
+    """
 
 
 class MissingPackageError(WellposedError, ImportError):
-    """An optional package is not installed; names the extra that has it."""
+    """An optional package is not installed; names the extra that has it.
+
+    Example:
+        >>> from wellposed import datasets
+        >>> datasets.load_nifti("brain.nii.gz")  # without nibabel # doctest: +SKIP
+        Traceback (most recent call last):
+            ...
+        wellposed.errors.MissingPackageError: ...
+    """
 
 
 class CheckpointError(WellposedError):
-    """A checkpoint does not fit: family, keys, shapes or values."""
+    """A checkpoint does not fit: family, keys, shapes or values.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import priors
+        >>> torch.save({"layer.weight": torch.zeros(3)}, "model.pt")
+        >>> priors.load("model.pt")
+        Traceback (most recent call last):
+            ...
+        wellposed.errors.CheckpointError: path: the weights in 'model.pt' belong to no ...
+    """
 
 
 class SamplingError(WellposedError, RuntimeError):
-    """A run failed; names the step at which a non-finite value appeared."""
+    """A run failed; names the step at which a non-finite value appeared.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Denoising((1, 8, 8), noise_sigma=0.1)
+        >>> y, prior = torch.rand(1, 1, 8, 8), priors.GaussianPrior(0.5, 0.1)
+        >>> solvers.FlowChef(step_size=1e9)(y, operator, prior, seed=0)
+        Traceback (most recent call last):
+            ...
+        wellposed.errors.SamplingError: FlowChef: non-finite values at step 6 of 100 (t = 950); ...
+    """
 
 
 class ProcessLostError(SamplingError):
-    """One of the processes that share a run has died or does not respond."""
+    """One of the processes that share a run has died or does not respond.
+
+    Example:
+        >>> from wellposed.parallel.sharding import spread
+        >>> result = spread(solver, y, operator, prior)  # torchrun # doctest: +SKIP
+        Traceback (most recent call last):
+            ...
+        wellposed.errors.ProcessLostError: ...
+    """
 
 
 def warn(message: str) -> None:

@@ -140,13 +140,18 @@ class Either(Kind):
 
 
 class Items(Kind):
-    """Sequences of ``count`` values of one kind, by default of one or more."""
+    """Sequences of ``count`` values of one kind, by default of one or more; vectors as well.
 
-    def __init__(self, kind: Kind, count: int | None = None) -> None:
+    Vectors of torch only with ``tensors``, as their items are tensors, not numbers.
+    """
+
+    def __init__(self, kind: Kind, count: int | None = None, tensors: bool = False) -> None:
         super().__init__(f"{count or 'one or more'} values, each {kind.accepted}")
-        self.kind, self.count = kind, count
+        self.kind, self.count, self.tensors = kind, count, tensors
 
     def admits(self, value: object) -> bool:
+        if self.tensors and is_vector(value):
+            return self.admits(value.tolist())  # type: ignore[attr-defined]
         listed = isinstance(value, Sequence) or is_vector(value)
         if isinstance(value, str | bytes) or not listed:
             return False
@@ -282,7 +287,7 @@ def _class(hint: object) -> Kind | None:
 
 
 def is_vector(value: object) -> bool:
-    """Return whether a value is a NumPy array of one axis."""
+    """Return whether a value is a NumPy array or a tensor of one axis."""
     return hasattr(value, "__array__") and getattr(value, "ndim", 0) == 1
 
 

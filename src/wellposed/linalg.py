@@ -36,20 +36,41 @@ def from_channels(x: Tensor) -> Tensor:
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Return Re <a, b> of each item, (B,), the inner product that Hermitian systems need."""
+    """Return Re <a, b> of each item, (B,), the inner product that Hermitian systems need.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.linalg import inner
+        >>> inner(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.ones(2, 2))
+        tensor([3., 7.])
+    """
     if a.is_complex() != b.is_complex():
         a, b = a.real, b.real
     return (as_real(a) * as_real(b)).flatten(1).sum(1)
 
 
 def norm(a: Tensor) -> Tensor:
-    """Return the Euclidean norm of each item, shape (B,)."""
+    """Return the Euclidean norm of each item, shape (B,).
+
+    Example:
+        >>> import torch
+        >>> from wellposed.linalg import norm
+        >>> norm(torch.tensor([[3.0, 4.0], [6.0, 8.0]]))
+        tensor([ 5., 10.])
+    """
     length: Tensor = torch.linalg.vector_norm(as_real(a).flatten(1), dim=1)
     return length
 
 
 def per_item(values: Tensor, like: Tensor) -> Tensor:
-    """Reshape (B,) values so that they broadcast over the items of ``like``."""
+    """Reshape (B,) values so that they broadcast over the items of ``like``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.linalg import per_item
+        >>> per_item(torch.tensor([1.0, 2.0]), torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 1, 1, 1])
+    """
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
@@ -69,6 +90,12 @@ class Space:
 
     Attributes:
         sum: function that sums this process's per-item numbers, (B,), over all processes.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.linalg import Space
+        >>> Space().norm(torch.tensor([[3.0, 4.0]]))  # in one process
+        tensor([5.])
     """
 
     sum: Callable[[Tensor], Tensor] = alone
@@ -115,6 +142,13 @@ def largest_eigenvalue(
 
     Returns:
         Shape (B,); 0 where ``apply`` or ``start`` is zero.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.linalg import largest_eigenvalue
+        >>> scale = torch.tensor([1.0, 2.0, 4.0])
+        >>> largest_eigenvalue(lambda x: scale * x, torch.ones(1, 3))
+        tensor([4.])
     """
     v, value = start, space.norm(start)
     for _ in range(iterations):
@@ -135,6 +169,16 @@ class CGResult:
         converged: items that reached the tolerance or, without a tolerance, the rounding level,
             (B,).
         image: ``B x`` if ``apply`` returns ``B p`` beside ``A p``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.linalg import conjugate_gradient
+        >>> scale = torch.tensor([1.0, 2.0, 4.0])
+        >>> found = conjugate_gradient(
+        ...     lambda x: scale * x, torch.ones(1, 3), iterations=10, tolerance=1e-5
+        ... )
+        >>> found.iterations, found.converged
+        (tensor([3]), tensor([True]))
     """
 
     x: Tensor
@@ -182,6 +226,13 @@ def conjugate_gradient(
     Raises:
         ArgumentError: ``iterations`` below 0 or ``tolerance`` not positive.
         ShapeError: ``x0`` or the operator's output differs from ``b`` in shape.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.linalg import conjugate_gradient
+        >>> scale = torch.tensor([1.0, 2.0, 4.0])
+        >>> conjugate_gradient(lambda x: scale * x, torch.ones(1, 3), iterations=3).x
+        tensor([[1.0000, 0.5000, 0.2500]])
     """
     require_integer("iterations", iterations, 0)
     require(
@@ -220,7 +271,9 @@ def conjugate_gradient(
             image = gained if image is None else image + gained
         before, r = r, r.addcmul(per_item(-alpha, r).to(r.dtype), q)
         new = torch.where(active, space.inner(r, r), rr)
-        last = step == iterations - 1  # nothing needs another direction
+        wanted = active if tolerance is None else active & (new > tolerance**2 * bb)
+        # Nothing needs another direction in the end, and without a tolerance nobody looks before.
+        last = step == iterations - 1 or (tolerance is not None and not bool(wanted.any()))
         z = r if preconditioner is None or last else preconditioner(r)
         overlap = new if preconditioner is None else space.inner(r - before, z)
         beta = torch.where(active, overlap / torch.where(active & (rz > 0), rz, 1), 0)

@@ -31,7 +31,14 @@ def _pair(estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def absolute_error(estimate: Tensor, truth: Tensor) -> Tensor:
-    """Return ``|estimate - truth|`` of each pixel, (B, C, ...), in double precision."""
+    """Return ``|estimate - truth|`` of each pixel, (B, C, ...), in double precision.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import metrics
+        >>> metrics.absolute_error(torch.zeros(1, 1, 1, 2), torch.tensor([[[[0.5, -0.25]]]]))
+        tensor([[[[0.5000, 0.2500]]]], dtype=torch.float64)
+    """
     estimate, truth = _pair(estimate, truth)
     return (estimate - truth).abs()
 
@@ -44,6 +51,13 @@ def psnr(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
         estimate: (B, C, ...); complex images are compared by magnitude. It is not rescaled.
         truth: the same shape.
         peak: the largest possible value.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import metrics
+        >>> truth = torch.rand(2, 3, 16, 16)
+        >>> metrics.psnr(truth + 0.1, truth).round(decimals=2)
+        tensor([20., 20.], dtype=torch.float64)
     """
     require(peak > 0, "peak", peak, "a positive number")
     estimate, truth = _pair(estimate, truth)
@@ -53,7 +67,14 @@ def psnr(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
 
 @checked
 def nmse(estimate: Tensor, truth: Tensor) -> Tensor:
-    """Return ``||estimate - truth||^2 / ||truth||^2`` of each item, (B,)."""
+    """Return ``||estimate - truth||^2 / ||truth||^2`` of each item, (B,).
+
+    Example:
+        >>> import torch
+        >>> from wellposed import metrics
+        >>> metrics.nmse(torch.full((1, 1, 8, 8), 0.9), torch.ones(1, 1, 8, 8)).round(decimals=4)
+        tensor([0.0100], dtype=torch.float64)
+    """
     estimate, truth = _pair(estimate, truth)
     error = (estimate - truth).square().flatten(1).sum(1)
     return error / truth.square().flatten(1).sum(1)
@@ -64,6 +85,13 @@ def ssim(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
     """Return the structural similarity of each item, (B,): 11 x 11 Gaussian window, sigma 1.5.
 
     Wang et al. 2004, as computed by torchmetrics. Images (B, C, H, W) of at least 11 pixels.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import metrics
+        >>> truth = torch.rand(2, 3, 16, 16)
+        >>> metrics.ssim(truth, truth)
+        tensor([1., 1.], dtype=torch.float64)
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -91,6 +119,14 @@ def band_quality(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> tuple[Te
         estimate: (B, bands, H, W), real.
         truth: the same shape; sides of at least 11 pixels.
         peak: the largest possible value.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import metrics
+        >>> truth = torch.rand(1, 20, 16, 16)  # 20 bands
+        >>> mpsnr, mssim = metrics.band_quality(truth + 0.1, truth)
+        >>> mpsnr.round(decimals=2)
+        tensor([20.], dtype=torch.float64)
     """
     ours, exact = _pair(estimate, truth)
     size = exact.shape[:2]
@@ -110,6 +146,14 @@ def spectral_angle(estimate: Tensor, truth: Tensor) -> Tensor:
     Args:
         estimate: (B, bands, H, W), real, with two or more bands.
         truth: the same shape.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import metrics
+        >>> a, b = torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0])
+        >>> a, b = (v.view(1, 2, 1, 1).expand(1, 2, 8, 8) for v in (a, b))
+        >>> metrics.spectral_angle(a, b).round(decimals=2)  # degrees
+        tensor([45.], dtype=torch.float64)
     """
     from torchmetrics.functional.image import spectral_angle_mapper
 
@@ -138,6 +182,13 @@ def crps(samples: Tensor, truth: Tensor) -> Tensor:
 
     Raises:
         ArgumentError, ShapeError: a single sample, or another shape.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import metrics
+        >>> samples = torch.randn(100, 2, 1, 8, 8)
+        >>> metrics.crps(samples, torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2])
     """
     count = len(samples)
     require(count >= 2, "samples", f"{count} samples", "2 or more")
@@ -156,6 +207,13 @@ def coverage(interval: tuple[Tensor, Tensor], truth: Tensor) -> Tensor:
     Args:
         interval: lower and upper ends, (B, C, ...) each, real.
         truth: (B, C, ...); complex images are compared by magnitude.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import metrics
+        >>> truth = torch.tensor([[0.1, 0.5, 0.7, 2.0]])
+        >>> metrics.coverage((torch.zeros(1, 4), torch.ones(1, 4)), truth)
+        tensor([0.7500], dtype=torch.float64)
     """
     lower, value = _pair(interval[0], truth)
     upper, _ = _pair(interval[1], truth)
@@ -175,6 +233,13 @@ def sliced_wasserstein(a: Tensor, b: Tensor, slices: Count = 1000, seed: Seed = 
         b: the same shape.
         slices: number of directions.
         seed: seed of the directions.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import metrics
+        >>> a = torch.randn(100, 2)
+        >>> metrics.sliced_wasserstein(a, a, slices=50)
+        tensor(0.)
     """
     require_integer("slices", slices)
     if a.shape != b.shape:
@@ -195,6 +260,12 @@ def slices_across(volume: Tensor, axis: int) -> Tensor:
     Raises:
         ShapeError: a tensor that does not have five axes.
         ArgumentError: the axis is not 2, 3 or 4.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import metrics
+        >>> metrics.slices_across(torch.rand(2, 1, 4, 16, 20), axis=3).shape
+        torch.Size([32, 1, 4, 20])
     """
     if volume.ndim != 5:
         raise ShapeError(f"volume: got {tuple(volume.shape)}, accepted: (B, C, D, H, W)")
@@ -219,6 +290,14 @@ def plane_quality(
 
     Returns:
         PSNR in dB, and SSIM, which is NaN for slices with a side below 11 pixels.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import metrics
+        >>> truth = torch.rand(1, 1, 4, 16, 16)
+        >>> psnr, ssim = metrics.plane_quality(truth + 0.1, truth, axis=2)
+        >>> round(psnr, 2)
+        20.0
     """
     if estimate.shape != truth.shape:
         raise ShapeError(

@@ -36,7 +36,19 @@ def item_seed(seed: int, item: tuple[int, ...], purpose: int) -> int:
 
 
 class NoiseSource(Protocol):
-    """A source of standard normal noise."""
+    """A source of standard normal noise.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> class Constant:  # a noise source of your own
+        ...     def draw(self, like):
+        ...         return torch.ones_like(like)
+        >>> operator, prior = operators.Denoising((1, 8, 8), 0.5), priors.GaussianPrior(0.5, 0.1)
+        >>> y = torch.rand(1, 1, 8, 8)
+        >>> solvers.DDS(steps=3)(y, operator, prior, noise=Constant()).mean.shape
+        torch.Size([1, 1, 8, 8])
+    """
 
     position: int
 
@@ -58,6 +70,14 @@ class ItemNoise:
         items: identity of each item of the batch, e.g. (sample, item) pairs.
         purpose: `SAMPLING` or `MEASUREMENT`.
         first_slice: number of the first slice that is drawn.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.noise import ItemNoise
+        >>> both = ItemNoise(0, [(0,), (1,)]).draw(torch.empty(2, 1, 8, 8))
+        >>> second = ItemNoise(0, [(1,)]).draw(torch.empty(1, 1, 8, 8))
+        >>> torch.equal(both[1:], second)  # it does not depend on the batch
+        True
     """
 
     def __init__(
@@ -105,6 +125,13 @@ class RecordedNoise:
     Args:
         draws: arrays of the requested shapes; for complex tensors (B, C, H, W) also real arrays
             (B, 2 C, H, W) of real and imaginary parts.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.noise import RecordedNoise
+        >>> noise = RecordedNoise([torch.tensor([[1.0, -1.0]]), torch.tensor([[0.5, 0.0]])])
+        >>> noise.draw(torch.empty(1, 2)), noise.draw(torch.empty(1, 2))
+        (tensor([[ 1., -1.]]), tensor([[0.5000, 0.0000]]))
     """
 
     def __init__(self, draws: Iterable[np.ndarray | Tensor]) -> None:

@@ -44,6 +44,13 @@ class LPIPS(nn.Module):
     Raises:
         CheckpointError: the file holds other weights.
         FileError: there is no such file.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.perceptual import LPIPS
+        >>> lpips = LPIPS("alexnet-owt-7be5be79.pth")  # weights # doctest: +SKIP
+        >>> lpips(torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)).shape  # doctest: +SKIP
+        torch.Size([2])
     """
 
     @checked
@@ -83,6 +90,13 @@ class STLPIPS(nn.Module):
     Raises:
         CheckpointError: the file holds other weights.
         FileError: there is no such file, or the package is not installed.
+
+    Example:
+        >>> import torch
+        >>> from wellposed.perceptual import STLPIPS
+        >>> image = torch.rand(2, 3, 64, 64)
+        >>> STLPIPS()(image, image.roll(1, -1)).shape  # weights # doctest: +SKIP
+        torch.Size([2])
     """
 
     _shift: Tensor
@@ -196,6 +210,13 @@ def frechet_distance(a: Tensor, b: Tensor) -> Tensor:
         a: features (N, d), one row for an image; more rows than d and at least `SMALLEST_SET`,
             as the estimate for fewer images is far from that for many.
         b: features (M, d).
+
+    Example:
+        >>> import torch
+        >>> from wellposed.perceptual import frechet_distance
+        >>> a, b = torch.randn(1000, 4), torch.randn(1000, 4) + 1.0
+        >>> bool(frechet_distance(a, b) > 2)  # 4 of the means
+        True
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -219,6 +240,13 @@ def kernel_distance(a: Tensor, b: Tensor) -> Tensor:
     Args:
         a: features (N, d), one row for an image, at least `SMALLEST_SET` rows.
         b: features (N, d).
+
+    Example:
+        >>> import torch
+        >>> from wellposed.perceptual import kernel_distance
+        >>> a, b = torch.randn(1000, 4), torch.randn(1000, 4) + 1.0
+        >>> bool(kernel_distance(a, b) > 0.1)
+        True
     """
     from torchmetrics.image.kid import poly_mmd
 

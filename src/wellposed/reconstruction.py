@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 
 OPTIONAL = ("measured", "log_evidence", "ess")
 """Arrays that not every reconstruction has."""
+
+ITEM_AXIS = {"samples": 1, "residual": 1, "measured": 0, "log_evidence": 0, "ess": 1}
+"""Axis of the items in each array of a reconstruction."""
 
 CALIBRATED = {"std": "calibrated-std", "lower": "lower", "upper": "upper"}
 """Names of the arrays of `Calibrated` in files, by field."""
@@ -55,6 +58,16 @@ class Reconstruction:
         ess: effective number of particles after each step, (steps, B), of the same methods.
         calibrated: calibrated maps, from `uncertainty.Conformal.maps`, that are written beside
             the standard deviation.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import metrics, operators, priors, solvers
+        >>> operator, prior = operators.Denoising((1, 8, 8), 0.1), priors.GaussianPrior(0.5, 0.1)
+        >>> y = operator.measure(torch.rand(1, 1, 8, 8), seed=0)
+        >>> result = solvers.DDS(steps=10)(y, operator, prior, num_samples=8, seed=0)
+        >>> result.mean.shape, result.std.shape, result.residual.shape, result.nfe
+        (torch.Size([1, 1, 8, 8]), torch.Size([1, 1, 8, 8]), torch.Size([8, 1]), 10)
+        >>> lower, upper = result.interval(0.8)
     """
 
     samples: Tensor
@@ -90,6 +103,16 @@ class Reconstruction:
         present = ((name, getattr(self, name)) for name in OPTIONAL)
         moved = {name: value.cpu() for name, value in present if value is not None}
         return replace(self, samples=self.samples.cpu(), residual=self.residual.cpu(), **moved)
+
+    def by_item(self, change: Callable[[Tensor, int], Tensor]) -> "Reconstruction":
+        """Return a copy with ``change(array, axis)`` of each array, ``axis`` that of the items."""
+        arrays = {name: (getattr(self, name), axis) for name, axis in ITEM_AXIS.items()}
+        changed: dict[str, Any] = {
+            name: change(value, axis)
+            for name, (value, axis) in arrays.items()
+            if value is not None
+        }
+        return replace(self, **changed)
 
     def quantile(self, q: float) -> Tensor:
         """Return Weibull's ``q``-quantile per pixel, (B, C, ...), of magnitudes if complex."""

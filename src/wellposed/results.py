@@ -20,6 +20,18 @@ class Calibrated(NamedTuple):
         level: probability that the truth of a pixel lies in the interval.
         std: standard deviation, of which the interval is that of a Gaussian.
         lower, upper: ends of the interval.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.uncertainty import Conformal
+        >>> operator, prior = operators.Denoising((1, 8, 8), 0.1), priors.GaussianPrior(0.5, 0.1)
+        >>> truth = torch.rand(10, 1, 8, 8)
+        >>> y = operator.measure(truth)
+        >>> result = solvers.DDS(steps=10)(y, operator, prior, num_samples=4, seed=0)
+        >>> maps = Conformal.fit([result], [truth], level=0.9).maps(result)
+        >>> maps.level, maps.std.shape
+        (0.9, torch.Size([10, 1, 8, 8]))
     """
 
     level: float

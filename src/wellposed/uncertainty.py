@@ -44,6 +44,18 @@ class Conformal:
         level: fraction of pixels whose truth lies in the interval.
         factor: a scalar, or (C, ...) if each pixel has its own factor.
         conditions: what the reconstructions were made with.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.uncertainty import Conformal
+        >>> operator, prior = operators.Denoising((1, 8, 8), 0.1), priors.GaussianPrior(0.5, 0.1)
+        >>> truth = torch.rand(10, 1, 8, 8)
+        >>> y = operator.measure(truth)
+        >>> result = solvers.DDS(steps=10)(y, operator, prior, num_samples=4, seed=0)
+        >>> lower, upper = Conformal.fit([result], [truth], level=0.9).interval(result)
+        >>> bool(((lower < truth) & (truth < upper)).float().mean() > 0.85)
+        True
     """
 
     level: float

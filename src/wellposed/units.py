@@ -28,6 +28,12 @@ class Units:
 
     Raises:
         ArgumentError: the scale is 0, or a size or the window is not positive.
+
+    Example:
+        >>> from wellposed.units import Units
+        >>> units = Units(offset=-1000.0, scale=1000 / 0.0193, name="HU", spacing=(0.7, 0.7))
+        >>> round(units.offset + units.scale * 0.0193)  # water
+        0
     """
 
     offset: float = 0.0

@@ -29,6 +29,13 @@ class EchoFrames:
         haze: haze of the same shape, with root mean square 1 in each item.
         cavity: boolean mask of the same shape, well inside the blood of the left ventricle.
         myocardium: boolean mask of the same shape, well inside its wall.
+
+    Example:
+        >>> from wellposed import datasets
+        >>> sector = datasets.Sector(depths=256, beams=16, centre_mhz=0.45)
+        >>> echoes = datasets.simulate_echoes([0], "validation", sector)
+        >>> echoes.hazy(level_db=-20.0).shape, echoes.cavity.dtype
+        (torch.Size([1, 1, 256, 16]), torch.bool)
     """
 
     tissue: Tensor
@@ -75,6 +82,12 @@ def simulate_echoes(
 
     Raises:
         ArgumentError: no items, a negative one, an unknown split, or no frames.
+
+    Example:
+        >>> from wellposed import datasets
+        >>> sector = datasets.Sector(depths=256, beams=16, centre_mhz=0.45)
+        >>> datasets.simulate_echoes([0, 7], "validation", sector).tissue.shape
+        torch.Size([2, 1, 256, 16])
     """
     require(len(items) > 0, "items", items, "one or more numbers")
     number = SPLITS.index(require_choice("split", split, SPLITS))

@@ -53,6 +53,13 @@ def write_training_frames(
     Raises:
         ArgumentError: an unknown kind or split, no frames, or a path of another suffix.
         FileError: the file cannot be written.
+
+    Example:
+        >>> from wellposed import datasets
+        >>> sector = datasets.Sector(depths=256, beams=16, centre_mhz=0.45)
+        >>> path = datasets.write_training_frames("tissue.h5", "tissue", frames=2, sector=sector)
+        >>> datasets.read_array(path, key="rf").shape
+        (2, 256, 16)
     """
     path, grid = located("path", path), sector or Sector()
     require(path.suffix in (".h5", ".hdf5"), "path", path.name, "a name ending in .h5 or .hdf5")

@@ -112,6 +112,12 @@ class Card:
         tuning: range of each hyper-parameter, by solver, for `wellposed tune`.
         reference: rows that a run must reproduce.
         frozen: what the problems must be; ``None`` in a card that is being written.
+
+    Example:
+        >>> from wellposed.benchmark import read_card
+        >>> card = read_card("mri-4x")
+        >>> card.kind, card.operator["make"], card.evaluations
+        ('images', 'MultiCoilMRI', 50)
     """
 
     id: str
@@ -139,7 +145,13 @@ class Card:
 
 
 def card_names() -> list[str]:
-    """Return the names of the package's cards."""
+    """Return the names of the package's cards.
+
+    Example:
+        >>> from wellposed.benchmark import card_names
+        >>> "mri-4x" in card_names()
+        True
+    """
     return sorted(path.stem for path in CARDS.glob("*.toml"))
 
 
@@ -150,6 +162,11 @@ def read_card(name: str | Path) -> Card:
         UnknownNameError: no such card; the nearest is suggested.
         FileError: the file is missing or no TOML.
         ArgumentError: a key is missing, unknown, or has a wrong type.
+
+    Example:
+        >>> from wellposed.benchmark import read_card
+        >>> read_card("mixture").title
+        'Mixture of 25 Gaussians from a few projections'
     """
     text = str(name)
     path = Path(text)

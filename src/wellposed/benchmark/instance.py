@@ -35,6 +35,16 @@ class Instance:
         score: the scores of a reconstruction, by name.
         pictures: images (C, H, W) of a reconstruction that reports show, by name.
         weights: fingerprint of the prior, if it was since fitted to the units of a scan.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.benchmark import Instance
+        >>> truth, operator = torch.rand(1, 3, 16, 16), operators.Denoising((3, 16, 16), 0.1)
+        >>> y, prior = operator.measure(truth, seed=0), priors.GaussianPrior(0.5, 0.1)
+        >>> problem = Instance.known("mine", truth, y, operator, prior)
+        >>> sorted(problem.score(solvers.HQS(steps=5)(y, operator, prior)))
+        ['PSNR', 'SSIM', 'residual']
     """
 
     name: str

@@ -46,6 +46,12 @@ def instances(card: Card, folder: Path | None = None) -> list[Instance]:
     Raises:
         FileError: images are missing or unreadable.
         ArgumentError: images, prior or measurements are not those of the card.
+
+    Example:
+        >>> from wellposed.benchmark import instances, read_card
+        >>> problem = instances(read_card("mixture"))[0]
+        >>> problem.name, problem.y.shape
+        ('8, 2: 0', torch.Size([1, 2]))
     """
     if card.kind == "mixture":
         return list(_mixtures(card))

@@ -27,8 +27,17 @@ LEAST_NOISE = 1e-3
 class Span:
     """Numbers from ``low`` to ``high``, uniform or, with ``log``, log-uniform.
 
+    Args:
+        low, high: ends of the range.
+        log: whether the logarithm is uniform.
+
     Raises:
         ArgumentError: no finite numbers with ``low < high``, or ``log`` with ``low <= 0``.
+
+    Example:
+        >>> from wellposed.benchmark import Span
+        >>> Span(0.01, 1.0, log=True)
+        Span(low=0.01, high=1.0, log=True)
     """
 
     low: float
@@ -50,8 +59,16 @@ class Span:
 class Values:
     """Some values, of which one is taken.
 
+    Args:
+        values: two or more numbers, texts, True, False or None.
+
     Raises:
         ArgumentError: fewer than two, or not numbers, texts, True, False and None.
+
+    Example:
+        >>> from wellposed.benchmark import Values
+        >>> Values(("mean", "sample"))
+        Values(values=('mean', 'sample'))
     """
 
     values: tuple[float | str | bool | None, ...]
@@ -125,7 +142,17 @@ def _ends(searched: Searched, whole: bool) -> Iterable[object]:
 
 
 def default_ranges(cls: type[Solver], problem: Problem) -> dict[str, Searched]:
-    """Return the ranges of a solver's hyper-parameters for a problem; none of rarer solvers."""
+    """Return the ranges of a solver's hyper-parameters for a problem; none of rarer solvers.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.benchmark.ranges import default_ranges
+        >>> operator, prior = operators.Denoising((1, 8, 8), 0.1), priors.GaussianPrior(0.5, 0.1)
+        >>> problem = solvers.Problem.create(torch.rand(1, 1, 8, 8), operator, prior)
+        >>> default_ranges(solvers.DPS, problem)
+        {'zeta': Span(low=0.1, high=10.0, log=True)}
+    """
     norm2 = float(squared_norm(problem).mean())
     return _table(norm2, max(float(problem.noise_sigma.mean()), LEAST_NOISE)).get(cls.name, {})
 

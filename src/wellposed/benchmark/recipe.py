@@ -39,6 +39,16 @@ class Recipe:
     Raises:
         UnknownNameError: no such solver or setting; the nearest is suggested.
         ArgumentError: a value that is not accepted; names it.
+
+    Example:
+        >>> from wellposed.benchmark import Recipe
+        >>> recipe = Recipe(
+        ...     method="hqs", settings={"lambda_": 0.5}, objective="PSNR", value=30.1,
+        ...     images=("a.png",), image_size=(3, 64, 64)
+        ... )
+        >>> path = recipe.save("hqs.json")  # for wellposed reconstruct --recipe
+        >>> Recipe.load(path).solver(steps=20).lambda_
+        0.5
     """
 
     method: str

@@ -44,6 +44,17 @@ class Record:
         seconds: wall time.
         method, settings: class and hyper-parameters of the solver.
         error: why it failed, or an empty text.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.benchmark import Instance, measured
+        >>> truth, operator = torch.rand(1, 3, 16, 16), operators.Denoising((3, 16, 16), 0.1)
+        >>> y, prior = operator.measure(truth, seed=0), priors.GaussianPrior(0.5, 0.1)
+        >>> problem = Instance.known("mine", truth, y, operator, prior)
+        >>> record = measured(problem, "HQS", solvers.HQS(steps=5), num_samples=1, seed=0)
+        >>> record.evaluations, record.scores["PSNR"] > 20
+        (5, True)
     """
 
     solver: str
@@ -91,6 +102,18 @@ def measured(
 
     Raises:
         FileError: the folder cannot be written.
+
+    Example:
+        >>> import torch
+        >>> from pathlib import Path
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.benchmark import Instance, measured
+        >>> truth, operator = torch.rand(1, 3, 16, 16), operators.Denoising((3, 16, 16), 0.1)
+        >>> y, prior = operator.measure(truth, seed=0), priors.GaussianPrior(0.5, 0.1)
+        >>> problem = Instance.known("mine", truth, y, operator, prior)
+        >>> record = measured(problem, "HQS", solvers.HQS(steps=5), 1, seed=0, folder=Path("out"))
+        >>> record.scores["PSNR"] > 20  # kept in the folder
+        True
     """
     solver, count = _fitted(solver, num_samples)
     mark = _identity(instance, solver, count, seed)

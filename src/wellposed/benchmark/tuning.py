@@ -67,6 +67,17 @@ def tune(
         ArgumentError: a range that the solver does not accept, too few evaluations for the
             settings of ``solver``, or Optuna is not installed.
         SamplingError: all settings failed.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.benchmark import Instance, Span, tune
+        >>> truth, operator = torch.rand(1, 1, 8, 8), operators.Denoising((1, 8, 8), 0.1)
+        >>> y, prior = operator.measure(truth, seed=0), priors.GaussianPrior(0.5, 0.1)
+        >>> problem = Instance.known("mine", truth, y, operator, prior)
+        >>> ranges = {"lambda_": Span(0.1, 10.0, log=True)}
+        >>> tune(solvers.HQS(steps=5), [problem], ranges, evaluations=20).trials
+        4
     """
     require_choice("objective", objective, OBJECTIVES)
     settings, problem = recipe_settings(solver), problem_for(solver, problems[0])

@@ -1,10 +1,10 @@
-"""Runs over many inputs, with one table; finished ones are skipped, failures reported last."""
+"""Records of many inputs, by which finished ones are skipped, and their table."""
 
 import csv
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -13,10 +13,10 @@ import typer
 
 from wellposed import __version__
 from wellposed.datasets.volumes.zarr_stores import is_zarr
-from wellposed.errors import FileError, ProcessLostError, WellposedError
+from wellposed.errors import FileError
 from wellposed.integrity import read_json
 from wellposed.remote import fetched
-from wellposed.writing import make_folder, replacing, require_writable, write_text
+from wellposed.writing import make_folder, replacing, write_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -64,6 +64,7 @@ class Job:
         checkpoint: folder of the checkpoint, or None.
         record: file of its `Record`.
         beside: other files whose content affects the result.
+        mark: its fingerprint, see `identity`.
     """
 
     file: Path
@@ -71,6 +72,7 @@ class Job:
     checkpoint: Path | None = None
     record: Path = field(kw_only=True)
     beside: tuple[Path, ...] = field(default=(), kw_only=True)
+    mark: str = field(default="", kw_only=True)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -114,48 +116,13 @@ def _code(options: "DataclassInstance") -> list[Path]:
     return [Path(place) for place in places if place.endswith(".py")]
 
 
-def run_all(
-    jobs: Sequence[Job], run: Callable[[Job], list[Row] | None], mark: Callable[[Job], str]
-) -> list[str]:
-    """Run all jobs that are not finished; return one line per failure.
-
-    An error that every job has, such as a wrong option, is raised; so is the loss of a process.
-    Each job is recorded.
-
-    Args:
-        jobs: share of this process.
-        run: runs a job and returns its rows of the table; None if another process has them.
-        mark: returns the fingerprint of a job, see `identity`.
-    """
-    failures: list[tuple[Job, str]] = []
-    for job in jobs:
-        try:
-            done = mark(job)
-            if finished(job, done):
-                typer.echo(f"{job.file.name}: finished already, see {job.out}")
-                continue
-            require_writable(job.out, "--out")
-            rows = run(job)
-            if rows is not None:
-                done_rows = [{**row, "status": "done"} for row in rows]
-                _record(job, {"fingerprint": done, "rows": done_rows})
-        except WellposedError as error:
-            line = " ".join(str(error).split())
-            failures.append((job, line))
-            same = len(failures) == len(jobs) and len({text for _, text in failures}) == 1
-            if same or isinstance(error, ProcessLostError):
-                raise
-    for job, line in failures:
-        _record(job, {"rows": [{"status": f"failed: {line}"}]})
-    return [f"{job.file.name}: {line}" for job, line in failures]
-
-
 def finished(job: Job, mark: str) -> bool:
     """Return whether the result of a job exists, with the same options, file and prior."""
     return _recorded(job).get("fingerprint") == mark
 
 
-def _record(job: Job, facts: Record) -> None:
+def record(job: Job, facts: Record) -> None:
+    """Write the record of a job."""
     make_folder(job.record.parent, "--out")
     write_text(job.record, json.dumps(facts, indent=1) + "\n", "--out")
 

@@ -19,7 +19,7 @@ from wellposed.cli.settings import (
 
 LIST = (
     "Solvers, separated by commas: hqs,mmps,dds, with hyper-parameters 'dds steps=50 gamma=5', "
-    "deepinv:DPS, recipe:FILE, or FILE.py:CLASS; see `wellposed list`."
+    "deepinv:DPS, spandrel:WEIGHTS, recipe:FILE, or FILE.py:CLASS; see `wellposed list`."
 )
 OUT = "Folder for table.md, scores.csv, report.html and the records."
 

@@ -12,6 +12,9 @@ from wellposed.errors import WellposedError
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
+SLABS = "slabs/progress.json"
+"""Record of a volume that is not complete, see `SlabFolder`."""
+
 LONGEST = 400
 """Characters of one word, as a path, that are told whole."""
 
@@ -64,6 +67,8 @@ def kept(options: object) -> str:
         return f"the state of the run is in {folder}; the same command goes on from there"
     if out is not None and _holds(out, "checkpoint.pt"):
         return f"the run is kept in {out} as last saved; the same command goes on from there"
+    if out is not None and _holds(out, f"**/{SLABS}"):
+        return f"finished slabs are kept in {out}; the same command goes on from there"
     left = f"what was finished is in {out}; " if out is not None and _holds(out, "*") else ""
     more = ", with --checkpoint FOLDER it could go on" if hasattr(options, "checkpoint") else ""
     return f"{left or 'nothing was written; '}the same command begins again{more}"

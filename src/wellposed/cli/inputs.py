@@ -14,9 +14,10 @@ from wellposed.datasets.reading import Image, Source, read
 from wellposed.datasets.volumes.dicom import DicomSeries
 from wellposed.datasets.volumes.dicom_writer import without_window
 from wellposed.datasets.volumes.nifti import NiftiVolume
+from wellposed.datasets.volumes.parametric_map import UCUM
 from wellposed.datasets.volumes.zarr_stores import ZarrVolume
 from wellposed.datasets.writing import write_like
-from wellposed.errors import NonFiniteError, ShapeError, require
+from wellposed.errors import NonFiniteError, ShapeError, require, require_package
 from wellposed.units import HOUNSFIELD, Units
 
 if TYPE_CHECKING:
@@ -71,6 +72,22 @@ def placed_like(place: TaskInput, like: Path) -> TaskInput:
     if isinstance(source, DicomSeries) and not same:
         source = without_window(source)
     return replace(place, source=source)
+
+
+def check_std_map(place: TaskInput, samples: int) -> None:
+    """Raise, before the run, unless a result will have a Parametric Map of its deviation.
+
+    Raises:
+        ArgumentError: the result is no DICOM series, has one sample, or a unit without a code.
+        MissingPackageError: highdicom is not installed.
+    """
+    option = "--std-map"
+    dicom, unit = isinstance(place.source, DicomSeries), place.units.name
+    require(dicom, option, "a result of another kind", "a DICOM input, or --like DICOM")
+    require(samples > 1, option, f"{samples} sample", "--num-samples of 2 or more")
+    known = ", ".join(repr(name) for name in UCUM)
+    require(unit in UCUM, option, f"values in {unit!r}", f"values in {known}")
+    require_package("highdicom", "dicom-maps", option)
 
 
 def task_input(image: Image, operator: str, options: InputOptions) -> TaskInput:

@@ -2,8 +2,9 @@
 
 from wellposed.cli.names import make, parse_assignments
 from wellposed.cli.settings import PriorOptions
-from wellposed.errors import ArgumentError, require
-from wellposed.priors import Guided, Prior, SpatioSpectral
+from wellposed.errors import ArgumentError, require, require_choice
+from wellposed.priors import Guided, Prior, SpatioSpectral, Tuned
+from wellposed.priors.adapters.tuned import WAYS
 from wellposed.priors.spatio_spectral.prior import NAME as SPATIO_SPECTRAL
 from wellposed.priors.stored.registry import Checkpoint, read_checkpoint
 
@@ -21,6 +22,12 @@ def load_prior(source: str, o: PriorOptions) -> Prior:
 
     ``spatio-spectral`` is `SpatioSpectral`, fitted to each input; --load has its settings.
     """
+    require_choice("--arithmetic", o.arithmetic, WAYS)
+    prior = _loaded(source, o)
+    return prior if o.arithmetic == "single" else Tuned(prior, o.arithmetic)
+
+
+def _loaded(source: str, o: PriorOptions) -> Prior:
     if source == SPATIO_SPECTRAL:
         settings = parse_assignments("--load", o.load)
         return of_class(make("--prior", SpatioSpectral, settings, "--load"), o)

@@ -8,35 +8,29 @@ from pathlib import Path
 
 import typer
 
-from wellposed.benchmark import Recipe
-from wellposed.cli.batch import RECORD, Job, Row, identity, report, run_all, write_table
+from wellposed.cli.batch import RECORD, Job, identity, report, write_table
 from wellposed.cli.calibration import Calibration, as_calibrated, read_calibration
-from wellposed.cli.file_task import FileTask
-from wellposed.cli.inputs import placed_like
+from wellposed.cli.groups import Groups, run_all
 from wellposed.cli.names import (
-    adapted_solver,
     distinct_names,
     find_class,
     make_solver,
     use_device,
 )
 from wellposed.cli.priors import load_prior, prior_name
-from wellposed.cli.recipes import as_tuned, warn_of_other
-from wellposed.cli.reports import report_reconstruction
+from wellposed.cli.recipes import as_tuned
 from wellposed.cli.settings import Reconstruct
 from wellposed.cli.shares import Share, own_share
-from wellposed.cli.summary import summarize
-from wellposed.cli.tasks import build_task, check_options_of
+from wellposed.cli.slabs import check_slab, run_slabs
+from wellposed.cli.solving import Setup
+from wellposed.cli.tasks import check_options_of
 from wellposed.datasets.patterns import matched
 from wellposed.datasets.reading import inputs_of
-from wellposed.datasets.writing import require_free
 from wellposed.errors import ArgumentError, require
-from wellposed.figures import format_table
-from wellposed.parallel import sharding
-from wellposed.priors import Flat, Prior, Slicewise
+from wellposed.priors import Flat, Prior
 from wellposed.priors.spatio_spectral.prior import NAME as SPATIO_SPECTRAL
 from wellposed.runs.fingerprint import fingerprint
-from wellposed.solvers import Solver, recommend
+from wellposed.solvers import Solver
 from wellposed.solvers.catalogue import named_solvers
 
 
@@ -49,6 +43,8 @@ def reconstruct(o: Reconstruct) -> None:
     conformal = None if o.calibration is None else read_calibration(o.calibration)
     o = o if conformal is None else as_calibrated(o, conformal)
     device, cls = use_device(o.device), _solver_class(o)
+    if o.slab is not None:
+        check_slab(o, cls)
     o = replace(o, volume=_takes_volume(o, cls), bands=o.bands or o.prior == SPATIO_SPECTRAL)
     fits = not (o.bands and (o.volume or o.slice is not None))
     require(fits, "--bands", "an image of many bands", "none with --slice, --slices or --volume")
@@ -63,12 +59,25 @@ def reconstruct(o: Reconstruct) -> None:
     show_log()
     weights = fingerprint(prior)
     calibration = None if conformal is None else Calibration(conformal, weights)
-    run = partial(_run, o, prior, cls, weights, calibration, recipe)
-    failures = run_all(mine, run, lambda job: identity(o, weights, files=job.files))
+    failures = _run_all(Setup(o, cls, prior, weights, calibration, recipe), mine)
     table = write_table(o.out, jobs)
     if len(jobs) > 1 and table is not None:
         typer.echo(f"all results: {table}")
     report(failures, len(mine))
+
+
+def _run_all(setup: Setup, jobs: list[Job]) -> list[str]:
+    """Run all jobs; return one line per failure."""
+    o = setup.o
+
+    def mark(job: Job) -> str:
+        return identity(o, setup.weights, files=job.files)
+
+    if o.slab is not None:
+        return run_all(jobs, partial(run_slabs, setup), mark)
+    alone = o.volume or o.bands or o.checkpoint is not None
+    size = 1 if alone else o.batch_size or 1
+    return Groups(setup.prepare, setup.solve, mark, lambda made: made.key, size).run_all(jobs)
 
 
 def _solver_class(o: Reconstruct) -> type[Solver] | None:
@@ -93,17 +102,9 @@ def _prior(o: Reconstruct, cls: type[Solver] | None) -> Prior:
     return Flat()
 
 
-def _solver(o: Reconstruct, cls: type[Solver] | None, task: FileTask, prior: Prior) -> Solver:
-    """Return the solver of --solver, or the one that suits the problem."""
-    if cls is not None:
-        return make_solver(cls, o, o.batch_size)
-    goal = "mean" if o.num_samples is None else "samples"
-    return adapted_solver(recommend(task.operator, prior, goal), o, o.batch_size)
-
-
 def _takes_volume(o: Reconstruct, cls: type[Solver] | None) -> bool:
     """Return whether the whole volume is reconstructed, not one slice."""
-    asked = o.volume or o.slices is not None
+    asked = o.volume or o.slices is not None or o.slab is not None
     if asked and o.slice is not None:
         raise ArgumentError(
             "--slice: got a slice together with --volume or --slices, accepted: one of them"
@@ -137,59 +138,8 @@ def _is_result(file: Path, out: Path) -> bool:
 
 def _share(o: Reconstruct) -> Share:
     """Return the share of this process; those of torchrun share the slices of volumes instead."""
-    together = o.volume and o.shard is None and "RANK" in os.environ
+    together = o.volume and o.slab is None and o.shard is None and "RANK" in os.environ
     return Share() if together else own_share(o.shard)
-
-
-def _run(
-    o: Reconstruct,
-    prior: Prior,
-    cls: type[Solver] | None,
-    weights: str,
-    calibration: Calibration | None,
-    recipe: Recipe | None,
-    job: Job,
-) -> list[Row] | None:
-    """Reconstruct one input, write the result on process 0, and return its row of the table."""
-    task = build_task(job.file, o.operator, o, prior.channels).on(o.device)
-    place = task.source if o.like is None else placed_like(task.source, o.like)
-    if place.source is not None:
-        require_free(job.out, place.source)
-    if recipe is not None:
-        warn_of_other(recipe, task, prior)
-    prior, y, physics = task.fitted(prior), task.y, task.operator
-    prior = Slicewise(prior) if o.volume else prior
-    part, held = sharding.shard(y, physics) if o.volume else (y, physics)
-    solver = _solver(o, cls, task, prior)
-    usual = 1 if o.volume or solver.deterministic else 4
-    samples = usual if o.num_samples is None else o.num_samples
-    if calibration is not None:
-        calibration.check(task, prior, solver, samples)
-    found = solver(
-        *(part, held, prior),
-        num_samples=samples,
-        seed=o.seed,
-        checkpoint=job.checkpoint,
-        checkpoint_every=o.checkpoint_every,
-    )
-    gathered = sharding.gather(found, held)
-    if gathered is None:  # process 0 has the whole result
-        return None
-    result = task.finished(gathered.cpu())
-    result = result if calibration is None else calibration.applied(result)
-    others = {name: image.cpu() for name, image in task.plain().items()}
-    path = result.save(job.out, others=others, truth=task.truth)
-    written = [path, path.with_suffix(".png"), *place.write(result, job.out)]
-    summary = summarize(result, others, task.truth, task.peak)
-    if o.report:
-        facts = {"fingerprint of the prior": weights}
-        images = (others, task.truth)
-        written.append(report_reconstruction(o, job, result, images, summary, facts))
-    if cls is None:
-        typer.echo(f"{solver.name}, {solver.steps} steps; --solver takes another")
-    typer.echo(format_table(summary.header, summary.rows))
-    typer.echo(f"wrote {' and '.join(map(str, written))}")
-    return [summary.row]
 
 
 def show_log() -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import typer
 from torch import Tensor
 
-from wellposed.cli.batch import Job, Row, identity, report, run_all, write_table
+from wellposed.cli.batch import Job, Row, identity, report, write_table
+from wellposed.cli.groups import run_all
 from wellposed.cli.names import (
     find_class,
     make_solver,

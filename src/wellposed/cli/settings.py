@@ -94,6 +94,11 @@ class PriorOptions:
     class_: int | None = setting(None, "Class of a class-conditional prior.")
     guidance: float = setting(1.0, "Weight of the class, above 1 more than it is trained with.")
     null_class: int | None = setting(None, "Class that stands for none; for --guidance.")
+    arithmetic: str = setting(
+        "single",
+        "Of the network: single, bfloat16 (half the time on processors that have it; its error is "
+        "below 1 % of what the network removes), compiled, or compiled-bfloat16.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +129,9 @@ class RunOptions:
         "samples images.",
     )
     batch_size: int | None = setting(
-        None, "Samples or frames per batch; default: all samples, or 8 frames."
+        None,
+        "Images that are solved together: samples of a file, files of one size, or frames; "
+        "default: all samples, one file, 8 frames.",
     )
     seed: int = setting(0, "Seed of all random draws.")
     device: str = setting("cpu", "cpu or cuda.")
@@ -174,12 +181,22 @@ class Reconstruct(
     like: Path | None = setting(
         None, "NIfTI file, DICOM series or OME-NGFF: the result is written as it, in its place."
     )
+    std_map: bool = setting(
+        False,
+        "Also write std.dcm, the standard deviation as a DICOM Parametric Map beside a DICOM "
+        "series (pip install 'wellposed[dicom-maps]').",
+    )
     calibration: Path | None = setting(
         None,
         "File of `wellposed calibrate`: adds calibrated standard deviations and intervals; the "
         "solver and the number of samples are by default those of the file.",
     )
     report: bool = setting(False, "Also write report.html: pictures to compare, scores, settings.")
+    slab: int | None = setting(
+        None,
+        "Slices that are in memory at a time: each slice of a volume is solved as an image, and "
+        "mean, deviation and samples are written to zarr slab by slab; a killed run goes on.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

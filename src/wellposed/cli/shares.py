@@ -66,8 +66,14 @@ def _of_array(env: Mapping[str, str]) -> Share:
         for name, default in (("MIN", 0), ("MAX", -1), ("STEP", 1))
     )
     index = (_number(env, "SLURM_ARRAY_TASK_ID", 0) - first) // max(step, 1)
-    spread = (last - first) // max(step, 1) + 1
-    return _checked(index, max(_number(env, "SLURM_ARRAY_TASK_COUNT", 1), spread, 1), "array")
+    spread = max((last - first) // max(step, 1) + 1, 1)
+    count = _number(env, "SLURM_ARRAY_TASK_COUNT", spread)
+    if spread > 1 and count != spread:  # of a list as 1,4,5 no task can know the others
+        raise ArgumentError(
+            f"array: got {count} tasks from {first} to {last}, accepted: tasks at equal steps, as "
+            "0-15; for a list of tasks give each its part by --shard"
+        )
+    return _checked(index, count, "array")
 
 
 def _numbered(env: Mapping[str, str], index: str, count: str) -> Share:

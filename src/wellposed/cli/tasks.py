@@ -21,7 +21,7 @@ from wellposed.cli.sinograms import array_task
 from wellposed.datasets.files import read_array
 from wellposed.datasets.images.mask import read_mask
 from wellposed.datasets.mri.encoding import center_crop
-from wellposed.datasets.reading import Measured, read
+from wellposed.datasets.reading import Image, Measured, read
 from wellposed.errors import ArgumentError, ShapeError, require, require_choice
 from wellposed.operators import presets
 from wellposed.operators.presets import Task
@@ -52,8 +52,15 @@ def build_task(
         ArgumentError and subclasses: the content of the file does not fit the operator.
     """
     if ":" not in operator:
-        _check_name(operator, options)
+        check_name(operator, options)
     found = read_bands(path) if options.bands else read(path)
+    return task_from(found, operator, options, channels)
+
+
+def task_from(
+    found: Image | Measured, operator: str, options: InputOptions, channels: int | None = None
+) -> FileTask:
+    """Set up the problem of what was read from a file, see `build_task`."""
     if isinstance(found, Measured):
         return _of_scan(scan_task(found, operator, options), TaskInput(np.empty(0), Units()))
     source = task_input(found, operator, options)
@@ -92,7 +99,8 @@ def _array_scan(array: np.ndarray, operator: str, o: InputOptions) -> ScanTask |
     return None
 
 
-def _check_name(operator: str, o: InputOptions) -> None:
+def check_name(operator: str, o: InputOptions) -> None:
+    """Raise unless the options fit an operator that is given by name."""
     require_choice("operator", operator, presets.OPERATORS)
     accepted = f"options of {operator}, see --help; this option is for an operator MODULE:CLASS"
     require(not o.operator_set, "--operator-set", " ".join(o.operator_set), accepted)

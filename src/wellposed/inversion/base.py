@@ -55,6 +55,15 @@ class Inversion(ABC):
         steps: noise levels; the network is called once or twice for each but one of them.
         spacing: spacing of the levels, see `Schedule.times`.
         start: noise-to-signal ratio up to which images are carried; by default all levels.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> prior = priors.GaussianPrior(0.5, 0.1)
+        >>> image = torch.rand(1, 1, 8, 8)
+        >>> code = inversion.BDIA(steps=10).encode(image, prior)
+        >>> code.x_T.shape, torch.allclose(code.decode(prior), image, atol=1e-6)
+        (torch.Size([1, 1, 8, 8]), True)
     """
 
     steps: Steps = 50
@@ -150,6 +159,15 @@ class Code:
         std: standard deviation of the schedule's noise at the noisiest level, in units.
         scale: size there in units over that of the states.
         dtype: dtype of the images.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> prior, method = priors.GaussianPrior(0.5, 0.1), inversion.BDIA(steps=10)
+        >>> a, b = (method.encode(torch.rand(1, 1, 8, 8), prior) for _ in range(2))
+        >>> a.interpolate(b, share=0.5).decode(prior).shape
+        torch.Size([1, 1, 8, 8])
+        >>> path = a.save("code.h5")
     """
 
     states: States

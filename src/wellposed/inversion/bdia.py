@@ -37,6 +37,15 @@ class BDIA(Inversion):
     Args:
         gamma: g, above 0 and at most 1.
         steps, spacing, start: see `Inversion`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> prior = priors.GaussianPrior(0.5, 0.1)
+        >>> image = torch.rand(1, 1, 8, 8)
+        >>> code = inversion.BDIA(steps=10).encode(image, prior)
+        >>> torch.allclose(code.decode(prior), image, atol=1e-6), code.calls
+        (True, 9)
     """
 
     gamma: Gamma = 1.0

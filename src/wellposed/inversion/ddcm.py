@@ -37,6 +37,15 @@ class DDCM:
         spacing: spacing of the levels, see `Schedule.times`.
         eta: share of fresh noise in the variance.
         seed: seed of the noise.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> source, target = priors.GaussianPrior(0.3, 0.1), priors.GaussianPrior(0.6, 0.1)
+        >>> image = torch.rand(1, 1, 8, 8)
+        >>> edited = inversion.DDCM(steps=4).edit(image, source, target)
+        >>> torch.allclose(inversion.DDCM(steps=4).edit(image, source, source), image, atol=1e-6)
+        True
     """
 
     steps: Steps = 12

@@ -36,6 +36,15 @@ class DDIM(Euler):
     Args:
         at: ``source`` or ``target``.
         steps, spacing, start: see `Inversion`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> prior = priors.GaussianPrior(0.5, 0.1)
+        >>> image = torch.rand(1, 1, 8, 8)
+        >>> code = inversion.DDIM(steps=50).encode(image, prior)
+        >>> bool(code.round_trip(image, prior) < 0.1)  # not exact
+        True
     """
 
     at: Annotated[str, Choice("source", "target")] = "source"

@@ -31,6 +31,14 @@ class DirectInversion(Inversion):
 
     Args:
         steps, spacing, start: see `Inversion`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> source, target = priors.GaussianPrior(0.3, 0.1), priors.GaussianPrior(0.6, 0.1)
+        >>> image = torch.rand(1, 1, 8, 8)
+        >>> inversion.DirectInversion(steps=10).edit(image, source, target).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     def up(self, x_m: Tensor, chain: Chain) -> Found:

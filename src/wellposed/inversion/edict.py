@@ -33,6 +33,15 @@ class EDICT(Inversion):
         mixing: p at 50 steps.
         alternate: whether y moves first on every second step.
         steps, spacing, start: see `Inversion`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> prior = priors.GaussianPrior(0.5, 0.1)
+        >>> image = torch.rand(1, 1, 8, 8)
+        >>> code = inversion.EDICT(steps=10).encode(image, prior)
+        >>> torch.allclose(code.decode(prior), image, atol=1e-6), len(code.states)
+        (True, 2)
     """
 
     mixing: Mixing = 0.93

@@ -31,6 +31,15 @@ class EditFriendly(Inversion):
         eta: 1 is DDPM, 0 has no fresh noise; see `priors.transition.variance`.
         seed: seed of the ``w_t``.
         steps, spacing, start: see `Inversion`; the published ``skip`` is a ``start``.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> source, target = priors.GaussianPrior(0.3, 0.1), priors.GaussianPrior(0.6, 0.1)
+        >>> image = torch.rand(1, 1, 8, 8)
+        >>> edited = inversion.EditFriendly(steps=10, start=2.0).edit(image, source, target)
+        >>> bool((edited > image).all())  # towards the target's mean
+        True
     """
 
     eta: Fraction = 1.0

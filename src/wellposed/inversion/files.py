@@ -33,6 +33,15 @@ def load(path: str | Path) -> Code:
 
     Raises:
         FileError: any other file.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> prior = priors.GaussianPrior(0.5, 0.1)
+        >>> code = inversion.BDIA(steps=10).encode(torch.rand(1, 1, 8, 8), prior)
+        >>> again = inversion.load(code.save("code.h5"))
+        >>> torch.equal(again.decode(prior), code.decode(prior))
+        True
     """
     path = require_path("path", path)
     try:

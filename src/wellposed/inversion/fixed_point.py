@@ -34,6 +34,15 @@ class FixedPoint(Euler):
         tolerance: relative residual at which an item stops; 0 uses all iterations.
         memory: earlier steps that are mixed; 1 is the plain iteration.
         steps, spacing, start: see `Inversion`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> prior = priors.GaussianPrior(0.5, 0.1)
+        >>> image = torch.rand(1, 1, 8, 8)
+        >>> code = inversion.FixedPoint(steps=10, tolerance=1e-6).encode(image, prior)
+        >>> bool(code.residual < 1e-6), bool(code.round_trip(image, prior) < 1e-4)
+        (True, True)
     """
 
     iterations: Count = 30

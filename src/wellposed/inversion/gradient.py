@@ -62,6 +62,15 @@ def generate(
 
     Returns:
         Clean images in units, in the dtype of the noise.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> noise = torch.randn(1, 1, 8, 8, requires_grad=True)
+        >>> image = inversion.generate(noise, priors.GaussianPrior(0.5, 0.1), steps=10)
+        >>> image.sum().backward()
+        >>> image.shape, noise.grad.shape
+        (torch.Size([1, 1, 8, 8]), torch.Size([1, 1, 8, 8]))
     """
     require_batch("noise", noise)
     require(

@@ -23,6 +23,15 @@ class Midpoint(Inversion):
 
     Args:
         steps, spacing, start: see `Inversion`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> prior = priors.GaussianPrior(0.5, 0.1)
+        >>> image = torch.rand(1, 1, 8, 8)
+        >>> code = inversion.Midpoint(steps=50).encode(image, prior)
+        >>> bool(code.round_trip(image, prior) < 0.01)  # of second order
+        True
     """
 
     needs_signal: ClassVar[bool] = False

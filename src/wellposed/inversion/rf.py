@@ -39,6 +39,15 @@ class RFInversion(Inversion):
             its first quarter.
         seed: seed of z.
         steps, spacing, start: see `Inversion`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> source = priors.GaussianPrior(0.3, 0.1, priors.Flow())
+        >>> target = priors.GaussianPrior(0.6, 0.1, priors.Flow())
+        >>> method = inversion.RFInversion(steps=10, eta=0.9, until=3.0)
+        >>> method.edit(torch.rand(1, 1, 8, 8), source, target).shape
+        torch.Size([1, 1, 8, 8])
     """
 
     gamma: Fraction = 0.5

@@ -62,6 +62,14 @@ class RIVAL(Inversion):
         until: noise-to-signal ratio below which the noises stay as they are; the published label
             600 of Stable Diffusion is 2.3.
         steps, spacing, start: see `Inversion`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> source, target = priors.GaussianPrior(0.3, 0.1), priors.GaussianPrior(0.6, 0.1)
+        >>> image = torch.rand(1, 3, 8, 8)
+        >>> inversion.RIVAL(steps=10).edit(image, source, target).shape
+        torch.Size([1, 3, 8, 8])
     """
 
     until: NonNegative = 2.3

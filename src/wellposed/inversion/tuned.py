@@ -126,6 +126,13 @@ class NullText(Tuned):
 
     Args:
         iterations, rate, steps, spacing, start: see `Tuned`.
+
+    Example:
+        >>> from wellposed import inversion, priors
+        >>> hub = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+        >>> source = priors.load(hub, prompt="a cat", guidance=5.0)  # hub # doctest: +SKIP
+        >>> target = source.with_prompt("a dog")  # doctest: +SKIP
+        >>> edited = inversion.NullText().edit(image, source, target)  # doctest: +SKIP
     """
 
     tunes: ClassVar[str] = "null"
@@ -149,6 +156,13 @@ class PromptTuning(Tuned):
 
     Args:
         iterations, rate, steps, spacing, start: see `Tuned`.
+
+    Example:
+        >>> from wellposed import inversion, priors
+        >>> hub = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+        >>> source = priors.load(hub, prompt="a cat")  # hub # doctest: +SKIP
+        >>> target = source.with_prompt("a dog")  # doctest: +SKIP
+        >>> edited = inversion.PromptTuning().edit(image, source, target)  # doctest: +SKIP
     """
 
     tunes: ClassVar[str] = "condition"

@@ -19,6 +19,14 @@ class Whiteness(NamedTuple):
         low: mean power of the spatial frequencies below a quarter of the sampling rate.
         high: mean power of the other ones.
         lag: correlation of neighbouring pixels.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import inversion, priors
+        >>> prior = priors.GaussianPrior(0.5, 0.1)
+        >>> code = inversion.BDIA(steps=20).encode(torch.rand(2, 1, 16, 16), prior)
+        >>> code.whiteness.std.shape, code.whiteness.lag.shape
+        (torch.Size([2]), torch.Size([2]))
     """
 
     std: Tensor

@@ -80,6 +80,18 @@ def forward_model_losses(
         t: times (B,).
         eps: standard noise like the first target; zero where nothing is measured.
         schedule: schedule of the diffusion.
+
+    Example:
+        >>> import torch
+        >>> from types import SimpleNamespace
+        >>> from wellposed import priors
+        >>> from wellposed.learning import forward_model_losses
+        >>> network = SimpleNamespace(guess=lambda y_c: y_c, estimate=lambda y_c, *_: y_c)
+        >>> context, t = torch.ones(2, 1, 8, 8), torch.full((2,), 0.5)
+        >>> y, eps = torch.ones(2, 1, 8, 4), torch.randn(2, 1, 8, 4)
+        >>> targets = [(y, lambda x: x[..., ::2])]
+        >>> forward_model_losses(network, context, targets, t, eps, priors.Flow()).sum
+        tensor(0.)
     """
     require(len(targets) > 0, "targets", len(targets), "one or more")
     y, forward = targets[0]
@@ -100,6 +112,19 @@ class ForwardModelSampler:
         temperature: standard deviation of all draws, 1 for samples of the distribution.
         threshold: quantile of ``|z_0|`` of an item to which larger values are cut, after which all
             are divided by it, if it exceeds 1; the paper has .95. None, for data without bounds.
+
+    Example:
+        >>> import torch
+        >>> from types import SimpleNamespace
+        >>> from wellposed import priors
+        >>> from wellposed.learning import ForwardModelSampler
+        >>> from wellposed.noise import ItemNoise
+        >>> network = SimpleNamespace(guess=lambda y_c: y_c, estimate=lambda y_c, *_: y_c)
+        >>> noise, context, schedule = ItemNoise(0, [(0,)]), torch.rand(1, 1, 8, 8), priors.Flow()
+        >>> sampler = ForwardModelSampler(steps=5)
+        >>> x, y = sampler(network, context, lambda x: x[..., ::2], schedule, noise)
+        >>> x.shape, y.shape  # the signal, and what is measured of it
+        (torch.Size([1, 1, 8, 8]), torch.Size([1, 1, 8, 4]))
     """
 
     steps: Steps = 10

@@ -25,6 +25,17 @@ class Measurement:
         name: name of its samples' files.
         y: (1, ...).
         operator: a linear operator with a positive noise level.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> from wellposed.learning import Measurement
+        >>> mask = operators.random_mask(16, 16, keep=0.5)
+        >>> operator = operators.Inpainting(mask, channels=1, noise_sigma=0.05)
+        >>> y = operator.measure(5.0 * torch.rand(1, 1, 16, 16), seed=0)  # in units of a scanner
+        >>> scan = Measurement("scan-1", y, operator).normalised()
+        >>> bool(scan.image.max() < 2)
+        True
     """
 
     name: str

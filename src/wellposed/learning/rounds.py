@@ -36,6 +36,12 @@ class RoundSettings:
         start_rounds: rounds of the Gaussian from which the first samples come.
         solver: the posterior sampler.
         seed: seed of the samples.
+
+    Example:
+        >>> from wellposed import solvers
+        >>> from wellposed.learning import RoundSettings
+        >>> RoundSettings(rounds=6, solver=solvers.MMPS(steps=20)).start_rounds
+        8
     """
 
     rounds: Count = 4
@@ -82,6 +88,13 @@ def learn_from_measurements(
         ArgumentError and subclasses: no measurement, two of one name, or other shapes.
         CheckpointError: the folder holds another run, or what it holds is damaged.
         FileError: the folder cannot be written.
+
+    Example:
+        >>> from wellposed.learning import RoundSettings, learn_from_measurements
+        >>> from wellposed.priors.training import TrainingSettings
+        >>> training = TrainingSettings(data=(), out="learned", image_size=(64,), steps=2000)
+        >>> rounds = RoundSettings(rounds=4)
+        >>> folder = learn_from_measurements(scans, training, rounds)  # hours # doctest: +SKIP
     """
     settings, out = settings or RoundSettings(), Path(training.out)
     require(len(measurements) > 0, "measurements", "none", "one or more")

@@ -34,6 +34,17 @@ def stationary_start(
 
     Raises:
         ShapeError: images of different shapes, or volumes.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> from wellposed.learning import Measurement, stationary_start
+        >>> operator = operators.Inpainting(operators.random_mask(8, 8, 0.5), 1, noise_sigma=0.1)
+        >>> measured = [operator.measure(torch.rand(1, 1, 8, 8)) for _ in range(4)]
+        >>> scans = [Measurement(str(n), y, operator) for n, y in enumerate(measured)]
+        >>> prior = stationary_start(scans, rounds=2, seed=0)
+        >>> prior.denoise(torch.randn(1, 1, 8, 8), 500.0).shape
+        torch.Size([1, 1, 8, 8])
     """
     first = measurements[0].image
     size = tuple(first.shape[1:])

@@ -62,6 +62,16 @@ def shard(y: Tensor, operator: Operator) -> tuple[Tensor, Operator]:
     Raises:
         ArgumentError: another kind of operator, or fewer slices than processes.
         ShapeError, DtypeError, DeviceError: ``y`` does not fit the operator.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.parallel.sharding import gather, shard
+        >>> operator = operators.Stacked(operators.Denoising((1, 8, 8), noise_sigma=0.1), slices=4)
+        >>> y, part = shard(torch.rand(1, 1, 4, 8, 8), operator)  # started by torchrun
+        >>> prior = priors.Slicewise(priors.GaussianPrior(0.5, 1 / 12))
+        >>> gather(solvers.DDS(steps=5)(y, part, prior, seed=0), part).mean.shape
+        torch.Size([1, 1, 4, 8, 8])
     """
     if not hasattr(operator, "restricted_to"):
         raise ArgumentError(
@@ -88,6 +98,16 @@ def gather(result: Reconstruction, operator: nn.Module) -> Reconstruction | None
     Args:
         result: result of this process's slices.
         operator: their operator, from `shard`.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.parallel.sharding import gather, shard
+        >>> operator = operators.Stacked(operators.Denoising((1, 8, 8), noise_sigma=0.1), slices=4)
+        >>> y, part = shard(torch.rand(1, 1, 4, 8, 8), operator)
+        >>> prior = priors.Slicewise(priors.GaussianPrior(0.5, 0.1))
+        >>> result = solvers.DDS(steps=5)(y, part, prior, seed=0)
+        >>> whole = gather(result, part)  # None but on process 0
     """
     part = part_of(operator)
     samples = part.gather(result.samples)
@@ -119,6 +139,15 @@ def spread(
         ArgumentError: the operator has masks, maps or noise levels per item; also the errors of
             the solver.
         ProcessLostError: a process died.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.parallel.sharding import spread
+        >>> operator = operators.Denoising((1, 8, 8), noise_sigma=0.1)
+        >>> y, prior = torch.rand(6, 1, 8, 8), priors.GaussianPrior(0.5, 1 / 12)
+        >>> spread(solvers.DDS(steps=5), y, operator, prior, seed=0).mean.shape  # of 6 images
+        torch.Size([6, 1, 8, 8])
     """
     batch = isinstance(y, Tensor) and y.ndim > 0
     require(batch, "y", type(y).__name__, "a batch of measurements, (B, ...)")
@@ -131,25 +160,12 @@ def spread(
     start, stop = share.starts[share.rank : share.rank + 2]
     if start == stop:
         return None
-    results = [
-        solver(
-            y[start:stop],
-            operator,
-            prior,
-            noise=ItemNoise(seed, [(n, b) for b in range(start, stop)]),
-        )
-        for n in range(num_samples)
-    ]
-    samples, residual = (
-        gathered(torch.cat([getattr(r, name) for r in results]), 1, share)
-        for name in ("samples", "residual")
+    own = range(start, stop)
+    result = solver(
+        *(y[start:stop], operator, prior), num_samples=num_samples, seed=seed, items=own
     )
-    first, seconds = results[0], sum(r.seconds for r in results)
-    measured = None if first.measured is None else gathered(first.measured, 0, share)
-    if share.rank > 0:
-        return None
-    whole = replace(first, samples=samples, residual=residual, measured=measured)
-    return replace(whole, seconds=seconds, seed=seed)
+    whole = result.by_item(lambda value, axis: gathered(value, axis, share))
+    return whole if share.rank == 0 else None
 
 
 def _require_one_for_all(operator: nn.Module) -> None:

@@ -58,6 +58,17 @@ class RunFolder:
     Raises:
         ArgumentError: ``every`` is not a positive integer.
         FileError: the folder is not on this machine.
+
+    Example:
+        >>> import torch
+        >>> from pathlib import Path
+        >>> from wellposed import operators, priors, solvers
+        >>> from wellposed.runs.checkpoint import RunFolder
+        >>> operator, prior = operators.Denoising((1, 8, 8), 0.1), priors.GaussianPrior(0.5, 0.1)
+        >>> y = torch.rand(1, 1, 8, 8)
+        >>> result = solvers.DDS(steps=5)(y, operator, prior, seed=7, checkpoint="run")
+        >>> RunFolder(Path("run")).read()["seed"]
+        7
     """
 
     path: Path

@@ -42,6 +42,16 @@ class MemoryPlan:
         chunk: slices that the prior denoises at once; ``None`` if it denoises whole volumes.
         per_slice: largest number of bytes the prior allocates per slice, or for the volumes.
         free: bytes free on each device.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.Stacked(operators.Denoising((1, 8, 8), noise_sigma=0.1), slices=4)
+        >>> prior = priors.Slicewise(priors.GaussianPrior(0.5, 1 / 12))
+        >>> problem = solvers.Problem.create(torch.rand(1, 1, 4, 8, 8), operator, prior)
+        >>> plan = solvers.DDS().memory_plan(problem)
+        >>> plan.fits, plan.volume  # bytes
+        (True, 1024)
     """
 
     prior: Prior

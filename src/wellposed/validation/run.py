@@ -64,6 +64,11 @@ class Effort:
         signals: signals of the Levy test, 50 samples each.
         steps: numbers of steps from whose errors the order of convergence is estimated.
         budget: largest number of steps of a solver in all other tests, see `capped`.
+
+    Example:
+        >>> from wellposed.validation import FULL, QUICK
+        >>> QUICK.samples, FULL.samples
+        (200, 1000)
     """
 
     kinds: tuple[str, ...] = tuple(PROBLEMS)
@@ -80,6 +85,8 @@ class Effort:
 
 
 FULL = Effort()
+"""What `wellposed validate` takes, for the table in docs/posterior.md."""
+
 QUICK = Effort(
     kinds=("random matrix", "field, half the pixels"),
     problems=1,
@@ -93,10 +100,20 @@ QUICK = Effort(
     steps=(10, 20),
     budget=25,
 )
+"""What `wellposed validate --quick` takes, a matter of seconds for a solver."""
 
 
 def measure(solver: Solver | None, effort: Effort) -> Record:
-    """Return the results of all tests of a solver; ``None`` uses exact samples: the floor."""
+    """Return the results of all tests of a solver; ``None`` uses exact samples: the floor.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from wellposed.validation import QUICK, measure
+        >>> effort = replace(QUICK, samples=50, mixture_samples=50, signals=1)
+        >>> floor = measure(None, effort)  # of exact samples; solvers take longer
+        >>> list(floor["gaussian"])
+        ['random matrix', 'field, half the pixels']
+    """
     if solver is not None:
         solver = capped(solver, effort.budget)
     started = process_time()

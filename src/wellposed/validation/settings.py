@@ -47,6 +47,11 @@ def recorded_solvers() -> dict[str, Solver]:
 
     These are all zero-shot solvers for images, with the defaults of their papers and `BUDGET`
     steps. The times are spaced so that equivalent processes give equal samples.
+
+    Example:
+        >>> from wellposed.validation import recorded_solvers
+        >>> "MMPS" in recorded_solvers()
+        True
     """
     recorded: dict[str, Solver] = {}
     for cls in named_solvers().values():
