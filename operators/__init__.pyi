@@ -9,6 +9,7 @@ from .ct import FanBeamCT as FanBeamCT
 from .ct import Panel as Panel
 from .ct import ParallelBeamCT as ParallelBeamCT
 from .ct.astra import from_astra as from_astra
+from .ct.blind_ct import BlindCT as BlindCT
 from .ct.cil import from_cil as from_cil
 from .ct.counts import MU_WATER as MU_WATER
 from .ct.counts import from_hounsfield as from_hounsfield

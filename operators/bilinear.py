@@ -26,7 +26,7 @@ class Bilinear(NonlinearOperator):
         parameter_channels: channels of the parameter, whose sides are those of the image.
         measurement_size: shape of one measurement.
         noise_sigma: noise level in ``y``.
-        is_complex: image and parameter are complex.
+        complex_image: image and parameter are complex.
 
     Example:
         >>> import torch
@@ -44,11 +44,11 @@ class Bilinear(NonlinearOperator):
         parameter_channels: Count,
         measurement_size: Sequence[Count],
         noise_sigma: float | Tensor = 0.0,
-        is_complex: bool = False,
+        complex_image: bool = False,
     ) -> None:
         channels, *sides = image_size
         joint = (channels + parameter_channels, *sides)
-        super().__init__(joint, measurement_size, noise_sigma, is_complex)
+        super().__init__(joint, measurement_size, noise_sigma, complex_image)
         self.channels = [channels, parameter_channels]
 
     @abstractmethod

@@ -136,6 +136,13 @@ class Matern(Covariance):
 
     Raises:
         ArgumentError: a size that is not two sides.
+
+    Example:
+        >>> from wellposed import priors
+        >>> smooth = priors.Matern((16, 16), length=6.0, std=0.3)
+        >>> fields = priors.GaussianPrior(0.0, smooth).sample((2, 1, 16, 16), seed=0)
+        >>> bool((fields.diff(dim=-1).std() < 0.5 * fields.std()))
+        True
     """
 
     def __init__(

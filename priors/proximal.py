@@ -181,6 +181,14 @@ class Simplex:
     Raises:
         ShapeError: a mean that is not (H, W).
         ArgumentError: one with negative values or another sum.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors
+        >>> simplex = priors.Simplex(operators.gaussian_kernel(1.0, size=5).float())
+        >>> found = simplex(torch.randn(2, 1, 5, 5), torch.tensor([0.1, 0.1]))
+        >>> found.sum((-2, -1)).flatten()
+        tensor([1., 1.])
     """
 
     mean: RealTensor

@@ -34,6 +34,7 @@ def shrink(x, sigma):
 
 NEEDED = {
     "BlindBlur": {"image_size": GREY, "kernel_size": 3},
+    "BlindCT": {"ct": operators.ParallelBeamCT(8, 6), "kernel_size": 3},
     "BlindMRI": {"mask": MASK, "coils": 2},
     "Blur": {"kernel": torch.ones(3, 3) / 9, "image_size": GREY},
     "Companded": {"operator": NOISING},

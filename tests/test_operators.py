@@ -15,6 +15,7 @@ from wellposed import errors, operators
 from wellposed.operators import (
     JPEG,
     BlindBlur,
+    BlindCT,
     BlindMRI,
     Blur,
     Channels,
@@ -182,6 +183,7 @@ PER_ITEM = {
 NONLINEAR = {
     "jpeg": lambda: JPEG((3, 9, 8), 50),
     "blind blur": lambda: BlindBlur((1, 8, 6), 3),
+    "blind ct": lambda: BlindCT(ParallelBeamCT(8, 6), 3),
     "blind mri": lambda: BlindMRI(mask(8, 6), 2),
     "phase retrieval": lambda: PhaseRetrieval((1, 8, 6)),
     "companded": lambda: Companded(Blur(KERNEL, (1, 6, 7))),

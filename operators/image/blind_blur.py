@@ -1,20 +1,18 @@
 """Circular convolution with an unknown kernel."""
 
 from collections.abc import Sequence
-from types import EllipsisType
 
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, image_sides, require_integer
-from wellposed.errors import ShapeError, require
+from wellposed.checks import Count
 from wellposed.operators.base import LinearOperator
-from wellposed.operators.bilinear import Bilinear
 from wellposed.operators.image.blur import FourierFilter
 from wellposed.operators.linear_map import check_batch
+from wellposed.operators.unknown_kernel import UnknownKernel, middle
 
 
-class BlindBlur(Bilinear):
+class BlindBlur(UnknownKernel):
     """``y = k * x + n``: circular convolution of an image with an unknown kernel.
 
     The kernel is a further channel of the unknown, a canvas (1, H, W) with the kernel's centre at
@@ -39,47 +37,14 @@ class BlindBlur(Bilinear):
         torch.Size([1, 3, 16, 16])
     """
 
-    inside: Tensor
-
     def __init__(
         self,
         image_size: Sequence[Count],
         kernel_size: Count,
         noise_sigma: float | Tensor = 0.0,
     ) -> None:
-        size = image_sides(image_size)
-        require_integer("kernel_size", kernel_size)
-        fits = kernel_size <= min(size[1:])
-        require(fits, "kernel_size", kernel_size, f"at most {min(size[1:])}, as the image")
-        super().__init__(size, 1, size, noise_sigma)
+        super().__init__(image_size, (kernel_size, kernel_size), image_size, noise_sigma)
         self.kernel_size = kernel_size
-        ones = torch.ones(1, 1, kernel_size, kernel_size)
-        self.register_buffer("inside", self.canvas(ones), persistent=False)
-
-    def canvas(self, kernels: Tensor) -> Tensor:
-        """Return kernels (B, 1, h, w) or (h, w) as canvases (B, 1, H, W)."""
-        side, (height, width) = self.kernel_size, self.img_size[-2:]
-        if kernels.ndim not in (2, 4) or tuple(kernels.shape[-2:]) != (side, side):
-            raise ShapeError(
-                f"kernels: got {tuple(kernels.shape)}, accepted: ({side}, {side}) or "
-                f"(B, 1, {side}, {side})"
-            )
-        kernels = kernels.reshape(-1, 1, side, side)
-        canvas = kernels.new_zeros(len(kernels), 1, height, width)
-        self.window(canvas).copy_(kernels)
-        return canvas
-
-    def window(self, canvas: Tensor) -> Tensor:
-        """Return the kernels (B, 1, h, w) on canvases (B, 1, H, W)."""
-        return canvas[_middle([self.kernel_size] * 2, self.img_size[-2:])]
-
-    def normalised(self, parameter: Tensor) -> Tensor:
-        """Return kernels without negative values and with sum 1; flat ones if nothing is left."""
-        inside = self.inside.to(parameter)
-        kernel = parameter.clamp(min=0) * inside
-        total = kernel.sum((-2, -1), keepdim=True)
-        flat = inside / inside.sum()
-        return torch.where(total > 0, kernel / total.clamp(min=1e-12), flat)
 
     def centred(self, image: Tensor, parameter: Tensor) -> tuple[Tensor, Tensor]:
         """Return both shifted by whole pixels such that the kernels' means are in the middle."""
@@ -147,7 +112,7 @@ class KernelBlur(LinearOperator):
     ) -> None:
         size = tuple(image.shape[1:])
         super().__init__((1, *size[1:]), size, noise_sigma, items=len(image))
-        self._window = _middle([kernel_size] * 2, size[1:])
+        self._window = middle([kernel_size] * 2, size[1:])
         # Sides of a transform in which the differences of any two window pixels are distinct.
         self._sides = [min(2 * kernel_size - 1, side) for side in size[1:]]
         spectrum = torch.fft.rfft2(image.double())
@@ -179,7 +144,7 @@ class KernelBlur(LinearOperator):
         """Return the transform of the image's autocorrelation at the window's differences."""
         sides, power = self.img_size[1:], spectrum.abs().square().sum(1, keepdim=True)
         whole = torch.fft.fftshift(torch.fft.irfft2(power, s=sides), dim=(-2, -1))
-        near = whole[_middle(self._sides, sides)]
+        near = whole[middle(self._sides, sides)]
         found: Tensor = torch.fft.rfft2(torch.fft.ifftshift(near, dim=(-2, -1))).real
         return found
 
@@ -188,15 +153,6 @@ class KernelBlur(LinearOperator):
         masked = torch.zeros_like(canvas)
         masked[self._window] = canvas[self._window]
         return masked
-
-
-def _middle(extents: Sequence[int], sides: Sequence[int]) -> tuple[EllipsisType, slice, slice]:
-    """Return the window of some extents whose middle is that of an image's sides."""
-    rows, columns = (
-        slice(side // 2 - n // 2, side // 2 - n // 2 + n)
-        for n, side in zip(extents, sides, strict=True)
-    )
-    return ..., rows, columns
 
 
 def _transfer(canvas: Tensor) -> Tensor:

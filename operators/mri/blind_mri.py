@@ -24,6 +24,16 @@ class BlindMRI(Bilinear):
         mask: sampling mask (H, W) or (B, H, W), 0 or 1; lines are ``line.expand(H, W)``.
         coils: number of coils.
         noise_sigma: noise in the real and in the imaginary part of k-space.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators
+        >>> mask = operators.uniform_random_lines(16, acceleration=2, center_fraction=0.25, seed=0)
+        >>> operator = operators.BlindMRI(mask.expand(16, 16), coils=4, noise_sigma=0.01)
+        >>> maps = operators.simulate_sensitivity_maps(4, 16, 16, seed=0)
+        >>> image = torch.rand(1, 1, 16, 16) + 0j
+        >>> operator.A(torch.cat([image, maps], 1)).shape  # the unknown is image and maps
+        torch.Size([1, 4, 16, 16])
     """
 
     mask: Tensor
@@ -31,7 +41,7 @@ class BlindMRI(Bilinear):
     def __init__(self, mask: Tensor, coils: Count, noise_sigma: float | Tensor = 0.0) -> None:
         mask = binary_mask(mask, 3)
         size = (require_integer("coils", coils), *mask.shape[1:])
-        super().__init__((1, *mask.shape[1:]), coils, size, noise_sigma, is_complex=True)
+        super().__init__((1, *mask.shape[1:]), coils, size, noise_sigma, complex_image=True)
         self.register_buffer("mask", mask[:, None])
 
     def normalised(self, parameter: Tensor) -> Tensor:

@@ -85,6 +85,19 @@ class BlindHQS(Solver):
         start, stop: noise levels ``sigma / alpha`` between which the parameter is found, in units.
         averaging: weight of the latest step in the running means.
         fit_steps: proximal gradient steps of a fit of the parameter.
+
+    Example:
+        >>> import torch
+        >>> from wellposed import operators, priors, solvers
+        >>> operator = operators.BlindBlur((1, 16, 16), kernel_size=5, noise_sigma=0.01)
+        >>> kernel = operator.canvas(operators.gaussian_kernel(1.0, size=5)).float()
+        >>> y = operator.measure(torch.cat([torch.rand(1, 1, 16, 16), kernel], 1), seed=0)
+        >>> kernels = priors.Proximal(priors.Simplex(kernel[0, 0]), (-0.1, 0.1), channels=1)
+        >>> prior = priors.Product([priors.GaussianPrior(0.5, 0.1), kernels], channels=[1, 1])
+        >>> result = solvers.BlindHQS(steps=5, starts=1)(y, operator, prior, seed=0)
+        >>> image, kernel = operator.split(result.mean)
+        >>> float(kernel.sum())  # doctest: +ELLIPSIS
+        1.0...
     """
 
     steps: Steps = 60
