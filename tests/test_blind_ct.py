@@ -106,7 +106,7 @@ def test_the_rotation_centre_of_a_measured_tooth_is_found():
 
 
 def test_what_does_not_fit_is_refused():
-    operator, x, kernels = unknown()
+    operator, x, _ = unknown()
     with pytest.raises(errors.ArgumentError, match="ct: got 3, accepted: an instance of PlanarCT"):
         BlindCT(3, TAPS)
     with pytest.raises(errors.ArgumentError, match="kernel_size: got 4, accepted: an odd"):
