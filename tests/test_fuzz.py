@@ -74,13 +74,13 @@ HOSTILE = {
 """What no caller means, or hardly any."""
 
 
-@cache
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     """Folders that a call makes, such as caches, are made there."""
     monkeypatch.chdir(tmp_path)
 
 
+@cache
 def kinds_of(function):
     """Return what the arguments of a call declare, by name."""
     if is_dataclass(function):

@@ -38,7 +38,7 @@ class BlindCT(UnknownKernel):
         >>> operator = operators.BlindCT(operators.ParallelBeamCT(16, angles=20), kernel_size=5)
         >>> kernel = operator.canvas(torch.tensor([[0.0, 0.0, 0.0, 1.0, 0.0]]))
         >>> operator.A(torch.cat([torch.rand(1, 1, 16, 16), kernel], 1)).shape
-        torch.Size([1, 1, 20, 23])
+        torch.Size([1, 1, 20, 24])
         >>> operator.offset(kernel)  # the centre is one bin further than in the geometry
         tensor([-1.])
     """

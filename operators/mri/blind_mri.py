@@ -32,7 +32,7 @@ class BlindMRI(Bilinear):
         >>> operator = operators.BlindMRI(mask.expand(16, 16), coils=4, noise_sigma=0.01)
         >>> maps = operators.simulate_sensitivity_maps(4, 16, 16, seed=0)
         >>> image = torch.rand(1, 1, 16, 16) + 0j
-        >>> operator.A(torch.cat([image, maps], 1)).shape  # the unknown is image and maps
+        >>> operator.A(torch.cat([image, maps[None]], 1)).shape  # the unknown is image and maps
         torch.Size([1, 4, 16, 16])
     """
 
