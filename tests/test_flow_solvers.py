@@ -12,7 +12,7 @@ from wellposed.noise import ItemNoise
 from wellposed.operators import Denoising, Inpainting, MatrixOperator, random_mask
 from wellposed.operators.image.nonlinear import PhaseRetrieval
 from wellposed.priors import Flow, GaussianPrior
-from wellposed.solvers import DiffPIR, Flower, PnPFlow, Problem
+from wellposed.solvers import FLAIR, DiffPIR, Flower, PnPFlow, Problem
 from wellposed.solvers.data import squared_norm
 from wellposed.validation.consistency import process_gap
 from wellposed.validation.gaussian import BatchNoise, draw_samples, gaussian_problem, process
@@ -165,3 +165,36 @@ def test_nonlinear_operators_are_for_pnp_flow():
     assert torch.isfinite(PnPFlow(steps=5)(y, operator, prior, seed=0).samples).all()
     with pytest.raises(errors.ArgumentError, match="linear"):
         Flower().check(Problem.create(y, operator, prior))
+
+
+def test_flair_is_the_published_equations_in_the_flow():
+    """With the regulariser written as in the published code, and data that ask for nothing."""
+    y, operator, prior = unit_problem(noise_sigma=1e3)
+    errors = tuple(torch.linspace(0.3, 1.0, 100).tolist())
+    found = FLAIR(steps=6, errors=errors)(y, operator, prior, seed=2).samples[0]
+    noise, mu = ItemNoise(2, [(0, 0)]), operator.A_dagger(y)
+    kept = noise.draw(mu)
+    trust = 1 / torch.tensor(errors).double()
+    weights = 0.5 * ((trust / trust.sum() * 100) - (trust / trust.sum() * 100)[-1]).clamp(min=0)
+    for t in torch.linspace(1, 0.18, 8).double()[1:-1]:
+        eps = (1 - t) * kept + (1 - (1 - t) ** 2).sqrt() * noise.draw(mu)
+        x = t * eps + (1 - t) * mu
+        v = (x - prior.denoise(x, float(t))) / t
+        kept = (1 - t) * mu + t * eps + (1 - t) * v
+        slope = -2 * (1 / (1 - t) + 1 / t)
+        u = -x / (1 - t) - t * slope / 2 * eps
+        nearest = int((torch.linspace(1, 0, 100) - t).abs().argmin())
+        mu = mu - weights[nearest] * (v - u)
+    torch.testing.assert_close(found, mu, rtol=0, atol=1e-6)
+
+
+def test_flair_has_about_the_mean_of_a_prior_of_unit_variance():
+    mean, share, _ = errors_of(FLAIR(steps=20), 400)
+    assert mean < 0.2
+    assert 0.3 < share < 1
+
+
+def test_flair_meets_the_noise_of_the_data():
+    y, operator, prior = unit_problem(noise_sigma=0.1)
+    misfit = (y - operator.A(FLAIR()(y, operator, prior, seed=0).mean)).square().mean().sqrt()
+    assert misfit <= 0.1 * (1 + 1e-6)

@@ -16,6 +16,7 @@ from wellposed.priors.covariance import Full
 from wellposed.solvers import (
     DDS,
     DPS,
+    FLAIR,
     PSLD,
     DiffPIR,
     FlowDPS,
@@ -41,6 +42,7 @@ SOLVERS = {
     "latent-dds": LatentDDS(steps=6),
     "resample": ReSample(steps=6, every=2),
     "flow-dps": FlowDPS(steps=6),
+    "flair": FLAIR(steps=6),
 }
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
 
@@ -150,6 +152,7 @@ KNOWN = {
     "latent-dds": (LatentDDS(steps=50), 0.8, 0.3),
     "resample": (ReSample(steps=50, every=1), 0.35, 0.7),
     "flow-dps": (FlowDPS(steps=50), 0.3, 0.4),
+    "flair": (FLAIR(steps=50), 0.3, 0.5),
 }
 
 

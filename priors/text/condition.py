@@ -9,6 +9,9 @@ from torch import Tensor
 
 from wellposed.errors import ArgumentError, ShapeError, require
 
+PARTS = {"embeddings": 3, "pooled": 2, "ids": 2, "guidance": 1, "tokens": 2}
+"""Axes of the parts of a condition."""
+
 
 @dataclass(frozen=True, eq=False)
 class TextCondition:
@@ -24,6 +27,8 @@ class TextCondition:
             crop, height and width of the image.
         guidance: guidance scale (n,) of networks that are told it: FLUX.1-dev, latent consistency
             models.
+        tokens: numbers of the tokens (n, tokens) in the first tokenizer. They tell which words two
+            prompts share, if there is one for each embedding.
 
     Raises:
         ArgumentError: a part that is not such a tensor, or parts of different n.
@@ -40,16 +45,18 @@ class TextCondition:
     pooled: Tensor | None = None
     ids: Tensor | None = None
     guidance: Tensor | None = None
+    tokens: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for name, axes in (("embeddings", 3), ("pooled", 2), ("ids", 2), ("guidance", 1)):
+        for name, axes in PARTS.items():
             part = getattr(self, name)
             if part is None and name != "embeddings":
                 continue
             require(isinstance(part, Tensor), name, type(part).__name__, "a tensor")
             fits = part.ndim == axes and len(part) == len(self.embeddings)
+            fits = fits and part.is_floating_point() == (name != "tokens")
             accepted = f"{axes} axes, the first for the prompts"
-            require(fits and part.is_floating_point(), name, tuple(part.shape), accepted)
+            require(fits, name, tuple(part.shape), accepted)
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -92,7 +99,8 @@ class TextCondition:
             got, accepted = other._shapes(), self._shapes()
             raise ArgumentError(f"condition: got shapes {got}, accepted: {accepted}")
         own, others = self._parts(), other._parts()
-        parts: dict[str, Any] = {k: torch.cat([v, others[k].to(v)]) for k, v in own.items()}
+        parts: dict[str, Any] = dict.fromkeys(own)
+        parts |= {k: torch.cat([v, others[k].to(v)]) for k, v in own.items() if k in others}
         return replace(self, **parts)
 
     def _parts(self) -> dict[str, Tensor]:
@@ -101,4 +109,6 @@ class TextCondition:
         return {name: part for name, part in parts.items() if part is not None}
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(part.shape[1:]) for name, part in self._parts().items()}
+        parts = self._parts()
+        parts.pop("tokens", None)  # known or not, the embeddings are what is told
+        return {name: tuple(part.shape[1:]) for name, part in parts.items()}

@@ -71,7 +71,9 @@ class TextEncoder:
         zero = prompts is None and read_settings(self.folder, INDEX).get(
             "force_zeros_for_empty_prompt", self.pipeline.zeroed
         )
-        return found.each(torch.zeros_like) if zero else found
+        if zero:
+            return found.each(torch.zeros_like)
+        return replace(found, tokens=_tokens(pipe.tokenizer, prompts or [""], found.embeddings))
 
     def _completed(self, condition: TextCondition, guidance: Tensor | None) -> TextCondition:
         """Return the condition with sizes and guidance, where there are such."""
@@ -108,6 +110,15 @@ class TextEncoder:
         if self.pipeline.optional:  # for the width of the embeddings of the encoder that may lack
             unused[self.pipeline.folder] = empty_network(self.folder, self.pipeline)
         return unused
+
+
+def _tokens(tokenizer: Any, prompts: list[str], embeddings: Tensor) -> Tensor | None:
+    """Return the numbers of the tokens (n, tokens), if each has its embedding."""
+    most = tokenizer.model_max_length
+    found = tokenizer(
+        prompts, padding="max_length", max_length=most, truncation=True, return_tensors="pt"
+    ).input_ids
+    return found if found.shape == embeddings.shape[:2] else None
 
 
 def prompt_list(prompt: Prompt | None, name: str = "prompt") -> list[str] | None:

@@ -1,5 +1,7 @@
 __all__: list[str]
 
+from .attending import MutualAttention as MutualAttention
+from .attending import PromptToPrompt as PromptToPrompt
 from .base import Code as Code
 from .base import Inversion as Inversion
 from .bdia import BDIA as BDIA

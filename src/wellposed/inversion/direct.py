@@ -23,8 +23,8 @@ class DirectInversion(Inversion):
     step.
 
     The published target branch has no corrections and takes the attention maps of the source
-    branch instead. Priors have no attention maps in general, so both branches are corrected here;
-    the authors compare that too.
+    branch instead: `PromptToPrompt`. Priors have no attention maps in general, so both branches
+    are corrected here; the authors compare that too.
 
     Ju et al., "Direct Inversion: Boosting Diffusion-based Editing with 3 Lines of Code", 2023,
     arXiv 2310.01506.
