@@ -21,6 +21,7 @@ from wellposed.priors import Flow
 from wellposed.priors.checkpoints.diffusers_schedulers import diffusion_of
 from wellposed.priors.sampling import reverse
 from wellposed.priors.text.networks import packed, unpacked
+from wellposed.priors.text.offloading import hook
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -384,6 +385,23 @@ def test_slicing_and_tiling(pipes):
     assert (model.use_slicing, model.use_tiling) == (True, True)
     u = item_noise(2, 4, 16, 16)  # more than one tile of 8
     assert prior.to_public(u).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["sd", "sd3"])
+@pytest.mark.parametrize("how", ["model", "sequential"])
+def test_networks_are_offloaded_between_their_calls(how, name, pipes):
+    """On a processor, where the hooks do the same with nothing to gain."""
+    _, folder = pipes(name)
+    prior, plain = (priors.load(folder, prompt=PROMPT) for _ in range(2))
+    network, vae = prior.diffusion.network.model, prior.autoencoder.model
+    hook(how, torch.device("cpu"), network, vae)
+    u, t = item_noise(1, 4, 8, 8), prior.schedule.T / 2
+    for _ in range(2):
+        with torch.no_grad():
+            close(prior.denoise(u, t), plain.denoise(u, t))
+            close(prior.to_public(u), plain.to_public(u))
+        if how == "sequential":
+            assert {p.device.type for m in (network, vae) for p in m.parameters()} == {"meta"}
 
 
 @pytest.mark.gpu

@@ -26,6 +26,11 @@ def offload(how: str, device: torch.device, *models: Any) -> None:
     """
     accepted = "an accelerator, e.g. device='cuda', to offload to main memory"
     require(device.type != "cpu", "device", str(device), accepted)
+    hook(how, device, *models)
+
+
+def hook(how: str, device: torch.device, *models: Any) -> None:
+    """Add the hooks that move weights, on any device; see `offload`."""
     from accelerate import cpu_offload, cpu_offload_with_hook
 
     if how == "sequential":
@@ -33,5 +38,5 @@ def offload(how: str, device: torch.device, *models: Any) -> None:
             cpu_offload(model, device)
         return
     hooks = [cpu_offload_with_hook(model, device)[1] for model in models]
-    for hook, other in zip(hooks, hooks[1:] + hooks[:1], strict=True):
-        hook.hook.prev_module_hook = other  # leaves the device when the other one computes
+    for each, other in zip(hooks, hooks[1:] + hooks[:1], strict=True):
+        each.hook.prev_module_hook = other  # leaves the device when the other one computes
