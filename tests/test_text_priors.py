@@ -626,3 +626,35 @@ def test_inspection_tells_what_was_found(pipes, tmp_path):
     ):
         assert fact in done.output
     assert "not tested: give photographs" in CliRunner().invoke(app, told[:2]).output
+
+
+def test_the_command_line_tells_a_prompt(pipes, tmp_path):
+    _, folder = pipes("sd")
+    image = tmp_path / "image.png"
+    Image.fromarray((255 * item_noise(16, 16, 3).sigmoid()).byte().numpy()).save(image)
+    run = ["reconstruct", image, "--operator", "inpainting", "--keep", "0.5", "--simulate"]
+    run += ["--prior", folder, "--solver", "flow-dps", "--steps", "2", "--noise-sigma", "0.05"]
+    found = {}
+    for name, told in {
+        "plain": [],
+        "cat": ["--prompt", "a cat"],
+        "guided": ["--prompt", "a cat", "--guidance", "4"],
+        "away": ["--prompt", "a cat", "--guidance", "4", "--negative-prompt", "a dog"],
+    }.items():
+        out = tmp_path / name
+        done = CliRunner().invoke(app, list(map(str, [*run, *told, "--out", out])))
+        assert done.exit_code == 0, done.output
+        found[name] = next(out.glob("mean.*")).read_bytes()
+    assert len(set(found.values())) == 4
+    refused = {
+        "--guidance: got 4.0, accepted: 1, as this prior has no": ["--guidance", "4"],
+        "prompt: got 'text', accepted: none, as this model": [
+            "--prior",
+            "natural",
+            "--prompt",
+            "a cat",
+        ],
+    }
+    for message, told in refused.items():
+        done = CliRunner().invoke(app, list(map(str, [*run, *told, "--out", tmp_path / "no"])))
+        assert done.exit_code != 0 and message in " ".join(done.output.split()), done.output

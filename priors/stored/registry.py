@@ -107,6 +107,7 @@ def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkp
     """Load a prior and the name of its family; see `load`."""
     path = shipped().get(str(source)) or require_path("prior", source)
     if path.is_file() or path.suffix in (*SUFFIXES, *REFUSED):
+        _require_no_text(options)
         state = read_state(path, options.pop("weights", None))
         family = identify(state, path)
         return Checkpoint(family.name, family.build(state, f"path: {str(path)!r}", options))
@@ -114,14 +115,14 @@ def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkp
     folder = fetch(source, ["config.json", "model_index.json"]) if on_hub else path
     described = on_hub or path.is_dir()
     if described and _is_ours(folder):
+        _require_no_text(options)
         require(not options, "options", options, "no options, as config.json has all settings")
         whole = fetch(source, ["config.json", "*.safetensors"]) if on_hub else folder
         return Checkpoint("wellposed", load_prior(whole))
     pipeline = text_pipeline(folder) if described else None
     if pipeline is not None:
         return Checkpoint(pipeline.name, load_text(source, pipeline, options))
-    told = [name for name in ("prompt", "negative_prompt", "guidance") if name in options]
-    require(not told, ", ".join(told), "text", "none, as this model takes no text")
+    _require_no_text(options)
     if described:
         check_options(options, "data_range", "is_complex")
         data_range, is_complex = options.get("data_range"), options.get("is_complex", False)
@@ -133,6 +134,12 @@ def read_checkpoint(source: str | Path, /, **options: Unpack[Options]) -> Checkp
             "(pip install wellposed-priors)"
         )
     raise UnknownNameError(unknown_name("prior", str(source), shipped()))
+
+
+def _require_no_text(options: Options) -> None:
+    """Raise for the options of priors that are told a text."""
+    told = [name for name in ("prompt", "negative_prompt", "guidance") if name in options]
+    require(not told, ", ".join(told), "text", "none, as this model takes no text")
 
 
 def _is_ours(folder: Path) -> bool:

@@ -35,8 +35,15 @@ def _loaded(source: str, o: PriorOptions) -> Prior:
 
 
 def load_checkpoint(source: str, o: PriorOptions) -> Checkpoint:
-    """Return a prior as it was stored, with its family."""
-    return read_checkpoint(source, **parse_assignments("--load", o.load))
+    """Return a prior as it was stored, with its family, told the prompt if there is one."""
+    return read_checkpoint(source, **{**parse_assignments("--load", o.load), **_told(o)})
+
+
+def _told(o: PriorOptions) -> dict[str, object]:
+    """Return the settings of a prior that is told a text, where the options have any."""
+    texts = {"prompt": o.prompt, "negative_prompt": o.negative_prompt}
+    told: dict[str, object] = {name: text for name, text in texts.items() if text is not None}
+    return told | {"guidance": o.guidance} if told and o.guidance != 1 else told
 
 
 def of_class(prior: Prior, o: PriorOptions) -> Prior:
@@ -50,7 +57,9 @@ def of_class(prior: Prior, o: PriorOptions) -> Prior:
         given = {"--class": o.class_, "--null-class": o.null_class}
         for name, value in given.items():
             require(value is None, name, value, "none, as this prior is not class-conditional")
-        require(o.guidance == 1, "--guidance", o.guidance, "1, as this prior has no classes")
+        if not _told(o):
+            accepted = "1, as this prior has no classes; of a text, with --prompt"
+            require(o.guidance == 1, "--guidance", o.guidance, accepted)
         return prior
     if o.class_ is None:
         raise ArgumentError(f"--class: got none, accepted: 0 to {count - 1}, as this prior has")

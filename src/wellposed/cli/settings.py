@@ -92,7 +92,11 @@ class PriorOptions:
         (), "Setting that a checkpoint does not store, e.g. schedule=cosine; repeatable."
     )
     class_: int | None = setting(None, "Class of a class-conditional prior.")
-    guidance: float = setting(1.0, "Weight of the class, above 1 more than it is trained with.")
+    prompt: str | None = setting(None, "What the image shows, for a prior that is told a text.")
+    negative_prompt: str | None = setting(None, "What it does not show; for --guidance.")
+    guidance: float = setting(
+        1.0, "Weight of the class or prompt, above 1 more than it is trained with."
+    )
     null_class: int | None = setting(None, "Class that stands for none; for --guidance.")
     arithmetic: str = setting(
         "single",
