@@ -124,6 +124,7 @@ METHODS = {
     "FlowChef": Method(
         solvers.FlowChef, {"step_size": Log(0.01, 0.9, lambda case: 1 / case.norm2)}
     ),
+    "FLAIR": Method(solvers.FLAIR, {"regularization": Log(0.1, 1.0)}),
     "Flower": Method(solvers.Flower, {"gamma": Share()}),
     "PnPFlow": Method(
         solvers.PnPFlow,

@@ -3,7 +3,7 @@
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Self, TypedDict
 
 import torch
@@ -19,6 +19,9 @@ from wellposed.priors.schedule import Schedule, float64
 
 if TYPE_CHECKING:
     from deepinv.physics import Physics
+
+Projection = Callable[[Tensor], Tensor]
+"""From images in units to the nearest ones that explain the data."""
 
 
 class Images(TypedDict, total=False):
@@ -183,7 +186,9 @@ class Prior(Presented, Checked, nn.Module):
                 anchor alone if the network needs no more.
         """
 
-    def begin(self, like: Tensor, noise: NoiseSource) -> "Prior":
+    def begin(
+        self, like: Tensor, noise: NoiseSource, project: Projection | None = None
+    ) -> "Prior":
         """Return the prior of one run: this one, unless it learns as `SpatioSpectral` does.
 
         Samplers call it once, before all evaluations.
@@ -191,6 +196,8 @@ class Prior(Presented, Checked, nn.Module):
         Args:
             like: an image of the run, (B, C, ...), in units.
             noise: the run's source of noise, for what is drawn.
+            project: the projection of images in units onto those that explain the data, of linear
+                problems.
         """
         return self
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -15,8 +16,12 @@ from wellposed.priors.schedule import SPACINGS
 from wellposed.priors.transition import starting_std
 from wellposed.runs.checkpoint import RunFolder, naming
 from wellposed.runs.progress import track
+from wellposed.solvers.data import project
 from wellposed.solvers.problem import Method, Problem
 from wellposed.solvers.scope import Scope
+
+ONTO_DATA = 10
+"""Conjugate-gradient steps of a projection onto the data, for priors that begin with a run."""
 
 T = TypeVar("T")
 Callback = Callable[[int, "State"], None]
@@ -149,7 +154,8 @@ class Sampler(Scope, ABC):
         States of batch number ``batch`` are saved in ``folder``. Raises `SamplingError` with the
         step if a value is not finite or a process was lost.
         """
-        begun = problem.prior.begin(problem.zeros(), noise)
+        onto_data = partial(project, problem, iterations=ONTO_DATA) if problem.is_linear else None
+        begun = problem.prior.begin(problem.zeros(), noise, onto_data)
         problem = Counted.of(replace(problem, prior=begun))
         state, times, first = self.init(problem, noise), self.times(problem), 0
         total = len(times) - 1

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wellposed.checks import Checked, Count
 from wellposed.errors import ShapeError, require
+from wellposed.priors.spatio_spectral.start import leading, smoothed
 
 Size = tuple[Count, Count]
 MakeMaps = Callable[[int, Size], nn.Module]
@@ -20,8 +21,6 @@ If the module has a method ``start``, it is called once, with the leading right 
 
 INPUTS = 16
 INPUT_STD = 0.1
-BLUR = (0.15, 0.7, 0.15)
-"""Of the first maps; chosen on Jasper Ridge with noise of 0.24: 30.9 dB, without blur 28.6."""
 
 
 class FreeMaps(Checked, nn.Module):
@@ -55,7 +54,7 @@ class ConvMaps(Checked, nn.Module):
     """Maps as the output of a convolutional network, for images of any size.
 
     A network adds details to the leading singular vectors of the first image that is fitted,
-    blurred. Its fixed inputs are these and noise. From noise alone, as published, the fit takes
+    smoothed. Its fixed inputs are these and noise. From noise alone, as published, the fit takes
     several times as many steps.
 
     A U-Net whose convolutions of stride 2 halve the sides, rounded up. There is no batch norm,
@@ -89,8 +88,8 @@ class ConvMaps(Checked, nn.Module):
 
     @torch.no_grad()
     def start(self, maps: Tensor) -> None:
-        """Start at given maps (rank, H, W), blurred; the network adds 0 at first."""
-        self.base = _blurred(maps)[None]
+        """Start at given maps (rank, H, W), smoothed; the network adds 0 at first."""
+        self.base = smoothed(maps)[None]
         kept = self.base[:, :INPUTS]
         self.noise[:, : kept.shape[1]] = INPUT_STD * kept
         for weight in self.tail.parameters():
@@ -111,14 +110,6 @@ class ConvMaps(Checked, nn.Module):
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, padding_mode="replicate")
-
-
-def _blurred(maps: Tensor) -> Tensor:
-    """Return maps (rank, H, W) blurred along rows and columns."""
-    row = maps.new_tensor(BLUR)
-    kernel = (row[:, None] * row)[None, None]
-    blurred: Tensor = F.conv2d(F.pad(maps[:, None], (1, 1, 1, 1), mode="replicate"), kernel)
-    return blurred[:, 0]
 
 
 def _activated(h: Tensor) -> Tensor:
@@ -194,30 +185,6 @@ def set_weights(maps: nn.Module, z: Tensor) -> None:
         fan = value[0].numel() if value.ndim > 1 else fan  # a bias follows its weights
         std = (3 * fan) ** -0.5 if id(value) in weights else INPUT_STD
         value.copy_(std * part.view_as(value))
-
-
-def leading(image: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return maps (rank, H, W), scales and spectra (rank, bands) of the truncated SVD.
-
-    Maps and spectra have unit mean square. Ranks above the number of bands or pixels get zeros.
-
-    Args:
-        image: (1, bands, H, W).
-        rank: number of maps.
-    """
-    bands, *size = image.shape[1:]
-    U, s, Vh = torch.linalg.svd(image[0].flatten(1), full_matrices=False)
-    norms = Vh.shape[1] ** 0.5, bands**0.5
-    parts = norms[0] * Vh, s / (norms[0] * norms[1]), norms[1] * U.mT
-    maps, scale, spectra = (_padded(part, rank) for part in parts)
-    return maps.reshape(rank, *size), scale, spectra
-
-
-def _padded(values: Tensor, rank: int) -> Tensor:
-    """Return the first values, followed by zeros where there are less."""
-    found = values.new_zeros(rank, *values.shape[1:])
-    found[: len(values)] = values[:rank]
-    return found
 
 
 def total_variation(u: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The low-rank prior: factors that are fitted to one image while it is sampled."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from wellposed.checks import Count, Fraction, NonNegative, Positive, Steps
 from wellposed.errors import ArgumentError, CheckpointError, ShapeError, require
 from wellposed.noise import NoiseSource
 from wellposed.priors.anchor import Condition
-from wellposed.priors.prior import Prior
+from wellposed.priors.prior import Prior, Projection
 from wellposed.priors.schedule import Schedule, Tabulated
 from wellposed.priors.spatio_spectral.factors import (
     ConvMaps,
@@ -20,6 +21,7 @@ from wellposed.priors.spatio_spectral.factors import (
     set_weights,
     values_of,
 )
+from wellposed.priors.spatio_spectral.start import completed
 
 NAME = "spatio-spectral"
 """Of the prior where priors are named: on the command line and in cards."""
@@ -30,17 +32,18 @@ class SpatioSpectral(Prior):
 
     An image of many bands is ``c = sum_r maps_r spectra_r``. At each evaluation Adam steps
     reduce ``mean (alpha_t (2 c - 1) - x_t)^2``, and the estimate of ``x_0`` is the running mean of
-    c, clipped to [0, 1]. Before the fit starts, the estimate is ``x_t`` itself. The fit belongs
-    to one run: it begins anew in each, from the seed of the item, and is saved with its
-    checkpoints. Images are in [0, 1]; see `with_range`. DDRM is the published sampler; solvers
-    that differentiate the prior refuse it.
+    c, clipped to [0, 1]. The fit belongs to one run: it begins anew in each, from the seed of the
+    item, and is saved with its checkpoints. Images are in [0, 1]; see `with_range`. DDRM is the
+    published sampler; solvers that differentiate the prior refuse it.
 
     Reference: "DDS2M: Self-Supervised Denoising Diffusion Spatio-Spectral Model for Hyperspectral
     Image Restoration", ICCV 2023, arXiv 2303.06682. It has one network of 2.6 million weights for
-    each map and fits for 500 to 1500 steps; here all maps come from one small network. Its code
-    returns the iterate that is closest to the truth; this is the last one. The running mean starts
-    at the first c instead of ``x_t``, and the maps and spectra at the singular vectors of ``x_t``;
-    published: at random. For missing pixels, which are noise before the fit, let it start earlier.
+    each map and fits for 500 to 1500 steps from random weights; here all maps come from one small
+    network. Its code returns the iterate that is closest to the truth; this is the last one.
+
+    For linear operators the factors start at what rank, smoothness and data tell without a network
+    (`completed`), which is also the estimate before the fit; published: ``x_t``. On its own the
+    prior starts at the singular vectors of the first ``x_t`` that it fits.
 
     Args:
         rank: number of maps and spectra; the published 10.
@@ -101,14 +104,20 @@ class SpatioSpectral(Prior):
             "as the prior of a solver, in no other prior; or prior.begin(image, noise)"
         )
 
-    def begin(self, like: Tensor, noise: NoiseSource) -> "SpatioSpectralFit":
+    def begin(
+        self, like: Tensor, noise: NoiseSource, project: Projection | None = None
+    ) -> "SpatioSpectralFit":
         """Return the fit of one run: a prior that learns from each image that it denoises.
 
         Args:
             like: images of the run, (B, bands, H, W).
             noise: source of the initial weights.
+            project: the projection of images in units onto the data, see `Prior.begin`.
         """
-        return SpatioSpectralFit(self, like, noise)
+        fit = SpatioSpectralFit(self, like, noise)
+        if project is not None:
+            fit.start(completed(lambda c: (project(2 * c - 1) + 1) / 2, like, self.rank))
+        return fit
 
 
 class SpatioSpectralFit(Prior):
@@ -138,6 +147,16 @@ class SpatioSpectralFit(Prior):
         self.register_buffer("mean", torch.zeros_like(like))
         self.register_buffer("begun", torch.zeros(()))
 
+    def start(self, images: Tensor) -> None:
+        """Start the factors of each item, and the running mean, at images (B, bands, H, W)."""
+        for factors, image in zip(self._all(), images.split(1), strict=True):
+            factors.start(image)
+        self.mean = torch.cat([factors.image().detach() for factors in self._all()])
+        self.begun = torch.ones_like(self.begun)
+
+    def _all(self) -> list[Factors]:
+        return [cast(Factors, factors) for factors in self.factors]
+
     def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
         """Fit the factors to ``x_t`` and return the estimate of ``x_0``; see `SpatioSpectral`.
 
@@ -148,24 +167,19 @@ class SpatioSpectralFit(Prior):
         """
         time = float(torch.as_tensor(t).max())
         if time > (1 - self.of.wait) * self.schedule.T:
-            return x_t
+            return 2 * self.mean.clamp(0, 1) - 1 if bool(self.begun) else x_t
         alpha = max(float(self.schedule(time)[0]), 1e-3)
         self._fit(x_t.detach(), alpha)
         return 2 * self.mean.clamp(0, 1) - 1
 
     def _fit(self, x_t: Tensor, alpha: float) -> None:
         """Fit every item, and update the running mean of c."""
-        first = not bool(self.begun)
-        images = []
-        for b, x in enumerate(x_t.split(1)):
-            factors = self.factors[b]
-            assert isinstance(factors, Factors)
-            if first:
-                factors.start((x / alpha + 1) / 2)
-            images.append(self._fitted(factors, self.optimizers[b], x, alpha))
-        kept = 0.0 if first else self.of.average
+        if not bool(self.begun):
+            self.start((x_t / alpha + 1) / 2)
+        fits = zip(self._all(), self.optimizers, x_t.split(1), strict=True)
+        images = [self._fitted(factors, adam, x, alpha) for factors, adam, x in fits]
+        kept = self.of.average
         self.mean = kept * self.mean.clamp(0, 1) + (1 - kept) * torch.cat(images)
-        self.begun = torch.ones_like(self.begun)
 
     @torch.enable_grad()
     def _fitted(
