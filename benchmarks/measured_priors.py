@@ -7,7 +7,8 @@ measured: k-space under a mask of random lines for each slice, or sinograms whos
 differs from slice to slice. The same small network is trained on
 
 - the clean slices,
-- the posterior samples of rounds of expectation maximisation (`learn_from_measurements`),
+- the posterior samples of rounds of expectation maximisation (`learn_from_measurements`), from a
+  Gaussian and from the prior of total variation,
 - plain images (zero-filled, FBP) and total variation, as if they were clean,
 - k-space by ambient diffusion, and by GSURE projected on what was measured (MRI only),
 
@@ -19,7 +20,7 @@ killed run goes on with the same command.
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -44,7 +45,7 @@ from wellposed.solvers import HQS, MMPS, TotalVariation
 from wellposed.writing import write_text
 
 SIDE, SLICES, HELD = 64, 160, 24
-ROUNDS, STEPS = 4, 500
+ROUNDS, MORE, STEPS = 4, 2, 500
 LEVELS = (0.1, 0.3)
 HOUNSFIELD = (-1000.0, 1000.0)
 
@@ -151,6 +152,10 @@ def learnt(
     plain = [plain_image(m.y, m.operator)[1] for m in measurements]
     yield "plain images", lambda: fitted(torch.cat(plain), out / "plain")
     yield "total variation", lambda: fitted(variation(measurements), out / "variation")
+    for number in range(1, MORE + 1):
+        name = f"EM from total variation, round {number}"
+        start = out / "variation" / "prior"
+        yield name, partial(rounds, setting, measurements, number, out / "em-variation", start)
     if setting.is_complex:
         for loss in (PROJECTED_GSURE, AMBIENT):
             place = out / f"{loss.name}.pt"
@@ -199,9 +204,16 @@ def trained(setting: Setting, images: Tensor, out: Path) -> Prior:
     return load(out / "prior")
 
 
-def rounds(setting: Setting, measurements: Sequence[Measurement], number: int, out: Path) -> Prior:
-    """Return the prior after some rounds of expectation maximisation."""
-    training = settings_of(setting, out, out, STEPS)
+def rounds(
+    setting: Setting,
+    measurements: Sequence[Measurement],
+    number: int,
+    out: Path,
+    start: Path | None = None,
+) -> Prior:
+    """Return the prior after some rounds of expectation maximisation, from a prior if there is."""
+    init = None if start is None else str(start)
+    training = replace(settings_of(setting, out, out, STEPS), init_from=init)
     solver = MMPS(steps=20, spacing="karras", isotropic_above=0.3, preconditioned=True)
     chosen = RoundSettings(rounds=number, start_rounds=3, solver=solver)
     return load(learn_from_measurements(measurements, training, chosen))

@@ -1,5 +1,7 @@
 """Priors learnt from measurements alone: rounds of sampling and training."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,18 @@ def test_each_round_has_samples_and_a_prior(whole):
     samples = sorted((whole.parent / "samples").glob("*.npy"))
     assert [s.stem for s in samples] == [f"image-{k}" for k in range(4)]
     assert np.load(samples[0]).shape == (16, 16)
+
+
+def test_a_prior_to_start_from_draws_the_first_samples(whole, tmp_path):
+    one, settings = examples(1), replace(SETTINGS, rounds=1)
+    found = learnt(tmp_path, one, settings, init_from=str(whole), steps=1)
+    sample = np.load(found.parent / "samples" / "image-0.npy")
+    seed = rounds.seed_of(0, 1, 0, 1)
+    expected = SETTINGS.solver(one[0].y, one[0].operator, load(whole), seed=seed).samples[0, 0, 0]
+    helpers.close(torch.from_numpy(sample), expected, 1e-6)
+    assert not (tmp_path / "start.npy").exists()
+    with pytest.raises(CheckpointError, match="init_from"):
+        learnt(tmp_path / "other", one, settings, init_from=str(whole), widths=(8, 24))
 
 
 @pytest.mark.parametrize("phase", ["sampling", "training"])

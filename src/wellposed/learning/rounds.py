@@ -16,6 +16,7 @@ from wellposed.learning.start import seed_of, stationary_start
 from wellposed.priors.analytic import GaussianPrior
 from wellposed.priors.covariance import Stationary
 from wellposed.priors.prior import Prior
+from wellposed.priors.stored.registry import load
 from wellposed.priors.stored.store import load_prior
 from wellposed.priors.training.loop import train
 from wellposed.priors.training.settings import TrainingSettings
@@ -33,7 +34,8 @@ class RoundSettings:
 
     Args:
         rounds: rounds of sampling and training; more continue a finished run.
-        start_rounds: rounds of the Gaussian from which the first samples come.
+        start_rounds: rounds of the Gaussian from which the first samples come, without
+            ``init_from``.
         solver: the posterior sampler.
         seed: seed of the samples.
 
@@ -67,9 +69,10 @@ def learn_from_measurements(
 
     Each round draws one posterior sample of every image with the prior of the round before (E),
     and trains the network on the samples, from the weights before (M). The first samples come
-    from `stationary_start`. Samples of complex images are trained on by magnitude, with random
-    smooth phases. A killed run goes on with the next sample or training step: the same call ends
-    with the same weights.
+    from the prior ``training.init_from``, which so adapts to what was measured, or, if there is
+    none, from `stationary_start`. Samples of complex images are trained on by magnitude, with
+    random smooth phases. A killed run goes on with the next sample or training step: the same call
+    ends with the same weights.
 
     Reference: "Learning Diffusion Priors from Observations by Expectation Maximization", NeurIPS
     2024, arXiv 2405.13712. It starts from a Gaussian of low rank, and its conjugate gradients
@@ -105,8 +108,7 @@ def learn_from_measurements(
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, "out"):
         _claim(out, names, training, settings)
-        prior: Prior = _start(measurements, settings, out / "start.npy")
-        source = training.init_from
+        source, prior = training.init_from, _start(measurements, training, settings).to(device)
         for number in range(1, settings.rounds + 1):
             place = out / f"round-{number:02d}"
             _sample_all(measurements, prior, settings, place, report)
@@ -142,6 +144,15 @@ def _claim(
 
 
 def _start(
+    measurements: Sequence[Measurement], training: TrainingSettings, settings: RoundSettings
+) -> Prior:
+    """Return the prior of the first samples."""
+    if training.init_from is not None:
+        return load(training.init_from)
+    return _gaussian(measurements, settings, Path(training.out) / "start.npy")
+
+
+def _gaussian(
     measurements: Sequence[Measurement], settings: RoundSettings, file: Path
 ) -> GaussianPrior:
     """Return the Gaussian of the first round, computed now or by an earlier call."""
