@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # A quarter of an hour with one GPU: trains all priors at once, then runs the tests and timings that
-# need the GPU. From the repository's root, in an environment with wellposed and its extra "dev":
+# need the GPU, three minutes at most each (LAST). From the repository's root, in an environment with wellposed and its extra "dev":
 #
 #     benchmarks/gpu_day.sh DATA OUT                          (8 minutes of training on CUDA)
-#     DEVICE=cpu MINUTES=1 STEPS=4 benchmarks/gpu_day.sh DATA OUT     (a rehearsal)
+#     DEVICE=cpu MINUTES=2 STEPS=4 benchmarks/gpu_day.sh DATA OUT     (a rehearsal)
 #
 # DATA holds natural/free_photos, mri/brain_mri_256.h5 and ct/train_slices{,_2}_256.h5. OUT gets one
 # folder of weights for each prior, below 16 MiB, and the logs. Training that runs out of time leaves
@@ -38,9 +38,9 @@ train resshift-x4 "${photos[@]}" --process resshift --prediction residual --kapp
 wait
 echo "training: $((SECONDS - started)) s"
 
-python -m pytest -m gpu -q >"$OUT/tests.log" 2>&1
+timeout "${LAST:-3}m" python -m pytest -m gpu -q >"$OUT/tests.log" 2>&1
 echo "tests that need CUDA: $(tail -n 1 "$OUT/tests.log")"
 repeats=$([ "$DEVICE" = cuda ] && echo 5 || echo 1)
-python benchmarks/prior.py --device "$DEVICE" --repeats "$repeats" >"$OUT/prior.md" 2>&1
+timeout "${LAST:-3}m" python benchmarks/prior.py --device "$DEVICE" --repeats "$repeats" >"$OUT/prior.md" 2>&1
 echo "timings: exit code $?"
 find "$OUT" -name checkpoint.pt -size +15M -delete
