@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A quarter of an hour with one GPU: trains all priors at once, then runs the tests and timings that
-# need the GPU, three minutes at most each (LAST). From the repository's root, in an environment with wellposed and its extra "dev":
+# need the GPU, three minutes at most each (LAST). From the repository's root, in an environment with
+# wellposed and its extra "dev":
 #
 #     benchmarks/gpu_day.sh DATA OUT                          (8 minutes of training on CUDA)
 #     DEVICE=cpu MINUTES=2 STEPS=4 benchmarks/gpu_day.sh DATA OUT     (a rehearsal)
