@@ -49,7 +49,8 @@ class UnknownKernel(Bilinear):
     def canvas(self, kernels: Tensor) -> Tensor:
         """Return kernels (B, 1, h, w) or (h, w) as canvases (B, 1, H, W)."""
         sides = self._kernel_sides
-        if kernels.ndim not in (2, 4) or tuple(kernels.shape[-2:]) != sides:
+        single = kernels.ndim == 2 or (kernels.ndim == 4 and kernels.shape[1] == 1)
+        if not single or tuple(kernels.shape[-2:]) != sides:
             raise ShapeError(
                 f"kernels: got {tuple(kernels.shape)}, accepted: {sides} or "
                 f"(B, 1, {sides[0]}, {sides[1]})"
@@ -69,7 +70,7 @@ class UnknownKernel(Bilinear):
         kernel = parameter.clamp(min=0) * inside
         total = kernel.sum((-2, -1), keepdim=True)
         flat = inside / inside.sum()
-        return torch.where(total > 0, kernel / total.clamp(min=1e-12), flat)
+        return torch.where(total <= 0, flat, kernel / total.clamp(min=1e-12))
 
 
 def middle(extents: Sequence[int], sides: Sequence[int]) -> tuple[EllipsisType, slice, slice]:

@@ -87,7 +87,8 @@ class GaussianPrior(Prior):
 
     Args:
         mean: broadcastable to (1, C, H, W), or a number.
-        covariance: `Diagonal`, `Full`, `Stationary` or `LowRank`; a number means equal variances.
+        covariance: `Diagonal`, `Full`, `Stationary`, `Matern` or `LowRank`; a number means equal
+            variances.
         schedule: DDPM's linear schedule by default.
         is_complex: images are complex tensors.
 

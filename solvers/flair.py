@@ -63,9 +63,10 @@ class FLAIR(Solver):
     Gaussians of unit variance it is .1 posterior standard deviations from the mean.
 
     Reference: "Solving Inverse Problems with FLAIR", 2025, arXiv 2506.02680. The published code
-    takes gradient steps of a fixed length, 15 at most, until the misfit is below a constant. Here
-    conjugate gradients find their lengths, and stop at the misfit of the noise. mu does not go
-    beyond the flow's estimate, so ``w(t) <= t``, which the published weights never exceed.
+    takes gradient steps of lengths in proportion to w(t), 15 at most, until the misfit is below a
+    constant. Here conjugate gradients find their lengths, and stop at the misfit of the noise. mu
+    does not go beyond the flow's estimate, so ``w(t) <= t``, as of the published weights down to
+    the published ``last_time``.
 
     Args:
         steps: 50 as published.
@@ -91,6 +92,7 @@ class FLAIR(Solver):
     errors: tuple[Positive, ...] = SD3_ERRORS
 
     name: ClassVar[str] = "flair"
+    encodes: ClassVar[bool] = True
 
     def times(self, problem: Problem) -> list[float]:
         """Return the prior's times with the flow's noise levels, and 0."""

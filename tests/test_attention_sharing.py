@@ -192,22 +192,33 @@ def told(*tokens):
     return priors.TextCondition(torch.zeros(1, len(tokens), 2), tokens=numbers)
 
 
+def test_each_prompt_of_several_has_its_own_words(source):
+    pairs = [(CAT, DOG), ("a small cat", "a cat on the moon")]
+    befores, afters = (source.with_prompt(list(prompts)) for prompts in zip(*pairs, strict=True))
+    z, sharing = latents(source), SharedMaps(cross=1, own=1)
+    both = side_by_side(befores, afters, sharing, 2).denoise(torch.cat([z, z]), 500.0)
+    for item, (before, after) in enumerate(pairs):
+        one = side_by_side(source.with_prompt(before), source.with_prompt(after), sharing, 1)
+        alone = one.denoise(torch.cat([z[item : item + 1]] * 2), 500.0)
+        torch.testing.assert_close(both[2 + item], alone[1], rtol=0, atol=1e-4)
+
+
 def test_words_are_aligned():
     same = alignment(told(0, 5, 6, 9), told(0, 5, 7, 9))
-    torch.testing.assert_close(same, torch.eye(4))
-    inserted = alignment(told(0, 5, 9, 9), told(0, 4, 5, 9))
+    torch.testing.assert_close(same, torch.eye(4)[None])
+    (inserted,) = alignment(told(0, 5, 9, 9), told(0, 4, 5, 9))
     assert inserted.T.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
-    longer = alignment(told(0, 5, 9, 9, 9), told(0, 6, 7, 9, 9))
+    (longer,) = alignment(told(0, 5, 9, 9, 9), told(0, 6, 7, 9, 9))
     assert longer[:, 1:3].T.tolist() == [[0, 0.5, 0, 0, 0]] * 2
     unknown, cut = (dataclasses.replace(told(0, 5), tokens=t) for t in (None, torch.tensor([[0]])))
     for one in (unknown, cut):
-        torch.testing.assert_close(alignment(one, told(0, 6)), torch.eye(2))
+        torch.testing.assert_close(alignment(one, told(0, 6)), torch.eye(2)[None])
 
 
 def test_the_tokens_of_prompts_are_kept(source, target):
-    words = alignment(source.condition, target.condition)
+    (words,) = alignment(source.condition, target.condition)
     assert words.shape == (77, 77) and bool((words.sum(0) == 1).all())
-    longer = alignment(source.condition, source.with_prompt("a photo of a small cat").condition)
+    (longer,) = alignment(source.condition, source.with_prompt("a photo of a small cat").condition)
     assert longer.sum(0)[5] == 0 and longer[5, 6] == 1  # small is new, cat is one further
     assert source.condition.repeated(2).tokens.shape == (2, 77)
     assert (

@@ -54,6 +54,29 @@ def test_all_three_forms_are_the_blur_with_each_kernel():
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+def test_kernels_on_the_simplex_are_those_of_numbers_of_any_size():
+    mean = gaussian_kernel(1.0, 5).float()
+    simplex, gamma = Simplex(mean), torch.ones(1)
+    for value in (3e7, -3e7):
+        found = simplex(torch.full((1, 1, 5, 5), value), gamma)
+        torch.testing.assert_close(found.sum(), torch.tensor(1.0))
+    assert simplex(torch.full((1, 1, 5, 5), torch.nan), gamma).isnan().all()
+    low = simplex(torch.full((1, 1, 5, 5), 300.0, dtype=torch.bfloat16), gamma.bfloat16())
+    assert abs(float(low.float().sum()) - 1) < 0.02
+
+
+def test_centred_kernels_stay_in_their_window_with_sum_1():
+    operator, x, _ = blind()
+    kernels = torch.zeros(3, 1, 5, 5, dtype=torch.float64)
+    kernels[..., 0, 0], kernels[..., 4, 4] = 0.7, 0.3
+    image, found = operator.centred(x, operator.canvas(kernels))
+    assert not torch.equal(image, x)
+    inside = operator.window(found).sum((-2, -1))
+    torch.testing.assert_close(inside, torch.ones_like(inside))
+    bad = operator.canvas(torch.full((1, 1, 5, 5), torch.nan))
+    assert operator.window(operator.normalised(bad)).isnan().all()
+
+
 def test_with_one_of_both_fixed_the_operator_is_linear_with_its_adjoint():
     operator, x, canvas = blind()
     assert check_operator(operator.given_parameter(canvas[:1])).passes(1e-5)
@@ -262,7 +285,7 @@ def test_what_does_not_fit_is_refused():
         BlindHQS(starts=0)
     with pytest.raises(errors.ArgumentError, match="stop: got 3"):
         BlindHQS(stop=3.0)
-    with pytest.raises(errors.ArgumentError, match=r"mean: got .sum 9"):
+    with pytest.raises(errors.ArgumentError, match=r"mean: got .a sum of 9"):
         Simplex(torch.ones(3, 3))
     with pytest.raises(errors.ShapeError, match="mean: got"):
         Simplex(torch.ones(1, 1, 1))

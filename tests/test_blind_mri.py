@@ -141,6 +141,8 @@ def test_what_does_not_fit_is_refused():
         BlindMRI(lines(), 0)
     with pytest.raises(errors.DtypeError, match="x: got"):
         operator.A(operator.join(x, maps).real)
+    with pytest.raises(errors.ShapeError, match=r"mask: got one for each of 3 items, .*of 2"):
+        BlindMRI(torch.ones(3, *SIZE), 3).A(operator.join(x, maps))
     with pytest.raises(errors.ShapeError, match="y: got"):
         operator.A_adjoint(x)
     with pytest.raises(errors.ArgumentError, match="size: got"):

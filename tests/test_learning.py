@@ -128,6 +128,7 @@ def test_a_prior_to_start_from_draws_the_first_samples(whole, tmp_path):
     assert not (tmp_path / "start.npy").exists()
     with pytest.raises(CheckpointError, match="init_from"):
         learnt(tmp_path / "other", one, settings, init_from=str(whole), widths=(8, 24))
+    assert not (tmp_path / "other" / "round-01").exists()  # refused before any sampling
 
 
 @pytest.mark.parametrize("phase", ["sampling", "training"])

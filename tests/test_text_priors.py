@@ -648,6 +648,9 @@ def test_the_command_line_tells_a_prompt(pipes, tmp_path):
     assert len(set(found.values())) == 4
     refused = {
         "--guidance: got 4.0, accepted: 1, as this prior has no": ["--guidance", "4"],
+        "prompt: got 'text', accepted: none, as this prior": [
+            *("--prior", "spatio-spectral", "--prompt", "a cat")
+        ],
         "prompt: got 'text', accepted: none, as this model": [
             "--prior",
             "natural",

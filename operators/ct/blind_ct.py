@@ -17,11 +17,13 @@ from wellposed.operators.unknown_kernel import UnknownKernel, middle
 class BlindCT(UnknownKernel):
     """``y = k * (A x) + n``: tomography behind a detector with an unknown response.
 
-    The kernel k acts along the detector and is the same for all views. If the rotation centre is
-    not where the geometry has it, k is shifted by the error; if the detector blurs, k is wide. One
-    that is found gives the geometry's correction, see `offset`. Over half a turn and more, only
-    one centre explains all views: Donath et al., "Automated determination of the center of
-    rotation in tomography data", 2006, doi 10.1364/JOSAA.23.001048.
+    The kernel k acts along the detector and is the same for all views. If the detector is shifted
+    against the geometry, k is shifted as far; if it blurs, k is wide. A kernel that was found
+    gives the geometry's correction, see `offset`. For parallel beams a wrong rotation centre is
+    such a shift; in a fan only nearly, as the shift depends on the distance to the source. Over
+    half a turn and more, only one centre explains all views: Donath et al., "Automated
+    determination of the center of rotation in tomography data", 2006, doi
+    10.1364/JOSAA.23.001048.
 
     Args:
         ct: the scan as far as it is known.

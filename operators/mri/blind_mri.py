@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import Count, require_integer
+from wellposed.errors import ShapeError
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.bilinear import Bilinear
 from wellposed.operators.linear_map import binary_mask, check_batch
@@ -59,6 +60,11 @@ class BlindMRI(Bilinear):
 
     def restrict(self, y: Tensor) -> Tensor:
         """Return k-space with zeros where the mask is zero."""
+        if len(self.mask) not in (1, len(y)):
+            raise ShapeError(
+                f"mask: got one for each of {len(self.mask)} items, accepted: 1, or one for each "
+                f"of {len(y)} items"
+            )
         return self.mask.to(y.real.dtype) * y
 
     def forward_map(self, x: Tensor) -> Tensor:

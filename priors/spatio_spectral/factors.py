@@ -16,7 +16,7 @@ MakeMaps = Callable[[int, Size], nn.Module]
 """``(rank, (H, W)) -> module``, whose call without arguments returns maps (1, rank, H, W).
 
 If the module has a method ``start``, it is called once, with the leading right singular vectors
-(rank, H, W) of the first image that is fitted, scaled to unit mean square.
+(rank, H, W) of the image where the fit starts, scaled to unit mean square.
 """
 
 INPUTS = 16
@@ -53,7 +53,7 @@ class FreeMaps(Checked, nn.Module):
 class ConvMaps(Checked, nn.Module):
     """Maps as the output of a convolutional network, for images of any size.
 
-    A network adds details to the leading singular vectors of the first image that is fitted,
+    A network adds details to the leading singular vectors of the image where the fit starts,
     smoothed. Its fixed inputs are these and noise. From noise alone, as published, the fit takes
     several times as many steps.
 

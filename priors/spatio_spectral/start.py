@@ -47,7 +47,7 @@ def smoothed(maps: Tensor) -> Tensor:
     The error is Stein's unbiased estimate ``|K u - u|^2 + 2 s^2 tr K`` ("Estimation of the mean of
     a multivariate normal distribution", 1981, doi 10.1214/aos/1176345632), with s from the median
     of the finest diagonal wavelet coefficients (Donoho and Johnstone, 1994, doi
-    10.1093/biomet/81.3.425). Maps of strong components stay sharp, those of noise vanish.
+    10.1093/biomet/81.3.425). Maps of strong components stay sharp; those of noise are smoothed.
     """
     noise = noise_levels(maps)
     found, least = maps, torch.full_like(noise, math.inf)

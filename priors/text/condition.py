@@ -54,9 +54,9 @@ class TextCondition:
                 continue
             require(isinstance(part, Tensor), name, type(part).__name__, "a tensor")
             fits = part.ndim == axes and len(part) == len(self.embeddings)
-            fits = fits and part.is_floating_point() == (name != "tokens")
-            accepted = f"{axes} axes, the first for the prompts"
-            require(fits, name, tuple(part.shape), accepted)
+            require(fits, name, tuple(part.shape), f"{axes} axes, the first for the prompts")
+            kind = "whole numbers" if name == "tokens" else "floating-point numbers"
+            require(part.is_floating_point() == (name != "tokens"), name, part.dtype, kind)
 
     def __len__(self) -> int:
         return len(self.embeddings)

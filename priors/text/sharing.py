@@ -64,7 +64,8 @@ class Streams:
     Attributes:
         source, target: hidden states.
         source_text, target_text: embeddings.
-        words: which of the source's tokens are which of the target's, see `alignment`.
+        words: which of the source's tokens are which of the target's, (1 or B, source, target)
+            tokens, see `alignment`.
     """
 
     source: Tensor
@@ -83,7 +84,7 @@ class SharedMaps(Sharing):
     Cross Attention Control", 2022, arXiv 2208.01626, sections 3.2 and 4.
 
     Args:
-        cross: share of the run, from its start, in which attention to the text is shared.
+        cross: share of the schedule's time, from T, in which attention to the text is shared.
         own: likewise of the image's attention to itself.
         tokens: most tokens of layers whose attention of the image to itself is shared.
     """
@@ -106,8 +107,9 @@ class SharedMaps(Sharing):
             return own
         maps = _maps(layer, streams.source, streams.source_text)
         if place.is_cross:
-            words = streams.words.to(maps)
-            new = words.sum(0) == 0
+            words = streams.words.to(maps).expand(len(streams.source), -1, -1)
+            words = words.repeat_interleave(layer.heads, 0)
+            new = words.sum(1, keepdim=True) == 0
             maps = maps @ words + new * _maps(layer, streams.target, streams.target_text)
         values = streams.target if streams.target_text is None else streams.target_text
         found: Tensor = layer.batch_to_head_dim(maps @ layer.head_to_batch_dim(layer.to_v(values)))
@@ -125,8 +127,8 @@ class SharedKeys(Sharing):
     Editing", 2023, arXiv 2304.08465, section 4.1.
 
     Args:
-        skipped: share of the run, from its start, in which the target forms its own layout.
-        depth: share of the layers, from the image's side, that stay as they are.
+        skipped: share of the schedule's time, from T, in which the target forms its own layout.
+        depth: share of the layers that stay as they are, in the order in which they compute.
     """
 
     skipped: Fraction = 0.08
@@ -276,7 +278,10 @@ def side_by_side(source: Prompted, target: Prompted, sharing: Sharing, items: in
     if source.null is not None and target.null is not None:
         null = _beside(source.null, target.null, items)
         if not null.is_like(given):
-            raise ArgumentError("source: the null condition has other shapes than the prompt's")
+            raise ArgumentError(
+                f"source, null condition: got embeddings {tuple(null.embeddings.shape[1:])}, "
+                f"accepted: {tuple(given.embeddings.shape[1:])}, as of the prompt"
+            )
     words = alignment(source.condition, target.condition)
     shared = SideBySide(diffusion, sharing, words, items)
     guided = Guided(shared, given, weights[0], null, source.prior.rescale)
@@ -288,21 +293,28 @@ def _beside(source: TextCondition, target: TextCondition, items: int) -> TextCon
 
 
 def alignment(source: TextCondition, target: TextCondition) -> Tensor:
-    """Return which of the source's tokens are which of the target's, (source, target) tokens.
+    """Return which of the source's tokens are which of the target's, (n, source, target) tokens.
 
     Equal tokens in equal order have 1. Where some are replaced by others, the map of the old ones
-    is shared equally by the new ones. Columns of inserted tokens are 0. Conditions that do
+    is shared equally by the new ones. Columns of inserted tokens are 0, and so are rows of deleted
+    ones, whose attention is lost as in the published refinement. Conditions that do
     not tell their tokens correspond token by token.
 
     Args:
-        source: the condition of a prompt.
-        target: that of the other one.
+        source: the conditions of n prompts.
+        target: those of as many others, or of one; or one and n.
     """
     counts = [condition.embeddings.shape[1] for condition in (source, target)]
-    known = [c.tokens[0].tolist() for c in (source, target) if c.tokens is not None]
-    if [len(tokens) for tokens in known] != counts:
-        return torch.eye(*counts)
-    one, other = known
+    known = [c.tokens.tolist() for c in (source, target) if c.tokens is not None]
+    if [len(tokens[0]) for tokens in known] != counts:
+        return torch.eye(*counts)[None]
+    number = max(map(len, known))
+    pairs = zip(*(tokens * (number if len(tokens) == 1 else 1) for tokens in known), strict=True)
+    return torch.stack([_aligned(one, other) for one, other in pairs])
+
+
+def _aligned(one: list[int], other: list[int]) -> Tensor:
+    """Return which of the tokens are which of the others, see `alignment`."""
     found = torch.zeros(len(one), len(other))
     for kind, i, j, k, m in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
         if kind == "equal":

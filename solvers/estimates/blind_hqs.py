@@ -1,12 +1,13 @@
 """Image and unknown parameter of the operator, found in turn at falling noise levels."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, Fraction, Positive, Steps, Whole
+from wellposed.checks import Count, Positive, Range, Steps, Whole
 from wellposed.errors import ArgumentError, require
 from wellposed.linalg import largest_eigenvalue, per_item, squares
 from wellposed.noise import ItemNoise, NoiseSource
@@ -106,7 +107,7 @@ class BlindHQS(Solver):
     image_steps: Steps = 20
     start: Positive = 2.0
     stop: Positive = 0.3
-    averaging: Fraction = 0.1
+    averaging: Annotated[float, Range(0, 1, "(]")] = 0.1
     fit_steps: Count = 50
 
     name: ClassVar[str] = "blind-hqs"
@@ -128,9 +129,8 @@ class BlindHQS(Solver):
             )
 
     def times(self, problem: Problem) -> list[float]:
-        """Return the numbers of steps that are left."""
-        total = self.starts * self.steps + self.image_steps
-        return [float(left) for left in range(total, -1, -1)]
+        """Return the numbers of steps that are left; the last one is that of the image."""
+        return [float(left) for left in range(self.starts * self.steps + 1, -1, -1)]
 
     def init(self, problem: Problem, noise: NoiseSource) -> BlindState:
         """Start from the mean of the parameter's prior, and the image that follows from it."""
@@ -150,9 +150,9 @@ class BlindHQS(Solver):
     ) -> BlindState:
         """Denoise, fit the parameter, fit the image; at the end the image alone."""
         assert isinstance(state, BlindState)
-        left = int(t) - self.image_steps
-        if left <= 0:
-            return self._end(state, t, s, problem, noise)
+        left = int(t) - 1
+        if left == 0:
+            return self._end(state, problem, noise)
         if left % self.steps == 0 and left < self.starts * self.steps:
             kept = state.with_the_best()
             state = replace(self.init(problem, noise), best=kept.best, least=kept.least)
@@ -164,9 +164,9 @@ class BlindHQS(Solver):
         """Denoise, fit the parameter, fit the image; ``left`` steps follow in this start."""
         done = 1 - left / max(self.steps - 1, 1)
         level, blind = self.start * (self.stop / self.start) ** done, _bilinear(problem)
-        before = imaging(problem, state.parameter)
-        d = _denoised(state.x + level * noise.draw(state.x), level, before)
-        theta, misfit = self._parameter(before.to_public(d), state.parameter, level, problem)
+        image = replace(problem, prior=_blocks(problem)[0])
+        d = _denoised(state.x + level * noise.draw(state.x), level, image)
+        theta, misfit = self._parameter(image.to_public(d), state.parameter, level, problem)
         d, theta = blind.centred(d, theta)
         x = self._image(d, level, imaging(problem, theta))
         mean = state.mean.lerp(theta, self.averaging)
@@ -179,16 +179,14 @@ class BlindHQS(Solver):
             misfit=state.misfit.lerp(misfit, self.averaging),
         )
 
-    def _end(
-        self, state: BlindState, t: float, s: float, problem: Problem, noise: NoiseSource
-    ) -> BlindState:
-        """Take a step of HQS with the best parameter."""
-        if t == self.image_steps:
-            state = state.with_the_best()
-        given = imaging(problem, state.best)
-        x = given.zeros() if t == self.image_steps else state.x
-        x = HQS(steps=self.image_steps).step(State(x, x), t, s, given, noise).x
-        return replace(state, x=x, x0=_joined(x, state.best, problem))
+    def _end(self, state: BlindState, problem: Problem, noise: NoiseSource) -> BlindState:
+        """Find the image with the best parameter, by HQS."""
+        best = _bilinear(problem).normalised(state.with_the_best().best)
+        given, solver = imaging(problem, best), HQS(steps=self.image_steps)
+        found = State(given.zeros(), given.zeros())
+        for t, s in pairwise(solver.times(given)):
+            found = solver.step(found, t, s, given, noise)
+        return replace(state, x=found.x, x0=_joined(found.x, best, problem), best=best)
 
     def finish(self, state: State) -> Tensor:
         """Return image and parameter."""

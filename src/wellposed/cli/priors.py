@@ -29,6 +29,8 @@ def load_prior(source: str, o: PriorOptions) -> Prior:
 
 def _loaded(source: str, o: PriorOptions) -> Prior:
     if source == SPATIO_SPECTRAL:
+        told = ", ".join(_told(o))
+        require(not told, told, "text", "none, as this prior is not told a text")
         settings = parse_assignments("--load", o.load)
         return of_class(make("--prior", SpatioSpectral, settings, "--load"), o)
     return of_class(load_checkpoint(source, o).prior, o)
@@ -58,7 +60,7 @@ def of_class(prior: Prior, o: PriorOptions) -> Prior:
         for name, value in given.items():
             require(value is None, name, value, "none, as this prior is not class-conditional")
         if not _told(o):
-            accepted = "1, as this prior has no classes; of a text, with --prompt"
+            accepted = "1, as this prior has no classes; one that is told a text takes --prompt"
             require(o.guidance == 1, "--guidance", o.guidance, accepted)
         return prior
     if o.class_ is None:

@@ -16,8 +16,8 @@ from wellposed.learning.start import seed_of, stationary_start
 from wellposed.priors.analytic import GaussianPrior
 from wellposed.priors.covariance import Stationary
 from wellposed.priors.prior import Prior
-from wellposed.priors.stored.registry import load
-from wellposed.priors.stored.store import load_prior
+from wellposed.priors.stored.registry import load, shipped
+from wellposed.priors.stored.store import load_network, load_prior
 from wellposed.priors.training.loop import train
 from wellposed.priors.training.settings import TrainingSettings
 from wellposed.solvers.base import Solver
@@ -69,8 +69,8 @@ def learn_from_measurements(
 
     Each round draws one posterior sample of every image with the prior of the round before (E),
     and trains the network on the samples, from the weights before (M). The first samples come
-    from the prior ``training.init_from``, which so adapts to what was measured, or, if there is
-    none, from `stationary_start`. Samples of complex images are trained on by magnitude, with
+    from the prior ``training.init_from``, which is thus adapted to what was measured, or, if there
+    is none, from `stationary_start`. Samples of complex images are trained on by magnitude, with
     random smooth phases. A killed run goes on with the next sample or training step: the same call
     ends with the same weights.
 
@@ -148,8 +148,24 @@ def _start(
 ) -> Prior:
     """Return the prior of the first samples."""
     if training.init_from is not None:
-        return load(training.init_from)
+        _require_trainable(training)
+        return load(training.init_from).with_range(*training.data_range)
     return _gaussian(measurements, settings, Path(training.out) / "start.npy")
+
+
+def _require_trainable(training: TrainingSettings) -> None:
+    """Raise now, not after the first samples, if training cannot start from the prior."""
+    assert training.init_from is not None
+    place = shipped().get(training.init_from, Path(training.init_from))
+    settings = load_network(place)[0].settings
+    for name in ("widths", "layers", "block"):
+        got, own = settings.get(name), getattr(training, name)
+        own = list(own) if isinstance(own, tuple) else own
+        if got != own:
+            raise CheckpointError(
+                f"init_from: {training.init_from!r} has the network with {name} {got}, accepted: "
+                f"{own}, as set"
+            )
 
 
 def _gaussian(
