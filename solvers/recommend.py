@@ -14,6 +14,7 @@ from wellposed.solvers.daps import DAPS
 from wellposed.solvers.ddrm import DDRM
 from wellposed.solvers.dds import DDS
 from wellposed.solvers.dps import DPS
+from wellposed.solvers.estimates.blind_hqs import BlindHQS
 from wellposed.solvers.estimates.direct import FBP, BackProjection
 from wellposed.solvers.estimates.plug_and_play import HQS
 from wellposed.solvers.estimates.total_variation import TotalVariation
@@ -40,6 +41,7 @@ def recommend(
     linear                  `HQS`, 30 evaluations    `MMPS`, 30 on Karras's levels
     linear, `Slicewise`     `HQS`                    `DDS`, 30 on Karras's levels
     not linear              `HQS`                    `DAPS`
+    `Bilinear`              `BlindHQS`               `DPS`
     latent prior            `REDDiff`                `DPS`
     `SpatioSpectral`        `DDRM`                   the same
     restorer                the sampler of its       the same
@@ -77,7 +79,9 @@ def recommend(
         latent = REDDiff if goal == "mean" else DPS
         return latent() if evaluations is None else latent(steps=evaluations)
     if isinstance(prior, SpatioSpectral):
-        return DDRM(steps=evaluations or 300, eta=0.5)
+        return DDRM(steps=evaluations or 100, eta=0.5)
+    if _is_blind(operator):
+        return _blind(goal, evaluations)
     if goal == "mean":
         return HQS(steps=evaluations or HQS.steps)
     if not is_linear_operator(operator):
@@ -88,6 +92,23 @@ def recommend(
     if prior.axes:
         return DDS(steps=steps, eta=1.0, spacing="karras")
     return MMPS(steps=steps, spacing="karras", isotropic_above=1.0, preconditioned=True)
+
+
+def _is_blind(operator: "Physics") -> bool:
+    # Importing Bilinear imports deepinv, which takes seconds; a physics has done so.
+    from wellposed.operators.bilinear import Bilinear
+
+    return isinstance(operator, Bilinear)
+
+
+def _blind(goal: str, evaluations: int | None) -> Solver:
+    """Return the solver of image and parameter of the operator."""
+    if goal == "samples":
+        return DPS() if evaluations is None else DPS(steps=evaluations)
+    if evaluations is None:
+        return BlindHQS()
+    left = max(BlindHQS.starts, evaluations - BlindHQS.image_steps)
+    return BlindHQS(steps=left // BlindHQS.starts)
 
 
 def _without_prior(operator: "Physics") -> Solver:

@@ -57,6 +57,16 @@ def test_what_cannot_be_recommended_is_named():
         solvers.recommend(LINEAR, PRIOR, evaluations=0)
 
 
+def test_an_unknown_parameter_is_found_with_the_image():
+    blind = operators.BlindBlur((1, 16, 16), 5, 0.1)
+    both = priors.Product([PRIOR, PRIOR], channels=[1, 1])
+    assert isinstance(solvers.recommend(blind, both), solvers.BlindHQS)
+    assert isinstance(solvers.recommend(blind, both, "samples"), solvers.DPS)
+    found = solvers.recommend(blind, both, evaluations=100)
+    assert found.starts * found.steps + found.image_steps == 100
+    assert solvers.recommend(blind, both, "samples", evaluations=9).steps == 9
+
+
 def test_evaluations_of_daps_are_those_of_all_levels():
     assert solvers.recommend(NONLINEAR, PRIOR, "samples", evaluations=50).steps == 10
 
