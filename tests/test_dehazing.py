@@ -161,7 +161,8 @@ def test_sharing_does_not_depend_on_the_units_of_blocks():
 
 
 def test_sharing_as_the_solver_is_the_preset(hearts, pair):
-    y, how = hearts.hazy(-28)[:1], dict(steps=6, start=2.0, zeta=0.3, rms=(0.3, 0.1))
+    how = dict(steps=6, spacing="trailing", start=2.0, zeta=0.3, rms=(0.3, 0.1))
+    y = hearts.hazy(-28)[:1]
     preset = dehaze(y, *pair, Dehazing(**how))
     given = dehaze(y, *pair, Dehazing(solver=VarianceSharing(**how)))
     assert torch.equal(given.tissue, preset.tissue)
