@@ -154,7 +154,7 @@ class Matern(Covariance):
         rows, columns = (torch.arange(n, dtype=torch.float64) / (2 * n) for n in size)
         squared = (2 * math.pi * length) ** 2 * (rows[:, None] ** 2 + columns**2)
         values = (1 + squared / (2 * nu)) ** -(nu + 1)
-        self.values = std**2 * values / values.mean()
+        self.values = float(std) ** 2 * values / values.mean()
 
     def spectral(self, x: Tensor, function: SpectralFunction) -> Tensor:
         """Return ``f(C) x``."""

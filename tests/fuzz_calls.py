@@ -248,7 +248,8 @@ SIGNED = ("-1", "-0.5", "0", *REAL)
 VALUES = ("0-d tensor", "one", "many axes", "negative", "zeros", "integers")
 
 RIGHTLY = {
-    ("Unrolled", "weights"): ("text",),  # a folder, read when it is needed
+    # A folder, read when it is needed.
+    ("Unrolled", "weights"): ("text", "empty text", "number as text", "long text"),
     "cache": ("text", "number as text", "path"),  # folders
     "noise_sigma": ("0-d tensor", "one", "integers", *("0", *REAL)),
     "seed": ("list of zeros",),
