@@ -248,6 +248,7 @@ SIGNED = ("-1", "-0.5", "0", *REAL)
 VALUES = ("0-d tensor", "one", "many axes", "negative", "zeros", "integers")
 
 RIGHTLY = {
+    **dict.fromkeys((("CFGPlusPlus", "times"), ("Reflected", "times")), ("one",)),
     # A folder, read when it is needed.
     ("Unrolled", "weights"): ("text", "empty text", "number as text", "long text"),
     "cache": ("text", "number as text", "path"),  # folders
