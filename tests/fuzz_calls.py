@@ -248,7 +248,6 @@ SIGNED = ("-1", "-0.5", "0", *REAL)
 VALUES = ("0-d tensor", "one", "many axes", "negative", "zeros", "integers")
 
 RIGHTLY = {
-    **dict.fromkeys((("CFGPlusPlus", "times"), ("Reflected", "times")), ("one",)),
     # A folder, read when it is needed.
     ("Unrolled", "weights"): ("text", "empty text", "number as text", "long text"),
     "cache": ("text", "number as text", "path"),  # folders
@@ -285,7 +284,7 @@ RIGHTLY = {
     ("geometry", "images"): ("many axes", *VALUES[3:]),
     ("spectrum", "images"): ("many axes", *VALUES[3:]),
     ("unexplained", "images"): ("many axes", "complex tensor", *VALUES[3:]),
-    **dict.fromkeys((("CFGPlusPlus", "times"), ("Reflected", "times")), ("list of zeros",)),
+    **dict.fromkeys((("CFGPlusPlus", "times"), ("Reflected", "times")), ("list of zeros", "one")),
     ("Guided", "condition"): ("0",),
     ("Guided", "null"): ("0",),
     ("Guided", "guidance"): ("function", "class"),
