@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 
 from wellposed import priors, solvers
 from wellposed.datasets import read_array
+from wellposed.datasets.images.crops import central_crop
 from wellposed.figures import format_table
 from wellposed.metrics import psnr, ssim
 from wellposed.operators import BlindBlur, Blur, gaussian_kernel, motion_kernel
@@ -29,9 +30,7 @@ NOISE = 0.01
 
 def photograph(side: int) -> Tensor:
     """Return the middle of the photograph, (1, 3, side, side)."""
-    pixels = torch.from_numpy(read_array(PHOTO)).permute(2, 0, 1)[None]
-    top, left = ((length - side) // 2 for length in pixels.shape[2:])
-    return pixels[..., top : top + side, left : left + side]
+    return central_crop(torch.from_numpy(read_array(PHOTO)).permute(2, 0, 1)[None], side)
 
 
 def with_kernel(image: Tensor, kernel: Tensor) -> Tensor:

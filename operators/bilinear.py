@@ -74,6 +74,10 @@ class Bilinear(NonlinearOperator):
         """
         return values
 
+    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
+        """Return a start for solvers, that of ``A_adjoint``."""
+        return self.A_adjoint(y)
+
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return image (B, C, H, W) and parameter (B, P, H, W) of an unknown."""
         image, parameter = torch.split(x, self.channels, 1)

@@ -28,8 +28,6 @@ class UnknownKernel(Bilinear):
         ArgumentError: a window that is larger than the image.
     """
 
-    inside: Tensor
-
     def __init__(
         self,
         image_size: Sequence[Count],
@@ -43,8 +41,6 @@ class UnknownKernel(Bilinear):
             require(side <= most, "kernel_size", side, f"at most {most}, as the image")
         super().__init__(size, 1, measurement_size, noise_sigma)
         self._kernel_sides = kernel_size
-        ones = torch.ones(1, 1, *kernel_size)
-        self.register_buffer("inside", self.canvas(ones), persistent=False)
 
     def canvas(self, kernels: Tensor) -> Tensor:
         """Return kernels (B, 1, h, w) or (h, w) as canvases (B, 1, H, W)."""
@@ -55,10 +51,7 @@ class UnknownKernel(Bilinear):
                 f"kernels: got {tuple(kernels.shape)}, accepted: {sides} or "
                 f"(B, 1, {sides[0]}, {sides[1]})"
             )
-        kernels = kernels.reshape(-1, 1, *sides)
-        canvas = kernels.new_zeros(len(kernels), 1, *self.img_size[-2:])
-        self.window(canvas).copy_(kernels)
-        return canvas
+        return on_canvas(kernels.reshape(-1, 1, *sides), self.img_size[-2:])
 
     def window(self, canvas: Tensor) -> Tensor:
         """Return the kernels (B, 1, h, w) on canvases (B, 1, H, W)."""
@@ -66,11 +59,17 @@ class UnknownKernel(Bilinear):
 
     def normalised(self, parameter: Tensor) -> Tensor:
         """Return kernels without negative values and with sum 1; flat ones if nothing is left."""
-        inside = self.inside.to(parameter)
-        kernel = parameter.clamp(min=0) * inside
+        kernel = self.canvas(self.window(parameter).clamp(min=0))
         total = kernel.sum((-2, -1), keepdim=True)
-        flat = inside / inside.sum()
-        return torch.where(total <= 0, flat, kernel / total.clamp(min=1e-12))
+        ones = self.canvas(parameter.new_ones(self._kernel_sides))
+        return torch.where(total <= 0, ones / ones.sum(), kernel / total.clamp(min=1e-12))
+
+
+def on_canvas(kernels: Tensor, sides: Sequence[int]) -> Tensor:
+    """Return kernels (B, 1, h, w) in the middle of canvases (B, 1, H, W) of zeros."""
+    canvas = kernels.new_zeros(*kernels.shape[:2], *sides)
+    canvas[middle(kernels.shape[-2:], sides)] = kernels
+    return canvas
 
 
 def middle(extents: Sequence[int], sides: Sequence[int]) -> tuple[EllipsisType, slice, slice]:

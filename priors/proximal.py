@@ -1,6 +1,5 @@
 """Priors that are not diffusions: regularisers given by their proximal operators."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from wellposed.checks import Choice, Count, NonNegative, RealTensor, Steps, check_fields
 from wellposed.errors import ShapeError, require
+from wellposed.fixed_points import accelerated
 from wellposed.linalg import per_item
 from wellposed.parallel.part import Part
 from wellposed.priors.adapters.rescheduled import DenoiserPrior
@@ -155,14 +155,13 @@ class TotalVariation:
     def __call__(self, z: Tensor, gamma: Tensor) -> Tensor:
         """Return the proximal solution; see `Prox`."""
         limit = per_item(gamma.to(z.real.dtype) * self.weight, z)
-        q, previous, t = _gradient(0 * z), _gradient(0 * z), 1.0
-        for _ in range(self.iterations):
+
+        def ascend(q: Tensor) -> Tensor:
             step = q + _gradient(z - _divergence(q)) / 8  # 8 bounds ||D||^2
             length = step.abs().square().sum(0).clamp(min=torch.finfo(limit.dtype).tiny).sqrt()
-            dual = step * (limit / torch.maximum(length, limit))
-            after = (1 + math.sqrt(1 + 4 * t**2)) / 2
-            q, previous, t = dual + (t - 1) / after * (dual - previous), dual, after
-        return z - _divergence(previous)
+            return step * (limit / torch.maximum(length, limit))
+
+        return z - _divergence(accelerated(ascend, _gradient(0 * z), self.iterations))
 
 
 @dataclass(frozen=True, eq=False)

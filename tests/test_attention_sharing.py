@@ -9,13 +9,8 @@ from tests.tiny_pipelines import made
 
 from wellposed import errors, inversion, priors
 from wellposed.inversion import DDIM, DirectInversion, MutualAttention, PromptToPrompt
-from wellposed.priors.text.sharing import (
-    SharedKeys,
-    SharedMaps,
-    alignment,
-    shared_attention,
-    side_by_side,
-)
+from wellposed.priors.text.sharing import SharedKeys, SharedMaps, shared_attention
+from wellposed.priors.text.side_by_side import alignment, side_by_side
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 CAT, DOG = "a photo of a cat", "a photo of a dog"

@@ -11,7 +11,7 @@ from wellposed.errors import require
 from wellposed.operators.base import Composed, LinearOperator
 from wellposed.operators.ct.operators import PlanarCT
 from wellposed.operators.linear_map import check_batch
-from wellposed.operators.unknown_kernel import UnknownKernel, middle
+from wellposed.operators.unknown_kernel import UnknownKernel, middle, on_canvas
 
 
 class BlindCT(UnknownKernel):
@@ -87,10 +87,6 @@ class BlindCT(UnknownKernel):
         check_batch("y", y, self.measurement_size)
         image = self.ct.fbp(y)
         return self.join(image, self.normalised(torch.zeros_like(image)))
-
-    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
-        """Return a start for solvers: see `A_adjoint`."""
-        return self.A_adjoint(y)
 
 
 class DetectorResponse(LinearOperator):
@@ -168,9 +164,8 @@ class KernelCT(LinearOperator):
         return self._canvas((self.gram.to(x) @ kernel)[..., 0])
 
     def _canvas(self, kernels: Tensor) -> Tensor:
-        canvas = kernels.new_zeros(len(kernels), *self.img_size)
-        canvas[self._window] = kernels[:, None, None]
-        return canvas
+        """Return kernels (B, taps) as canvases (B, 1, H, W)."""
+        return on_canvas(kernels[:, None, None], self.img_size[1:])
 
 
 class _RespondingCT(Composed):

@@ -9,7 +9,7 @@ from wellposed.checks import Count
 from wellposed.operators.base import LinearOperator
 from wellposed.operators.image.blur import FourierFilter
 from wellposed.operators.linear_map import check_batch
-from wellposed.operators.unknown_kernel import UnknownKernel, middle
+from wellposed.operators.unknown_kernel import UnknownKernel, middle, on_canvas
 
 
 class BlindBlur(UnknownKernel):
@@ -77,7 +77,7 @@ class BlindBlur(UnknownKernel):
 
     def given_parameter(self, parameter: Tensor) -> LinearOperator:
         """Return the blur with kernels (B, 1, H, W), which are not normalised here."""
-        transfer = _transfer(parameter.double() * self.inside.double())
+        transfer = _transfer(self.canvas(self.window(parameter.double())))
         size = (self.channels[0], *self.img_size[1:])
         return FourierFilter(transfer, size, self.noise_model.sigma)
 
@@ -93,10 +93,6 @@ class BlindBlur(UnknownKernel):
         """Return the measurement as image, and a flat kernel."""
         check_batch("y", y, self.measurement_size)
         return self.join(y, self.normalised(torch.zeros_like(y[:, :1])))
-
-    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
-        """Return a start for solvers: see `A_adjoint`."""
-        return self.A_adjoint(y)
 
 
 class KernelBlur(LinearOperator):
@@ -126,13 +122,13 @@ class KernelBlur(LinearOperator):
         self.to(image.device)
 
     def forward_map(self, x: Tensor) -> Tensor:
-        spectrum = _transfer(self._masked(x))
+        spectrum = _transfer(self._canvas(x[self._window]))
         return _back(self.spectrum.to(spectrum.dtype) * spectrum, x)
 
     def adjoint_map(self, y: Tensor) -> Tensor:
         spectrum = torch.fft.rfft2(y)
         canvas = _back((self.spectrum.conj().to(spectrum.dtype) * spectrum).sum(1, True), y)
-        return self._masked(torch.fft.fftshift(canvas, dim=(-2, -1)))
+        return self._canvas(torch.fft.fftshift(canvas, dim=(-2, -1))[self._window])
 
     def A_adjoint_A(self, x: Tensor, **kwargs: object) -> Tensor:
         """Return ``A^H A x`` by transforms of about twice the window, not of the image."""
@@ -140,10 +136,7 @@ class KernelBlur(LinearOperator):
         kernel = x[self._window]
         spectrum = torch.fft.rfft2(kernel, s=self._sides) * self.correlation.to(x.dtype)
         height, width = kernel.shape[-2:]
-        found = torch.zeros_like(x)
-        back = torch.fft.irfft2(spectrum, s=self._sides)
-        found[self._window] = back[..., :height, :width]
-        return found
+        return self._canvas(torch.fft.irfft2(spectrum, s=self._sides)[..., :height, :width])
 
     def _correlation(self, spectrum: Tensor) -> Tensor:
         """Return the transform of the image's autocorrelation at the window's differences."""
@@ -153,11 +146,8 @@ class KernelBlur(LinearOperator):
         found: Tensor = torch.fft.rfft2(torch.fft.ifftshift(near, dim=(-2, -1))).real
         return found
 
-    def _masked(self, canvas: Tensor) -> Tensor:
-        """Return a canvas with zeros outside the window."""
-        masked = torch.zeros_like(canvas)
-        masked[self._window] = canvas[self._window]
-        return masked
+    def _canvas(self, kernels: Tensor) -> Tensor:
+        return on_canvas(kernels, self.img_size[1:])
 
 
 def _transfer(canvas: Tensor) -> Tensor:

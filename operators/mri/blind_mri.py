@@ -79,10 +79,6 @@ class BlindMRI(Bilinear):
         least = torch.finfo(magnitude.dtype).tiny
         return self.join(magnitude.to(y.dtype), coil_images / magnitude.clamp(min=least))
 
-    def A_dagger(self, y: Tensor, **kwargs: object) -> Tensor:
-        """Return a start for solvers: see `A_adjoint`."""
-        return self.A_adjoint(y)
-
 
 class CoilMapMRI(LinearOperator):
     """``S_c -> M F (S_c x)``: the k-space of known images as a map of the coil maps.
@@ -113,10 +109,10 @@ class CoilMapMRI(LinearOperator):
         self.to(image.device)
 
     def forward_map(self, x: Tensor) -> Tensor:
-        return self.mask.to(x.real.dtype) * fft2c(self.image.to(x.dtype) * x)
+        return self.restrict(fft2c(self.image.to(x.dtype) * x))
 
     def adjoint_map(self, y: Tensor) -> Tensor:
-        return self.image.to(y.dtype).conj() * ifft2c(self.mask.to(y.real.dtype) * y)
+        return self.image.to(y.dtype).conj() * ifft2c(self.restrict(y))
 
     def restrict(self, y: Tensor) -> Tensor:
         """Return k-space with zeros where the mask is zero."""

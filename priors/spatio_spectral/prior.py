@@ -114,10 +114,7 @@ class SpatioSpectral(Prior):
             noise: source of the initial weights.
             project: the projection of images in units onto the data, see `Prior.begin`.
         """
-        fit = SpatioSpectralFit(self, like, noise)
-        if project is not None:
-            fit.start(completed(lambda c: (project(2 * c - 1) + 1) / 2, like, self.rank))
-        return fit
+        return SpatioSpectralFit(self, like, noise, project)
 
 
 class SpatioSpectralFit(Prior):
@@ -127,15 +124,22 @@ class SpatioSpectralFit(Prior):
         prior: the prior with its settings.
         like: images of the run, (B, bands, H, W).
         noise: source of the initial weights.
+        project: the projection of images in units onto the data, see `Prior.begin`.
     """
 
     mean: Tensor
     begun: Tensor
 
-    def __init__(self, prior: SpatioSpectral, like: Tensor, noise: NoiseSource) -> None:
+    def __init__(
+        self,
+        prior: SpatioSpectral,
+        like: Tensor,
+        noise: NoiseSource,
+        project: Projection | None = None,
+    ) -> None:
         super().__init__(prior.schedule, data_range=prior.data_range)
         prior.check_image(like)
-        self.of = prior
+        self.of, self.project = prior, project
         spectra = like.new_zeros(prior.rank, like.shape[1])
         maps = [make_maps(prior.maps, prior.rank, like[:1]) for _ in like]
         self.factors = nn.ModuleList(Factors(each, spectra.clone()) for each in maps)
@@ -147,7 +151,7 @@ class SpatioSpectralFit(Prior):
         self.register_buffer("mean", torch.zeros_like(like))
         self.register_buffer("begun", torch.zeros(()))
 
-    def start(self, images: Tensor) -> None:
+    def _start(self, images: Tensor) -> None:
         """Start the factors of each item, and the running mean, at images (B, bands, H, W)."""
         for factors, image in zip(self._all(), images.split(1), strict=True):
             factors.start(image)
@@ -165,6 +169,9 @@ class SpatioSpectralFit(Prior):
             t: time, one number.
             condition: None.
         """
+        project = self.project
+        if project is not None and not bool(self.begun):
+            self._start(completed(lambda c: (project(2 * c - 1) + 1) / 2, x_t, self.of.rank))
         time = float(torch.as_tensor(t).max())
         if time > (1 - self.of.wait) * self.schedule.T:
             return 2 * self.mean.clamp(0, 1) - 1 if bool(self.begun) else x_t
@@ -175,7 +182,7 @@ class SpatioSpectralFit(Prior):
     def _fit(self, x_t: Tensor, alpha: float) -> None:
         """Fit every item, and update the running mean of c."""
         if not bool(self.begun):
-            self.start((x_t / alpha + 1) / 2)
+            self._start((x_t / alpha + 1) / 2)
         fits = zip(self._all(), self.optimizers, x_t.split(1), strict=True)
         images = [self._fitted(factors, adam, x, alpha) for factors, adam, x in fits]
         kept = self.of.average

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WIDTHS = (0.0, 0.4, 0.5, 0.6, 0.75, 1.0, 1.25, 1.5, 2.0)
-"""Deviations of the Gaussians among which each map finds its own, in pixels."""
+from wellposed.operators.image.kernels import gaussian_kernel
+
+WIDTHS = (0.4, 0.5, 0.6, 0.75, 1.0, 1.25, 1.5, 2.0)
+"""Deviations of the Gaussians, in pixels, of which each map takes one or none."""
 
 HAAR_MEDIAN = 0.6745
 """Median of the magnitude of a standard normal number."""
@@ -50,12 +52,12 @@ def smoothed(maps: Tensor) -> Tensor:
     10.1093/biomet/81.3.425). Maps of strong components stay sharp; those of noise are smoothed.
     """
     noise = noise_levels(maps)
-    found, least = maps, torch.full_like(noise, math.inf)
+    found, least = maps, 2 * noise**2
     for width in WIDTHS:
-        row = _gaussian(width, maps)
-        blurred = _blurred(maps, row)
-        trace = row[len(row) // 2] ** 2
-        error = (blurred - maps).square().mean((1, 2)) + 2 * trace * noise**2
+        reach = math.ceil(3 * width)
+        kernel = gaussian_kernel(width, 2 * reach + 1).to(maps)
+        blurred = _blurred(maps, kernel)
+        error = (blurred - maps).square().mean((1, 2)) + 2 * kernel[reach, reach] * noise**2
         better = (error < least)[:, None, None]
         found, least = torch.where(better, blurred, found), torch.minimum(error, least)
     return found
@@ -69,20 +71,11 @@ def noise_levels(maps: Tensor) -> Tensor:
     return details.abs().flatten(1).median(1).values / HAAR_MEDIAN
 
 
-def _gaussian(width: float, like: Tensor) -> Tensor:
-    """Return a line of Gaussian weights with sum 1."""
-    if width == 0:
-        return like.new_ones(1)
-    places = torch.arange(-math.ceil(3 * width), math.ceil(3 * width) + 1).to(like)
-    weights: Tensor = torch.exp(-0.5 * (places / width) ** 2)
-    return weights / weights.sum()
-
-
-def _blurred(maps: Tensor, row: Tensor) -> Tensor:
-    """Return maps (rank, H, W) blurred along rows and columns."""
-    reach = len(row) // 2
+def _blurred(maps: Tensor, kernel: Tensor) -> Tensor:
+    """Return maps (rank, H, W) blurred by a kernel of odd sides."""
+    reach = len(kernel) // 2
     padded = F.pad(maps[:, None], [reach] * 4, mode="replicate")
-    blurred: Tensor = F.conv2d(padded, (row[:, None] * row)[None, None])
+    blurred: Tensor = F.conv2d(padded, kernel[None, None])
     return blurred[:, 0]
 
 

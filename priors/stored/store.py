@@ -28,6 +28,9 @@ from wellposed.priors.stored.card import model_card
 from wellposed.priors.stored.config import Config, read_config
 from wellposed.writing import replacing, write_text
 
+Network = ConvUNet | RestorationUNet | UnrolledNetwork
+"""What `wellposed train` trains."""
+
 MOST_CHANNELS = 2**16
 """Of a network, and layers."""
 
@@ -35,7 +38,7 @@ AUTOENCODER = "autoencoder"
 """Subfolder of a latent prior's autoencoder."""
 
 
-def make_network(config: Config) -> ConvUNet | RestorationUNet | UnrolledNetwork:
+def make_network(config: Config) -> Network:
     """Return the network of a config, with random weights."""
     if "unrolled" in config:
         return UnrolledNetwork(**config["network"])
@@ -131,7 +134,7 @@ def load_prior(folder: Path) -> NetworkPrior | Latent | Channelwise:
     return prior
 
 
-def load_network(folder: Path) -> tuple[ConvUNet | RestorationUNet | UnrolledNetwork, Config]:
+def load_network(folder: Path) -> tuple[Network, Config]:
     """Return the network of a folder written by `save_prior`, in float32, and its config.
 
     Raises:

@@ -1,25 +1,14 @@
-"""Two prompts side by side, one of which attends to what the other one does."""
+"""Attention layers in which a target takes something from a source beside it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from wellposed.checks import Count, Fraction, check_fields
-from wellposed.errors import ArgumentError, require
-from wellposed.priors.adapters.autoencoder import Latent
-from wellposed.priors.adapters.guided import Guided
-from wellposed.priors.anchor import Condition
-from wellposed.priors.prior import Adapter
-from wellposed.priors.text.condition import TextCondition
-from wellposed.priors.text.diffusion import TextDiffusion
-from wellposed.priors.text.networks import TextUNet
-from wellposed.priors.text.prior import Prompted
 
 STAGES = ("down", "mid", "up")
 """Parts of a U-Net in the order in which they compute."""
@@ -41,20 +30,27 @@ class Place:
 
 
 class Sharing(ABC):
-    """What an attention layer of the target takes from the source.
-
-    Arguments of `target`: the layer, its `Place`, hidden states and what they attend to, of the
-    source and of the target, (B, tokens, width), and diffusers' own processor. The batch holds
-    conditional estimates if ``conditional``, else those for the null condition.
-    """
+    """What an attention layer of the target takes from the source."""
 
     @abstractmethod
     def concerns(self, place: Place, conditional: bool) -> bool:
-        """Return whether the target takes anything from the source there."""
+        """Return whether the target takes anything from the source there.
+
+        Args:
+            place: the layer, and when it computes.
+            conditional: for the estimates of the prompts, not of the null condition.
+        """
 
     @abstractmethod
     def target(self, layer: Any, place: Place, streams: "Streams", usual: Any) -> Tensor:
-        """Return the result of the layer for the target."""
+        """Return the result of the layer for the target, (B, tokens, width).
+
+        Args:
+            layer: diffusers' attention layer.
+            place: where it is, and when it computes.
+            streams: what it is given for both.
+            usual: diffusers' own processor.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,11 +171,13 @@ class _Processor:
         **more: Any,
     ) -> Tensor:
         """Return the results for source and target; diffusers names the arguments."""
-        found: Tensor = self.usual(layer, hidden_states, encoder_hidden_states, **more).clone()
-        pairs = len(hidden_states) // (2 * self.items)
-        for pair in range(pairs):
-            if not self.sharing.concerns(self.place, conditional=pair == pairs - 1):
-                continue
+        found: Tensor = self.usual(layer, hidden_states, encoder_hidden_states, **more)
+        pairs = range(len(hidden_states) // (2 * self.items))
+        sharing = [p for p in pairs if self.sharing.concerns(self.place, p == pairs[-1])]
+        if not sharing:
+            return found
+        found = found.clone()
+        for pair in sharing:
             first = 2 * pair * self.items
             source = slice(first, first + self.items)
             target = slice(first + self.items, first + 2 * self.items)
@@ -221,106 +219,3 @@ def shared_attention(
         yield
     finally:
         model.set_attn_processor(usual)
-
-
-class SideBySide(Adapter):
-    """A diffusion of two prompts in one batch, source images and then target images.
-
-    Args:
-        prior: the diffusion.
-        sharing: what the target's attention takes from the source.
-        words: which of the source's tokens are which of the target's, see `alignment`.
-        items: images of one prompt.
-    """
-
-    prior: TextDiffusion
-
-    def __init__(self, prior: TextDiffusion, sharing: Sharing, words: Tensor, items: int) -> None:
-        super().__init__(prior)
-        self.sharing, self.words, self.items = sharing, words, items
-
-    def denoise(self, x_t: Tensor, t: float | Tensor, condition: Condition = None) -> Tensor:
-        """Return the estimates of both prompts; see `Prior.denoise`."""
-        time = float(torch.as_tensor(t).max()) / self.schedule.T
-        model = self.prior.network.model
-        with shared_attention(model, self.sharing, time, self.words, self.items):
-            return self.prior.denoise(x_t, t, condition)
-
-
-def side_by_side(source: Prompted, target: Prompted, sharing: Sharing, items: int) -> Latent:
-    """Return the prior of images of two prompts, the source's and then the target's.
-
-    Args:
-        source: a pipeline with a prompt.
-        target: the same pipeline with another one.
-        sharing: what the target's attention takes from the source.
-        items: images of one prompt.
-
-    Raises:
-        ArgumentError: priors without text, of two networks, of another kind of network than a
-            U-Net, or of different guidance.
-    """
-    for name, prior in (("source", source), ("target", target)):
-        kind = type(prior).__name__
-        require(isinstance(prior, Prompted), name, kind, "a prior of a pipeline with a prompt")
-    diffusion = source.diffusion
-    same = target.diffusion.network is diffusion.network
-    require(same, "target", "another network", "source.with_prompt(...)")
-    kind = type(diffusion.network).__name__
-    accepted = "a U-Net, as of Stable Diffusion 1 and 2 and SDXL"
-    require(isinstance(diffusion.network, TextUNet), "source", kind, accepted)
-    weights = source.prior.guidance, target.prior.guidance
-    require(
-        weights[0] == weights[1], "target, guidance", weights[1], f"the source's, {weights[0]}"
-    )
-    given = _beside(source.condition, target.condition, items)
-    null = None
-    if source.null is not None and target.null is not None:
-        null = _beside(source.null, target.null, items)
-        if not null.is_like(given):
-            raise ArgumentError(
-                f"source, null condition: got embeddings {tuple(null.embeddings.shape[1:])}, "
-                f"accepted: {tuple(given.embeddings.shape[1:])}, as of the prompt"
-            )
-    words = alignment(source.condition, target.condition)
-    shared = SideBySide(diffusion, sharing, words, items)
-    guided = Guided(shared, given, weights[0], null, source.prior.rescale)
-    return Latent(guided, source.autoencoder, source.data_range)
-
-
-def _beside(source: TextCondition, target: TextCondition, items: int) -> TextCondition:
-    return source.repeated(items).beside(target.repeated(items))
-
-
-def alignment(source: TextCondition, target: TextCondition) -> Tensor:
-    """Return which of the source's tokens are which of the target's, (n, source, target) tokens.
-
-    Equal tokens in equal order have 1. Where some are replaced by others, the map of the old ones
-    is shared equally by the new ones. Columns of inserted tokens are 0, and so are rows of deleted
-    ones, whose attention is lost as in the published refinement. Conditions that do
-    not tell their tokens correspond token by token.
-
-    Args:
-        source: the conditions of n prompts.
-        target: those of as many others, or of one; or one and n.
-    """
-    counts = [condition.embeddings.shape[1] for condition in (source, target)]
-    known = [c.tokens.tolist() for c in (source, target) if c.tokens is not None]
-    if [len(tokens[0]) for tokens in known] != counts:
-        return torch.eye(*counts)[None]
-    number = max(map(len, known))
-    pairs = zip(*(tokens * (number if len(tokens) == 1 else 1) for tokens in known), strict=True)
-    return torch.stack([_aligned(one, other) for one, other in pairs])
-
-
-def _aligned(one: list[int], other: list[int]) -> Tensor:
-    """Return which of the tokens are which of the others, see `alignment`."""
-    found = torch.zeros(len(one), len(other))
-    for kind, i, j, k, m in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
-        if kind == "equal":
-            found[range(i, j), range(k, m)] = 1
-        elif kind == "replace" and j - i == m - k:
-            found[range(i, j), range(k, m)] = 1
-        elif kind == "replace":
-            found[i:j, k:m] = 1 / (m - k)
-    return found

@@ -17,7 +17,7 @@ from wellposed.integrity import all_finite, checksum
 from wellposed.priors.networks.conv_unet import parameters_in_millions
 from wellposed.priors.stored.config import Config
 from wellposed.priors.stored.registry import shipped
-from wellposed.priors.stored.store import load_network, make_network, save_prior
+from wellposed.priors.stored.store import Network, load_network, make_network, save_prior
 from wellposed.priors.training.batches import Batch, reading_of
 from wellposed.priors.training.denoiser import Denoising
 from wellposed.priors.training.restorer import Restoring
@@ -36,6 +36,15 @@ DEFAULTS = {
     if default is not MISSING
 }
 """Settings of runs that older versions have started."""
+
+
+def starting_network(source: str) -> Network:
+    """Return the network of a prior to start from: shipped, or a folder.
+
+    Raises:
+        CheckpointError: no such folder, or a damaged one.
+    """
+    return load_network(shipped().get(source, Path(source)))[0]
 
 
 class Trainer:
@@ -96,7 +105,7 @@ class Trainer:
         Raises:
             CheckpointError: no such folder, damaged, or of another network.
         """
-        found = load_network(shipped().get(source, Path(source)))[0]
+        found = starting_network(source)
         settings, own = found.settings, self.network.settings
         if settings != own:
             raise CheckpointError(

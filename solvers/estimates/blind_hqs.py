@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wellposed.checks import Count, Positive, Range, Steps, Whole
 from wellposed.errors import ArgumentError, require
+from wellposed.fixed_points import accelerated
 from wellposed.linalg import largest_eigenvalue, per_item, squares
 from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.priors.adapters.product import Product
@@ -165,7 +166,8 @@ class BlindHQS(Solver):
         done = 1 - left / max(self.steps - 1, 1)
         level, blind = self.start * (self.stop / self.start) ** done, _bilinear(problem)
         image = replace(problem, prior=_blocks(problem)[0])
-        d = _denoised(state.x + level * noise.draw(state.x), level, image)
+        levels = torch.full((len(state.x),), level, dtype=torch.float64, device=state.x.device)
+        d = HQS().denoise(state.x + level * noise.draw(state.x), levels, image)
         theta, misfit = self._parameter(image.to_public(d), state.parameter, level, problem)
         d, theta = blind.centred(d, theta)
         x = self._image(d, level, imaging(problem, theta))
@@ -183,7 +185,7 @@ class BlindHQS(Solver):
         """Find the image with the best parameter, by HQS."""
         best = _bilinear(problem).normalised(state.with_the_best().best)
         given, solver = imaging(problem, best), HQS(steps=self.image_steps)
-        found = State(given.zeros(), given.zeros())
+        found = solver.init(given, noise)
         for t, s in pairwise(solver.times(given)):
             found = solver.step(found, t, s, given, noise)
         return replace(state, x=found.x, x0=_joined(found.x, best, problem), best=best)
@@ -220,8 +222,8 @@ def most_probable(
 ) -> Tensor:
     """Return ``argmin_x ||A x - y||^2 / (2 sigma^2) - log p(x)``, in public values.
 
-    FISTA (Beck and Teboulle 2009, doi 10.1137/080716542), whose proximal map of ``-log p`` is the
-    denoiser of the prior at the level ``sigma / |A|``. Where the prior's schedule begins above
+    FISTA, see `accelerated`, whose proximal map of ``-log p`` is the denoiser of the prior at the
+    level ``sigma / |A|``. Where the prior's schedule begins above
     that level, sigma counts as larger.
 
     Args:
@@ -237,14 +239,14 @@ def most_probable(
     level = sigma / norm2.sqrt().to(sigma)
     low = prior.schedule.min_ratio * prior.scale
     level = level.clamp(low, float(prior.schedule.ratio(prior.schedule.T)) * prior.scale)
-    back, x, point, momentum = A.A_adjoint(y), start, start, 1.0
-    for _ in range(steps):
-        gradient = A.A_adjoint_A(point) - back
-        found = prior(point - gradient / per_item(norm2, gradient), level)
-        following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        point = found + (momentum - 1) / following * (found - x)
-        x, momentum = found, following
-    return x
+    back = A.A_adjoint(y)
+
+    def advance(x: Tensor) -> Tensor:
+        gradient = A.A_adjoint_A(x) - back
+        found: Tensor = prior(x - gradient / per_item(norm2, gradient), level)
+        return found
+
+    return accelerated(advance, start, steps)
 
 
 def imaging(problem: Problem, parameter: Tensor) -> Problem:
@@ -255,13 +257,6 @@ def imaging(problem: Problem, parameter: Tensor) -> Problem:
     given = replace(problem, operator=operator, prior=prior, image_shape=shape, is_linear=True)
     y = problem.y * problem.prior.scale
     return replace(given, y=(y - given.A_centre) / prior.scale)
-
-
-def _denoised(x: Tensor, level: float, given: Problem) -> Tensor:
-    """Return the denoised images x of a noise level, in units."""
-    schedule = given.prior.schedule
-    t = schedule.time_at(torch.full((len(x),), level, dtype=torch.float64)).to(x.device)
-    return given.denoise(per_item(schedule(t)[0].to(x.real.dtype), x) * x, t)
 
 
 def _joined(x: Tensor, theta: Tensor, problem: Problem) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from wellposed.checks import Count, NonNegative, Positive
+from wellposed.fixed_points import accelerated
 from wellposed.linalg import per_item
 from wellposed.noise import ItemNoise, NoiseSource
 from wellposed.parallel.part import Part
@@ -85,16 +86,14 @@ def between_slices(x: Tensor, weight: Tensor, part: Part) -> Tensor:
         part: what this process holds of a volume.
     """
     bound, axis = per_item(weight.to(x.real.dtype), x), -3
-    p = q = torch.zeros_like(x)
-    momentum = 1.0
-    for _ in range(SLICE_STEPS):
+
+    def ascend(q: Tensor) -> Tensor:
         z = x - part.difference_adjoint(q, axis, circular=False)
         ascended = q + part.difference(z, axis, circular=False) / 4
-        after = ascended / (ascended.abs() / bound).clamp(min=1)
-        following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        q = after + (momentum - 1) / following * (after - p)
-        p, momentum = after, following
-    return x - part.difference_adjoint(p, axis, circular=False)
+        return ascended / (ascended.abs() / bound).clamp(min=1)
+
+    dual = accelerated(ascend, torch.zeros_like(x), SLICE_STEPS)
+    return x - part.difference_adjoint(dual, axis, circular=False)
 
 
 def image_noise(problem: Problem) -> Tensor:

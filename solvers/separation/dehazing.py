@@ -81,10 +81,13 @@ class Dehazing:
         """Return the solver."""
         if self.solver is not None:
             return self.solver
-        chosen = {
-            name: getattr(self, name) for name in ("steps", "spacing", "start", "rms", "zeta")
-        }
-        return VarianceSharing(**chosen)
+        return VarianceSharing(
+            steps=self.steps,
+            spacing=self.spacing,
+            start=self.start,
+            rms=self.rms,
+            zeta=self.zeta,
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from wellposed.inversion.base import public
 from wellposed.inversion.direct import DirectInversion
 from wellposed.priors.prior import Prior
 from wellposed.priors.schedule import SPACINGS
-from wellposed.priors.text.prior import Prompted
-from wellposed.priors.text.sharing import SharedKeys, SharedMaps, Sharing, side_by_side
+from wellposed.priors.text.sharing import SharedKeys, SharedMaps, Sharing
+from wellposed.priors.text.side_by_side import side_by_side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +46,7 @@ class Attending(DirectInversion):
                 U-Net, or of different guidance.
             ArgumentError, SamplingError: see `Inversion.encode`.
         """
-        both = side_by_side(
-            cast(Prompted, source), cast(Prompted, target), self.sharing, len(image)
-        )
+        both = side_by_side(source, target, self.sharing, len(image))
         code = self.encode(image, source)
         x_T, *missed = code.states
         states = (torch.cat([x_T, x_T]), *(torch.cat([o, torch.zeros_like(o)]) for o in missed))

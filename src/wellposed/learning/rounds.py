@@ -16,10 +16,11 @@ from wellposed.learning.start import seed_of, stationary_start
 from wellposed.priors.analytic import GaussianPrior
 from wellposed.priors.covariance import Stationary
 from wellposed.priors.prior import Prior
-from wellposed.priors.stored.registry import load, shipped
-from wellposed.priors.stored.store import load_network, load_prior
+from wellposed.priors.stored.registry import load
+from wellposed.priors.stored.store import load_prior
 from wellposed.priors.training.loop import train
 from wellposed.priors.training.settings import TrainingSettings
+from wellposed.priors.training.trainer import starting_network
 from wellposed.solvers.base import Solver
 from wellposed.solvers.mmps import MMPS
 from wellposed.writing import write_array, write_text
@@ -156,8 +157,7 @@ def _start(
 def _require_trainable(training: TrainingSettings) -> None:
     """Raise now, not after the first samples, if training cannot start from the prior."""
     assert training.init_from is not None
-    place = shipped().get(training.init_from, Path(training.init_from))
-    settings = load_network(place)[0].settings
+    settings = starting_network(training.init_from).settings
     for name in ("widths", "layers", "block"):
         got, own = settings.get(name), getattr(training, name)
         own = list(own) if isinstance(own, tuple) else own
