@@ -20,7 +20,14 @@ from wellposed.datasets.ultrasound import (
     simulate_echoes,
 )
 from wellposed.priors import Diagonal, GaussianPrior, Prior
-from wellposed.solvers import Dehazing, DiffPIR, NoisyProjection, dehaze
+from wellposed.solvers import (
+    Dehazing,
+    DiffPIR,
+    NoisyProjection,
+    VarianceSharing,
+    dehaze,
+    dehaze_sequence,
+)
 
 Method = Callable[[Tensor], Tensor]
 Family = Callable[[float], Method]
@@ -97,13 +104,13 @@ def _pursuit(Y: Tensor, weight: float, iterations: int) -> Tensor:
     return Y - L
 
 
-def by_one_prior(rf: Tensor, tissue: Prior, rms: float, how: Dehazing) -> Tensor:
+def by_one_prior(rf: Tensor, tissue: Prior, rms: float, steps: int, batch_size: int) -> Tensor:
     """Return companded frames denoised by the tissue's prior alone: haze is white noise to it."""
     from wellposed.operators import Denoising
 
     operator = Denoising(rf.shape[1:], rms).to(rf.device)
-    solver = DiffPIR(steps=how.steps, spacing="geometric", lambda_=1.0, zeta=1.0)
-    parts = compand(rf).split(how.batch_size)
+    solver = DiffPIR(steps=steps, spacing="geometric", lambda_=1.0, zeta=1.0)
+    parts = compand(rf).split(batch_size)
     return expand(
         torch.cat([solver(y, operator, tissue, seed=n).mean for n, y in enumerate(parts)])
     )
@@ -114,6 +121,12 @@ def by_two_priors(
 ) -> Tensor:
     """Return the tissue of the preset, the mean of some samples."""
     return dehaze(rf, tissue, haze, settings, num_samples=samples).tissue
+
+
+def by_sequence(rf: Tensor, tissue: Prior, haze: Prior, frames: int) -> Tensor:
+    """Return the tissue of beats, each frame from the haze of the one before."""
+    beats = [dehaze_sequence(beat, tissue, haze) for beat in rf.split(frames)]
+    return torch.cat([found.tissue for found in beats])
 
 
 def white_noise(tissue: Prior, rms: float) -> Prior:
@@ -141,7 +154,7 @@ def methods(options: argparse.Namespace, level: float, test: Beats, tuning: Beat
     def found(name: str) -> Prior:
         return priors.load(getattr(options, name)).to(options.device)
 
-    how = Dehazing(steps=options.steps, batch_size=options.batch_size)
+    sampling = Dehazing(solver=VarianceSharing(steps=options.steps), batch_size=options.batch_size)
     rows: Rows = {
         "hazy": lambda: (lambda rf: rf, ""),
         "BM3D": lambda: tuned(lambda s: partial(by_bm3d, sigma=s), (0.02, 0.05, 0.1, 0.2, 0.3)),
@@ -149,31 +162,33 @@ def methods(options: argparse.Namespace, level: float, test: Beats, tuning: Beat
     }
     if options.unet is not None:
         rows["U-Net"] = lambda: (load_dehazer(options.unet).to(options.device).dehaze, "")
-    one = partial(by_one_prior, rms=rms, how=how)
+    one = partial(by_one_prior, rms=rms, steps=options.steps, batch_size=options.batch_size)
     rows["one prior"] = lambda: (partial(one, tissue=found("tissue")), f"sigma {rms:.3f}")
 
     def white() -> tuple[Method, str]:
         tissue = found("tissue")
         haze = white_noise(tissue, rms).to(options.device)
-        return partial(by_two_priors, tissue=tissue, haze=haze, settings=how), f"rms {rms:.3f}"
+        method = partial(by_two_priors, tissue=tissue, haze=haze, settings=sampling)
+        return method, f"rms {rms:.3f}"
 
-    def two() -> tuple[Method, str]:
+    def both(settings: Dehazing, setting: str, samples: int = 1) -> tuple[Method, str]:
         blocks = {name: found(name) for name in ("tissue", "haze")}
-        return partial(by_two_priors, **blocks, settings=how), f"{options.steps} steps"
+        return partial(by_two_priors, **blocks, settings=settings, samples=samples), setting
 
-    def mean() -> tuple[Method, str]:
-        sample, setting = two()
-        return partial(sample, samples=SAMPLES), setting
-
-    def published() -> tuple[Method, str]:
+    def sequence() -> tuple[Method, str]:
         blocks = {name: found(name) for name in ("tissue", "haze")}
-        solver = NoisyProjection(steps=PUBLISHED_STEPS, noise="shared", start=1.0)
-        projection = Dehazing(solver=solver, batch_size=options.batch_size)
-        return partial(by_two_priors, **blocks, settings=projection), f"{PUBLISHED_STEPS} steps"
+        return partial(by_sequence, **blocks, frames=test.frames), "8, then 3 evaluations"
 
+    batch = options.batch_size
+    mode = Dehazing(batch_size=batch)
+    published = NoisyProjection(steps=PUBLISHED_STEPS, noise="shared", start=1.0)
+    projection = Dehazing(solver=published, batch_size=batch)
+    drawn = f"{options.steps} steps"
     return rows | {
         "white noise as second": white,
-        "two priors": two,
-        f"two priors, mean of {SAMPLES}": mean,
-        "two priors, projection": published,
+        "two priors": partial(both, sampling, drawn),
+        f"two priors, mean of {SAMPLES}": partial(both, sampling, drawn, SAMPLES),
+        "two priors, projection": partial(both, projection, f"{PUBLISHED_STEPS} steps"),
+        "two priors, estimate": partial(both, mode, f"{mode.steps} evaluations"),
+        "two priors, sequence": sequence,
     }

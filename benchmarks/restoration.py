@@ -5,7 +5,8 @@
 KODAK is a folder of photographs. Writes `docs/restoration.md` and `docs/restoration.png` from
 `benchmarks/restoration.json`; what is there already is not run again. Zero-shot DDS with the prior
 `natural`, which is told the operator, solves the same problems. Weights of the data, where a
-method has one, are the best of a few on other photographs there. Seconds are of one thread.
+method has one, are the best of a few on other photographs there. Seconds are of one thread, with
+networks in bfloat16.
 """
 
 import argparse
@@ -110,7 +111,8 @@ def main() -> None:
     distance = perceptual()
     for name in args.tasks:
         source = TASKS[name].restorer
-        prior = priors.load(args.restorers / source if args.restorers else source)
+        restorer = priors.load(args.restorers / source if args.restorers else source)
+        prior = priors.Tuned(restorer, "bfloat16")
         run(name, prior, test, tuning, args.nfe, distance, args.out, protocol)
     lines = {name: f"restorer `{task.restorer}`: {task.line}" for name, task in TASKS.items()}
     write(read(args.out, protocol), lines, args.table)
@@ -137,7 +139,7 @@ def run(
 ) -> None:
     """Add the figures of all methods on one task to a record."""
     case, other = (TASKS[name].case(x, restorer, seed) for seed, x in enumerate((test, tuning)))
-    natural = priors.load("natural")
+    natural = priors.Tuned(priors.load("natural"), "bfloat16")
     for method, how in SAMPLERS.items():
         found = case if method != ZERO_SHOT else replace(case, prior=natural)
         tuned = other if method != ZERO_SHOT else replace(other, prior=natural)

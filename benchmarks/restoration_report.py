@@ -30,6 +30,8 @@ SUMMARY = """# Trained restorers and their samplers
 
 Made by `benchmarks/restoration.py`: {images} photographs (Kodak, central crops of {size} x {size}
 pixels) that neither the restorers nor the prior `natural` were trained on, {samples} samples each.
+Networks run in bfloat16.
+
 {tasks}
 
 IR-SDE's own sampler has correct strides: with fewer steps than in training, a step has the decay

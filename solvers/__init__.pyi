@@ -45,6 +45,8 @@ from .separation.dehazing import Dehazed as Dehazed
 from .separation.dehazing import Dehazing as Dehazing
 from .separation.dehazing import dehaze as dehaze
 from .separation.noisy_projection import NoisyProjection as NoisyProjection
+from .separation.separated_mode import SeparatedMode as SeparatedMode
+from .separation.sequence import dehaze_sequence as dehaze_sequence
 from .separation.variance_sharing import VarianceSharing as VarianceSharing
 from .threshold import DynamicThreshold as DynamicThreshold
 from .twisted import Twisted as Twisted

@@ -52,6 +52,21 @@ def test_solvers_take_it_with_gradients(prior):
     assert 0 < float((half - single).abs().max()) < 0.05
 
 
+@pytest.mark.parametrize("name", ["irsde-deblur", "resshift-x4"])
+def test_restorers_too(name):
+    restorer = priors.load(name)
+    half, y = priors.Tuned(restorer, "bfloat16"), rand(1, 3, 32, 32)
+    sampler = solvers.recommend(None, half, evaluations=2)
+    assert type(sampler) is type(solvers.recommend(None, restorer))
+    single, found = (sampler(y, None, p, seed=0).mean for p in (restorer, half))
+    assert found.shape == single.shape
+    assert 0 < float((found - single).square().mean().sqrt()) < 0.02
+    size = (3, *found.shape[2:])
+    assert priors.tuned(restorer, size, tolerance=1e-6).way == "single"
+    errors = [trial.error for trial in priors.tuned(restorer, size).trials]
+    assert errors[0] == 0 < errors[1] < 0.02
+
+
 def test_the_fastest_way_within_the_tolerance_is_chosen(prior, monkeypatch):
     clock(monkeypatch, single=1.0, bfloat16=0.6)
     found = priors.tuned(prior, (16, 16))

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 from wellposed.checks import Choice, Count, NonNegative, checked
 from wellposed.errors import ArgumentError, require
 from wellposed.noise import ItemNoise
-from wellposed.priors.anchor import Condition
+from wellposed.priors.anchor import Condition, Degraded
 from wellposed.priors.network import NetworkPrior
+from wellposed.priors.prediction import Components
 from wellposed.priors.prior import Adapter, Prior
 
 WAYS = ("single", "bfloat16", "compiled", "compiled-bfloat16")
@@ -36,7 +38,7 @@ class Tuned(Adapter):
     Gradients pass through. A compiled network is compiled at its first call, anew for each shape.
 
     Args:
-        prior: a prior of one network, such as `load` gives.
+        prior: a prior or restorer of one network, such as `load` gives.
         way: "single", "bfloat16", "compiled" or "compiled-bfloat16".
 
     Raises:
@@ -59,7 +61,7 @@ class Tuned(Adapter):
         accepted = "a NetworkPrior, as priors.load gives; adapters go around it"
         require(network_prior, "prior", type(prior).__name__, accepted)
         super().__init__(_compiled(prior) if way.startswith("compiled") else prior)
-        self.way = way
+        self.way, self.anchor, self.prediction = way, prior.anchor, prior.prediction
         self.trials: tuple[Trial, ...] = ()
 
     def extra_repr(self) -> str:
@@ -70,6 +72,17 @@ class Tuned(Adapter):
         """Return the estimate; see `Prior.denoise`."""
         with self._arithmetic(x_t):
             return self.prior.denoise(x_t, t, condition)
+
+    def components(
+        self, x_t: Tensor, t: float | Tensor, condition: Condition = None
+    ) -> Components:
+        """Return clean image, residual and noise; see `Prior.components`."""
+        with self._arithmetic(x_t):
+            return self.prior.components(x_t, t, condition)
+
+    def degraded(self, image: Tensor) -> Degraded:
+        """Return the condition made of degraded images; see `Prior.degraded`."""
+        return self.prior.degraded(image)
 
     def _arithmetic(self, x: Tensor) -> AbstractContextManager[object]:
         if not self.way.endswith("bfloat16"):
@@ -112,7 +125,7 @@ def tuned(
     vary; to repeat a run bit for bit use ``Tuned(prior, found.way)``.
 
     Args:
-        prior: a `NetworkPrior`, on the device of the runs.
+        prior: a `NetworkPrior`, on the device of the runs. A restorer is given grey images.
         image_size: (C, H, W) of the images, or (H, W).
         batch: images in an evaluation.
         tolerance: largest error, relative to what the denoiser removes.
@@ -153,22 +166,29 @@ def tuned(
 @torch.no_grad()
 def _tried(candidate: Tuned, plain: Tuned, x: Tensor, repeats: int) -> Trial:
     """Return what a way costs, in time and in error, on noise of several levels."""
-    errors = []
+    errors, given = [], _grey(plain, x) if plain.anchor is not None else None
     try:
         for level in LEVELS:
             t = plain.schedule.time_at(level)
             alpha = plain.schedule(t)[0].to(x.real)
             x_t = alpha * (1 + level**2) ** 0.5 * x  # as large as a noisy image of unit variance
-            expected = plain.denoise(x_t, t)
+            expected = plain.denoise(x_t, t, given)
             removed = (x_t / alpha - expected).abs().square().mean()
-            difference = (candidate.denoise(x_t, t) - expected).abs().square().mean()
+            difference = (candidate.denoise(x_t, t, given) - expected).abs().square().mean()
             errors.append(float((difference / removed).sqrt()))
-        seconds = min(_clocked(lambda: candidate.denoise(x_t, t), x) for _ in range(repeats))
+        evaluate = partial(candidate.denoise, x_t, t, given)
+        seconds = min(_clocked(evaluate, x) for _ in range(repeats))
     except Exception as error:  # of compilers, of devices without the arithmetic
         if candidate.way == "single":
             raise
         return Trial(candidate.way, float("inf"), float("inf"), str(error).split("\n")[0])
     return Trial(candidate.way, seconds, max(errors))
+
+
+def _grey(prior: Prior, x: Tensor) -> Degraded:
+    """Return grey degraded images for a restorer's clean images."""
+    height, width = (side // prior.upsample for side in x.shape[2:])
+    return prior.degraded(prior.to_public(torch.zeros_like(x[..., :height, :width])))
 
 
 def _clocked(call: Callable[[], object], x: Tensor) -> float:

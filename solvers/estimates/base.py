@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from wellposed.linalg import per_item
 from wellposed.noise import NoiseSource
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.data import pseudo_inverse
@@ -32,3 +33,10 @@ class PointEstimate(Solver):
         """
         x: Tensor = problem.zeros() if problem.is_linear else pseudo_inverse(problem)
         return State(x, x)
+
+
+def denoised_at(x: Tensor, level: Tensor, problem: Problem) -> Tensor:
+    """Return the denoised image of an ``x`` with noise of a level for each item, (B,)."""
+    t = problem.prior.schedule.time_at(level)
+    alpha = problem.prior.schedule(t)[0].to(x.real.dtype)
+    return problem.denoise(per_item(alpha, x) * x, t)

@@ -16,6 +16,7 @@ from wellposed.priors.adapters.product import Product
 from wellposed.priors.prior import Prior
 from wellposed.solvers.base import Solver, State
 from wellposed.solvers.data import REMAINING, noise_level, proximal
+from wellposed.solvers.estimates.base import denoised_at
 from wellposed.solvers.estimates.plug_and_play import HQS
 from wellposed.solvers.problem import Problem
 
@@ -167,7 +168,7 @@ class BlindHQS(Solver):
         level, blind = self.start * (self.stop / self.start) ** done, _bilinear(problem)
         image = replace(problem, prior=_blocks(problem)[0])
         levels = torch.full((len(state.x),), level, dtype=torch.float64, device=state.x.device)
-        d = HQS().denoise(state.x + level * noise.draw(state.x), levels, image)
+        d = denoised_at(state.x + level * noise.draw(state.x), levels, image)
         theta, misfit = self._parameter(image.to_public(d), state.parameter, level, problem)
         d, theta = blind.centred(d, theta)
         x = self._image(d, level, imaging(problem, theta))

@@ -14,7 +14,7 @@ from wellposed.parallel.part import Part
 from wellposed.solvers.base import State
 from wellposed.solvers.data import noise_level, proximal
 from wellposed.solvers.descent import gradient_step
-from wellposed.solvers.estimates.base import PointEstimate
+from wellposed.solvers.estimates.base import PointEstimate, denoised_at
 from wellposed.solvers.problem import Problem
 
 SLICE_STEPS = 30
@@ -64,10 +64,8 @@ class PlugAndPlay(PointEstimate):
         return x
 
     def denoise(self, x: Tensor, level: Tensor, problem: Problem) -> Tensor:
-        """Return the denoised image of an ``x`` with noise of a level."""
-        t = problem.prior.schedule.time_at(level)
-        alpha = problem.prior.schedule(t)[0].to(x.real.dtype)
-        denoised = problem.denoise(per_item(alpha, x) * x, t)
+        """Return the denoised image, with total variation between the slices of a volume."""
+        denoised = denoised_at(x, level, problem)
         if self.z_weight == 0 or x.ndim != 5:
             return denoised
         return between_slices(denoised, self.z_weight * level**2, problem.part)

@@ -1,4 +1,4 @@
-"""Dehazing of ultrasound: tissue and haze are sampled jointly, each with its own prior."""
+"""Dehazing of ultrasound: tissue and haze are found jointly, each with its own prior."""
 
 import time
 from dataclasses import dataclass, replace
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from torch import Tensor
 
-from wellposed.checks import Choice, Count, Positive, Whole, check_fields, checked, require_samples
+from wellposed.checks import Count, Positive, Steps, Whole, check_fields, checked, require_samples
 from wellposed.errors import DtypeError, ShapeError, check_finite, require
 from wellposed.noise import ItemNoise
 from wellposed.operators.companding import LOUDEST, compand, expand
 from wellposed.priors.adapters.patchwise import Patchwise
 from wellposed.priors.adapters.product import Product
 from wellposed.priors.prior import Prior
-from wellposed.priors.schedule import SPACINGS
 from wellposed.solvers.base import Solver
+from wellposed.solvers.separation.separated_mode import SeparatedMode
 from wellposed.solvers.separation.variance_sharing import VarianceSharing
 
 if TYPE_CHECKING:
@@ -26,26 +26,16 @@ if TYPE_CHECKING:
 class Dehazing:
     """Settings of `dehaze`.
 
-    The defaults of start, zeta and rms were chosen on six simulated hearts of the validation split
-    at four haze levels, in 50 steps. Of the settings that improved the PSNR of the RF at every
-    level, they had the highest PSNR.
-
     Args:
-        steps: steps of the whole schedule; those above ``start`` are left out.
-        spacing: of the times, see `Schedule.times`. With few evaluations, equally spaced times are
-            better: ``steps=26, spacing="trailing"`` takes 8.
-        start: noise-to-signal ratio at which sampling starts. The start is the pseudo-inverse,
-            which divides the measurement between tissue and haze, equally if gamma is 1.
-        zeta: share of fresh noise in each step, 0 to 1.
-        solver: a solver for nonlinear operators instead of `VarianceSharing`; steps, spacing,
-            start and zeta are then not used. Published:
-            ``NoisyProjection(noise="shared", start=1.0)``.
+        steps: evaluations of each network by the default solver, `SeparatedMode`.
+        solver: another solver for nonlinear operators. `VarianceSharing` gives posterior samples;
+            published: ``NoisyProjection(noise="shared", start=1.0)``.
         gamma: haze weight, ``y = x + gamma h``; larger values remove more haze.
         mu: strength of the companding that the priors were trained with.
-        rms: root mean squares of companded tissue and haze, which determine how the misfit is
-            shared at high noise. A gradient step of another solver moves the haze
-            ``(rms[1] / rms[0])^2`` times as far as the tissue; a `VarianceSharing` given as
-            ``solver`` uses its own.
+        rms: root mean squares of companded tissue and haze, which determine how the default
+            solver shares the misfit at high noise. A gradient step of another solver moves the
+            haze ``(rms[1] / rms[0])^2`` times as far as the tissue; `SeparatedMode` and
+            `VarianceSharing` given as ``solver`` have their own.
         tile: side of the overlapping tiles in which the networks process frames, for large frames
             or little memory; ``None``: whole frames.
         batch_size: frames that are processed at once.
@@ -55,17 +45,13 @@ class Dehazing:
 
     Example:
         >>> from wellposed import solvers
-        >>> solvers.Dehazing(steps=100, gamma=1.5).gamma  # removes more haze
+        >>> solvers.Dehazing(steps=16, gamma=1.5).gamma  # removes more haze
         1.5
-        >>> solver = solvers.NoisyProjection(noise="shared", start=1.0)  # the published sampler
-        >>> solvers.Dehazing(solver=solver).method().name
-        'noisy-projection'
+        >>> solvers.Dehazing(solver=solvers.VarianceSharing()).method().name  # samples
+        'variance-sharing'
     """
 
-    steps: int = 50
-    spacing: Annotated[str, Choice(*SPACINGS)] = "geometric"
-    start: float = 1.4
-    zeta: float = 1.0
+    steps: Steps = 8
     solver: Solver | None = None
     gamma: Positive = 1.0
     mu: Positive = 255.0
@@ -81,13 +67,7 @@ class Dehazing:
         """Return the solver."""
         if self.solver is not None:
             return self.solver
-        return VarianceSharing(
-            steps=self.steps,
-            spacing=self.spacing,
-            start=self.start,
-            rms=self.rms,
-            zeta=self.zeta,
-        )
+        return SeparatedMode(steps=self.steps, rms=self.rms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +86,8 @@ class Dehazed:
         >>> from wellposed import priors, solvers
         >>> tissue, haze = priors.GaussianPrior(0.0, 0.09), priors.GaussianPrior(0.0, 0.07)
         >>> rf = torch.rand(1, 1, 32, 16) - 0.5
-        >>> found = solvers.dehaze(rf, tissue, haze, solvers.Dehazing(steps=5), num_samples=2)
+        >>> sampling = solvers.Dehazing(solver=solvers.VarianceSharing(steps=5))
+        >>> found = solvers.dehaze(rf, tissue, haze, sampling, num_samples=2)
         >>> found.tissue.shape, found.spread.shape
         (torch.Size([1, 1, 32, 16]), torch.Size([1, 1, 32, 16]))
     """
@@ -138,12 +119,13 @@ def dehaze(
     num_samples: int = 1,
     seed: int = 0,
 ) -> Dehazed:
-    """Separate RF frames into tissue and haze, ``y = x + gamma h``, by posterior sampling.
+    """Separate RF frames into tissue and haze, ``y = x + gamma h``.
 
     Stevens et al., "Dehazing Ultrasound Using Diffusion Models", IEEE TMI 2024, arXiv 2307.11204.
-    Linear RF adds up, but the priors are for companded RF: see `operators.Companded`. The data
-    correct the denoised estimates, as published, but by `VarianceSharing`. Results do not depend
-    on the other frames of a batch.
+    Linear RF adds up, but the priors are for companded RF: see `operators.Companded`. By default
+    the most probable tissue and haze are estimated by `SeparatedMode`; posterior samples, as
+    published, come from another solver in the settings. Results do not depend on the other frames
+    of a batch.
 
     Args:
         rf: linear RF (B, 1, depths, beams) of one or more recordings, divided by its largest
@@ -151,28 +133,35 @@ def dehaze(
         tissue: a prior on companded RF of tissue, one channel.
         haze: a prior on companded RF of haze; `priors.Proximal` and exact priors are accepted too.
         settings: the settings; by default those of `Dehazing`.
-        num_samples: posterior samples per frame. A single sample has realistic speckle; the mean
-            of several is closer to the truth, and smoother where they differ.
+        num_samples: posterior samples per frame, for solvers that draw. A single sample has
+            realistic speckle; the mean of several is closer to the truth, and smoother where they
+            differ.
         seed: seed of all random draws.
 
     Raises:
         ShapeError, ArgumentError, NonFiniteError: ``rf`` has another shape or range, the priors
-            do not fit together, or there are no samples.
+            do not fit together, or the solver does not draw several samples.
 
     Example:
         >>> import torch
         >>> from wellposed import priors, solvers
         >>> rf = torch.rand(1, 1, 32, 16) - 0.5
         >>> tissue, haze = priors.GaussianPrior(0.0, 0.09), priors.GaussianPrior(0.0, 0.07)
-        >>> found = solvers.dehaze(rf, tissue, haze, solvers.Dehazing(steps=10), seed=0)
+        >>> found = solvers.dehaze(rf, tissue, haze)
         >>> torch.allclose(found.tissue + found.haze, rf, atol=1e-3)  # both sum to the measurement
         True
     """
     how = settings or Dehazing()
-    _check_rf(rf)
+    check_rf(rf)
     num_samples = require_samples(num_samples)
-    operator = _sum(rf.shape[1:], how).to(rf.device)
-    prior, method = _product(tissue, haze, how), how.method()
+    draws = num_samples == 1 or not how.method().deterministic
+    accepted = (
+        "1, or settings with a solver that draws: Dehazing(solver=VarianceSharing()), "
+        "--solver variance-sharing"
+    )
+    require(draws, "num_samples", num_samples, accepted)
+    operator = superposition(rf.shape[1:], how).to(rf.device)
+    prior, method = both_priors(tissue, haze, how), how.method()
     started, parts, nfe = time.perf_counter(), [], 0
     for first in range(0, len(rf), how.batch_size):
         frames, samples = compand(rf[first : first + how.batch_size], how.mu), []
@@ -188,7 +177,7 @@ def dehaze(
     return Dehazed(x, how.gamma * h, spread, nfe, time.perf_counter() - started)
 
 
-def _sum(size: torch.Size, how: Dehazing) -> "Companded":
+def superposition(size: torch.Size, how: Dehazing) -> "Companded":
     """Return the measurement of companded tissue and haze (2, depths, beams)."""
     # Importing these imports deepinv, which takes seconds.
     from wellposed.operators.companded import Companded
@@ -199,7 +188,7 @@ def _sum(size: torch.Size, how: Dehazing) -> "Companded":
     return Companded(Superposition([whole, whole], (1.0, how.gamma)), how.mu)
 
 
-def _product(tissue: Prior, haze: Prior, how: Dehazing) -> Product:
+def both_priors(tissue: Prior, haze: Prior, how: Dehazing) -> Product:
     """Return the prior of both, in tiles if requested."""
     blocks = []
     for name, prior in (("tissue", tissue), ("haze", haze)):
@@ -209,12 +198,13 @@ def _product(tissue: Prior, haze: Prior, how: Dehazing) -> Product:
         fits = prior.channels in (None, 1) and prior.data_range == (-1.0, 1.0)
         require(fits, name, f"{prior.channels} channels in {prior.data_range}", accepted)
         blocks.append(Patchwise(prior, how.tile, how.tile // 4) if how.tile else prior)
-    sharing = isinstance(how.method(), VarianceSharing)
+    sharing = isinstance(how.method(), (SeparatedMode, VarianceSharing))
     weights = None if sharing else (1.0, (how.rms[1] / how.rms[0]) ** 2)
     return Product(blocks, (1, 1), weights)
 
 
-def _check_rf(rf: Tensor) -> None:
+def check_rf(rf: Tensor) -> None:
+    """Raise unless these are RF frames of the right range."""
     if not (isinstance(rf, Tensor) and rf.is_floating_point()):
         got = rf.dtype if isinstance(rf, Tensor) else type(rf).__name__
         raise DtypeError(f"rf: got {got}, accepted: a real floating-point torch.Tensor")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from wellposed.checks import Count, Fraction, Positive
+from wellposed.checks import Count, Fraction, Positive, PositiveOrInfinite
 from wellposed.errors import ArgumentError, require
 from wellposed.noise import NoiseSource
 from wellposed.operators.companding import compand, expand
@@ -25,7 +25,7 @@ class SharedMisfit(Correction):
         rms: root mean square of each block, in units.
     """
 
-    rms: tuple[Positive, ...] = (0.3, 0.2)
+    rms: tuple[Positive, ...] = (0.29, 0.26)
 
     operators: ClassVar[tuple[str, ...]] = ("Companded",)
 
@@ -96,6 +96,11 @@ class VarianceSharing(WarmStart, Corrected):
     ratio of the values to their sum. The method is `DiffPIR` with this correction instead of the
     proximal solution.
 
+    The defaults are for companded tissue and haze. They were chosen on six simulated hearts of the
+    validation split at four haze levels: of the settings that improved the PSNR of the RF at every
+    level, they had the highest one. With few evaluations, equally spaced times are better:
+    ``steps=26, spacing="trailing"`` takes 8.
+
     Args:
         steps: steps of the whole schedule; those above ``start`` are left out.
         rms: root mean square of each block, in units.
@@ -115,7 +120,8 @@ class VarianceSharing(WarmStart, Corrected):
 
     steps: Count = 50
     spacing: str = "geometric"
-    rms: tuple[Positive, ...] = (0.3, 0.2)
+    start: PositiveOrInfinite = 1.4
+    rms: tuple[Positive, ...] = (0.29, 0.26)
     zeta: Fraction = 1.0
 
     name: ClassVar[str] = "variance-sharing"

@@ -19,8 +19,9 @@ from wellposed.datasets.ultrasound.processing import b_mode, envelope, scan_conv
 from wellposed.datasets.ultrasound.recordings import Recording, load_recording
 from wellposed.datasets.ultrasound.scores import dehazing_scores
 from wellposed.datasets.ultrasound.sector import Sector
+from wellposed.errors import require
 from wellposed.figures import write_picture
-from wellposed.solvers import Dehazed, Dehazing, Solver
+from wellposed.solvers import Dehazed, Dehazing, Solver, dehaze_sequence
 from wellposed.solvers import dehaze as separate
 from wellposed.solvers.catalogue import named_solvers
 from wellposed.writing import make_folder, replacing, write_text
@@ -36,7 +37,11 @@ def dehaze(o: Dehaze) -> None:
     make_folder(o.out, "--out")
     samples = 1 if o.num_samples is None else o.num_samples
     rf = recording.rf.to(device)
-    found = separate(rf, tissue, haze, how, num_samples=samples, seed=o.seed).cpu()
+    if o.sequence:
+        require(samples == 1, "--num-samples", samples, "1 with --sequence")
+        found = dehaze_sequence(rf, tissue, haze, how).cpu()
+    else:
+        found = separate(rf, tissue, haze, how, num_samples=samples, seed=o.seed).cpu()
     _write_rf(found, recording, o.out / "dehazed.h5")
     _write_pictures(found, recording, o.out, o.frame_ms)
     table = measured(found, recording)
