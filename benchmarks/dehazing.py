@@ -101,7 +101,9 @@ def document(record: dict[str, Any]) -> str:
         "frames of a beat each. PSNR in dB for a peak of 1; KS between the wall's grey values and "
         "the clean ones. A high gCNR alone can result from erasing the cavity: compare KS. "
         "Pictures, of 60 dB, follow the order of the rows, row by row; the last is the truth. "
-        "Times are for one thread.\n"
+        "Times are for one thread. Two priors: a posterior sample, unless the row says otherwise; "
+        "the estimate and the sequence are those of `dehaze` and `dehaze_sequence`. The simulated "
+        "haze stands still, which sequences take for granted.\n"
     ]
     heads = ["method", *SCORES.values(), "s / frame", "on", "setting"]
     for level, rows in record["levels"].items():

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -184,7 +185,7 @@ def methods(options: argparse.Namespace, level: float, test: Beats, tuning: Beat
     published = NoisyProjection(steps=PUBLISHED_STEPS, noise="shared", start=1.0)
     projection = Dehazing(solver=published, batch_size=batch)
     drawn = f"{options.steps} steps"
-    return rows | {
+    rows |= {
         "white noise as second": white,
         "two priors": partial(both, sampling, drawn),
         f"two priors, mean of {SAMPLES}": partial(both, sampling, drawn, SAMPLES),
@@ -192,3 +193,14 @@ def methods(options: argparse.Namespace, level: float, test: Beats, tuning: Beat
         "two priors, estimate": partial(both, mode, f"{mode.steps} evaluations"),
         "two priors, sequence": sequence,
     }
+    if find_spec("zea") is not None:
+        from dehazing_zea import by_dds, by_nuclear_diffusion
+
+        rows["zea DDS"] = lambda: (
+            partial(by_dds, tissue=found("tissue"), haze=found("haze"), steps=options.steps),
+            f"{options.steps} steps",
+        )
+        follow = partial(by_nuclear_diffusion, tissue=found("tissue"), frames=test.frames)
+        weights = (0.1, 1.0, 10.0)
+        rows["zea Nuclear Diffusion"] = lambda: tuned(lambda w: partial(follow, weight=w), weights)
+    return rows

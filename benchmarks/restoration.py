@@ -107,7 +107,13 @@ def main() -> None:
     photographs = load_images(args.kodak, args.size).images
     step = max(1, len(photographs) // args.images)
     test, tuning = photographs[::step][: args.images], photographs[step // 2 :: step][:2]
-    protocol = {"images": len(test), "size": args.size, "samples": SAMPLES, "trials": TRIALS}
+    protocol: dict[str, int | str] = {
+        "images": len(test),
+        "size": args.size,
+        "samples": SAMPLES,
+        "trials": TRIALS,
+        "arithmetic": "bfloat16",
+    }
     distance = perceptual()
     for name in args.tasks:
         source = TASKS[name].restorer
@@ -135,7 +141,7 @@ def run(
     budgets: list[int],
     distance: Callable[[Tensor, Tensor], Tensor] | None,
     out: Path,
-    protocol: dict[str, int],
+    protocol: dict[str, int | str],
 ) -> None:
     """Add the figures of all methods on one task to a record."""
     case, other = (TASKS[name].case(x, restorer, seed) for seed, x in enumerate((test, tuning)))
@@ -157,7 +163,7 @@ def run(
 
 
 def weights(
-    method: Method, case: Case, place: str, out: Path, protocol: dict[str, int]
+    method: Method, case: Case, place: str, out: Path, protocol: dict[str, int | str]
 ) -> dict[str, Any]:
     """Return the best hyper-parameters of a few, which the record keeps."""
     known = read(out, protocol)["results"].get(place, {}).get("settings")

@@ -1,10 +1,10 @@
 """Train the networks of `full_size.py` that know the operator: the upper reference of its tables.
 
-    python benchmarks/supervised.py --data FOLDER --out FOLDER [--tasks sr4] [--steps 4000]
+    python benchmarks/supervised.py --data FOLDER --out FOLDER [--tasks sr4] [--steps 2000]
 
 One network for each task maps the plain image (zero-filled, FBP, the blurred or enlarged
-photograph) to the truth by least squares. It is that of the shipped prior, whose training on
-images it continues, on those of `natural/free_photos`, `mri/brain_mri_256.h5` and
+photograph) to the truth by least squares. It starts from the shipped prior's network and is
+trained on the images of `natural/free_photos`, `mri/brain_mri_256.h5` and
 `ct/train_slices_256.h5`. Those of MRI and CT see whole images, as masks and rays are of one size.
 Runs in bfloat16. Resumable: what is trained is left.
 """

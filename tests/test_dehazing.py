@@ -28,7 +28,7 @@ from wellposed.datasets.ultrasound import (
     write_training_frames,
 )
 from wellposed.datasets.ultrasound.__main__ import write
-from wellposed.operators import Companded, Denoising, Superposition
+from wellposed.operators import Blur, Companded, Denoising, Superposition, uniform_kernel
 from wellposed.priors import (
     VE,
     Diagonal,
@@ -41,7 +41,15 @@ from wellposed.priors import (
     Tabulated,
 )
 from wellposed.priors.training import TrainingSettings, train
-from wellposed.solvers import Dehazing, Problem, SeparatedMode, VarianceSharing, dehaze
+from wellposed.solvers import (
+    Dehazing,
+    Problem,
+    SeparatedMode,
+    VarianceSharing,
+    dehaze,
+    dehaze_sequence,
+)
+from wellposed.solvers.separation import sequence
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 COARSE = Sector(depths=256, beams=64, centre_mhz=0.45, beam_width=2.0)
@@ -190,21 +198,106 @@ def test_the_mode_needs_few_evaluations(hearts, pair):
     assert dehaze(y[:1], *pair).nfe == 8
 
 
-def test_frames_of_a_sequence_start_from_the_haze_before(pair):
-    """With hardly a loss; the first frame is that of `dehaze`, and the parts add up."""
-    beat = simulate_echoes([0], "validation", COARSE, 4)
-    y, tissue = (v.transpose(1, 2).flatten(0, 1) for v in (beat.hazy(-22), beat.tissue))
-    settings = Dehazing(gamma=0.8)
-    alone, found = dehaze(y, *pair, settings), solvers.dehaze_sequence(y, *pair, settings)
+def beat(level, standing=True):
+    """Return four frames, hazy and clean."""
+    echoes = simulate_echoes([0], "validation", COARSE, 4, haze_from_tissue=not standing)
+    return (v.transpose(1, 2).flatten(0, 1) for v in (echoes.hazy(level), echoes.tissue))
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Let frames follow each other whatever their haze, and tell the blocks they start from."""
+    monkeypatch.setattr(sequence, "AGREEMENT", -math.inf)
+    seen, init = [], sequence.Following.init
+    monkeypatch.setattr(
+        sequence.Following, "init", lambda self, *at: seen.append(self.blocks) or init(self, *at)
+    )
+    return seen
+
+
+def test_frames_start_from_the_haze_before(pair, started):
+    """The first frame is that of `dehaze`, and the parts add up."""
+    (y, tissue), settings = beat(-22), Dehazing(gamma=0.8)
+    alone, found = dehaze(y, *pair, settings), dehaze_sequence(y, *pair, settings)
     assert torch.equal(found.tissue[:1], dehaze(y[:1], *pair, settings).tissue)
     torch.testing.assert_close(found.tissue + found.haze, y, atol=1e-5, rtol=1e-4)
     scores = [float(dehazing_scores(v.tissue, tissue)["psnr_rf"].mean()) for v in (alone, found)]
     assert scores[1] > scores[0] - 0.1
-    assert not torch.allclose(found.tissue[1:], alone.tissue[1:])
-    with pytest.raises(errors.ArgumentError, match="settings: got 'a solver', accepted"):
-        solvers.dehaze_sequence(y, *pair, FEW)
-    with pytest.raises(errors.ArgumentError, match="start: got 1e-06"):
-        solvers.dehaze_sequence(y, *pair, start=1e-6)
+    assert found.nfe == math.ceil((8 + 3 * 3) / 4)
+    for n, blocks in enumerate(started):
+        x, h = expand(blocks).split(1, 1)
+        torch.testing.assert_close(0.8 * h, found.haze[n : n + 1], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(x + 0.8 * h, y[n + 1 : n + 2], atol=1e-5, rtol=1e-4)
+
+
+def test_haze_that_moved_is_found_anew():
+    """The agreement is that of the haze alone; frames without it are dehazed by themselves."""
+    echoes = simulate_echoes([0, 1], "validation", COARSE)
+    tissue, haze = echoes.tissue, 0.1 * echoes.haze
+    y = tissue + haze
+    assert sequence.agreement(y[:1], tissue[:1], haze[:1]) == pytest.approx(1, abs=0.1)
+    assert abs(sequence.agreement(y[:1], tissue[1:], haze[1:])) < 0.3
+    assert sequence.agreement(y[:1], tissue[:1], torch.zeros_like(y[:1])) == 0
+    blocks = pixelwise(0.3), pixelwise(0.2)
+    still = torch.cat([y[:1], -y[:1]])  # nothing of the haze before is found in the second
+    assert dehaze_sequence(still, *blocks).nfe == 8
+    torch.testing.assert_close(
+        dehaze_sequence(still, *blocks).haze[1:], dehaze(still[1:], *blocks).haze
+    )
+
+
+def test_sequences_of_any_length(pair):
+    y = torch.cat([*beat(-28)][:1])
+    assert dehaze_sequence(y[:1], *pair).tissue.shape == y[:1].shape
+    y[0] = 0.0
+    assert dehaze_sequence(y, *pair).tissue[0].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": FEW}, "settings.solver: got VarianceSharing"),
+        ({"start": 0.03}, "start: got 0.03, accepted: more than 0.03"),
+        ({"start": 1e4}, "start: got 10000.0, accepted: more than .* and at most"),
+        ({"steps": 0}, "steps: got 0"),
+        ({"rf": torch.ones(8, 8)}, "rf: got"),
+    ],
+)
+def test_bad_sequences_are_named(change, message):
+    good = {"rf": torch.ones(2, 1, 8, 8), "tissue": pixelwise(0.3), "haze": pixelwise(0.3)}
+    with pytest.raises(errors.WellposedError, match=message):
+        dehaze_sequence(**good | change)
+
+
+def test_values_that_are_not_finite_end_a_sequence(hearts, started):
+    class Failing(GaussianPrior):
+        calls = 0
+
+        def denoise(self, x_t, t, condition=None):
+            self.calls += 1
+            return super().denoise(x_t, t, condition) * (math.nan if self.calls > 8 else 1.0)
+
+    y = hearts.hazy(-28)[:2]
+    tissue = Failing(0.0, Diagonal(torch.tensor(0.09)), Tabulated.linear())
+    with pytest.raises(errors.SamplingError, match="non-finite values at step 1 of 3"):
+        dehaze_sequence(y, tissue, pixelwise(0.2))
+
+
+def test_the_estimate_goes_on_from_a_checkpoint(tmp_path):
+    whole = Denoising((1, 6, 5))
+    operator = Companded(Superposition([whole, whole]))
+    y = compand(0.3 * torch.rand(1, 1, 6, 5) - 0.1)
+    prior, solver = Product([pixelwise(0.3), pixelwise(0.1)], (1, 1)), SeparatedMode()
+
+    def stop(index, state):
+        if index == 4:
+            raise KeyboardInterrupt
+
+    how = {"checkpoint": tmp_path / "run", "checkpoint_every": 2}
+    with pytest.raises(KeyboardInterrupt):
+        solver(y, operator, prior, callback=stop, **how)
+    again = solver(y, operator, prior, **how)
+    assert torch.equal(again.samples, solver(y, operator, prior).samples)
 
 
 def test_an_estimate_has_no_samples(hearts, pair):
@@ -257,12 +350,12 @@ def test_sharing_beats_the_published_gradient_steps(hearts, pair):
         (
             Companded(Superposition([Denoising((1, 8, 8))] * 2)),
             SeparatedMode(start=1e4),
-            "start: got 10000.0, accepted: at most",
+            "start: got 10000.0, accepted: more than",
         ),
         (
-            Companded(Superposition([Denoising((1, 8, 8))] * 2)),
-            SeparatedMode(stop=1e-6),
-            "stop: got 1e-06, accepted: at least",
+            Companded(Superposition([Blur(uniform_kernel(3), (1, 8, 8))] * 2)),
+            SeparatedMode(),
+            "operator: got Companded, accepted by this solver: a Companded Superposition of D",
         ),
     ],
 )
@@ -522,9 +615,7 @@ def test_the_command_writes_rf_pictures_and_metrics(prior, tmp_path):
         assert png.size[0] % 4 == 0  # hazy, dehazed, haze, clean
     assert invoke(path, "--out", tmp_path / "seq", *options, "--sequence").exit_code == 0
     with h5py.File(tmp_path / "seq" / "dehazed.h5") as file:
-        followed = torch.from_numpy(file["rf"][()])[:, None]
-    torch.testing.assert_close(followed[:1], x[:1])
-    assert not torch.allclose(followed[1:], x[1:])
+        torch.testing.assert_close(torch.from_numpy(file["rf"][:1])[:, None], x[:1])
 
 
 def test_the_command_takes_measured_frames(prior, tmp_path):
@@ -551,6 +642,11 @@ def test_the_command_takes_measured_frames(prior, tmp_path):
         (("missing.h5",), "error: path: no such file"),
         (("missing.h5", "--set", "gamma=0"), "error: gamma: got 0"),
         (("missing.h5", "--steps", "0"), "error: steps: got 0"),
+        (
+            ("missing.h5", "--sequence", "--solver", "dps"),
+            "error: --solver: got 'dps'",
+        ),
+        (("missing.h5", "--sequence", "--num-samples", "2"), "error: --num-samples: got 2"),
         (("missing.h5", "--device", "gpu"), "error: --device: got 'gpu', accepted: cpu"),
     ],
 )

@@ -67,6 +67,8 @@ def test_the_comparison_has_all_rows_and_goes_on(folder, tmp_path, monkeypatch, 
             "two priors",
             "two priors, mean of 4",
             "two priors, projection",
+            "two priors, estimate",
+            "two priors, sequence",
         }
         assert all(math.isfinite(row[s]) for row in rows.values() for s in dehazing.SCORES)
         assert (tmp_path / "out" / f"dehazing{level}.png").exists()

@@ -63,8 +63,16 @@ def test_restorers_too(name):
     assert 0 < float((found - single).square().mean().sqrt()) < 0.02
     size = (3, *found.shape[2:])
     assert priors.tuned(restorer, size, tolerance=1e-6).way == "single"
+    tiles = priors.Patchwise(half, 64, 32)
+    image = sampler(rand(1, 3, 48, 48), None, tiles, seed=0).mean
+    assert bool(image.isfinite().all())
     errors = [trial.error for trial in priors.tuned(restorer, size).trials]
     assert errors[0] == 0 < errors[1] < 0.02
+
+
+def test_sides_are_multiples_of_the_enlargement():
+    with pytest.raises(ArgumentError, match=r"image_size: got .* sides that 4 divides"):
+        priors.tuned(priors.load("resshift-x4"), (3, 30, 30))
 
 
 def test_the_fastest_way_within_the_tolerance_is_chosen(prior, monkeypatch):

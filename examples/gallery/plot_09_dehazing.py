@@ -21,7 +21,7 @@ hazy, tissue = echoes.hazy(-28)[:, :, 256:640], echoes.tissue[:, :, 256:640]
 print(tuple(hazy.shape))
 
 # %%
-# The most probable tissue and haze, in 8 evaluations of each network.
+# An estimate of tissue and haze in 8 evaluations of each network.
 
 found = dehaze(hazy, priors.load("tissue-rf"), priors.load("haze-rf"))
 print(f"{found.nfe} evaluations of each network in {found.seconds:.1f} s")

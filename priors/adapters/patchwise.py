@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wellposed.checks import Count, Whole, check_fields
 from wellposed.errors import require
 from wellposed.priors.adapters.autoencoder import Autoencoder, Latent
+from wellposed.priors.adapters.tuned import Tuned
 from wellposed.priors.anchor import Condition, Degraded
 from wellposed.priors.network import NetworkPrior
 from wellposed.priors.prediction import Components
@@ -82,13 +83,16 @@ class Patchwise(Adapter):
 
 def _tiled(prior: Prior, tiles: "Tiles") -> Prior:
     """Return a prior with an anchor whose networks process images tile by tile."""
-    accepted = "a NetworkPrior, or a Latent with one"
-    require(isinstance(prior, (NetworkPrior, Latent)), "prior", type(prior).__name__, accepted)
+    accepted = "a NetworkPrior, or a Latent or Tuned with one"
+    fits = isinstance(prior, (NetworkPrior, Latent, Tuned))
+    require(fits, "prior", type(prior).__name__, accepted)
     twin = copy.copy(prior)
     twin._modules = dict(prior._modules)  # a shallow copy of a module would share the dict
     if isinstance(twin, Latent):
         twin.prior = _tiled(twin.prior, tiles)
         twin.autoencoder = TiledAutoencoder(twin.autoencoder, tiles)
+    elif isinstance(twin, Tuned):
+        twin.prior = _tiled(twin.prior, tiles)
     elif isinstance(twin, NetworkPrior):
         twin.network = TiledNetwork(twin.network, tiles)
     return twin

@@ -126,7 +126,7 @@ def tuned(
 
     Args:
         prior: a `NetworkPrior`, on the device of the runs. A restorer is given grey images.
-        image_size: (C, H, W) of the images, or (H, W).
+        image_size: (C, H, W) of the images, or (H, W); of a restorer, of the restored ones.
         batch: images in an evaluation.
         tolerance: largest error, relative to what the denoiser removes.
         ways: what is tried; "single" always is.
@@ -146,6 +146,8 @@ def tuned(
     """
     size = tuple(image_size)
     require(len(size) in (2, 3), "image_size", size, "(H, W) or (C, H, W)")
+    whole = all(side % prior.upsample == 0 for side in size[-2:])
+    require(whole, "image_size", size, f"sides that {prior.upsample} divides")
     channels = prior.channels or 1
     shape = (batch, *(size if len(size) == 3 else (channels, *size)))
     dtype = torch.complex64 if prior.is_complex else torch.float32

@@ -35,7 +35,7 @@ class Dehazing:
         rms: root mean squares of companded tissue and haze, which determine how the default
             solver shares the misfit at high noise. A gradient step of another solver moves the
             haze ``(rms[1] / rms[0])^2`` times as far as the tissue; `SeparatedMode` and
-            `VarianceSharing` given as ``solver`` have their own.
+            `VarianceSharing` given as ``solver`` use their own ``rms``.
         tile: side of the overlapping tiles in which the networks process frames, for large frames
             or little memory; ``None``: whole frames.
         batch_size: frames that are processed at once.
@@ -123,9 +123,9 @@ def dehaze(
 
     Stevens et al., "Dehazing Ultrasound Using Diffusion Models", IEEE TMI 2024, arXiv 2307.11204.
     Linear RF adds up, but the priors are for companded RF: see `operators.Companded`. By default
-    the most probable tissue and haze are estimated by `SeparatedMode`; posterior samples, as
-    published, come from another solver in the settings. Results do not depend on the other frames
-    of a batch.
+    `SeparatedMode` estimates probable tissue and haze. `VarianceSharing` in the settings draws
+    posterior samples; the published sampler is `NoisyProjection`. Results do not depend on the
+    other frames of a batch.
 
     Args:
         rf: linear RF (B, 1, depths, beams) of one or more recordings, divided by its largest

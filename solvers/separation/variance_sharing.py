@@ -44,8 +44,8 @@ class SharedMisfit(Correction):
         plain = len(blocks) > 0 and all(type(block) is Denoising for block in blocks)
         if not (plain and companded is not None and companded.compressed_data):
             raise ArgumentError(
-                f"operator: got {type(operator).__name__}, accepted by VarianceSharing: a "
-                "Companded Superposition of Denoising operators"
+                f"operator: got {type(operator).__name__}, accepted by this solver: a Companded "
+                "Superposition of Denoising operators"
             )
         require(len(self.rms) == len(blocks), "rms", self.rms, f"{len(blocks)} numbers")
 

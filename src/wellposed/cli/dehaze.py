@@ -38,7 +38,6 @@ def dehaze(o: Dehaze) -> None:
     samples = 1 if o.num_samples is None else o.num_samples
     rf = recording.rf.to(device)
     if o.sequence:
-        require(samples == 1, "--num-samples", samples, "1 with --sequence")
         found = dehaze_sequence(rf, tissue, haze, how).cpu()
     else:
         found = separate(rf, tissue, haze, how, num_samples=samples, seed=o.seed).cpu()
@@ -53,6 +52,9 @@ def dehaze(o: Dehaze) -> None:
 
 def _settings(o: Dehaze) -> Dehazing:
     """Return the settings; if a solver is named, the hyper-parameters are for that solver."""
+    if o.sequence:
+        require(o.solver is None, "--solver", o.solver, "none with --sequence")
+        require(o.num_samples in (None, 1), "--num-samples", o.num_samples, "1 with --sequence")
     asked = {"steps": o.steps, "tile": o.tile, "batch_size": o.batch_size}
     settings: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     settings |= parse_assignments("--set", o.set)

@@ -234,10 +234,11 @@ class Restore(BatchOptions, RunOptions, SolverOptions, PriorOptions, InputOption
 class Dehaze(RunOptions, SolverOptions, PriorOptions):
     """Remove haze from ultrasound RF frames with a prior of tissue and a prior of haze.
 
-    --set gamma=2 removes more haze; --solver variance-sharing --num-samples 4 draws posterior
-    samples. Writes dehazed.h5 (RF of tissue and haze; with several samples their mean, and the
-    standard deviation of the tissue), metrics.json, b_mode.png and, for sequences, b_mode.gif. The
-    pictures show hazy, dehazed and haze, and clean if the file has it.
+    Makes one estimate in 8 evaluations. --solver variance-sharing --num-samples 4 draws posterior
+    samples; --set gamma=2 removes more haze. Writes dehazed.h5 (RF of tissue and haze; with
+    several samples their mean, and the standard deviation of the tissue), metrics.json, b_mode.png
+    and, for sequences, b_mode.gif. The pictures show hazy, dehazed and haze, and clean if the file
+    has it.
     """
 
     without: ClassVar = ("prior", "recipe")
@@ -247,7 +248,9 @@ class Dehaze(RunOptions, SolverOptions, PriorOptions):
     haze: str = setting("haze-rf", "Prior of haze: a shipped prior or a folder.")
     tile: int | None = setting(None, "Side of overlapping tiles; default: whole frames.")
     sequence: bool = setting(
-        False, "Frames follow each other: 3 evaluations each, from the haze of the one before."
+        False,
+        "Frames are one sequence: each after the first starts from the haze of the one before, "
+        "as long as it stands still, and takes 3 evaluations.",
     )
     frame_ms: int = setting(60, "Duration of a frame of the GIF in ms.")
 
