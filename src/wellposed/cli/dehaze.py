@@ -35,7 +35,8 @@ def dehaze(o: Dehaze) -> None:
     device, how, recording = use_device(o.device), _settings(o), load_recording(o.input)
     tissue, haze = (load_prior(name, o).to(device) for name in (o.tissue, o.haze))
     make_folder(o.out, "--out")
-    samples = 1 if o.num_samples is None else o.num_samples
+    usual = 1 if how.method().deterministic else 4
+    samples = usual if o.num_samples is None else o.num_samples
     rf = recording.rf.to(device)
     if o.sequence:
         found = dehaze_sequence(rf, tissue, haze, how).cpu()
