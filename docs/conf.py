@@ -44,6 +44,11 @@ myst_heading_anchors = 3
 mathjax_path = "mathjax/tex-chtml.js"
 
 autosummary_generate = True
+# Some file systems do not tell these functions from classes of the same letters.
+autosummary_filename_map = {
+    f"wellposed.priors.{name}": f"wellposed.priors.{name}-function"
+    for name in ("tuned", "geometry")
+}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"

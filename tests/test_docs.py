@@ -41,6 +41,14 @@ def test_ultrasound_has_its_pages():
     assert set(ultrasound.__all__) <= names
 
 
+def test_pages_differ_by_more_than_case():
+    """Or the settings of Sphinx name the page of one of them."""
+    settings = (DOCS / "conf.py").read_text()
+    named = re.search(r"autosummary_filename_map = \{(.*?)\n\}", settings, re.DOTALL).group(1)
+    plain = [name for name in listed() if f'"{name.rpartition(".")[2]}"' not in named]
+    assert len({name.lower() for name in plain}) == len(plain)
+
+
 def test_what_is_listed_exists():
     from importlib import import_module
 
