@@ -46,8 +46,8 @@ mathjax_path = "mathjax/tex-chtml.js"
 autosummary_generate = True
 # Some file systems do not tell these functions from classes of the same letters.
 autosummary_filename_map = {
-    f"wellposed.priors.{name}": f"wellposed.priors.{name}-function"
-    for name in ("tuned", "geometry")
+    "wellposed.priors.geometry": "wellposed.priors.geometry-function",
+    "wellposed.priors.tuned": "wellposed.priors.tuned-function",
 }
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
