@@ -48,6 +48,7 @@ autosummary_generate = True
 autosummary_filename_map = {
     "wellposed.priors.geometry": "wellposed.priors.geometry-function",
     "wellposed.priors.tuned": "wellposed.priors.tuned-function",
+    "wellposed.priors.transition.levels": "wellposed.priors.transition.levels-function",
 }
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
