@@ -21,7 +21,7 @@ from wellposed.priors.prior import Prior
 from wellposed.reconstruction import Reconstruction
 from wellposed.runs.checkpoint import RunFolder
 from wellposed.runs.fingerprint import digest, fingerprint
-from wellposed.runs.memory import MemoryPlan, check_samples, plan
+from wellposed.runs.memory import MemoryPlan, check_samples, plan, samples_together
 from wellposed.solvers.batches import Batch, Results, evidence, item_numbers
 from wellposed.solvers.plausible import warn_of_copies, warn_of_misfit, warn_of_range
 from wellposed.solvers.problem import Problem
@@ -46,8 +46,9 @@ class Solver(Sampler):
 
     Args:
         steps, spacing: see `Sampler`.
-        batch_size: samples of one item that are computed together; ``None``: all. With more than
-            one item, samples are drawn one after another, each of all items.
+        batch_size: samples of one item that are computed together; ``None``: all, or as many as
+            fit into the free memory. With more than one item, samples are drawn one after another,
+            each of all items.
 
     Example:
         >>> import torch
@@ -178,14 +179,15 @@ class Solver(Sampler):
             folder = RunFolder(Path(checkpoint), checkpoint_every, part_of(operator))
         saved = {} if folder is None else folder.read()
         problem, seed, chunk = self._prepare(y, operator, prior, num_samples, seed, saved)
+        together = self._together(problem, num_samples, saved)
         with nullcontext() if folder is None else folder.held():
             if folder is not None:
                 chosen = {} if items is None else {"items": numbers}
                 run = self.identity(problem, y, num_samples, seed) | chosen
-                folder.claim(run, chunk=chunk)
+                folder.claim(run, chunk=chunk, together=together)
             started, measured = time.perf_counter(), noisy_numbers(problem)
             found = Results(num_samples, self.most_samples is not None, measured)
-            for number, batch in enumerate(self._batches(problem, num_samples)):
+            for number, batch in enumerate(self._batches(problem, num_samples, together)):
                 drawn = [(n, numbers[b]) for n, b in batch[1]]
                 own = ItemNoise(seed, drawn, first_slice=problem.part.start)
                 source = own if noise is None else noise
@@ -278,7 +280,18 @@ class Solver(Sampler):
         folder.save_samples(batch, {"u": found.u, **others}, found.evaluations)
         return found
 
-    def _batches(self, problem: Problem, num_samples: int) -> Iterator[Batch]:
+    def _together(self, problem: Problem, num_samples: int, saved: Mapping[str, int]) -> int:
+        """Return the number of samples of one item that are computed together."""
+        given = self.batch_size or saved.get("together")
+        if given is not None:
+            return given
+        if num_samples == 1 or self.most_samples is not None or len(problem.image_shape) == 5:
+            return num_samples
+        return samples_together(
+            problem.prior, problem.zeros()[:1], num_samples, self.volume_arrays
+        )
+
+    def _batches(self, problem: Problem, num_samples: int, together: int) -> Iterator[Batch]:
         """Yield problems to run and the (sample, item) identities of their batch.
 
         The samples of one item share a batch. With more than one item, samples are drawn one after
@@ -289,9 +302,8 @@ class Solver(Sampler):
             for n in range(num_samples):
                 yield problem, [(n, b) for b in range(items)]
             return
-        size = self.batch_size or num_samples
-        for start in range(0, num_samples, size):
-            numbers = range(start, min(start + size, num_samples))
+        for start in range(0, num_samples, together):
+            numbers = range(start, min(start + together, num_samples))
             yield problem.repeated(len(numbers)), [(n, 0) for n in numbers]
 
 

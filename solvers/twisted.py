@@ -172,7 +172,7 @@ class Twisted(Solver):
             return self.covariance == "tweedie"
         return len(measured_entries(one)) <= FEW
 
-    def _batches(self, problem: Problem, num_samples: int) -> Iterator[Batch]:
+    def _batches(self, problem: Problem, num_samples: int, together: int) -> Iterator[Batch]:
         """Yield the items one by one, each with the identities of all its particles."""
         for b, one in enumerate(each_item(problem)):
             yield one.repeated(num_samples), [(p, b) for p in range(self.particles)]

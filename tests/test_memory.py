@@ -1,5 +1,6 @@
 """The memory plan: what a run is said to need is what it takes, and what cannot fit says why."""
 
+import json
 import logging
 import os
 import subprocess
@@ -13,7 +14,7 @@ from tests.helpers import F32
 from torch import nn
 
 from wellposed import errors
-from wellposed.operators import Inpainting, MultiCoilMRI, Stacked, random_mask
+from wellposed.operators import Denoising, Inpainting, MultiCoilMRI, Stacked, random_mask
 from wellposed.operators import simulate_sensitivity_maps as maps
 from wellposed.priors import GaussianPrior, NetworkPrior, Tabulated
 from wellposed.priors.adapters.slicewise import Slicewise
@@ -268,6 +269,37 @@ def test_plans_of_volumes_are_logged_and_images_left_alone(caplog):
     with caplog.at_level(logging.INFO, "wellposed"):
         DDS(steps=2)(y[:, :, 0], operator.operator, unet_prior(), seed=0)
     assert "needed" not in caplog.text
+
+
+def test_samples_of_an_image_are_computed_in_batches_that_fit(free, caplog, tmp_path):
+    """As with that batch size; a checkpoint remembers it, and all go together by default."""
+    operator, prior = Denoising((1, 16, 16), 0.1), unet_prior()
+    y, how = torch.rand(1, 1, 16, 16), {"num_samples": 5, "seed": 0}
+    image = Problem.create(y, operator, prior).zeros()
+    each = prior_peak(prior, image, gradients=True) + 14 * image.nbytes
+    assert memory.samples_together(prior, image, 5, 14) == 5
+    expected = DDS(steps=4, batch_size=2)(y, operator, prior, **how).samples
+    free(int(2.5 * each / memory.SHARE))
+    with caplog.at_level(logging.INFO, "wellposed"):
+        found = DDS(steps=4)(y, operator, prior, checkpoint=tmp_path, **how).samples
+    assert "memory: 2 of 5 samples together" in caplog.text
+    assert torch.equal(found, expected)
+    assert json.loads((tmp_path / "run.json").read_text())["together"] == 2
+    free(10**12)
+    again = DDS(steps=4)(y, operator, prior, checkpoint=tmp_path, **how).samples
+    assert torch.equal(again, expected)
+    free(1)
+    assert memory.samples_together(prior, image, 5, 14) == 1
+
+
+def test_gradients_keep_activations():
+    prior, x = unet_prior(), torch.zeros(2, 1, 16, 16)
+    planned = prior_peak(prior, x, gradients=True)
+    assert planned > 1.5 * prior_peak(prior, x)
+    x.requires_grad_()
+    with (peak := LivePeak()):
+        torch.autograd.grad(prior.denoise(x, float(prior.schedule.T) / 2).abs().sum(), x)
+    assert planned == pytest.approx(peak.peak, rel=1 - memory.SHARE)
 
 
 def test_free_memory_is_told(device):

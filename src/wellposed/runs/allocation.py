@@ -77,7 +77,7 @@ class _Denoise(nn.Module):
         return self.prior.denoise(x_t, t)
 
 
-def prior_peak(prior: Prior, x: Tensor) -> int:
+def prior_peak(prior: Prior, x: Tensor, gradients: bool = False) -> int:
     """Return the largest number of bytes that one `denoise` of images like ``x`` allocates.
 
     The result is included. Measured without computing, on torch's "meta" device, with the network
@@ -87,21 +87,29 @@ def prior_peak(prior: Prior, x: Tensor) -> int:
     Args:
         prior: the prior.
         x: images (B, ...) on the prior's device; their values do not matter.
+        gradients: whether a product with the Jacobian follows, for which activations are kept.
     """
     t = float(prior.schedule.T) / 2
     call = _Denoise(prior)
     state = {**dict(call.named_parameters()), **dict(call.named_buffers())}
     meta = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
-    with torch.no_grad():
+    with torch.set_grad_enabled(gradients):
         try:
+            images = torch.empty_like(x, device="meta").requires_grad_(gradients)
             with (peak := LivePeak()):
-                functional_call(call, meta, (torch.empty_like(x, device="meta"), t))
+                _differentiated(functional_call(call, meta, (images, t)), images)
             return peak.peak
         except (RuntimeError, TypeError):  # NumPy raises the latter
-            one = torch.zeros_like(x[:1])
+            one = torch.zeros_like(x[:1]).requires_grad_(gradients)
             with (peak := LivePeak()):
-                prior.denoise(one, t)
+                _differentiated(prior.denoise(one, t), one)
             return peak.peak * len(x)
+
+
+def _differentiated(denoised: Tensor, x: Tensor) -> None:
+    """Take a product with the Jacobian, where gradients are recorded."""
+    if denoised.requires_grad:
+        torch.autograd.grad(denoised.abs().sum(), x)
 
 
 def free_bytes(device: torch.device) -> int:

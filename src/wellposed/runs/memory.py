@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 CHUNKS = (16, 8, 4, 2, 1)
 """Chunk sizes a plan chooses from; larger chunks are hardly faster on any device."""
 
+SHARE = 0.8
+"""Of the free memory that samples of an image may fill."""
+
+PLENTY = 10_000
+"""Networks take less than so many times an image's own bytes for it."""
+
 PROCESSES = (2, 4, 8, 16, 32, 64)
 
 _log = logging.getLogger(__name__)
@@ -158,6 +164,31 @@ def check_samples(count: int, images: Tensor, name: str = "num_samples", arrays:
     most = free_bytes(images.device) // (arrays * images.nbytes)
     what = f"at most {most}, which fill the free memory of {images.device}"
     require(count <= most, name, count, what)
+
+
+def samples_together(prior: Prior, x: Tensor, count: int, arrays: int) -> int:
+    """Return how many samples of one image fit into the free memory together, up to ``count``.
+
+    The prior is measured without computing, with a product with its Jacobian (`prior_peak`). At
+    least one is returned, and all are where there is plenty of memory.
+
+    Args:
+        prior: the prior.
+        x: an image (1, ...), in units.
+        count: the number of samples.
+        arrays: largest number of arrays of the size of x that the solver holds for a sample.
+    """
+    home = _home(prior, x.device)
+    free = free_bytes(home)
+    if prior.anchor is not None or count * PLENTY * x.nbytes <= free:
+        return count
+    image = torch.empty_like(x, device=home)
+    each = prior_peak(prior, image, gradients=True) + arrays * x.nbytes
+    found = max(1, min(count, int(SHARE * free) // each))
+    if found < count:
+        need, there = _gb(count * each), _gb(free)
+        _log.info("memory: %d of %d samples together: %s, %s free", found, count, need, there)
+    return found
 
 
 def plan(
