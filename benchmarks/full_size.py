@@ -218,7 +218,9 @@ def calibrated(rows: dict[str, dict[str, Any]]) -> float | None:
 def document(record: dict[str, Any]) -> str:
     """Return the tables of a record, in Markdown."""
     counts = [len(rows) for task in record.values() for rows in task.values()]
-    text = [SUMMARY.format(images=min(counts, default=0))]
+    least, most = min(counts, default=0), max(counts, default=0)
+    images = str(most) if least == most else f"{least} to {most}"
+    text = [SUMMARY.format(images=images)]
     known = [*METHODS, SUPERVISED]
     methods = [name for name in known if any(name in task for task in record.values())]
     rows = [[name, *(_pair(task.get(name)) for task in record.values())] for name in methods]
