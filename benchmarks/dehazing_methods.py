@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,34 +173,29 @@ def methods(options: argparse.Namespace, level: float, test: Beats, tuning: Beat
         method = partial(by_two_priors, tissue=tissue, haze=haze, settings=sampling)
         return method, f"rms {rms:.3f}"
 
-    def both(settings: Dehazing, setting: str, samples: int = 1) -> tuple[Method, str]:
-        blocks = {name: found(name) for name in ("tissue", "haze")}
-        return partial(by_two_priors, **blocks, settings=settings, samples=samples), setting
-
-    def sequence() -> tuple[Method, str]:
-        blocks = {name: found(name) for name in ("tissue", "haze")}
-        return partial(by_sequence, **blocks, frames=test.frames), "8, then 3 evaluations"
+    def both(method: Callable[..., Tensor], setting: str, **how: Any) -> tuple[Method, str]:
+        return partial(method, tissue=found("tissue"), haze=found("haze"), **how), setting
 
     batch = options.batch_size
     mode = Dehazing(batch_size=batch)
     published = NoisyProjection(steps=PUBLISHED_STEPS, noise="shared", start=1.0)
     projection = Dehazing(solver=published, batch_size=batch)
     drawn = f"{options.steps} steps"
+    two = partial(both, by_two_priors)
     rows |= {
         "white noise as second": white,
-        "two priors": partial(both, sampling, drawn),
-        f"two priors, mean of {SAMPLES}": partial(both, sampling, drawn, SAMPLES),
-        "two priors, projection": partial(both, projection, f"{PUBLISHED_STEPS} steps"),
-        "two priors, estimate": partial(both, mode, f"{mode.steps} evaluations"),
-        "two priors, sequence": sequence,
+        "two priors": partial(two, drawn, settings=sampling),
+        f"two priors, mean of {SAMPLES}": partial(two, drawn, settings=sampling, samples=SAMPLES),
+        "two priors, projection": partial(two, f"{PUBLISHED_STEPS} steps", settings=projection),
+        "two priors, estimate": partial(two, f"{mode.steps} evaluations", settings=mode),
+        "two priors, sequence": partial(
+            both, by_sequence, f"{mode.steps}, then 3 evaluations", frames=test.frames
+        ),
     }
     if find_spec("zea") is not None:
         from dehazing_zea import by_dds, by_nuclear_diffusion
 
-        rows["zea DDS"] = lambda: (
-            partial(by_dds, tissue=found("tissue"), haze=found("haze"), steps=options.steps),
-            f"{options.steps} steps",
-        )
+        rows["zea DDS"] = partial(both, by_dds, drawn, steps=options.steps)
         follow = partial(by_nuclear_diffusion, tissue=found("tissue"), frames=test.frames)
         weights = (0.1, 1.0, 10.0)
         rows["zea Nuclear Diffusion"] = lambda: tuned(lambda w: partial(follow, weight=w), weights)

@@ -16,7 +16,7 @@ from wellposed.priors.adapters.product import Product
 from wellposed.priors.prior import Prior
 from wellposed.solvers.base import Solver
 from wellposed.solvers.separation.separated_mode import SeparatedMode
-from wellposed.solvers.separation.variance_sharing import VarianceSharing
+from wellposed.solvers.separation.variance_sharing import RMS, VarianceSharing
 
 if TYPE_CHECKING:
     from wellposed.operators.companded import Companded
@@ -55,7 +55,7 @@ class Dehazing:
     solver: Solver | None = None
     gamma: Positive = 1.0
     mu: Positive = 255.0
-    rms: tuple[Positive, Positive] = (0.29, 0.26)
+    rms: tuple[Positive, Positive] = RMS
     tile: Annotated[int, Whole(8)] | None = None
     batch_size: Count = 8
 

@@ -13,7 +13,7 @@ from wellposed.noise import NoiseSource
 from wellposed.solvers.base import State
 from wellposed.solvers.estimates.base import PointEstimate, denoised_at
 from wellposed.solvers.problem import Problem
-from wellposed.solvers.separation.variance_sharing import SharedMisfit
+from wellposed.solvers.separation.variance_sharing import RMS, SharedMisfit
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class SeparatedMode(PointEstimate):
     steps: Steps = 8
     start: Positive = 2.0
     stop: Positive = 0.03
-    rms: tuple[Positive, ...] = (0.29, 0.26)
+    rms: tuple[Positive, ...] = RMS
 
     name: ClassVar[str] = "separated-mode"
     operators: ClassVar[tuple[str, ...]] = SharedMisfit.operators
@@ -79,10 +79,15 @@ class SeparatedMode(PointEstimate):
         super().__post_init__()
         require(self.stop < self.start, "stop", self.stop, f"less than start, {self.start}")
 
+    @property
+    def correction(self) -> SharedMisfit:
+        """The sharing of the misfit."""
+        return SharedMisfit(rms=self.rms)
+
     def check(self, problem: Problem) -> None:
         """Raise for another operator, and for levels that the prior does not know."""
         super().check(problem)
-        SharedMisfit(rms=self.rms).check(problem)
+        self.correction.check(problem)
         schedule = problem.prior.schedule
         lowest, highest = schedule.min_ratio, float(schedule.ratio(schedule.T))
         accepted = f"more than {lowest:.3g} and at most {highest:.3g}, the levels of the prior"
@@ -106,7 +111,7 @@ class SeparatedMode(PointEstimate):
             ratio = math.log(level / after) / math.log(self.level(t + 1, problem) / level)
             ahead = denoised + ratio / 2 * (denoised - state.denoised)
         x = state.x + (1 - (after / level) ** 2) * (ahead - state.x)
-        x = SharedMisfit(rms=self.rms).shared(x, levels[0], problem)
+        x = self.correction.shared(x, levels[0], problem)
         return DenoisedState(x, x, denoised)
 
     def level(self, left: float, problem: Problem) -> float:

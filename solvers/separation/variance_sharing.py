@@ -16,6 +16,9 @@ from wellposed.solvers.corrected import Corrected, Correction, Estimate
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.separation.warm_start import WarmStart
 
+RMS = (0.29, 0.26)
+"""Root mean squares of companded tissue and haze, in units."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SharedMisfit(Correction):
@@ -25,7 +28,7 @@ class SharedMisfit(Correction):
         rms: root mean square of each block, in units.
     """
 
-    rms: tuple[Positive, ...] = (0.29, 0.26)
+    rms: tuple[Positive, ...]
 
     operators: ClassVar[tuple[str, ...]] = ("Companded",)
 
@@ -121,7 +124,7 @@ class VarianceSharing(WarmStart, Corrected):
     steps: Count = 50
     spacing: str = "geometric"
     start: PositiveOrInfinite = 1.4
-    rms: tuple[Positive, ...] = (0.29, 0.26)
+    rms: tuple[Positive, ...] = RMS
     zeta: Fraction = 1.0
 
     name: ClassVar[str] = "variance-sharing"
