@@ -113,7 +113,9 @@ def with_prior(prior: Prior, options: argparse.Namespace) -> dict[str, Method]:
     steps, levels = options.steps, "karras"
     chosen = {
         "HQS": HQS(steps=steps),
-        "MMPS": MMPS(steps=steps, spacing=levels, isotropic_above=0.3, preconditioned=True),
+        "MMPS": MMPS(
+            steps=steps, spacing=levels, cg_steps=2, isotropic_above=0.8, preconditioned=True
+        ),
         "DDS": DDS(steps=steps, eta=1.0, spacing=levels),
     }
     return {name: _method(solver, prior, options.samples) for name, solver in chosen.items()}

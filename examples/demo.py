@@ -34,7 +34,12 @@ SOLVERS = (
     (solvers.Tikhonov(), 1),
     (solvers.TotalVariation(), 1),
     (solvers.HQS(), 1),
-    (solvers.MMPS(steps=30, spacing="karras", isotropic_above=0.3, preconditioned=True), 2),
+    (
+        solvers.MMPS(
+            steps=30, spacing="karras", cg_steps=2, isotropic_above=0.8, preconditioned=True
+        ),
+        2,
+    ),
     (solvers.DDS(steps=30, eta=1.0, spacing="karras"), 2),
     (solvers.REDDiff(steps=100, regularization=None, start="back-projection"), 1),
 )

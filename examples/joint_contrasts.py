@@ -124,7 +124,9 @@ def single(case: Case, truth: Tensor, o: argparse.Namespace) -> Tensor:
 
 def sampler(o: argparse.Namespace) -> solvers.Solver:
     """Return the posterior sampler of all methods."""
-    return solvers.MMPS(steps=o.steps, spacing="karras", isotropic_above=0.3, preconditioned=True)
+    return solvers.MMPS(
+        steps=o.steps, spacing="karras", cg_steps=2, isotropic_above=0.8, preconditioned=True
+    )
 
 
 def read(o: argparse.Namespace) -> tuple[Tensor, Tensor]:

@@ -124,7 +124,7 @@ def damped_inverse(
 ) -> Tensor:
     """Return ``(A^H A + weight)^-1 b``, by conjugate gradients if need be; see `proximal`."""
     w = per_item(weight, b)
-    direct = problem.normal_function(lambda values: 1 / (values + _least(weight, values)), b)
+    direct = exact_damped_inverse(problem, b, weight)
     if direct is not None:
         return direct
     found = conjugate_gradient(
@@ -141,6 +141,11 @@ def damped_inverse(
             "noise_sigma of the operator"
         )
     return found.x
+
+
+def exact_damped_inverse(problem: Problem, b: Tensor, weight: Tensor) -> Tensor | None:
+    """Return ``(A^H A + weight)^-1 b``, if the operator has its eigenvectors at hand."""
+    return problem.normal_function(lambda values: 1 / (values + _least(weight, values)), b)
 
 
 def _least(weight: Tensor, values: Tensor) -> Tensor:

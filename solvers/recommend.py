@@ -91,7 +91,9 @@ def recommend(
     steps = evaluations or 30
     if prior.axes:
         return DDS(steps=steps, eta=1.0, spacing="karras")
-    return MMPS(steps=steps, spacing="karras", isotropic_above=1.0, preconditioned=True)
+    return MMPS(
+        steps=steps, spacing="karras", cg_steps=2, isotropic_above=0.8, preconditioned=True
+    )
 
 
 def _is_blind(operator: "Physics") -> bool:

@@ -32,7 +32,7 @@ from wellposed.priors import GaussianPrior
 from wellposed.priors.covariance import Full
 from wellposed.priors.transition import levels, renoise
 from wellposed.solvers import DDNM, DDRM, MMPS, DiffPIR, PiGDM, Problem, State, mmps
-from wellposed.solvers.data import proximal
+from wellposed.solvers.data import noise_level, proximal
 from wellposed.solvers.ddnm import by_coordinates, by_gradients
 from wellposed.solvers.descent import gradient_step
 from wellposed.validation.gaussian import (
@@ -219,6 +219,23 @@ def test_proximal_points_are_those_of_the_dense_system(make):
         inverse = torch.linalg.pinv(A.mH @ A + weight[b] * torch.eye(A.shape[1]), rtol=1e-10)
         exact = x0[b] + (inverse @ (A.mH @ gap[b])).reshape(op.img_size)
         torch.testing.assert_close(found[b], exact, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("make", [*SIX.values(), lambda: (ParallelBeamCT(5, 4), torch.float64)])
+def test_the_preconditioner_of_mmps_inverts_an_isotropic_system(make):
+    """Up to a factor; in closed form where the operator has its eigenvectors at hand."""
+    op, dtype = make()
+    prior = GaussianPrior(0.0, 1.0, is_complex=dtype.is_complex)
+    problem = Problem.create(op.A(randn(2, *op.img_size, dtype=dtype)), op, prior)
+    level = levels(prior.schedule, float(prior.schedule.time_at(0.5)), 0.0)
+    A = dense_matrix(problem.A, op.img_size, dtype)
+    v = randn(*problem.y.shape, seed=1, dtype=dtype)
+    variance = mmps.ISOTROPIC_SHARE * float(level.sigma_t / level.alpha_t) ** 2
+    sigma2 = float(noise_level(problem)[0]) ** 2
+    system = sigma2 * torch.eye(len(A), dtype=dtype) + variance * A @ A.mH
+    exact = sigma2 * torch.linalg.solve(system, v.flatten(1).mT).mT.reshape(v.shape)
+    found = mmps._isotropic(level, problem)(v)
+    torch.testing.assert_close(found / found.norm(), exact / exact.norm(), rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("by", [by_coordinates, by_gradients])
