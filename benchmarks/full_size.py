@@ -85,6 +85,7 @@ KARRAS = {"steps": EVALUATIONS, "spacing": "karras"}
 METHODS = {
     "direct": Row(lambda case: _direct(case)),
     "TV": Row(lambda case: solvers.TotalVariation()),
+    "Wavelet": Row(lambda case: solvers.Wavelet()),
     "HQS": Row(lambda case: solvers.HQS()),
     "PnPADMM": Row(lambda case: solvers.PnPADMM()),
     "REDDiff": Row(_reddiff),

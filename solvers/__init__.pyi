@@ -17,6 +17,7 @@ from .estimates.plug_and_play import HQS as HQS
 from .estimates.plug_and_play import PnPADMM as PnPADMM
 from .estimates.tikhonov import Tikhonov as Tikhonov
 from .estimates.total_variation import TotalVariation as TotalVariation
+from .estimates.wavelet import Wavelet as Wavelet
 from .flair import FLAIR as FLAIR
 from .flow_dps import FlowDPS as FlowDPS
 from .flowchef import FlowChef as FlowChef

@@ -6,6 +6,7 @@ import torch
 
 from wellposed import errors
 from wellposed.operators import (
+    Blur,
     Denoising,
     FanBeamCT,
     Inpainting,
@@ -17,6 +18,7 @@ from wellposed.operators import (
     Whitened,
     fastmri_lines,
     simulate_sensitivity_maps,
+    uniform_kernel,
 )
 from wellposed.parallel.part import Part
 from wellposed.priors import Flat, GaussianPrior
@@ -26,17 +28,22 @@ from wellposed.solvers import (
     BackProjection,
     NoiseMAP,
     PnPADMM,
+    Problem,
     Tikhonov,
     TotalVariation,
+    Wavelet,
     recommend,
 )
+from wellposed.solvers.data import squared_norm
 from wellposed.solvers.estimates.plug_and_play import between_slices
+from wellposed.solvers.estimates.wavelet import FILTERS
 
 ESTIMATES = {
     "hqs": HQS(steps=5),
     "pnp-admm": PnPADMM(steps=5),
     "noise-map": NoiseMAP(steps=5, levels=3),
     "tv": TotalVariation(steps=20),
+    "wavelet": Wavelet(steps=20, levels=2),
     "tikhonov": Tikhonov(),
     "back-projection": BackProjection(),
 }
@@ -153,7 +160,97 @@ def test_total_variation_of_volumes_couples_slices():
     assert (whole - volume).norm() < 0.9 * (apart - volume).norm()
 
 
-@pytest.mark.parametrize("estimate", [Tikhonov(), TotalVariation()], ids=["tikhonov", "tv"])
+def denoising(*shape, dtype=torch.float64):
+    """Return the problem of denoising zeros, for the methods of `Wavelet`."""
+    operator = Denoising(shape, 0.1, complex_image=dtype.is_complex)
+    return Problem.create(torch.zeros(1, *shape, dtype=dtype), operator, Flat())
+
+
+@pytest.mark.parametrize("wavelet", FILTERS)
+@pytest.mark.parametrize("shape", [(2, 9, 16), (1, 8, 11, 9)], ids=["images", "volumes"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=["real", "complex"])
+def test_wavelets_are_a_parseval_frame(wavelet, shape, dtype):
+    solver, problem = Wavelet(wavelet=wavelet), denoising(*shape, dtype=dtype)
+    x = random(2, *shape, dtype=dtype)
+    d = solver.coefficients(x, problem)
+    assert d.dtype == dtype
+    torch.testing.assert_close(solver.adjoint(d, problem), x, rtol=0, atol=1e-10)
+    other = random(*d.shape, seed=1, dtype=dtype)
+    left = torch.linalg.vecdot(d.flatten(), other.flatten())
+    right = torch.linalg.vecdot(x.flatten(), solver.adjoint(other, problem).flatten())
+    torch.testing.assert_close(left, right)
+
+
+@pytest.mark.parametrize(("wavelet", "moments"), [("haar", 1), ("db2", 2), ("db4", 4)])
+def test_details_of_polynomials_vanish(wavelet, moments):
+    line = torch.linspace(-1, 1, 64, dtype=torch.float64)
+    for degree in (moments - 1, moments):
+        x = (line**degree).expand(1, 1, 64, 64).contiguous()
+        d = Wavelet(wavelet=wavelet, levels=1).coefficients(x, denoising(1, 64, 64))
+        inside = d[:, :-1, ..., 10:-10].abs().max()  # away from the ends, which meet
+        assert (float(inside) < 1e-9) == (degree < moments)
+
+
+def test_the_norm_of_wavelets_is_that_of_one_transform_over_its_shifts():
+    """By Haar's transform of blocks of two by two pixels; the threshold of an isolated pixel."""
+    x = random(1, 1, 8, 8)
+    total = 0.0
+    for shift in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        a, b, c, d = (
+            torch.roll(x, shift, (-2, -1))
+            .unflatten(-1, (4, 2))
+            .unflatten(-3, (4, 2))
+            .permute(3, 5, 0, 1, 2, 4)
+            .flatten(0, 1)
+        )
+        details = (a + b - c - d, a - b + c - d, a - b - c + d)
+        total += sum(float(one.abs().sum()) for one in details) / 2
+    solver = Wavelet(wavelet="haar", levels=1)
+    found = solver.coefficients(x, denoising(1, 8, 8))
+    tiny = 1e-6
+    less = found - solver.shrunk(found, torch.tensor([tiny], dtype=torch.float64))
+    # The change of the norm by a small threshold: threshold |share|^2 of each coefficient.
+    assert float((less / tiny * found).sum()) == pytest.approx(total / 4, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["mri", "blur"])
+@pytest.mark.sampled
+def test_the_wavelet_estimate_is_of_least_norm(kind):
+    """Nothing near it has a smaller objective, which is convex."""
+    operator = mri(0.1) if kind == "mri" else Blur(uniform_kernel(3), (1, 24, 24), 0.1)
+    truth = blocks().to(torch.complex128) if kind == "mri" else blocks()
+    y, weight = operator.measure(truth, seed=0), 0.05
+    solver = Wavelet(steps=300, weight=weight, levels=2)
+    problem = Problem.create(y, operator, Flat())
+    norm2 = float(squared_norm(problem)[0])
+
+    def objective(x):
+        d, one = solver.coefficients(x, problem), torch.ones(1, dtype=torch.float64)
+        share = d.abs() - solver.shrunk(d, 1e-9 * one).abs()
+        norm = float((share / 1e-9 * d.abs()).sum())
+        return float((operator.A(x) - y).abs().square().sum()) / 2 + weight * norm2 * norm
+
+    x = solver(y, operator).mean
+    least = objective(x)
+    for seed in range(20):
+        step = random(*x.shape, seed=seed, dtype=x.dtype)
+        for size in (1e-3, 1e-2):
+            assert objective(x + size * step / step.norm()) > least - 1e-5 * least
+
+
+@pytest.mark.parametrize("kind", ["mri", "ct"])
+def test_wavelets_fit_as_the_noise_lets_them(kind):
+    truth = blocks()
+    operator = mri(0.05) if kind == "mri" else ParallelBeamCT(24, 16, noise_sigma=0.3)
+    truth = truth * (1 + 0.5j) if kind == "mri" else truth
+    y = operator.measure(truth, seed=0)
+    result = Wavelet(wavelet="haar", steps=200)(y, operator)
+    assert float(result.residual) == pytest.approx(1, abs=0.02)
+    others = [float((s(y, operator).mean - truth).norm()) for s in (BackProjection(), Tikhonov())]
+    assert float((result.mean - truth).norm()) < 0.7 * min(others)
+
+
+@pytest.mark.parametrize("estimate", [Tikhonov(), TotalVariation(), Wavelet()])
 def test_data_that_noise_does_not_explain_are_not_fitted_at_any_price(estimate):
     """As with wrong coil maps: the noise level of the operator is far too low."""
     truth = blocks().to(torch.complex128)

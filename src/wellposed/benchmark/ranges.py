@@ -181,6 +181,7 @@ def _table(norm2: float, sigma: float) -> dict[str, dict[str, Searched]]:
         "hqs": plugged,
         "pnp-admm": plugged,
         "total-variation": {"weight": Span(0.01 * sigma / norm, 3 * sigma / norm, log=True)},
+        "wavelet": {"weight": Span(0.01 * sigma / norm, 3 * sigma / norm, log=True)},
         "tikhonov": {"weight": Span(1e-5, 1.0, log=True)},
         "ddim-projection": {"eta": SHARE},
         "ddnm": {"eta": SHARE},
