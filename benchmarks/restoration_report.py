@@ -77,7 +77,7 @@ def document(record: dict[str, Any], lines: dict[str, str]) -> str:
     if all("lpips_one" in row for found in tasks.values() for row in _all(found)):
         lpips = "LPIPS is that of VGG, as torchmetrics has it."
     listed = "\n".join(f"- **{name}**, {lines[name]}" for name in tasks)
-    text = [SUMMARY.format(**record["protocol"], tasks="\n" + listed, lpips=lpips)]
+    text = [SUMMARY.format(**record["protocol"], tasks=listed, lpips=lpips)]
     text.append("![quality against evaluations](restoration.png)\n")
     for name, found in tasks.items():
         text += [f"## {name}\n", *headline(found), ""]
