@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from image_problems import TASKS, Case, build_case
 
 from wellposed.figures import format_table
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--table", type=Path, default=DOCS / "data_weights.md")
     args = parser.parse_args()
+    torch.set_num_threads(1)
     parts = [SUMMARY.format(**vars(args))]
     for task in args.tasks:
         case = build_case(task, args.data, "full", args.size)

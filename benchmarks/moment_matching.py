@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from image_problems import TASKS, Case, build_case
 
 from wellposed.figures import format_table
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--table", type=Path, default=DOCS / "moment_matching.md")
     args = parser.parse_args()
+    torch.set_num_threads(1)
     columns = {}
     for task in args.tasks:
         case = build_case(task, args.data, "full", args.size)

@@ -1,5 +1,7 @@
 """Point estimates: against closed forms, independent solvers and the discrepancy principle."""
 
+from itertools import product
+
 import deepinv
 import pytest
 import torch
@@ -191,51 +193,80 @@ def test_details_of_polynomials_vanish(wavelet, moments):
         assert (float(inside) < 1e-9) == (degree < moments)
 
 
-def test_the_norm_of_wavelets_is_that_of_one_transform_over_its_shifts():
-    """By Haar's transform of blocks of two by two pixels; the threshold of an isolated pixel."""
-    x = random(1, 1, 8, 8)
-    total = 0.0
-    for shift in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        a, b, c, d = (
-            torch.roll(x, shift, (-2, -1))
-            .unflatten(-1, (4, 2))
-            .unflatten(-3, (4, 2))
-            .permute(3, 5, 0, 1, 2, 4)
-            .flatten(0, 1)
-        )
-        details = (a + b - c - d, a - b + c - d, a - b - c + d)
-        total += sum(float(one.abs().sum()) for one in details) / 2
-    solver = Wavelet(wavelet="haar", levels=1)
-    found = solver.coefficients(x, denoising(1, 8, 8))
-    tiny = 1e-6
-    less = found - solver.shrunk(found, torch.tensor([tiny], dtype=torch.float64))
-    # The change of the norm by a small threshold: threshold |share|^2 of each coefficient.
-    assert float((less / tiny * found).sum()) == pytest.approx(total / 4, rel=1e-4)
+def haar_norm(x, levels):
+    """Return the sum of details of orthonormal Haar transforms, averaged over all shifts."""
+    axes, total = range(2 - x.ndim, 0), 0.0
+    shifts = list(product(range(2**levels), repeat=len(axes)))
+    for shift in shifts:
+        smooth = x.roll(shift, tuple(axes))
+        for _ in range(levels):
+            parts = [smooth]
+            for axis in axes:
+                pairs = [
+                    part.unflatten(axis, (-1, 2)).movedim(axis, -1).unbind(-1) for part in parts
+                ]
+                parts = [(a + s * b) / 2**0.5 for s in (1, -1) for a, b in pairs]
+            smooth, *details = parts
+            total += sum(float(one.abs().sum()) for one in details)
+    return total / len(shifts)
+
+
+def wavelet_norm(solver, x, problem):
+    """Return the norm that a small threshold lowers."""
+    d, tiny = solver.coefficients(x, problem), 1e-9
+    less = d - solver.shrunk(d, torch.tensor([tiny], dtype=torch.float64), problem)
+    return float((less.abs() / tiny * d.abs()).sum())
+
+
+@pytest.mark.parametrize(("shape", "levels"), [((8, 12), 1), ((8, 12), 2), ((4, 4, 6), 1)])
+def test_the_norm_of_wavelets_is_that_of_one_transform_over_its_shifts(shape, levels):
+    x, solver = random(1, 2, *shape), Wavelet(wavelet="haar", levels=levels)
+    found = wavelet_norm(solver, x, denoising(2, *shape))
+    assert found == pytest.approx(haar_norm(x, levels), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["mri", "blur"])
 @pytest.mark.sampled
-def test_the_wavelet_estimate_is_of_least_norm(kind):
-    """Nothing near it has a smaller objective, which is convex."""
+def test_the_wavelet_estimate_has_the_least_objective(kind):
+    """Solutions of other weights have a larger one, on the way to them as well."""
     operator = mri(0.1) if kind == "mri" else Blur(uniform_kernel(3), (1, 24, 24), 0.1)
     truth = blocks().to(torch.complex128) if kind == "mri" else blocks()
-    y, weight = operator.measure(truth, seed=0), 0.05
-    solver = Wavelet(steps=300, weight=weight, levels=2)
-    problem = Problem.create(y, operator, Flat())
-    norm2 = float(squared_norm(problem)[0])
+    y = operator.measure(truth, seed=0)
+    norm2 = float(squared_norm(Problem.create(y, operator, Flat()))[0])
+    weight, factor = 0.05, 1.2
 
     def objective(x):
-        d, one = solver.coefficients(x, problem), torch.ones(1, dtype=torch.float64)
-        share = d.abs() - solver.shrunk(d, 1e-9 * one).abs()
-        norm = float((share / 1e-9 * d.abs()).sum())
-        return float((operator.A(x) - y).abs().square().sum()) / 2 + weight * norm2 * norm
+        misfit = float((operator.A(x) - y).abs().square().sum())
+        return misfit / 2 + weight * norm2 * haar_norm(x, 2)
 
-    x = solver(y, operator).mean
-    least = objective(x)
-    for seed in range(20):
-        step = random(*x.shape, seed=seed, dtype=x.dtype)
-        for size in (1e-3, 1e-2):
-            assert objective(x + size * step / step.norm()) > least - 1e-5 * least
+    def estimate(w):
+        return Wavelet(wavelet="haar", levels=2, steps=400, weight=w)(y, operator).mean
+
+    found = estimate(weight)
+    least = objective(found)
+    for other in (estimate(weight * factor), estimate(weight / factor)):
+        for share in (0.3, 1.0):
+            assert objective(found + share * (other - found)) > least
+
+
+def test_short_axes_take_part_in_few_levels():
+    """A volume of two slices: as its slices, but for the level that joins them."""
+    problem, x = denoising(1, 2, 16, 16), random(1, 1, 2, 16, 16)
+    solver = Wavelet(levels=3)
+    d = solver.coefficients(x, problem)
+    assert d.shape[1] == 7 + 3 + 3 + 1
+    torch.testing.assert_close(solver.adjoint(d, problem), x)
+    torch.testing.assert_close(d[:, -1, :, 0], d[:, -1, :, 1])  # their mean
+    line = denoising(1, 1, 16)
+    assert Wavelet(levels=9).coefficients(random(1, 1, 1, 16), line).shape[1] == 4 + 1
+
+
+def test_wavelets_refuse_a_shared_volume():
+    operator = Denoising((1, 4, 8, 8), 0.1)
+    operator.part = Part()
+    operator.part.processes = 2
+    with pytest.raises(errors.ArgumentError, match="operator: got a part of a volume in 2 proc"):
+        Wavelet()(random(1, 1, 4, 8, 8), operator)
 
 
 @pytest.mark.parametrize("kind", ["mri", "ct"])
@@ -250,7 +281,10 @@ def test_wavelets_fit_as_the_noise_lets_them(kind):
     assert float((result.mean - truth).norm()) < 0.7 * min(others)
 
 
-@pytest.mark.parametrize("estimate", [Tikhonov(), TotalVariation(), Wavelet()])
+NOISE_LEVEL = {"tikhonov": Tikhonov(), "tv": TotalVariation(), "wavelet": Wavelet()}
+
+
+@pytest.mark.parametrize("estimate", NOISE_LEVEL.values(), ids=NOISE_LEVEL)
 def test_data_that_noise_does_not_explain_are_not_fitted_at_any_price(estimate):
     """As with wrong coil maps: the noise level of the operator is far too low."""
     truth = blocks().to(torch.complex128)

@@ -32,7 +32,7 @@ from wellposed.priors import GaussianPrior
 from wellposed.priors.covariance import Full
 from wellposed.priors.transition import levels, renoise
 from wellposed.solvers import DDNM, DDRM, MMPS, DiffPIR, PiGDM, Problem, State, mmps
-from wellposed.solvers.data import noise_level, proximal
+from wellposed.solvers.data import proximal
 from wellposed.solvers.ddnm import by_coordinates, by_gradients
 from wellposed.solvers.descent import gradient_step
 from wellposed.validation.gaussian import (
@@ -221,21 +221,45 @@ def test_proximal_points_are_those_of_the_dense_system(make):
         torch.testing.assert_close(found[b], exact, rtol=1e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("make", [*SIX.values(), lambda: (ParallelBeamCT(5, 4), torch.float64)])
-def test_the_preconditioner_of_mmps_inverts_an_isotropic_system(make):
-    """Up to a factor; in closed form where the operator has its eigenvectors at hand."""
-    op, dtype = make()
+SEVEN = SIX | {"ct": lambda: (ParallelBeamCT(5, 4), torch.float64)}
+
+
+def preconditioned(name, sigmas, ratio, single=False):
+    """Return what `MMPS` takes for the inverse, of two items with a noise level each."""
+    op, dtype = SEVEN[name]()
+    op.noise_model.sigma = torch.tensor(sigmas, dtype=torch.float64)
+    y = op.A(randn(2, *op.img_size, dtype=dtype))
+    v = randn(*y.shape, seed=1, dtype=dtype)
+    if single:
+        y, v = (a.to(torch.complex64 if a.is_complex() else torch.float32) for a in (y, v))
     prior = GaussianPrior(0.0, 1.0, is_complex=dtype.is_complex)
-    problem = Problem.create(op.A(randn(2, *op.img_size, dtype=dtype)), op, prior)
-    level = levels(prior.schedule, float(prior.schedule.time_at(0.5)), 0.0)
-    A = dense_matrix(problem.A, op.img_size, dtype)
-    v = randn(*problem.y.shape, seed=1, dtype=dtype)
+    problem = Problem.create(y, op, prior)
+    level = levels(prior.schedule, float(prior.schedule.time_at(ratio)), 0.0)
     variance = mmps.ISOTROPIC_SHARE * float(level.sigma_t / level.alpha_t) ** 2
-    sigma2 = float(noise_level(problem)[0]) ** 2
-    system = sigma2 * torch.eye(len(A), dtype=dtype) + variance * A @ A.mH
-    exact = sigma2 * torch.linalg.solve(system, v.flatten(1).mT).mT.reshape(v.shape)
-    found = mmps._isotropic(level, problem)(v)
-    torch.testing.assert_close(found / found.norm(), exact / exact.norm(), rtol=2e-3, atol=2e-3)
+    return mmps._isotropic(level, problem)(v), v, problem, variance
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_the_preconditioner_of_mmps_inverts_an_isotropic_system(name):
+    """Up to a factor; in closed form where the operator has its eigenvectors at hand."""
+    found, v, problem, variance = preconditioned(name, (0.05, 0.3), 0.5)
+    A = dense_matrix(problem.A, problem.image_shape[1:], v.dtype)
+    for b, sigma in enumerate(problem.noise_sigma):
+        system = sigma**2 * torch.eye(len(A), dtype=A.dtype) + variance * A @ A.mH
+        exact = torch.linalg.solve(system, v[b].flatten())
+        one = found[b].flatten()
+        factor = torch.linalg.vecdot(exact, one) / torch.linalg.vecdot(exact, exact)
+        torch.testing.assert_close(one, factor * exact, rtol=2e-3, atol=2e-3 * float(one.norm()))
+
+
+@pytest.mark.parametrize("name", sorted(SIX.keys() - {"padded"}))
+@pytest.mark.parametrize("ratio", [0.8, 30.0])
+def test_the_preconditioner_keeps_its_digits_in_single_precision(name, ratio):
+    """With so little noise that the inverse is a difference of nearly equal images."""
+    exact, v, _, _ = preconditioned(name, (0.001, 0.002), ratio)
+    found, _, _, _ = preconditioned(name, (0.001, 0.002), ratio, single=True)
+    assert float(torch.linalg.vecdot(found.to(v).flatten(), v.flatten()).real) > 0
+    assert (found - exact).norm() < 0.02 * exact.norm()
 
 
 @pytest.mark.parametrize("by", [by_coordinates, by_gradients])

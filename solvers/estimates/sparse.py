@@ -44,19 +44,9 @@ class SplitState(State):
 
 @dataclass(frozen=True, kw_only=True)
 class Sparse(PointEstimate):
-    r"""Base of the estimates with few coefficients ``D x``, as few as the noise of the data lets.
+    r"""Base of the estimates with the least norm ``|D x|_1`` that noise lets them have.
 
-    With a norm ``|D x|_1`` of the coefficients::
-
-        min_x  |D x|_1   subject to   ||A x - y|| <= sqrt(m) sigma_y            weight None
-        min_x  ||A x - y||^2 / 2 + weight ||A||^2 |D x|_1                       with a weight
-
-    ADMM on ``v = A x`` and ``d = D x``; each step has one warm-started solution for x by
-    conjugate gradients. Needs no prior.
-
-    Reference: "An Augmented Lagrangian Approach to the Constrained Optimization Formulation of
-    Imaging Inverse Problems", Afonso, Bioucas-Dias and Figueiredo, IEEE TIP 2011,
-    arXiv 0912.3481 (C-SALSA).
+    ADMM on ``v = A x`` and ``d = D x``, see `TotalVariation`. Subclasses choose D and the norm.
     """
 
     steps: Count = 100
@@ -80,11 +70,11 @@ class Sparse(PointEstimate):
         return self.adjoint(self.coefficients(x, problem), problem)
 
     @abstractmethod
-    def squared_norm(self, problem: Problem) -> float:
+    def frame_norm2(self, problem: Problem) -> float:
         """Return about ``||D||^2``."""
 
     @abstractmethod
-    def shrunk(self, d: Tensor, threshold: Tensor) -> Tensor:
+    def shrunk(self, d: Tensor, threshold: Tensor, problem: Problem) -> Tensor:
         """Return ``argmin_e threshold |e|_1 + ||e - d||^2 / 2``, with a threshold (B,)."""
 
     def check(self, problem: Problem) -> None:
@@ -108,17 +98,23 @@ class Sparse(PointEstimate):
     ) -> SplitState:
         """Take one iteration of ADMM, with the penalties 1 of d and ``mu`` of v."""
         assert isinstance(state, SplitState)
-        mu = per_item(self.squared_norm(problem) / state.norm2, state.x)
+        mu = self.frame_norm2(problem) / state.norm2
+        data = per_item(mu, state.x) * problem.A_adjoint(state.v - state.w)
+        b = data + self.adjoint(state.d - state.u, problem)
+        x = self.solved(b, mu, state.x, problem)
+        found, measured = self.coefficients(x, problem) + state.u, problem.A(x) + state.w
+        d = self.shrunk(found, state.taken, problem)
+        v = self._fitted(measured, mu, state, problem)
+        return replace(state, x=x, x0=x, d=d, u=found - d, v=v, w=measured - v)
+
+    def solved(self, b: Tensor, mu: Tensor, start: Tensor, problem: Problem) -> Tensor:
+        """Return ``(mu A^H A + D^H D)^-1 b``, for mu (B,), by conjugate gradients."""
+        mu = per_item(mu, b)
 
         def apply(x: Tensor) -> Tensor:
             return mu * problem.normal(x) + self.gram(x, problem)
 
-        b = mu * problem.A_adjoint(state.v - state.w) + self.adjoint(state.d - state.u, problem)
-        x = conjugate_gradient(apply, b, state.x, iterations=self.cg_steps, space=problem.space).x
-        found, measured = self.coefficients(x, problem) + state.u, problem.A(x) + state.w
-        d = self.shrunk(found, state.taken)
-        v = self._fitted(measured, mu, state, problem)
-        return replace(state, x=x, x0=x, d=d, u=found - d, v=v, w=measured - v)
+        return conjugate_gradient(apply, b, start, iterations=self.cg_steps, space=problem.space).x
 
     def _fitted(self, measured: Tensor, mu: Tensor, state: SplitState, problem: Problem) -> Tensor:
         """Return v: projected to the ball about y, or between y and what x gives."""
@@ -128,6 +124,6 @@ class Sparse(PointEstimate):
             kept = (state.allowed / length).clamp(max=1)
         else:
             # The proximal map of ||v - y||^2 threshold / (2 weight norm2 mu).
-            strength = state.taken / (self.weight * state.norm2) / mu.flatten()
+            strength = state.taken / (self.weight * state.norm2) / mu
             kept = 1 / (1 + strength)
         return problem.y + per_item(kept, gap) * gap

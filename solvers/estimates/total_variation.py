@@ -50,6 +50,11 @@ class TotalVariation(Sparse):
 
     name: ClassVar[str] = "total-variation"
 
+    @property
+    def volume_arrays(self) -> int:
+        """Largest number of arrays of the size of ``x`` in the solver."""
+        return super().volume_arrays + 4 * 3  # coefficients of three axes
+
     def coefficients(self, x: Tensor, problem: Problem) -> Tensor:
         """Return the differences along all axes, (B, axes, C, ...)."""
         along = partial(problem.part.difference, x, circular=False)
@@ -61,11 +66,11 @@ class TotalVariation(Sparse):
         back = [problem.part.difference_adjoint(v, axis, circular=False) for v, axis in parts]
         return sum(back[1:], start=back[0])
 
-    def squared_norm(self, problem: Problem) -> float:
+    def frame_norm2(self, problem: Problem) -> float:
         """Return a bound of ``||D||^2``."""
         return GRADIENT_NORM2 * (len(problem.image_shape) - 2)
 
-    def shrunk(self, d: Tensor, threshold: Tensor) -> Tensor:
+    def shrunk(self, d: Tensor, threshold: Tensor, problem: Problem) -> Tensor:
         """Return vectors over the axes shorter by the threshold, 0 at least."""
         length = d.abs().square().sum(1, keepdim=True).sqrt()
         taken = per_item(threshold, length)

@@ -1,11 +1,11 @@
-"""Images of few wavelet coefficients, over all shifts of the transform."""
+"""Images with small wavelet coefficients, over all shifts of the transform."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from wellposed.checks import Choice, Count, Positive
 from wellposed.errors import ArgumentError
 from wellposed.linalg import per_item
+from wellposed.solvers.data import exact_damped_inverse
 from wellposed.solvers.estimates.sparse import Sparse
 from wellposed.solvers.problem import Problem
 
@@ -33,13 +34,71 @@ FILTERS = {
 }
 """Low-pass filters of sum 1 (Daubechies, Comm. Pure Appl. Math. 1988, table 1)."""
 
-ARRAYS = 6
+ARRAYS = 7
 """Arrays of the size of ``D x`` in an iteration."""
+
+
+class Band(NamedTuple):
+    """A band of the transform.
+
+    Attributes:
+        responses: frequency responses along axes; their product is the filter.
+        share: factor of its thresholds.
+    """
+
+    responses: tuple[Tensor, ...]
+    share: float
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Makes the bands of a problem's images, the coarse image last.
+
+    At level j the frame has the orthonormal coefficients of all ``2^(axes j)`` shifts, each
+    divided by ``2^(axes j / 2)``. The mean of their magnitudes over the shifts is the sum of
+    those of the frame, divided by it once more: the share.
+    """
+
+    wavelet: str
+    levels: int
+
+    def __call__(self, problem: Problem) -> tuple[Band, ...]:
+        """Return the bands; an axis of n pixels takes part in ``log2(n)`` levels at most."""
+        grid = problem.image_shape[2:]
+        lines = [self._line(axis - len(grid), problem) for axis in range(len(grid))]
+        found, halvings = [], 0
+        for level in range(self.levels):
+            split = [a for a, pairs in enumerate(lines) if level < len(pairs)]
+            coarser = [pairs[-1][0] for pairs in lines if 0 < len(pairs) <= level]
+            halvings += len(split)
+            for choice in list(product((0, 1), repeat=len(split)))[1:]:
+                parts = [lines[a][level][c] for a, c in zip(split, choice, strict=True)]
+                found.append(Band((*parts, *coarser), 2.0 ** (-halvings / 2)))
+        coarse = tuple(pairs[-1][0] for pairs in lines if pairs)
+        return (*found, Band(coarse, 0.0))
+
+    def _line(self, axis: int, problem: Problem) -> list[tuple[Tensor, Tensor]]:
+        """Return low and high-pass of each level along an axis, after the low-passes before."""
+        n, taps, x = problem.image_shape[axis], FILTERS[self.wavelet], problem.zeros()
+        half = axis == -1 and not x.is_complex()
+        frequencies = torch.fft.rfftfreq if half else torch.fft.fftfreq
+        omega = 2 * math.pi * frequencies(n, dtype=torch.float64)
+        before, found = torch.ones_like(omega, dtype=torch.complex128), []
+        for level in range(min(self.levels, int(math.log2(n)))):
+            waves = [torch.exp(-1j * k * 2**level * omega) for k in range(len(taps))]
+            low = before * _combined(taps, waves)
+            signed = [(-1) ** k * h for k, h in enumerate(reversed(taps))]
+            pair = torch.stack([low, before * _combined(signed, waves)])
+            pair = pair.to(x.device, x.real.dtype.to_complex())
+            smooth, detail = pair.view(2, -1, *[1] * (-axis - 1))
+            found.append((smooth, detail))
+            before = low
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wavelet(Sparse):
-    r"""The image of least wavelet coefficients that fits the data as well as their noise lets it.
+    r"""The image with the smallest wavelet coefficients that fits the data as noise lets it.
 
     With the details ``W_s x`` of the orthonormal wavelet transform of an image shifted by s::
 
@@ -47,21 +106,22 @@ class Wavelet(Sparse):
         min_x  |D x|_1   subject to   ||A x - y|| <= sqrt(m) sigma_y            weight None
         min_x  ||A x - y||^2 / 2 + weight ||A||^2 |D x|_1                       with a weight
 
-    The mean over all shifts avoids the blocks of a single transform. Images are periodic;
-    complex coefficients count by their magnitude. ADMM as for `TotalVariation`, with a Parseval
-    frame as D. Needs no prior.
+    The mean over all shifts avoids the blocks of a single transform. Images are taken as
+    periodic, channels one by one; complex coefficients count by their magnitude. Solved as
+    `TotalVariation` is, by ADMM with a Parseval frame as D. Needs no prior.
 
     Reference: "Translation-Invariant De-Noising", Coifman and Donoho 1995, for the shifts;
-    "Sparse MRI", Lustig, Donoho and Pauly, Magn. Reson. Med. 2007, for MRI.
+    "Sparse MRI", Lustig, Donoho and Pauly, Magn. Reson. Med. 2007, for MRI; C-SALSA, Afonso et
+    al. 2011, arXiv 0912.3481, for ADMM.
 
     Args:
         steps: iterations of ADMM.
         weight: of the coefficients over ``||A||^2``; None takes the constraint.
         threshold: what one iteration takes away of coefficients, over the brightness of the
             least-squares image. It decides how fast ADMM converges, not where to.
-        cg_steps: conjugate-gradient steps of an iteration.
+        cg_steps: conjugate-gradient steps of an iteration, where A has no closed form.
         wavelet: "haar", or "db2" or "db4" of 2 and 4 vanishing moments.
-        levels: scales of the transform; images have at least ``2^levels`` pixels along each axis.
+        levels: scales of the transform; an axis of n pixels takes part in log2(n) at most.
 
     Example:
         >>> import torch
@@ -85,15 +145,8 @@ class Wavelet(Sparse):
         return super().volume_arrays + ARRAYS * (7 * self.levels + 1)
 
     def check(self, problem: Problem) -> None:
-        """Ask for images that are large enough, and whole."""
+        """Ask for volumes that are not shared between processes."""
         super().check(problem)
-        grid = problem.image_shape[2:]
-        if min(grid) < 2**self.levels:
-            most = int(math.log2(min(grid)))
-            raise ArgumentError(
-                f"levels: got {self.levels}, accepted for images of {tuple(grid)} pixels: "
-                f"1 to {most}"
-            )
         if problem.part.processes > 1:
             raise ArgumentError(
                 f"operator: got a part of a volume in {problem.part.processes} processes, "
@@ -101,65 +154,63 @@ class Wavelet(Sparse):
             )
 
     def coefficients(self, x: Tensor, problem: Problem) -> Tensor:
-        """Return the coefficients of all bands, the coarse image last, (B, bands, C, ...)."""
+        """Return the coefficients of all bands, (B, bands, C, ...)."""
         axes = tuple(range(2 - x.ndim, 0))
-        spectrum = torch.fft.fftn(x, dim=axes)
-        bands = [reduce(torch.mul, band, spectrum) for band in self._bands(x)]
-        found: Tensor = torch.fft.ifftn(torch.stack(bands, 1), dim=axes)
-        return found if x.is_complex() else found.real
+        forward = torch.fft.fftn if x.is_complex() else torch.fft.rfftn
+        inverse = torch.fft.ifftn if x.is_complex() else torch.fft.irfftn
+        parts = self._parts(forward(x, dim=axes), problem)
+        found: Tensor = inverse(parts, s=x.shape[2:], dim=axes)
+        return found
 
     def adjoint(self, d: Tensor, problem: Problem) -> Tensor:
         """Return ``D^H d``, the inverse on coefficients of an image."""
         axes = tuple(range(3 - d.ndim, 0))
-        spectra = torch.fft.fftn(d, dim=axes).unbind(1)
-        bands = zip(spectra, self._bands(d[:, 0]), strict=True)
-        parts = [reduce(lambda a, v: a * v.conj(), band, spectrum) for spectrum, band in bands]
-        found: Tensor = torch.fft.ifftn(sum(parts[1:], start=parts[0]), dim=axes)
-        return found if d.is_complex() else found.real
+        forward = torch.fft.fftn if d.is_complex() else torch.fft.rfftn
+        inverse = torch.fft.ifftn if d.is_complex() else torch.fft.irfftn
+        whole = self._whole(forward(d, dim=axes), problem)
+        found: Tensor = inverse(whole, s=d.shape[3:], dim=axes)
+        return found
+
+    def solved(self, b: Tensor, mu: Tensor, start: Tensor, problem: Problem) -> Tensor:
+        """Return ``(mu A^H A + I)^-1 b``, as ``D^H D`` is the identity."""
+        exact = exact_damped_inverse(problem, b / per_item(mu, b), 1 / mu)
+        return super().solved(b, mu, start, problem) if exact is None else exact
 
     def gram(self, x: Tensor, problem: Problem) -> Tensor:
         """Return ``D^H D x``, which is x."""
         return x
 
-    def squared_norm(self, problem: Problem) -> float:
+    def frame_norm2(self, problem: Problem) -> float:
         """Return ``||D||^2``."""
         return 1.0
 
-    def shrunk(self, d: Tensor, threshold: Tensor) -> Tensor:
-        """Return coefficients whose magnitudes are smaller; the coarse image is left."""
-        axes, like = d.ndim - 3, d.real
-        # At level j the frame has the orthonormal coefficients of all 2^(axes j) shifts, each
-        # divided by 2^(axes j / 2). Their mean over shifts is the sum, divided by it once more.
-        levels = torch.arange(1, self.levels + 1).repeat_interleave(2**axes - 1)
-        shares = torch.cat([2.0 ** (-axes * levels / 2), torch.zeros(1)]).to(like)
-        taken = per_item(threshold, d) * shares.view(-1, *[1] * (axes + 1))
+    def shrunk(self, d: Tensor, threshold: Tensor, problem: Problem) -> Tensor:
+        """Return coefficients of smaller magnitude; the coarse image is left."""
+        shares = torch.tensor([band.share for band in self._bands(problem)]).to(threshold)
+        taken = per_item(threshold, d) * shares.view(-1, *[1] * (d.ndim - 2))
         length = d.abs()
-        return d * (1 - taken / length.clamp(min=torch.finfo(like.dtype).tiny).maximum(taken))
+        return d * (1 - taken / length.clamp(min=torch.finfo(length.dtype).tiny).maximum(taken))
 
-    def _bands(self, x: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Yield each band's frequency responses along the axes of (B, C, ...)."""
-        axes = x.ndim - 2
-        low, high = zip(*(self._responses(x, axis) for axis in range(2 - x.ndim, 0)), strict=True)
-        for level in range(self.levels):
-            for choice in list(product((0, 1), repeat=axes))[1:]:
-                yield tuple((high if c else low)[a][level] for a, c in enumerate(choice))
-        yield tuple(one[-1] for one in low)
+    def _bands(self, problem: Problem) -> tuple[Band, ...]:
+        return problem.once(Bands(self.wavelet, self.levels))
 
-    def _responses(self, x: Tensor, axis: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the low and the high-pass of each level, behind those before, along an axis."""
-        taps = FILTERS[self.wavelet]
-        shape = [-1 if a == axis else 1 for a in range(-x.ndim, 0)]
-        omega = 2 * math.pi * torch.fft.fftfreq(x.shape[axis], dtype=torch.float64)
-        dtype = x.dtype if x.is_complex() else x.dtype.to_complex()
-        before, low, high = torch.ones_like(omega, dtype=torch.complex128), [], []
-        for level in range(self.levels):
-            waves = [torch.exp(-1j * k * 2**level * omega) for k in range(len(taps))]
-            smooth = sum(h * wave for h, wave in zip(taps, waves, strict=True))
-            rough = sum(
-                (-1) ** k * h * wave
-                for k, (h, wave) in enumerate(zip(reversed(taps), waves, strict=True))
-            )
-            high.append((before * rough).to(x.device, dtype).view(shape))
-            before = before * smooth
-            low.append(before.to(x.device, dtype).view(shape))
-        return low, high
+    def _parts(self, spectrum: Tensor, problem: Problem) -> Tensor:
+        """Return the spectra of all bands of an image's spectrum."""
+        bands = self._bands(problem)
+        return torch.stack([reduce(torch.mul, band.responses, spectrum) for band in bands], 1)
+
+    def _whole(self, spectra: Tensor, problem: Problem) -> Tensor:
+        """Return the adjoint of `_parts`."""
+        bands = zip(spectra.unbind(1), self._bands(problem), strict=True)
+        parts = [reduce(_conjugated, band.responses, spectrum) for spectrum, band in bands]
+        return sum(parts[1:], start=parts[0])
+
+
+def _combined(taps: Sequence[float], waves: list[Tensor]) -> Tensor:
+    """Return the frequency response of a filter."""
+    parts = [h * wave for h, wave in zip(taps, waves, strict=True)]
+    return sum(parts[1:], start=parts[0])
+
+
+def _conjugated(spectrum: Tensor, response: Tensor) -> Tensor:
+    return spectrum * response.conj()
