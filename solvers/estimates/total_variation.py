@@ -14,6 +14,9 @@ from wellposed.solvers.problem import Problem
 GRADIENT_NORM2 = 4.0
 """``||D||^2`` of the differences along one axis."""
 
+ARRAYS = 12
+"""Arrays of an iteration for each axis, of the size of ``x``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TotalVariation(Sparse):
@@ -53,7 +56,7 @@ class TotalVariation(Sparse):
     @property
     def volume_arrays(self) -> int:
         """Largest number of arrays of the size of ``x`` in the solver."""
-        return super().volume_arrays + 4 * 3  # coefficients of three axes
+        return super().volume_arrays + ARRAYS * 3
 
     def coefficients(self, x: Tensor, problem: Problem) -> Tensor:
         """Return the differences along all axes, (B, axes, C, ...)."""

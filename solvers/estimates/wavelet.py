@@ -34,8 +34,8 @@ FILTERS = {
 }
 """Low-pass filters of sum 1 (Daubechies, Comm. Pure Appl. Math. 1988, table 1)."""
 
-ARRAYS = 7
-"""Arrays of the size of ``D x`` in an iteration."""
+ARRAYS = 8
+"""Arrays of an iteration for each band, of the size of ``x``."""
 
 
 class Band(NamedTuple):
@@ -188,8 +188,9 @@ class Wavelet(Sparse):
         """Return coefficients of smaller magnitude; the coarse image is left."""
         shares = torch.tensor([band.share for band in self._bands(problem)]).to(threshold)
         taken = per_item(threshold, d) * shares.view(-1, *[1] * (d.ndim - 2))
-        length = d.abs()
-        return d * (1 - taken / length.clamp(min=torch.finfo(length.dtype).tiny).maximum(taken))
+        length = d.abs().clamp_(min=torch.finfo(threshold.dtype).tiny)
+        kept = torch.div(taken, torch.maximum(length, taken, out=length), out=length)
+        return d * kept.neg_().add_(1)
 
     def _bands(self, problem: Problem) -> tuple[Band, ...]:
         return problem.once(Bands(self.wavelet, self.levels))
@@ -197,13 +198,20 @@ class Wavelet(Sparse):
     def _parts(self, spectrum: Tensor, problem: Problem) -> Tensor:
         """Return the spectra of all bands of an image's spectrum."""
         bands = self._bands(problem)
-        return torch.stack([reduce(torch.mul, band.responses, spectrum) for band in bands], 1)
+        batch, *rest = spectrum.shape
+        parts = spectrum.new_empty(batch, len(bands), *rest)
+        for part, band in zip(parts.unbind(1), bands, strict=True):
+            part.copy_(spectrum)
+            for response in band.responses:
+                part.mul_(response)
+        return parts
 
     def _whole(self, spectra: Tensor, problem: Problem) -> Tensor:
         """Return the adjoint of `_parts`."""
-        bands = zip(spectra.unbind(1), self._bands(problem), strict=True)
-        parts = [reduce(_conjugated, band.responses, spectrum) for spectrum, band in bands]
-        return sum(parts[1:], start=parts[0])
+        whole = torch.zeros_like(spectra[:, 0])
+        for part, band in zip(spectra.unbind(1), self._bands(problem), strict=True):
+            whole += reduce(_conjugated, band.responses, part)
+        return whole
 
 
 def _combined(taps: Sequence[float], waves: list[Tensor]) -> Tensor:
