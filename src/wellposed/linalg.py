@@ -104,6 +104,13 @@ class Space:
         """Return Re <a, b> of each item, shape (B,)."""
         return self.sum(inner(a, b))
 
+    def together(self, *numbers: Tensor) -> tuple[Tensor, ...]:
+        """Return per-item numbers summed over all processes, by one exchange for all of them."""
+        if self.sum is alone:
+            return numbers
+        found = self.sum(torch.stack([values.double() for values in numbers]))
+        return tuple(v.to(own.dtype) for v, own in zip(found, numbers, strict=True))
+
     def norm(self, a: Tensor) -> Tensor:
         """Return the Euclidean norm of each item, shape (B,)."""
         own = norm(a)
@@ -250,7 +257,9 @@ def conjugate_gradient(
     image = None if image is None else image * per_item(shrink.flatten(), image)
     x = torch.zeros_like(b) if x0 is None else x0 * shrink
     z = r if preconditioner is None else preconditioner(r)
-    p, rr, rz, bb = z, space.inner(r, r), space.inner(r, z), space.inner(b, b)
+    p = z
+    lengths = inner(r, r), inner(r, z), inner(b, b), norm(x).double().square()
+    rr, rz, bb, xx = space.together(*lengths)
     bb = _divisor(torch.where(bb > 0, bb, rr))
     eps, size = torch.finfo(b.dtype).eps, torch.zeros_like(rr)
     active, history = rr > 0, [rr]
@@ -261,7 +270,7 @@ def conjugate_gradient(
             if not bool(active.any()):
                 break
         q, further = _checked(apply, p)
-        pp, curvature = space.inner(p, p), space.inner(p, q)
+        pp, curvature = space.together(inner(p, p), inner(p, q))
         size = torch.maximum(size, curvature / _divisor(pp))  # approaches ||A|| from below
         active = active & ~(curvature <= eps * size * pp)
         alpha = torch.where(active, rz / torch.where(active, curvature, 1), 0)
@@ -270,19 +279,21 @@ def conjugate_gradient(
             gained = per_item(alpha, further).to(further.dtype) * further
             image = gained if image is None else image + gained
         before, r = r, r.addcmul(per_item(-alpha, r).to(r.dtype), q)
-        new = torch.where(active, space.inner(r, r), rr)
+        remaining, xx = space.together(inner(r, r), norm(x).double().square())
+        new = torch.where(active, remaining, rr)
         wanted = active if tolerance is None else active & (new > tolerance**2 * bb)
         # Nothing needs another direction in the end, and without a tolerance nobody looks before.
         last = step == iterations - 1 or (tolerance is not None and not bool(wanted.any()))
         z = r if preconditioner is None or last else preconditioner(r)
-        overlap = new if preconditioner is None else space.inner(r - before, z)
+        overlap, along = new, new
+        if preconditioner is not None:
+            overlap, along = space.together(inner(r - before, z), inner(r, z))
         beta = torch.where(active, overlap / torch.where(active & (rz > 0), rz, 1), 0)
         p = z.addcmul(per_item(beta, p).to(p.dtype), p)
-        rz = new if preconditioner is None else space.inner(r, z)
-        taken, rr = taken + active, new
-        active = active & (rr > _rounding(eps, bb, size, x, space))
+        taken, rr, rz = taken + active, new, along
+        active = active & (rr > _rounding(eps, bb, size, xx))
         history.append(rr)
-    rounding = _rounding(eps, bb, size, x, space)
+    rounding = _rounding(eps, bb, size, xx)
     done = rr <= (rounding if tolerance is None else tolerance**2 * bb)
     image = None if image is None else image * per_item(scale.flatten(), image)
     return CGResult(x * scale, (torch.stack(history) / bb).sqrt(), taken, done, image)
@@ -292,12 +303,12 @@ def _divisor(values: Tensor) -> Tensor:
     return torch.where(values > 0, values, 1)
 
 
-def _rounding(eps: float, bb: Tensor, size: Tensor, x: Tensor, space: Space) -> Tensor:
+def _rounding(eps: float, bb: Tensor, size: Tensor, xx: Tensor) -> Tensor:
     """Return the square of ``4 eps (||b|| + ||A|| ||x||)``, the residual that rounding leaves.
 
     With 1 eps some singular systems stagnate above it and then diverge; 4 eps loses no accuracy.
     """
-    return (4 * eps * (bb.sqrt() + size * space.norm(x))).square()
+    return (4 * eps * (bb.sqrt() + size * xx.sqrt().to(size.dtype))).square()
 
 
 def _checked(
