@@ -34,8 +34,8 @@ CROP, BATCH, RATE = 64, 8, 2e-4
 LEVEL = 0.5
 """Noise level at which the prior's network starts as a restorer."""
 
-WHOLE, SIDE = ("deblur-motion", "inpaint-box"), 256
-"""Problems of photographs that depend on the size of the image."""
+WHOLE, SIDE = ("deblur-motion", "inpaint-box", "inpaint-random"), 256
+"""Problems of photographs whose operator is of one size."""
 
 Draw = Callable[[np.random.Generator], Tensor]
 
