@@ -1,6 +1,6 @@
 """Efficiency of several processes on one volume: how much of an ideal speed-up remains.
 
-    python -m benchmarks processes [--processes 1 2] [--depth 32] [--side 128] [--steps 10]
+    python benchmarks/processes.py [--processes 1 2] [--depth 32] [--side 128] [--steps 10]
 
 DDS3D and HQS of a volume of CT slices with the shipped prior, shared by torchrun as in
 docs/cluster.md. Every process has one thread. Seconds are wall times of the solver, the least of

@@ -30,7 +30,7 @@ from wellposed.priors import (
     Tabulated,
 )
 from wellposed.priors.sampling import reverse, times_between
-from wellposed.solvers import DAPS, DPS, DDIMProjection, FlowChef, PnPDM, Problem, REDDiff
+from wellposed.solvers import DAPS, DDS, DPS, FlowChef, PnPDM, Problem, REDDiff
 from wellposed.solvers.data import GaussianCoupling, misfit_gradient, noise_level, squared_norm
 from wellposed.solvers.pnp_dm import _reverse_sde
 from wellposed.solvers.sampler import Counted
@@ -651,9 +651,9 @@ def test_fields_out_of_range_are_named():
 
 
 @pytest.mark.slow
-def test_projection_is_no_posterior_but_pnp_dm_beats_it():
+def test_a_constant_weight_is_no_posterior_but_pnp_dm_beats_it():
     """The reference is told from a plain method by every measure."""
     good = posterior_errors(PnPDM(steps=60, prior_steps=5, rho_min=0.05), 300, 1)
-    plain = posterior_errors(DDIMProjection(steps=50, spacing="karras"), 300, 1)
+    plain = posterior_errors(DDS(steps=50, spacing="karras", gamma=1.0), 300, 1)
     assert good[0] < 0.2 < plain[0]
     assert good[1] < plain[1]

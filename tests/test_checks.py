@@ -178,7 +178,7 @@ def test_good_calls_and_defaults_go_through():
         ),
         (
             lambda: priors.GaussianPrior(0.0, 0.1).denoise(torch.zeros(2, 1, 4), torch.ones(3)),
-            "t: got 3 times",
+            "t: got 3 values",
         ),
         (
             lambda: priors.NetworkPrior(
