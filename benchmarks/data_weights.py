@@ -16,7 +16,6 @@ from image_problems import TASKS, Case, build_case
 
 from wellposed.figures import format_table
 from wellposed.metrics import psnr, ssim
-from wellposed.priors import Tuned
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import DDS, HQS, DiffPIR, REDDiff, Solver, recommend
 from wellposed.uncertainty import gaussian_factor, scores_of
@@ -41,8 +40,7 @@ estimates: their samples are alike, and one is shown.
 
 def methods(case: Case) -> dict[str, Solver]:
     """Return the solvers of the table, by name."""
-    start = "pseudo-inverse" if case.invertible else "back-projection"
-    red = REDDiff(steps=100, start=start)
+    red = REDDiff(steps=100, start=case.red_start)
     return {
         "HQS": HQS(),
         "RED-diff, weight .25": red,
@@ -66,8 +64,7 @@ def main() -> None:
     torch.set_num_threads(1)
     parts = [SUMMARY.format(**vars(args))]
     for task in args.tasks:
-        case = build_case(task, args.data, "full", args.size)
-        case = replace(case, prior=Tuned(case.prior, "bfloat16"))
+        case = build_case(task, args.data, "full", args.size).in_bfloat16()
         rows = []
         for name, solver in methods(case).items():
             rows.append([name, *row(solver, case, args.images)])

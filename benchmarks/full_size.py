@@ -14,7 +14,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from wellposed.metrics import psnr, ssim
 from wellposed.operators import LinearOperator
 from wellposed.operators.plain import filtered_back_projection
 from wellposed.perceptual import LPIPS, STLPIPS
-from wellposed.priors import Prior, Tuned
+from wellposed.priors import Prior
 from wellposed.reconstruction import Reconstruction
 from wellposed.solvers import Problem
 from wellposed.solvers.residual import misfit, noisy_numbers
@@ -77,8 +77,7 @@ def _direct(case: Case) -> solvers.Solver:
 
 
 def _reddiff(case: Case) -> solvers.Solver:
-    start = "pseudo-inverse" if case.invertible else "back-projection"
-    return solvers.REDDiff(steps=100, regularization=None, start=start)
+    return solvers.REDDiff(steps=100, regularization=None, start=case.red_start)
 
 
 KARRAS = {"steps": EVALUATIONS, "spacing": "karras"}
@@ -102,7 +101,7 @@ METHODS = {
 """By the name in the tables."""
 
 SUPERVISED = "supervised"
-"""A network of `supervised.py`, which knows the operator: an upper reference."""
+"""HQS of `supervised.py`, trained for the operator."""
 
 
 def main() -> None:
@@ -122,7 +121,7 @@ def main() -> None:
     perceptual = {"lpips": LPIPS(args.lpips)} if args.lpips else {}
     perceptual |= {"st_lpips": STLPIPS()} if args.st_lpips else {}
     cases = {
-        name: in_bfloat16(build_case(name, args.data, "full", args.size)) for name in args.tasks
+        name: build_case(name, args.data, "full", args.size).in_bfloat16() for name in args.tasks
     }
     chosen = {name: METHODS[name] for name in args.methods}
     for index in range(args.images):
@@ -133,11 +132,6 @@ def main() -> None:
                     found = figures(case.only(index), methods[method], index, perceptual)
                     add(args.out, (task, method, str(index)), found)
         args.table.write_text(document(read(args.out)))
-
-
-def in_bfloat16(case: Case) -> Case:
-    """Return the case with a prior whose network runs in bfloat16."""
-    return replace(case, prior=Tuned(case.prior, "bfloat16"))
 
 
 def supervised(folder: Path | None, task: str) -> dict[str, Row]:

@@ -103,7 +103,7 @@ def _data_weight(case: Case) -> float:
 
 
 def _start(case: Case) -> Settings:
-    return {"start": "pseudo-inverse" if case.invertible else "back-projection"}
+    return {"start": case.red_start}
 
 
 def _deepinv(name: str) -> Callable[..., Callable[..., Reconstruction]]:

@@ -58,6 +58,15 @@ class Case:
         """Noise level in the prior's units."""
         return float(self.operator.noise_model.sigma) / self.prior.scale
 
+    @property
+    def red_start(self) -> str:
+        """The start of RED-diff: the pseudo-inverse, unless it amplifies the noise."""
+        return "pseudo-inverse" if self.invertible else "back-projection"
+
+    def in_bfloat16(self) -> "Case":
+        """Return the case with a prior whose network runs in bfloat16."""
+        return replace(self, prior=priors.Tuned(self.prior, "bfloat16"))
+
     def only(self, index: int) -> "Case":
         """Return one problem alone."""
         here = slice(index, index + 1)

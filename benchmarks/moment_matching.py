@@ -18,7 +18,6 @@ from image_problems import TASKS, Case, build_case
 
 from wellposed.figures import format_table
 from wellposed.metrics import psnr, ssim
-from wellposed.priors import Tuned
 from wellposed.solvers import DDS, DPS, HQS, MMPS, Solver, recommend
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -71,8 +70,7 @@ def main() -> None:
     torch.set_num_threads(1)
     columns = {}
     for task in args.tasks:
-        case = build_case(task, args.data, "full", args.size)
-        case = replace(case, prior=Tuned(case.prior, "bfloat16"))
+        case = build_case(task, args.data, "full", args.size).in_bfloat16()
         columns[task] = {
             name: figures(solver, case, args.images, args.samples)
             for name, solver in methods(case).items()

@@ -1,4 +1,4 @@
-"""Train the networks of `full_size.py` that know the operator: the upper reference of its tables.
+"""Train the networks of `full_size.py` that know the operator, a reference in its tables.
 
     python benchmarks/supervised.py --data FOLDER --out FOLDER [--tasks sr4] [--steps 400]
 

@@ -24,7 +24,7 @@ from wellposed.linalg import norm
 from wellposed.metrics import psnr, ssim
 from wellposed.operators import LinearOperator
 from wellposed.priors import Prior
-from wellposed.solvers import DDS, HQS, MMPS, Solver
+from wellposed.solvers import DDS, HQS, Solver, recommend
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,19 +110,18 @@ class _TotalVariation(deepinv.optim.TVPrior):
 
 def with_prior(prior: Prior, options: argparse.Namespace) -> dict[str, Method]:
     """Return HQS, MMPS and DDS with a prior; the noise level of the data sets their weights."""
-    steps, levels = options.steps, "karras"
-    chosen = {
-        "HQS": HQS(steps=steps),
-        "MMPS": MMPS(
-            steps=steps, spacing=levels, cg_steps=2, isotropic_above=0.8, preconditioned=True
-        ),
-        "DDS": DDS(steps=steps, eta=1.0, spacing=levels),
+    steps = options.steps
+    chosen: dict[str, Callable[[Case], Solver]] = {
+        "HQS": lambda case: HQS(steps=steps),
+        "MMPS": lambda case: recommend(case.operator, prior, "samples", steps),
+        "DDS": lambda case: DDS(steps=steps, eta=1.0, spacing="karras"),
     }
-    return {name: _method(solver, prior, options.samples) for name, solver in chosen.items()}
+    return {name: _method(make, prior, options.samples) for name, make in chosen.items()}
 
 
-def _method(solver: Solver, prior: Prior, samples: int) -> Method:
+def _method(make: Callable[[Case], Solver], prior: Prior, samples: int) -> Method:
     def solve(case: Case) -> Reconstruction:
+        solver = make(case)
         count, seed = (1, None) if solver.deterministic else (samples, 0)
         return solver(case.y, case.operator, prior, num_samples=count, seed=seed)
 

@@ -26,23 +26,6 @@ from wellposed.operators.presets import Task, measured_mri
 
 DATA = Path(__file__).parent / "data"
 NOISE = 0.01  # per real and imaginary part; in (a) about what the rim of k-space shows
-# As recommended, then two published samplers with weights that follow the noise. Estimates have no
-# samples. RED-diff starts from the back-projection, as undersampled MRI has no stable
-# pseudo-inverse.
-SOLVERS = (
-    (solvers.BackProjection(), 1),
-    (solvers.Tikhonov(), 1),
-    (solvers.TotalVariation(), 1),
-    (solvers.HQS(), 1),
-    (
-        solvers.MMPS(
-            steps=30, spacing="karras", cg_steps=2, isotropic_above=0.8, preconditioned=True
-        ),
-        2,
-    ),
-    (solvers.DDS(steps=30, eta=1.0, spacing="karras"), 2),
-    (solvers.REDDiff(steps=100, regularization=None, start="back-projection"), 1),
-)
 HEADER = ["data", "method", "image", "PSNR", "SSIM", "held-out", "residual", "NFE", "seconds"]
 Row = list[str]
 
@@ -73,6 +56,23 @@ def simulated() -> Task:
     mask = operators.uniform_random_lines(width, 4, seed=0)
     operator = operators.MultiCoilMRI(mask, maps, noise_sigma=NOISE)
     return Task(operator.measure(image, seed=0), operator, image)
+
+
+def methods(task: Task, prior: priors.Prior) -> list[tuple[solvers.Solver, int]]:
+    """Return solvers and how many samples each draws; estimates have none.
+
+    As recommended, then two published samplers with weights that follow the noise. RED-diff starts
+    from the back-projection, as undersampled MRI has no stable pseudo-inverse.
+    """
+    return [
+        (solvers.BackProjection(), 1),
+        (solvers.Tikhonov(), 1),
+        (solvers.TotalVariation(), 1),
+        (solvers.recommend(task.operator, prior, "mean"), 1),
+        (solvers.recommend(task.operator, prior, "samples"), 2),
+        (solvers.DDS(steps=30, eta=1.0, spacing="karras"), 2),
+        (solvers.REDDiff(steps=100, regularization=None, start="back-projection"), 1),
+    ]
 
 
 class Report:
@@ -112,7 +112,7 @@ def run(
     if task.in_scanner_units:
         prior = priors.fit_range(prior, task.y, task.operator)
     others = {"zero-filled": task.operator.A_adjoint(task.y)}
-    for solver, samples in SOLVERS:
+    for solver, samples in methods(task, prior):
         method = type(solver).__name__
         seed = None if solver.deterministic else 0
         result = solver(task.y, task.operator, prior, num_samples=samples, seed=seed)

@@ -110,7 +110,8 @@ def solved(
     """Return the contrasts under the joint prior."""
     operator = joint_operator(case, truth.shape[-1])
     y = operator.measure(truth, seed=0)
-    return sampler(o)(y, operator, joint, seed=0, num_samples=o.samples)
+    sampler = solvers.recommend(operator, joint, "samples", o.steps)
+    return sampler(y, operator, joint, seed=0, num_samples=o.samples)
 
 
 def single(case: Case, truth: Tensor, o: argparse.Namespace) -> Tensor:
@@ -118,15 +119,8 @@ def single(case: Case, truth: Tensor, o: argparse.Namespace) -> Tensor:
     operator = scanner(case, truth.shape[-1])
     y = operator.measure(truth[:, 2:].to(torch.complex64), seed=0)
     prior = priors.load("brain-mri")
-    found = sampler(o)(y, operator, prior, seed=0, num_samples=o.samples)
-    return found.mean.abs()
-
-
-def sampler(o: argparse.Namespace) -> solvers.Solver:
-    """Return the posterior sampler of all methods."""
-    return solvers.MMPS(
-        steps=o.steps, spacing="karras", cg_steps=2, isotropic_above=0.8, preconditioned=True
-    )
+    sampler = solvers.recommend(operator, prior, "samples", o.steps)
+    return sampler(y, operator, prior, seed=0, num_samples=o.samples).mean.abs()
 
 
 def read(o: argparse.Namespace) -> tuple[Tensor, Tensor]:

@@ -84,8 +84,7 @@ class LinearMap(GaussianPhysics, LinearPhysics):
     def preconditioner(self, weight: Tensor) -> Callable[[Tensor], Tensor] | None:
         """Return an approximate inverse of ``A^H A + weight``, for conjugate gradients, if any.
 
-        Args:
-            weight: weight at least 0, that broadcasts over images (B, *image_size).
+        The weight is at least 0 and broadcasts over images (B, *image_size).
         """
         return None
 

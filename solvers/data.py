@@ -145,13 +145,19 @@ def damped_inverse(
 
 def exact_damped_inverse(problem: Problem, b: Tensor, weight: Tensor) -> Tensor | None:
     """Return ``(A^H A + weight)^-1 b``, if the operator has its eigenvectors at hand."""
-    return problem.normal_function(lambda values: 1 / (values + _least(weight, values)), b)
+
+    def inverse(values: Tensor) -> Tensor:
+        # Rounding errors of eigenvalues have no inverse.
+        share = ROUNDING * torch.finfo(values.dtype).eps
+        return 1 / (values + weight_of_at_least(share, weight, values))
+
+    return problem.normal_function(inverse, b)
 
 
-def _least(weight: Tensor, values: Tensor) -> Tensor:
-    """Return weights of at least the rounding errors of eigenvalues, which have no inverse."""
+def weight_of_at_least(share: float, weight: Tensor, values: Tensor) -> Tensor:
+    """Return weights (B,) of at least a share of the largest eigenvalue, as (1 or B, 1, ...)."""
     top = per_item(values.flatten(1).amax(1), values)
-    return per_item(weight, values).clamp(min=ROUNDING * torch.finfo(values.dtype).eps * top)
+    return per_item(weight, values).clamp(min=share * top)
 
 
 def pseudo_inverse(problem: Problem) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from wellposed.linalg import per_item
+from wellposed.linalg import inner, per_item
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.residual import measured_numbers
 
@@ -16,8 +16,8 @@ def gradient_step(x0: Tensor, weight: Tensor, problem: Problem) -> Tensor:
     """
     g, space = _gap(problem, x0)[1], problem.space
     along = _along(problem, x0, g)
-    square = space.inner(g, g)
-    objective = space.inner(along, along) + weight * square
+    square, moved = space.together(inner(g, g), inner(along, along))
+    objective = moved + weight * square
     tau = torch.where(objective > 0, square / objective, 0)
     return x0 + per_item(tau, x0) * g
 
@@ -39,9 +39,10 @@ def descend(problem: Problem, x: Tensor, steps: int) -> Tensor:
         if not bool(going.any()):
             break
         along = _along(problem, x, d)
-        curvature, square = space.inner(along, along), space.inner(g, g)
+        products = inner(along, along), inner(g, g), inner(g, d)
+        curvature, square, slope = space.together(*products)
         going = going & (curvature > 0)
-        tau = torch.where(going, trust * space.inner(g, d) / curvature, 0)
+        tau = torch.where(going, trust * slope / curvature, 0)
         trial = x + per_item(tau, x) * d
         gap, ahead = _gap(problem, trial)
         found = space.inner(gap, gap)

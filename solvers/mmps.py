@@ -13,7 +13,7 @@ from wellposed.linalg import conjugate_gradient, per_item
 from wellposed.noise import NoiseSource
 from wellposed.priors.transition import Levels, variance
 from wellposed.solvers.corrected import Corrected, Correction, Estimate
-from wellposed.solvers.data import REMAINING, ROUGH, noise_level
+from wellposed.solvers.data import REMAINING, ROUGH, noise_level, weight_of_at_least
 from wellposed.solvers.dds import DataSteps
 from wellposed.solvers.problem import Problem
 from wellposed.solvers.spread import isotropic_draw, perturbed, tweedie_draw, unit_variance
@@ -116,8 +116,7 @@ def _isotropic(level: Levels, problem: Problem) -> Callable[[Tensor], Tensor]:
     weight = noise_level(problem) ** 2 / variance
 
     def inverse(values: Tensor) -> Tensor:
-        top = per_item(values.flatten(1).amax(1), values)
-        w = per_item(weight, values).clamp(min=LEAST_SHARE * top)
+        w = weight_of_at_least(LEAST_SHARE, weight, values)
         # A^H v has nothing where A is zero; 1 / w there would only raise its rounding errors.
         return torch.where(values > 0, 1 / (values + w), 0)
 

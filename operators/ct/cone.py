@@ -105,13 +105,11 @@ class ConeBeamCT(LinearOperator):
     def fdk(self, y: Tensor) -> Tensor:
         """Return the reconstruction of Feldkamp, Davis and Kress, (B, 1, D, H, W), in 1 / length.
 
-        "Practical cone-beam algorithm", 1984, https://doi.org/10.1364/JOSAA.1.000612. Values are
-        exact in the plane of the source if every ray is measured from one side or from both: by
-        views over 180 degrees and the fan angle, even or not, or over 360 degrees by a panel that
-        covers slightly more than half. See `Coverage`.
-
-        Args:
-            y: projections (B, 1, views, rows, columns).
+        "Practical cone-beam algorithm", 1984, https://doi.org/10.1364/JOSAA.1.000612, of
+        projections (B, 1, views, rows, columns). Values are exact in the plane of the source if
+        every ray is measured from one side or from both: by views over 180 degrees and the fan
+        angle, even or not, or over 360 degrees by a panel that covers slightly more than half.
+        See `Coverage`.
 
         Raises:
             ShapeError, DtypeError, DeviceError: ``y`` is not a measurement of this operator.

@@ -1,7 +1,7 @@
 """Images with small wavelet coefficients, over all shifts of the transform."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
@@ -155,21 +155,11 @@ class Wavelet(Sparse):
 
     def coefficients(self, x: Tensor, problem: Problem) -> Tensor:
         """Return the coefficients of all bands, (B, bands, C, ...)."""
-        axes = tuple(range(2 - x.ndim, 0))
-        forward = torch.fft.fftn if x.is_complex() else torch.fft.rfftn
-        inverse = torch.fft.ifftn if x.is_complex() else torch.fft.irfftn
-        parts = self._parts(forward(x, dim=axes), problem)
-        found: Tensor = inverse(parts, s=x.shape[2:], dim=axes)
-        return found
+        return _through_spectrum(lambda spectrum: self._parts(spectrum, problem), x, x.ndim - 2)
 
     def adjoint(self, d: Tensor, problem: Problem) -> Tensor:
         """Return ``D^H d``, the inverse on coefficients of an image."""
-        axes = tuple(range(3 - d.ndim, 0))
-        forward = torch.fft.fftn if d.is_complex() else torch.fft.rfftn
-        inverse = torch.fft.ifftn if d.is_complex() else torch.fft.irfftn
-        whole = self._whole(forward(d, dim=axes), problem)
-        found: Tensor = inverse(whole, s=d.shape[3:], dim=axes)
-        return found
+        return _through_spectrum(lambda spectra: self._whole(spectra, problem), d, d.ndim - 3)
 
     def solved(self, b: Tensor, mu: Tensor, start: Tensor, problem: Problem) -> Tensor:
         """Return ``(mu A^H A + I)^-1 b``, as ``D^H D`` is the identity."""
@@ -212,6 +202,17 @@ class Wavelet(Sparse):
         for part, band in zip(spectra.unbind(1), self._bands(problem), strict=True):
             whole += reduce(_conjugated, band.responses, part)
         return whole
+
+
+def _through_spectrum(change: Callable[[Tensor], Tensor], values: Tensor, axes: int) -> Tensor:
+    """Return the values of the changed spectrum over the last axes; of real values half of it."""
+    dim, grid = tuple(range(-axes, 0)), values.shape[-axes:]
+    found: Tensor
+    if values.is_complex():
+        found = torch.fft.ifftn(change(torch.fft.fftn(values, dim=dim)), dim=dim)
+    else:
+        found = torch.fft.irfftn(change(torch.fft.rfftn(values, dim=dim)), s=grid, dim=dim)
+    return found
 
 
 def _combined(taps: Sequence[float], waves: list[Tensor]) -> Tensor:
