@@ -214,7 +214,7 @@ def rounds(
     """Return the prior after some rounds of expectation maximisation, from a prior if there is."""
     init = None if start is None else str(start)
     training = replace(settings_of(setting, out, out, STEPS), init_from=init)
-    solver = MMPS(steps=20, spacing="karras", cg_steps=2, isotropic_above=0.8, preconditioned=True)
+    solver = MMPS(steps=20, spacing="karras", isotropic_above=0.3, preconditioned=True)
     chosen = RoundSettings(rounds=number, start_rounds=3, solver=solver)
     return load(learn_from_measurements(measurements, training, chosen))
 
