@@ -12,6 +12,7 @@ from wellposed import errors
 from wellposed.operators.check import check_operator
 from wellposed.operators.ct import Detector, FanBeamCT, ParallelBeamCT, computed
 from wellposed.operators.ct.footprints import footprints
+from wellposed.operators.ct.fused import fused, unfused
 from wellposed.operators.ct.projectors import make_projector
 from wellposed.operators.ct.symmetry import make_plan
 
@@ -85,16 +86,20 @@ def test_weights_are_those_of_traced_rays(name):
     assert relative(op.A(delta).flatten(), matrix @ delta.flatten()) < 0.06
 
 
+def dense(found, bins):
+    """The weights of all bins, (V, n, bins)."""
+    out = found.weights[0].new_zeros(*found.first.shape, bins)
+    for tap, weights in enumerate(found.weights):
+        place = found.first.long() + tap
+        values = torch.where((place >= 0) & (place < bins), weights, 0)
+        out.scatter_add_(2, place.clamp(0, bins - 1)[..., None], values[..., None])
+    return out
+
+
 def view_by_view(geometry, x):
     """The sinograms of images (B, H, W) by the footprints of each pixel in each view."""
     found = footprints(geometry, torch.tensor(geometry.angles, dtype=F64))
-    out = x.new_zeros(len(x), len(geometry.angles), geometry.bins)
-    for tap, weights in enumerate(found.weights):
-        bins = found.first.long() + tap
-        inside = (bins >= 0) & (bins < geometry.bins)
-        values = torch.where(inside, weights, 0) * x.flatten(1)[:, None]
-        out.scatter_add_(2, bins.clamp(0, geometry.bins - 1).expand_as(values), values)
-    return out
+    return torch.einsum("bn,vnk->bvk", x.flatten(1), dense(found, geometry.bins))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
@@ -125,6 +130,43 @@ def test_computed_weights_are_matched_too(dtype, monkeypatch):
     monkeypatch.setattr(computed, "CHUNK", 300)  # several parts of rows and of views
     op = FanBeamCT(11, 8, 30.0, 50.0, Detector(40, 1.0, offset=-0.7), memory=0)
     assert check_operator(op, dtype=dtype).passes(1e-5 if dtype == torch.float32 else 1e-13)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCANS)
+def test_fused_weights_are_the_same(name):
+    geometry = SCANS[name]().geometry
+    degrees = torch.tensor(geometry.angles[:2], dtype=F64)
+    for dtype, tolerance in ((torch.float32, 1e-5), (F64, 1e-12)):
+        plain, quick = (
+            dense(footprints(geometry, degrees, slice(1, 5), dtype, run), geometry.bins)
+            for run in (unfused, fused)
+        )
+        assert quick.dtype == dtype
+        assert float((quick - plain).abs().max()) < tolerance
+
+
+def test_large_products_are_fused_where_the_compiler_works(monkeypatch, caplog):
+    """Without a compiler they are as they are, the log says so, and errors are raised once."""
+
+    def refuse(function, **options):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    monkeypatch.setattr(computed, "LARGE", 0)
+    fused.cache_clear()
+    op, whole = (FanBeamCT(11, 8, 30.0, 50.0, memory=memory) for memory in (0, 1e9))
+    x = rand(1, 1, 11, 11)
+    with caplog.at_level("INFO"):
+        assert relative(op.A(x), whole.A(x)) < 1e-6
+    assert caplog.text.count("is not fused, and slower: no C++ compiler") == 2
+
+    def broken(x):
+        raise RuntimeError("its own error")
+
+    with pytest.raises(RuntimeError, match="its own error"):
+        fused(broken)(x)
+    fused.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore:detector")

@@ -3,8 +3,9 @@
 They are the same, and their computation is spread over all images that are projected together.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,13 +14,23 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from wellposed.operators.ct.footprints import footprints
+from wellposed.operators.ct.fused import Run, fused, unfused
 from wellposed.operators.ct.geometry import Geometry
 
 CHUNK = 2**17
 """Pixels times views whose weights are computed at once by a CPU: few enough for its cache."""
 
+CHUNK_FUSED = 2**18
+"""The same where their computation is fused: few passes, each with a fixed cost."""
+
 CHUNK_ELSEWHERE = 2**22
 """The same for other devices, many enough to keep them busy."""
+
+LARGE = 2**23
+"""Pixels times views of a product from which on the computation of weights is fused.
+
+Such a product takes a quarter of a second, a run hundreds of them, and to fuse ten seconds, once.
+"""
 
 
 @dataclass(frozen=True)
@@ -30,14 +41,14 @@ class _Part:
         pixels: the pixels, n of them.
         rays: the rays among those of all views that they may project to.
         first: first of these rays for each pixel, int32 (n,).
-        weights: weights of the rays from the first, (taps, n).
+        weights: weights of the rays from the first, (n,) each.
         skipped: number of first and of last bins that are outside the detector.
     """
 
     pixels: slice
     rays: slice
     first: Tensor
-    weights: Tensor
+    weights: Sequence[Tensor]
     skipped: tuple[int, int]
 
     def spread(self, columns: Tensor) -> Tensor:
@@ -82,12 +93,16 @@ class _Part:
 class ComputedWeights(nn.Module):
     """The weights of some views, computed when they are needed.
 
+    Attributes:
+        columns: number of images that are best multiplied at a time.
+
     Args:
         geometry: the scan.
         angles: angles of the views in degrees.
     """
 
     _degrees: Tensor
+    columns: ClassVar[int] = 64
 
     def __init__(self, geometry: Geometry, angles: tuple[float, ...]) -> None:
         super().__init__()
@@ -134,18 +149,19 @@ class ComputedWeights(nn.Module):
     def _parts(self, like: Tensor) -> Iterator[_Part]:
         """Yield the parts of the matrix, in the dtype and on the device of a tensor."""
         height, width = self._height, self.geometry.image_size[1]
-        chunk = CHUNK if like.device.type == "cpu" else CHUNK_ELSEWHERE
+        large = height * width * len(self._degrees) >= LARGE
+        chunk, run = _fitting(like.device, large)
         step = max(1, min(height, chunk // width))
         views = max(1, chunk // (step * width))
         for top in range(0, height, step):
             rows = slice(top, min(top + step, height))
             for start in range(0, len(self._degrees), views):
-                yield from self._parts_of(rows, slice(start, start + views), like)
+                yield from self._parts_of(rows, slice(start, start + views), like, run)
 
-    def _parts_of(self, rows: slice, views: slice, like: Tensor) -> Iterator[_Part]:
+    def _parts_of(self, rows: slice, views: slice, like: Tensor, run: Run) -> Iterator[_Part]:
         width, bins = self.geometry.image_size[1], self.geometry.bins
         degrees = self._degrees[views].to(like.device, torch.float64)
-        found = footprints(self.geometry, degrees, rows, like.dtype)
+        found = footprints(self.geometry, degrees, rows, like.dtype, run)
         taps, pixels = len(found.weights), slice(rows.start * width, rows.stop * width)
         for view, ends in enumerate(torch.stack(found.first.aminmax(dim=1), 1).tolist()):
             low, end = ends[0], ends[1] + taps
@@ -155,4 +171,12 @@ class ComputedWeights(nn.Module):
             inside = slice(base + max(low, 0), base + min(end, bins))
             skipped = max(-low, 0), max(end - bins, 0)
             first = found.first[view] - low
-            yield _Part(pixels, inside, first, found.weights[:, view], skipped)
+            weights = [tap[view] for tap in found.weights]
+            yield _Part(pixels, inside, first, weights, skipped)
+
+
+def _fitting(device: torch.device, large: bool) -> tuple[int, Run]:
+    """Return how many weights are computed at once on a device, and how."""
+    if device.type != "cpu":
+        return CHUNK_ELSEWHERE, unfused
+    return (CHUNK_FUSED, fused) if large else (CHUNK, unfused)

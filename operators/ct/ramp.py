@@ -63,6 +63,7 @@ def _mean_square(geometry: Geometry) -> float:
     (height, width), bins = geometry.image_size, geometry.bins
     degrees = torch.tensor(geometry.angles, dtype=torch.float64)
     found = footprints(geometry, degrees, slice(height // 2, height // 2 + 1))
-    first, weights = found.first[:, width // 2], found.weights[:, :, width // 2]
+    first = found.first[:, width // 2]
+    weights = torch.stack([tap[:, width // 2] for tap in found.weights])
     place = first + torch.arange(len(weights))[:, None]
     return float(torch.where((place >= 0) & (place < bins), weights, 0).square().sum())

@@ -19,9 +19,18 @@ from wellposed.operators.ct.geometry import Geometry
 from wellposed.operators.ct.sparse import StoredMatrix
 from wellposed.operators.ct.symmetry import Plan
 
+MAX_COLUMNS = 32
+"""Images beyond which products gain no speed."""
+
+CACHED = 2**21
+"""Pixels of all images that stay in the cache; with more a product takes up to 3 times as long."""
+
 
 class StoredWeights(nn.Module):
     """The weights of some views as a sparse matrix and its transpose.
+
+    Attributes:
+        columns: number of images that are best multiplied at a time.
 
     Args:
         geometry: the scan.
@@ -39,6 +48,7 @@ class StoredWeights(nn.Module):
     ) -> None:
         super().__init__()
         self.places = len(angles) * rows
+        self.columns = min(MAX_COLUMNS, max(1, CACHED // math.prod(geometry.image_size)))
         self._shared = Matrices.of(geometry, rows, angles, cache)
         self._forward = StoredMatrix(self._shared.forward)
         self._transpose = StoredMatrix(self._shared.transpose)
@@ -118,14 +128,13 @@ def _view_rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the number of pixels, the pixels and the weights of the first bins of a view."""
     found = footprints(geometry, angle, dtype=torch.float32)
-    taps, size = len(found.weights), found.first.numel()
-    large = threshold(found.weights[:, 0], NEGLIGIBLE * geometry.pixel_size, 0.0)
+    taps, size, least = len(found.weights), found.first.numel(), NEGLIGIBLE * geometry.pixel_size
     # Bins beyond both ends are cut off below.
     first = found.first[0].clamp(-taps, rows) + taps
     bins, values = torch.empty(size, taps, dtype=torch.int32), torch.empty(size, taps)
     for tap in range(taps):
         torch.add(first, tap, out=bins[:, tap])
-        values[:, tap] = large[tap]
+        values[:, tap] = threshold(found.weights[tap][0], least, 0.0)
     entries = values.numpy().ravel(), bins.numpy().ravel(), np.arange(0, taps * size + 1, taps)
     by_bin = csc_array(entries, shape=(rows + 2 * taps, size)).tocsr()  # counts instead of sorting
     by_bin.eliminate_zeros()
@@ -138,5 +147,5 @@ def matrix_bytes(geometry: Geometry, plan: Plan) -> int:
     """Return the approximate size of a plan's matrix and its transpose, 8 bytes per entry each."""
     # One view in a general direction gives the number of bins that a pixel projects to.
     found = footprints(geometry, torch.tensor([30.0], dtype=torch.float64))
-    share = plan.rows / geometry.bins
-    return int(16 * int((found.weights > 0).sum()) * len(plan.angles) * share)
+    entries = sum(int((weights > 0).sum()) for weights in found.weights)
+    return int(16 * entries * len(plan.angles) * plan.rows / geometry.bins)

@@ -23,8 +23,8 @@ def require_noise(problem: Problem) -> None:
     """Raise `ArgumentError` if the operator states no noise level."""
     if not bool((problem.noise_sigma > 0).all()):
         raise ArgumentError(
-            "weight: got None, accepted for data without a noise level: a number; or state the "
-            "noise with noise_sigma=... of the operator"
+            "weight: got None, accepted for data without a noise level: a number; or state "
+            "noise_sigma of the operator (--noise-sigma on the command line)"
         )
 
 
