@@ -58,7 +58,7 @@ resolution) with noise .025 in [0, 1], multi-coil MRI (studyforrest, 8 coils, no
 (andrei_abdomen, 30 views, noise of 1 %). Intervals of 90 % are mean +- {GAUSSIAN:.3f} standard
 deviations of 8 samples; "calibrated" intervals have the width that covers 90 % of the pixels of
 the other images of the task. "supervised" is four steps of HQS, trained end to end for this
-operator. Networks run in bfloat16.
+operator in 400 steps. Networks run in bfloat16.
 
 PSNR in dB of the estimate, or of one sample / the mean of all:
 """
