@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -146,27 +147,45 @@ def test_fused_weights_are_the_same(name):
         assert float((quick - plain).abs().max()) < tolerance
 
 
-def test_large_products_are_fused_where_the_compiler_works(monkeypatch, caplog):
-    """Without a compiler they are as they are, the log says so, and errors are raised once."""
+@pytest.fixture
+def compiler(monkeypatch):
+    """Replace PyTorch's compiler for the footprints of all sizes."""
+    monkeypatch.setattr(computed, "LARGE", 0)
+    fused.cache_clear()
+    yield lambda compile: monkeypatch.setattr(torch, "compile", compile)
+    fused.cache_clear()
 
+
+def test_without_a_compiler_products_are_as_they_are(compiler, caplog):
     def refuse(function, **options):
         raise RuntimeError("no C++ compiler")
 
-    monkeypatch.setattr(torch, "compile", refuse)
-    monkeypatch.setattr(computed, "LARGE", 0)
-    fused.cache_clear()
+    compiler(refuse)
     op, whole = (FanBeamCT(11, 8, 30.0, 50.0, memory=memory) for memory in (0, 1e9))
     x = rand(1, 1, 11, 11)
     with caplog.at_level("INFO"):
-        assert relative(op.A(x), whole.A(x)) < 1e-6
-    assert caplog.text.count("is not fused, and slower: no C++ compiler") == 2
+        for _ in range(2):
+            assert relative(op.A(x), whole.A(x)) < 1e-6
+    assert caplog.text.count("is not fused, and slower: no C++ compiler") == 2  # functions
 
+
+def test_a_failure_of_the_function_is_raised(compiler):
     def broken(x):
         raise RuntimeError("its own error")
 
+    compiler(lambda function, **options: function)
     with pytest.raises(RuntimeError, match="its own error"):
-        fused(broken)(x)
-    fused.cache_clear()
+        fused(broken)(rand(3))
+
+
+def test_many_kinds_of_scans_in_one_process(compiler):
+    """PyTorch compiles eight kinds of arguments of a function; more must not fail."""
+    compiler(partial(torch.compile, backend="eager"))
+    x = rand(1, 1, 9, 9)
+    for bin_size in (2.0, 1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1):
+        detector = Detector(200, bin_size)
+        op, whole = (FanBeamCT(9, 2, 20.0, 40.0, detector, memory=memory) for memory in (0, 1e9))
+        assert relative(op.A(x), whole.A(x)) < 1e-5
 
 
 @pytest.mark.filterwarnings("ignore:detector")

@@ -5,7 +5,6 @@ They are the same, and their computation is spread over all images that are proj
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch.nn.functional import pad
 from wellposed.operators.ct.footprints import footprints
 from wellposed.operators.ct.fused import Run, fused, unfused
 from wellposed.operators.ct.geometry import Geometry
+from wellposed.operators.ct.sparse import MAX_COLUMNS
 
 CHUNK = 2**17
 """Pixels times views whose weights are computed at once by a CPU: few enough for its cache."""
@@ -27,9 +27,10 @@ CHUNK_ELSEWHERE = 2**22
 """The same for other devices, many enough to keep them busy."""
 
 LARGE = 2**23
-"""Pixels times views of a product from which on the computation of weights is fused.
+"""Pixels times computed views from which on the computation of weights is fused.
 
-Such a product takes a quarter of a second, a run hundreds of them, and to fuse ten seconds, once.
+Such a product takes a quarter of a second and is repeated hundreds of times; to compile takes some
+ten seconds.
 """
 
 
@@ -93,16 +94,12 @@ class _Part:
 class ComputedWeights(nn.Module):
     """The weights of some views, computed when they are needed.
 
-    Attributes:
-        columns: number of images that are best multiplied at a time.
-
     Args:
         geometry: the scan.
         angles: angles of the views in degrees.
     """
 
     _degrees: Tensor
-    columns: ClassVar[int] = 64
 
     def __init__(self, geometry: Geometry, angles: tuple[float, ...]) -> None:
         super().__init__()
@@ -114,6 +111,10 @@ class ComputedWeights(nn.Module):
         height, width = geometry.image_size
         self._height = (height + 1) // 2 if self._opposites else height
         self._twice = width if self._opposites and height % 2 else 0
+
+    def columns(self, like: Tensor) -> int:
+        """Return how many columns, images times poses, are best multiplied at a time."""
+        return MAX_COLUMNS
 
     def rays(self, columns: Tensor) -> Tensor:
         """Return the rays (angles bins, n) through images in columns (pixels, n)."""

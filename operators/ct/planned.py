@@ -60,8 +60,8 @@ class PlannedProjector(nn.Module):
         return self._in_groups(sinograms, self._backproject)
 
     def _in_groups(self, values: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
-        """Apply a map to as many images at a time as are fastest."""
-        columns = max(part.columns for part in self._parts)
+        """Apply a map to images in groups of the fastest size."""
+        columns = max(part.columns(values) for part in self._parts)
         size = max(1, columns // len(self.plan.poses))
         return torch.cat([apply(group) for group in values.split(size)])
 

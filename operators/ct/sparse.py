@@ -7,6 +7,9 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
+MAX_COLUMNS = 64
+"""Columns beyond which no product is faster per column."""
+
 
 class StoredMatrix(nn.Module):
     """A sparse matrix in compressed rows that follows its operator between devices.

@@ -16,21 +16,18 @@ from wellposed.checks import Count
 from wellposed.operators.ct.cache import kept
 from wellposed.operators.ct.footprints import NEGLIGIBLE, footprints
 from wellposed.operators.ct.geometry import Geometry
-from wellposed.operators.ct.sparse import StoredMatrix
+from wellposed.operators.ct.sparse import MAX_COLUMNS, StoredMatrix
 from wellposed.operators.ct.symmetry import Plan
 
-MAX_COLUMNS = 32
-"""Images beyond which products gain no speed."""
+LEAST_COLUMNS, MOST_COLUMNS = 8, 32
+"""Columns of a product between which a CPU is fastest per column, depending on the image."""
 
 CACHED = 2**21
-"""Pixels of all images that stay in the cache; with more a product takes up to 3 times as long."""
+"""Pixels in all columns that stay in its cache; with more it takes up to 3 times as long."""
 
 
 class StoredWeights(nn.Module):
     """The weights of some views as a sparse matrix and its transpose.
-
-    Attributes:
-        columns: number of images that are best multiplied at a time.
 
     Args:
         geometry: the scan.
@@ -48,10 +45,15 @@ class StoredWeights(nn.Module):
     ) -> None:
         super().__init__()
         self.places = len(angles) * rows
-        self.columns = min(MAX_COLUMNS, max(1, CACHED // math.prod(geometry.image_size)))
         self._shared = Matrices.of(geometry, rows, angles, cache)
         self._forward = StoredMatrix(self._shared.forward)
         self._transpose = StoredMatrix(self._shared.transpose)
+
+    def columns(self, like: Tensor) -> int:
+        """Return how many columns, images times poses, are best multiplied at a time."""
+        if like.device.type != "cpu" or like.dtype != torch.float32:  # converted at each product
+            return MAX_COLUMNS
+        return min(MOST_COLUMNS, max(LEAST_COLUMNS, CACHED // int(self._transpose.shape[0])))
 
     def rays(self, columns: Tensor) -> Tensor:
         """Return the rays (angles rows, n) through images in columns (pixels, n)."""
