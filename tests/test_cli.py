@@ -1,5 +1,6 @@
 """The command line, run as a user would."""
 
+import os
 import re
 
 import h5py
@@ -10,6 +11,7 @@ from PIL import Image
 from tests.helpers import run
 
 from wellposed import Reconstruction
+from wellposed.cli.app import main
 from wellposed.cli.names import find_class
 from wellposed.priors.networks.conv_unet import ConvUNet
 from wellposed.priors.stored.store import save_prior
@@ -416,6 +418,17 @@ def test_solvers_have_one_name_each_whatever_hyphens_and_capitals():
         ("dds3d", "dds-3d"),
     ):
         assert find_class("--solver", spelling, named_solvers(), Solver).name == name
+
+
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_the_command_asks_for_large_pages_unless_told_otherwise(monkeypatch, chosen):
+    name = "THP_MEM_ALLOC_ENABLE"
+    monkeypatch.setenv(name, "0")
+    if chosen is None:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("wellposed.cli.app.app", lambda: None)
+    main()
+    assert os.environ[name] == (chosen or "1")
 
 
 def test_version_and_help():

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchmetrics.functional.image import peak_signal_noise_ratio
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
 
 from wellposed import Reconstruction, errors
 from wellposed.figures import format_table
@@ -122,6 +125,17 @@ def test_metrics_are_per_item_and_those_of_the_field():
     assert float(ssim(truth, truth)[0]) == pytest.approx(1.0)
     turned = torch.polar(truth, torch.full_like(truth, 1.0))
     assert float(psnr(turned, truth.to(torch.complex64))[0]) > 100  # magnitudes are compared
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 40, 31), (1, 1, 11, 12)])
+def test_ssim_is_that_of_torchmetrics(shape):
+    generator = torch.Generator().manual_seed(2)
+    truth = torch.rand(shape, generator=generator, dtype=torch.float64)
+    estimate = truth + 0.1 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    expected = structural_similarity_index_measure(
+        estimate, truth, data_range=1.5, reduction="none"
+    )
+    torch.testing.assert_close(ssim(estimate, truth, 1.5), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_metrics_of_bands_are_means_over_bands_and_pixels():

@@ -1,5 +1,6 @@
 """The ``wellposed`` command."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -48,4 +49,6 @@ for _name, (_options, _place) in COMMANDS.items():
 
 def main() -> None:
     """Entry point of the console script."""
+    # Linux takes as long to hand out large arrays page by page as convolutions take to fill them.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     app()
