@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from image_problems import TASKS, Case, build_case
-from supervised import restore
+from supervised import STEPS, UNROLLED, restore
 from torch import Tensor
 
 from wellposed import solvers
@@ -57,8 +57,8 @@ gives them, others as published but for the number of evaluations, {EVALUATIONS}
 resolution) with noise .025 in [0, 1], multi-coil MRI (studyforrest, 8 coils, noise .01) and CT
 (andrei_abdomen, 30 views, noise of 1 %). Intervals of 90 % are mean +- {GAUSSIAN:.3f} standard
 deviations of 8 samples; "calibrated" intervals have the width that covers 90 % of the pixels of
-the other images of the task. "supervised" is four steps of HQS, trained end to end for this
-operator in 400 steps. Networks run in bfloat16.
+the other images of the task. "supervised" is HQS of {UNROLLED.steps} steps, trained end to end for
+this operator in {STEPS} training steps. Networks run in bfloat16.
 
 PSNR in dB of the estimate, or of one sample / the mean of all:
 """

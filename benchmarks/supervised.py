@@ -33,6 +33,9 @@ EVERY, WARM_UP = 50, 20
 CROP, BATCH, RATE = 64, 8, 1e-4
 """Of photographs; whole images come one at a time."""
 
+STEPS = 400
+"""Of training."""
+
 UNROLLED = HQS(steps=4)
 
 WHOLE, SIDE = ("deblur-motion", "inpaint-box", "inpaint-random"), 256
@@ -47,7 +50,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=STEPS)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for task in args.tasks:

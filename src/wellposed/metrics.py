@@ -104,7 +104,7 @@ def ssim(estimate: Tensor, truth: Tensor, peak: float = 1.0) -> Tensor:
     mean_a, mean_b = _window_means(a), _window_means(b)
     product = mean_a * mean_b
     squares = mean_a.square() + mean_b.square()
-    variances = _window_means(a.square() + b.square()) - squares
+    variances = (_window_means(a.square() + b.square()) - squares).clamp(min=0)
     covariance = _window_means(a * b) - product
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     likeness = (2 * product + c1) / (squares + c1) * (2 * covariance + c2) / (variances + c2)
